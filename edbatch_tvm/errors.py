@@ -1,0 +1,63 @@
+"""Error classes: what was given, what was expected, and a hint.
+
+Every error the package raises on purpose derives from :class:`EdbatchError`, so that the command line prints it in
+one line and a caller can catch it without catching bugs.
+"""
+
+from __future__ import annotations
+
+
+class EdbatchError(Exception):
+    """Base class of the errors raised for bad input or an unfit environment.
+
+    Parameters
+    ----------
+    given : str
+        What was found, and where.
+    expected : str, optional
+        What would have been right.
+    hint : str, optional
+        What to do next.
+    """
+
+    def __init__(self, given: str, expected: str = "", hint: str = "") -> None:
+        self.given = given
+        self.expected = expected
+        self.hint = hint
+        parts = [given]
+        if expected:
+            parts.append(f"expected {expected}")
+        message = "; ".join(parts)
+        super().__init__(f"{message} (hint: {hint})" if hint else message)
+
+
+class GraphError(EdbatchError, ValueError):
+    """A graph that is not a well-formed instance graph: a cycle, a missing operand, a wrong arity, ..."""
+
+
+class CellError(EdbatchError, ValueError):
+    """A cell that cannot be compiled, or a call that does not fit the cell's signature."""
+
+
+class WeightError(EdbatchError, ValueError):
+    """Missing, extra or ill-shaped weights."""
+
+
+class PolicyError(EdbatchError, ValueError):
+    """An unknown policy, a broken policy file, or a policy learned for another model."""
+
+
+class PlanError(EdbatchError, ValueError):
+    """A memory plan that was asked for but cannot be made."""
+
+
+class DataError(EdbatchError, ValueError):
+    """A data file that does not have the documented format; names the file and the line."""
+
+
+class TargetError(EdbatchError, RuntimeError):
+    """A device or target that is not available here."""
+
+
+class EnvironmentMismatch(EdbatchError, ImportError):
+    """Installed packages that do not fit together, or one that is missing."""

@@ -1,0 +1,159 @@
+"""Minibatch graphs: the disjoint union of instance graphs, without a loop over nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from edbatch_tvm.errors import GraphError
+from edbatch_tvm.graph.instance import FIRST_EXTERNAL, InstanceGraph
+
+
+def merge(instances: Sequence[InstanceGraph]) -> InstanceGraph:
+    """One graph of all `instances`, in order.
+
+    Parameters
+    ----------
+    instances : sequence of InstanceGraph
+        Graphs over one signature (or all without). Each may itself be a minibatch graph.
+
+    Returns
+    -------
+    InstanceGraph
+        Its ``node_ptr`` and ``output_ptr`` tell the instances apart.
+
+    Raises
+    ------
+    GraphError
+        If there are no instances or their signatures differ.
+
+    Examples
+    --------
+    >>> pair = InstanceGraph.from_arrays([0, 1], [0, 0, 1], [0])
+    >>> merge([pair, pair])
+    InstanceGraph(node_type=[4], operand_value=[2], types=2, node_ptr=[3])
+    """
+    if not len(instances):
+        raise GraphError("an empty minibatch: 0 instances", "1 or more")
+    first = instances[0]
+    if len(instances) == 1:
+        return first
+    if any(other.signature is not first.signature for other in instances):
+        _check_signatures(instances)
+    if first.signature is None:
+        instances = _common_types(instances)
+        first = instances[0]
+
+    def offsets(lengths: list[int]) -> np.ndarray:
+        ends = np.zeros(len(lengths) + 1, np.int64)
+        np.cumsum(lengths, out=ends[1:])
+        return ends
+
+    node_counts = [len(g.node_type) for g in instances]
+    edge_counts = [len(g.operand_value) for g in instances]
+    output_counts = [len(g.outputs) for g in instances]
+    node_start, edge_start, output_start = offsets(node_counts), offsets(edge_counts), offsets(output_counts)
+    if max(node_start[-1] * first.stride, edge_start[-1]) > np.iinfo(np.int32).max:
+        raise GraphError(f"a minibatch of {node_start[-1]} nodes", "values that fit int32", "use smaller minibatches")
+
+    value_start = (node_start[:-1] * first.stride).astype(np.int32)
+    operand_value = np.concatenate([g.operand_value for g in instances])
+    shift = np.repeat(value_start, edge_counts)
+    external_spec = external_row = None
+    external_data: tuple[np.ndarray, ...] = ()
+    if any(len(g.external_row) for g in instances):
+        external_spec, external_row, external_data, external_start = _merge_external(instances)
+        shift = np.where(operand_value >= 0, shift, np.repeat(-external_start, edge_counts).astype(np.int32))
+        shift[(operand_value < 0) & (operand_value > FIRST_EXTERNAL)] = 0
+        operand_value = operand_value + shift
+    elif len(operand_value):
+        operand_value += shift * (operand_value >= 0)
+    operand_ptr = np.empty(node_start[-1] + 1, np.int32)
+    operand_ptr[0] = 0
+    np.concatenate([g.operand_ptr[1:] for g in instances], out=operand_ptr[1:])
+    operand_ptr[1:] += np.repeat(edge_start[:-1].astype(np.int32), node_counts)
+    outputs = np.concatenate([g.outputs for g in instances]) + np.repeat(value_start, output_counts)
+    return InstanceGraph(
+        np.concatenate([g.node_type for g in instances]),
+        operand_ptr,
+        operand_value,
+        first.signature,
+        attributes=_merge_attributes(instances),
+        outputs=outputs,
+        node_ptr=_join_pointers([g.node_ptr for g in instances], node_start),
+        output_ptr=_join_pointers([g.output_ptr for g in instances], output_start),
+        external_spec=external_spec,
+        external_row=external_row,
+        external_data=external_data,
+        type_label=first.type_label,
+        scalar_output=all(g.scalar_output for g in instances),
+    )
+
+
+def _join_pointers(pointers: list[np.ndarray], starts: np.ndarray) -> np.ndarray:
+    if all(len(pointer) == 2 for pointer in pointers):
+        return starts.astype(np.int32)
+    pieces = [pointer[:-1] + start for pointer, start in zip(pointers, starts[:-1], strict=True)]
+    return np.concatenate([*pieces, starts[-1:]]).astype(np.int32)
+
+
+def _check_signatures(instances: Sequence[InstanceGraph]) -> None:
+    first = instances[0].signature
+    for index, other in enumerate(instances):
+        if other.signature != first:
+            raise GraphError(
+                f"instance {index} has cells {other.type_names}",
+                f"those of instance 0, {instances[0].type_names}",
+                "build all instances with one model's builder",
+            )
+
+
+def _common_types(instances: Sequence[InstanceGraph]) -> Sequence[InstanceGraph]:
+    """Bare graphs with one list of type labels."""
+    labels = instances[0].type_label
+    if all(np.array_equal(g.type_label, labels) for g in instances if g.type_label is not None and labels is not None):
+        return instances
+    every = [g.type_label if g.type_label is not None else np.arange(g.num_types) for g in instances]
+    joint = np.unique(np.concatenate(every))
+    return [
+        InstanceGraph(
+            np.searchsorted(joint, label)[g.node_type].astype(np.int16),
+            g.operand_ptr,
+            g.operand_value,
+            outputs=g.outputs,
+            node_ptr=g.node_ptr,
+            output_ptr=g.output_ptr,
+            type_label=joint,
+            scalar_output=g.scalar_output,
+        )
+        for g, label in zip(instances, every, strict=True)
+    ]
+
+
+def _merge_attributes(instances: Sequence[InstanceGraph]) -> dict[tuple[int, str], np.ndarray]:
+    keys = dict.fromkeys(key for g in instances for key in g.attributes)
+    return {key: np.concatenate([g.attributes[key] for g in instances if key in g.attributes]) for key in keys}
+
+
+def _merge_external(
+    instances: Sequence[InstanceGraph],
+) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, ...], np.ndarray]:
+    signature = instances[0].signature
+    assert signature is not None
+    arenas = range(len(signature.value_specs))
+    rows = np.array([[len(g.external_data[a]) if g.external_data else 0 for a in arenas] for g in instances])
+    row_start = np.cumsum(rows, axis=0) - rows
+    counts = [len(g.external_row) for g in instances]
+    spec = np.concatenate([g.external_spec for g in instances])
+    owner = np.repeat(np.arange(len(instances)), counts)
+    row = np.concatenate([g.external_row for g in instances]) + row_start[owner, spec].astype(np.int32)
+    data = tuple(
+        np.concatenate(
+            [g.external_data[a] for g in instances if g.external_data]
+        )
+        for a in arenas
+    )
+    start = np.zeros(len(instances), np.int64)
+    np.cumsum(counts[:-1], out=start[1:])
+    return spec, row, data, start

@@ -1,0 +1,83 @@
+"""Instance graphs from and to networkx."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edbatch_tvm.errors import EnvironmentMismatch, GraphError
+from edbatch_tvm.graph.instance import InstanceGraph
+
+if TYPE_CHECKING:
+    import networkx as nx
+
+
+def _networkx() -> Any:
+    try:
+        import networkx
+    except ImportError:
+        raise EnvironmentMismatch("networkx is not installed", hint="pip install networkx") from None
+    return networkx
+
+
+def from_networkx(graph: nx.DiGraph[Any] | nx.MultiDiGraph[Any]) -> InstanceGraph:
+    """Graph of one-output nodes from a digraph whose edges point from producer to user.
+
+    Parameters
+    ----------
+    graph : networkx.DiGraph or networkx.MultiDiGraph
+        Each node has an integer attribute ``type``. An integer edge attribute ``slot`` orders the operands of a
+        node; without it they are taken in edge order.
+
+    Returns
+    -------
+    InstanceGraph
+        Nodes in a topological order (networkx's, ties in node order).
+
+    Raises
+    ------
+    GraphError
+        If the graph is undirected, cyclic, or a node has no type.
+    """
+    nx = _networkx()
+    if not graph.is_directed():
+        raise GraphError("an undirected graph", "a DiGraph with edges from producer to user")
+    try:
+        order = list(nx.topological_sort(graph))
+    except nx.NetworkXUnfeasible:
+        cycle = [edge[0] for edge in nx.find_cycle(graph)]
+        raise GraphError(f"cyclic graph: {' -> '.join(map(str, [*cycle, cycle[0]]))}", "a DAG") from None
+    number = {node: index for index, node in enumerate(order)}
+    types, pointer, operands = [], [0], []
+    for node in order:
+        kind = graph.nodes[node].get("type")
+        if not isinstance(kind, int | np.integer):
+            raise GraphError(f"node {node!r} has type {kind!r}", "an integer node attribute 'type'")
+        types.append(int(kind))
+        edges = sorted(graph.in_edges(node, data="slot", default=0), key=lambda edge: edge[2])
+        operands.extend(number[edge[0]] for edge in edges)
+        pointer.append(len(operands))
+    return InstanceGraph.from_arrays(types, pointer, operands)
+
+
+def to_networkx(graph: InstanceGraph) -> nx.MultiDiGraph[int]:
+    """The nodes and edges of `graph` as a multi-digraph.
+
+    Node attributes: ``type`` (the user's type id) and ``name``. Edge attributes: ``slot`` (position among the
+    operands of the user) and ``output`` (slot of the producer). Zero states and external rows have no producer and
+    no edge. A graph of one-output nodes comes back from :func:`from_networkx`.
+    """
+    nx = _networkx()
+    result = nx.MultiDiGraph()
+    label = graph.type_label
+    for node, type_id in enumerate(graph.node_type.tolist()):
+        result.add_node(node, type=int(label[type_id]) if label is not None else type_id, name=graph.type_names[type_id])
+    user = np.repeat(np.arange(graph.num_nodes), np.diff(graph.operand_ptr))
+    slot = np.arange(len(user)) - graph.operand_ptr[user]
+    for producer, value, node, position in zip(
+        graph.operand_node.tolist(), graph.operand_value.tolist(), user.tolist(), slot.tolist(), strict=True
+    ):
+        if producer >= 0:
+            result.add_edge(producer, node, slot=position, output=value % graph.stride)
+    return result

@@ -1,0 +1,177 @@
+"""What a cell looks like from outside: the shapes of its operands, attributes and outputs.
+
+The compiler derives a :class:`Signature` from an IRModule; graphs, policies and plans need no more than this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from edbatch_tvm.errors import CellError
+
+
+@dataclass(frozen=True, slots=True)
+class ValueSpec:
+    """Shape and dtype of one value; values of equal spec share an arena.
+
+    Examples
+    --------
+    >>> str(ValueSpec((256,), "float32"))
+    'float32[256]'
+    """
+
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+
+    @property
+    def size(self) -> int:
+        """Number of elements of one value."""
+        size = 1
+        for extent in self.shape:
+            size *= extent
+        return size
+
+    def __str__(self) -> str:
+        return f"{self.dtype}[{','.join(map(str, self.shape))}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Operand:
+    """One input of a cell that another node produces.
+
+    A *variadic* operand takes any number of values, zero included; every variadic operand of a cell takes equally
+    many.
+    """
+
+    name: str
+    spec: ValueSpec
+    variadic: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.name}: {'k*' if self.variadic else ''}{self.spec}"
+
+
+@dataclass(frozen=True, slots=True)
+class Attribute:
+    """One input of a cell that is data of the node itself, such as a word id.
+
+    ``bound`` is the number of valid values of an index attribute (the rows of the table it looks up), or None.
+    """
+
+    name: str
+    spec: ValueSpec
+    bound: int | None = None
+
+    def __str__(self) -> str:
+        bound = f" < {self.bound}" if self.bound is not None else ""
+        return f"{self.name}: {self.spec}{bound}"
+
+
+@dataclass(frozen=True)
+class CellSignature:
+    """The interface of one cell (operation type)."""
+
+    name: str
+    operands: tuple[Operand, ...]
+    attributes: tuple[Attribute, ...]
+    outputs: tuple[ValueSpec, ...]
+
+    @cached_property
+    def fixed_arity(self) -> int:
+        """Number of operands that take exactly one value."""
+        return sum(not operand.variadic for operand in self.operands)
+
+    @cached_property
+    def variadic_count(self) -> int:
+        """Number of variadic operands (they share one ``k`` a node)."""
+        return len(self.operands) - self.fixed_arity
+
+    def __str__(self) -> str:
+        inputs = ", ".join(map(str, (*self.operands, *self.attributes)))
+        return f"{self.name}({inputs}) -> ({', '.join(map(str, self.outputs))})"
+
+
+class Signature:
+    """The cells of a model in the order of their type ids.
+
+    Parameters
+    ----------
+    cells : iterable of CellSignature
+        Names must differ.
+
+    Attributes
+    ----------
+    stride : int
+        Largest number of outputs of a cell. Output ``slot`` of ``node`` is the value ``node * stride + slot``.
+    value_specs : tuple of ValueSpec
+        The distinct specs of all outputs and operands: one arena each.
+    """
+
+    def __init__(self, cells: Iterable[CellSignature]) -> None:
+        self.cells = tuple(cells)
+        self._type_of = {cell.name: type_id for type_id, cell in enumerate(self.cells)}
+        if len(self._type_of) != len(self.cells):
+            raise CellError("two cells have one name", "different names", f"cells: {[c.name for c in self.cells]}")
+        self.stride = max((len(cell.outputs) for cell in self.cells), default=1) or 1
+        specs: dict[ValueSpec, int] = {}
+        for cell in self.cells:
+            for spec in (*cell.outputs, *(operand.spec for operand in cell.operands)):
+                specs.setdefault(spec, len(specs))
+        self.value_specs = tuple(specs)
+        self._arena_of = specs
+
+    def __len__(self) -> int:
+        return len(self.cells)
+
+    def __iter__(self) -> Iterator[CellSignature]:
+        return iter(self.cells)
+
+    def __getitem__(self, cell: int | str) -> CellSignature:
+        return self.cells[self.type_id(cell) if isinstance(cell, str) else cell]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Signature) and self.cells == other.cells
+
+    def __hash__(self) -> int:
+        return hash(self.cells)
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.cells))
+
+    def __repr__(self) -> str:
+        return f"Signature({', '.join(cell.name for cell in self.cells)})"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Cell names by type id."""
+        return tuple(cell.name for cell in self.cells)
+
+    def type_id(self, name: str) -> int:
+        """Type id of the cell called `name`.
+
+        Raises
+        ------
+        CellError
+            If there is no such cell.
+        """
+        try:
+            return self._type_of[name]
+        except KeyError:
+            raise CellError(f"unknown cell {name!r}", f"one of {', '.join(self.names)}") from None
+
+    def arena(self, spec: ValueSpec) -> int:
+        """Index of the arena that holds values of `spec`."""
+        return self._arena_of[spec]
+
+    @cached_property
+    def output_arena(self) -> np.ndarray:
+        """Arena of each output: int32[cells, stride], -1 where a cell has fewer outputs."""
+        table = np.full((len(self.cells), self.stride), -1, np.int32)
+        for type_id, cell in enumerate(self.cells):
+            for slot, spec in enumerate(cell.outputs):
+                table[type_id, slot] = self.arena(spec)
+        return table
