@@ -1,0 +1,37 @@
+"""Reading data files line by line, with errors that name the file and the line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edbatch_tvm.errors import DataError
+
+
+def read_lines(path: str | Path) -> list[str]:
+    """The lines of a UTF-8 text file without their ends; line ``i`` of the file is item ``i - 1``.
+
+    Raises
+    ------
+    DataError
+        If the file is missing, unreadable or not UTF-8.
+    """
+    try:
+        raw = Path(path).read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"no data file {path}", "an existing file") from None
+    except OSError as error:
+        raise DataError(f"data file {path} cannot be read: {error.strerror}") from None
+    try:
+        lines = raw.decode().split("\n")
+    except UnicodeDecodeError as error:
+        raise broken_line(
+            path, raw.count(b"\n", 0, error.start) + 1, "bytes that are no UTF-8", "a text file"
+        ) from None
+    if not lines[-1]:
+        lines.pop()
+    return [line.rstrip("\r") for line in lines]
+
+
+def broken_line(path: str | Path, line: int, given: str, expected: str) -> DataError:
+    """The error for line `line` (from 1) of `path`."""
+    return DataError(f"{path}, line {line}: {given}", expected)

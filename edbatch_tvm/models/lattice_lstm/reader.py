@@ -1,0 +1,94 @@
+"""Reader of word lattices.
+
+The file begins with the number of sentences. A sentence is its number of nodes, its nodes' tags on one line, and for
+each node a line ``k from_1 id_1 ... from_k id_k`` of incoming arcs; empty lines between sentences are passed over.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edbatch_tvm.errors import DataError
+from edbatch_tvm.graph import Builder, InstanceGraph, Signature
+from edbatch_tvm.models.files import broken_line, read_lines
+from edbatch_tvm.models.lattice_lstm.build import Arc, lattice_graph
+from edbatch_tvm.models.vocabulary import VOCABULARY
+
+
+def read(path: str | Path, signature: Signature) -> list[InstanceGraph]:
+    """Instance graphs of the lattices of a file, in file order; tags are counted and dropped, ids taken modulo 256.
+
+    Raises
+    ------
+    DataError
+        Naming the file and the line that does not have this form.
+    """
+    builder = Builder(signature)
+    lines = _Lines(path)
+    count = lines.number("the number of sentences")
+    graphs = [lattice_graph(builder, _lattice(lines)) for _ in range(count)]
+    lines.skip_empty()
+    if not lines.at_end:
+        lines.position += 1
+        raise lines.error("more sentences", f"the end of the file: its first line says {count}")
+    return graphs
+
+
+def _lattice(lines: _Lines) -> list[list[Arc]]:
+    lines.skip_empty()
+    size = lines.number("a sentence's number of nodes")
+    if size < 1:
+        raise lines.error(f"a sentence of {size} nodes", "1 or more")
+    tags = lines.numbers("the tags of the nodes")
+    if len(tags) != size:
+        raise lines.error(f"{len(tags)} tags", f"{size}, one a node")
+    return [_arcs(lines, node) for node in range(size)]
+
+
+def _arcs(lines: _Lines, node: int) -> list[Arc]:
+    form = f"the arcs into node {node}, k from_1 id_1 ... from_k id_k"
+    fields = lines.numbers(form)
+    if not fields or len(fields) != 1 + 2 * fields[0]:
+        raise lines.error(f"{len(fields)} numbers, the first {fields[0] if fields else 'missing'}", form)
+    sources, labels = fields[1::2], fields[2::2]
+    for source in sources:
+        if source >= node:
+            raise lines.error(f"an arc from node {source} into node {node}", "an earlier node")
+    return [(source, label % VOCABULARY) for source, label in zip(sources, labels, strict=True)]
+
+
+class _Lines:
+    """The lines of a file, taken one after the other."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = path
+        self.lines = read_lines(path)
+        self.position = 0
+
+    @property
+    def at_end(self) -> bool:
+        return self.position == len(self.lines)
+
+    def skip_empty(self) -> None:
+        while not self.at_end and not self.lines[self.position].strip():
+            self.position += 1
+
+    def numbers(self, expected: str) -> list[int]:
+        """The next line as numbers of 0 or more."""
+        self.position += 1
+        if self.position > len(self.lines):
+            raise self.error("the end of the file", expected)
+        fields = self.lines[self.position - 1].split()
+        for field in fields:
+            if not (field.isascii() and field.isdigit()):
+                raise self.error(f"{field!r}", expected)
+        return [int(field) for field in fields]
+
+    def number(self, expected: str) -> int:
+        found = self.numbers(expected)
+        if len(found) != 1:
+            raise self.error(f"{len(found)} numbers", expected)
+        return found[0]
+
+    def error(self, given: str, expected: str) -> DataError:
+        return broken_line(self.path, self.position, given, expected)

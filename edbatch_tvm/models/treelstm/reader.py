@@ -1,0 +1,83 @@
+"""Reader of the Stanford Sentiment Treebank: one bracketed tree a line, ``(label left right)`` or ``(label word)``."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from edbatch_tvm.graph import Builder, InstanceGraph, Signature
+from edbatch_tvm.models.files import broken_line, read_lines
+from edbatch_tvm.models.treelstm.build import JOIN, tree_graph
+from edbatch_tvm.models.vocabulary import word_id
+
+# Words of the treebank may hold no-break spaces, which \s would split.
+_TOKEN = re.compile(r"[()]|[^() \t]+")
+_LABELS = frozenset("01234")
+_WORD = -1
+
+
+def read(path: str | Path, signature: Signature) -> list[InstanceGraph]:
+    """Instance graphs of the trees of a file, in file order; empty lines are passed over.
+
+    Raises
+    ------
+    DataError
+        Naming the file and the line that is no tree.
+    """
+    builder = Builder(signature)
+    graphs = []
+    for number, line in enumerate(read_lines(path), 1):
+        if not line.strip():
+            continue
+        try:
+            postfix = parse_tree(line)
+        except ValueError as error:
+            raise broken_line(path, number, str(error), "one tree, (label left right) or (label word)") from None
+        graphs.append(tree_graph(builder, postfix))
+    return graphs
+
+
+def parse_tree(line: str) -> list[int]:
+    """The bracketed tree of `line` in postfix form; labels are checked and dropped.
+
+    Raises
+    ------
+    ValueError
+        Saying what is wrong with the line.
+
+    Examples
+    --------
+    >>> parse_tree("(3 (2 good) (2 movie))")
+    [146, 111, -1]
+    """
+    postfix: list[int] = []
+    parts: list[int] = []  # of each open bracket: subtrees so far, or _WORD
+    tokens = iter(_TOKEN.findall(line))
+    for token in tokens:
+        if postfix and not parts:
+            raise ValueError(f"{token!r} after the end of the tree")
+        if token == "(":
+            label = next(tokens, "the end of the line")
+            if label not in _LABELS:
+                raise ValueError(f"{label!r} in place of a label from 0 to 4")
+            if parts:
+                if parts[-1] in (_WORD, 2):
+                    raise ValueError("a node of more than two parts, or of a word and a subtree")
+                parts[-1] += 1
+            parts.append(0)
+        elif not parts:
+            raise ValueError(f"{token!r} outside of brackets")
+        elif token == ")":
+            count = parts.pop()
+            if count == 2:
+                postfix.append(JOIN)
+            elif count != _WORD:
+                raise ValueError(f"a node of {count} parts and no word")
+        elif parts[-1] != 0:
+            raise ValueError(f"the word {token!r} in a node that has another part")
+        else:
+            parts[-1] = _WORD
+            postfix.append(word_id(token))
+    if parts or not postfix:
+        raise ValueError(f"{len(parts)} brackets are not closed")
+    return postfix
