@@ -1,0 +1,52 @@
+"""Pass 1: refuse what cannot be a cell, by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tvm
+from tvm import IRModule, relax
+
+from edbatch_tvm.errors import CellError
+from relay_ext.signature import cell_functions, signature_of, weights_of
+
+
+@tvm.transform.module_pass(opt_level=0, name="CheckCells")
+class CheckCells:
+    """Check that every public Relax function of a module is a cell; the module is unchanged.
+
+    Raises
+    ------
+    CellError
+        If a signature or a weight is not of the form :mod:`relay_ext.signature` describes, or a cell calls another
+        Relax function, an external function or has control flow of its own.
+    """
+
+    def transform_module(self, mod: IRModule, _context: tvm.transform.PassContext) -> IRModule:
+        """Run the pass."""
+        signature_of(mod)
+        weights_of(mod)
+        for name, function in cell_functions(mod).items():
+            relax.analysis.post_order_visit(function.body, lambda node, cell=name: _check_node(mod, cell, node))
+        return mod
+
+
+def _check_node(mod: IRModule, cell: str, node: Any) -> None:
+    if isinstance(node, relax.If):
+        raise CellError(
+            f"cell {cell!r} has an If", "straight-line code", "choose between cells when the instance graph is built"
+        )
+    if isinstance(node, relax.Function):
+        raise CellError(f"cell {cell!r} defines a function inside", "straight-line code")
+    if isinstance(node, relax.Call) and isinstance(node.op, tvm.ir.GlobalVar):
+        if isinstance(mod[node.op], relax.Function):
+            raise CellError(
+                f"cell {cell!r} calls the function {node.op.name_hint!r}",
+                "operators and R.call_tir",
+                "inline it with relax.transform.InlinePrivateFunctions, or call both cells when building the graph",
+            )
+    elif isinstance(node, relax.Call) and isinstance(node.op, relax.ExternFunc):
+        raise CellError(
+            f"cell {cell!r} calls the external function {node.op.global_symbol!r}, which cannot be batched",
+            "operators and R.call_tir",
+        )

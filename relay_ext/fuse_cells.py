@@ -1,0 +1,152 @@
+"""Pass 3: a cell becomes one TIR function."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tvm
+from tvm import IRModule, relax, tirx, topi
+
+from edbatch_tvm.errors import CellError
+from relay_ext.signature import cell_functions, num_input, output_vars, weight_params
+
+CELL = "edbatch.cell"
+"""Attribute of a PrimFunc: name of the cell it computes."""
+
+NUM_INPUT = "edbatch.num_input"
+"""Attribute: the first parameters are per instance, in the order of the cell."""
+
+NUM_OUTPUT = "edbatch.num_output"
+"""Attribute: the last parameters are the outputs, in order."""
+
+WEIGHTS = "edbatch.weights"
+"""Attribute: names of the weight parameters, which stand between inputs and outputs."""
+
+
+@tvm.transform.module_pass(opt_level=0, name="FuseCells")
+class FuseCells:
+    """Fuse the whole body of every cell into one PrimFunc over the inputs, the weights and the outputs.
+
+    Before::
+
+        @R.function
+        def cell(x, W):
+            g = R.call_tir(cls.matmul, (x, W), ...)
+            h = R.call_tir(cls.sigmoid, (g,), ...)
+            return h
+
+    After::
+
+        @T.prim_func
+        def cell(x: T.Buffer((16,)), W: T.Buffer((16, 16)), h: T.Buffer((16,))):
+            g = T.sblock_alloc_buffer((16,))
+            ...  # the blocks of matmul, then of sigmoid
+
+    TVM's own FuseTIR does the work, on the cell as one primitive function. Constants in the cell's body become
+    weights named ``<cell>.constant<i>``.
+    """
+
+    def transform_module(self, mod: IRModule, _context: tvm.transform.PassContext) -> IRModule:
+        """Run the pass."""
+        fused = {name: _fuse(mod, name) for name in cell_functions(mod)}
+        return IRModule(fused)
+
+
+def cell_constants(mod: IRModule) -> dict[str, Any]:
+    """The tensor constants in the bodies of legalized cells, by the weight name FuseCells gives them."""
+    constants: dict[str, Any] = {}
+    for name, function in cell_functions(mod).items():
+        for position, constant in enumerate(_constants(function)):
+            constants[f"{name}.constant{position}"] = constant.value
+    return constants
+
+
+def _constants(function: relax.Function) -> list[tvm.ir.GenericConst]:
+    found: list[tvm.ir.GenericConst] = []
+
+    def visit(node: Any) -> None:
+        if isinstance(node, tvm.ir.GenericConst) and not any(node.same_as(other) for other in found):
+            found.append(node)
+
+    relax.analysis.post_order_visit(function.body, visit)
+    return found
+
+
+@relax.expr_functor.mutator
+class _ReplaceConstants(relax.PyExprMutator):  # type: ignore[misc]
+    def __init__(self, constants: list[tvm.ir.GenericConst], params: list[relax.Var]) -> None:
+        super().__init__()
+        self.constants = constants
+        self.params = params
+
+    def visit_generic_const_(self, op: tvm.ir.GenericConst) -> relax.Expr:
+        for constant, param in zip(self.constants, self.params, strict=True):
+            if op.same_as(constant):
+                return param
+        return op
+
+
+def _fuse(mod: IRModule, name: str) -> tirx.PrimFunc:
+    function = mod[name]
+    constants = _constants(function)
+    extra = [relax.Var(f"{name}.constant{i}", constant.ty) for i, constant in enumerate(constants)]
+    tir_functions = {var: other for var, other in mod.functions.items() if isinstance(other, tirx.PrimFunc)}
+    builder = relax.BlockBuilder(IRModule(tir_functions))
+    params = [*function.params, *extra]
+    body = _ReplaceConstants(constants, extra).visit_expr(function.body) if constants else function.body
+    body, outputs = _distinct_outputs(builder, function, body)
+    primitive = relax.Function(params, body, body.ty, is_pure=True).with_attr("Primitive", True)
+    fused_var = builder.add_func(relax.utils.copy_with_new_vars(primitive), f"fused_{name}")
+    arguments = [relax.Var(param.name, param.ty) for param in params]
+    with builder.function("main", arguments):
+        with builder.dataflow():
+            result = builder.emit_output(relax.Call(fused_var, arguments))
+        builder.emit_func_output(result)
+    try:
+        fused = relax.transform.FuseTIR()(builder.finalize())
+    except tvm.error.InternalError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise CellError(
+            f"cell {name!r} cannot be fused ({reason})",
+            "operators and TIR functions made of blocks",
+            "write TIR functions as @T.prim_func(s_tir=True) with T.sblock",
+        ) from error
+    (main,) = (f for f in fused.functions.values() if isinstance(f, tirx.PrimFunc))
+    weights = [param.name for param in (*weight_params(function), *extra)]
+    return main.with_attrs(
+        {
+            "global_symbol": name,
+            CELL: name,
+            NUM_INPUT: num_input(function),
+            NUM_OUTPUT: len(outputs),
+            WEIGHTS: weights,
+        }
+    )
+
+
+def _distinct_outputs(builder: relax.BlockBuilder, function: relax.Function, body: Any) -> tuple[Any, list[Any]]:
+    """The body with a copy for every output that is a parameter or was returned before; FuseTIR needs fresh ones."""
+    outputs = output_vars(function)
+    params = list(function.params)
+    seen: list[Any] = []
+    copies = []
+    for out in outputs:
+        fresh = not any(out.same_as(other) for other in (*params, *seen)) and isinstance(out, relax.Var)
+        seen.append(out)
+        copies.append(not fresh)
+    if not any(copies):
+        return body, outputs
+    blocks = list(body.blocks) if isinstance(body, relax.SeqExpr) else []
+    bindings = []
+    results: list[Any] = []
+    for out, copy in zip(outputs, copies, strict=True):
+        if not copy:
+            results.append(out)
+            continue
+        call = builder.call_te(topi.identity, out, primfunc_name_hint="copy")
+        var = relax.Var("copied", out.ty)
+        bindings.append(relax.VarBinding(var, call))
+        results.append(var)
+    blocks.append(relax.BindingBlock(bindings))
+    final = results[0] if len(results) == 1 else relax.Tuple(results)
+    return builder.normalize(relax.SeqExpr(blocks, final)), outputs

@@ -1,0 +1,77 @@
+"""Pass 2: every operator of a cell becomes a TIR function."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tvm
+from tvm import IRModule, relax, te
+
+from edbatch_tvm.errors import CellError
+from relay_ext.signature import cell_functions
+
+_ALLOWED = {"relax.call_tir", "relax.call_tir_with_grad"}
+
+
+@tvm.transform.module_pass(opt_level=0, name="LegalizeCells")
+class LegalizeCells:
+    """Lower the operators of every cell to ``R.call_tir``, with TVM's own legalization.
+
+    Before::
+
+        g = R.matmul(x, W)
+
+    After::
+
+        g = R.call_tir(cls.matmul, (x, W), out_ty=R.Tensor((256,), "float32"))
+
+    ``R.take`` gets a rule of its own: TVM's prints a warning about indices out of range, which the runtime checks
+    before a batch is run.
+
+    Raises
+    ------
+    CellError
+        Naming the first operator that has no TIR form and therefore cannot be batched.
+    """
+
+    def transform_module(self, mod: IRModule, _context: tvm.transform.PassContext) -> IRModule:
+        """Run the pass."""
+        mod = relax.transform.DecomposeOpsForInference()(mod)
+        mod = relax.transform.LegalizeOps({"relax.take": _legalize_take})(mod)
+        mod = relax.transform.CanonicalizeBindings()(mod)
+        for name, function in cell_functions(mod).items():
+            relax.analysis.post_order_visit(function.body, lambda node, cell=name: _check_lowered(cell, node))
+        return mod
+
+
+def _check_lowered(cell: str, node: Any) -> None:
+    if isinstance(node, relax.Call) and isinstance(node.op, tvm.ir.Op) and node.op.name not in _ALLOWED:
+        raise CellError(
+            f"operator {node.op.name!r} in cell {cell!r} cannot be batched",
+            "an operator with a TIR form",
+            "write it as a TIR function and call it with R.call_tir",
+        )
+
+
+def _legalize_take(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+    table, index = call.args
+    axis = call.attrs.axis
+    if call.attrs.mode != "fast" or axis is None or not isinstance(index.ty, relax.TensorType):
+        return _default_take(builder, call)
+    axis = int(axis) % table.ty.ndim
+    count = index.ty.ndim
+
+    def take(table: te.Tensor, index: te.Tensor) -> te.Tensor:
+        shape = [*table.shape[:axis], *index.shape, *table.shape[axis + 1 :]]
+
+        def element(*at: Any) -> Any:
+            return table[(*at[:axis], index[at[axis : axis + count]], *at[axis + count :])]
+
+        return te.compute(shape, element, name="take")
+
+    return builder.call_te(take, table, index, primfunc_name_hint="take")
+
+
+def _default_take(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+    legalize = call.op.get_attr("FLegalize")
+    return legalize(builder, call)
