@@ -14,7 +14,7 @@ WORKLOADS = ("treelstm", "bilstm-tagger", "lattice-lstm")
 """Names of the workloads; each is a package here, with ``_`` for ``-``."""
 
 
-def workload(name: str) -> Workload:
+def get_workload(name: str) -> Workload:
     """The workload called `name`. Imports TVM.
 
     Raises
@@ -29,4 +29,4 @@ def workload(name: str) -> Workload:
     return found
 
 
-__all__ = ["WORKLOADS", "workload"]
+__all__ = ["WORKLOADS", "get_workload"]
