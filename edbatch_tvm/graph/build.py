@@ -76,7 +76,8 @@ class Builder:
             Name of the cell.
         *operands
             Values in the order of the cell's operands: results of earlier calls, :attr:`zero`, or an array (a row
-            of external data; a Python float for a float32 scalar). A variadic operand takes a list of them.
+            of external data; a Python float for a float32 scalar). A variadic operand takes a list of them, or an
+            array of such rows.
         **named
             Attributes, and operands not given by position.
 
@@ -116,9 +117,10 @@ class Builder:
                 f"{recorder.arity}: {cell}",
                 "attributes are given by name" if cell.attributes else "",
             )
-        known = {operand.name for operand in cell.operands[len(given) :]} | recorder.attributes.keys()
         for name in named:
-            if name not in known:
+            if any(operand.name == name for operand in cell.operands[: len(given)]):
+                raise CellError(f"operand {name!r} of {cell.name!r} by position and by name", "one of the two")
+            if name not in recorder.attributes and all(operand.name != name for operand in cell.operands):
                 raise CellError(f"argument {name!r} for {cell.name!r}", f"the arguments of {cell}")
         for name in recorder.attributes:
             if name not in named:
@@ -135,7 +137,7 @@ class Builder:
             if not operand.variadic:
                 flat.append(value)
                 continue
-            if not isinstance(value, Sequence):
+            if not isinstance(value, Sequence) and np.ndim(value) == 0:
                 raise CellError(f"one value for the variadic operand {operand.name!r} of {cell.name!r}", "a list")
             if repeat is not None and len(value) != repeat:
                 raise CellError(
@@ -160,62 +162,64 @@ class Builder:
         GraphError
             If the graph is not well formed; see :func:`edbatch_tvm.graph.validate`.
         """
+        try:
+            graph = self._graph(outputs)
+        finally:
+            self._reset()
+        validate(graph)
+        return graph
+
+    def _graph(self, outputs: tuple[Any, ...]) -> InstanceGraph:
         listed = len(outputs) == 1 and isinstance(outputs[0], list | tuple | np.ndarray)
         declared = list(outputs[0]) if listed else list(outputs)
-        operand_value, external = self._operand_array()
+        for value in declared:
+            if not _is_value(value):
+                raise _no_value("declared output", value)
         operand_ptr = np.zeros(len(self._types) + 1, np.int32)
         np.cumsum(self._counts, out=operand_ptr[1:])
-        graph = InstanceGraph(
+        operand_value = _as_values(self._operands)
+        external: dict[str, Any] = {}
+        if operand_value is None:
+            operand_value, external = self._take_external(operand_ptr)
+        return InstanceGraph(
             np.array(self._types, np.int16),
             operand_ptr,
             operand_value,
             self.signature,
             attributes=self._attribute_arrays(),
-            outputs=_value_array("declared output", declared),
+            outputs=np.array(declared, np.int32),
             scalar_output=len(outputs) == 1 and not listed,
-            **self._external_tables(external),
+            **external,
         )
-        self._reset()
-        validate(graph)
-        return graph
 
-    def _operand_array(self) -> tuple[np.ndarray, list[np.ndarray]]:
-        """Operand values, with arrays among them taken out and numbered as external rows."""
-        try:
-            return np.array(self._operands, np.int32), []
-        except (TypeError, ValueError, OverflowError):
-            external: list[np.ndarray] = []
-            values = []
-            for value in self._operands:
-                if isinstance(value, float):
-                    value = np.float32(value)
-                if hasattr(value, "__array__") or hasattr(value, "__dlpack__"):
-                    array = np.asarray(value)
-                    if array.ndim or array.dtype.kind not in "iu":
-                        values.append(FIRST_EXTERNAL - len(external))
-                        external.append(array)
-                        continue
-                values.append(value)
-            return _value_array("operand", values), external
-
-    def _external_tables(self, external: list[np.ndarray]) -> dict[str, Any]:
-        if not external:
-            return {}
+    def _take_external(self, operand_ptr: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
+        """Operand values with the arrays among them numbered as external rows, and the tables of these rows."""
         specs = self.signature.value_specs
         arena_of = {(spec.shape, np.dtype(spec.dtype)): arena for arena, spec in enumerate(specs)}
         rows: list[list[np.ndarray]] = [[] for _ in specs]
-        arenas, positions = [], []
-        for array in external:
+        values: list[int] = []
+        arenas: list[int] = []
+        positions: list[int] = []
+        for index, value in enumerate(self._operands):
+            if _is_value(value):
+                values.append(value)
+                continue
+            node = int(np.searchsorted(operand_ptr, index, side="right")) - 1
+            where = f"of node {node} ({self.signature.names[self._types[node]]})"
+            array = _as_row(value)
+            if array is None:
+                raise _no_value(f"an operand {where}", value)
             arena = arena_of.get((array.shape, array.dtype))
             if arena is None:
                 raise GraphError(
-                    f"an external row of shape {array.shape} and dtype {array.dtype}",
+                    f"an operand {where} is an external row of shape {array.shape} and dtype {array.dtype}",
                     f"one of {', '.join(map(str, specs))}",
                 )
+            values.append(FIRST_EXTERNAL - len(arenas))
             arenas.append(arena)
             positions.append(len(rows[arena]))
             rows[arena].append(array)
-        return {
+        return np.array(values, np.int32), {
             "external_spec": np.array(arenas, np.int16),
             "external_row": np.array(positions, np.int32),
             "external_data": tuple(
@@ -234,39 +238,63 @@ class Builder:
         return arrays
 
 
-def _value_array(what: str, values: list[Any]) -> np.ndarray:
+def _as_values(items: list[Any]) -> np.ndarray | None:
+    """`items` as int32[len(items)]; None if one of them is no value."""
+    if not items:
+        return np.empty(0, np.int32)
     try:
-        array = np.array(values, np.int32)
-    except (TypeError, ValueError, OverflowError):
-        array = np.empty((0, 0))
-    if array.ndim != 1:
-        wrong = next(value for value in values if not isinstance(value, int | np.integer))
+        array = np.array(items)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        return None
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        return None
+    values = array.astype(np.int32)
+    return values if np.array_equal(values, array) else None
+
+
+def _is_value(item: Any) -> bool:
+    limits = np.iinfo(np.int32)
+    return isinstance(item, int | np.integer) and not isinstance(item, bool) and bool(limits.min <= item <= limits.max)
+
+
+def _no_value(what: str, item: Any) -> GraphError:
+    given = f"is {item}" if isinstance(item, int) else f"is a {type(item).__name__}"
+    hint = "a cell of several outputs returns a tuple" if isinstance(item, tuple) else ""
+    return GraphError(f"{what} {given}", "a value returned by call()", hint)
+
+
+def _as_row(item: Any) -> np.ndarray | None:
+    """`item` as an external row; None if it is no array."""
+    if isinstance(item, float):
+        return np.array(item, np.float32)
+    try:
+        if hasattr(item, "__array__"):
+            return np.asarray(item)
+        if hasattr(item, "__dlpack__"):
+            return np.from_dlpack(item)
+    except (TypeError, ValueError, RuntimeError, BufferError) as error:
         raise GraphError(
-            f"{what} is a {type(wrong).__name__}", "a value returned by call()", "a cell of several outputs returns a tuple"
+            f"a {type(item).__name__} that NumPy cannot read ({error})", "an array in host memory"
         ) from None
-    return array
+    return None
 
 
 def _attribute_array(cell: CellSignature, name: str, rows: list[Any]) -> np.ndarray:
     attribute = next(a for a in cell.attributes if a.name == name)
+    wanted = np.dtype(attribute.spec.dtype)
+    what = f"attribute {name!r} of {cell.name!r}"
     try:
         array = np.asarray(rows)
     except ValueError:
         shapes = sorted({np.shape(row) for row in rows})
-        raise GraphError(f"attribute {name!r} of {cell.name!r} has shapes {shapes}", str(attribute.spec)) from None
-    wanted = np.dtype(attribute.spec.dtype)
-    if array.dtype != wanted:
-        both_numbers = array.dtype.kind in "iufb" and (array.dtype.kind != "f" or wanted.kind == "f")
-        if not both_numbers:
-            raise GraphError(
-                f"attribute {name!r} of {cell.name!r} has dtype {array.dtype} (first: {rows[0]!r})", attribute.spec.dtype
-            )
-        cast = array.astype(wanted)
-        if wanted.kind in "iu" and not np.array_equal(cast, array):
-            raise GraphError(f"attribute {name!r} of {cell.name!r} holds {array.max()}", f"numbers that fit {wanted}")
-        array = cast
+        raise GraphError(f"{what} has shapes {shapes}", str(attribute.spec)) from None
     if array.shape[1:] != attribute.spec.shape:
-        raise GraphError(
-            f"attribute {name!r} of {cell.name!r} has shape {array.shape[1:]} (first: {rows[0]!r})", str(attribute.spec)
-        )
-    return array
+        raise GraphError(f"{what} has shape {array.shape[1:]} (first: {rows[0]!r})", str(attribute.spec))
+    if array.dtype == wanted:
+        return array
+    if array.dtype.kind not in ("iufb" if wanted.kind == "f" else "iub"):
+        raise GraphError(f"{what} has dtype {array.dtype} (first: {rows[0]!r})", attribute.spec.dtype)
+    cast = array.astype(wanted)
+    if wanted.kind != "f" and not np.array_equal(cast, array):
+        raise GraphError(f"{what} holds {array[cast != array][0]}", f"numbers that fit {wanted}")
+    return cast

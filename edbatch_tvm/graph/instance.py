@@ -114,15 +114,15 @@ class InstanceGraph:
         """
         from edbatch_tvm.graph.validate import as_index_array, validate
 
-        labels, dense = np.unique(as_index_array("node_type", node_type), return_inverse=True)
+        labels, dense = np.unique(as_index_array("node_type", node_type, np.int64), return_inverse=True)
         if len(labels) and labels[0] < 0:
             raise GraphError(f"node_type holds {labels[0]}", "type ids of 0 or more")
         if len(labels) > np.iinfo(np.int16).max:
             raise GraphError(f"{len(labels)} different types", f"at most {np.iinfo(np.int16).max}")
         graph = cls(
             dense.astype(np.int16),
-            as_index_array("operand_ptr", operand_ptr).astype(np.int32),
-            as_index_array("operand_node", operand_node).astype(np.int32),
+            as_index_array("operand_ptr", operand_ptr),
+            as_index_array("operand_node", operand_node),
             type_label=labels,
         )
         validate(graph)

@@ -111,10 +111,9 @@ def _check_signatures(instances: Sequence[InstanceGraph]) -> None:
 
 def _common_types(instances: Sequence[InstanceGraph]) -> Sequence[InstanceGraph]:
     """Bare graphs with one list of type labels."""
-    labels = instances[0].type_label
-    if all(np.array_equal(g.type_label, labels) for g in instances if g.type_label is not None and labels is not None):
-        return instances
     every = [g.type_label if g.type_label is not None else np.arange(g.num_types) for g in instances]
+    if all(np.array_equal(label, every[0]) for label in every):
+        return instances
     joint = np.unique(np.concatenate(every))
     return [
         InstanceGraph(
@@ -148,12 +147,7 @@ def _merge_external(
     spec = np.concatenate([g.external_spec for g in instances])
     owner = np.repeat(np.arange(len(instances)), counts)
     row = np.concatenate([g.external_row for g in instances]) + row_start[owner, spec].astype(np.int32)
-    data = tuple(
-        np.concatenate(
-            [g.external_data[a] for g in instances if g.external_data]
-        )
-        for a in arenas
-    )
+    data = tuple(np.concatenate([g.external_data[a] for g in instances if g.external_data]) for a in arenas)
     start = np.zeros(len(instances), np.int64)
     np.cumsum(counts[:-1], out=start[1:])
     return spec, row, data, start

@@ -33,29 +33,37 @@ def from_networkx(graph: nx.DiGraph[Any] | nx.MultiDiGraph[Any]) -> InstanceGrap
     Returns
     -------
     InstanceGraph
-        Nodes in a topological order (networkx's, ties in node order).
+        Nodes in topological order, the earliest possible of the digraph's node order: a digraph that lists producers
+        before their users keeps its order.
 
     Raises
     ------
     GraphError
-        If the graph is undirected, cyclic, or a node has no type.
+        If the graph is undirected, cyclic, a node has no type, or a slot is no integer.
     """
     nx = _networkx()
     if not graph.is_directed():
         raise GraphError("an undirected graph", "a DiGraph with edges from producer to user")
     try:
-        order = list(nx.topological_sort(graph))
+        position = {node: index for index, node in enumerate(graph)}
+        order = list(nx.lexicographical_topological_sort(graph, key=position.__getitem__))
     except nx.NetworkXUnfeasible:
         cycle = [edge[0] for edge in nx.find_cycle(graph)]
         raise GraphError(f"cyclic graph: {' -> '.join(map(str, [*cycle, cycle[0]]))}", "a DAG") from None
     number = {node: index for index, node in enumerate(order)}
-    types, pointer, operands = [], [0], []
+    types: list[int] = []
+    pointer = [0]
+    operands: list[int] = []
     for node in order:
         kind = graph.nodes[node].get("type")
         if not isinstance(kind, int | np.integer):
             raise GraphError(f"node {node!r} has type {kind!r}", "an integer node attribute 'type'")
         types.append(int(kind))
-        edges = sorted(graph.in_edges(node, data="slot", default=0), key=lambda edge: edge[2])
+        edges = list(graph.in_edges(node, data="slot", default=0))
+        for producer, _, slot in edges:
+            if not isinstance(slot, int | np.integer):
+                raise GraphError(f"edge {producer!r} -> {node!r} has slot {slot!r}", "an integer")
+        edges.sort(key=lambda edge: edge[2])
         operands.extend(number[edge[0]] for edge in edges)
         pointer.append(len(operands))
     return InstanceGraph.from_arrays(types, pointer, operands)
@@ -72,7 +80,9 @@ def to_networkx(graph: InstanceGraph) -> nx.MultiDiGraph[int]:
     result = nx.MultiDiGraph()
     label = graph.type_label
     for node, type_id in enumerate(graph.node_type.tolist()):
-        result.add_node(node, type=int(label[type_id]) if label is not None else type_id, name=graph.type_names[type_id])
+        result.add_node(
+            node, type=int(label[type_id]) if label is not None else type_id, name=graph.type_names[type_id]
+        )
     user = np.repeat(np.arange(graph.num_nodes), np.diff(graph.operand_ptr))
     slot = np.arange(len(user)) - graph.operand_ptr[user]
     for producer, value, node, position in zip(

@@ -39,6 +39,14 @@ class ValueSpec:
         return f"{self.dtype}[{','.join(map(str, self.shape))}]"
 
 
+def is_attribute_dtype(dtype: str) -> bool:
+    """Whether a cell input of this dtype is an attribute unless declared otherwise: integers and booleans are.
+
+    Printed signatures mark only the exceptions: ``x: attribute float32[4]``, ``i: operand int32[]``.
+    """
+    return dtype.startswith(("int", "uint", "bool"))
+
+
 @dataclass(frozen=True, slots=True)
 class Operand:
     """One input of a cell that another node produces.
@@ -52,7 +60,8 @@ class Operand:
     variadic: bool = False
 
     def __str__(self) -> str:
-        return f"{self.name}: {'k*' if self.variadic else ''}{self.spec}"
+        marker = "k*" if self.variadic else "operand " if is_attribute_dtype(self.spec.dtype) else ""
+        return f"{self.name}: {marker}{self.spec}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +76,9 @@ class Attribute:
     bound: int | None = None
 
     def __str__(self) -> str:
+        marker = "" if is_attribute_dtype(self.spec.dtype) else "attribute "
         bound = f" < {self.bound}" if self.bound is not None else ""
-        return f"{self.name}: {self.spec}{bound}"
+        return f"{self.name}: {marker}{self.spec}{bound}"
 
 
 @dataclass(frozen=True)
@@ -116,6 +126,10 @@ class Signature:
         self._type_of = {cell.name: type_id for type_id, cell in enumerate(self.cells)}
         if len(self._type_of) != len(self.cells):
             raise CellError("two cells have one name", "different names", f"cells: {[c.name for c in self.cells]}")
+        for cell in self.cells:
+            inputs = [operand.name for operand in cell.operands] + [attribute.name for attribute in cell.attributes]
+            if len(set(inputs)) != len(inputs):
+                raise CellError(f"two inputs of {cell.name!r} have one name", "different names", str(cell))
         self.stride = max((len(cell.outputs) for cell in self.cells), default=1) or 1
         specs: dict[ValueSpec, int] = {}
         for cell in self.cells:
@@ -164,8 +178,23 @@ class Signature:
             raise CellError(f"unknown cell {name!r}", f"one of {', '.join(self.names)}") from None
 
     def arena(self, spec: ValueSpec) -> int:
-        """Index of the arena that holds values of `spec`."""
-        return self._arena_of[spec]
+        """Index of the arena that holds values of `spec`.
+
+        Raises
+        ------
+        CellError
+            If no cell takes or returns such values.
+        """
+        try:
+            return self._arena_of[spec]
+        except KeyError:
+            raise CellError(f"a value of {spec}", f"one of {', '.join(map(str, self.value_specs))}") from None
+
+    @cached_property
+    def arity_table(self) -> tuple[np.ndarray, np.ndarray]:
+        """``fixed_arity`` and ``variadic_count`` of each cell: two int32[cells] arrays."""
+        fixed = np.array([cell.fixed_arity for cell in self.cells], np.int32)
+        return fixed, np.array([cell.variadic_count for cell in self.cells], np.int32)
 
     @cached_property
     def output_arena(self) -> np.ndarray:

@@ -10,21 +10,26 @@ from edbatch_tvm.errors import GraphError
 from edbatch_tvm.graph.instance import FIRST_EXTERNAL, ZERO, InstanceGraph
 
 
-def as_index_array(name: str, array: Any) -> np.ndarray:
-    """`array` as a one-dimensional array of integers that fit int32.
+def as_index_array(name: str, array: Any, dtype: type[np.signedinteger[Any]] = np.int32) -> np.ndarray:
+    """`array` as a one-dimensional array of integers of `dtype`; always a copy.
 
     Raises
     ------
     GraphError
         If it is not one.
     """
-    result = np.asarray(array)
-    if result.size == 0:
-        result = result.astype(np.int32)
-    if result.ndim != 1 or result.dtype.kind not in "iu":
-        raise GraphError(f"{name} has shape {result.shape} and dtype {result.dtype}", "a one-dimensional integer array")
-    if result.size and (result.max() > np.iinfo(np.int32).max or result.min() < np.iinfo(np.int32).min):
-        raise GraphError(f"{name} holds {result.max()}", "numbers that fit int32")
+    try:
+        given = np.asarray(array)
+    except ValueError:
+        raise GraphError(f"{name} is nested", "a one-dimensional integer array") from None
+    if given.size == 0:
+        given = given.astype(dtype)
+    if given.ndim != 1 or given.dtype.kind not in "iu":
+        raise GraphError(f"{name} has shape {given.shape} and dtype {given.dtype}", "a one-dimensional integer array")
+    result = given.astype(dtype)
+    wrong = given != result
+    if wrong.any():
+        raise GraphError(f"{name} holds {given[np.argmax(wrong)]}", f"numbers that fit {np.dtype(dtype)}")
     return result
 
 
@@ -37,11 +42,12 @@ def validate(graph: InstanceGraph) -> None:
         Naming the first node at fault, what was found there and what was expected.
     """
     _check_pointers(graph)
+    _check_external(graph)
     _check_producers(graph)
     if graph.signature is not None:
         _check_arity(graph)
         _check_operand_specs(graph)
-        _check_attributes(graph)
+    _check_attributes(graph)
     _check_outputs(graph)
 
 
@@ -50,15 +56,49 @@ def _name(graph: InstanceGraph, node: int) -> str:
 
 
 def _check_pointers(graph: InstanceGraph) -> None:
-    count, pointer, edges = graph.num_nodes, graph.operand_ptr, len(graph.operand_value)
-    if len(pointer) != count + 1:
-        raise GraphError(f"operand_ptr has {len(pointer)} entries for {count} nodes", f"{count + 1}")
-    if pointer[0] != 0 or pointer[-1] != edges or (np.diff(pointer) < 0).any():
-        raise GraphError("operand_ptr is not a list of offsets", f"0 first, never falling, {edges} last")
+    count = graph.num_nodes
+    if len(graph.operand_ptr) != count + 1:
+        raise GraphError(f"operand_ptr has {len(graph.operand_ptr)} entries for {count} nodes", f"{count + 1}")
+    if len(graph.node_ptr) != len(graph.output_ptr):
+        raise GraphError(
+            f"node_ptr and output_ptr have {len(graph.node_ptr)} and {len(graph.output_ptr)} entries", "equally many"
+        )
+    for name, pointer, last in (
+        ("operand_ptr", graph.operand_ptr, len(graph.operand_value)),
+        ("node_ptr", graph.node_ptr, count),
+        ("output_ptr", graph.output_ptr, len(graph.outputs)),
+    ):
+        if not len(pointer) or pointer[0] != 0 or pointer[-1] != last or (pointer[1:] < pointer[:-1]).any():
+            raise GraphError(f"{name} is not a list of offsets", f"0 first, never falling, {last} last")
     if count and (graph.node_type.min() < 0 or graph.node_type.max() >= graph.num_types):
         node = int(np.flatnonzero((graph.node_type < 0) | (graph.node_type >= graph.num_types))[0])
         raise GraphError(
             f"node {node} has type id {graph.node_type[node]}", f"0 to {graph.num_types - 1} ({graph.type_names})"
+        )
+
+
+def _check_external(graph: InstanceGraph) -> None:
+    spec, row, data = graph.external_spec, graph.external_row, graph.external_data
+    if len(spec) != len(row):
+        raise GraphError(f"external_spec has {len(spec)} entries, external_row {len(row)}", "equally many")
+    if not len(row) and not data:
+        return
+    if graph.signature is None:
+        raise GraphError("external rows in a graph without cells", "none")
+    specs = graph.signature.value_specs
+    shapes = [(rows.shape[1:], rows.dtype) for rows in data]
+    if shapes != [(s.shape, np.dtype(s.dtype)) for s in specs]:
+        raise GraphError(
+            f"external_data of {', '.join(f'{dtype}{list(shape)}' for shape, dtype in shapes) or 'nothing'}",
+            f"rows of {', '.join(map(str, specs))}",
+        )
+    limit = np.array([len(rows) for rows in data])
+    bad = (spec < 0) | (spec >= len(specs))
+    bad = bad | (row < 0) | (row >= limit[np.where(bad, 0, spec)])
+    if bad.any():
+        index = int(np.argmax(bad))
+        raise GraphError(
+            f"external row {index} is row {row[index]} of arena {spec[index]}", f"a row of {limit.tolist()} by arena"
         )
 
 
@@ -109,38 +149,36 @@ def _raise_for_order(graph: InstanceGraph, producer: np.ndarray, user: np.ndarra
 def _check_arity(graph: InstanceGraph) -> None:
     assert graph.signature is not None
     arity = np.diff(graph.operand_ptr)
-    for type_id, cell in enumerate(graph.signature):
-        nodes = graph.nodes_of(type_id)
-        got = arity[nodes]
-        if cell.variadic_count:
-            bad = (got < cell.fixed_arity) | ((got - cell.fixed_arity) % cell.variadic_count != 0)
-            expected = f"{cell.fixed_arity} + k * {cell.variadic_count}"
-        else:
-            bad = got != cell.fixed_arity
-            expected = str(cell.fixed_arity)
-        if bad.any():
-            node = int(nodes[np.argmax(bad)])
-            raise GraphError(f"{_name(graph, node)} has {arity[node]} operands", f"{expected}: {cell}")
+    fixed, variadic = (table[graph.node_type] for table in graph.signature.arity_table)
+    rest = arity - fixed
+    bad = np.where(variadic > 0, (rest < 0) | (rest % np.maximum(variadic, 1) != 0), rest != 0)
+    if bad.any():
+        node = int(np.argmax(bad))
+        expected = f"{fixed[node]} + k * {variadic[node]}" if variadic[node] else str(fixed[node])
+        cell = graph.signature[int(graph.node_type[node])]
+        raise GraphError(f"{_name(graph, node)} has {arity[node]} operands", f"{expected}: {cell}")
 
 
 def operand_slots(graph: InstanceGraph) -> np.ndarray:
     """Operand slot (index into the cell's operands) of every entry of ``graph.operand_value``; int16[e]."""
-    assert graph.signature is not None
-    slots = np.zeros(len(graph.operand_value), np.int16)
+    signature = graph.signature
+    assert signature is not None
     arity = np.diff(graph.operand_ptr)
-    for type_id, cell in enumerate(graph.signature):
-        nodes = graph.nodes_of(type_id)
-        if not len(nodes) or not cell.operands:
-            continue
-        counts = arity[nodes]
-        repeats = counts if not cell.variadic_count else (counts - cell.fixed_arity) // cell.variadic_count
-        position = graph.operand_ptr[nodes].copy()
-        for slot, operand in enumerate(cell.operands):
-            width = repeats if operand.variadic else np.ones(len(nodes), np.int64)
-            starts = np.repeat(position, width)
-            within = np.arange(len(starts)) - np.repeat(np.cumsum(width) - width, width)
-            slots[starts + within] = slot
-            position = position + width
+    position = np.arange(len(graph.operand_value), dtype=np.int32) - np.repeat(graph.operand_ptr[:-1], arity)
+    fixed, variadic = signature.arity_table
+    if not variadic.any():
+        return position.astype(np.int16)
+    # An entry belongs to the slot s for which s earlier slots of its node end at or before its position.
+    k = (arity - fixed[graph.node_type]) // np.maximum(variadic, 1)[graph.node_type]
+    slots = np.zeros(len(position), np.int16)
+    ends_fixed, ends_variadic = np.zeros_like(fixed), np.zeros_like(variadic)
+    for slot in range(max(len(cell.operands) for cell in signature) - 1):
+        for type_id, cell in enumerate(signature):
+            if slot < len(cell.operands):
+                ends_variadic[type_id] += cell.operands[slot].variadic
+                ends_fixed[type_id] += not cell.operands[slot].variadic
+        end = ends_fixed[graph.node_type] + k * ends_variadic[graph.node_type]
+        slots += position >= np.repeat(end, arity)
     return slots
 
 
@@ -152,40 +190,44 @@ def _check_operand_specs(graph: InstanceGraph) -> None:
     user = np.repeat(np.arange(graph.num_nodes, dtype=np.int32), np.diff(graph.operand_ptr))
     wanted_table = np.full((len(signature), max(len(c.operands) for c in signature)), -1, np.int32)
     for type_id, cell in enumerate(signature):
-        for slot, operand in enumerate(cell.operands):
-            wanted_table[type_id, slot] = signature.arena(operand.spec)
+        for position, operand in enumerate(cell.operands):
+            wanted_table[type_id, position] = signature.arena(operand.spec)
     slot = operand_slots(graph)
     wanted = wanted_table[graph.node_type[user], slot]
     value = graph.operand_value
     got = wanted.copy()
     from_node = value >= 0
-    got[from_node] = signature.output_arena[graph.node_type[graph.operand_node[from_node]], value[from_node] % graph.stride]
+    producer = graph.operand_node[from_node]
+    got[from_node] = signature.output_arena[graph.node_type[producer], value[from_node] % graph.stride]
     external = value <= FIRST_EXTERNAL
     got[external] = graph.external_spec[FIRST_EXTERNAL - value[external]]
     bad = got != wanted
-    if not bad.any():
-        return
-    edge = int(np.argmax(bad))
-    node = int(user[edge])
-    cell = signature[int(graph.node_type[node])]
-    operand = cell.operands[slot[edge]]
+    if bad.any():
+        edge = int(np.argmax(bad))
+        _raise_for_spec(graph, edge, int(user[edge]), int(slot[edge]), int(got[edge]))
+
+
+def _raise_for_spec(graph: InstanceGraph, edge: int, node: int, slot: int, got: int) -> None:
+    signature = graph.signature
+    assert signature is not None
+    operand = signature[int(graph.node_type[node])].operands[slot]
+    where = f"operand {operand.name!r} of {_name(graph, node)}"
     producer = int(graph.operand_node[edge])
     if producer < 0:
-        raise GraphError(
-            f"operand {operand.name!r} of {_name(graph, node)} is an external row of {signature.value_specs[got[edge]]}",
-            str(operand.spec),
-        )
-    given = (
-        f"operand {operand.name!r} of {_name(graph, node)} is output {value[edge] % graph.stride} of {_name(graph, producer)}"
-    )
-    if got[edge] < 0:
+        raise GraphError(f"{where} is an external row of {signature.value_specs[got]}", str(operand.spec))
+    given = f"{where} is output {graph.operand_value[edge] % graph.stride} of {_name(graph, producer)}"
+    if got < 0:
         raise GraphError(f"missing operand: {given}", f"an output of {signature[int(graph.node_type[producer])]}")
-    raise GraphError(f"{given}, {signature.value_specs[got[edge]]}", str(operand.spec))
+    raise GraphError(f"{given}, {signature.value_specs[got]}", str(operand.spec))
 
 
 def _check_attributes(graph: InstanceGraph) -> None:
-    assert graph.signature is not None
-    for type_id, cell in enumerate(graph.signature):
+    cells = graph.signature or ()
+    known = {(type_id, attribute.name) for type_id, cell in enumerate(cells) for attribute in cell.attributes}
+    for type_id, name in graph.attributes.keys() - known:
+        where = f"cell {cells[type_id].name!r}" if type_id in range(len(cells)) else f"type id {type_id}"
+        raise GraphError(f"unknown attribute {name!r} of {where}", "an attribute of the graph's cells")
+    for type_id, cell in enumerate(cells):
         count = int(graph.type_count[type_id])
         for attribute in cell.attributes:
             rows = graph.attributes.get((type_id, attribute.name))
@@ -196,7 +238,7 @@ def _check_attributes(graph: InstanceGraph) -> None:
             if rows.shape != (count, *attribute.spec.shape):
                 raise GraphError(
                     f"attribute {attribute.name!r} of {cell.name!r} has shape {rows.shape}",
-                    f"({count}, {', '.join(map(str, attribute.spec.shape))})",
+                    str((count, *attribute.spec.shape)),
                 )
             if rows.dtype != np.dtype(attribute.spec.dtype):
                 raise GraphError(
