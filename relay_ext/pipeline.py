@@ -1,0 +1,42 @@
+"""The lowering of cells, in order; each phase is a pass of its own file, and can be dumped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import tvm
+from tvm import IRModule
+
+from edbatch_tvm.graph.spec import Signature, ValueSpec
+from relay_ext.batch_cells import BatchCells
+from relay_ext.check_cells import CheckCells
+from relay_ext.fast_math import FastMath
+from relay_ext.fuse_cells import FuseCells
+from relay_ext.legalize_cells import LegalizeCells
+from relay_ext.stage_cells import StageCells
+from schedules.cpu.machine import Machine
+
+
+def cell_passes() -> list[tvm.transform.Pass]:
+    """From TVMScript cells to one TIR function a cell, still for one instance."""
+    return [CheckCells(), LegalizeCells(), FuseCells(), FastMath()]
+
+
+def kernel_passes(
+    signature: Signature, weights: dict[str, ValueSpec], machine: Machine
+) -> list[tvm.transform.Pass]:
+    """From TIR functions for one instance to kernels for a batch."""
+    return [StageCells(signature, weights, machine), BatchCells(signature, machine)]
+
+
+def run_passes(
+    mod: IRModule, passes: list[tvm.transform.Pass], dump_dir: str | Path | None = None, first: int = 0
+) -> IRModule:
+    """Run `passes` over `mod`; with `dump_dir`, write the module after each as ``<number>_<pass>.py``."""
+    for number, one in enumerate(passes, first):
+        mod = one(mod)
+        if dump_dir is not None:
+            folder = Path(dump_dir)
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / f"{number:02d}_{one.info.name}.py").write_text(mod.script())
+    return mod

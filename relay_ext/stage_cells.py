@@ -1,0 +1,95 @@
+"""Pass 5: cells made of stages become stage kernels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import tvm
+from tvm import IRModule, tirx
+
+from edbatch_tvm.graph.spec import Signature, ValueSpec
+from relay_ext.binding import bind_cell
+from relay_ext.block_reader import NotReadable
+from relay_ext.find_stages import find_stages
+from relay_ext.fuse_cells import CELL, NUM_INPUT, WEIGHTS
+from schedules.cpu.machine import Machine
+from schedules.cpu.stage_kernel import pack_kernel, packed_shape, stage_kernel
+from schedules.stage import Stage
+
+ORDER = "edbatch.order"
+"""Attribute of a kernel: its place among the kernels of its cell."""
+
+PATH = "edbatch.path"
+"""Attribute of a kernel: ``stage``, ``general``, or ``pack`` for a function that packs weights at load."""
+
+PACKED_SHAPE = "edbatch.packed_shape"
+"""Attribute of a stage kernel: shape of its packed weights."""
+
+SCRATCH = "edbatch.scratch"
+"""Attribute of a stage kernel: the scratch rows it writes, as texts ``name:width``."""
+
+REASON = "edbatch.reason"
+"""Attribute of a cell that keeps the general path: why."""
+
+
+@tvm.transform.module_pass(opt_level=0, name="StageCells")
+@dataclass(frozen=True)
+class StageCells:
+    """Replace every cell made of stages by its kernels and the functions that pack their weights.
+
+    Before::
+
+        cell "internal": h1, c1, h2, c2, U_iou, ... -> h, c       # one instance
+
+    After::
+
+        internal_stage0(step, steps, index, arena0, packed)       # one batch, gathers inside
+        internal_stage0_pack(U_iou, ..., packed)                  # once, at load
+
+    A cell of another form is left as it is, with the reason in its attribute :data:`REASON`.
+    """
+
+    signature: Signature
+    weights: dict[str, ValueSpec]
+    machine: Machine
+
+    def transform_module(self, mod: IRModule, _context: tvm.transform.PassContext) -> IRModule:
+        """Run the pass."""
+        functions: dict[str, tirx.PrimFunc] = {}
+        for var, function in mod.functions.items():
+            try:
+                stages = stages_of(function, self.signature)
+            except NotReadable as reason:
+                functions[var.name_hint] = function.with_attr(REASON, str(reason))
+                continue
+            for order, stage in enumerate(stages):
+                functions.update(self._kernels(function, stage, order))
+        return IRModule(functions)
+
+    def _kernels(self, function: tirx.PrimFunc, stage: Stage, order: int) -> dict[str, tirx.PrimFunc]:
+        tables = {name: (spec.shape, spec.dtype) for name, spec in self.weights.items()}
+        kernel = stage_kernel(stage, bind_cell(self.signature, stage.cell), self.machine, tables)
+        scratch = [f"{o.scratch}:{stage.columns}" for o in stage.outputs if o.scratch]
+        shape = list(packed_shape(stage, self.machine))
+        kernel = kernel.with_attrs(
+            {CELL: stage.cell, ORDER: order, PATH: "stage", PACKED_SHAPE: shape, SCRATCH: scratch}
+        )
+        kernels = {stage.name: kernel}
+        if shape[1]:
+            inputs, names = int(function.attrs[NUM_INPUT]), [str(name) for name in function.attrs[WEIGHTS]]
+            buffers = dict(zip(list(function.params)[inputs : inputs + len(names)], names, strict=True))
+            pack = pack_kernel(stage, self.machine, buffers)
+            kernels[f"{stage.name}_pack"] = pack.with_attrs({CELL: stage.cell, ORDER: order, PATH: "pack"})
+        return kernels
+
+
+def stages_of(function: tirx.PrimFunc, signature: Signature) -> list[Stage]:
+    """The stages of a fused cell of `signature`; see :func:`relay_ext.find_stages.find_stages`."""
+    cell = signature[str(function.attrs[CELL])]
+    params = list(function.params)[: int(function.attrs[NUM_INPUT])]
+    variadic = {operand.name: operand.variadic for operand in cell.operands}
+    return find_stages(
+        function,
+        tuple(variadic.get(param.name, False) for param in params),
+        tuple(param.name in variadic for param in params),
+    )

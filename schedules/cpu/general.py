@@ -1,0 +1,77 @@
+"""Loop order for a cell outside the stage form: correct for everything, vectorised where it is easy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tvm import IRModule, s_tir, tirx
+from tvm.s_tir.schedule import ScheduleError
+from tvm.s_tir.schedule import LoopRV, SBlockRV, Schedule
+
+from schedules.cpu.machine import Machine
+
+_REDUCE = tirx.IterVar.CommReduce
+
+
+def schedule_general(function: tirx.PrimFunc, machine: Machine) -> tirx.PrimFunc:
+    """Schedule the blocks of one instance and lower them to plain loops.
+
+    Reductions are initialised apart, before their loop: a sum over no variadic rows has to give the identity. Then the
+    last spatial axis of every block is moved innermost and vectorised where its extent is known.
+    """
+    schedule = s_tir.Schedule(IRModule({"main": function}))
+    for block in _leaf_blocks(schedule):
+        _schedule_block(schedule, block, machine.lanes)
+    passes = s_tir.transform
+    module = schedule.mod
+    for lower in (
+        passes.LowerInitBlock,
+        passes.PlanAndUpdateBufferAllocationLocation,
+        passes.ConvertBlocksToOpaque,
+        passes.CompactBufferAllocation,
+        passes.LowerMatchBuffer,
+        passes.LowerOpaqueBlock,
+    ):
+        module = lower()(module)
+    return module["main"]
+
+
+def _leaf_blocks(schedule: Schedule) -> list[SBlockRV]:
+    root = schedule.get_sblock("root", func_name="main")
+    return list(schedule.get_child_blocks(root))
+
+
+def _schedule_block(schedule: Schedule, block: SBlockRV, lanes: int) -> None:
+    statement = schedule.get(block)
+    loops = list(schedule.get_loops(block))
+    kinds = [axis.iter_type for axis in statement.iter_vars]
+    if len(kinds) != len(loops):
+        return
+    spatial = [loop for loop, kind in zip(loops, kinds, strict=True) if kind == tirx.IterVar.DataPar]
+    reduce = [loop for loop, kind in zip(loops, kinds, strict=True) if kind == _REDUCE]
+    if len(spatial) + len(reduce) != len(loops):
+        return
+    inner: LoopRV | None = spatial[-1] if spatial and _extent(schedule, spatial[-1]) is not None else None
+    if reduce:
+        outer = spatial[:-1] if inner is not None else spatial
+        schedule.reorder(*outer, *reduce, *([inner] if inner is not None else []))
+        schedule.decompose_reduction(block, reduce[0])
+    if inner is not None:
+        _vectorize(schedule, inner, lanes)
+
+
+def _vectorize(schedule: Schedule, loop: LoopRV, lanes: int) -> None:
+    extent = _extent(schedule, loop)
+    if extent is None or extent % lanes:
+        return
+    try:
+        _, vector = schedule.split(loop, [None, lanes])
+        schedule.vectorize(vector)
+    except ScheduleError:
+        # A block that is not a complete one (user-written TIR) stays scalar.
+        return
+
+
+def _extent(schedule: Schedule, loop: LoopRV) -> int | None:
+    extent: Any = schedule.get(loop).extent
+    return int(extent) if isinstance(extent, tirx.IntImm) else None

@@ -1,0 +1,56 @@
+"""What a CPU target offers: vector lanes and registers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+from tvm.target import Target, codegen
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The vector unit of a CPU, for float32.
+
+    Attributes
+    ----------
+    lanes : int
+        Columns of a chunk.
+    registers : int
+        Vector registers that hold `lanes` elements each.
+    reserved : int
+        Registers that the kernel needs beside accumulators and one weight vector a gate.
+    max_rows : int
+        Largest row tile.
+    """
+
+    lanes: int
+    registers: int
+    reserved: int = 1
+    max_rows: int = 8
+
+
+AVX512 = Machine(lanes=16, registers=32)
+AVX2 = Machine(lanes=8, registers=16)
+BASELINE = Machine(lanes=8, registers=8, max_rows=4)
+
+
+def machine_of(target: Target) -> Machine:
+    """The machine that `target` describes."""
+    with target:
+        if _has(target, "avx512f"):
+            return AVX512
+        if _has(target, "avx2") or str(target.attrs.get("mtriple", "")).startswith(("aarch64", "arm64")):
+            return AVX2
+    return BASELINE
+
+
+def _has(target: Target, feature: str) -> bool:
+    return bool(codegen.target_has_features([feature], target))
+
+
+def host_target() -> Target:
+    """The LLVM target of this machine's CPU, with its features."""
+    return Target({"kind": "llvm", "mcpu": codegen.llvm_get_system_cpu()})
+
+
