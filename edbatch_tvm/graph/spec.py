@@ -191,10 +191,30 @@ class Signature:
             raise CellError(f"a value of {spec}", f"one of {', '.join(map(str, self.value_specs))}") from None
 
     @cached_property
-    def arity_table(self) -> tuple[np.ndarray, np.ndarray]:
-        """``fixed_arity`` and ``variadic_count`` of each cell: two int32[cells] arrays."""
-        fixed = np.array([cell.fixed_arity for cell in self.cells], np.int32)
-        return fixed, np.array([cell.variadic_count for cell in self.cells], np.int32)
+    def slot_end(self) -> tuple[np.ndarray, np.ndarray]:
+        """Where the values of each operand slot end among the operands of a node.
+
+        Two int32[cells, slots] arrays ``fixed`` and ``variadic``: with k values for each variadic operand, slot s of a
+        node of cell t ends before position ``fixed[t, s] + k * variadic[t, s]``. Slots a cell does not have are empty,
+        so the last column holds the cells' ``fixed_arity`` and ``variadic_count``.
+        """
+        width = max((len(cell.operands) for cell in self.cells), default=0) or 1
+        counts = np.zeros((2, len(self.cells), width), np.int32)
+        for type_id, cell in enumerate(self.cells):
+            for slot, operand in enumerate(cell.operands):
+                counts[int(operand.variadic), type_id, slot] = 1
+        fixed, variadic = np.cumsum(counts, axis=2, dtype=np.int32)
+        return fixed, variadic
+
+    @cached_property
+    def operand_arena(self) -> np.ndarray:
+        """Arena of each operand: int32[cells, slots], -1 where a cell has fewer operands."""
+        width = max((len(cell.operands) for cell in self.cells), default=0) or 1
+        table = np.full((len(self.cells), width), -1, np.int32)
+        for type_id, cell in enumerate(self.cells):
+            for slot, operand in enumerate(cell.operands):
+                table[type_id, slot] = self.arena(operand.spec)
+        return table
 
     @cached_property
     def output_arena(self) -> np.ndarray:

@@ -149,7 +149,7 @@ def _raise_for_order(graph: InstanceGraph, producer: np.ndarray, user: np.ndarra
 def _check_arity(graph: InstanceGraph) -> None:
     assert graph.signature is not None
     arity = np.diff(graph.operand_ptr)
-    fixed, variadic = (table[graph.node_type] for table in graph.signature.arity_table)
+    fixed, variadic = (ends[graph.node_type, -1] for ends in graph.signature.slot_end)
     rest = arity - fixed
     bad = np.where(variadic > 0, (rest < 0) | (rest % np.maximum(variadic, 1) != 0), rest != 0)
     if bad.any():
@@ -165,20 +165,14 @@ def operand_slots(graph: InstanceGraph) -> np.ndarray:
     assert signature is not None
     arity = np.diff(graph.operand_ptr)
     position = np.arange(len(graph.operand_value), dtype=np.int32) - np.repeat(graph.operand_ptr[:-1], arity)
-    fixed, variadic = signature.arity_table
+    fixed, variadic = (ends[graph.node_type] for ends in signature.slot_end)
     if not variadic.any():
         return position.astype(np.int16)
-    # An entry belongs to the slot s for which s earlier slots of its node end at or before its position.
-    k = (arity - fixed[graph.node_type]) // np.maximum(variadic, 1)[graph.node_type]
+    # An entry belongs to slot s if the values of s slots end at or before its position.
+    k = (arity - fixed[:, -1]) // np.maximum(variadic[:, -1], 1)
     slots = np.zeros(len(position), np.int16)
-    ends_fixed, ends_variadic = np.zeros_like(fixed), np.zeros_like(variadic)
-    for slot in range(max(len(cell.operands) for cell in signature) - 1):
-        for type_id, cell in enumerate(signature):
-            if slot < len(cell.operands):
-                ends_variadic[type_id] += cell.operands[slot].variadic
-                ends_fixed[type_id] += not cell.operands[slot].variadic
-        end = ends_fixed[graph.node_type] + k * ends_variadic[graph.node_type]
-        slots += position >= np.repeat(end, arity)
+    for slot in range(fixed.shape[1] - 1):
+        slots += position >= np.repeat(fixed[:, slot] + k * variadic[:, slot], arity)
     return slots
 
 
@@ -188,12 +182,8 @@ def _check_operand_specs(graph: InstanceGraph) -> None:
     if not len(graph.operand_value):
         return
     user = np.repeat(np.arange(graph.num_nodes, dtype=np.int32), np.diff(graph.operand_ptr))
-    wanted_table = np.full((len(signature), max(len(c.operands) for c in signature)), -1, np.int32)
-    for type_id, cell in enumerate(signature):
-        for position, operand in enumerate(cell.operands):
-            wanted_table[type_id, position] = signature.arena(operand.spec)
     slot = operand_slots(graph)
-    wanted = wanted_table[graph.node_type[user], slot]
+    wanted = signature.operand_arena[graph.node_type[user], slot]
     value = graph.operand_value
     got = wanted.copy()
     from_node = value >= 0
