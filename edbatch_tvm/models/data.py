@@ -1,0 +1,58 @@
+"""Where the instances of a run come from, and how they become minibatches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from edbatch_tvm.errors import DataError
+from edbatch_tvm.graph import InstanceGraph, Signature
+from edbatch_tvm.models.workload import Workload
+
+GENERATED_MINIBATCHES = 4
+"""Minibatches to generate where neither a file nor a number says how many there are."""
+
+LEARN_SEED = 1 << 20
+"""What is added to the seed of a run to generate the instances that a policy learns from."""
+
+
+def load_minibatches(
+    workload: Workload, signature: Signature, path: Path | None, batch_size: int, limit: int | None, seed: int
+) -> list[list[InstanceGraph]]:
+    """Minibatches of a file in file order, or of generated instances where there is no file.
+
+    Parameters
+    ----------
+    workload : Workload
+    signature : Signature
+    path : Path or None
+        A data file; None for the generator.
+    batch_size : int
+    limit : int or None
+        At most so many minibatches; None for all of the file.
+    seed : int
+        Of the generator.
+
+    Returns
+    -------
+    list of list of InstanceGraph
+        The last one may be short.
+
+    Raises
+    ------
+    DataError
+        If the file is broken or holds no instance.
+    """
+    if path is None:
+        count = (GENERATED_MINIBATCHES if limit is None else limit) * batch_size
+        instances = workload.generate(count, signature, seed)
+    else:
+        instances = workload.read(path, signature)
+        if not instances:
+            raise DataError(f"0 instances in {path}", "1 or more")
+    return split(instances, batch_size)[:limit]
+
+
+def split(instances: Sequence[InstanceGraph], batch_size: int) -> list[list[InstanceGraph]]:
+    """Consecutive minibatches of `batch_size` instances; the last may be short."""
+    return [list(instances[begin : begin + batch_size]) for begin in range(0, len(instances), batch_size)]
