@@ -48,8 +48,13 @@ class InstanceGraph:
         External rows by arena: one array of shape ``[rows, *spec.shape]`` for each of ``signature.value_specs``.
     type_label : int array, optional
         The type ids a user gave, by dense type id.
-    scalar_output : bool
-        True if one output was declared as a value, not as a list; a result then is the array itself.
+    scalar_output : bool, or bool array of shape [instances]
+        True for an instance that declared its output as a value, not as a list; its result is the array itself.
+
+    Attributes
+    ----------
+    checked : bool
+        Whether :func:`edbatch_tvm.graph.validate` found nothing wrong with this graph, or with all it was merged of.
 
     Notes
     -----
@@ -71,7 +76,7 @@ class InstanceGraph:
         external_row: np.ndarray | None = None,
         external_data: tuple[np.ndarray, ...] = (),
         type_label: np.ndarray | None = None,
-        scalar_output: bool = False,
+        scalar_output: bool | np.ndarray = False,
     ) -> None:
         self.node_type = node_type
         self.operand_ptr = operand_ptr
@@ -85,7 +90,8 @@ class InstanceGraph:
         self.external_row = external_row if external_row is not None else np.empty(0, np.int32)
         self.external_data = external_data
         self.type_label = type_label
-        self.scalar_output = scalar_output
+        self.scalar_output = np.broadcast_to(np.asarray(scalar_output, bool), self.num_instances)
+        self.checked = False
 
     # Construction -----------------------------------------------------------------------------------------------
 

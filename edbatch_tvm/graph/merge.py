@@ -74,7 +74,7 @@ def merge(instances: Sequence[InstanceGraph]) -> InstanceGraph:
     np.concatenate([g.operand_ptr[1:] for g in instances], out=operand_ptr[1:])
     operand_ptr[1:] += np.repeat(edge_start[:-1].astype(np.int32), node_counts)
     outputs = np.concatenate([g.outputs for g in instances]) + np.repeat(value_start, output_counts)
-    return InstanceGraph(
+    merged = InstanceGraph(
         np.concatenate([g.node_type for g in instances]),
         operand_ptr,
         operand_value,
@@ -87,8 +87,10 @@ def merge(instances: Sequence[InstanceGraph]) -> InstanceGraph:
         external_row=external_row,
         external_data=external_data,
         type_label=first.type_label,
-        scalar_output=all(g.scalar_output for g in instances),
+        scalar_output=np.concatenate([g.scalar_output for g in instances]),
     )
+    merged.checked = all(g.checked for g in instances)
+    return merged
 
 
 def _join_pointers(pointers: list[np.ndarray], starts: np.ndarray) -> np.ndarray:

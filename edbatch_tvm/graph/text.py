@@ -61,7 +61,7 @@ def format_graph(graph: InstanceGraph) -> str:
         outputs = graph.outputs[graph.output_ptr[instance] : graph.output_ptr[instance + 1]].tolist()
         if outputs:
             text = ", ".join(map(show, outputs))
-            lines.append(f"  return {text}" if graph.scalar_output else f"  return [{text}]")
+            lines.append(f"  return {text}" if graph.scalar_output[instance] else f"  return [{text}]")
     return "\n".join(lines)
 
 
@@ -160,7 +160,7 @@ class _Parser:
         self.cells: list[CellSignature] = []
         self.in_header = True
         self.returned = False
-        self.scalar: bool | None = None
+        self.scalar: list[bool] = []
         self.types: list[int] = []
         self.pointer = [0]
         self.values: list[int] = []
@@ -184,6 +184,7 @@ class _Parser:
             self.external_row(line)
         elif line == "instance":
             self.returned = False
+            self.scalar.append(False)
             self.node_ptr.append(len(self.types))
             self.output_ptr.append(len(self.outputs))
         elif not self.node_ptr:
@@ -225,9 +226,7 @@ class _Parser:
 
     def return_values(self, text: str) -> None:
         scalar = not (text.startswith("[") and text.endswith("]"))
-        if self.scalar not in (None, scalar):
-            raise ValueError("either all instances return a list or all return one value")
-        self.scalar, self.returned = scalar, True
+        self.scalar[-1], self.returned = scalar, True
         self.outputs.extend(map(self.value, [text] if scalar else _items(text[1:-1])))
 
     def value(self, text: str) -> int:
@@ -295,7 +294,7 @@ class _Parser:
             node_ptr=np.array([*self.node_ptr, len(self.types)], np.int32),
             output_ptr=np.array([*self.output_ptr, len(self.outputs)], np.int32),
             type_label=labels,
-            scalar_output=bool(self.scalar),
+            scalar_output=np.array(self.scalar, bool),
             **self.external_tables(),
         )
 

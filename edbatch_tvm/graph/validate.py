@@ -49,6 +49,7 @@ def validate(graph: InstanceGraph) -> None:
         _check_operand_specs(graph)
     _check_attributes(graph)
     _check_outputs(graph)
+    graph.checked = True
 
 
 def _name(graph: InstanceGraph, node: int) -> str:

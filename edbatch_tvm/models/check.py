@@ -119,7 +119,7 @@ def compare(graph: InstanceGraph, result: Any, reference: list[tuple[np.ndarray,
     outputs = states = Deviation()
     for instance in range(graph.num_instances):
         declared = graph.outputs[graph.output_ptr[instance] : graph.output_ptr[instance + 1]].tolist()
-        given = [result[instance]] if graph.scalar_output else result[instance]
+        given = [result[instance]] if graph.scalar_output[instance] else result[instance]
         for value, array in zip(declared, given, strict=True):
             outputs = outputs.merged(_deviation(array, reference[value // stride][value % stride]))
     final = final_values(graph)

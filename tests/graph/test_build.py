@@ -29,7 +29,7 @@ def test_multi_output_cells() -> None:
         }
     ]
     assert c == h + 1
-    assert graph.scalar_output
+    assert graph.scalar_output.all()
 
 
 def test_operands_by_name_in_any_order() -> None:
@@ -138,7 +138,7 @@ def test_declared_outputs() -> None:
         b = Builder(TREE)
         pair = b.call("leaf", word=1)
         graph = b.finish(*(pair if item == "pair" else [*pair] if item == "list" else pair[0] for item in select))
-        return graph.outputs.tolist(), graph.scalar_output
+        return graph.outputs.tolist(), bool(graph.scalar_output[0])
 
     assert finish() == ([], False)
     assert finish("h") == ([0], True)

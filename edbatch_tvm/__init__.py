@@ -1,0 +1,94 @@
+"""edbatch-tvm: automatic batching for dynamic neural networks on Apache TVM.
+
+``import edbatch_tvm as eb`` is cheap: what needs TVM is imported when it is first used (PEP 562).
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edbatch_tvm.batching import (
+        FsmPolicy,
+        Schedule,
+        ScheduleInfo,
+        check_schedule,
+        learn_policy,
+        load_policy,
+        lower_bound,
+        policy_names,
+        register_policy,
+        schedule,
+    )
+    from edbatch_tvm.compiler import compile_model as compile
+    from edbatch_tvm.errors import EdbatchError
+    from edbatch_tvm.graph import Builder, InstanceGraph, Signature, merge, validate
+    from edbatch_tvm.memory import Plan, plan_memory
+    from edbatch_tvm.runtime import Model, Report, Result
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Builder": "graph",
+    "EdbatchError": "errors",
+    "FsmPolicy": "batching",
+    "InstanceGraph": "graph",
+    "Model": "runtime",
+    "Plan": "memory",
+    "Report": "runtime",
+    "Result": "runtime",
+    "Schedule": "batching",
+    "ScheduleInfo": "batching",
+    "Signature": "graph",
+    "check_schedule": "batching",
+    "learn_policy": "batching",
+    "load_policy": "batching",
+    "lower_bound": "batching",
+    "merge": "graph",
+    "plan_memory": "memory",
+    "policy_names": "batching",
+    "register_policy": "batching",
+    "schedule": "batching",
+    "validate": "graph",
+}
+
+__all__ = [
+    "Builder",
+    "EdbatchError",
+    "FsmPolicy",
+    "InstanceGraph",
+    "Model",
+    "Plan",
+    "Report",
+    "Result",
+    "Schedule",
+    "ScheduleInfo",
+    "Signature",
+    "check_schedule",
+    "compile",
+    "learn_policy",
+    "load_policy",
+    "lower_bound",
+    "merge",
+    "plan_memory",
+    "policy_names",
+    "register_policy",
+    "schedule",
+    "validate",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "compile":
+        value = import_module("edbatch_tvm.compiler").compile_model
+    elif name in _HOME:
+        value = getattr(import_module(f"edbatch_tvm.{_HOME[name]}"), name)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,9 @@
+"""From cells and weights to a model. (Not called ``compile``: that name is the function :func:`edbatch_tvm.compile`.)"""
+
+from edbatch_tvm.tvm_version import require_tvm
+
+require_tvm()
+
+from edbatch_tvm.compiler.compile import compile_model  # noqa: E402  (TVM must not be imported before the check)
+
+__all__ = ["compile_model"]

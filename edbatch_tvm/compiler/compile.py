@@ -1,0 +1,118 @@
+"""``edbatch_tvm.compile``: lower, build, pack the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import tvm
+from tvm import IRModule
+from tvm.target import Target
+
+from edbatch_tvm.batching.api import PolicyLike
+from edbatch_tvm.errors import CellError, PlanError, TargetError
+from edbatch_tvm.graph.spec import ValueSpec
+from edbatch_tvm.memory import PLANS
+from edbatch_tvm.runtime.kernels import KernelSet, check_weights
+from edbatch_tvm.runtime.model import Model
+from edbatch_tvm.runtime.threads import prepare_threads
+from relay_ext.fuse_cells import cell_constants
+from relay_ext.index_bounds import with_index_bounds
+from relay_ext.pipeline import cell_passes, kernel_passes, run_passes
+from relay_ext.signature import signature_of, weights_of
+from schedules.cpu.machine import host_target, machine_of
+
+
+def compile_model(
+    mod: IRModule,
+    params: Mapping[str, Any] | None = None,
+    target: str | Mapping[str, Any] | Target = "llvm",
+    policy: PolicyLike = "auto",
+    plan: str = "auto",
+    dump_dir: str | Path | None = None,
+) -> Model:
+    """Compile cells into a model that runs minibatches of instances.
+
+    Parameters
+    ----------
+    mod : IRModule
+        One ``R.function`` a cell, written for one instance; ``R.func_attr({"num_input": k})`` says that the first k
+        parameters are per instance (float tensors: operands; integer tensors: attributes), the rest weights.
+    params : mapping of str to array
+        The weights by parameter name; cells that use one name share the weight. NumPy, torch or TVM arrays.
+    target : str, mapping or tvm.target.Target
+        ``"llvm"`` is this machine's CPU with all its features; ``{"kind": "llvm", "mcpu": "haswell"}`` another.
+    policy : str, path, Policy or callable
+        How schedules are made; ``"auto"`` takes the rule that is best on the first minibatch.
+    plan : {"auto", "batch"}
+        Memory plan; ``"auto"`` is ``"batch"``.
+    dump_dir : path, optional
+        Write the module after every pass to this folder.
+
+    Returns
+    -------
+    Model
+
+    Raises
+    ------
+    CellError
+        If a cell cannot be batched.
+    WeightError
+        If weights are missing, extra, or of another shape or dtype.
+    TargetError
+        If the target is unknown or not available here.
+
+    Examples
+    --------
+    >>> import edbatch_tvm as eb                                          # doctest: +SKIP
+    >>> model = eb.compile(cells, weights)                                # doctest: +SKIP
+    >>> b = model.builder()                                               # doctest: +SKIP
+    >>> instance = b.finish(b.call("leaf", word=3))                       # doctest: +SKIP
+    >>> model([instance, instance])[0]                                    # doctest: +SKIP
+    """
+    begin = perf_counter()
+    if not isinstance(mod, IRModule):
+        raise CellError(f"cells are a {type(mod).__name__}", "an IRModule", "decorate the class with @I.ir_module")
+    if plan not in ("auto", *PLANS):
+        raise PlanError(f"unknown plan {plan!r}", f"one of auto, {', '.join(PLANS)}")
+    prepare_threads()
+    resolved = resolve_target(target)
+    machine = machine_of(resolved)
+    signature, weights = signature_of(mod), weights_of(mod)
+    arrays = check_weights(weights, params or {})
+    front = cell_passes()
+    legalized = run_passes(mod, front[:2], dump_dir)
+    for name, tensor in cell_constants(legalized).items():
+        arrays[name] = tensor.numpy()
+        weights[name] = ValueSpec(tuple(arrays[name].shape), str(arrays[name].dtype))
+    fused = run_passes(legalized, front[2:], dump_dir, first=2)
+    signature = with_index_bounds(signature, fused)
+    module = run_passes(fused, kernel_passes(signature, weights, machine), dump_dir, first=len(front))
+    library = tvm.compile(module, target=resolved)
+    kernels = KernelSet(module, library, arrays)
+    chosen = "batch" if plan == "auto" else plan
+    return Model(signature, kernels, str(resolved.kind), policy, chosen, perf_counter() - begin)
+
+
+def resolve_target(target: str | Mapping[str, Any] | Target) -> Target:
+    """The TVM target that `target` names.
+
+    Raises
+    ------
+    TargetError
+        If it is not a target for this version, or one that is not built yet.
+    """
+    if isinstance(target, str) and target == "llvm":
+        return host_target()
+    try:
+        resolved = target if isinstance(target, Target) else Target(dict(target) if isinstance(target, Mapping) else target)
+    except (ValueError, TypeError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise TargetError(
+            f"unknown target {target!r} ({reason})", 'a TVM target such as "llvm" or {"kind": "llvm", "mcpu": "haswell"}'
+        ) from None
+    if str(resolved.kind) != "llvm":
+        raise TargetError(f"target {str(resolved.kind)!r}", "llvm")
+    return resolved

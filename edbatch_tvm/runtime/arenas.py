@@ -1,0 +1,95 @@
+"""Arenas: one 2-D buffer per value spec, reused from minibatch to minibatch while nobody looks at them."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tvm
+
+from edbatch_tvm.graph.spec import ValueSpec
+from schedules.abi import padded
+
+_SLACK_ROWS = 1
+"""Rows past the last: a vector load of the last columns of a row that is no multiple of the lanes ends in them."""
+
+_GROWTH = 1.25
+
+
+class ArenaSet:
+    """The arenas of one run; `views` are NumPy arrays over the same memory."""
+
+    def __init__(self, specs: Sequence[ValueSpec], rows: Sequence[int]) -> None:
+        self.rows = tuple(int(count * _GROWTH) + _SLACK_ROWS for count in rows)
+        self.tensors: list[Any] = []
+        self.views: list[np.ndarray] = []
+        for spec, count in zip(specs, self.rows, strict=True):
+            tensor = tvm.runtime.empty((count, padded(spec.size)), spec.dtype)
+            view = np.from_dlpack(tensor)
+            view[0] = 0
+            self.tensors.append(tensor)
+            self.views.append(view)
+
+    def fits(self, rows: Sequence[int]) -> bool:
+        """Whether a run that needs so many rows can use these arenas."""
+        return all(need + _SLACK_ROWS <= have for need, have in zip(rows, self.rows, strict=True))
+
+
+class _Lease:
+    """Owner of a view handed to a user: its arenas go back to the pool when the last view is gone."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self._array = array
+
+    @property
+    def __array_interface__(self) -> dict[str, Any]:
+        return self._array.__array_interface__
+
+
+class ArenaPool:
+    """Arenas that are free for the next run.
+
+    A result's arrays are views into arenas. As long as one of them lives, its arenas are not reused; a caller that
+    drops its results runs in the same memory every time.
+    """
+
+    def __init__(self, specs: Sequence[ValueSpec], keep: int = 2) -> None:
+        self._specs = tuple(specs)
+        self._free: list[ArenaSet] = []
+        self._keep = keep
+        self._lock = threading.Lock()
+
+    def acquire(self, rows: Sequence[int]) -> ArenaSet:
+        """Arenas of at least so many rows each; they belong to the caller until :meth:`lease` or :meth:`release`."""
+        with self._lock:
+            for position, arenas in enumerate(self._free):
+                if arenas.fits(rows):
+                    return self._free.pop(position)
+            if self._free:
+                self._free.pop(0)
+        return ArenaSet(self._specs, rows)
+
+    def release(self, arenas: ArenaSet) -> None:
+        """Give arenas back."""
+        with self._lock:
+            if len(self._free) < self._keep:
+                self._free.append(arenas)
+
+    def lease(self, arenas: ArenaSet) -> list[np.ndarray]:
+        """Views of `arenas` that give them back when the last view of any of them is gone."""
+        remaining = [len(arenas.views)]
+
+        def gone() -> None:
+            remaining[0] -= 1
+            if remaining[0] == 0:
+                self.release(arenas)
+
+        views = []
+        for view in arenas.views:
+            owner = _Lease(view)
+            weakref.finalize(owner, gone).atexit = False
+            views.append(np.asarray(owner))
+        return views

@@ -1,0 +1,114 @@
+"""A compiled module as callables: which kernels a cell runs, and the arguments that do not change."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tvm
+from tvm import IRModule
+
+from edbatch_tvm.errors import WeightError
+from edbatch_tvm.graph.spec import ValueSpec
+from relay_ext.fuse_cells import CELL
+from relay_ext.stage_cells import ORDER, PACKED_SHAPE, PATH, REASON, SCRATCH
+from schedules.abi import ARGUMENTS, padded
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One kernel of a cell and its arguments after (step, steps, index), each a kind and a name."""
+
+    name: str
+    cell: str
+    function: Any
+    arguments: tuple[tuple[str, str], ...]
+
+
+def check_weights(wanted: Mapping[str, ValueSpec], given: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The weights as contiguous arrays.
+
+    Raises
+    ------
+    WeightError
+        Naming weights that are missing, extra, or of another shape or dtype.
+    """
+    missing = [name for name in wanted if name not in given]
+    extra = [name for name in given if name not in wanted]
+    if missing:
+        raise WeightError(f"missing weights {missing}", f"the {len(wanted)} weights {list(wanted)}")
+    if extra:
+        raise WeightError(f"extra weights {extra}", f"the {len(wanted)} weights {list(wanted)}")
+    weights = {}
+    for name, spec in wanted.items():
+        array = _as_numpy(name, given[name])
+        if array.shape != spec.shape or array.dtype != np.dtype(spec.dtype):
+            raise WeightError(
+                f"weight {name!r} is {ValueSpec(array.shape, str(array.dtype))}",
+                str(spec),
+                f"convert it with .astype({spec.dtype!r})" if array.shape == spec.shape else "",
+            )
+        weights[name] = np.ascontiguousarray(array)
+    return weights
+
+
+def _as_numpy(name: str, weight: Any) -> np.ndarray:
+    if hasattr(weight, "detach"):
+        weight = weight.detach().cpu()
+    try:
+        array = np.asarray(weight.numpy() if hasattr(weight, "numpy") else weight)
+    except (TypeError, ValueError) as error:
+        raise WeightError(f"weight {name!r} is a {type(weight).__name__} ({error})", "an array") from None
+    return array
+
+
+class KernelSet:
+    """All kernels of a model with its packed weights.
+
+    Parameters
+    ----------
+    module : IRModule
+        Kernels as the pipeline leaves them: their attributes say how to call them.
+    library : tvm.runtime.Executable
+        The same, compiled.
+    weights : mapping of str to array
+    """
+
+    def __init__(self, module: IRModule, library: Any, weights: Mapping[str, np.ndarray]) -> None:
+        self.by_cell: dict[str, list[Kernel]] = {}
+        self.paths: dict[str, str] = {}
+        self.scratch_width: dict[str, int] = {}
+        self.weight_tensors: dict[tuple[str, str], Any] = {}
+        self._weights = weights
+        functions = {var.name_hint: function for var, function in module.functions.items()}
+        for name, function in sorted(functions.items(), key=lambda item: int(item[1].attrs[ORDER])):
+            arguments = tuple(tuple(str(text).split(":", 1)) for text in function.attrs[ARGUMENTS])
+            cell, path = str(function.attrs[CELL]), str(function.attrs[PATH])
+            if path == "pack":
+                continue
+            reason = f" ({function.attrs[REASON]})" if REASON in function.attrs else ""
+            self.paths[cell] = path + reason
+            self.by_cell.setdefault(cell, []).append(Kernel(name, cell, library[name], arguments))  # type: ignore[arg-type]
+            for text in function.attrs[SCRATCH] if SCRATCH in function.attrs else []:
+                scratch, width = str(text).rsplit(":", 1)
+                self.scratch_width[scratch] = padded(int(width))
+            if f"{name}_pack" in functions:
+                self._pack(name, function, functions[f"{name}_pack"], library)
+            for kind, weight in arguments:
+                if kind in ("table", "weight"):
+                    self.weight_tensors[kind, weight] = self._weight(kind, weight)
+
+    def _pack(self, name: str, kernel: Any, pack: Any, library: Any) -> None:
+        """Lay out the weights of a stage once."""
+        packed = tvm.runtime.empty(tuple(int(extent) for extent in kernel.attrs[PACKED_SHAPE]), "float32")
+        sources = [str(text).split(":", 1)[1] for text in pack.attrs[ARGUMENTS]][:-1]
+        library[f"{name}_pack"](*(tvm.runtime.tensor(self._weights[source]) for source in sources), packed)
+        self.weight_tensors["packed", name] = packed
+
+    def _weight(self, kind: str, name: str) -> Any:
+        array = self._weights[name]
+        if kind == "table" and array.shape[1] % padded(1):
+            array = np.pad(array, ((0, 0), (0, padded(array.shape[1]) - array.shape[1])))
+        return tvm.runtime.tensor(array)

@@ -1,0 +1,236 @@
+"""A compiled model: merge instances, schedule, plan, run."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from time import perf_counter
+from typing import Any
+
+import tvm
+import tvm_ffi
+
+from edbatch_tvm.batching import Policy, Schedule, ScheduleInfo, as_policy, choose_policy
+from edbatch_tvm.batching import schedule as schedule_graph
+from edbatch_tvm.batching.api import PolicyLike
+from edbatch_tvm.errors import GraphError
+from edbatch_tvm.graph import Builder, InstanceGraph, Signature, merge, validate
+from edbatch_tvm.memory import Plan, plan_memory
+from edbatch_tvm.runtime.arenas import ArenaPool, ArenaSet
+from edbatch_tvm.runtime.kernels import KernelSet
+from edbatch_tvm.runtime.report import Report
+from edbatch_tvm.runtime.result import Result
+
+_CACHED_PLANS = 64
+
+
+class Model:
+    """Cells compiled for a target, ready to run instances.
+
+    Made by :func:`edbatch_tvm.compile`. ``model(instances)`` does everything; :meth:`merge`, :meth:`schedule`,
+    :meth:`plan` and :meth:`execute` are its steps.
+
+    Attributes
+    ----------
+    signature : Signature
+        The cells.
+    target : str
+    compile_seconds : float
+    policy : str, path, Policy or callable
+        What schedules are made with; ``"auto"`` is settled on the first minibatch.
+    plan_name : str
+    paths : dict
+        For each cell, how it is run: ``stage``, or ``general (reason)``.
+    """
+
+    def __init__(
+        self,
+        signature: Signature,
+        kernels: KernelSet,
+        target: str,
+        policy: PolicyLike,
+        plan: str,
+        compile_seconds: float,
+    ) -> None:
+        self.signature = signature
+        self.target = target
+        self.policy = policy
+        self.plan_name = plan
+        self.compile_seconds = compile_seconds
+        self.paths = kernels.paths
+        self._kernels = kernels
+        self._chosen: Policy | None = None
+        self._pool = ArenaPool(signature.value_specs)
+        self._scratch: dict[str, Any] = {}
+        self._plans: OrderedDict[Any, tuple[Schedule, Plan]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"Model({self.signature!r}, target={self.target!r}, policy={self.policy!r})"
+
+    def builder(self) -> Builder:
+        """A builder for instances of this model."""
+        return Builder(self.signature)
+
+    def __call__(self, instances: Sequence[InstanceGraph]) -> Result:
+        """Run `instances` as one minibatch.
+
+        Raises
+        ------
+        GraphError
+            If there are none, or one is not an instance of this model.
+        """
+        begin = perf_counter()
+        graph = self.merge(instances)
+        merged = perf_counter()
+        schedule, info = self.schedule(graph)
+        scheduled = perf_counter()
+        plan = self.plan(graph, schedule, cache=True)
+        planned = perf_counter()
+        result = self.execute(graph, schedule, plan, info)
+        end = perf_counter()
+        result.report.seconds.update(
+            build=merged - begin,
+            schedule=scheduled - merged,
+            plan=planned - scheduled,
+            execute=end - planned,
+            total=end - begin,
+        )
+        return result
+
+    # Steps ------------------------------------------------------------------------------------------------------
+
+    def merge(self, instances: Sequence[InstanceGraph]) -> InstanceGraph:
+        """The minibatch graph of `instances`.
+
+        Raises
+        ------
+        GraphError
+            If there are none, or one is not an instance of this model.
+        """
+        if isinstance(instances, InstanceGraph):
+            raise GraphError("one instance graph", "a list of instance graphs", "model([instance])")
+        for position, instance in enumerate(instances):
+            if not isinstance(instance, InstanceGraph):
+                raise GraphError(f"instance {position} is a {type(instance).__name__}", "an InstanceGraph")
+            if instance.signature is not self.signature and instance.signature != self.signature:
+                cells = instance.signature.names if instance.signature is not None else "none (a bare graph)"
+                raise GraphError(
+                    f"instance {position} was built for other cells: {cells}",
+                    f"the cells of this model, {self.signature.names}",
+                    "use model.builder()",
+                )
+            if not instance.checked:
+                validate(instance)
+        return merge(instances)
+
+    def schedule(self, graph: InstanceGraph, cache: bool = True) -> tuple[Schedule, ScheduleInfo]:
+        """Batches of a minibatch graph by the model's policy."""
+        return schedule_graph(graph, self._settled_policy(graph), cache)
+
+    def _settled_policy(self, graph: InstanceGraph) -> Policy:
+        if self._chosen is None:
+            with self._lock:
+                if self._chosen is None:
+                    auto = isinstance(self.policy, str) and self.policy == "auto"
+                    if auto:
+                        self._chosen = choose_policy([graph], learn=False)
+                    else:
+                        self._chosen = as_policy(self.policy, self.signature.names)
+        return self._chosen
+
+    def plan(self, graph: InstanceGraph, schedule: Schedule, cache: bool = False) -> Plan:
+        """Where the values of `graph` lie; with `cache`, a plan made before for this very schedule will do."""
+        if not cache or len(graph.external_row):
+            return plan_memory(graph, schedule, self.plan_name)
+        key = id(schedule)
+        with self._lock:
+            found = self._plans.get(key)
+        if found is not None and found[0] is schedule:
+            return found[1]
+        plan = plan_memory(graph, schedule, self.plan_name)
+        with self._lock:
+            self._plans[key] = (schedule, plan)
+            if len(self._plans) > _CACHED_PLANS:
+                self._plans.popitem(last=False)
+        return plan
+
+    def execute(self, graph: InstanceGraph, schedule: Schedule, plan: Plan, info: ScheduleInfo) -> Result:
+        """Run the batches of `schedule`."""
+        arenas = self._pool.acquire(plan.arena_rows)
+        try:
+            self._place_external(graph, arenas)
+            calls = self._run(graph, plan, arenas)
+        except BaseException:
+            self._pool.release(arenas)
+            raise
+        report = Report(info, plan, self.paths, calls)
+        return Result(graph, plan, schedule, report, self._pool.lease(arenas))
+
+    def _place_external(self, graph: InstanceGraph, arenas: ArenaSet) -> None:
+        for arena, rows in enumerate(graph.external_data):
+            if len(rows):
+                size = self.signature.value_specs[arena].size
+                arenas.views[arena][1 : 1 + len(rows), :size] = rows.reshape(len(rows), size)
+
+    def _run(self, graph: InstanceGraph, plan: Plan, arenas: ArenaSet) -> int:
+        """Call the kernels, batch after batch; how many calls that were."""
+        with self._lock:
+            scratch = self._take_scratch(plan.largest_batch)
+        steps, index = tvm_ffi.from_dlpack(plan.steps), tvm_ffi.from_dlpack(plan.index)
+        calls_of_type: list[list[tuple[Any, tuple[Any, ...]]]] = [[] for _ in self.signature]
+        for type_id, order in self._attribute_rows(graph, plan).items():
+            cell = self.signature[type_id]
+            calls_of_type[type_id] = [
+                (kernel.function, (steps, index, *self._arguments(kernel.arguments, arenas, scratch, order)))
+                for kernel in self._kernels.by_cell[cell.name]
+            ]
+        count = 0
+        for step, type_id in enumerate(plan.steps[:, 0].tolist()):
+            for function, arguments in calls_of_type[type_id]:
+                function(step, *arguments)
+                count += 1
+        with self._lock:
+            self._scratch = scratch
+        return count
+
+    def _attribute_rows(self, graph: InstanceGraph, plan: Plan) -> dict[int, list[Any]]:
+        """For every type that has nodes: its attribute arrays in schedule order, as tensors of two dimensions."""
+        rows: dict[int, list[Any]] = {}
+        for type_id, cell in enumerate(self.signature):
+            if not graph.type_count[type_id]:
+                continue
+            order = plan.attribute_order.get(type_id)
+            rows[type_id] = [
+                tvm_ffi.from_dlpack(graph.attributes[type_id, attribute.name][order].reshape(-1, attribute.spec.size))
+                for attribute in cell.attributes
+            ]
+        return rows
+
+    def _arguments(
+        self,
+        arguments: tuple[tuple[str, str], ...],
+        arenas: ArenaSet,
+        scratch: dict[str, Any],
+        attributes: list[Any],
+    ) -> list[Any]:
+        values = []
+        for kind, name in arguments:
+            if kind == "arena":
+                values.append(arenas.tensors[int(name)])
+            elif kind == "attribute":
+                values.append(attributes[int(name)])
+            elif kind == "scratch":
+                values.append(scratch[name])
+            else:
+                values.append(self._kernels.weight_tensors[kind, name])
+        return values
+
+    def _take_scratch(self, rows: int) -> dict[str, Any]:
+        """Workspace of `rows` rows for the values that pass from stage to stage; a concurrent call gets its own."""
+        scratch, self._scratch = self._scratch, {}
+        for name, width in self._kernels.scratch_width.items():
+            if name not in scratch or scratch[name].shape[0] < rows:
+                scratch[name] = tvm.runtime.empty((rows, width), "float32")
+        return scratch

@@ -1,0 +1,108 @@
+"""Results: the declared outputs of every instance, as views without copies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edbatch_tvm.errors import GraphError
+from edbatch_tvm.graph.instance import InstanceGraph
+from edbatch_tvm.memory.plan import Plan
+from edbatch_tvm.runtime.report import Report
+
+if TYPE_CHECKING:
+    from edbatch_tvm.batching.schedule import Schedule
+
+
+class Result:
+    """What a model computed for a list of instances.
+
+    ``result[i]`` is the output of instance i: the array if one value was declared, else a list of arrays. The arrays
+    are read-only views of the model's arenas (which are not reused while a view lives); pass them to
+    ``torch.from_dlpack`` or copy them as needed.
+
+    Attributes
+    ----------
+    schedule : Schedule
+    report : Report
+    """
+
+    def __init__(
+        self, graph: InstanceGraph, plan: Plan, schedule: Schedule, report: Report, views: list[np.ndarray]
+    ) -> None:
+        self.graph = graph
+        self.plan = plan
+        self.schedule = schedule
+        self.report = report
+        self._views = views
+        assert graph.signature is not None
+        self._signature = graph.signature
+
+    def __len__(self) -> int:
+        return self.graph.num_instances
+
+    def __getitem__(self, instance: int) -> Any:
+        count = len(self)
+        if not -count <= instance < count:
+            raise IndexError(f"instance {instance} of {count}")
+        instance %= count
+        pointer = self.graph.output_ptr
+        values = self.graph.outputs[pointer[instance] : pointer[instance + 1]]
+        if self.graph.scalar_output[instance]:
+            return self._view(int(values[0]))
+        return [self._view(value) for value in values.tolist()]
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[instance] for instance in range(len(self)))
+
+    def __repr__(self) -> str:
+        return f"Result(instances={len(self)}, batches={len(self.schedule)})"
+
+    def _arena(self, value: int) -> int:
+        stride = self.graph.stride
+        arena = -1
+        if 0 <= value < self.graph.num_nodes * stride:
+            arena = int(self._signature.output_arena[self.graph.node_type[value // stride], value % stride])
+        if arena < 0:
+            raise GraphError(f"value {value} is no output of a node", f"values of {self.graph!r}")
+        return arena
+
+    def _view(self, value: int) -> np.ndarray:
+        arena = self._arena(value)
+        spec = self._signature.value_specs[arena]
+        view = self._views[arena][self.plan.value_row[value], : spec.size].reshape(spec.shape)
+        return view
+
+    def values(self, values: Any) -> np.ndarray:
+        """Any values of one spec, stacked (a copy).
+
+        Parameters
+        ----------
+        values : array_like of int, shape [m]
+            As ``node * stride + slot``.
+
+        Returns
+        -------
+        array of shape [m, \\*spec.shape]
+
+        Raises
+        ------
+        GraphError
+            If one is no value of the graph, or their specs differ.
+        """
+        wanted = np.asarray(values, np.int64)
+        if not len(wanted):
+            raise GraphError("no values", "one or more")
+        stride = self.graph.stride
+        inside = (wanted >= 0) & (wanted < self.graph.num_nodes * stride)
+        if not inside.all():
+            self._arena(int(wanted[np.argmin(inside)]))
+        arenas = self._signature.output_arena[self.graph.node_type[wanted // stride], wanted % stride]
+        if (arenas < 0).any() or (arenas != arenas[0]).any():
+            found = sorted({str(self._signature.value_specs[a]) if a >= 0 else "none" for a in arenas.tolist()})
+            raise GraphError(f"values of specs {', '.join(found)}", "values of one spec")
+        spec = self._signature.value_specs[int(arenas[0])]
+        rows = self._views[int(arenas[0])][self.plan.value_row[wanted]]
+        return rows[:, : spec.size].reshape(len(wanted), *spec.shape)

@@ -1,0 +1,84 @@
+"""Valid ranges of index attributes, read off the TIR of a cell.
+
+A generated kernel that reads a table out of range crashes the process; the ranges found here let the graph be checked
+before it runs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import tvm
+import tvm_ffi
+from tvm import IRModule, sym, tirx
+
+from edbatch_tvm.errors import CellError
+from edbatch_tvm.graph.spec import CellSignature, Signature
+from relay_ext.fuse_cells import NUM_INPUT
+
+
+def with_index_bounds(signature: Signature, fused: IRModule) -> Signature:
+    """`signature` with the bound of every attribute that indexes a buffer.
+
+    Parameters
+    ----------
+    fused : IRModule
+        The cells as FuseCells leaves them.
+
+    Raises
+    ------
+    CellError
+        If an attribute takes part in an index whose range is not known.
+    """
+    return Signature(_bound_cell(cell, fused[cell.name]) for cell in signature)
+
+
+def _bound_cell(cell: CellSignature, function: tirx.PrimFunc) -> CellSignature:
+    if not cell.attributes:
+        return cell
+    params = {param: param.name for param in list(function.params)[: int(function.attrs[NUM_INPUT])]}
+    names = {attribute.name for attribute in cell.attributes}
+    attributes = {param: name for param, name in params.items() if name in names}
+    bounds: dict[str, int] = {a.name: a.bound for a in cell.attributes if a.bound is not None}
+
+    def visit(buffer: Any, indices: Any) -> None:
+        for extent, index in zip(buffer.shape, indices, strict=True):
+            bare = index
+            while isinstance(bare, tirx.Cast):
+                bare = bare.value
+            if isinstance(bare, tvm.ir.TensorLoad) and bare.source in attributes and isinstance(extent, tirx.IntImm):
+                name = attributes[bare.source]
+                bounds[name] = min(int(extent), bounds.get(name, int(extent)))
+            elif not _stays_inside(index, extent, attributes):
+                raise CellError(
+                    f"cell {cell.name!r} indexes {buffer.name!r} with {index}, whose range is not known",
+                    "an attribute itself as index, or an expression clipped to the table",
+                )
+
+    tvm_ffi.structural_walk(
+        function.body,
+        [
+            (tvm.ir.TensorLoad, lambda load: visit(load.source, load.indices)),
+            (tirx.BufferStore, lambda store: visit(store.buffer, store.indices)),
+        ],
+    )
+    return replace(cell, attributes=tuple(replace(a, bound=bounds.get(a.name)) for a in cell.attributes))
+
+
+def _stays_inside(index: Any, extent: Any, attributes: dict[Any, str]) -> bool:
+    """True if `index` reads no attribute, or lies in [0, extent) whatever the attribute is."""
+    found = False
+
+    def unknown(load: Any) -> Any:
+        nonlocal found
+        if load.source in attributes:
+            found = True
+            return tirx.Var("unknown", load.ty.dtype)
+        return load
+
+    free = tvm_ffi.structural_map(index, (tvm.ir.TensorLoad, unknown))
+    if not found:
+        return True
+    analyzer = sym.Analyzer()
+    return bool(analyzer.can_prove(free >= 0) and analyzer.can_prove(free < extent))
