@@ -1,0 +1,43 @@
+"""Batching: policies that turn an instance graph into few batches. NumPy only; fast with :mod:`edbatch_tvm.native`."""
+
+from edbatch_tvm.batching import agenda, depth, fsm, lookahead, ratio  # noqa: F401  (they register themselves)
+from edbatch_tvm.batching.api import PolicyLike, as_policy, clear_cache, schedule, structure_digest
+from edbatch_tvm.batching.bounds import heights, lower_bound
+from edbatch_tvm.batching.check import check_schedule
+from edbatch_tvm.batching.choose import choose_policy
+from edbatch_tvm.batching.encoding import ENCODINGS
+from edbatch_tvm.batching.fsm import FsmPolicy, LearnStats
+from edbatch_tvm.batching.learn import LEARNERS, learn_policy
+from edbatch_tvm.batching.policy import FrontierPolicy, Policy, Run, get_policy, policy_names, register_policy
+from edbatch_tvm.batching.policy_file import load_policy, save_policy
+from edbatch_tvm.batching.qlearning import QLearning
+from edbatch_tvm.batching.schedule import Schedule, ScheduleInfo, parse_schedule
+
+__all__ = [
+    "ENCODINGS",
+    "LEARNERS",
+    "FrontierPolicy",
+    "FsmPolicy",
+    "LearnStats",
+    "Policy",
+    "PolicyLike",
+    "QLearning",
+    "Run",
+    "Schedule",
+    "ScheduleInfo",
+    "as_policy",
+    "check_schedule",
+    "choose_policy",
+    "clear_cache",
+    "get_policy",
+    "heights",
+    "learn_policy",
+    "load_policy",
+    "lower_bound",
+    "parse_schedule",
+    "policy_names",
+    "register_policy",
+    "save_policy",
+    "schedule",
+    "structure_digest",
+]

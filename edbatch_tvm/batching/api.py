@@ -1,0 +1,191 @@
+"""``schedule``: from a graph and a policy to a schedule, cached by structure."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+
+from edbatch_tvm.batching import backend
+from edbatch_tvm.batching.bounds import lower_bound
+from edbatch_tvm.batching.check import check_schedule
+from edbatch_tvm.batching.policy import Policy, Run, get_policy, policy_names
+from edbatch_tvm.batching.policy_file import load_policy
+from edbatch_tvm.batching.schedule import Schedule, ScheduleInfo
+from edbatch_tvm.errors import PolicyError
+from edbatch_tvm.graph import InstanceGraph
+
+PolicyLike = str | os.PathLike[str] | Policy | Callable[[InstanceGraph], Schedule]
+
+CACHE_NODES = 4_000_000
+"""The cache forgets the schedules used longest ago when it holds more nodes than this."""
+
+
+class CallablePolicy(Policy):
+    """A user's function as a policy; what it returns is checked."""
+
+    def __init__(self, function: Callable[[InstanceGraph], Schedule]) -> None:
+        self.function = function
+        self.name = getattr(function, "__name__", type(function).__name__)
+
+    @property
+    def identity(self) -> Hashable:
+        """The function itself."""
+        return self.function
+
+    def run(self, graph: InstanceGraph) -> Run:
+        """Call the function and check its schedule.
+
+        Raises
+        ------
+        PolicyError
+            If it returned anything but a valid schedule.
+        """
+        schedule = self.function(graph)
+        if not isinstance(schedule, Schedule):
+            raise PolicyError(f"policy {self.name!r} returned {type(schedule).__name__}", "a Schedule")
+        check_schedule(graph, schedule)
+        return Run(schedule, self.name)
+
+
+def as_policy(policy: PolicyLike, type_names: tuple[str, ...] | None = None) -> Policy:
+    """The policy that a name, a path, a function or a policy stands for.
+
+    Parameters
+    ----------
+    policy : str, path, callable or Policy
+        A registered name comes before a file of that name.
+    type_names : tuple of str, optional
+        Cells that a policy file has to fit.
+
+    Raises
+    ------
+    PolicyError
+        If it stands for none.
+    """
+    if isinstance(policy, Policy):
+        return policy
+    if isinstance(policy, str | os.PathLike):
+        text = os.fspath(policy)
+        looks_like_file = not isinstance(policy, str) or text.endswith(".json") or os.sep in text
+        if text not in policy_names() and (looks_like_file or Path(text).is_file()):
+            return load_policy(text, type_names)
+        return get_policy(text)
+    if callable(policy):
+        return CallablePolicy(policy)
+    raise PolicyError(f"a policy of type {type(policy).__name__}", "a name, a path, a Policy or a function")
+
+
+def schedule(graph: InstanceGraph, policy: PolicyLike = "auto", cache: bool = True) -> tuple[Schedule, ScheduleInfo]:
+    """Batches of `graph` by `policy`.
+
+    Parameters
+    ----------
+    graph : InstanceGraph
+        Of one input or of a minibatch.
+    policy : str, path, Policy or callable
+        A registered name, a policy file, a policy, or any function from graph to schedule.
+    cache : bool
+        Whether a schedule found before for a graph of the same structure will do.
+
+    Returns
+    -------
+    schedule : Schedule
+        ``len(schedule)`` batches; iterating gives ``(type id, nodes)``.
+    info : ScheduleInfo
+        ``print(info)`` shows a table.
+
+    Raises
+    ------
+    PolicyError
+        If there is no such policy, or it was learned for other cells.
+
+    Examples
+    --------
+    >>> from edbatch_tvm.graph import InstanceGraph
+    >>> chain = InstanceGraph.from_arrays([0, 1, 0, 1], [0, 0, 1, 1, 2], [0, 2])
+    >>> result, info = schedule(chain, "depth")
+    >>> [(type_id, nodes.tolist()) for type_id, nodes in result]
+    [(0, [0, 2]), (1, [1, 3])]
+    """
+    begin = perf_counter()
+    chosen = as_policy(policy)
+    key = (structure_digest(graph), chosen.identity, backend.label()) if cache else None
+    run = _CACHE.get(key) if key is not None else None
+    cached = run is not None
+    if run is None:
+        run = chosen.run(graph)
+        if key is not None:
+            _CACHE.put(key, run)
+    seconds = perf_counter() - begin
+    return run.schedule, ScheduleInfo(
+        policy=run.policy,
+        batches=len(run.schedule),
+        nodes=graph.num_nodes,
+        steps=len(run.schedule),
+        misses=run.misses,
+        states=run.states,
+        seconds=seconds,
+        backend=backend.label(),
+        cached=cached,
+        _bound=lambda: lower_bound(graph),
+    )
+
+
+def clear_cache() -> None:
+    """Forget all schedules."""
+    _CACHE.clear()
+
+
+class _ScheduleCache:
+    """Least recently used schedules, bounded by their nodes."""
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._runs: OrderedDict[Hashable, Run] = OrderedDict()
+        self._nodes = 0
+        self._lock = threading.Lock()
+
+    def get(self, key: Hashable) -> Run | None:
+        with self._lock:
+            run = self._runs.get(key)
+            if run is not None:
+                self._runs.move_to_end(key)
+            return run
+
+    def put(self, key: Hashable, run: Run) -> None:
+        with self._lock:
+            if key in self._runs:
+                return
+            self._runs[key] = run
+            self._nodes += run.schedule.num_nodes
+            while self._nodes > self._capacity and len(self._runs) > 1:
+                _, oldest = self._runs.popitem(last=False)
+                self._nodes -= oldest.schedule.num_nodes
+
+    def clear(self) -> None:
+        with self._lock:
+            self._runs.clear()
+            self._nodes = 0
+
+
+_CACHE = _ScheduleCache(CACHE_NODES)
+_DIGESTS: weakref.WeakKeyDictionary[InstanceGraph, bytes] = weakref.WeakKeyDictionary()
+
+
+def structure_digest(graph: InstanceGraph) -> bytes:
+    """Digest of what a schedule depends on: types, operands and the names of the types."""
+    digest = _DIGESTS.get(graph)
+    if digest is None:
+        hasher = hashlib.blake2b(repr((graph.num_nodes, graph.type_names)).encode(), digest_size=16)
+        for array in (graph.node_type, graph.operand_ptr, graph.operand_node):
+            hasher.update(np.ascontiguousarray(array).data)
+        digest = _DIGESTS[graph] = hasher.digest()
+    return digest

@@ -1,0 +1,59 @@
+"""Which policy for a model: decided once, on sample minibatches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from time import perf_counter
+
+from edbatch_tvm.batching.best import quick_policies
+from edbatch_tvm.batching.bounds import lower_bound
+from edbatch_tvm.batching.learn import learn_policy
+from edbatch_tvm.batching.policy import Policy
+from edbatch_tvm.graph import InstanceGraph
+
+
+def choose_policy(
+    sample_graphs: Sequence[InstanceGraph],
+    learn: bool = True,
+    encodings: Sequence[str] = ("sort", "tight"),
+    seed: int = 0,
+) -> Policy:
+    """The policy of fewest batches on samples; among equals the one that takes least host time.
+
+    Parameters
+    ----------
+    sample_graphs : sequence of InstanceGraph
+        Minibatches of the model. From three on, every third is held back from learning, and the choice is made there.
+    learn : bool
+        Whether to learn state machines too, where no other policy reaches the lower bound. This takes some seconds.
+    encodings : sequence of str
+        Encodings to learn.
+    seed : int
+
+    Returns
+    -------
+    Policy
+    """
+    graphs = [graph for graph in sample_graphs if graph.num_nodes]
+    policies: list[Policy] = list(quick_policies())
+    if not graphs:
+        return policies[0]
+    held_back = graphs[2::3] or graphs
+    bound = sum(map(lower_bound, held_back))
+    least = min(sum(len(policy(graph)) for graph in held_back) for policy in policies)
+    if learn and least > bound:
+        rest = [graph for index, graph in enumerate(graphs) if index % 3 != 2]
+        policies.extend(learn_policy(rest, encoding, seed=seed) for encoding in encodings)
+    return fastest_of_fewest(policies, held_back)
+
+
+def fastest_of_fewest(policies: Sequence[Policy], graphs: Sequence[InstanceGraph]) -> Policy:
+    """The policy of fewest batches over `graphs`; among equals the one that takes least time."""
+    cost = []
+    for index, policy in enumerate(policies):
+        batches = sum(len(policy(graph)) for graph in graphs)
+        begin = perf_counter()
+        for graph in graphs:
+            policy.run(graph)
+        cost.append((batches, perf_counter() - begin, index))
+    return policies[min(cost)[2]]

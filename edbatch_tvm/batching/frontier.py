@@ -1,0 +1,121 @@
+"""The frontier of a partly executed graph: the plain Python reference that the native stepping is tested against."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edbatch_tvm.batching.bounds import reference_heights
+
+if TYPE_CHECKING:
+    from edbatch_tvm.graph import InstanceGraph
+
+
+class Frontier:
+    """Ready nodes by type.
+
+    Parameters
+    ----------
+    graph : InstanceGraph
+    typewise : bool
+        Whether to keep typewise frontiers too, at a cost of O(nodes * types).
+
+    Attributes
+    ----------
+    size : list of int
+        Number of ready nodes of each type.
+    typewise_size : list of int
+        Number of unexecuted nodes of each type that have no unexecuted ancestor of their own type.
+    """
+
+    def __init__(self, graph: InstanceGraph, typewise: bool = False) -> None:
+        self.graph = graph
+        self.num_types = graph.num_types
+        self._types: list[int] = graph.node_type.tolist()
+        self._users: list[list[int]] = [[] for _ in range(graph.num_nodes)]
+        self._waits = [0] * graph.num_nodes
+        pointer, producer = graph.operand_ptr.tolist(), graph.operand_node.tolist()
+        for node in range(graph.num_nodes):
+            for p in producer[pointer[node] : pointer[node + 1]]:
+                if p >= 0:
+                    self._users[p].append(node)
+                    self._waits[node] += 1
+        self.ready: list[list[int]] = [[] for _ in range(self.num_types)]
+        self.size = [0] * self.num_types
+        self.remaining = graph.num_nodes
+        for node, waits in enumerate(self._waits):
+            if not waits:
+                self._push(node)
+        self._typewise = typewise
+        self.typewise_size = [0] * self.num_types
+        if typewise:
+            self._init_typewise()
+
+    def execute(self, type_id: int) -> list[int]:
+        """Run all ready nodes of a type and return them, ascending."""
+        batch = sorted(self.ready[type_id])
+        self.ready[type_id] = []
+        self.size[type_id] = 0
+        self.remaining -= len(batch)
+        for node in batch:
+            for user in self._users[node]:
+                self._waits[user] -= 1
+                if not self._waits[user]:
+                    self._push(user)
+        if self._typewise:
+            self.typewise_size[type_id] -= len(batch)
+            for node in batch:
+                self._unblock(node, type_id)
+        return batch
+
+    @cached_property
+    def heights(self) -> np.ndarray:
+        """Typewise heights, computed when first asked for."""
+        return reference_heights(self.graph)
+
+    def tight(self) -> list[int]:
+        """1 for each type whose ready nodes are all those of greatest height of the type: running it lowers the bound.
+
+        The bound of what remains is, summed over the types t, the greatest height_t of a ready node. Running the ready
+        nodes of type t leaves every other term alone, and lowers its own by one just if no ready node of another type
+        is as high.
+        """
+        ready = [t for t in range(self.num_types) if self.size[t]]
+        if not ready:
+            return [0] * self.num_types
+        reach = np.zeros((self.num_types, self.num_types), np.int64)
+        for t in ready:
+            reach[t] = self.heights[self.ready[t]].max(axis=0)
+        own = reach.diagonal().copy()
+        np.fill_diagonal(reach, 0)
+        return [int(bit) for bit in own > reach.max(axis=0)]
+
+    def _push(self, node: int) -> None:
+        type_id = self._types[node]
+        self.ready[type_id].append(node)
+        self.size[type_id] += 1
+
+    def _init_typewise(self) -> None:
+        # _blocked[v][t] = uses by v of a node that is, or has before it, an unexecuted node of type t.
+        self._blocked = [[0] * self.num_types for _ in self._types]
+        for node, type_id in enumerate(self._types):
+            blocked = self._blocked[node]
+            if not blocked[type_id]:
+                self.typewise_size[type_id] += 1
+            closed = [t for t in range(self.num_types) if blocked[t] or t == type_id]
+            for user in self._users[node]:
+                for t in closed:
+                    self._blocked[user][t] += 1
+
+    def _unblock(self, node: int, type_id: int) -> None:
+        stack = [node]
+        while stack:
+            for user in self._users[stack.pop()]:
+                self._blocked[user][type_id] -= 1
+                if not self._blocked[user][type_id]:
+                    if self._types[user] == type_id:
+                        self.typewise_size[type_id] += 1
+                    else:
+                        stack.append(user)

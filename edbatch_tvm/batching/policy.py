@@ -1,0 +1,121 @@
+"""What a batching policy is, and the registry of policies by name."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+
+from edbatch_tvm.batching import backend
+from edbatch_tvm.batching.frontier import Frontier
+from edbatch_tvm.batching.schedule import Schedule
+from edbatch_tvm.errors import PolicyError
+from edbatch_tvm.graph import InstanceGraph
+
+
+@dataclass(frozen=True)
+class Run:
+    """A schedule and what the policy did to find it."""
+
+    schedule: Schedule
+    policy: str
+    misses: int = 0
+    states: int = 0
+
+
+class Policy(abc.ABC):
+    """A rule that turns a graph into a schedule.
+
+    Attributes
+    ----------
+    name : str
+        What the registry, reports and messages call it.
+    """
+
+    name: str = ""
+
+    @property
+    def identity(self) -> Hashable:
+        """What tells this policy from others in the schedule cache."""
+        return self.name
+
+    @abc.abstractmethod
+    def run(self, graph: InstanceGraph) -> Run:
+        """Schedule `graph`."""
+
+    def __call__(self, graph: InstanceGraph) -> Schedule:
+        """Schedule of `graph`."""
+        return self.run(graph).schedule
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+
+class FrontierPolicy(Policy):
+    """A policy that runs, step by step, all ready nodes of one type.
+
+    Running fewer never helps: what is left out only comes later. A subclass says which type.
+    """
+
+    typewise = False
+
+    @abc.abstractmethod
+    def choose(self, frontier: Frontier) -> int:
+        """Type to run next, one of those with ready nodes."""
+
+    def start(self, graph: InstanceGraph) -> None:
+        """Look at a graph before the first step."""
+
+    def run(self, graph: InstanceGraph) -> Run:
+        """Schedule `graph` by the native kernel, or by :meth:`reference` where there is none."""
+        kernels = backend.kernels()
+        if kernels is None:
+            return Run(self.reference(graph), self.name)
+        return Run(Schedule.for_graph(graph, *kernels.run(graph, self.name)), self.name)
+
+    def reference(self, graph: InstanceGraph) -> Schedule:
+        """Schedule `graph` in plain Python."""
+        self.start(graph)
+        frontier = Frontier(graph, self.typewise)
+        batches = []
+        while frontier.remaining:
+            type_id = self.choose(frontier)
+            batches.append((type_id, frontier.execute(type_id)))
+        return Schedule.from_batches(graph, batches)
+
+
+_REGISTRY: dict[str, Callable[[], Policy]] = {}
+
+
+def register_policy(name: str, factory: Callable[[], Policy]) -> None:
+    """Make ``schedule(graph, policy=name)`` use the policy that `factory` returns.
+
+    Raises
+    ------
+    PolicyError
+        If the name is taken.
+    """
+    if name in _REGISTRY:
+        raise PolicyError(f"a policy called {name!r} is registered already", "another name")
+    _REGISTRY[name] = factory
+
+
+def policy_names() -> tuple[str, ...]:
+    """Names of the registered policies."""
+    return tuple(sorted(_REGISTRY))
+
+
+def get_policy(name: str) -> Policy:
+    """The policy called `name`.
+
+    Raises
+    ------
+    PolicyError
+        If there is none; lists those there are.
+    """
+    try:
+        return _REGISTRY[name]()
+    except KeyError:
+        raise PolicyError(
+            f"unknown policy {name!r}", f"one of {', '.join(policy_names())}, or the path of a policy file (.json)"
+        ) from None

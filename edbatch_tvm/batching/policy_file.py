@@ -1,0 +1,145 @@
+"""Policy files: learned tables as versioned JSON. Reading one executes nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any, NoReturn
+
+from edbatch_tvm.batching.encoding import ENCODINGS
+from edbatch_tvm.batching.fsm import FsmPolicy, LearnStats
+from edbatch_tvm.errors import PolicyError
+
+FORMAT = "edbatch-policy"
+VERSION = 1
+
+
+def save_policy(policy: FsmPolicy, path: str | os.PathLike[str]) -> None:
+    """Write `policy` to a file; a reader sees the old file or the whole new one.
+
+    Parameters
+    ----------
+    policy : FsmPolicy
+    path : path
+        Must end in ``.json``.
+
+    Raises
+    ------
+    PolicyError
+        If `policy` has no table, or the path cannot be written.
+    """
+    if not isinstance(policy, FsmPolicy):
+        raise PolicyError(f"a {type(policy).__name__} cannot be saved", "a learned FsmPolicy")
+    target = Path(path)
+    if target.suffix != ".json":
+        raise PolicyError(f"policy file {target.name!r}", "a name that ends in .json")
+    head = json.dumps(
+        {
+            "format": FORMAT,
+            "version": VERSION,
+            "encoding": policy.encoding,
+            "cells": list(policy.type_names),
+            "stats": asdict(policy.stats),
+        },
+        indent=1,
+    )
+    rows = ",\n".join("  " + json.dumps([list(state), action]) for state, action in sorted(policy.table.items()))
+    text = f'{head[:-2]},\n "table": [\n{rows}\n ]\n}}\n'
+    try:
+        descriptor, scratch = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                file.write(text)
+            os.chmod(scratch, 0o644)
+            os.replace(scratch, target)
+        except BaseException:
+            os.unlink(scratch)
+            raise
+    except OSError as error:
+        raise PolicyError(f"policy file {str(target)!r} cannot be written: {error.strerror}") from error
+
+
+def load_policy(path: str | os.PathLike[str], type_names: tuple[str, ...] | None = None) -> FsmPolicy:
+    """Read a policy that :func:`save_policy` wrote.
+
+    Parameters
+    ----------
+    path : path
+    type_names : tuple of str, optional
+        Cell names of the model it has to fit.
+
+    Raises
+    ------
+    PolicyError
+        If the file cannot be read, is no policy or a broken one, is of another version, or was learned for other cells.
+    """
+    name = str(path)
+
+    def refuse(given: str, expected: str = "", hint: str = "") -> NoReturn:
+        raise PolicyError(f"policy file {name!r}: {given}", expected, hint)
+
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        refuse(f"cannot be read: {error.strerror}")
+    except UnicodeDecodeError:
+        refuse("is no text", "a policy file written by save_policy")
+    try:
+        document = json.loads(text, parse_constant=lambda constant: refuse(f"holds {constant}", "whole numbers"))
+    except (json.JSONDecodeError, RecursionError) as error:
+        where = f"line {error.lineno}: {error.msg}" if isinstance(error, json.JSONDecodeError) else "nested too deep"
+        refuse(f"is no JSON ({where})", "a policy file written by save_policy")
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        refuse("is no policy", f"an object with format {FORMAT!r}")
+    if document.get("version") != VERSION:
+        refuse(f"version {document.get('version')!r}", f"version {VERSION}", "learn the policy again")
+    encoding, cells = document.get("encoding"), document.get("cells")
+    if encoding not in ENCODINGS:
+        refuse(f"encoding {encoding!r}", f"one of {', '.join(ENCODINGS)}")
+    if not isinstance(cells, list) or not all(isinstance(cell, str) for cell in cells):
+        refuse("cells is no list of names", "the names of the model's cells")
+    if type_names is not None and tuple(cells) != tuple(type_names):
+        refuse(
+            f"learned for cells {', '.join(cells)}", f"cells {', '.join(type_names)}", "learn a policy for this model"
+        )
+    table = {}
+    for index, row in enumerate(_rows(document.get("table"), refuse)):
+        if not _is_row(row):
+            refuse(f"row {index} of the table is {json.dumps(row)[:60]}", "[[state], action] of whole numbers")
+        state = tuple(row[0])
+        if state in table:
+            refuse(f"state {row[0]} is in the table twice", "each state once")
+        table[state] = row[1]
+    try:
+        return FsmPolicy(encoding, tuple(cells), table, _stats(document.get("stats")))
+    except PolicyError as error:
+        refuse(error.given, error.expected, error.hint)
+
+
+def _rows(table: Any, refuse: Any) -> list[Any]:
+    if not isinstance(table, list):
+        refuse("table is no list", "a list of [[state], action]")
+    rows: list[Any] = table
+    return rows
+
+
+def _is_row(row: Any) -> bool:
+    return (
+        isinstance(row, list)
+        and len(row) == 2
+        and isinstance(row[0], list)
+        and all(type(word) is int for word in row[0])
+        and type(row[1]) is int
+    )
+
+
+def _stats(stats: Any) -> LearnStats:
+    """The statistics of a file as far as they are known here; nothing depends on them."""
+    if not isinstance(stats, dict):
+        return LearnStats()
+    names = {field.name for field in fields(LearnStats)}
+    known: dict[str, Any] = {name: value for name, value in stats.items() if name in names}
+    return LearnStats(**known)

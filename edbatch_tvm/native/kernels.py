@@ -1,0 +1,185 @@
+"""The library's functions with NumPy arrays: allocation, padding and results."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edbatch_tvm.batching.backend import Arrays
+from edbatch_tvm.batching.encoding import TIGHT
+from edbatch_tvm.errors import GraphError
+from edbatch_tvm.native.build import load_library
+from edbatch_tvm.native.constants import (
+    AGENDA,
+    ALPHA,
+    BATCHES,
+    EPSILON,
+    FAILED,
+    FSM,
+    IO_SLOTS,
+    LANES,
+    LEARN,
+    LOOKAHEAD,
+    MISSES,
+    NSTEP,
+    RANDOM,
+    RATE,
+    RATIO,
+    REPLAY,
+    STATES,
+)
+
+if TYPE_CHECKING:
+    from edbatch_tvm.batching.table import StateTable, ValueTable
+    from edbatch_tvm.graph import InstanceGraph
+
+_RULES = {"agenda": AGENDA, "ratio": RATIO, "lookahead": LOOKAHEAD}
+_NO_KEY = np.zeros(1, np.uint64)
+_NO_ACTION = np.zeros(1, np.int32)
+
+
+class NativeKernels:
+    """The fast backend; see :class:`edbatch_tvm.batching.backend.Kernels`.
+
+    Parameters
+    ----------
+    library : tvm.runtime.Module
+    """
+
+    def __init__(self, library: Any) -> None:
+        self._schedule = library["schedule"]
+        self._depth_schedule = library["depth_schedule"]
+        self._heights = library["heights"]
+
+    def heights(self, graph: InstanceGraph) -> np.ndarray:
+        """Typewise heights, int32[nodes, types]."""
+        height = np.empty((graph.num_nodes, _padded(graph.num_types)), np.int32)
+        if graph.num_nodes:
+            self._heights(*_structure(graph), height)
+        return height[:, : graph.num_types]
+
+    def depth_schedule(self, graph: InstanceGraph) -> Arrays:
+        """Schedule by (depth, type)."""
+        count = graph.num_nodes
+        if not count:
+            return _empty()
+        work = np.empty((3, count), np.int32)
+        order, batch_ptr, batch_type = _outputs(count)
+        io = np.zeros(IO_SLOTS, np.int64)
+        per_type = np.empty(graph.num_types, np.int32)
+        self._depth_schedule(*_structure(graph), *work, per_type, order, batch_ptr, batch_type, io)
+        return _trim(order, batch_ptr, batch_type, int(io[BATCHES]))
+
+    def run(self, graph: InstanceGraph, rule: str) -> Arrays:
+        """Schedule by a rule."""
+        return self._run(graph, _RULES[rule], 0, _NO_KEY, _NO_ACTION)[0]
+
+    def run_fsm(self, graph: InstanceGraph, encoding: int, table: StateTable) -> tuple[Arrays, int]:
+        """Schedule by a state machine, and the number of misses."""
+        return self._run(graph, FSM, encoding, table.key, table.action)
+
+    def learn_episode(self, graph: InstanceGraph, encoding: int, table: ValueTable, epsilon: int) -> int:
+        """One learning episode; changes `table` and returns the number of batches."""
+        table.make_room(graph.num_nodes)
+        io = np.zeros(IO_SLOTS + graph.num_types, np.int64)
+        io[STATES], io[EPSILON], io[ALPHA] = table.states, epsilon, table.alpha
+        io[RATE], io[NSTEP], io[RANDOM] = table.rate, table.steps, table.random_state[0]
+        self._call(graph, LEARN, encoding, table.key, _NO_ACTION, table.rows, io)
+        table.states = int(io[STATES])
+        table.random_state[0] = io[RANDOM]
+        return int(io[BATCHES])
+
+    def replay(self, graph: InstanceGraph, encoding: int, table: ValueTable, batch_type: np.ndarray) -> None:
+        """Count in `table` the states and actions of a schedule that runs whole frontiers."""
+        table.make_room(len(batch_type))
+        io = np.zeros(IO_SLOTS + graph.num_types, np.int64)
+        io[STATES] = table.states
+        self._call(graph, REPLAY, encoding, table.key, _NO_ACTION, table.rows, io, batch_type)
+        table.states = int(io[STATES])
+
+    def _run(
+        self, graph: InstanceGraph, rule: int, encoding: int, key: np.ndarray, action: np.ndarray
+    ) -> tuple[Arrays, int]:
+        if not graph.num_nodes:
+            return _empty(), 0
+        io = np.zeros(IO_SLOTS + graph.num_types, np.int64)
+        learning = np.empty((1, 3 * graph.num_types + 2), np.int64)
+        order, batch_ptr, batch_type = self._call(graph, rule, encoding, key, action, learning, io)
+        return _trim(order, batch_ptr, batch_type, int(io[BATCHES])), int(io[MISSES])
+
+    def _call(
+        self,
+        graph: InstanceGraph,
+        rule: int,
+        encoding: int,
+        key: np.ndarray,
+        action: np.ndarray,
+        learning: np.ndarray,
+        io: np.ndarray,
+        batch_type: np.ndarray | None = None,
+    ) -> Arrays:
+        nodes, types, width = graph.num_nodes, graph.num_types, _padded(graph.num_types)
+        node_type, operand_ptr, operand_node = _structure(graph)
+        with_heights = rule in (LOOKAHEAD, FSM) or encoding == TIGHT
+        height = np.empty((nodes if with_heights else 1, width), np.int32)
+        blocked = np.empty((nodes if rule in (RATIO, LEARN) else 1, width), np.int32)
+        size = (types + 1) * width + 5 * nodes + 2 * len(operand_node) + 6 * types + 2
+        work = np.empty(size + (2 * nodes if rule == LEARN else 0), np.int32)
+        outputs = _outputs(nodes)
+        if batch_type is not None:
+            outputs[2][: len(batch_type)] = batch_type
+        self._schedule(
+            rule,
+            encoding,
+            types,
+            node_type,
+            operand_ptr,
+            operand_node,
+            key,
+            action,
+            learning,
+            height,
+            blocked,
+            work,
+            *outputs,
+            io,
+        )
+        if io[FAILED]:
+            raise GraphError("nodes that wait for each other", "a DAG")
+        return outputs
+
+
+def load() -> NativeKernels:
+    """The kernels, built if this machine has none yet.
+
+    Raises
+    ------
+    ImportError
+        If TVM is missing.
+    """
+    return NativeKernels(load_library())
+
+
+def _structure(graph: InstanceGraph) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    node = np.ascontiguousarray(graph.operand_node, np.int32)
+    if not len(node):
+        # TVM refuses a null pointer, which is what an empty array may have.
+        node = np.full(1, -1, np.int32)
+    return np.ascontiguousarray(graph.node_type, np.int16), np.ascontiguousarray(graph.operand_ptr, np.int32), node
+
+
+def _outputs(nodes: int) -> Arrays:
+    return np.empty(nodes, np.int32), np.empty(nodes + 1, np.int32), np.empty(nodes, np.int16)
+
+
+def _trim(order: np.ndarray, batch_ptr: np.ndarray, batch_type: np.ndarray, batches: int) -> Arrays:
+    return order, batch_ptr[: batches + 1].copy(), batch_type[:batches].copy()
+
+
+def _empty() -> Arrays:
+    return np.empty(0, np.int32), np.zeros(1, np.int32), np.empty(0, np.int16)
+
+
+def _padded(types: int) -> int:
+    return -(-types // LANES) * LANES

@@ -1,0 +1,576 @@
+"""The batching kernels as TIR: depths, heights, typewise frontiers, policies and learning episodes.
+
+TVMScript, compiled for llvm by :mod:`edbatch_tvm.native.build` and cached; importing this file parses it, so only a
+build does. Each function does in one native call what the plain Python reference in :mod:`edbatch_tvm.batching` does,
+and gives exactly the same result: all arithmetic is on integers.
+
+Conventions. A ``T.inline`` function is expanded where it is called; its arguments are expressions, so one that is used
+twice is bound first. ``x = ...`` makes a mutable scalar, ``x: T.let = ...`` a constant. No loop begins at a buffer load
+(TVM 0.27 drops that bound). Buffers come from NumPy, so each is declared aligned to its element only.
+"""
+
+
+# ruff: noqa: D101, D102, D103, SIM102, SIM109, SIM114
+# mypy: ignore-errors
+
+from tvm.script import ir as I
+from tvm.script import tirx as T
+
+from edbatch_tvm.batching.encoding import BASE, HASH_FACTOR, MAX, TIGHT
+from edbatch_tvm.batching.fixed import UNIT
+from edbatch_tvm.batching.splitmix import FIRST_FACTOR, FIRST_SHIFT, INCREMENT, LAST_SHIFT, SECOND_FACTOR, SECOND_SHIFT
+from edbatch_tvm.native.constants import (
+    AGENDA,
+    ALPHA,
+    BATCHES,
+    EPSILON,
+    FAILED,
+    FSM,
+    IO_SLOTS,
+    LANES,
+    LEARN,
+    LOOKAHEAD,
+    MISSES,
+    NSTEP,
+    RANDOM,
+    RATE,
+    RATIO,
+    REPLAY,
+    STATES,
+)
+
+LOW_BITS = (1 << 32) - 1
+
+
+@T.inline
+def longest_depths(n, operand_ptr, operand_node, depth):
+    # depth[v] = edges on the longest path that ends at v.
+    for v in range(n):
+        begin: T.let = operand_ptr[v]
+        deepest = 0
+        for i in range(operand_ptr[v + 1] - begin):
+            p: T.let = operand_node[begin + i]
+            if p >= 0:
+                deepest = T.max(deepest, depth[p] + 1)
+        depth[v] = deepest
+
+
+@T.inline
+def typewise_heights(n, chunks, node_type, operand_ptr, operand_node, height):
+    # height[v, t] = largest number of type-t nodes on a path that starts at v; columns are padded with zeros.
+    for v in range(n):
+        for c in range(chunks):
+            for j in T.vectorized(LANES):
+                height[v, c * LANES + j] = 0
+    for i in range(n):
+        v: T.let = n - 1 - i
+        height[v, T.Cast("int32", node_type[v])] += 1
+        begin: T.let = operand_ptr[v]
+        for k in range(operand_ptr[v + 1] - begin):
+            p: T.let = operand_node[begin + k]
+            if p >= 0:
+                for c in range(chunks):
+                    for j in T.vectorized(LANES):
+                        height[p, c * LANES + j] = T.max(height[p, c * LANES + j], height[v, c * LANES + j])
+
+
+@T.inline
+def group_by_batch(n, batches, batch_of, batch_ptr, cursor, order):
+    # Counting sort of the nodes by batch; nodes of a batch stay in node order.
+    for b in range(batches):
+        cursor[b] = batch_ptr[b]
+    for v in range(n):
+        b: T.let = batch_of[v]
+        order[cursor[b]] = v
+        cursor[b] += 1
+
+
+@I.ir_module
+class Kernels:
+    @T.prim_func
+    def heights(
+        node_type_: T.handle,
+        operand_ptr_: T.handle,
+        operand_node_: T.handle,
+        height_: T.handle,
+    ):
+        n = T.int32()
+        e = T.int32()
+        p = T.int32()
+        node_type = T.match_buffer(node_type_, (n,), "int16", align=2)
+        operand_ptr = T.match_buffer(operand_ptr_, (n + 1,), "int32", align=4)
+        operand_node = T.match_buffer(operand_node_, (e,), "int32", align=4)
+        height = T.match_buffer(height_, (n, p), "int32", align=4)
+        typewise_heights(n, T.truncdiv(p, LANES), node_type, operand_ptr, operand_node, height)
+
+    @T.prim_func
+    def depth_schedule(
+        node_type_: T.handle,
+        operand_ptr_: T.handle,
+        operand_node_: T.handle,
+        depth_: T.handle,
+        by_depth_: T.handle,
+        level_end_: T.handle,
+        count_: T.handle,
+        order_: T.handle,
+        batch_ptr_: T.handle,
+        batch_type_: T.handle,
+        io_: T.handle,
+    ):
+        n = T.int32()
+        e = T.int32()
+        t = T.int32()
+        io_size = T.int32()
+        node_type = T.match_buffer(node_type_, (n,), "int16", align=2)
+        operand_ptr = T.match_buffer(operand_ptr_, (n + 1,), "int32", align=4)
+        operand_node = T.match_buffer(operand_node_, (e,), "int32", align=4)
+        depth = T.match_buffer(depth_, (n,), "int32", align=4)
+        by_depth = T.match_buffer(by_depth_, (n,), "int32", align=4)
+        level_end = T.match_buffer(level_end_, (n,), "int32", align=4)
+        count = T.match_buffer(count_, (t,), "int32", align=4)
+        order = T.match_buffer(order_, (n,), "int32", align=4)
+        batch_ptr = T.match_buffer(batch_ptr_, (n + 1,), "int32", align=4)
+        batch_type = T.match_buffer(batch_type_, (n,), "int16", align=2)
+        io = T.match_buffer(io_, (io_size,), "int64", align=8)
+        longest_depths(n, operand_ptr, operand_node, depth)
+        levels = 0
+        for v in range(n):
+            level_end[v] = 0
+        for v in range(n):
+            level_end[depth[v]] += 1
+            levels = T.max(levels, depth[v] + 1)
+        before = 0
+        for d in range(levels):
+            size: T.let = level_end[d]
+            level_end[d] = before
+            before += size
+        for v in range(n):
+            by_depth[level_end[depth[v]]] = v
+            level_end[depth[v]] += 1
+        batches = 0
+        first = 0
+        batch_ptr[0] = 0
+        for d in range(levels):
+            size: T.let = level_end[d] - first
+            for u in range(t):
+                count[u] = 0
+            for i in range(size):
+                count[T.Cast("int32", node_type[by_depth[first + i]])] += 1
+            filled = first
+            for u in range(t):
+                if count[u] > 0:
+                    batch_type[batches] = T.Cast("int16", u)
+                    batches += 1
+                    share: T.let = count[u]
+                    count[u] = filled
+                    filled += share
+                    batch_ptr[batches] = filled
+            for i in range(size):
+                v: T.let = by_depth[first + i]
+                u: T.let = T.Cast("int32", node_type[v])
+                order[count[u]] = v
+                count[u] += 1
+            first = level_end[d]
+        io[BATCHES] = T.Cast("int64", batches)
+
+    @T.prim_func
+    def schedule(
+        rule: T.int32,
+        encoding: T.int32,
+        t: T.int32,
+        node_type_: T.handle,
+        operand_ptr_: T.handle,
+        operand_node_: T.handle,
+        key_: T.handle,
+        action_: T.handle,
+        learning_: T.handle,
+        height_: T.handle,
+        blocked_: T.handle,
+        work_: T.handle,
+        order_: T.handle,
+        batch_ptr_: T.handle,
+        batch_type_: T.handle,
+        io_: T.handle,
+    ):
+        n = T.int32()
+        e = T.int32()
+        p = T.int32()
+        slots = T.int32()
+        action_slots = T.int32()
+        learn_slots = T.int32()
+        height_rows = T.int32()
+        blocked_rows = T.int32()
+        work_size = T.int32()
+        io_size = T.int32()
+        node_type = T.match_buffer(node_type_, (n,), "int16", align=2)
+        operand_ptr = T.match_buffer(operand_ptr_, (n + 1,), "int32", align=4)
+        operand_node = T.match_buffer(operand_node_, (e,), "int32", align=4)
+        # Policy table, open addressing: key 0 is an empty slot; the number of slots is a power of two.
+        key = T.match_buffer(key_, (slots,), "uint64", align=8)
+        action = T.match_buffer(action_, (action_slots,), "int32", align=4)
+        # Learning, columns of each slot: t fixed-point values, t visit counts, the length of the state and its words.
+        learning = T.match_buffer(learning_, (learn_slots, 3 * t + 2), "int64", align=8)
+        # Working storage; `height` and `blocked` have rows only for the rules that need them, traces only if learning.
+        height = T.match_buffer(height_, (height_rows, p), "int32", align=4)
+        blocked = T.match_buffer(blocked_, (blocked_rows, p), "int32", align=4)
+        work = T.match_buffer(work_, (work_size,), "int32", align=4)
+        # Results.
+        order = T.match_buffer(order_, (n,), "int32", align=4)
+        batch_ptr = T.match_buffer(batch_ptr_, (n + 1,), "int32", align=4)
+        batch_type = T.match_buffer(batch_type_, (n,), "int16", align=2)
+        io = T.match_buffer(io_, (io_size,), "int64", align=8)
+        reach = T.decl_buffer((t + 1, p), "int32", data=work.data, elem_offset=0)
+        indegree = T.decl_buffer((n,), "int32", data=work.data, elem_offset=(t + 1) * p)
+        first_use = T.decl_buffer((n,), "int32", data=work.data, elem_offset=(t + 1) * p + n)
+        queue = T.decl_buffer((n,), "int32", data=work.data, elem_offset=(t + 1) * p + 2 * n)
+        batch_of = T.decl_buffer((n,), "int32", data=work.data, elem_offset=(t + 1) * p + 3 * n)
+        stack = T.decl_buffer((n,), "int32", data=work.data, elem_offset=(t + 1) * p + 4 * n)
+        next_use = T.decl_buffer((e,), "int32", data=work.data, elem_offset=(t + 1) * p + 5 * n)
+        user = T.decl_buffer((e,), "int32", data=work.data, elem_offset=(t + 1) * p + 5 * n + e)
+        head = T.decl_buffer((t,), "int32", data=work.data, elem_offset=(t + 1) * p + 5 * n + 2 * e)
+        tail = T.decl_buffer((t,), "int32", data=work.data, elem_offset=(t + 1) * p + 5 * n + 2 * e + t)
+        ranking = T.decl_buffer((t,), "int32", data=work.data, elem_offset=(t + 1) * p + 5 * n + 2 * e + 2 * t)
+        typewise = T.decl_buffer((t,), "int32", data=work.data, elem_offset=(t + 1) * p + 5 * n + 2 * e + 3 * t)
+        tight = T.decl_buffer((t,), "int32", data=work.data, elem_offset=(t + 1) * p + 5 * n + 2 * e + 4 * t)
+        word = T.decl_buffer((t + 2,), "int32", data=work.data, elem_offset=(t + 1) * p + 5 * n + 2 * e + 5 * t)
+        trace_slot = T.decl_buffer((n,), "int32", data=work.data, elem_offset=(t + 1) * p + 5 * n + 2 * e + 6 * t + 2)
+        trace_reward = T.decl_buffer((n,), "int32", data=work.data, elem_offset=(t + 1) * p + 6 * n + 2 * e + 6 * t + 2)
+
+        chunks: T.let = T.truncdiv(p, LANES)
+        with_heights = 0  # 1 once heights are known and `reach` is kept up to date
+        with_typewise: T.let = T.Select(rule == RATIO or rule == LEARN, 1, 0)
+        missing = 0  # 1 when the table did not know the state: the step is taken by lookahead
+        going = 1
+        batches = 0
+        executed = 0
+        misses = 0
+        states = T.Cast("int32", io[STATES])
+        chosen = -1
+        slot = 0
+        code = T.uint64(0)
+        length = 0
+        top = -1
+        best_score = T.int64(0)
+
+        @T.inline
+        def push(v):
+            # Node v becomes ready.
+            u: T.let = T.Cast("int32", node_type[v])
+            queue[tail[u]] = v
+            tail[u] += 1
+            if with_heights == 1:
+                for c in range(chunks):
+                    for j in T.vectorized(LANES):
+                        reach[u, c * LANES + j] = T.max(reach[u, c * LANES + j], height[v, c * LANES + j])
+
+        @T.inline
+        def best_value(at, only_visited):
+            # `top` = the action of greatest value at slot `at`, the smallest type id among equals; -1 if there is none.
+            # The types of a state are its distinct words (a word of `tight` is two times a type plus a bit).
+            top = -1
+            shift: T.let = T.Select(encoding == TIGHT, T.int64(1), T.int64(0))
+            for i in range(T.Cast("int32", learning[at, 2 * t])):
+                u: T.let = T.Cast("int32", learning[at, 2 * t + 1 + i] >> shift)
+                if learning[at, t + u] > T.int64(0) or only_visited == 0:
+                    # Both sides of an `or` are evaluated: no reads at -1 beside the test for it.
+                    if top < 0:
+                        top = u
+                    elif learning[at, u] > learning[at, top] or (learning[at, u] == learning[at, top] and u < top):
+                        top = u
+
+        # Uses of each node as linked lists, and the operands each node waits for.
+        for v in range(n):
+            first_use[v] = -1
+        for u in range(t):
+            tail[u] = 0
+        for v in range(n):
+            begin: T.let = operand_ptr[v]
+            waits = 0
+            for i in range(operand_ptr[v + 1] - begin):
+                producer: T.let = operand_node[begin + i]
+                if producer >= 0:
+                    next_use[begin + i] = first_use[producer]
+                    first_use[producer] = begin + i
+                    user[begin + i] = v
+                    waits += 1
+            indegree[v] = waits
+            tail[T.Cast("int32", node_type[v])] += 1
+        # The ready nodes of type u are queue[head[u]:tail[u]], in a part of the queue that has room for all of type u.
+        before = 0
+        for u in range(t):
+            head[u] = before
+            before += tail[u]
+            tail[u] = head[u]
+            ranking[u] = u
+        if rule == AGENDA:
+            longest_depths(n, operand_ptr, operand_node, stack)
+            for u in range(t):
+                io[IO_SLOTS + u] = T.int64(0)
+                typewise[u] = 0
+            for v in range(n):
+                io[IO_SLOTS + T.Cast("int32", node_type[v])] += T.Cast("int64", stack[v])
+                typewise[T.Cast("int32", node_type[v])] += 1
+        if with_typewise == 1:
+            # blocked[v, x] = operands of v that are, or have before them, a node of type x that did not run yet.
+            for u in range(t):
+                typewise[u] = 0
+            for v in range(n):
+                for c in range(chunks):
+                    for j in T.vectorized(LANES):
+                        blocked[v, c * LANES + j] = 0
+                begin: T.let = operand_ptr[v]
+                for i in range(operand_ptr[v + 1] - begin):
+                    producer: T.let = operand_node[begin + i]
+                    if producer >= 0:
+                        u: T.let = T.Cast("int32", node_type[producer])
+                        own: T.let = blocked[producer, u]
+                        blocked[producer, u] = 1
+                        for c in range(chunks):
+                            for j in T.vectorized(LANES):
+                                blocked[v, c * LANES + j] += T.min(blocked[producer, c * LANES + j], 1)
+                        blocked[producer, u] = own
+                if blocked[v, T.Cast("int32", node_type[v])] == 0:
+                    typewise[T.Cast("int32", node_type[v])] += 1
+        for v in range(n):
+            if indegree[v] == 0:
+                push(v)
+
+        batch_ptr[0] = 0
+        while executed < n and going == 1:
+            if missing == 1 or rule == LOOKAHEAD or encoding == TIGHT:
+                if with_heights == 0:
+                    # From now on reach[u, x] is the largest height_x of a ready node of type u.
+                    typewise_heights(n, chunks, node_type, operand_ptr, operand_node, height)
+                    for u in range(t):
+                        for c in range(chunks):
+                            for j in T.vectorized(LANES):
+                                reach[u, c * LANES + j] = 0
+                        for i in range(tail[u] - head[u]):
+                            v: T.let = queue[head[u] + i]
+                            for c in range(chunks):
+                                for j in T.vectorized(LANES):
+                                    reach[u, c * LANES + j] = T.max(reach[u, c * LANES + j], height[v, c * LANES + j])
+                    with_heights = 1
+                # tight[u] = 1 if all ready nodes of greatest height_u are of type u: running it lowers the bound.
+                for c in range(chunks):
+                    for j in T.vectorized(LANES):
+                        reach[t, c * LANES + j] = 0
+                for u in range(t):
+                    if tail[u] > head[u]:
+                        own: T.let = reach[u, u]
+                        reach[u, u] = 0
+                        for c in range(chunks):
+                            for j in T.vectorized(LANES):
+                                reach[t, c * LANES + j] = T.max(reach[t, c * LANES + j], reach[u, c * LANES + j])
+                        reach[u, u] = own
+                for u in range(t):
+                    tight[u] = T.Select(reach[u, u] > reach[t, u], 1, 0)
+
+            chosen = -1
+            if missing == 1 or rule == LOOKAHEAD:
+                # Tight types first, then the type with most ready nodes, then the smallest type id.
+                for u in range(t):
+                    if tail[u] > head[u]:
+                        score: T.let = T.Cast("int64", tight[u]) * T.int64(4294967296) + T.Cast(
+                            "int64", tail[u] - head[u]
+                        )
+                        if chosen < 0 or score > best_score:
+                            chosen = u
+                            best_score = score
+            elif rule == AGENDA:
+                for u in range(t):
+                    if tail[u] > head[u]:
+                        if chosen < 0:
+                            chosen = u
+                        else:
+                            # Averages as fractions: sum of depths over number of nodes.
+                            mine: T.let = io[IO_SLOTS + u] * T.Cast("int64", typewise[chosen])
+                            other: T.let = io[IO_SLOTS + chosen] * T.Cast("int64", typewise[u])
+                            if mine < other:
+                                chosen = u
+            elif rule == RATIO:
+                for u in range(t):
+                    if tail[u] > head[u]:
+                        if chosen < 0:
+                            chosen = u
+                        else:
+                            size: T.let = T.Cast("int64", tail[u] - head[u])
+                            least: T.let = T.Cast("int64", tail[chosen] - head[chosen])
+                            mine: T.let = size * T.Cast("int64", typewise[chosen])
+                            other: T.let = least * T.Cast("int64", typewise[u])
+                            if mine > other or (mine == other and size > least):
+                                chosen = u
+            else:
+                # word[:length] = the state.
+                length = 0
+                if encoding == BASE or encoding == MAX:
+                    most = -1
+                    for u in range(t):
+                        if tail[u] > head[u]:
+                            word[length] = u
+                            length += 1
+                            if most < 0:
+                                most = u
+                            elif tail[u] - head[u] > tail[most] - head[most]:
+                                most = u
+                    if encoding == MAX:
+                        word[length] = most
+                        length += 1
+                else:
+                    # The ranking of the step before is nearly right: insertion sort, largest frontier first.
+                    for i in range(t):
+                        moving: T.let = ranking[i]
+                        size: T.let = tail[moving] - head[moving]
+                        at = i
+                        searching = 1
+                        while searching == 1:
+                            searching = 0
+                            if at > 0:
+                                left: T.let = ranking[at - 1]
+                                left_size: T.let = tail[left] - head[left]
+                                if left_size < size or (left_size == size and left > moving):
+                                    ranking[at] = left
+                                    at -= 1
+                                    searching = 1
+                        ranking[at] = moving
+                    for i in range(t):
+                        u: T.let = ranking[i]
+                        if tail[u] > head[u]:
+                            word[length] = T.Select(encoding == TIGHT, u * 2 + tight[u], u)
+                            length += 1
+                # `slot` = where the table has the state, or would have it.
+                code = T.uint64(HASH_FACTOR)
+                for i in range(length):
+                    code = (code ^ T.Cast("uint64", word[i] + 1)) * T.uint64(HASH_FACTOR)
+                    code = code ^ (code >> T.uint64(32))
+                if code == T.uint64(0):
+                    code = T.uint64(1)
+                slot = T.Cast("int32", code & T.Cast("uint64", slots - 1))
+                while key[slot] != code and key[slot] != T.uint64(0):
+                    slot = (slot + 1) & (slots - 1)
+                if rule == FSM:
+                    if key[slot] == code:
+                        # Two states of one hash were never seen, but must not loop for ever: act on ready types only.
+                        if tail[action[slot]] > head[action[slot]]:
+                            chosen = action[slot]
+                    if chosen < 0 and length > 0:
+                        missing = 1
+                        misses += 1
+                elif length > 0:
+                    if key[slot] != code:
+                        key[slot] = code
+                        states += 1
+                        learning[slot, 2 * t] = T.Cast("int64", length)
+                        for i in range(length):
+                            learning[slot, 2 * t + 1 + i] = T.Cast("int64", word[i])
+                        for u in range(t):
+                            learning[slot, u] = T.int64(0)
+                            learning[slot, t + u] = T.int64(0)
+                    if rule == REPLAY:
+                        chosen = T.Cast("int32", batch_type[batches])
+                        if tail[chosen] == head[chosen]:
+                            chosen = -1
+                    else:
+                        # 64 random bits (splitmix64): the high half decides whether to explore, the low half where.
+                        mixed = T.Cast("uint64", io[RANDOM]) + T.uint64(INCREMENT)
+                        io[RANDOM] = T.Cast("int64", mixed)
+                        mixed = (mixed ^ (mixed >> T.uint64(FIRST_SHIFT))) * T.uint64(FIRST_FACTOR)
+                        mixed = (mixed ^ (mixed >> T.uint64(SECOND_SHIFT))) * T.uint64(SECOND_FACTOR)
+                        mixed = mixed ^ (mixed >> T.uint64(LAST_SHIFT))
+                        if (mixed >> T.uint64(32)) < T.Cast("uint64", io[EPSILON]):
+                            ready_types = 0
+                            for u in range(t):
+                                if tail[u] > head[u]:
+                                    ready_types += 1
+                            skip = T.Cast(
+                                "int32", ((mixed & T.uint64(LOW_BITS)) * T.Cast("uint64", ready_types)) >> T.uint64(32)
+                            )
+                            for u in range(t):
+                                if tail[u] > head[u]:
+                                    if skip == 0:
+                                        chosen = u
+                                    skip -= 1
+                        else:
+                            best_value(slot, 0)
+                            chosen = top
+                    if chosen >= 0:
+                        learning[slot, t + chosen] += T.int64(1)
+                    if rule == LEARN:
+                        trace_slot[batches] = slot
+                        trace_reward[batches] = (
+                            T.Cast(
+                                "int32",
+                                T.truncdiv(
+                                    io[ALPHA] * T.Cast("int64", tail[chosen] - head[chosen]),
+                                    T.Cast("int64", typewise[chosen]),
+                                ),
+                            )
+                            - UNIT
+                        )
+
+            if chosen >= 0:
+                # Run the whole frontier of the chosen type.
+                missing = 0
+                begin: T.let = head[chosen]
+                size: T.let = tail[chosen] - begin
+                head[chosen] = begin + size
+                if with_heights == 1:
+                    for c in range(chunks):
+                        for j in T.vectorized(LANES):
+                            reach[chosen, c * LANES + j] = 0
+                for i in range(size):
+                    v: T.let = queue[begin + i]
+                    batch_of[v] = batches
+                    edge = first_use[v]
+                    while edge >= 0:
+                        s: T.let = user[edge]
+                        indegree[s] -= 1
+                        if indegree[s] == 0:
+                            push(s)
+                        edge = next_use[edge]
+                if with_typewise == 1:
+                    # The users of what ran, through nodes of other types, have one such ancestor less.
+                    typewise[chosen] -= size
+                    for i in range(size):
+                        depth_of_stack = 1
+                        stack[0] = queue[begin + i]
+                        while depth_of_stack > 0:
+                            depth_of_stack -= 1
+                            link = first_use[stack[depth_of_stack]]
+                            while link >= 0:
+                                s: T.let = user[link]
+                                blocked[s, chosen] -= 1
+                                if blocked[s, chosen] == 0:
+                                    if T.Cast("int32", node_type[s]) == chosen:
+                                        typewise[chosen] += 1
+                                    else:
+                                        stack[depth_of_stack] = s
+                                        depth_of_stack += 1
+                                link = next_use[link]
+                executed += size
+                batch_type[batches] = T.Cast("int16", chosen)
+                batches += 1
+                batch_ptr[batches] = executed
+            elif missing == 0:
+                going = 0  # nothing is ready: a cycle
+
+        if rule == LEARN and going == 1:
+            # From the last step to the first, so that a value is known before the steps that lead to it need it.
+            for i in range(batches):
+                step: T.let = batches - 1 - i
+                until: T.let = T.min(step + T.Cast("int32", io[NSTEP]), batches)
+                total = T.int64(0)
+                for k in range(until - step):
+                    total += T.Cast("int64", trace_reward[step + k])
+                if until < batches:
+                    best_value(trace_slot[until], 1)
+                    total += learning[trace_slot[until], top]
+                acted: T.let = T.Cast("int32", batch_type[step])
+                old: T.let = learning[trace_slot[step], acted]
+                learning[trace_slot[step], acted] = old + (((total - old) * io[RATE]) >> T.int64(16))
+        elif going == 1:
+            group_by_batch(n, batches, batch_of, batch_ptr, stack, order)
+        io[BATCHES] = T.Cast("int64", batches)
+        io[MISSES] = T.Cast("int64", misses)
+        io[FAILED] = T.Cast("int64", executed < n)
+        io[STATES] = T.Cast("int64", states)

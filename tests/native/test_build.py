@@ -1,0 +1,78 @@
+"""Where the library comes from: built once, cached, rebuilt if broken; and what happens without TVM."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edbatch_tvm.batching import backend, get_policy
+from edbatch_tvm.native import build, load
+from tests.batching.graphs import bilstm
+
+
+def test_built_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDBATCH_CACHE", str(tmp_path))
+    load()
+    (library,) = tmp_path.iterdir()
+    assert library == build.library_path()
+    written = library.stat().st_mtime_ns
+    load()
+    assert library.stat().st_mtime_ns == written
+    assert list(tmp_path.iterdir()) == [library]
+
+
+def test_a_broken_library_is_built_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDBATCH_CACHE", str(tmp_path))
+    library = build.library_path()
+    library.write_bytes(b"no library")
+    assert len(load().depth_schedule(bilstm(2))[2]) == 9
+    assert library.stat().st_size > 1000
+    assert list(tmp_path.iterdir()) == [library]
+
+
+def test_cache_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("EDBATCH_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
+    assert build.cache_directory() == Path("/somewhere/edbatch-tvm")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert build.cache_directory() == Path.home() / ".cache" / "edbatch-tvm"
+
+
+def test_a_directory_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("EDBATCH_CACHE", str(tmp_path / "file" / "cache"))
+    assert len(load().depth_schedule(bilstm(2))[2]) == 9
+
+
+def test_the_reference_can_be_forced(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert backend.label() == "native"
+    expected = get_policy("agenda")(bilstm(3))
+    monkeypatch.setenv("EDBATCH_BACKEND", "python")
+    assert backend.kernels() is None
+    assert backend.label() == "python (EDBATCH_BACKEND=python)"
+    assert get_policy("agenda")(bilstm(3)) == expected
+
+
+WITHOUT_TVM = """
+import sys
+sys.modules["tvm"] = None
+from edbatch_tvm.batching import schedule
+from edbatch_tvm.graph import InstanceGraph
+result, info = schedule(InstanceGraph.from_arrays([0, 1], [0, 0, 1], [0]))
+print(len(result), info.backend)
+"""
+
+
+def test_without_tvm() -> None:
+    done = subprocess.run([sys.executable, "-c", WITHOUT_TVM], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("2 python (")
+    assert "tvm" in done.stdout
+
+
+def test_batching_does_not_import_tvm() -> None:
+    code = "import sys, edbatch_tvm.batching; print('tvm' in sys.modules, 'edbatch_tvm.native' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]
