@@ -91,38 +91,37 @@ class _Batcher:
         """The batched kernel."""
         layout, name = self.binding.layout, self.cell.name
         arguments: list[str] = []
-        with IRBuilder() as builder:
-            with T.prim_func():
-                T.func_name(name)
-                step = T.arg("step", tirx.Var("step", "int32"))
-                steps = T.arg("steps", _buffer(("batches", "columns"), "int32", 4))
-                index = T.arg("index", _buffer(("indices",), "int32", 4))
-                self._declare(arguments)
-                T.func_attr(
-                    {"global_symbol": name, "tirx.noalias": True, CELL: name, ORDER: 0, PATH: "general"}
-                    | {abi.ARGUMENTS: arguments}
-                )
-                with T.parallel(0, steps[step, abi.COUNT]) as b:
-                    values: dict[Any, Any] = {}
-                    begin = None
-                    if self.cell.variadic_count:
-                        pointer = steps[step, abi.POINTER]
-                        begin = _bind("begin", index[pointer + b])
-                        # Not a bound variable: storage rewriting moves allocations of size k above its definition.
-                        values = self._sizes(index[pointer + b + 1] - index[pointer + b])
-                    for param in self.inputs:
-                        if param.name in self.attribute:
-                            self.rows[param] = _bind("row", steps[step, abi.FIRST] + b)
-                            continue
-                        number = self.operand[param.name]
-                        base, stride = steps[step, layout.base(number)], steps[step, layout.stride(number)]
-                        if self.cell.operands[number].variadic:
-                            self.rows[param] = (base, stride, begin, index)
-                        else:
-                            self.rows[param] = _bind("row", _row(base, stride, b, index))
-                    for slot, param in enumerate(self.outputs):
-                        self.rows[param] = _bind("row", steps[step, layout.output(slot)] + b)
-                    T.add_to_parent(self._body(values))
+        with IRBuilder() as builder, T.prim_func():
+            T.func_name(name)
+            step = T.arg("step", tirx.Var("step", "int32"))
+            steps = T.arg("steps", _buffer(("batches", "columns"), "int32", 4))
+            index = T.arg("index", _buffer(("indices",), "int32", 4))
+            self._declare(arguments)
+            T.func_attr(
+                {"global_symbol": name, "tirx.noalias": True, CELL: name, ORDER: 0, PATH: "general"}
+                | {abi.ARGUMENTS: arguments}
+            )
+            with T.parallel(0, steps[step, abi.COUNT]) as b:
+                values: dict[Any, Any] = {}
+                begin = None
+                if self.cell.variadic_count:
+                    pointer = steps[step, abi.POINTER]
+                    begin = _bind("begin", index[pointer + b])
+                    # Not a bound variable: storage rewriting moves allocations of size k above its definition.
+                    values = self._sizes(index[pointer + b + 1] - index[pointer + b])
+                for param in self.inputs:
+                    if param.name in self.attribute:
+                        self.rows[param] = _bind("row", steps[step, abi.FIRST] + b)
+                        continue
+                    number = self.operand[param.name]
+                    base, stride = steps[step, layout.base(number)], steps[step, layout.stride(number)]
+                    if self.cell.operands[number].variadic:
+                        self.rows[param] = (base, stride, begin, index)
+                    else:
+                        self.rows[param] = _bind("row", _row(base, stride, b, index))
+                for slot, param in enumerate(self.outputs):
+                    self.rows[param] = _bind("row", steps[step, layout.output(slot)] + b)
+                T.add_to_parent(self._body(values))
         return builder.get()
 
     def _declare(self, arguments: list[str]) -> None:
@@ -149,8 +148,8 @@ class _Batcher:
                 self.buffers[param] = T.arg(param.name, T.buffer(shape, binding.attribute_dtype[number], align=4))
                 arguments.append(f"attribute:{number}")
         for param, name in self.weights.items():
-            shape = [int(extent) for extent in param.shape]
-            self.buffers[param] = T.arg(param.name, T.buffer(shape, str(param.dtype), align=abi.ALIGNMENT))
+            extents = [int(extent) for extent in param.shape]
+            self.buffers[param] = T.arg(param.name, T.buffer(extents, str(param.dtype), align=abi.ALIGNMENT))
             arguments.append(f"weight:{name}")
 
     def _sizes(self, count: Any) -> dict[Any, Any]:

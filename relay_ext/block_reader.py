@@ -86,7 +86,11 @@ def _read_block(realize: SBlockRealize, loops: list[tirx.For]) -> tuple[Any, Def
     if not reduce:
         return store.buffer, Compute(iters, store.value)
     init, value = block.init, store.value
-    if not isinstance(init, tirx.BufferStore) or not isinstance(init.value, tirx.FloatImm) or float(init.value.value) != 0:
+    if (
+        not isinstance(init, tirx.BufferStore)
+        or not isinstance(init.value, tirx.FloatImm)
+        or float(init.value.value) != 0
+    ):
         raise NotReadable(f"block {block.name_hint!r} is a reduction that does not start at 0")
     if not isinstance(value, tirx.Add):
         raise NotReadable(f"block {block.name_hint!r} is a reduction other than a sum")

@@ -177,8 +177,8 @@ class _Finder:
         if buffer in self.operands and isinstance(self.operands[buffer], ir.Operand):
             return [_Segment(self.operands[buffer], None, _start(analyzer, buffer, expression, k, low), low, high)]
         if buffer in self.weights:
-            source, offset = self.lookup(analyzer, expression, k, low)
-            return [_Segment(source, None, offset, low, high)]
+            table, offset = self.lookup(analyzer, expression, k, low)
+            return [_Segment(table, None, offset, low, high)]
         definition = self.definitions.get(buffer)
         if isinstance(definition, Compute):
             inner = _substitute(definition.value, dict(zip(definition.iters, expression.indices, strict=True)))
@@ -327,7 +327,9 @@ class _Tracer:
             affine = _affine(self.analyzer, indices[-1], self.column)
             if affine is not None and affine[0] == 0 and len(indices) == 2:
                 attribute, position = self.finder.attribute(self.analyzer, indices[0])
-                return self.leaf(ir.Element(ir.Lookup(self.finder.weights[buffer], attribute, position), affine[1], False))
+                return self.leaf(
+                    ir.Element(ir.Lookup(self.finder.weights[buffer], attribute, position), affine[1], False)
+                )
             source, offset = self.finder.lookup(self.analyzer, load, self.column, 0)
             return self.leaf(ir.Element(source, offset, True))
         if self._uses_row(indices):
@@ -410,7 +412,7 @@ class _Tracer:
 
         def inline(load: Any) -> Any:
             definition = self.finder.definitions.get(load.source)
-            if definition is None:
+            if not isinstance(definition, Compute):
                 return load
             inner = _substitute(definition.value, dict(zip(definition.iters, load.indices, strict=True)))
             return self._inline_weights(inner)

@@ -73,7 +73,7 @@ def _constants(function: relax.Function) -> list[tvm.ir.GenericConst]:
 
 
 @relax.expr_functor.mutator
-class _ReplaceConstants(relax.PyExprMutator):  # type: ignore[misc]
+class _ReplaceConstants(relax.PyExprMutator):
     def __init__(self, constants: list[tvm.ir.GenericConst], params: list[relax.Var]) -> None:
         super().__init__()
         self.constants = constants

@@ -65,7 +65,7 @@ def _legalize_take(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
         shape = [*table.shape[:axis], *index.shape, *table.shape[axis + 1 :]]
 
         def element(*at: Any) -> Any:
-            return table[(*at[:axis], index[at[axis : axis + count]], *at[axis + count :])]
+            return table(*at[:axis], index(*at[axis : axis + count]), *at[axis + count :])
 
         return te.compute(shape, element, name="take")
 

@@ -22,9 +22,7 @@ def cell_passes() -> list[tvm.transform.Pass]:
     return [CheckCells(), LegalizeCells(), FuseCells(), FastMath()]
 
 
-def kernel_passes(
-    signature: Signature, weights: dict[str, ValueSpec], machine: Machine
-) -> list[tvm.transform.Pass]:
+def kernel_passes(signature: Signature, weights: dict[str, ValueSpec], machine: Machine) -> list[tvm.transform.Pass]:
     """From TIR functions for one instance to kernels for a batch."""
     return [StageCells(signature, weights, machine), BatchCells(signature, machine)]
 

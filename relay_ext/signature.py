@@ -54,7 +54,7 @@ def weights_of(mod: IRModule) -> dict[str, ValueSpec]:
             spec = _static_spec(name, param)
             if weights.setdefault(param.name, spec) != spec:
                 raise CellError(
-                    f"weight {param.name!r} is {spec} in cell {name!r} and {weights[param.name]} in {owner[param.name]!r}",
+                    f"weight {param.name!r} is {spec} in {name!r} and {weights[param.name]} in {owner[param.name]!r}",
                     "one shape for one name: cells share weights by name",
                 )
             owner.setdefault(param.name, name)
@@ -105,7 +105,8 @@ def _static_spec(name: str, param: Any) -> ValueSpec:
 def _cell_signature(name: str, function: relax.Function) -> CellSignature:
     if not 0 <= num_input(function) <= len(function.params):
         raise CellError(
-            f"num_input of cell {name!r} is {num_input(function)}", f"0 to {len(function.params)}, its number of parameters"
+            f"num_input of cell {name!r} is {num_input(function)}",
+            f"0 to {len(function.params)}, its number of parameters",
         )
     bounds = _index_bounds(function)
     operands: list[Operand] = []

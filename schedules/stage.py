@@ -178,11 +178,10 @@ class Stage:
     def __str__(self) -> str:
         lines = [f"stage {self.name}: {self.columns} columns"]
         for number, gate in enumerate(self.gates):
-            for sweep in gate.passes:
-                lines.append(
-                    f"  accumulator {number} += {_source(sweep.source)}[{sweep.offset}:{sweep.offset + sweep.length}]"
-                    f" * ({sweep.weight})"
-                )
+            lines.extend(
+                f"  accumulator {number} += {_source(one.source)}[{one.offset}:{one.offset + one.length}] * ({one.weight})"
+                for one in gate.passes
+            )
         for number, vector in enumerate(self.vectors):
             lines.append(f"  vector {number} = {vector}")
         names = {variable: f"{variable.name}" for variable in self.leaves}

@@ -1,4 +1,7 @@
-"""From cells and weights to a model. (Not called ``compile``: that name is the function :func:`edbatch_tvm.compile`.)"""
+"""From cells and weights to a model.
+
+The package is not called ``compile``: that name is the function :func:`edbatch_tvm.compile`.
+"""
 
 from edbatch_tvm.tvm_version import require_tvm
 

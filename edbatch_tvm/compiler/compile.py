@@ -107,11 +107,14 @@ def resolve_target(target: str | Mapping[str, Any] | Target) -> Target:
     if isinstance(target, str) and target == "llvm":
         return host_target()
     try:
-        resolved = target if isinstance(target, Target) else Target(dict(target) if isinstance(target, Mapping) else target)
+        resolved = target
+        if not isinstance(resolved, Target):
+            resolved = Target(dict(target) if isinstance(target, Mapping) else target)
     except (ValueError, TypeError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[-1]
         raise TargetError(
-            f"unknown target {target!r} ({reason})", 'a TVM target such as "llvm" or {"kind": "llvm", "mcpu": "haswell"}'
+            f"unknown target {target!r} ({reason})",
+            'a TVM target such as "llvm" or {"kind": "llvm", "mcpu": "haswell"}',
         ) from None
     if str(resolved.kind) != "llvm":
         raise TargetError(f"target {str(resolved.kind)!r}", "llvm")

@@ -90,7 +90,12 @@ class InstanceGraph:
         self.external_row = external_row if external_row is not None else np.empty(0, np.int32)
         self.external_data = external_data
         self.type_label = type_label
-        self.scalar_output = np.broadcast_to(np.asarray(scalar_output, bool), self.num_instances)
+        scalar = np.asarray(scalar_output, bool)
+        if scalar.shape not in ((), (self.num_instances,)):
+            raise GraphError(
+                f"scalar_output has shape {scalar.shape}", f"({self.num_instances},), one entry for each instance"
+            )
+        self.scalar_output = np.broadcast_to(scalar, max(self.num_instances, 0))
         self.checked = False
 
     # Construction -----------------------------------------------------------------------------------------------

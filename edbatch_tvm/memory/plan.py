@@ -31,6 +31,8 @@ class Plan:
     ----------
     name : str
         Which plan this is.
+    schedule : Schedule
+        The schedule it was made for.
     steps : int32 array of shape [batches, columns]
         See :mod:`edbatch_tvm.memory.steps`.
     index : int32 array
@@ -51,6 +53,7 @@ class Plan:
     """
 
     name: str
+    schedule: Schedule
     steps: np.ndarray
     index: np.ndarray
     value_row: np.ndarray
@@ -99,6 +102,7 @@ class _Planner:
         self.graph = graph
         self.signature = signature
         self.name = name
+        self.schedule = schedule
         self.order = schedule.order
         self.batch_type = schedule.batch_type
         self.batch_ptr = schedule.batch_ptr
@@ -135,6 +139,7 @@ class _Planner:
                 self._operands(type_id, cell, batches, nodes, first, operand_row)
         return Plan(
             self.name,
+            self.schedule,
             self.steps,
             np.concatenate(self.pieces).astype(np.int32, copy=False) if self.pieces else np.zeros(1, np.int32),
             value_row,
@@ -193,7 +198,8 @@ class _Planner:
         position = start
         for number, operand in enumerate(cell.operands):
             if operand.variadic:
-                assert repeat is not None and offsets is not None
+                assert repeat is not None
+                assert offsets is not None
                 within = np.arange(offsets[-1], dtype=np.int32) - np.repeat(offsets[:-1], repeat)
                 rows = operand_row[np.repeat(position, repeat) + within]
                 bounds = offsets[first]

@@ -91,7 +91,7 @@ class KernelSet:
             reason = f" ({function.attrs[REASON]})" if REASON in function.attrs else ""
             self.paths[cell] = path + reason
             self.by_cell.setdefault(cell, []).append(Kernel(name, cell, library[name], arguments))  # type: ignore[arg-type]
-            for text in function.attrs[SCRATCH] if SCRATCH in function.attrs else []:
+            for text in function.attrs.get(SCRATCH, []):
                 scratch, width = str(text).rsplit(":", 1)
                 self.scratch_width[scratch] = padded(int(width))
             if f"{name}_pack" in functions:

@@ -63,7 +63,7 @@ class Model:
         self._chosen: Policy | None = None
         self._pool = ArenaPool(signature.value_specs)
         self._scratch: dict[str, Any] = {}
-        self._plans: OrderedDict[Any, tuple[Schedule, Plan]] = OrderedDict()
+        self._plans: OrderedDict[int, Plan] = OrderedDict()
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
@@ -88,7 +88,7 @@ class Model:
         scheduled = perf_counter()
         plan = self.plan(graph, schedule, cache=True)
         planned = perf_counter()
-        result = self.execute(graph, schedule, plan, info)
+        result = self.execute(graph, plan, info)
         end = perf_counter()
         result.report.seconds.update(
             build=merged - begin,
@@ -147,17 +147,17 @@ class Model:
         key = id(schedule)
         with self._lock:
             found = self._plans.get(key)
-        if found is not None and found[0] is schedule:
-            return found[1]
+        if found is not None and found.schedule is schedule:
+            return found
         plan = plan_memory(graph, schedule, self.plan_name)
         with self._lock:
-            self._plans[key] = (schedule, plan)
+            self._plans[key] = plan
             if len(self._plans) > _CACHED_PLANS:
                 self._plans.popitem(last=False)
         return plan
 
-    def execute(self, graph: InstanceGraph, schedule: Schedule, plan: Plan, info: ScheduleInfo) -> Result:
-        """Run the batches of `schedule`."""
+    def execute(self, graph: InstanceGraph, plan: Plan, info: ScheduleInfo | None = None) -> Result:
+        """Run the batches of the schedule that `plan` was made for; `info` goes into the report."""
         arenas = self._pool.acquire(plan.arena_rows)
         try:
             self._place_external(graph, arenas)
@@ -165,8 +165,8 @@ class Model:
         except BaseException:
             self._pool.release(arenas)
             raise
-        report = Report(info, plan, self.paths, calls)
-        return Result(graph, plan, schedule, report, self._pool.lease(arenas))
+        report = Report(graph, plan, info, self.paths, calls)
+        return Result(graph, plan, report, self._pool.lease(arenas))
 
     def _place_external(self, graph: InstanceGraph, arenas: ArenaSet) -> None:
         for arena, rows in enumerate(graph.external_data):

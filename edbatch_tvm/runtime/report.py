@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
+from edbatch_tvm.batching import ScheduleInfo, lower_bound
+from edbatch_tvm.graph import InstanceGraph
 from edbatch_tvm.memory.plan import Plan
-
-if TYPE_CHECKING:
-    from edbatch_tvm.batching.schedule import ScheduleInfo
 
 
 @dataclass(frozen=True)
@@ -17,9 +15,11 @@ class Report:
 
     Attributes
     ----------
-    schedule : ScheduleInfo
-        Policy, number of batches, the lower bound.
+    graph : InstanceGraph
+        The minibatch.
     plan : Plan
+    schedule : ScheduleInfo or None
+        How the schedule was found, if that is known.
     paths : dict from cell name to text
         ``stage``, or ``general (reason)``.
     kernel_calls : int
@@ -27,8 +27,9 @@ class Report:
         ``build`` (merging the instances), ``schedule``, ``plan``, ``execute``, ``total``.
     """
 
-    schedule: ScheduleInfo
+    graph: InstanceGraph
     plan: Plan
+    schedule: ScheduleInfo | None
     paths: dict[str, str]
     kernel_calls: int
     seconds: dict[str, float] = field(default_factory=dict)
@@ -36,17 +37,17 @@ class Report:
     @property
     def policy(self) -> str:
         """Name of the policy that was used."""
-        return self.schedule.policy
+        return self.schedule.policy if self.schedule is not None else "given"
 
     @property
     def batches(self) -> int:
         """Number of batches."""
-        return self.schedule.batches
+        return len(self.plan.schedule)
 
     @property
     def lower_bound(self) -> int:
         """No schedule of this graph has fewer batches."""
-        return self.schedule.lower_bound
+        return self.schedule.lower_bound if self.schedule is not None else lower_bound(self.graph)
 
     @property
     def operands(self) -> dict[str, int]:
@@ -72,7 +73,7 @@ class Report:
         operands = ", ".join(f"{count} {name}" for name, count in self.operands.items())
         lines = [
             f"policy     {self.policy}",
-            f"batches    {self.batches} (lower bound {self.lower_bound}) for {self.schedule.nodes} nodes",
+            f"batches    {self.batches} (lower bound {self.lower_bound}) for {self.graph.num_nodes} nodes",
             f"kernels    {self.kernel_calls} calls",
             f"operands   {operands}; {self.bytes_indexed} bytes read through an index, {self.lookups} lookups",
         ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -12,15 +12,12 @@ from edbatch_tvm.graph.instance import InstanceGraph
 from edbatch_tvm.memory.plan import Plan
 from edbatch_tvm.runtime.report import Report
 
-if TYPE_CHECKING:
-    from edbatch_tvm.batching.schedule import Schedule
-
 
 class Result:
     """What a model computed for a list of instances.
 
     ``result[i]`` is the output of instance i: the array if one value was declared, else a list of arrays. The arrays
-    are read-only views of the model's arenas (which are not reused while a view lives); pass them to
+    are views of the model's arenas (which are not reused while a view lives); pass them to
     ``torch.from_dlpack`` or copy them as needed.
 
     Attributes
@@ -29,12 +26,10 @@ class Result:
     report : Report
     """
 
-    def __init__(
-        self, graph: InstanceGraph, plan: Plan, schedule: Schedule, report: Report, views: list[np.ndarray]
-    ) -> None:
+    def __init__(self, graph: InstanceGraph, plan: Plan, report: Report, views: list[np.ndarray]) -> None:
         self.graph = graph
         self.plan = plan
-        self.schedule = schedule
+        self.schedule = plan.schedule
         self.report = report
         self._views = views
         assert graph.signature is not None
@@ -85,7 +80,7 @@ class Result:
 
         Returns
         -------
-        array of shape [m, \\*spec.shape]
+        array of shape ``[m, *spec.shape]``
 
         Raises
         ------
@@ -105,4 +100,5 @@ class Result:
             raise GraphError(f"values of specs {', '.join(found)}", "values of one spec")
         spec = self._signature.value_specs[int(arenas[0])]
         rows = self._views[int(arenas[0])][self.plan.value_row[wanted]]
-        return rows[:, : spec.size].reshape(len(wanted), *spec.shape)
+        stacked: np.ndarray = rows[:, : spec.size].reshape(len(wanted), *spec.shape)
+        return stacked

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tvm import IRModule, s_tir, tirx
-from tvm.s_tir.schedule import ScheduleError
-from tvm.s_tir.schedule import LoopRV, SBlockRV, Schedule
+from tvm.s_tir.schedule import LoopRV, SBlockRV, Schedule, ScheduleError
 
 from schedules.cpu.machine import Machine
 

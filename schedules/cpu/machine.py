@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-
 from tvm.target import Target, codegen
 
 
@@ -52,5 +51,3 @@ def _has(target: Target, feature: str) -> bool:
 def host_target() -> Target:
     """The LLVM target of this machine's CPU, with its features."""
     return Target({"kind": "llvm", "mcpu": codegen.llvm_get_system_cpu()})
-
-

@@ -82,37 +82,34 @@ def pack_kernel(stage: ir.Stage, machine: Machine, weights: dict[Any, str]) -> t
     sweeps, size = _sweeps(stage, lanes)
     chunks, per_chunk = packed_shape(stage, machine)
     used = [b for b in weights if any(_reads(e, b) for e in _weight_expressions(stage))]
-    with IRBuilder() as builder:
-        with T.prim_func():
-            T.func_name(f"{stage.name}_pack")
-            buffers = {
-                old: T.arg(old.name, T.buffer(list(old.shape), str(old.dtype), align=4)) for old in used
+    with IRBuilder() as builder, T.prim_func():
+        T.func_name(f"{stage.name}_pack")
+        buffers = {old: T.arg(old.name, T.buffer(list(old.shape), str(old.dtype), align=4)) for old in used}
+        packed = T.arg("packed", T.buffer((chunks, per_chunk), "float32", align=abi.ALIGNMENT))
+        T.func_attr(
+            {
+                "global_symbol": f"{stage.name}_pack",
+                "tirx.noalias": True,
+                abi.ARGUMENTS: [f"weight:{weights[b]}" for b in used] + [f"packed:{stage.name}"],
             }
-            packed = T.arg("packed", T.buffer((chunks, per_chunk), "float32", align=abi.ALIGNMENT))
-            T.func_attr(
-                {
-                    "global_symbol": f"{stage.name}_pack",
-                    "tirx.noalias": True,
-                    abi.ARGUMENTS: [f"weight:{weights[b]}" for b in used] + [f"packed:{stage.name}"],
-                }
-            )
+        )
 
-            def store(expression: Any, position: Any, chunk: Any, lane: Any, values: dict[Any, Any]) -> None:
-                column = tirx.Cast("int64", chunk * lanes + lane)
-                value = _rewrite(expression, {**values, stage.column: column}, buffers)
-                inside = tirx.if_then_else(chunk * lanes + lane < stage.columns, value, tirx.const(0, "float32"))
-                T.buffer_store(packed, inside, [chunk, position])
+        def store(expression: Any, position: Any, chunk: Any, lane: Any, values: dict[Any, Any]) -> None:
+            column = tirx.Cast("int64", chunk * lanes + lane)
+            value = _rewrite(expression, {**values, stage.column: column}, buffers)
+            inside = tirx.if_then_else(chunk * lanes + lane < stage.columns, value, tirx.const(0, "float32"))
+            T.buffer_store(packed, inside, [chunk, position])
 
-            with T.serial(0, chunks) as chunk:
-                for sweep in sweeps:
-                    with T.serial(0, sweep.length) as k:
-                        for place, one in enumerate(sweep.passes):
-                            with T.serial(0, lanes) as lane:
-                                position = sweep.base + (k * len(sweep.gates) + place) * lanes + lane
-                                store(one.weight, position, chunk, lane, {one.k: tirx.Cast("int64", k)})
-                for number, vector in enumerate(stage.vectors):
-                    with T.serial(0, lanes) as lane:
-                        store(vector, size + number * lanes + lane, chunk, lane, {})
+        with T.serial(0, chunks) as chunk:
+            for sweep in sweeps:
+                with T.serial(0, sweep.length) as k:
+                    for place, one in enumerate(sweep.passes):
+                        with T.serial(0, lanes) as lane:
+                            position = sweep.base + (k * len(sweep.gates) + place) * lanes + lane
+                            store(one.weight, position, chunk, lane, {one.k: tirx.Cast("int64", k)})
+            for number, vector in enumerate(stage.vectors):
+                with T.serial(0, lanes) as lane:
+                    store(vector, size + number * lanes + lane, chunk, lane, {})
     return builder.get()
 
 
@@ -128,9 +125,7 @@ def stage_kernel(stage: ir.Stage, binding: abi.CellBinding, machine: Machine, we
 
 
 class _KernelBuilder:
-    def __init__(
-        self, stage: ir.Stage, binding: abi.CellBinding, machine: Machine, weights: dict[str, Any]
-    ) -> None:
+    def __init__(self, stage: ir.Stage, binding: abi.CellBinding, machine: Machine, weights: dict[str, Any]) -> None:
         self.stage = stage
         self.binding = binding
         self.machine = machine
@@ -149,29 +144,29 @@ class _KernelBuilder:
 
     def build(self) -> tirx.PrimFunc:
         stage, layout = self.stage, self.layout
-        with IRBuilder() as builder:
-            with T.prim_func():
-                T.func_name(stage.name)
-                self.step = T.arg("step", tirx.Var("step", _INT))
-                self.steps = self._argument("steps", (tirx.Var("batches", _INT), tirx.Var("columns", _INT)), _INT, 4)
-                self.index = self._argument("index", (tirx.Var("indices", _INT),), _INT, 4)
-                self._declare()
-                T.func_attr({"global_symbol": stage.name, "tirx.noalias": True, abi.ARGUMENTS: self.arguments})
-                self.count = self._bind("n", self.steps[self.step, abi.COUNT])
-                self.first = self._bind("first", self.steps[self.step, abi.FIRST])
-                self.pointer = self._bind("pointer", self.steps[self.step, abi.POINTER])
-                self.output_row = {
-                    o.slot: self._bind(f"out{o.slot}", self.steps[self.step, layout.output(o.slot)])
-                    for o in stage.outputs
-                    if o.slot >= 0
-                }
-                self.base, self.stride = {}, {}
-                for source in stage.sources:
-                    if isinstance(source, ir.Operand | ir.Variadic):
-                        number = source.index
-                        self.base[number] = self._bind(f"base{number}", self.steps[self.step, layout.base(number)])
-                        self.stride[number] = self._bind(f"stride{number}", self.steps[self.step, layout.stride(number)])
-                self._variants([r for r in (self.rows, 2, 1) if r <= self.rows])
+        with IRBuilder() as builder, T.prim_func():
+            T.func_name(stage.name)
+            self.step = T.arg("step", tirx.Var("step", _INT))
+            self.steps = self._argument("steps", (tirx.Var("batches", _INT), tirx.Var("columns", _INT)), _INT, 4)
+            self.index = self._argument("index", (tirx.Var("indices", _INT),), _INT, 4)
+            self._declare()
+            T.func_attr({"global_symbol": stage.name, "tirx.noalias": True, abi.ARGUMENTS: self.arguments})
+            self.count = self._bind("n", self.steps[self.step, abi.COUNT])
+            self.first = self._bind("first", self.steps[self.step, abi.FIRST])
+            self.pointer = self._bind("pointer", self.steps[self.step, abi.POINTER])
+            self.output_row = {
+                o.slot: self._bind(f"out{o.slot}", self.steps[self.step, layout.output(o.slot)])
+                for o in stage.outputs
+                if o.slot >= 0
+            }
+            self.base, self.stride = {}, {}
+            for source in stage.sources:
+                if isinstance(source, ir.Operand | ir.Variadic):
+                    number = source.index
+                    base, stride = layout.base(number), layout.stride(number)
+                    self.base[number] = self._bind(f"base{number}", self.steps[self.step, base])
+                    self.stride[number] = self._bind(f"stride{number}", self.steps[self.step, stride])
+            self._variants([r for r in (self.rows, 2, 1) if r <= self.rows])
         return builder.get()
 
     # Arguments -------------------------------------------------------------------------------------------------
@@ -238,7 +233,9 @@ class _KernelBuilder:
 
     def _tile(self, rows: int, chunk: Any, start: Any) -> None:
         stage, lanes = self.stage, self.lanes
-        row_of = {source: self._rows(source, rows, start) for source in stage.sources if not isinstance(source, ir.Variadic)}
+        row_of: dict[ir.Source, list[Any]] = {
+            source: self._rows(source, rows, start) for source in stage.sources if not isinstance(source, ir.Variadic)
+        }
         accumulators = [self._zeros(rows) for _ in stage.gates]
         for sweep in self.sweeps:
             self._sweep(sweep, rows, chunk, row_of[sweep.source], accumulators)
