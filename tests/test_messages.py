@@ -259,6 +259,14 @@ ROWS = (np.zeros((1, 4), np.float32), np.zeros((0, 3), np.float32), np.zeros((0,
             "node_ptr and output_ptr have 3 and 2 entries; expected equally many",
         ),
         (
+            {"node_ptr": np.empty(0, np.int32), "output_ptr": np.empty(0, np.int32)},
+            "node_ptr is not a list of offsets; expected 0 first, never falling, 2 last",
+        ),
+        (
+            {"scalar_output": np.zeros(3, bool)},
+            "scalar_output has shape (3,); expected (1,), one entry for each instance",
+        ),
+        (
             {"output_ptr": np.array([0, 1], np.int32)},
             "output_ptr is not a list of offsets; expected 0 first, never falling, 0 last",
         ),

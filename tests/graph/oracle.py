@@ -48,7 +48,7 @@ def _value(graph: InstanceGraph, value: int, begin: int) -> Any:
 
 def assert_same(left: InstanceGraph, right: InstanceGraph) -> None:
     """The graphs are equal array by array (external rows by content)."""
-    for name in ("node_type", "operand_ptr", "operand_value", "outputs", "node_ptr", "output_ptr"):
+    for name in ("node_type", "operand_ptr", "operand_value", "outputs", "node_ptr", "output_ptr", "scalar_output"):
         one, other = getattr(left, name), getattr(right, name)
         assert one.dtype == other.dtype, name
         np.testing.assert_array_equal(one, other, err_msg=name)
