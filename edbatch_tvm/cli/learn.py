@@ -1,0 +1,63 @@
+"""``edbatch learn``: learn a batching policy and save it."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from edbatch_tvm.cli.options import add_verb, positive
+from edbatch_tvm.cli.output import learning_bar, print_pairs, write_json
+
+
+def register(verbs: Any) -> None:
+    """Add the verb to `verbs`."""
+    parser = add_verb(verbs, "learn", "Learn a batching policy for a workload and save it as a file.", learn)
+    add = parser.add_argument
+    add("--data", type=Path, metavar="PATH", help="instances to learn from; generated where there is no file")
+    add("--minibatches", type=positive, default=8, metavar="N", help="the first so many of the file")
+    add("--output", type=Path, metavar="FILE", help="WORKLOAD-ENCODING.json in this folder if None")
+
+
+def learn(arguments: argparse.Namespace) -> None:
+    """Run the verb."""
+    from edbatch_tvm.batching import lower_bound, save_policy, schedule
+    from edbatch_tvm.models import get_workload
+    from edbatch_tvm.models.learning import Lesson
+    from edbatch_tvm.models.learning import learn as learn_policy
+    from relay_ext.signature import signature_of
+
+    workload = get_workload(arguments.workload)
+    lesson = Lesson(arguments.data, arguments.batch_size, arguments.minibatches, arguments.encoding, arguments.seed)
+    with learning_bar() as show:
+        learned = learn_policy(workload, signature_of(workload.cells(1)), lesson, show)
+    path = arguments.output or Path(f"{workload.name}-{lesson.encoding}.json")
+    save_policy(learned.policy, path)
+    infos = [schedule(graph, policy=learned.policy)[1] for graph in learned.graphs]
+    figures = {
+        "workload": workload.name,
+        "encoding": lesson.encoding,
+        "learn_data": lesson.source,
+        "batch_size": lesson.batch_size,
+        "minibatches": len(learned.graphs),
+        "instances": sum(graph.num_instances for graph in learned.graphs),
+        "seed": lesson.seed,
+        "policy_states": infos[0].states,
+        "batches": sum(info.batches for info in infos),
+        "lower_bound": sum(lower_bound(graph) for graph in learned.graphs),
+        "learn_seconds": learned.seconds,
+        "policy": str(path),
+    }
+    if str(arguments.json) != "-":
+        print_pairs(
+            [
+                ("policy", f"{path}: {figures['policy_states']} states, encoding {lesson.encoding}"),
+                (
+                    "learned from",
+                    f"{lesson.source}: {figures['instances']} instances, {len(learned.graphs)} minibatches",
+                ),
+                ("batches", f"{figures['batches']} on these, lower bound {figures['lower_bound']}"),
+                ("seconds", f"{learned.seconds:.2f}"),
+            ]
+        )
+    write_json(arguments.json, figures)

@@ -1,0 +1,55 @@
+"""What verbs print: tables, JSON, progress."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+
+@contextmanager
+def learning_bar() -> Iterator[Callable[[int, int, int], None]]:
+    """A progress bar of learning on standard error; silent where that is no terminal."""
+    # The delay keeps an empty bar from flashing up where nothing is learned.
+    with tqdm(desc="learning", unit=" episodes", delay=0.5, disable=None, leave=False, file=sys.stderr) as bar:
+
+        def show(episodes: int, batches: int, bound: int) -> None:
+            bar.set_postfix_str(f"{batches} batches, bound {bound}", refresh=False)
+            bar.update(episodes - bar.n)
+
+        yield show
+
+
+def track(items: Iterable[Any], what: str) -> Iterable[Any]:
+    """`items`, with a progress bar."""
+    return tqdm(items, desc=what, disable=None, leave=False, file=sys.stderr)
+
+
+def print_pairs(rows: Sequence[tuple[str, str]]) -> None:
+    """Print names and values in two columns."""
+    width = max(len(name) for name, _ in rows)
+    for name, value in rows:
+        print(f"{name:<{width}}  {value}")
+
+
+def write_json(path: Path | None, figures: dict[str, Any]) -> None:
+    """Write `figures` to `path`, to standard output for ``-``, nowhere for None; what is no number becomes null."""
+    if path is None:
+        return
+    text = json.dumps(_finite(figures), indent=2, allow_nan=False) + "\n"
+    if str(path) == "-":
+        sys.stdout.write(text)
+    else:
+        path.write_text(text, encoding="utf-8")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value

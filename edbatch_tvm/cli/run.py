@@ -1,0 +1,94 @@
+"""``edbatch run``: run a workload, say how fast and, with ``--check``, how exactly."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edbatch_tvm.cli.options import add_verb, not_negative, positive
+from edbatch_tvm.cli.output import learning_bar, print_pairs, track, write_json
+
+if TYPE_CHECKING:
+    from edbatch_tvm.models.measure import RunReport
+
+
+def register(verbs: Any) -> None:
+    """Add the verb to `verbs`."""
+    parser = add_verb(verbs, "run", "Run a workload on CPU kernels and report figures.", run)
+    add = parser.add_argument
+    add("--data", type=Path, metavar="PATH", help="instances to run; generated where there is no file")
+    add("--learn-data", type=Path, metavar="PATH", help="instances that --policy fsm learns from; generated where none")
+    add("--hidden", type=positive, default=128, metavar="H", help="hidden and embedding size")
+    add("--minibatches", type=positive, metavar="N", help="at most so many; all of the file, or 4 generated, if None")
+    add(
+        "--repeat",
+        type=not_negative,
+        default=0,
+        metavar="R",
+        help="median of R runs of each minibatch, after one untimed",
+    )
+    add("--policy", default="auto", metavar="NAME|FILE", help="batching policy; fsm learns one first")
+    add(
+        "--plan",
+        default="auto",
+        metavar="PLAN",
+        help="memory plan: batch; auto takes batch, order and pq are not built yet",
+    )
+    add("--target", default="llvm", help="what to compile for")
+    add("--check", action="store_true", help="compare with the float64 reference; wrong results are an error")
+    add("--dump", type=Path, metavar="DIR", help="write graph and schedule of each minibatch as text")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Run the verb."""
+    from edbatch_tvm.models import measure
+
+    options = measure.RunOptions(**{field.name: getattr(arguments, field.name) for field in fields(measure.RunOptions)})
+    with learning_bar() as show:
+        prepared = measure.prepare(options, show)
+    report, comparison = measure.measure(prepared, track)
+    if str(arguments.json) != "-":
+        print_pairs(table(report))
+        sys.stdout.flush()
+    write_json(arguments.json, report.as_json())
+    if comparison is not None:
+        comparison.require()
+
+
+def table(report: RunReport) -> list[tuple[str, str]]:
+    """The figures of a run for a reader."""
+    seconds, bound = report.seconds, report.lower_bound
+    rows = [
+        ("workload", f"{report.workload}, hidden {report.hidden}, {report.dtype}, {report.target}"),
+        (
+            "data",
+            f"{report.data}: {report.instances} instances, {report.nodes} nodes, {report.minibatches} minibatches",
+        ),
+        ("policy", report.policy),
+        ("batches", f"{report.batches}, {report.batches / bound:.3f} x the lower bound {bound}"),
+    ]
+    if report.learn_data is not None:
+        rows.append(("learned from", f"{report.learn_data}, {report.learn_seconds:.2f} s"))
+    if report.policy_states:
+        misses = f"{report.policy_misses} of {report.policy_steps} steps"
+        rows.append(("state machine", f"{report.policy_states} states, unknown ones met in {misses}"))
+    stages = ", ".join(
+        f"{name} {getattr(seconds, name) * 1e3:.2f}" for name in ("build", "schedule", "plan", "execute")
+    )
+    operands = ", ".join(f"{count} {kind}" for kind, count in report.operands.items())
+    moved = f"{report.bytes_indexed / 1e6:.1f} MB read by index, {report.bytes_gathered / 1e6:.1f} MB gathered"
+    rows += [
+        ("instances/s", f"{report.instances_per_second:.0f}"),
+        (
+            "milliseconds",
+            f"{seconds.total * 1e3:.2f} ({stages}), plan {report.plan}; compilation {report.compile_seconds:.1f} s",
+        ),
+        ("GFLOP/s", f"{report.gflops:.1f} while executing; this machine's matrix product {report.peak_gflops:.1f}"),
+        ("operands", f"{operands}, {report.lookups} lookups; {moved}"),
+    ]
+    if report.max_relative_error is not None:
+        rows.append(("relative error", f"{report.max_relative_error:.2e} (largest value {report.largest_value:.3g})"))
+    return rows

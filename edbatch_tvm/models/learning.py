@@ -1,0 +1,112 @@
+"""Learning a policy for a workload, on instances that are not those it is measured on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import perf_counter
+from typing import Generic, TypeVar
+
+from edbatch_tvm.batching import FsmPolicy, Policy, choose_policy, learn_policy
+from edbatch_tvm.batching.qlearning import Progress
+from edbatch_tvm.errors import DataError
+from edbatch_tvm.graph import InstanceGraph, Signature, merge
+from edbatch_tvm.models.data import LEARN_SEED, load_minibatches
+from edbatch_tvm.models.workload import Workload
+
+LEARN_MINIBATCHES = 8
+"""Minibatches to learn from where no number is given."""
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a policy learns from.
+
+    Attributes
+    ----------
+    data : Path or None
+        A data file; None for the generator.
+    batch_size : int
+    minibatches : int
+        At most so many, the first of the file.
+    encoding : str
+        State encoding of the state machine.
+    seed : int
+        Of the generator (which moves it away from the seed that instances to run are generated from) and of learning.
+    """
+
+    data: Path | None = None
+    batch_size: int = 64
+    minibatches: int = LEARN_MINIBATCHES
+    encoding: str = "sort"
+    seed: int = 0
+
+    @property
+    def source(self) -> str:
+        """The file, or ``generator``."""
+        return str(self.data) if self.data is not None else "generator"
+
+
+AnyPolicy = TypeVar("AnyPolicy", bound=Policy, covariant=True)
+
+
+@dataclass(frozen=True)
+class Learned(Generic[AnyPolicy]):
+    """A policy, the minibatch graphs it was learned from, and the seconds it took."""
+
+    policy: AnyPolicy
+    graphs: list[InstanceGraph]
+    seconds: float
+
+
+def learn(
+    workload: Workload, signature: Signature, lesson: Lesson, progress: Progress | None = None
+) -> Learned[FsmPolicy]:
+    """Learn a state machine for `workload`.
+
+    Parameters
+    ----------
+    workload : Workload
+    signature : Signature
+    lesson : Lesson
+    progress : callable, optional
+        Called with episodes done, batches of the best table so far, and their lower bound.
+    """
+    graphs = _graphs(workload, signature, lesson)
+    begin = perf_counter()
+    policy = learn_policy(graphs, encoding=lesson.encoding, seed=lesson.seed, progress=progress)
+    return Learned(policy, graphs, perf_counter() - begin)
+
+
+def choose(workload: Workload, signature: Signature, lesson: Lesson) -> Learned[Policy]:
+    """The best of the policies that need no learning, on two minibatches of `lesson`."""
+    graphs = _graphs(workload, signature, replace(lesson, minibatches=2))
+    begin = perf_counter()
+    policy = choose_policy(graphs, learn=False, seed=lesson.seed)
+    return Learned(policy, graphs, perf_counter() - begin)
+
+
+def _graphs(workload: Workload, signature: Signature, lesson: Lesson) -> list[InstanceGraph]:
+    seed = lesson.seed + LEARN_SEED
+    minibatches = load_minibatches(workload, signature, lesson.data, lesson.batch_size, lesson.minibatches, seed)
+    return [merge(instances) for instances in minibatches]
+
+
+def refuse_same_file(data: Path | None, learn_data: Path | None) -> None:
+    """Raise if a policy would learn from the instances it is measured on.
+
+    Raises
+    ------
+    DataError
+        If both are one file.
+    """
+    if (
+        data is not None
+        and learn_data is not None
+        and data.exists()
+        and learn_data.exists()
+        and data.samefile(learn_data)
+    ):
+        raise DataError(
+            f"{data} both to learn from and to measure on", "two files", "without --learn-data, instances are generated"
+        )

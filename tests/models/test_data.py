@@ -1,0 +1,69 @@
+"""Where instances come from, and the measured peak."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edbatch_tvm.errors import DataError
+from edbatch_tvm.graph import format_graph
+from edbatch_tvm.models import peak
+from edbatch_tvm.models.data import GENERATED_MINIBATCHES, LEARN_SEED, load_minibatches, split
+from edbatch_tvm.models.learning import refuse_same_file
+from tests.models.conftest import Case
+
+
+def test_minibatches_are_consecutive_and_the_last_may_be_short(trees: Case) -> None:
+    instances = trees.workload.generate(7, trees.signature, 0)
+    minibatches = split(instances, 3)
+    assert [len(minibatch) for minibatch in minibatches] == [3, 3, 1]
+    assert [instance for minibatch in minibatches for instance in minibatch] == instances
+
+
+def test_all_of_a_file_or_the_first_minibatches(trees: Case, tmp_path: Path) -> None:
+    path = tmp_path / "trees.txt"
+    path.write_text("(2 a)\n" * 5)
+    load = load_minibatches(trees.workload, trees.signature, path, 2, None, 0)
+    assert [len(minibatch) for minibatch in load] == [2, 2, 1]
+    first = load_minibatches(trees.workload, trees.signature, path, 2, 1, 0)
+    assert [len(minibatch) for minibatch in first] == [2]
+
+
+def test_generated_without_a_file(every: Case) -> None:
+    load = load_minibatches(every.workload, every.signature, None, 3, None, 0)
+    assert [len(minibatch) for minibatch in load] == [3] * GENERATED_MINIBATCHES
+
+
+def test_instances_to_learn_from_are_others(every: Case) -> None:
+    measured, learned = (
+        {format_graph(graph) for graph in every.workload.generate(20, every.signature, seed)}
+        for seed in (0, LEARN_SEED)
+    )
+    assert not measured & learned
+
+
+def test_a_file_without_instances(trees: Case, tmp_path: Path) -> None:
+    path = tmp_path / "empty"
+    path.write_text("")
+    with pytest.raises(DataError, match=r"^0 instances in .*empty; expected 1 or more$"):
+        load_minibatches(trees.workload, trees.signature, path, 2, None, 0)
+
+
+def test_one_file_to_learn_and_to_measure(tmp_path: Path) -> None:
+    path, link, other = tmp_path / "data", tmp_path / "link", tmp_path / "other"
+    path.write_text("")
+    other.write_text("")
+    link.symlink_to(path)
+    with pytest.raises(DataError, match="both to learn from and to measure on"):
+        refuse_same_file(path, link)
+    refuse_same_file(path, other)
+    refuse_same_file(path, None)
+    refuse_same_file(tmp_path / "missing", tmp_path / "missing")
+
+
+@pytest.mark.parametrize("torch", [True, False])
+def test_peak(torch: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not torch:
+        monkeypatch.setattr(peak, "_torch_product", lambda size: None)
+    assert 0 < peak.peak_gflops(size=64, repeats=1) < 1e5
