@@ -26,7 +26,7 @@ class Machine:
     lanes: int
     registers: int
     reserved: int = 1
-    max_rows: int = 8
+    max_rows: int = 7
 
 
 AVX512 = Machine(lanes=16, registers=32)

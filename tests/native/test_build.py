@@ -17,7 +17,7 @@ def test_built_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDBATCH_CACHE", str(tmp_path))
     load()
     (library,) = tmp_path.iterdir()
-    assert library == build.library_path()
+    assert library == build.library_path("schedule")
     written = library.stat().st_mtime_ns
     load()
     assert library.stat().st_mtime_ns == written
@@ -26,7 +26,7 @@ def test_built_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_broken_library_is_built_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDBATCH_CACHE", str(tmp_path))
-    library = build.library_path()
+    library = build.library_path("schedule")
     library.write_bytes(b"no library")
     assert len(load().depth_schedule(bilstm(2))[2]) == 9
     assert library.stat().st_size > 1000
