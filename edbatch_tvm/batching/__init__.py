@@ -12,6 +12,7 @@ from edbatch_tvm.batching.policy import FrontierPolicy, Policy, Run, get_policy,
 from edbatch_tvm.batching.policy_file import load_policy, save_policy
 from edbatch_tvm.batching.qlearning import QLearning
 from edbatch_tvm.batching.schedule import Schedule, ScheduleInfo, parse_schedule
+from edbatch_tvm.batching.search import SearchPolicy
 
 __all__ = [
     "ENCODINGS",
@@ -25,6 +26,7 @@ __all__ = [
     "Run",
     "Schedule",
     "ScheduleInfo",
+    "SearchPolicy",
     "as_policy",
     "check_schedule",
     "choose_policy",

@@ -43,6 +43,12 @@ class Kernels(Protocol):
     def replay(self, graph: InstanceGraph, encoding: int, table: ValueTable, batch_type: np.ndarray) -> None:
         """Count in `table` the states and actions of a schedule that runs whole frontiers."""
 
+    def search(self, graph: InstanceGraph, width: int) -> np.ndarray:
+        """Types of the batches of the best schedule that a beam of this width finds, as int16[batches]."""
+
+    def given(self, graph: InstanceGraph, batch_type: np.ndarray) -> Arrays:
+        """Schedule that runs whole frontiers of these types."""
+
 
 _found: tuple[Kernels | None, str] | None = None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 
 from edbatch_tvm.batching.policy import Policy, Run, get_policy, register_policy
+from edbatch_tvm.batching.search import SearchPolicy
 from edbatch_tvm.graph import InstanceGraph
 
 QUICK = ("depth", "agenda", "lookahead", "ratio")
@@ -43,5 +44,5 @@ def quick_policies() -> tuple[Policy, ...]:
     return tuple(get_policy(name) for name in QUICK)
 
 
-register_policy("best", lambda: BestPolicy(quick_policies()))
+register_policy("best", lambda: BestPolicy((*quick_policies(), SearchPolicy())))
 register_policy("auto", lambda: BestPolicy(quick_policies(), "auto"))

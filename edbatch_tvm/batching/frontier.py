@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -70,6 +71,14 @@ class Frontier:
                 self._unblock(node, type_id)
         return batch
 
+    def copy(self) -> Frontier:
+        """The same state, to go on from separately. Not for one with typewise frontiers."""
+        other = copy.copy(self)
+        other.ready = [list(nodes) for nodes in self.ready]
+        other.size = list(self.size)
+        other._waits = list(self._waits)
+        return other
+
     @cached_property
     def heights(self) -> np.ndarray:
         """Typewise heights, computed when first asked for."""
@@ -82,15 +91,22 @@ class Frontier:
         nodes of type t leaves every other term alone, and lowers its own by one just if no ready node of another type
         is as high.
         """
-        ready = [t for t in range(self.num_types) if self.size[t]]
-        if not ready:
-            return [0] * self.num_types
-        reach = np.zeros((self.num_types, self.num_types), np.int64)
-        for t in ready:
-            reach[t] = self.heights[self.ready[t]].max(axis=0)
+        reach = self._reach()
         own = reach.diagonal().copy()
         np.fill_diagonal(reach, 0)
-        return [int(bit) for bit in own > reach.max(axis=0)]
+        return [int(bit) for bit in own > reach.max(axis=0, initial=0)]
+
+    def remaining_bound(self) -> int:
+        """Lower bound on the batches of what did not run yet."""
+        return int(self._reach().max(axis=0, initial=0).sum())
+
+    def _reach(self) -> np.ndarray:
+        """Entry [u, t] is the greatest height_t of a ready node of type u."""
+        reach = np.zeros((self.num_types, self.num_types), np.int64)
+        for t, nodes in enumerate(self.ready):
+            if nodes:
+                reach[t] = self.heights[nodes].max(axis=0)
+        return reach
 
     def _push(self, node: int) -> None:
         type_id = self._types[node]

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from time import perf_counter
 
 from edbatch_tvm.batching import backend
+from edbatch_tvm.batching.bounds import lower_bound
 from edbatch_tvm.batching.encoding import State, encode, types_of
 from edbatch_tvm.batching.frontier import Frontier
 from edbatch_tvm.batching.fsm import run_table
@@ -69,7 +70,6 @@ def improve(
     table: Table,
     graphs: Sequence[InstanceGraph],
     encoding: int,
-    bound: int,
     seconds: float,
     report: Callable[[int, int], None] | None = None,
 ) -> int:
@@ -81,50 +81,55 @@ def improve(
         Changed in place.
     graphs : sequence of InstanceGraph
     encoding : int
-    bound : int
-        Lower bound over `graphs`: reached, there is nothing left to do.
     seconds : float
         Stop after this time.
     report : callable, optional
-        Called with roll-outs done and batches after each round.
+        Called with roll-outs done and batches over all `graphs` after each round.
 
     Returns
     -------
     int
-        Roll-outs over all `graphs`.
+        Roll-outs of one graph.
     """
     deadline = perf_counter() + seconds
     native = StateTable(table)
-
-    def batches_of() -> int:
-        return sum(len(run_table(graph, encoding, native)[0]) for graph in graphs)
-
-    least = batches_of()
-    trials, before = 1, least + 1
-    visits: Counter[State] = Counter()
-    for graph in graphs:
-        counts = ValueTable(graph.num_types)
-        count_actions(graph, run_table(graph, encoding, native)[0], encoding, counts)
-        visits.update(counts.visits())
-    # States met most often first; those never met on these graphs cannot matter here.
-    states = [state for state, _ in visits.most_common() if state in table]
-    while bound < least < before and perf_counter() < deadline:
-        before = least
-        for state in states:
+    met = [_states_met(graph, encoding, native) for graph in graphs]
+    batches = [sum(states.values()) for states in met]
+    bounds = [lower_bound(graph) for graph in graphs]
+    trials = len(graphs)
+    changed = True
+    while changed and batches != bounds and perf_counter() < deadline:
+        changed = False
+        # States met most often first; those never met on these graphs cannot matter here.
+        total: Counter[State] = Counter()
+        for states in met:
+            total.update(states)
+        for state in [state for state, _ in total.most_common() if state in native.actions]:
             for action in sorted(types_of(state, encoding)):
                 held = native.actions[state]
-                if action == held:
+                touched = [index for index, states in enumerate(met) if state in states]
+                if action == held or all(batches[index] == bounds[index] for index in touched):
                     continue
                 native.change(state, action)
-                batches = batches_of()
-                trials += 1
-                if batches < least:
-                    least = batches
-                else:
+                tried = [len(run_table(graphs[index], encoding, native)[0]) for index in touched]
+                trials += len(touched)
+                if sum(tried) >= sum(batches[index] for index in touched):
                     native.change(state, held)
-            if least <= bound or perf_counter() > deadline:
+                    continue
+                changed = True
+                for index, count in zip(touched, tried, strict=True):
+                    batches[index] = count
+                    met[index] = _states_met(graphs[index], encoding, native)
+            if perf_counter() > deadline:
                 break
         if report is not None:
-            report(trials, least)
+            report(trials, sum(batches))
     table.update(native.actions)
     return trials
+
+
+def _states_met(graph: InstanceGraph, encoding: int, table: StateTable) -> dict[State, int]:
+    """How often the machine meets each state on `graph`."""
+    counts = ValueTable(graph.num_types)
+    count_actions(graph, run_table(graph, encoding, table)[0], encoding, counts)
+    return counts.visits()

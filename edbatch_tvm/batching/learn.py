@@ -5,24 +5,34 @@ from __future__ import annotations
 from collections.abc import Sequence
 from time import perf_counter
 
-from edbatch_tvm.batching.best import quick_policies
+from edbatch_tvm.batching.agenda import AgendaPolicy
 from edbatch_tvm.batching.bounds import lower_bound
-from edbatch_tvm.batching.encoding import State, encoding_id
+from edbatch_tvm.batching.encoding import encoding_id
 from edbatch_tvm.batching.fsm import FsmPolicy, LearnStats, run_table
-from edbatch_tvm.batching.imitation import complete, imitate, improve
-from edbatch_tvm.batching.policy import FrontierPolicy
+from edbatch_tvm.batching.imitation import Table, complete, imitate, improve
+from edbatch_tvm.batching.lookahead import LookaheadPolicy
+from edbatch_tvm.batching.policy import Policy
 from edbatch_tvm.batching.qlearning import Progress, QLearning, q_learn
+from edbatch_tvm.batching.ratio import RatioPolicy
 from edbatch_tvm.batching.samples import Resampler, over_one_type_list
+from edbatch_tvm.batching.search import SearchPolicy
 from edbatch_tvm.batching.table import StateTable
 from edbatch_tvm.errors import PolicyError
 from edbatch_tvm.graph import InstanceGraph
 
 LEARNERS = ("imitation", "paper")
 
+TEACHERS: tuple[Policy, ...] = (LookaheadPolicy(), RatioPolicy(), AgendaPolicy(), SearchPolicy(8))
+"""Whose schedules are imitated; all of them run whole frontiers."""
+
+STARTS = 2
+"""Imitating tables that are improved, those of fewest batches."""
+
 ROUNDS = 40
 """Fresh minibatches on which a table is completed, before and after it is improved."""
 
 IMPROVE_SECONDS = 8.0
+"""For all starts together."""
 
 
 def learn_policy(
@@ -78,26 +88,35 @@ def learn_policy(
 
 def _learn_by_imitation(
     graphs: Sequence[InstanceGraph], encoding: int, seed: int, bound: int, progress: Progress | None
-) -> tuple[dict[State, int], int]:
-    """Imitate each teacher, improve the table that needs fewest batches, complete it before and after."""
-    tables = [
-        imitate(graphs, [policy(graph) for graph in graphs], encoding)
-        for policy in quick_policies()
-        if isinstance(policy, FrontierPolicy)
-    ]
-    table = min(tables, key=lambda t: _batches(t, graphs, encoding))
+) -> tuple[Table, int]:
+    """Imitate the teachers, complete and improve the best tables, keep the one that does best on fresh minibatches."""
+    starts: list[tuple[int, Table]] = []
+    for teacher in TEACHERS:
+        table = imitate(graphs, [teacher(graph) for graph in graphs], encoding)
+        starts.append((_batches(table, graphs, encoding), table))
+        if starts[-1][0] == bound:
+            starts = starts[-1:]
+            break
+    starts.sort(key=lambda start: start[0])
     sampler = Resampler(graphs, seed)
-    complete(table, encoding, sampler, ROUNDS)
+    trials = 0
+    least = starts[0][0]
 
-    def report(trials: int, batches: int) -> None:
+    def report(done: int, batches: int) -> None:
+        nonlocal least
+        least = min(least, batches)
         if progress is not None:
-            progress(trials, batches, bound)
+            progress(trials + done, least, bound)
 
-    trials = improve(table, graphs, encoding, bound, IMPROVE_SECONDS, report)
-    complete(table, encoding, sampler, ROUNDS)
-    return table, trials
+    tables = [table for _, table in starts[:STARTS]]
+    for table in tables:
+        complete(table, encoding, sampler, ROUNDS)
+        trials += improve(table, graphs, encoding, IMPROVE_SECONDS / len(tables), report)
+        complete(table, encoding, sampler, ROUNDS)
+    fresh = [*graphs, *(sampler.draw() for _ in graphs)]
+    return min(tables, key=lambda t: _batches(t, fresh, encoding)), trials
 
 
-def _batches(table: dict[State, int], graphs: Sequence[InstanceGraph], encoding: int) -> int:
+def _batches(table: Table, graphs: Sequence[InstanceGraph], encoding: int) -> int:
     native = StateTable(table)
     return sum(len(run_table(graph, encoding, native)[0]) for graph in graphs)

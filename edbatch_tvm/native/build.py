@@ -1,6 +1,6 @@
-"""Build the kernels once and keep the library in a cache directory.
+"""Build the kernels once and keep the libraries in a cache directory.
 
-The library's name holds a digest of what it depends on: this package's sources, the TVM version and the CPU. A process
+A library's name holds a digest of what it depends on: this package's sources, the TVM version and the CPU. A process
 writes a scratch file and renames it, so that another one sees no library or a whole one. A library that does not load
 is built again.
 """
@@ -18,15 +18,13 @@ from typing import Any
 CACHE_VARIABLE = "EDBATCH_CACHE"
 """Environment variable: cache directory, instead of ``$XDG_CACHE_HOME/edbatch-tvm``."""
 
-SOURCES = (
-    "native/source.py",
-    "native/constants.py",
-    "native/build.py",
-    "batching/encoding.py",
-    "batching/fixed.py",
-    "batching/splitmix.py",
-)
-"""Files of this project that the library is made from."""
+SHARED_SOURCES = ("constants.py", "build.py", "tir/shared.py", "../batching/encoding.py", "../batching/fixed.py")
+LIBRARIES = {
+    "schedule": ("tir/levels.py", "tir/stepping.py"),
+    "learn": ("tir/stepping.py", "../batching/splitmix.py"),
+    "search": ("tir/beam.py",),
+}
+"""Files of this project that each library is made from, beside the shared ones."""
 
 
 def cache_directory() -> Path:
@@ -37,21 +35,26 @@ def cache_directory() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "edbatch-tvm"
 
 
-def library_path() -> Path:
-    """Path of the library for this project, TVM and machine."""
+def library_path(name: str) -> Path:
+    """Path of a library for this project, TVM and machine."""
     digest = hashlib.sha256()
-    root = Path(__file__).parent.parent
-    for name in SOURCES:
-        digest.update((root / name).read_bytes())
+    root = Path(__file__).parent
+    for source in (*SHARED_SOURCES, *LIBRARIES[name]):
+        digest.update((root / source).read_bytes())
     for version in (importlib.metadata.version("apache-tvm"), importlib.metadata.version("apache-tvm-ffi")):
         digest.update(version.encode())
     digest.update(platform.machine().encode())
     digest.update(_cpu_features().encode())
-    return cache_directory() / f"batching-{digest.hexdigest()[:20]}.so"
+    return cache_directory() / f"{name}-{digest.hexdigest()[:20]}.so"
 
 
-def load_library() -> Any:
-    """The library: loaded from the cache, or built and put there.
+def load_library(name: str) -> Any:
+    """A library: loaded from the cache, or built and put there.
+
+    Parameters
+    ----------
+    name : str
+        One of :data:`LIBRARIES`.
 
     Returns
     -------
@@ -66,13 +69,13 @@ def load_library() -> Any:
     """
     import tvm
 
-    path = library_path()
+    path = library_path(name)
     if path.is_file():
         try:
             return tvm.runtime.load_module(str(path))
         except (OSError, RuntimeError):
             path.unlink(missing_ok=True)
-    executable = _compile()
+    executable = _compile(name)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
@@ -84,16 +87,30 @@ def load_library() -> Any:
         return executable
 
 
-def _compile() -> Any:
+def _functions(name: str) -> dict[str, Any]:
+    """PrimFuncs of a library; importing them parses them."""
+    if name == "search":
+        from edbatch_tvm.native.tir.beam import search
+
+        return {"search": search}
+    from edbatch_tvm.native.tir.stepping import stepping
+
+    if name == "learn":
+        return {"episode": stepping(True)}
+    from edbatch_tvm.native.tir import levels
+
+    return {"schedule": stepping(False), "heights": levels.heights, "depth_schedule": levels.depth_schedule}
+
+
+def _compile(name: str) -> Any:
     import tvm
 
-    from edbatch_tvm.native.source import Kernels
-
+    functions = {key: function.with_attr("global_symbol", key) for key, function in _functions(name).items()}
     target: dict[str, Any] = {"kind": "llvm", "opt-level": 2}
     if "avx2" in _cpu_features().split():
         # Eight lanes to a register, for the typewise rows.
         target["mcpu"] = "x86-64-v3"
-    return tvm.compile(Kernels, target=tvm.target.Target(target))
+    return tvm.compile(tvm.IRModule(functions), target=tvm.target.Target(target))
 
 
 def _cpu_features() -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-AGENDA, RATIO, LOOKAHEAD, FSM, LEARN, REPLAY = range(6)
-"""Rules of the ``schedule`` kernel; ``REPLAY`` takes the batch types it is given and counts states and actions."""
+AGENDA, RATIO, LOOKAHEAD, GIVEN, FSM, LEARN, REPLAY = range(7)
+"""Rules of the stepping kernels. ``GIVEN`` and ``REPLAY`` take the batch types they are given; ``REPLAY`` counts the
+states and actions that it meets."""
 
 BATCHES, MISSES, FAILED, STATES, EPSILON, ALPHA, RATE, NSTEP, RANDOM = range(9)
 """Slots of the ``io`` buffer: four results, then the settings and the random state of a learning episode."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from edbatch_tvm.native.constants import (
     EPSILON,
     FAILED,
     FSM,
+    GIVEN,
     IO_SLOTS,
     LANES,
     LEARN,
@@ -42,15 +44,27 @@ _NO_ACTION = np.zeros(1, np.int32)
 class NativeKernels:
     """The fast backend; see :class:`edbatch_tvm.batching.backend.Kernels`.
 
-    Parameters
-    ----------
-    library : tvm.runtime.Module
+    Raises
+    ------
+    ImportError
+        If TVM is missing.
     """
 
-    def __init__(self, library: Any) -> None:
+    def __init__(self) -> None:
+        library = load_library("schedule")
         self._schedule = library["schedule"]
         self._depth_schedule = library["depth_schedule"]
         self._heights = library["heights"]
+
+    @cached_property
+    def _episode(self) -> Any:
+        """Built when something is first learned."""
+        return load_library("learn")["episode"]
+
+    @cached_property
+    def _search(self) -> Any:
+        """Built when something is first searched for."""
+        return load_library("search")["search"]
 
     def heights(self, graph: InstanceGraph) -> np.ndarray:
         """Typewise heights, int32[nodes, types]."""
@@ -98,15 +112,53 @@ class NativeKernels:
         self._call(graph, REPLAY, encoding, table.key, _NO_ACTION, table.rows, io, batch_type)
         table.states = int(io[STATES])
 
+    def search(self, graph: InstanceGraph, width: int) -> np.ndarray:
+        """Types of the batches of the best schedule that a beam of this width finds, as int16[batches]."""
+        nodes, types, columns = graph.num_nodes, graph.num_types, _padded(graph.num_types)
+        if not nodes:
+            return np.empty(0, np.int16)
+        structure = _structure(graph)
+        batch_type = np.empty(nodes, np.int16)
+        io = np.zeros(IO_SLOTS, np.int64)
+        self._search(
+            width,
+            types,
+            *structure,
+            np.empty((nodes, columns), np.int32),
+            np.empty(2 * (nodes + len(structure[2])), np.int32),
+            np.empty((2 * width, nodes), np.int32),
+            np.empty((2 * width, nodes), np.int32),
+            np.empty((2 * width * (types + 1), columns), np.int32),
+            np.empty((2 * width, types + 1), np.uint64),
+            np.empty((2 * width, 3 * types + 2), np.int32),
+            np.empty((width, 5), np.int64),
+            np.empty((nodes, width), np.int32),
+            batch_type,
+            io,
+        )
+        _check(io)
+        types: np.ndarray = batch_type[: int(io[BATCHES])].copy()
+        return types
+
+    def given(self, graph: InstanceGraph, batch_type: np.ndarray) -> Arrays:
+        """Schedule that runs whole frontiers of these types."""
+        return self._run(graph, GIVEN, 0, _NO_KEY, _NO_ACTION, batch_type)[0]
+
     def _run(
-        self, graph: InstanceGraph, rule: int, encoding: int, key: np.ndarray, action: np.ndarray
+        self,
+        graph: InstanceGraph,
+        rule: int,
+        encoding: int,
+        key: np.ndarray,
+        action: np.ndarray,
+        batch_type: np.ndarray | None = None,
     ) -> tuple[Arrays, int]:
         if not graph.num_nodes:
             return _empty(), 0
         io = np.zeros(IO_SLOTS + graph.num_types, np.int64)
         learning = np.empty((1, 3 * graph.num_types + 2), np.int64)
-        order, batch_ptr, batch_type = self._call(graph, rule, encoding, key, action, learning, io)
-        return _trim(order, batch_ptr, batch_type, int(io[BATCHES])), int(io[MISSES])
+        arrays = self._call(graph, rule, encoding, key, action, learning, io, batch_type)
+        return _trim(*arrays, int(io[BATCHES])), int(io[MISSES])
 
     def _call(
         self,
@@ -129,7 +181,8 @@ class NativeKernels:
         outputs = _outputs(nodes)
         if batch_type is not None:
             outputs[2][: len(batch_type)] = batch_type
-        self._schedule(
+        kernel = self._episode if rule in (LEARN, REPLAY) else self._schedule
+        kernel(
             rule,
             encoding,
             types,
@@ -145,9 +198,13 @@ class NativeKernels:
             *outputs,
             io,
         )
-        if io[FAILED]:
-            raise GraphError("nodes that wait for each other", "a DAG")
+        _check(io)
         return outputs
+
+
+def _check(io: np.ndarray) -> None:
+    if io[FAILED]:
+        raise GraphError("nodes that wait for each other", "a DAG")
 
 
 def load() -> NativeKernels:
@@ -158,7 +215,7 @@ def load() -> NativeKernels:
     ImportError
         If TVM is missing.
     """
-    return NativeKernels(load_library())
+    return NativeKernels()
 
 
 def _structure(graph: InstanceGraph) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

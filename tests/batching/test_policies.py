@@ -8,6 +8,7 @@ from hypothesis import given
 from edbatch_tvm.batching import (
     ENCODINGS,
     FsmPolicy,
+    SearchPolicy,
     check_schedule,
     get_policy,
     learn_policy,
@@ -15,10 +16,11 @@ from edbatch_tvm.batching import (
     schedule,
 )
 from edbatch_tvm.batching.best import QUICK
+from edbatch_tvm.errors import PolicyError
 from edbatch_tvm.graph import InstanceGraph, merge
 from tests.batching.graphs import Arrays, bilstm, lattice, minibatches, sentence, tree, typed_dags
 
-POLICIES = (*QUICK, "best", "auto")
+POLICIES = (*QUICK, "search", "best", "auto")
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -51,7 +53,7 @@ def test_learned_policies_are_valid(graph: InstanceGraph, encoding: str) -> None
 
 @given(graph=typed_dags())
 def test_best_is_the_least(graph: InstanceGraph) -> None:
-    counts = [len(get_policy(name)(graph)) for name in QUICK]
+    counts = [len(get_policy(name)(graph)) for name in (*QUICK, "search")]
     assert len(get_policy("best")(graph)) == min(counts)
 
 
@@ -108,3 +110,41 @@ def test_lookahead_on_lattices() -> None:
     graphs = minibatches(lattice, 0, 3)
     bound = sum(map(lower_bound, graphs))
     assert sum(len(get_policy("lookahead")(graph)) for graph in graphs) <= 1.40 * bound
+
+
+@given(graph=typed_dags(max_nodes=12))
+def test_a_beam_that_never_drops_a_state_is_optimal(graph: InstanceGraph) -> None:
+    """Against breadth-first search over the sets of nodes that ran."""
+    waits = [
+        set(graph.operand_node[graph.operand_ptr[v] : graph.operand_ptr[v + 1]].tolist())
+        for v in range(graph.num_nodes)
+    ]
+    everything = frozenset(range(graph.num_nodes))
+    layer, optimum = {frozenset[int]()}, 0
+    while everything not in layer:
+        optimum += 1
+        following = set()
+        for ran in layer:
+            ready = [v for v in everything - ran if waits[v] <= ran]
+            for t in range(graph.num_types):
+                if batch := {v for v in ready if graph.node_type[v] == t}:
+                    following.add(ran | batch)
+        layer = following
+    assert lower_bound(graph) <= optimum == len(SearchPolicy(10_000)(graph))
+
+
+def test_search_is_anytime() -> None:
+    graphs = minibatches(lattice, 0, 1)
+    calls: list[tuple[int, int, int]] = []
+    result = SearchPolicy(64, progress=lambda *call: calls.append(call))(graphs[0])
+    assert [width for width, _, _ in calls] == [8, 64]
+    assert calls[0][1] >= calls[1][1] == len(result) >= calls[1][2] == lower_bound(graphs[0])
+    assert len(result) <= len(get_policy("lookahead")(graphs[0]))
+    short: list[tuple[int, int, int]] = []
+    SearchPolicy(64, seconds=0, progress=lambda *call: short.append(call))(graphs[0])
+    assert short == calls[:1]
+
+
+def test_a_beam_without_width() -> None:
+    with pytest.raises(PolicyError, match="a beam of width 0; expected 1 or more"):
+        SearchPolicy(0)

@@ -14,6 +14,7 @@ from edbatch_tvm.batching.encoding import encoding_id
 from edbatch_tvm.batching.fsm import reference_run_table, run_table
 from edbatch_tvm.batching.imitation import count_actions
 from edbatch_tvm.batching.qlearning import reference_episode
+from edbatch_tvm.batching.search import beam_search, reference_beam_search, schedule_of_types
 from edbatch_tvm.batching.table import StateTable, ValueTable
 from edbatch_tvm.graph import InstanceGraph, merge
 from edbatch_tvm.native import NativeKernels, load
@@ -107,3 +108,13 @@ def test_a_lattice_minibatch(rng: np.random.Generator) -> None:
     for name in QUICK:
         policy = get_policy(name)
         assert policy(graph) == reference(policy, graph)
+
+
+@given(graph=typed_dags(), width=st.integers(1, 6))
+def test_search(graph: InstanceGraph, width: int) -> None:
+    types = beam_search(graph, width)
+    assert types.tolist() == reference_beam_search(graph, width).tolist()
+    schedule = schedule_of_types(graph, types)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDBATCH_BACKEND", "python")
+        assert schedule_of_types(graph, types) == schedule

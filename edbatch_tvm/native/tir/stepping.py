@@ -1,19 +1,10 @@
-"""The batching kernels as TIR: depths, heights, typewise frontiers, policies and learning episodes.
+"""One whole schedule in one call: by a rule, by a state machine, or while learning one."""
 
-TVMScript, compiled for llvm by :mod:`edbatch_tvm.native.build` and cached; importing this file parses it, so only a
-build does. Each function does in one native call what the plain Python reference in :mod:`edbatch_tvm.batching` does,
-and gives exactly the same result: all arithmetic is on integers.
-
-Conventions. A ``T.inline`` function is expanded where it is called; its arguments are expressions, so one that is used
-twice is bound first. ``x = ...`` makes a mutable scalar, ``x: T.let = ...`` a constant. No loop begins at a buffer load
-(TVM 0.27 drops that bound). Buffers come from NumPy, so each is declared aligned to its element only.
-"""
-
-
-# ruff: noqa: D101, D102, D103, SIM102, SIM109, SIM114
+# ruff: noqa: SIM102, SIM109, SIM114
 # mypy: ignore-errors
 
-from tvm.script import ir as I
+from typing import Any
+
 from tvm.script import tirx as T
 
 from edbatch_tvm.batching.encoding import BASE, HASH_FACTOR, MAX, TIGHT
@@ -26,6 +17,7 @@ from edbatch_tvm.native.constants import (
     EPSILON,
     FAILED,
     FSM,
+    GIVEN,
     IO_SLOTS,
     LANES,
     LEARN,
@@ -38,140 +30,16 @@ from edbatch_tvm.native.constants import (
     REPLAY,
     STATES,
 )
+from edbatch_tvm.native.tir.shared import group_by_batch, link_uses, longest_depths, typewise_heights
 
 LOW_BITS = (1 << 32) - 1
 
 
-@T.inline
-def longest_depths(n, operand_ptr, operand_node, depth):
-    # depth[v] = edges on the longest path that ends at v.
-    for v in range(n):
-        begin: T.let = operand_ptr[v]
-        deepest = 0
-        for i in range(operand_ptr[v + 1] - begin):
-            p: T.let = operand_node[begin + i]
-            if p >= 0:
-                deepest = T.max(deepest, depth[p] + 1)
-        depth[v] = deepest
+def stepping(learning: bool) -> Any:
+    """The kernel for the rules up to ``FSM``, or (`learning`) the one for ``LEARN`` and ``REPLAY``.
 
-
-@T.inline
-def typewise_heights(n, chunks, node_type, operand_ptr, operand_node, height):
-    # height[v, t] = largest number of type-t nodes on a path that starts at v; columns are padded with zeros.
-    for v in range(n):
-        for c in range(chunks):
-            for j in T.vectorized(LANES):
-                height[v, c * LANES + j] = 0
-    for i in range(n):
-        v: T.let = n - 1 - i
-        height[v, T.Cast("int32", node_type[v])] += 1
-        begin: T.let = operand_ptr[v]
-        for k in range(operand_ptr[v + 1] - begin):
-            p: T.let = operand_node[begin + k]
-            if p >= 0:
-                for c in range(chunks):
-                    for j in T.vectorized(LANES):
-                        height[p, c * LANES + j] = T.max(height[p, c * LANES + j], height[v, c * LANES + j])
-
-
-@T.inline
-def group_by_batch(n, batches, batch_of, batch_ptr, cursor, order):
-    # Counting sort of the nodes by batch; nodes of a batch stay in node order.
-    for b in range(batches):
-        cursor[b] = batch_ptr[b]
-    for v in range(n):
-        b: T.let = batch_of[v]
-        order[cursor[b]] = v
-        cursor[b] += 1
-
-
-@I.ir_module
-class Kernels:
-    @T.prim_func
-    def heights(
-        node_type_: T.handle,
-        operand_ptr_: T.handle,
-        operand_node_: T.handle,
-        height_: T.handle,
-    ):
-        n = T.int32()
-        e = T.int32()
-        p = T.int32()
-        node_type = T.match_buffer(node_type_, (n,), "int16", align=2)
-        operand_ptr = T.match_buffer(operand_ptr_, (n + 1,), "int32", align=4)
-        operand_node = T.match_buffer(operand_node_, (e,), "int32", align=4)
-        height = T.match_buffer(height_, (n, p), "int32", align=4)
-        typewise_heights(n, T.truncdiv(p, LANES), node_type, operand_ptr, operand_node, height)
-
-    @T.prim_func
-    def depth_schedule(
-        node_type_: T.handle,
-        operand_ptr_: T.handle,
-        operand_node_: T.handle,
-        depth_: T.handle,
-        by_depth_: T.handle,
-        level_end_: T.handle,
-        count_: T.handle,
-        order_: T.handle,
-        batch_ptr_: T.handle,
-        batch_type_: T.handle,
-        io_: T.handle,
-    ):
-        n = T.int32()
-        e = T.int32()
-        t = T.int32()
-        io_size = T.int32()
-        node_type = T.match_buffer(node_type_, (n,), "int16", align=2)
-        operand_ptr = T.match_buffer(operand_ptr_, (n + 1,), "int32", align=4)
-        operand_node = T.match_buffer(operand_node_, (e,), "int32", align=4)
-        depth = T.match_buffer(depth_, (n,), "int32", align=4)
-        by_depth = T.match_buffer(by_depth_, (n,), "int32", align=4)
-        level_end = T.match_buffer(level_end_, (n,), "int32", align=4)
-        count = T.match_buffer(count_, (t,), "int32", align=4)
-        order = T.match_buffer(order_, (n,), "int32", align=4)
-        batch_ptr = T.match_buffer(batch_ptr_, (n + 1,), "int32", align=4)
-        batch_type = T.match_buffer(batch_type_, (n,), "int16", align=2)
-        io = T.match_buffer(io_, (io_size,), "int64", align=8)
-        longest_depths(n, operand_ptr, operand_node, depth)
-        levels = 0
-        for v in range(n):
-            level_end[v] = 0
-        for v in range(n):
-            level_end[depth[v]] += 1
-            levels = T.max(levels, depth[v] + 1)
-        before = 0
-        for d in range(levels):
-            size: T.let = level_end[d]
-            level_end[d] = before
-            before += size
-        for v in range(n):
-            by_depth[level_end[depth[v]]] = v
-            level_end[depth[v]] += 1
-        batches = 0
-        first = 0
-        batch_ptr[0] = 0
-        for d in range(levels):
-            size: T.let = level_end[d] - first
-            for u in range(t):
-                count[u] = 0
-            for i in range(size):
-                count[T.Cast("int32", node_type[by_depth[first + i]])] += 1
-            filled = first
-            for u in range(t):
-                if count[u] > 0:
-                    batch_type[batches] = T.Cast("int16", u)
-                    batches += 1
-                    share: T.let = count[u]
-                    count[u] = filled
-                    filled += share
-                    batch_ptr[batches] = filled
-            for i in range(size):
-                v: T.let = by_depth[first + i]
-                u: T.let = T.Cast("int32", node_type[v])
-                order[count[u]] = v
-                count[u] += 1
-            first = level_end[d]
-        io[BATCHES] = T.Cast("int64", batches)
+    A test of `learning` is decided when this is parsed: each kernel has its own part only.
+    """
 
     @T.prim_func
     def schedule(
@@ -183,7 +51,7 @@ class Kernels:
         operand_node_: T.handle,
         key_: T.handle,
         action_: T.handle,
-        learning_: T.handle,
+        rows_: T.handle,
         height_: T.handle,
         blocked_: T.handle,
         work_: T.handle,
@@ -197,7 +65,7 @@ class Kernels:
         p = T.int32()
         slots = T.int32()
         action_slots = T.int32()
-        learn_slots = T.int32()
+        row_slots = T.int32()
         height_rows = T.int32()
         blocked_rows = T.int32()
         work_size = T.int32()
@@ -209,7 +77,7 @@ class Kernels:
         key = T.match_buffer(key_, (slots,), "uint64", align=8)
         action = T.match_buffer(action_, (action_slots,), "int32", align=4)
         # Learning, columns of each slot: t fixed-point values, t visit counts, the length of the state and its words.
-        learning = T.match_buffer(learning_, (learn_slots, 3 * t + 2), "int64", align=8)
+        rows = T.match_buffer(rows_, (row_slots, 3 * t + 2), "int64", align=8)
         # Working storage; `height` and `blocked` have rows only for the rules that need them, traces only if learning.
         height = T.match_buffer(height_, (height_rows, p), "int32", align=4)
         blocked = T.match_buffer(blocked_, (blocked_rows, p), "int32", align=4)
@@ -269,31 +137,19 @@ class Kernels:
             # The types of a state are its distinct words (a word of `tight` is two times a type plus a bit).
             top = -1
             shift: T.let = T.Select(encoding == TIGHT, T.int64(1), T.int64(0))
-            for i in range(T.Cast("int32", learning[at, 2 * t])):
-                u: T.let = T.Cast("int32", learning[at, 2 * t + 1 + i] >> shift)
-                if learning[at, t + u] > T.int64(0) or only_visited == 0:
+            for i in range(T.Cast("int32", rows[at, 2 * t])):
+                u: T.let = T.Cast("int32", rows[at, 2 * t + 1 + i] >> shift)
+                if rows[at, t + u] > T.int64(0) or only_visited == 0:
                     # Both sides of an `or` are evaluated: no reads at -1 beside the test for it.
                     if top < 0:
                         top = u
-                    elif learning[at, u] > learning[at, top] or (learning[at, u] == learning[at, top] and u < top):
+                    elif rows[at, u] > rows[at, top] or (rows[at, u] == rows[at, top] and u < top):
                         top = u
 
-        # Uses of each node as linked lists, and the operands each node waits for.
-        for v in range(n):
-            first_use[v] = -1
+        link_uses(n, operand_ptr, operand_node, first_use, next_use, user, indegree)
         for u in range(t):
             tail[u] = 0
         for v in range(n):
-            begin: T.let = operand_ptr[v]
-            waits = 0
-            for i in range(operand_ptr[v + 1] - begin):
-                producer: T.let = operand_node[begin + i]
-                if producer >= 0:
-                    next_use[begin + i] = first_use[producer]
-                    first_use[producer] = begin + i
-                    user[begin + i] = v
-                    waits += 1
-            indegree[v] = waits
             tail[T.Cast("int32", node_type[v])] += 1
         # The ready nodes of type u are queue[head[u]:tail[u]], in a part of the queue that has room for all of type u.
         before = 0
@@ -302,14 +158,15 @@ class Kernels:
             before += tail[u]
             tail[u] = head[u]
             ranking[u] = u
-        if rule == AGENDA:
-            longest_depths(n, operand_ptr, operand_node, stack)
-            for u in range(t):
-                io[IO_SLOTS + u] = T.int64(0)
-                typewise[u] = 0
-            for v in range(n):
-                io[IO_SLOTS + T.Cast("int32", node_type[v])] += T.Cast("int64", stack[v])
-                typewise[T.Cast("int32", node_type[v])] += 1
+        if not learning:
+            if rule == AGENDA:
+                longest_depths(n, operand_ptr, operand_node, stack)
+                for u in range(t):
+                    io[IO_SLOTS + u] = T.int64(0)
+                    typewise[u] = 0
+                for v in range(n):
+                    io[IO_SLOTS + T.Cast("int32", node_type[v])] += T.Cast("int64", stack[v])
+                    typewise[T.Cast("int32", node_type[v])] += 1
         if with_typewise == 1:
             # blocked[v, x] = operands of v that are, or have before them, a node of type x that did not run yet.
             for u in range(t):
@@ -367,40 +224,45 @@ class Kernels:
                     tight[u] = T.Select(reach[u, u] > reach[t, u], 1, 0)
 
             chosen = -1
-            if missing == 1 or rule == LOOKAHEAD:
-                # Tight types first, then the type with most ready nodes, then the smallest type id.
-                for u in range(t):
-                    if tail[u] > head[u]:
-                        score: T.let = T.Cast("int64", tight[u]) * T.int64(4294967296) + T.Cast(
-                            "int64", tail[u] - head[u]
-                        )
-                        if chosen < 0 or score > best_score:
-                            chosen = u
-                            best_score = score
-            elif rule == AGENDA:
-                for u in range(t):
-                    if tail[u] > head[u]:
-                        if chosen < 0:
-                            chosen = u
-                        else:
-                            # Averages as fractions: sum of depths over number of nodes.
-                            mine: T.let = io[IO_SLOTS + u] * T.Cast("int64", typewise[chosen])
-                            other: T.let = io[IO_SLOTS + chosen] * T.Cast("int64", typewise[u])
-                            if mine < other:
+            if not learning:
+                if missing == 1 or rule == LOOKAHEAD:
+                    # Tight types first, then the type with most ready nodes, then the smallest type id.
+                    for u in range(t):
+                        if tail[u] > head[u]:
+                            score: T.let = T.Cast("int64", tight[u]) * T.int64(4294967296) + T.Cast(
+                                "int64", tail[u] - head[u]
+                            )
+                            if chosen < 0 or score > best_score:
                                 chosen = u
-            elif rule == RATIO:
-                for u in range(t):
-                    if tail[u] > head[u]:
-                        if chosen < 0:
-                            chosen = u
-                        else:
-                            size: T.let = T.Cast("int64", tail[u] - head[u])
-                            least: T.let = T.Cast("int64", tail[chosen] - head[chosen])
-                            mine: T.let = size * T.Cast("int64", typewise[chosen])
-                            other: T.let = least * T.Cast("int64", typewise[u])
-                            if mine > other or (mine == other and size > least):
+                                best_score = score
+                elif rule == GIVEN:
+                    chosen = T.Cast("int32", batch_type[batches])
+                    if tail[chosen] == head[chosen]:
+                        chosen = -1
+                elif rule == AGENDA:
+                    for u in range(t):
+                        if tail[u] > head[u]:
+                            if chosen < 0:
                                 chosen = u
-            else:
+                            else:
+                                # Averages as fractions: sum of depths over number of nodes.
+                                mine: T.let = io[IO_SLOTS + u] * T.Cast("int64", typewise[chosen])
+                                other: T.let = io[IO_SLOTS + chosen] * T.Cast("int64", typewise[u])
+                                if mine < other:
+                                    chosen = u
+                elif rule == RATIO:
+                    for u in range(t):
+                        if tail[u] > head[u]:
+                            if chosen < 0:
+                                chosen = u
+                            else:
+                                size: T.let = T.Cast("int64", tail[u] - head[u])
+                                least: T.let = T.Cast("int64", tail[chosen] - head[chosen])
+                                mine: T.let = size * T.Cast("int64", typewise[chosen])
+                                other: T.let = least * T.Cast("int64", typewise[u])
+                                if mine > other or (mine == other and size > least):
+                                    chosen = u
+            if rule >= FSM and missing == 0:
                 # word[:length] = the state.
                 length = 0
                 if encoding == BASE or encoding == MAX:
@@ -448,7 +310,7 @@ class Kernels:
                 slot = T.Cast("int32", code & T.Cast("uint64", slots - 1))
                 while key[slot] != code and key[slot] != T.uint64(0):
                     slot = (slot + 1) & (slots - 1)
-                if rule == FSM:
+                if not learning:
                     if key[slot] == code:
                         # Two states of one hash were never seen, but must not loop for ever: act on ready types only.
                         if tail[action[slot]] > head[action[slot]]:
@@ -460,12 +322,12 @@ class Kernels:
                     if key[slot] != code:
                         key[slot] = code
                         states += 1
-                        learning[slot, 2 * t] = T.Cast("int64", length)
+                        rows[slot, 2 * t] = T.Cast("int64", length)
                         for i in range(length):
-                            learning[slot, 2 * t + 1 + i] = T.Cast("int64", word[i])
+                            rows[slot, 2 * t + 1 + i] = T.Cast("int64", word[i])
                         for u in range(t):
-                            learning[slot, u] = T.int64(0)
-                            learning[slot, t + u] = T.int64(0)
+                            rows[slot, u] = T.int64(0)
+                            rows[slot, t + u] = T.int64(0)
                     if rule == REPLAY:
                         chosen = T.Cast("int32", batch_type[batches])
                         if tail[chosen] == head[chosen]:
@@ -494,7 +356,7 @@ class Kernels:
                             best_value(slot, 0)
                             chosen = top
                     if chosen >= 0:
-                        learning[slot, t + chosen] += T.int64(1)
+                        rows[slot, t + chosen] += T.int64(1)
                     if rule == LEARN:
                         trace_slot[batches] = slot
                         trace_reward[batches] = (
@@ -554,23 +416,26 @@ class Kernels:
             elif missing == 0:
                 going = 0  # nothing is ready: a cycle
 
-        if rule == LEARN and going == 1:
-            # From the last step to the first, so that a value is known before the steps that lead to it need it.
-            for i in range(batches):
-                step: T.let = batches - 1 - i
-                until: T.let = T.min(step + T.Cast("int32", io[NSTEP]), batches)
-                total = T.int64(0)
-                for k in range(until - step):
-                    total += T.Cast("int64", trace_reward[step + k])
-                if until < batches:
-                    best_value(trace_slot[until], 1)
-                    total += learning[trace_slot[until], top]
-                acted: T.let = T.Cast("int32", batch_type[step])
-                old: T.let = learning[trace_slot[step], acted]
-                learning[trace_slot[step], acted] = old + (((total - old) * io[RATE]) >> T.int64(16))
+        if learning:
+            if rule == LEARN and going == 1:
+                # From the last step to the first, so that a value is known before the steps that lead to it need it.
+                for i in range(batches):
+                    step: T.let = batches - 1 - i
+                    until: T.let = T.min(step + T.Cast("int32", io[NSTEP]), batches)
+                    total = T.int64(0)
+                    for k in range(until - step):
+                        total += T.Cast("int64", trace_reward[step + k])
+                    if until < batches:
+                        best_value(trace_slot[until], 1)
+                        total += rows[trace_slot[until], top]
+                    acted: T.let = T.Cast("int32", batch_type[step])
+                    old: T.let = rows[trace_slot[step], acted]
+                    rows[trace_slot[step], acted] = old + (((total - old) * io[RATE]) >> T.int64(16))
         elif going == 1:
             group_by_batch(n, batches, batch_of, batch_ptr, stack, order)
         io[BATCHES] = T.Cast("int64", batches)
         io[MISSES] = T.Cast("int64", misses)
         io[FAILED] = T.Cast("int64", executed < n)
         io[STATES] = T.Cast("int64", states)
+
+    return schedule
