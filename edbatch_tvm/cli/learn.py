@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from edbatch_tvm.cli.options import add_verb, positive
+from edbatch_tvm.cli.options import add_verb, policy_file, positive
 from edbatch_tvm.cli.output import learning_bar, print_pairs, write_json
 
 
@@ -14,9 +14,20 @@ def register(verbs: Any) -> None:
     """Add the verb to `verbs`."""
     parser = add_verb(verbs, "learn", "Learn a batching policy for a workload and save it as a file.", learn)
     add = parser.add_argument
-    add("--data", type=Path, metavar="PATH", help="instances to learn from; generated where there is no file")
-    add("--minibatches", type=positive, default=8, metavar="N", help="the first so many of the file")
-    add("--output", type=Path, metavar="FILE", help="WORKLOAD-ENCODING.json in this folder if None")
+    add("--data", type=Path, metavar="PATH", help="instances to learn from; without it they are generated")
+    add(
+        "--minibatches",
+        type=positive,
+        default=8,
+        metavar="N",
+        help="at most so many, the first of the file (%(default)s)",
+    )
+    add(
+        "--output",
+        type=policy_file,
+        metavar="FILE",
+        help="where the policy goes (WORKLOAD-ENCODING.json in this folder)",
+    )
 
 
 def learn(arguments: argparse.Namespace) -> None:

@@ -12,15 +12,25 @@ from edbatch_tvm.models import WORKLOADS
 
 def add_verb(verbs: Any, name: str, summary: str, function: Any) -> argparse.ArgumentParser:
     """A verb with a workload and the options that every verb has."""
-    parser: argparse.ArgumentParser = verbs.add_parser(
-        name, help=summary, description=summary, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser: argparse.ArgumentParser = verbs.add_parser(name, help=summary, description=summary)
     parser.set_defaults(function=function)
     parser.add_argument("workload", metavar="WORKLOAD", choices=WORKLOADS, help=", ".join(WORKLOADS))
-    parser.add_argument("--batch-size", type=positive, default=64, metavar="N", help="instances of a minibatch")
-    parser.add_argument("--encoding", choices=ENCODINGS, default="sort", help="state encoding of a learned policy")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of weights, generated data and learning")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON; - for standard output")
+    parser.add_argument(
+        "--batch-size", type=positive, default=64, metavar="N", help="instances of a minibatch (%(default)s)"
+    )
+    parser.add_argument(
+        "--encoding", choices=ENCODINGS, default="sort", help="state encoding of a learned policy (%(default)s)"
+    )
+    parser.add_argument(
+        "--seed",
+        type=not_negative,
+        default=0,
+        metavar="N",
+        help="of weights, generated data and learning (%(default)s)",
+    )
+    parser.add_argument(
+        "--json", type=new_file, metavar="FILE", help="write the figures as JSON; - for standard output"
+    )
     parser.add_argument("--debug", action="store_true", help="show where an error comes from")
     return parser
 
@@ -33,6 +43,22 @@ def positive(text: str) -> int:
 def not_negative(text: str) -> int:
     """An integer of 0 or more, for argparse."""
     return _at_least(0, text)
+
+
+def new_file(text: str) -> Path:
+    """A file to write in a folder that exists, for argparse: better to know before an hour of work than after."""
+    path = Path(text)
+    if path.is_dir() or not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"{text!r} is no file in an existing folder")
+    return path
+
+
+def policy_file(text: str) -> Path:
+    """A policy file to write, for argparse."""
+    path = new_file(text)
+    if path.suffix != ".json":
+        raise argparse.ArgumentTypeError(f"{text!r} does not end in .json")
+    return path
 
 
 def _at_least(least: int, text: str) -> int:

@@ -19,10 +19,10 @@ def register(verbs: Any) -> None:
     """Add the verb to `verbs`."""
     parser = add_verb(verbs, "run", "Run a workload on CPU kernels and report figures.", run)
     add = parser.add_argument
-    add("--data", type=Path, metavar="PATH", help="instances to run; generated where there is no file")
-    add("--learn-data", type=Path, metavar="PATH", help="instances that --policy fsm learns from; generated where none")
-    add("--hidden", type=positive, default=128, metavar="H", help="hidden and embedding size")
-    add("--minibatches", type=positive, metavar="N", help="at most so many; all of the file, or 4 generated, if None")
+    add("--data", type=Path, metavar="PATH", help="instances to run; without it they are generated")
+    add("--learn-data", type=Path, metavar="PATH", help="instances to find a policy on; without it they are generated")
+    add("--hidden", type=positive, default=128, metavar="H", help="hidden and embedding size (%(default)s)")
+    add("--minibatches", type=positive, metavar="N", help="at most so many (all of the file, or 4 generated ones)")
     add(
         "--repeat",
         type=not_negative,
@@ -30,14 +30,14 @@ def register(verbs: Any) -> None:
         metavar="R",
         help="median of R runs of each minibatch, after one untimed",
     )
-    add("--policy", default="auto", metavar="NAME|FILE", help="batching policy; fsm learns one first")
+    add("--policy", default="auto", metavar="NAME|FILE", help="batching policy; fsm learns one first (%(default)s)")
     add(
         "--plan",
         default="auto",
         metavar="PLAN",
-        help="memory plan: batch; auto takes batch, order and pq are not built yet",
+        help="memory plan: batch; auto takes it, order and pq are not built yet",
     )
-    add("--target", default="llvm", help="what to compile for")
+    add("--target", default="llvm", help="what to compile for (%(default)s)")
     add("--check", action="store_true", help="compare with the float64 reference; wrong results are an error")
     add("--dump", type=Path, metavar="DIR", help="write graph and schedule of each minibatch as text")
 
@@ -71,7 +71,7 @@ def table(report: RunReport) -> list[tuple[str, str]]:
         ("batches", f"{report.batches}, {report.batches / bound:.3f} x the lower bound {bound}"),
     ]
     if report.learn_data is not None:
-        rows.append(("learned from", f"{report.learn_data}, {report.learn_seconds:.2f} s"))
+        rows.append(("found on", f"{report.learn_data}, in {report.learn_seconds:.2f} s"))
     if report.policy_states:
         misses = f"{report.policy_misses} of {report.policy_steps} steps"
         rows.append(("state machine", f"{report.policy_states} states, unknown ones met in {misses}"))

@@ -14,6 +14,7 @@ from tests.cli.fake import FakeModel
 
 def fail(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     """Run a command line that fails; its one line of error."""
+    code: int | str | None
     try:
         code = main(arguments)
     except SystemExit as error:
@@ -34,6 +35,9 @@ USAGE = [
     (["run", "treelstm", "--batch-size", "many"], "argument --batch-size: 'many' is no integer of 1 or more"),
     (["run", "treelstm", "--repeat", "-1"], "argument --repeat: '-1' is no integer of 0 or more"),
     (["run", "treelstm", "--encoding", "long"], "argument --encoding: invalid choice: 'long'"),
+    (["run", "treelstm", "--seed", "-1"], "argument --seed: '-1' is no integer of 0 or more"),
+    (["run", "treelstm", "--json", "no/such/folder.json"], "'no/such/folder.json' is no file in an existing folder"),
+    (["learn", "treelstm", "--output", "policy.txt"], "argument --output: 'policy.txt' does not end in .json"),
     (["learn", "treelstm", "--policy", "fsm"], "unrecognized arguments: --policy fsm"),
 ]
 
@@ -102,7 +106,7 @@ def test_file_that_is_no_policy(capsys: pytest.CaptureFixture[str], tmp_path: Pa
 def test_bug_is_one_line_and_debug_shows_it(
     capsys: pytest.CaptureFixture[str], models: list[FakeModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(FakeModel, "plan", lambda *_: {}["no\nplan"])
+    monkeypatch.setattr(FakeModel, "plan", lambda *_: dict[str, int]()["no\nplan"])
     arguments = ("run", "treelstm", "--hidden", "4", "--batch-size", "2")
     error = fail(capsys, *arguments)
     assert error == "edbatch: error: KeyError: 'no\\nplan' (hint: this is a bug; --debug shows where)\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,11 +22,12 @@ FIELDS = {
 }  # fmt: skip
 
 
-def run(tmp_path: Path, *arguments: str, code: int = 0) -> dict:
+def run(tmp_path: Path, *arguments: str, code: int = 0) -> dict[str, Any]:
     """Run a workload of hidden size 4; the JSON it writes."""
     path = tmp_path / "report.json"
     assert main(["run", *arguments, "--hidden", "4", "--json", str(path)]) == code
-    return json.loads(path.read_text())
+    report: dict[str, Any] = json.loads(path.read_text())
+    return report
 
 
 @pytest.fixture
@@ -93,7 +95,7 @@ def test_wrong_results_are_an_error(
 ) -> None:
     execute = FakeModel.execute
 
-    def almost(self: FakeModel, *arguments: object) -> object:
+    def almost(self: FakeModel, *arguments: Any) -> Any:
         self.scale = 1 + 1e-4
         return execute(self, *arguments)
 
@@ -160,3 +162,11 @@ def test_learn_then_run(tmp_path: Path, trees: Path, capsys: pytest.CaptureFixtu
     capsys.readouterr()
     assert main(["run", "bilstm-tagger", "--policy", str(policy), "--hidden", "4"]) == 1
     assert "learned for cells leaf, internal, readout; expected cells forward_layer1" in capsys.readouterr().err
+
+
+def test_with_the_real_model(tmp_path: Path) -> None:
+    report = run(tmp_path, "lattice-lstm", "--batch-size", "2", "--minibatches", "1", "--check")
+    assert 0 < report["max_relative_error"] <= 1e-5
+    assert report["bytes_gathered"] == 0
+    assert report["lookups"] > 0
+    assert report["peak_gflops"] > 0

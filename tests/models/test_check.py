@@ -12,6 +12,8 @@ from edbatch_tvm.models.reference import run_reference
 from edbatch_tvm.models.treelstm.build import JOIN, tree_graph
 from tests.models.conftest import Case
 
+Pair = tuple[InstanceGraph, list[tuple[np.ndarray, ...]]]
+
 
 class Fake:
     """A result whose every value is that of the reference, but for what a test changes in `rows`."""
@@ -33,21 +35,21 @@ class Fake:
 
 
 @pytest.fixture
-def pair(trees: Case) -> tuple[InstanceGraph, list[tuple[np.ndarray, ...]]]:
+def pair(trees: Case) -> Pair:
     """Two trees as a minibatch, and the reference's values."""
     builder = Builder(trees.signature)
     graph = merge([tree_graph(builder, [1, 2, JOIN]), tree_graph(builder, [3])])
     return graph, run_reference(graph, trees.workload.reference, trees.weights)
 
 
-def test_final_values_are_the_states_of_the_roots(pair) -> None:
+def test_final_values_are_the_states_of_the_roots(pair: Pair) -> None:
     graph, _ = pair
     # Nodes: leaf, leaf, internal, 3 readouts; leaf, readout. The memory of a root is what nothing reads.
     assert graph.stride == 2
     assert final_values(graph).tolist() == [2 * 2, 2 * 2 + 1, 6 * 2, 6 * 2 + 1]
 
 
-def test_float32_rounding_passes(pair) -> None:
+def test_float32_rounding_passes(pair: Pair) -> None:
     graph, reference = pair
     comparison = compare(graph, Fake(graph, reference), reference)
     assert comparison.states.largest_value == max(
@@ -61,7 +63,7 @@ def test_float32_rounding_passes(pair) -> None:
 
 @pytest.mark.parametrize("value", [2 * 2 + 1, 3 * 2, 7 * 2])
 @pytest.mark.parametrize("wrong", [1e-3, np.nan, np.inf])
-def test_one_wrong_number_fails(pair, value: int, wrong: float) -> None:
+def test_one_wrong_number_fails(pair: Pair, value: int, wrong: float) -> None:
     graph, reference = pair
     fake = Fake(graph, reference)
     fake.rows[value][-1] += wrong
@@ -86,9 +88,9 @@ def test_nothing_computed_fails() -> None:
         Comparison(Deviation(5e-3, 0.0), Deviation(1.0, 0.0)).require()
 
 
-def test_shape_fails(pair) -> None:
+def test_shape_fails(pair: Pair) -> None:
     graph, reference = pair
     fake = Fake(graph, reference)
-    fake.rows[3 * 2] = np.zeros(4)
+    fake.rows[3 * 2] = np.zeros(4, np.float32)
     with pytest.raises(EdbatchError, match=r"a result of shape \(4,\); expected \(5,\)"):
         compare(graph, fake, reference)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from edbatch_tvm.errors import DataError
 from edbatch_tvm.models.treelstm.reader import parse_tree
 from edbatch_tvm.models.vocabulary import word_id
-from tests.models.conftest import Case
+from tests.models.conftest import Case, case
 
 LATTICE = "2\n3\n7 7 7\n0 \n1 0 300\n2 1 4 0 9\n\n1\n0\n0\n\n"
 
@@ -143,12 +143,14 @@ def test_bytes_that_are_no_text(every: Case, tmp_path: Path) -> None:
 
 REAL = {
     "treelstm": ("sst/dev.txt", 1107),
-    "bilstm-tagger": ("wikiner/train.txt", 10000),
     "lattice-lstm": ("lattice/dev.txt", 113),
+    "bilstm-tagger": ("wikiner/train.txt", 10000),
 }
 
 
-def test_real_data(every: Case, shared_data: Path) -> None:
-    path, instances = REAL[every.workload.name]
-    graphs = every.workload.read(shared_data / path, every.signature)
+@pytest.mark.parametrize("name", ["treelstm", "lattice-lstm", pytest.param("bilstm-tagger", marks=pytest.mark.slow)])
+def test_real_data(name: str, shared_data: Path) -> None:
+    path, instances = REAL[name]
+    found = case(name)
+    graphs = found.workload.read(shared_data / path, found.signature)
     assert len(graphs) == instances

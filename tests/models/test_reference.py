@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 
 from edbatch_tvm.graph import Builder, CellSignature, InstanceGraph, Operand, Signature, ValueSpec
 from edbatch_tvm.models.bilstm_tagger.build import sentence_graph
 from edbatch_tvm.models.lattice_lstm.build import lattice_graph
-from edbatch_tvm.models.reference import run_reference
+from edbatch_tvm.models.reference import Function, run_reference
 from edbatch_tvm.models.treelstm.build import JOIN, tree_graph
 from tests.models.conftest import Case
 
@@ -22,11 +25,11 @@ def outputs(case: Case, graph: InstanceGraph) -> np.ndarray:
     return np.stack([results[node][slot] for node, slot in zip(nodes, slots, strict=True)])
 
 
-def tensors(case: Case) -> dict:
+def tensors(case: Case) -> dict[str, Any]:
     return {name: torch.tensor(array, dtype=torch.float64) for name, array in case.weights.items()}
 
 
-def torch_lstm(w, layers, make):
+def torch_lstm(w: dict[str, Any], layers: list[tuple[str, str]], make: Callable[[int], Any]) -> Any:
     """A torch LSTM (gates i, f, g, o) with our weights (gates i, f, o, g), by (matrix, bias) of each layer."""
     hidden = w[layers[0][1]].shape[0] // 4
     order = torch.cat([torch.arange(hidden) + gate * hidden for gate in (0, 1, 3, 2)])
@@ -48,7 +51,7 @@ def test_treelstm_equals_torch(trees: Case) -> None:
     w = tensors(trees)
     logits = []
 
-    def state(tree):
+    def state(tree: Any) -> Any:
         if isinstance(tree, int):
             i, o, u = (w["embedding"][tree] @ w["W_leaf"] + w["b_leaf"]).chunk(3)
             c = torch.sigmoid(i) * torch.tanh(u)
@@ -111,7 +114,7 @@ def test_variadic_operands_zero_states_and_external_rows() -> None:
     zero = b.call("scale", b.zero)
     row = b.call("scale", np.array([1, -2], np.float32))
     graph = b.finish(b.call("total", [none, zero, row, row]))
-    functions = {"total": lambda xs: xs.sum(axis=0), "scale": lambda x, a: a * x}
+    functions: dict[str, Function] = {"total": lambda xs: xs.sum(axis=0), "scale": lambda x, a: a * x}
     results = run_reference(graph, functions, {"a": np.float32(0.5)})
     assert [result[0].tolist() for result in results] == [[0, 0], [0, 0], [0.5, -1], [1, -2]]
     assert all(result[0].dtype == np.float64 for result in results)
