@@ -22,6 +22,7 @@ from relay_ext.fuse_cells import cell_constants
 from relay_ext.index_bounds import with_index_bounds
 from relay_ext.pipeline import cell_passes, kernel_passes, run_passes
 from relay_ext.signature import signature_of, weights_of
+from schedules.cpu.lowering import KERNEL_PIPELINE
 from schedules.cpu.machine import host_target, machine_of
 
 
@@ -90,7 +91,7 @@ def compile_model(
     fused = run_passes(legalized, front[2:], dump_dir, first=2)
     signature = with_index_bounds(signature, fused)
     module = run_passes(fused, kernel_passes(signature, weights, machine), dump_dir, first=len(front))
-    library = tvm.compile(module, target=resolved)
+    library = tvm.compile(module, target=resolved, tir_pipeline=KERNEL_PIPELINE)
     kernels = KernelSet(module, library, arrays)
     chosen = "batch" if plan == "auto" else plan
     return Model(signature, kernels, str(resolved.kind), policy, chosen, perf_counter() - begin)

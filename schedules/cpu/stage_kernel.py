@@ -224,7 +224,8 @@ class _KernelBuilder:
                 self._variants(rows[1:])
 
     def _loop(self, rows: int) -> None:
-        tiles = tirx.floordiv(self.count + (rows - 1), rows)
+        # The simplifier has to see that it divides by 1 or more, although no batch is empty.
+        tiles = self._bind("tiles", tirx.max(tirx.floordiv(self.count + (rows - 1), rows), 1))
         with T.parallel(0, self.chunks * tiles) as work:
             # Chunk-major, so that the tiles that share a chunk's weights run one after another in one thread.
             chunk = self._bind("chunk", tirx.floordiv(work, tiles))
