@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from time import perf_counter
 
+from edbatch_tvm.batching import backend
 from edbatch_tvm.batching.agenda import AgendaPolicy
 from edbatch_tvm.batching.bounds import lower_bound
 from edbatch_tvm.batching.encoding import encoding_id
@@ -92,6 +93,8 @@ def _learn_by_imitation(
     """Imitate the teachers, complete and improve the best tables, keep the one that does best on fresh minibatches."""
     starts: list[tuple[int, Table]] = []
     for teacher in TEACHERS:
+        if isinstance(teacher, SearchPolicy) and backend.kernels() is None:
+            continue  # plain Python takes minutes to search
         table = imitate(graphs, [teacher(graph) for graph in graphs], encoding)
         starts.append((_batches(table, graphs, encoding), table))
         if starts[-1][0] == bound:

@@ -68,6 +68,7 @@ class NativeKernels:
 
     def heights(self, graph: InstanceGraph) -> np.ndarray:
         """Typewise heights, int32[nodes, types]."""
+        _check_size(graph)
         height = np.empty((graph.num_nodes, _padded(graph.num_types)), np.int32)
         if graph.num_nodes:
             self._heights(*_structure(graph), height)
@@ -137,8 +138,8 @@ class NativeKernels:
             io,
         )
         _check(io)
-        types: np.ndarray = batch_type[: int(io[BATCHES])].copy()
-        return types
+        found: np.ndarray = batch_type[: int(io[BATCHES])].copy()
+        return found
 
     def given(self, graph: InstanceGraph, batch_type: np.ndarray) -> Arrays:
         """Schedule that runs whole frontiers of these types."""
@@ -171,6 +172,7 @@ class NativeKernels:
         io: np.ndarray,
         batch_type: np.ndarray | None = None,
     ) -> Arrays:
+        _check_size(graph)
         nodes, types, width = graph.num_nodes, graph.num_types, _padded(graph.num_types)
         node_type, operand_ptr, operand_node = _structure(graph)
         with_heights = rule in (LOOKAHEAD, FSM) or encoding == TIGHT
@@ -200,6 +202,15 @@ class NativeKernels:
         )
         _check(io)
         return outputs
+
+
+def _check_size(graph: InstanceGraph) -> None:
+    """Refuse what the kernels cannot index with int32."""
+    entries = max(graph.num_nodes, 1) * _padded(graph.num_types), 5 * graph.num_nodes + 2 * len(graph.operand_value)
+    if max(entries) > np.iinfo(np.int32).max // 2:
+        raise GraphError(
+            f"a graph of {graph.num_nodes} nodes of {graph.num_types} types", "one whose tables int32 can index"
+        )
 
 
 def _check(io: np.ndarray) -> None:
