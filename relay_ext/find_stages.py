@@ -174,7 +174,9 @@ class _Finder:
         if not isinstance(expression, tvm.ir.TensorLoad):
             raise NotReadable(f"the input of a product is the expression {expression}, not a value")
         buffer = expression.source
-        if buffer in self.operands and isinstance(self.operands[buffer], ir.Operand):
+        if buffer in self.operands:
+            if isinstance(self.operands[buffer], ir.Variadic):
+                raise NotReadable(f"{buffer.name!r} enters a product over variadic rows")
             return [_Segment(self.operands[buffer], None, _start(analyzer, buffer, expression, k, low), low, high)]
         if buffer in self.weights:
             table, offset = self.lookup(analyzer, expression, k, low)

@@ -50,7 +50,7 @@ def _bound_cell(cell: CellSignature, function: tirx.PrimFunc) -> CellSignature:
             if isinstance(bare, tvm.ir.TensorLoad) and bare.source in attributes and isinstance(extent, tirx.IntImm):
                 name = attributes[bare.source]
                 bounds[name] = min(int(extent), bounds.get(name, int(extent)))
-            elif not _stays_inside(index, extent, attributes):
+            elif not _stays_inside(index, extent):
                 raise CellError(
                     f"cell {cell.name!r} indexes {buffer.name!r} with {index}, whose range is not known",
                     "an attribute itself as index, or an expression clipped to the table",
@@ -66,16 +66,14 @@ def _bound_cell(cell: CellSignature, function: tirx.PrimFunc) -> CellSignature:
     return replace(cell, attributes=tuple(replace(a, bound=bounds.get(a.name)) for a in cell.attributes))
 
 
-def _stays_inside(index: Any, extent: Any, attributes: dict[Any, str]) -> bool:
-    """True if `index` reads no attribute, or lies in [0, extent) whatever the attribute is."""
+def _stays_inside(index: Any, extent: Any) -> bool:
+    """True if `index` depends on no data, or lies in [0, extent) whatever the data is."""
     found = False
 
     def unknown(load: Any) -> Any:
         nonlocal found
-        if load.source in attributes:
-            found = True
-            return tirx.Var("unknown", load.ty.dtype)
-        return load
+        found = True
+        return tirx.Var("unknown", load.ty.dtype)
 
     free = tvm_ffi.structural_map(index, (tvm.ir.TensorLoad, unknown))
     if not found:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import tvm_ffi
 from tvm import IRModule, relax, tirx
 
 from edbatch_tvm.errors import CellError
@@ -152,7 +151,7 @@ def _index_bounds(function: relax.Function) -> dict[str, int]:
     bounds: dict[str, int] = {}
 
     def visit(call: relax.Call) -> None:
-        if not (isinstance(call.op, tvm_ffi.Object) and getattr(call.op, "name", "") == "relax.take"):
+        if getattr(call.op, "name", "") != "relax.take" or call.attrs.mode != "fast":
             return
         table, index = call.args[0], call.args[1]
         if isinstance(index, relax.Var) and isinstance(table.ty, relax.TensorType) and table.ty.shape is not None:

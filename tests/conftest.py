@@ -9,12 +9,25 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.golden import Golden
+
 # `repeatable` tries the same examples in every run; `explore` looks for new ones.
 settings.register_profile(
     "repeatable", derandomize=True, deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.register_profile("explore", deadline=None, max_examples=1000, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """``--update-golden`` writes the golden files instead of comparing with them."""
+    parser.addoption("--update-golden", action="store_true", help="write golden files from what the tests produce")
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Golden:
+    """Compares text with a golden file."""
+    return Golden(request.config.getoption("--update-golden"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -37,8 +37,6 @@ class Model:
         The cells.
     target : str
     compile_seconds : float
-    policy : str, path, Policy or callable
-        What schedules are made with; ``"auto"`` is settled on the first minibatch.
     plan_name : str
     paths : dict
         For each cell, how it is run: ``stage``, or ``general (reason)``.
@@ -55,16 +53,26 @@ class Model:
     ) -> None:
         self.signature = signature
         self.target = target
-        self.policy = policy
         self.plan_name = plan
         self.compile_seconds = compile_seconds
         self.paths = kernels.paths
         self._kernels = kernels
-        self._chosen: Policy | None = None
+        self.policy = policy
         self._pool = ArenaPool(signature.value_specs)
         self._scratch: dict[str, Any] = {}
         self._plans: OrderedDict[int, Plan] = OrderedDict()
         self._lock = threading.Lock()
+
+    @property
+    def policy(self) -> PolicyLike:
+        """What schedules are made with: a name, a path, a policy or a function. Can be set."""
+        return self._policy
+
+    @policy.setter
+    def policy(self, policy: PolicyLike) -> None:
+        self._policy = policy
+        auto = isinstance(policy, str) and policy == "auto"
+        self._chosen = None if auto else as_policy(policy, self.signature.names)
 
     def __repr__(self) -> str:
         return f"Model({self.signature!r}, target={self.target!r}, policy={self.policy!r})"
@@ -131,13 +139,7 @@ class Model:
 
     def _settled_policy(self, graph: InstanceGraph) -> Policy:
         if self._chosen is None:
-            with self._lock:
-                if self._chosen is None:
-                    auto = isinstance(self.policy, str) and self.policy == "auto"
-                    if auto:
-                        self._chosen = choose_policy([graph], learn=False)
-                    else:
-                        self._chosen = as_policy(self.policy, self.signature.names)
+            self._chosen = choose_policy([graph], learn=False)
         return self._chosen
 
     def plan(self, graph: InstanceGraph, schedule: Schedule, cache: bool = False) -> Plan:
