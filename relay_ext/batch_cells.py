@@ -15,7 +15,7 @@ from edbatch_tvm.errors import CellError
 from edbatch_tvm.graph.spec import CellSignature, Signature
 from relay_ext.binding import bind_cell
 from relay_ext.fuse_cells import CELL, NUM_INPUT, NUM_OUTPUT, WEIGHTS
-from relay_ext.stage_cells import ORDER, PATH
+from relay_ext.stage_cells import ORDER, PATH, REASON
 from schedules import abi
 from schedules.cpu.general import schedule_general
 from schedules.cpu.machine import Machine
@@ -64,7 +64,8 @@ class BatchCells:
             if CELL in function.attrs and PATH not in function.attrs:
                 cell = self.signature[str(function.attrs[CELL])]
                 plain = schedule_general(function, self.machine)
-                functions[var.name_hint] = _Batcher(plain, cell, self.signature).kernel()
+                kernel = _Batcher(plain, cell, self.signature).kernel()
+                functions[var.name_hint] = kernel.with_attr(REASON, function.attrs[REASON])
             else:
                 functions[var.name_hint] = function
         return IRModule(functions)

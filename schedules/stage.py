@@ -179,8 +179,8 @@ class Stage:
         lines = [f"stage {self.name}: {self.columns} columns"]
         for number, gate in enumerate(self.gates):
             lines.extend(
-                f"  accumulator {number} += {_source(one.source)}[{one.offset}:{one.offset + one.length}] * ({one.weight})"
-                for one in gate.passes
+                f"  accumulator {number} += {_source(s.source)}[{s.offset}:{s.offset + s.length}] * ({s.weight})"
+                for s in gate.passes
             )
         for number, vector in enumerate(self.vectors):
             lines.append(f"  vector {number} = {vector}")

@@ -46,7 +46,9 @@ def reference_for(
     return {cell.name: function(cell) for cell in signature}
 
 
-def _body(ops: Any, rng: random.Random, cell: CellSignature, operands: Any, attributes: Any, general: bool) -> list[Any]:
+def _body(
+    ops: Any, rng: random.Random, cell: CellSignature, operands: Any, attributes: Any, general: bool
+) -> list[Any]:
     vectors: list[tuple[Any, int]] = []
     for operand, value in zip(cell.operands, operands, strict=True):
         size = operand.spec.size

@@ -61,6 +61,8 @@ def _as_numpy(name: str, weight: Any) -> np.ndarray:
         array = np.asarray(weight.numpy() if hasattr(weight, "numpy") else weight)
     except (TypeError, ValueError) as error:
         raise WeightError(f"weight {name!r} is a {type(weight).__name__} ({error})", "an array") from None
+    if array.dtype.kind == "O":
+        raise WeightError(f"weight {name!r} is a {type(weight).__name__}", "an array of numbers")
     return array
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,8 +11,17 @@ from hypothesis import strategies as st
 
 from edbatch_tvm.batching import schedule
 from edbatch_tvm.errors import PlanError
-from edbatch_tvm.graph import FIRST_EXTERNAL, ZERO, Builder, CellSignature, InstanceGraph, Operand, Signature, ValueSpec
-from edbatch_tvm.graph import merge
+from edbatch_tvm.graph import (
+    FIRST_EXTERNAL,
+    ZERO,
+    Builder,
+    CellSignature,
+    InstanceGraph,
+    Operand,
+    Signature,
+    ValueSpec,
+    merge,
+)
 from edbatch_tvm.memory import PLANS, Plan, plan_memory
 from edbatch_tvm.memory.steps import COUNT, FIRST, POINTER, TYPE, CellLayout
 from tests.strategies import Minibatch, minibatches
@@ -26,7 +37,7 @@ def rows_read(plan: Plan, step: np.ndarray, layout: CellLayout, operand: int, va
     if not variadic:
         return [[row(i)] for i in range(step[COUNT])]
     offsets = plan.index[step[POINTER] : step[POINTER] + step[COUNT] + 1].tolist()
-    return [[row(p) for p in range(low, high)] for low, high in zip(offsets[:-1], offsets[1:], strict=True)]
+    return [[row(p) for p in range(low, high)] for low, high in itertools.pairwise(offsets)]
 
 
 def expected_row(graph: InstanceGraph, plan: Plan, value: int) -> int:

@@ -72,6 +72,6 @@ def test_an_index_of_unknown_range_is_refused() -> None:
                 R.output(y)
             return y
 
-    with pytest.raises(CellError, match="cell 'cell' indexes 'table' with .*, whose range is not known"):
+    with pytest.raises(CellError, match=r"cell 'cell' indexes 'table' with .*, whose range is not known"):
         with_index_bounds(signature_of(Shifted), lower_to(Shifted, "FuseCells"))
     assert with_index_bounds(signature_of(Clipped), lower_to(Clipped, "FuseCells"))["cell"].attributes[0].bound is None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 from tvm.script import ir as I
 from tvm.script import relax as R
-from tvm.script import tirx as T
 
 import edbatch_tvm as eb
 
