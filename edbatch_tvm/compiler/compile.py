@@ -105,18 +105,19 @@ def resolve_target(target: str | Mapping[str, Any] | Target) -> Target:
     TargetError
         If it is not a target for this version, or one that is not built yet.
     """
+    kind = target.get("kind") if isinstance(target, Mapping) else str(getattr(target, "kind", target))
+    if kind in Target.list_kinds() and kind != "llvm":
+        # Before the target is made: making one for a device that is not there prints a warning.
+        raise TargetError(f"target {kind!r}", "llvm")
     if isinstance(target, str) and target == "llvm":
         return host_target()
+    if isinstance(target, Target):
+        return target
     try:
-        resolved = target
-        if not isinstance(resolved, Target):
-            resolved = Target(dict(target) if isinstance(target, Mapping) else target)
+        return Target(dict(target) if isinstance(target, Mapping) else target)
     except (ValueError, TypeError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[-1]
         raise TargetError(
             f"unknown target {target!r} ({reason})",
             'a TVM target such as "llvm" or {"kind": "llvm", "mcpu": "haswell"}',
         ) from None
-    if str(resolved.kind) != "llvm":
-        raise TargetError(f"target {str(resolved.kind)!r}", "llvm")
-    return resolved
