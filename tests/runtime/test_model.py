@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
+
 from tvm.script import ir as I
 from tvm.script import relax as R
 
@@ -72,6 +72,7 @@ def test_results_are_views(model: eb.Model, weights: dict[str, np.ndarray]) -> N
     np.testing.assert_allclose(h, expected(weights, 3, 3), atol=1e-6)
     np.testing.assert_allclose(s, expected(weights, 3, 3).sum(), atol=1e-5)
     assert s.shape == ()
+    torch = pytest.importorskip("torch")
     shared = torch.from_dlpack(h)
     assert shared.data_ptr() == h.ctypes.data
     assert result[-1][0].ctypes.data == h.ctypes.data
@@ -135,6 +136,7 @@ def test_a_repeated_structure_is_scheduled_and_planned_once(model: eb.Model) -> 
 
 
 def test_torch_weights_and_policies(weights: dict[str, np.ndarray]) -> None:
+    torch = pytest.importorskip("torch")
     model = eb.compile(Tree, {name: torch.from_numpy(array) for name, array in weights.items()}, policy="depth")
     assert model([pair(model, 1, 2)]).report.policy == "depth"
     model.policy = "agenda"

@@ -1,0 +1,149 @@
+"""Small questions about TIR expressions that stage detection asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import tvm
+import tvm_ffi
+from tvm import sym, tirx
+
+from relay_ext.block_reader import NotReadable
+
+
+def is_one(extent: Any) -> bool:
+    """True for a constant 1."""
+    return isinstance(extent, tirx.IntImm) and int(extent) == 1
+
+
+def size_of(buffer: Any) -> int:
+    """Number of elements of a buffer of static shape.
+
+    Raises
+    ------
+    NotReadable
+        If its shape is symbolic.
+    """
+    size = 1
+    for extent in buffer.shape:
+        if not isinstance(extent, tirx.IntImm):
+            raise NotReadable(f"{buffer.name!r} has a row for each variadic operand and is the input of a product")
+        size *= int(extent)
+    return size
+
+
+def flat_index(buffer: Any, indices: Any) -> Any:
+    """Position of the element at `indices` in the row-major order of `buffer`."""
+    index: Any = tirx.const(0, "int64")
+    for position, (extent, at) in enumerate(zip(buffer.shape, indices, strict=True)):
+        index = at if position == 0 else index * extent + at
+    return index
+
+
+def indices_of(buffer: Any, column: Any) -> list[Any]:
+    """The indices in `buffer` of the element at position `column` of its row-major order."""
+    indices: list[Any] = []
+    rest = column
+    for extent in reversed(list(buffer.shape)):
+        indices.append(tirx.floormod(rest, extent))
+        rest = tirx.floordiv(rest, extent)
+    return indices[::-1]
+
+
+def as_affine(analyzer: sym.Analyzer, index: Any, variable: Any) -> tuple[int, int] | None:
+    """``(1, c)`` if index is variable + c, ``(0, c)`` if it is the constant c, else None."""
+    for coefficient in (1, 0):
+        rest = analyzer.simplify(index - variable * coefficient)
+        if isinstance(rest, tirx.IntImm):
+            return coefficient, int(rest)
+    return None
+
+
+def first_position(analyzer: sym.Analyzer, buffer: Any, load: Any, k: Any, low: int) -> int:
+    """Position in `buffer` that `load` reads at k = low, if it reads one element after another."""
+    affine = as_affine(analyzer, flat_index(buffer, load.indices), k)
+    if affine is None or affine[0] != 1:
+        raise NotReadable(f"the input of a product reads {buffer.name!r} at {load.indices}")
+    return affine[1] + low
+
+
+def as_condition(value: Any) -> tuple[Any, Any, Any] | None:
+    """``(condition, then, otherwise)`` if `value` is a choice, else None."""
+    if isinstance(value, tirx.Select):
+        return value.condition, value.true_value, value.false_value
+    if isinstance(value, tvm.ir.Call) and getattr(value.op, "name", "") == "prim.if_then_else":
+        return value.args[0], value.args[1], value.args[2]
+    return None
+
+
+def change_point(test: Any, k: Any, low: int, high: int) -> tuple[bool, bool, int] | None:
+    """Where `test`, a function of k that changes once in [low, high), changes: (before, after, first k after)."""
+
+    def holds(start: int, stop: int, expected: bool) -> bool:
+        analyzer = sym.Analyzer()
+        analyzer.bind(k, tvm.ir.Range(start, stop))
+        return bool(analyzer.can_prove(test if expected else tirx.Not(test)))
+
+    first, last = holds(low, low + 1, True), holds(high - 1, high, True)
+    if first == last:
+        return (first, first, high) if holds(low, high, first) else None
+    left, right = low, high - 1
+    while right - left > 1:
+        middle = (left + right) // 2
+        if holds(middle, middle + 1, True) == first:
+            left = middle
+        else:
+            right = middle
+    proved = holds(low, right, first) and holds(right, high, last)
+    return (first, last, right) if proved else None
+
+
+def substitute(expression: Any, values: dict[Any, Any]) -> Any:
+    """`expression` with variables replaced."""
+    if not values:
+        return expression
+
+    def replace(variable: Any) -> Any:
+        return values.get(variable, variable)
+
+    return tvm_ffi.structural_map(expression, (tirx.Var, replace))
+
+
+def calls_in(expression: Any) -> list[Any]:
+    """All calls in an expression."""
+    found: list[Any] = []
+    tvm_ffi.structural_walk(expression, (tvm.ir.Call, _keep(found)))
+    return found
+
+
+def _keep(found: list[Any]) -> Callable[[Any], None]:
+    def keep(node: Any) -> None:
+        found.append(node)
+
+    return keep
+
+
+def buffers_read(expression: Any) -> list[Any]:
+    """Buffers read by `expression`, those read for an index included."""
+    found: list[Any] = []
+    tvm_ffi.structural_walk(expression, (tvm.ir.TensorLoad, _keep(found)))
+    return list(dict.fromkeys(load.source for load in found))
+
+
+def outer_loads(expression: Any) -> list[Any]:
+    """Loads of `expression` that do not stand in the index of another load."""
+    found: list[Any] = []
+    tvm_ffi.structural_walk(expression, (tvm.ir.TensorLoad, _keep(found)))
+    inner: list[Any] = []
+    for load in found:
+        for index in load.indices:
+            tvm_ffi.structural_walk(index, (tvm.ir.TensorLoad, _keep(inner)))
+    return [load for load in found if not any(load.same_as(other) for other in inner)]
+
+
+def depends_on(expression: Any, variable: Any) -> bool:
+    """True if `variable` occurs in `expression`."""
+    found: list[Any] = []
+    tvm_ffi.structural_walk(expression, (tirx.Var, _keep(found)))
+    return any(other.same_as(variable) for other in found)
