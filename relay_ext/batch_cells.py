@@ -11,10 +11,9 @@ from tvm import IRModule, tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script.builder import ir as T
 
-from edbatch_tvm.errors import CellError
 from edbatch_tvm.graph.spec import CellSignature, Signature
 from relay_ext.binding import bind_cell
-from relay_ext.fuse_cells import CELL, NUM_INPUT, NUM_OUTPUT, WEIGHTS
+from relay_ext.fuse_cells import CELL, NUM_INPUT, WEIGHTS
 from relay_ext.stage_cells import ORDER, PATH, REASON
 from schedules import abi
 from schedules.cpu.general import schedule_general
@@ -47,11 +46,6 @@ class BatchCells:
     The walk is on TIR, after legalization, so it covers every operator and user-written ``R.call_tir`` cells alike.
     A variadic size ``k`` becomes the number of rows of the instance; its rows are found through the offsets in
     ``index``.
-
-    Raises
-    ------
-    CellError
-        If an attribute takes part in an index in a way whose range is not known.
     """
 
     signature: Signature
@@ -77,10 +71,8 @@ class _Batcher:
         self.cell = cell
         self.binding = bind_cell(signature, cell.name)
         params = list(function.params)
-        inputs, outputs = int(function.attrs[NUM_INPUT]), int(function.attrs[NUM_OUTPUT])
+        inputs = int(function.attrs[NUM_INPUT])
         names = [str(name) for name in function.attrs[WEIGHTS]]
-        if len(params) != inputs + len(names) + outputs:
-            raise CellError(f"cell {cell.name!r} does not use all of its parameters", "no unused parameters")
         self.inputs, self.outputs = params[:inputs], params[inputs + len(names) :]
         self.weights = dict(zip(params[inputs : inputs + len(names)], names, strict=True))
         self.operand = {operand.name: number for number, operand in enumerate(cell.operands)}

@@ -113,7 +113,7 @@ def _fuse(mod: IRModule, name: str) -> tirx.PrimFunc:
         ) from error
     (main,) = (f for f in fused.functions.values() if isinstance(f, tirx.PrimFunc))
     weights = [param.name for param in (*weight_params(function), *extra)]
-    return main.with_attrs(
+    return _with_all_params(main, fused["main"], len(outputs)).with_attrs(
         {
             "global_symbol": name,
             CELL: name,
@@ -122,6 +122,24 @@ def _fuse(mod: IRModule, name: str) -> tirx.PrimFunc:
             WEIGHTS: weights,
         }
     )
+
+
+def _with_all_params(fused: tirx.PrimFunc, caller: relax.Function, outputs: int) -> tirx.PrimFunc:
+    """`fused` with a parameter for every parameter of `caller`; FuseTIR leaves out those that nothing reads."""
+    calls: list[relax.Call] = []
+    relax.analysis.post_order_visit(caller, lambda node: calls.append(node) if isinstance(node, relax.Call) else None)
+    passed = list(calls[-1].args[1].fields)
+    given = dict(zip(passed, list(fused.params)[: len(passed)], strict=True))
+    if len(given) == len(caller.params):
+        return fused
+    symbols = [extent for buffer in given.values() for extent in buffer.shape if isinstance(extent, tirx.Var)]
+
+    def buffer(param: relax.Var) -> Any:
+        shape = [symbols[0] if isinstance(e, tirx.Var) and symbols else e for e in param.ty.shape.values]
+        return tirx.decl_buffer(shape, str(param.ty.dtype), param.name)
+
+    params = [given[param] if param in given else buffer(param) for param in caller.params]
+    return tirx.PrimFunc([*params, *list(fused.params)[-outputs:]], fused.body, attrs=fused.attrs)
 
 
 def _distinct_outputs(builder: relax.BlockBuilder, function: relax.Function, body: Any) -> tuple[Any, list[Any]]:

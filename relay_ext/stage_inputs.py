@@ -19,7 +19,7 @@ from relay_ext.expressions import (
     is_one,
     substitute,
 )
-from relay_ext.fuse_cells import CELL, NUM_INPUT, NUM_OUTPUT, WEIGHTS
+from relay_ext.fuse_cells import CELL, NUM_INPUT, WEIGHTS
 from schedules import stage as ir
 
 _FLOAT = "float32"
@@ -42,10 +42,8 @@ class StageInputs:
     def __init__(self, function: tirx.PrimFunc, variadic: tuple[bool, ...], is_operand: tuple[bool, ...]) -> None:
         self.cell = str(function.attrs[CELL])
         params = list(function.params)
-        inputs, outputs = int(function.attrs[NUM_INPUT]), int(function.attrs[NUM_OUTPUT])
+        inputs = int(function.attrs[NUM_INPUT])
         names = [str(name) for name in function.attrs[WEIGHTS]]
-        if len(params) != inputs + len(names) + outputs:
-            raise NotReadable("a parameter is unused")
         self.weights = dict(zip(params[inputs : inputs + len(names)], names, strict=True))
         self.outputs = params[inputs + len(names) :]
         self.operands: dict[Any, ir.Operand | ir.Variadic] = {}

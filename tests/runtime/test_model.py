@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
 from tvm.script import ir as I
 from tvm.script import relax as R
 
