@@ -2,12 +2,13 @@
 
 from edbatch_tvm.batching import agenda, depth, fsm, lookahead, ratio  # noqa: F401  (they register themselves)
 from edbatch_tvm.batching.api import PolicyLike, as_policy, clear_cache, schedule, structure_digest
+from edbatch_tvm.batching.best import BestPolicy, best_policy
 from edbatch_tvm.batching.bounds import heights, lower_bound
 from edbatch_tvm.batching.check import check_schedule
 from edbatch_tvm.batching.choose import choose_policy
 from edbatch_tvm.batching.encoding import ENCODINGS
 from edbatch_tvm.batching.fsm import FsmPolicy, LearnStats
-from edbatch_tvm.batching.learn import LEARNERS, learn_policy
+from edbatch_tvm.batching.learn import AUTO, LEARNERS, learn_policy
 from edbatch_tvm.batching.policy import FrontierPolicy, Policy, Run, get_policy, policy_names, register_policy
 from edbatch_tvm.batching.policy_file import load_policy, save_policy
 from edbatch_tvm.batching.qlearning import QLearning
@@ -15,8 +16,10 @@ from edbatch_tvm.batching.schedule import Schedule, ScheduleInfo, parse_schedule
 from edbatch_tvm.batching.search import SearchPolicy
 
 __all__ = [
+    "AUTO",
     "ENCODINGS",
     "LEARNERS",
+    "BestPolicy",
     "FrontierPolicy",
     "FsmPolicy",
     "LearnStats",
@@ -28,6 +31,7 @@ __all__ = [
     "ScheduleInfo",
     "SearchPolicy",
     "as_policy",
+    "best_policy",
     "check_schedule",
     "choose_policy",
     "clear_cache",

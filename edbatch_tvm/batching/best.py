@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 
 from edbatch_tvm.batching.policy import Policy, Run, get_policy, register_policy
-from edbatch_tvm.batching.search import SearchPolicy
+from edbatch_tvm.batching.search import WIDTH, SearchPolicy, SearchProgress
 from edbatch_tvm.graph import InstanceGraph
 
 QUICK = ("depth", "agenda", "lookahead", "ratio")
@@ -44,5 +44,10 @@ def quick_policies() -> tuple[Policy, ...]:
     return tuple(get_policy(name) for name in QUICK)
 
 
-register_policy("best", lambda: BestPolicy((*quick_policies(), SearchPolicy())))
+def best_policy(width: int = WIDTH, progress: SearchProgress | None = None) -> BestPolicy:
+    """Policy ``best`` with a beam of this width; see :class:`edbatch_tvm.batching.SearchPolicy`."""
+    return BestPolicy((*quick_policies(), SearchPolicy(width, progress=progress)))
+
+
+register_policy("best", best_policy)
 register_policy("auto", lambda: BestPolicy(quick_policies(), "auto"))

@@ -7,7 +7,7 @@ from time import perf_counter
 
 from edbatch_tvm.batching.best import quick_policies
 from edbatch_tvm.batching.bounds import lower_bound
-from edbatch_tvm.batching.learn import learn_policy
+from edbatch_tvm.batching.learn import AUTO, learn_policy, split_for_validation
 from edbatch_tvm.batching.policy import Policy
 from edbatch_tvm.graph import InstanceGraph
 
@@ -15,7 +15,7 @@ from edbatch_tvm.graph import InstanceGraph
 def choose_policy(
     sample_graphs: Sequence[InstanceGraph],
     learn: bool = True,
-    encodings: Sequence[str] = ("sort", "tight"),
+    encoding: str = AUTO,
     seed: int = 0,
 ) -> Policy:
     """The policy of fewest batches on samples; among equals the one that takes least host time.
@@ -25,9 +25,9 @@ def choose_policy(
     sample_graphs : sequence of InstanceGraph
         Minibatches of the model. From three on, every third is held back from learning, and the choice is made there.
     learn : bool
-        Whether to learn state machines too, where no other policy reaches the lower bound. This takes some seconds.
-    encodings : sequence of str
-        Encodings to learn.
+        Whether to learn a state machine too, where no other policy reaches the lower bound. This takes some seconds.
+    encoding : str
+        Its encoding, see :func:`edbatch_tvm.batching.learn_policy`.
     seed : int
 
     Returns
@@ -38,12 +38,11 @@ def choose_policy(
     policies: list[Policy] = list(quick_policies())
     if not graphs:
         return policies[0]
-    held_back = graphs[2::3] or graphs
+    lesson, held_back = split_for_validation(graphs)
     bound = sum(map(lower_bound, held_back))
     least = min(sum(len(policy(graph)) for graph in held_back) for policy in policies)
     if learn and least > bound:
-        rest = [graph for index, graph in enumerate(graphs) if index % 3 != 2]
-        policies.extend(learn_policy(rest, encoding, seed=seed) for encoding in encodings)
+        policies.append(learn_policy(lesson, encoding, seed=seed))
     return fastest_of_fewest(policies, held_back)
 
 

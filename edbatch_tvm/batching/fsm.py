@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NoReturn
@@ -160,6 +160,12 @@ def run_table(graph: InstanceGraph, encoding: int, table: StateTable) -> tuple[S
     return Schedule.for_graph(graph, *arrays), misses
 
 
+def batches_of(table: Mapping[State, int], graphs: Sequence[InstanceGraph], encoding: int) -> int:
+    """Batches that `table` needs for all `graphs`."""
+    native = StateTable(table)
+    return sum(len(run_table(graph, encoding, native)[0]) for graph in graphs)
+
+
 def reference_run_table(graph: InstanceGraph, encoding: int, table: StateTable) -> tuple[Schedule, int]:
     """:func:`run_table` in plain Python."""
     frontier = Frontier(graph)
@@ -190,4 +196,4 @@ class _Unlearned(Policy):
 
 register_policy("fsm", _Unlearned)
 
-__all__ = ["FsmPolicy", "LearnStats", "reference_run_table", "run_table"]
+__all__ = ["FsmPolicy", "LearnStats", "batches_of", "reference_run_table", "run_table"]

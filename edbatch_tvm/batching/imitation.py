@@ -4,14 +4,15 @@ Three steps. *Imitate*: replay a teacher's schedules and take in each state the 
 the table on fresh minibatches drawn from the same instances; what `lookahead` did in an unknown state enters the table.
 *Improve*: the reward of a whole table is the number of batches it needs, and the native kernels roll a minibatch out in
 a tenth of a millisecond, so states are tried one by one with each of their other actions, and what saves batches stays.
-No step draws on luck: the seed only decides which minibatches complete the table.
+Minibatches drawn from the given instances take part in this: without them a table fits the few it is given (measured on
+lattices: 1.148 times the bound on others, 1.127 with three drawn ones for each given one). The seed only decides which
+minibatches are drawn.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from time import perf_counter
 
 from edbatch_tvm.batching import backend
 from edbatch_tvm.batching.bounds import lower_bound
@@ -24,6 +25,9 @@ from edbatch_tvm.batching.table import StateTable, ValueTable
 from edbatch_tvm.graph import InstanceGraph
 
 Table = dict[State, int]
+
+PATIENCE = 10
+"""A changed action is given up once it cost so many batches more than it saved."""
 
 
 def count_actions(graph: InstanceGraph, schedule: Schedule, encoding: int, counts: ValueTable) -> None:
@@ -70,7 +74,7 @@ def improve(
     table: Table,
     graphs: Sequence[InstanceGraph],
     encoding: int,
-    seconds: float,
+    budget: int,
     report: Callable[[int, int], None] | None = None,
 ) -> int:
     """Change actions of `table`, one state at a time, as long as that saves batches on `graphs`.
@@ -81,8 +85,8 @@ def improve(
         Changed in place.
     graphs : sequence of InstanceGraph
     encoding : int
-    seconds : float
-        Stop after this time.
+    budget : int
+        Roll-outs end when they ran so many nodes: a count, not a time, so that every machine learns the same table.
     report : callable, optional
         Called with roll-outs done and batches over all `graphs` after each round.
 
@@ -91,14 +95,14 @@ def improve(
     int
         Roll-outs of one graph.
     """
-    deadline = perf_counter() + seconds
     native = StateTable(table)
     met = [_states_met(graph, encoding, native) for graph in graphs]
     batches = [sum(states.values()) for states in met]
     bounds = [lower_bound(graph) for graph in graphs]
     trials = len(graphs)
+    spent = sum(graph.num_nodes for graph in graphs)
     changed = True
-    while changed and batches != bounds and perf_counter() < deadline:
+    while changed and batches != bounds and spent < budget:
         changed = False
         # States met most often first; those never met on these graphs cannot matter here.
         total: Counter[State] = Counter()
@@ -108,20 +112,26 @@ def improve(
             for action in sorted(types_of(state, encoding)):
                 held = native.actions[state]
                 touched = [index for index, states in enumerate(met) if state in states]
-                if action == held or all(batches[index] == bounds[index] for index in touched):
+                if action == held or all(batches[index] == bounds[index] for index in touched) or spent >= budget:
                     continue
                 native.change(state, action)
-                tried = [len(run_table(graphs[index], encoding, native)[0]) for index in touched]
-                trials += len(touched)
-                if sum(tried) >= sum(batches[index] for index in touched):
+                tried: dict[int, int] = {}
+                saved = 0
+                for index in touched:
+                    tried[index] = len(run_table(graphs[index], encoding, native)[0])
+                    saved += batches[index] - tried[index]
+                    spent += graphs[index].num_nodes
+                    if saved < -PATIENCE:
+                        break
+                trials += len(tried)
+                if saved <= 0:
                     native.change(state, held)
                     continue
                 changed = True
-                for index, count in zip(touched, tried, strict=True):
+                for index, count in tried.items():
                     batches[index] = count
                     met[index] = _states_met(graphs[index], encoding, native)
-            if perf_counter() > deadline:
-                break
+                    spent += graphs[index].num_nodes
         if report is not None:
             report(trials, sum(batches))
     table.update(native.actions)

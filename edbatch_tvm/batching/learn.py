@@ -8,8 +8,8 @@ from time import perf_counter
 from edbatch_tvm.batching import backend
 from edbatch_tvm.batching.agenda import AgendaPolicy
 from edbatch_tvm.batching.bounds import lower_bound
-from edbatch_tvm.batching.encoding import encoding_id
-from edbatch_tvm.batching.fsm import FsmPolicy, LearnStats, run_table
+from edbatch_tvm.batching.encoding import ENCODINGS, encoding_id
+from edbatch_tvm.batching.fsm import FsmPolicy, LearnStats, batches_of
 from edbatch_tvm.batching.imitation import Table, complete, imitate, improve
 from edbatch_tvm.batching.lookahead import LookaheadPolicy
 from edbatch_tvm.batching.policy import Policy
@@ -17,11 +17,16 @@ from edbatch_tvm.batching.qlearning import Progress, QLearning, q_learn
 from edbatch_tvm.batching.ratio import RatioPolicy
 from edbatch_tvm.batching.samples import Resampler, over_one_type_list
 from edbatch_tvm.batching.search import SearchPolicy
-from edbatch_tvm.batching.table import StateTable
 from edbatch_tvm.errors import PolicyError
 from edbatch_tvm.graph import InstanceGraph
 
 LEARNERS = ("imitation", "paper")
+
+AUTO = "auto"
+"""Stands for the encoding that does best on held-back minibatches."""
+
+AUTO_ENCODINGS = ("sort", "tight")
+"""Encodings that ``auto`` chooses from, the one of least host time first."""
 
 TEACHERS: tuple[Policy, ...] = (LookaheadPolicy(), RatioPolicy(), AgendaPolicy(), SearchPolicy(8))
 """Whose schedules are imitated; all of them run whole frontiers."""
@@ -32,13 +37,25 @@ STARTS = 2
 ROUNDS = 40
 """Fresh minibatches on which a table is completed, before and after it is improved."""
 
-IMPROVE_SECONDS = 8.0
-"""For all starts together."""
+DRAWN = 3
+"""Minibatches drawn for each given one, to improve and to judge tables on."""
+
+DRAWN_LEAST = 16
+"""Minibatches drawn where few are given."""
+
+IMPROVE_NODES = 100_000_000
+"""Nodes that roll-outs may run to improve the tables of one encoding: some seconds natively."""
+
+TRIAL = 4
+"""Part of that for each encoding while one is chosen: one over this."""
+
+IMPROVE_NODES_PYTHON = IMPROVE_NODES // 200
+"""The same for plain Python."""
 
 
 def learn_policy(
     graphs: Sequence[InstanceGraph],
-    encoding: str = "sort",
+    encoding: str = AUTO,
     learner: str = "imitation",
     seed: int = 0,
     progress: Progress | None = None,
@@ -50,8 +67,10 @@ def learn_policy(
     ----------
     graphs : sequence of InstanceGraph
         Minibatch graphs of one model, several for a policy that holds on others too.
-    encoding : {'base', 'max', 'sort', 'tight'}
-        What the machine sees of a frontier; see :mod:`edbatch_tvm.batching.encoding`.
+    encoding : {'auto', 'base', 'max', 'sort', 'tight'}
+        What the machine sees of a frontier; see :mod:`edbatch_tvm.batching.encoding`. ``auto`` learns with `sort` and,
+        where that leaves something to gain, with `tight`, and takes the one of fewer batches on every third minibatch,
+        held back from learning. For the ``paper`` learner it is `sort`.
     learner : {'imitation', 'paper'}
         ``imitation`` is described in :mod:`edbatch_tvm.batching.imitation`; ``paper`` is Q-learning as published (Chen
         et al., ICML 2023, section 3.3), see :mod:`edbatch_tvm.batching.qlearning`.
@@ -72,54 +91,99 @@ def learn_policy(
         If there is nothing to learn from, or no such encoding or learner.
     """
     begin = perf_counter()
-    code = encoding_id(encoding)
     if learner not in LEARNERS:
         raise PolicyError(f"unknown learner {learner!r}", f"one of {', '.join(LEARNERS)}")
+    if encoding not in (AUTO, *ENCODINGS):
+        raise PolicyError(f"unknown encoding {encoding!r}", f"one of {', '.join((AUTO, *ENCODINGS))}")
     bare, names = over_one_type_list(graphs)
-    bound = sum(map(lower_bound, bare))
+    if encoding == AUTO:
+        encoding = AUTO_ENCODINGS[0] if learner == "paper" else AUTO
     if learner == "paper":
-        table, episodes = q_learn(
-            bare, code, lambda t: _batches(t, bare, code), seed, settings or QLearning(), progress
-        )
+        table, episodes = q_learn(bare, encoding_id(encoding), seed, settings or QLearning(), progress)
+    elif encoding == AUTO:
+        encoding, table, episodes = _learn_best_encoding(bare, seed, progress)
     else:
-        table, episodes = _learn_by_imitation(bare, code, seed, bound, progress)
-    stats = LearnStats(learner, episodes, _batches(table, bare, code), bound, perf_counter() - begin, seed)
+        table, episodes = _learn_by_imitation(bare, encoding_id(encoding), seed, _budget(), progress)
+    batches, bound = batches_of(table, bare, encoding_id(encoding)), sum(map(lower_bound, bare))
+    stats = LearnStats(learner, episodes, batches, bound, perf_counter() - begin, seed)
     return FsmPolicy(encoding, names, table, stats)
 
 
+def split_for_validation(
+    graphs: Sequence[InstanceGraph],
+) -> tuple[list[InstanceGraph], list[InstanceGraph]]:
+    """Graphs to learn from, and every third held back to choose on; of fewer than three both are all."""
+    graphs = [graph for graph in graphs if graph.num_nodes]
+    if len(graphs) < 3:
+        return graphs, graphs
+    return [graph for index, graph in enumerate(graphs) if index % 3 != 2], graphs[2::3]
+
+
+def _learn_best_encoding(
+    graphs: Sequence[InstanceGraph], seed: int, progress: Progress | None
+) -> tuple[str, Table, int]:
+    """Try the encodings on a part of the graphs, judge them on the others, then learn from all with the better one."""
+    lesson, held_back = split_for_validation(graphs)
+    exam = [*held_back, *_draw(Resampler(held_back, seed), len(held_back), _budget())]
+    bound = sum(map(lower_bound, exam))
+    tried: list[tuple[int, str]] = []
+    episodes = 0
+    for encoding in AUTO_ENCODINGS:
+        table, more = _learn_by_imitation(lesson, encoding_id(encoding), seed, _budget() // TRIAL, progress)
+        episodes += more
+        tried.append((batches_of(table, exam, encoding_id(encoding)), encoding))
+        if tried[-1][0] == bound:
+            break
+    _, encoding = min(tried, key=lambda entry: entry[0])
+    table, more = _learn_by_imitation(graphs, encoding_id(encoding), seed, _budget(), progress)
+    return encoding, table, episodes + more
+
+
 def _learn_by_imitation(
-    graphs: Sequence[InstanceGraph], encoding: int, seed: int, bound: int, progress: Progress | None
+    graphs: Sequence[InstanceGraph], encoding: int, seed: int, budget: int, progress: Progress | None
 ) -> tuple[Table, int]:
     """Imitate the teachers, complete and improve the best tables, keep the one that does best on fresh minibatches."""
+    bound = sum(map(lower_bound, graphs))
     starts: list[tuple[int, Table]] = []
     for teacher in TEACHERS:
         if isinstance(teacher, SearchPolicy) and backend.kernels() is None:
             continue  # plain Python takes minutes to search
         table = imitate(graphs, [teacher(graph) for graph in graphs], encoding)
-        starts.append((_batches(table, graphs, encoding), table))
+        starts.append((batches_of(table, graphs, encoding), table))
         if starts[-1][0] == bound:
             starts = starts[-1:]
             break
     starts.sort(key=lambda start: start[0])
     sampler = Resampler(graphs, seed)
+    course = [*graphs, *_draw(sampler, len(graphs), budget)]
+    course_bound = sum(map(lower_bound, course))
+    tables = [table for _, table in starts[:STARTS]]
     trials = 0
-    least = starts[0][0]
+    least: int | None = None
 
     def report(done: int, batches: int) -> None:
         nonlocal least
-        least = min(least, batches)
+        least = batches if least is None else min(least, batches)
         if progress is not None:
-            progress(trials + done, least, bound)
+            progress(trials + done, least, course_bound)
 
-    tables = [table for _, table in starts[:STARTS]]
     for table in tables:
         complete(table, encoding, sampler, ROUNDS)
-        trials += improve(table, graphs, encoding, IMPROVE_SECONDS / len(tables), report)
+        trials += improve(table, course, encoding, budget // len(tables), report)
         complete(table, encoding, sampler, ROUNDS)
-    fresh = [*graphs, *(sampler.draw() for _ in graphs)]
-    return min(tables, key=lambda t: _batches(t, fresh, encoding)), trials
+    fresh = [*graphs, *_draw(sampler, len(graphs), budget)]
+    return min(tables, key=lambda t: batches_of(t, fresh, encoding)), trials
 
 
-def _batches(table: Table, graphs: Sequence[InstanceGraph], encoding: int) -> int:
-    native = StateTable(table)
-    return sum(len(run_table(graph, encoding, native)[0]) for graph in graphs)
+def _budget() -> int:
+    return IMPROVE_NODES if backend.kernels() is not None else IMPROVE_NODES_PYTHON
+
+
+def _draw(sampler: Resampler, given: int, budget: int) -> list[InstanceGraph]:
+    """Drawn minibatches, by how many there are; all together no larger than a part of the budget."""
+    drawn: list[InstanceGraph] = []
+    nodes = 0
+    while len(drawn) < max(DRAWN * given, DRAWN_LEAST) and nodes < budget // 50:
+        drawn.append(sampler.draw())
+        nodes += drawn[-1].num_nodes
+    return drawn

@@ -1,4 +1,11 @@
-"""Tabular Q-learning of a state machine (Chen et al., ICML 2023, section 3.3)."""
+"""Tabular Q-learning of a state machine, as published (Chen et al., ICML 2023, section 3.3, and its artefact).
+
+n-step returns are taken at the end of an episode, from its first step to its last; a value that was never learned is 0,
+in the bootstrap and in the greedy action too, which makes untried actions look good, as every reward is 0 at most. What
+the text leaves open is as the authors' code has it: one minibatch to learn from, reward weight 1, the other settings.
+One thing is not: there the bootstrap is the larger of 0 and the best value, which is always 0; here it is the best
+value, as in the text. What the machine does in a state it never met is the policy's matter, and the same for all.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +19,7 @@ from edbatch_tvm.batching.bounds import lower_bound
 from edbatch_tvm.batching.encoding import State, encode, types_of
 from edbatch_tvm.batching.fixed import RATE_BITS, UNIT
 from edbatch_tvm.batching.frontier import Frontier
+from edbatch_tvm.batching.fsm import batches_of
 from edbatch_tvm.batching.splitmix import SplitMix
 from edbatch_tvm.batching.table import ValueTable
 from edbatch_tvm.graph import InstanceGraph
@@ -19,16 +27,15 @@ from edbatch_tvm.graph import InstanceGraph
 Progress = Callable[[int, int, int], None]
 """Called with episodes done, batches of the best table so far, and the bound."""
 
-Evaluate = Callable[[dict[State, int]], int]
-"""Batches of a table over the graphs learned from."""
-
 
 @dataclass(frozen=True)
 class QLearning:
-    """The paper's settings.
+    """The published settings.
 
     Attributes
     ----------
+    minibatches : int
+        Learn from so many of the given minibatches, in turn.
     alpha : float
         Weight of ``|frontier| / |typewise frontier|`` in the reward ``-1 + alpha * ratio``.
     rate : float
@@ -42,10 +49,11 @@ class QLearning:
     evaluate_every : int
         Episodes between greedy roll-outs; the table of the best one is kept.
     tolerance : float
-        Stop when the roll-out is within this part of the lower bound.
+        Stop when the roll-out is less than this part above the lower bound.
     """
 
-    alpha: float = 0.5
+    minibatches: int = 1
+    alpha: float = 1.0
     rate: float = 0.4
     steps: int = 10
     epsilon: float = 0.5
@@ -59,12 +67,11 @@ class QLearning:
 def q_learn(
     graphs: Sequence[InstanceGraph],
     encoding: int,
-    evaluate: Evaluate,
     seed: int,
     settings: QLearning,
     progress: Progress | None = None,
 ) -> tuple[dict[State, int], int]:
-    """Learn a table by episodes on `graphs` in turn.
+    """Learn a table by episodes.
 
     Returns
     -------
@@ -73,6 +80,7 @@ def q_learn(
     episodes : int
         Episodes run.
     """
+    graphs = [graph for graph in graphs if graph.num_nodes][: settings.minibatches]
     bound = sum(map(lower_bound, graphs))
     values = ValueTable(graphs[0].num_types, settings.alpha, settings.rate, settings.steps, seed)
     best: dict[State, int] = {}
@@ -85,13 +93,13 @@ def q_learn(
         episode += 1
         if episode % settings.evaluate_every and episode < settings.episodes:
             continue
-        table = values.greedy()
-        batches = evaluate(table)
+        table = values.greedy(encoding)
+        batches = batches_of(table, graphs, encoding)
         if least is None or batches < least:
             best, least = table, batches
         if progress is not None:
             progress(episode, least, bound)
-        if least <= bound * (1 + settings.tolerance):
+        if least < bound * (1 + settings.tolerance):
             break
     return best, episode
 
@@ -125,13 +133,12 @@ def reference_episode(graph: InstanceGraph, encoding: int, values: ValueTable, t
         reward = (values.alpha * frontier.size[action]) // frontier.typewise_size[action] - UNIT
         trace.append((row, state, action, reward))
         frontier.execute(action)
-    # From the last step to the first, so that a value is known before the steps that lead to it need it.
-    for step in reversed(range(len(trace))):
+    for step in range(len(trace)):
         until = min(step + values.steps, len(trace))
         total = sum(reward for *_, reward in trace[step:until])
         if until < len(trace):
             row, state = trace[until][:2]
-            total += max(int(row[t]) for t in types_of(state, encoding) if row[width + t])
+            total += max(int(row[t]) for t in types_of(state, encoding))
         row, _, action, _ = trace[step]
         row[action] += (total - int(row[action])) * values.rate >> RATE_BITS
     values.random_state[0] = random.signed_state

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from edbatch_tvm.batching.encoding import State, hash_state
+from edbatch_tvm.batching.encoding import State, hash_state, types_of
 from edbatch_tvm.batching.fixed import RATE_BITS, to_fixed
 from edbatch_tvm.batching.splitmix import SplitMix
 from edbatch_tvm.errors import PolicyError
@@ -75,7 +75,7 @@ class ValueTable:
         Values, visit counts, length of the state and its words.
     """
 
-    def __init__(self, num_types: int, alpha: float = 0.5, rate: float = 0.4, steps: int = 10, seed: int = 0) -> None:
+    def __init__(self, num_types: int, alpha: float = 1.0, rate: float = 0.4, steps: int = 10, seed: int = 0) -> None:
         self.num_types = num_types
         self.alpha = to_fixed(alpha)
         self.rate = to_fixed(rate, RATE_BITS)
@@ -109,16 +109,21 @@ class ValueTable:
             row[2 * self.num_types + 1 : 2 * self.num_types + 1 + len(state)] = state
         return row
 
-    def greedy(self) -> dict[State, int]:
-        """The tried action of greatest value in every state; the smallest type id among equals."""
-        rows, width = self._filled_rows(), self.num_types
-        least = np.iinfo(np.int64).min
-        return self._actions(rows, np.where(rows[:, width : 2 * width] > 0, rows[:, :width], least))
+    def greedy(self, encoding: int) -> dict[State, int]:
+        """The action of greatest value in every state; the smallest type id among equals."""
+        rows, width = self._filled_rows().tolist(), self.num_types
+        states = [tuple(row[2 * width + 1 : 2 * width + 1 + row[2 * width]]) for row in rows]
+        return {
+            state: min(types_of(state, encoding), key=lambda t: (-row[t], t))
+            for state, row in zip(states, rows, strict=True)
+        }
 
     def most_frequent(self) -> dict[State, int]:
         """The action taken most often in every state; the smallest type id among equals."""
-        rows = self._filled_rows()
-        return self._actions(rows, rows[:, self.num_types : 2 * self.num_types])
+        rows, width = self._filled_rows(), self.num_types
+        words = rows[:, 2 * width :].tolist()
+        actions = rows[:, width : 2 * width].argmax(axis=1).tolist()
+        return {tuple(row[1 : 1 + row[0]]): action for row, action in zip(words, actions, strict=True)}
 
     def visits(self) -> dict[State, int]:
         """How often each state was met."""
@@ -131,8 +136,3 @@ class ValueTable:
     def _filled_rows(self) -> np.ndarray:
         filled: np.ndarray = self.rows[self.key != 0]
         return filled
-
-    def _actions(self, rows: np.ndarray, score: np.ndarray) -> dict[State, int]:
-        words = rows[:, 2 * self.num_types :].tolist()
-        actions = score.argmax(axis=1).tolist()
-        return {tuple(row[1 : 1 + row[0]]): action for row, action in zip(words, actions, strict=True)}

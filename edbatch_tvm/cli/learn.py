@@ -26,7 +26,7 @@ def register(verbs: Any) -> None:
         "--output",
         type=policy_file,
         metavar="FILE",
-        help="where the policy goes (WORKLOAD-ENCODING.json in this folder)",
+        help="where the policy goes (WORKLOAD-ENCODING.json in this folder, with the encoding that was taken)",
     )
 
 
@@ -39,15 +39,24 @@ def learn(arguments: argparse.Namespace) -> None:
     from relay_ext.signature import signature_of
 
     workload = get_workload(arguments.workload)
-    lesson = Lesson(arguments.data, arguments.batch_size, arguments.minibatches, arguments.encoding, arguments.seed)
+    lesson = Lesson(
+        arguments.data,
+        arguments.batch_size,
+        arguments.minibatches,
+        arguments.encoding,
+        arguments.learner,
+        arguments.seed,
+    )
     with learning_bar() as show:
         learned = learn_policy(workload, signature_of(workload.cells(1)), lesson, show)
-    path = arguments.output or Path(f"{workload.name}-{lesson.encoding}.json")
+    encoding = learned.policy.encoding
+    path = arguments.output or Path(f"{workload.name}-{encoding}.json")
     save_policy(learned.policy, path)
     infos = [schedule(graph, policy=learned.policy)[1] for graph in learned.graphs]
     figures = {
         "workload": workload.name,
-        "encoding": lesson.encoding,
+        "encoding": encoding,
+        "learner": lesson.learner,
         "learn_data": lesson.source,
         "batch_size": lesson.batch_size,
         "minibatches": len(learned.graphs),
@@ -62,7 +71,7 @@ def learn(arguments: argparse.Namespace) -> None:
     if str(arguments.json) != "-":
         print_pairs(
             [
-                ("policy", f"{path}: {figures['policy_states']} states, encoding {lesson.encoding}"),
+                ("policy", f"{path}: {figures['policy_states']} states, encoding {encoding}, learner {lesson.learner}"),
                 (
                     "learned from",
                     f"{lesson.source}: {figures['instances']} instances, {len(learned.graphs)} minibatches",

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from edbatch_tvm.batching.encoding import ENCODINGS
+from edbatch_tvm.batching import AUTO, ENCODINGS, LEARNERS
 from edbatch_tvm.models import WORKLOADS
 
 
@@ -19,7 +19,17 @@ def add_verb(verbs: Any, name: str, summary: str, function: Any) -> argparse.Arg
         "--batch-size", type=positive, default=64, metavar="N", help="instances of a minibatch (%(default)s)"
     )
     parser.add_argument(
-        "--encoding", choices=ENCODINGS, default="sort", help="state encoding of a learned policy (%(default)s)"
+        "--encoding",
+        choices=(AUTO, *ENCODINGS),
+        default=AUTO,
+        help="what a learned policy sees of a frontier: %(choices)s; auto takes the better of sort and tight, judged on"
+        " minibatches held back from learning (%(default)s)",
+    )
+    parser.add_argument(
+        "--learner",
+        choices=LEARNERS,
+        default=LEARNERS[0],
+        help="how a policy is learned: %(choices)s; paper is Q-learning as published (%(default)s)",
     )
     parser.add_argument(
         "--seed",

@@ -26,6 +26,19 @@ def learning_bar() -> Iterator[Callable[[int, int, int], None]]:
         yield show
 
 
+@contextmanager
+def search_bar() -> Iterator[Callable[[int, int, int], None]]:
+    """A line on standard error that says how the search in a minibatch goes; silent where that is no terminal."""
+    bar = tqdm(desc="searching", unit=" beams", delay=0.5, disable=None, leave=False, position=1, file=sys.stderr)
+    with bar:
+
+        def show(width: int, batches: int, bound: int) -> None:
+            bar.set_postfix_str(f"width {width}: {batches} batches, bound {bound}", refresh=False)
+            bar.update()
+
+        yield show
+
+
 def track(items: Iterable[Any], what: str) -> Iterable[Any]:
     """`items`, with a progress bar."""
     return tqdm(items, desc=what, disable=None, leave=False, file=sys.stderr)

@@ -8,8 +8,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edbatch_tvm.batching import policy_names
+from edbatch_tvm.batching.search import WIDTH
 from edbatch_tvm.cli.options import add_verb, not_negative, positive
-from edbatch_tvm.cli.output import learning_bar, print_pairs, track, write_json
+from edbatch_tvm.cli.output import learning_bar, print_pairs, search_bar, track, write_json
 
 if TYPE_CHECKING:
     from edbatch_tvm.models.measure import RunReport
@@ -30,7 +32,13 @@ def register(verbs: Any) -> None:
         metavar="R",
         help="median of R runs of each minibatch, after one untimed",
     )
-    add("--policy", default="auto", metavar="NAME|FILE", help="batching policy; fsm learns one first (%(default)s)")
+    add(
+        "--policy",
+        default="auto",
+        metavar="NAME|FILE",
+        help=f"batching policy: {', '.join(policy_names())}, or a policy file; fsm learns one first (%(default)s)",
+    )
+    add("--width", type=positive, default=WIDTH, metavar="W", help="beam of the policies search and best (%(default)s)")
     add(
         "--plan",
         default="auto",
@@ -47,9 +55,10 @@ def run(arguments: argparse.Namespace) -> None:
     from edbatch_tvm.models import measure
 
     options = measure.RunOptions(**{field.name: getattr(arguments, field.name) for field in fields(measure.RunOptions)})
-    with learning_bar() as show:
-        prepared = measure.prepare(options, show)
-    report, comparison = measure.measure(prepared, track)
+    with search_bar() as searching:
+        with learning_bar() as show:
+            prepared = measure.prepare(options, show, searching)
+        report, comparison = measure.measure(prepared, track)
     if str(arguments.json) != "-":
         print_pairs(table(report))
         sys.stdout.flush()

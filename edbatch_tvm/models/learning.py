@@ -7,7 +7,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Generic, TypeVar
 
-from edbatch_tvm.batching import FsmPolicy, Policy, choose_policy, learn_policy
+from edbatch_tvm.batching import AUTO, LEARNERS, FsmPolicy, Policy, choose_policy, learn_policy
 from edbatch_tvm.batching.qlearning import Progress
 from edbatch_tvm.errors import DataError
 from edbatch_tvm.graph import InstanceGraph, Signature, merge
@@ -29,8 +29,8 @@ class Lesson:
     batch_size : int
     minibatches : int
         At most so many, the first of the file.
-    encoding : str
-        State encoding of the state machine.
+    encoding, learner : str
+        Of the state machine; see :func:`edbatch_tvm.batching.learn_policy`.
     seed : int
         Of the generator (which moves it away from the seed that instances to run are generated from) and of learning.
     """
@@ -38,7 +38,8 @@ class Lesson:
     data: Path | None = None
     batch_size: int = 64
     minibatches: int = LEARN_MINIBATCHES
-    encoding: str = "sort"
+    encoding: str = AUTO
+    learner: str = LEARNERS[0]
     seed: int = 0
 
     @property
@@ -74,7 +75,7 @@ def learn(
     """
     graphs = _graphs(workload, signature, lesson)
     begin = perf_counter()
-    policy = learn_policy(graphs, encoding=lesson.encoding, seed=lesson.seed, progress=progress)
+    policy = learn_policy(graphs, lesson.encoding, lesson.learner, lesson.seed, progress)
     return Learned(policy, graphs, perf_counter() - begin)
 
 

@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from edbatch_tvm.batching import Policy, Schedule, as_policy
+from edbatch_tvm.batching import AUTO, LEARNERS, Policy, Schedule, SearchPolicy, as_policy, best_policy
 from edbatch_tvm.batching.qlearning import Progress
+from edbatch_tvm.batching.search import WIDTH, SearchProgress
 from edbatch_tvm.compiler import compile_model
 from edbatch_tvm.errors import PlanError
 from edbatch_tvm.graph import InstanceGraph, Signature, format_graph
@@ -45,7 +46,9 @@ class RunOptions:
     minibatches: int | None = None
     repeat: int = 0
     policy: str = "auto"
-    encoding: str = "sort"
+    encoding: str = AUTO
+    learner: str = LEARNERS[0]
+    width: int = WIDTH
     plan: str = "auto"
     target: str = "llvm"
     seed: int = 0
@@ -163,8 +166,13 @@ def run(
     return measure(prepare(options, progress), track)
 
 
-def prepare(options: RunOptions, progress: Progress | None = None) -> Prepared:
-    """Everything that comes before the first minibatch: read data, learn the policy, compile."""
+def prepare(
+    options: RunOptions, progress: Progress | None = None, search_progress: SearchProgress | None = None
+) -> Prepared:
+    """Everything that comes before the first minibatch: read data, learn the policy, compile.
+
+    `search_progress` is called as the policies ``search`` and ``best`` go on in each minibatch.
+    """
     if options.plan not in BUILT_PLANS:
         built = " or ".join(BUILT_PLANS)
         raise PlanError(f"plan {options.plan!r}", built, "order and pq are not built yet; auto takes batch for now")
@@ -187,7 +195,7 @@ def prepare(options: RunOptions, progress: Progress | None = None) -> Prepared:
         repeat=options.repeat,
         data=str(options.data) if options.data is not None else "generator",
     )
-    policy = _policy(options, workload, signature, report, progress)
+    policy = _policy(options, workload, signature, report, progress, search_progress)
     weights = workload.weights(options.hidden, options.seed)
     begin = perf_counter()
     model = compile_model(mod, weights, target=options.target, policy=policy, plan=report.plan)
@@ -196,10 +204,25 @@ def prepare(options: RunOptions, progress: Progress | None = None) -> Prepared:
 
 
 def _policy(
-    options: RunOptions, workload: Workload, signature: Signature, report: RunReport, progress: Progress | None
+    options: RunOptions,
+    workload: Workload,
+    signature: Signature,
+    report: RunReport,
+    progress: Progress | None,
+    search_progress: SearchProgress | None,
 ) -> Policy:
     """The policy to run with; what `fsm` and `auto` look at to find one are not the instances of the run."""
-    lesson = Lesson(options.learn_data, options.batch_size, encoding=options.encoding, seed=options.seed)
+    if options.policy == "search":
+        return SearchPolicy(options.width, progress=search_progress)
+    if options.policy == "best":
+        return best_policy(options.width, search_progress)
+    lesson = Lesson(
+        options.learn_data,
+        options.batch_size,
+        encoding=options.encoding,
+        learner=options.learner,
+        seed=options.seed,
+    )
     learned: Learned[Policy]
     if options.policy == "fsm":
         learned = learn(workload, signature, lesson, progress)

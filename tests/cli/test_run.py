@@ -143,6 +143,20 @@ def test_fsm_learns_from_the_generator_by_default(tmp_path: Path, models: list[F
 
 
 @pytest.mark.usefixtures("models")
+def test_learner_and_encoding(tmp_path: Path, trees: Path) -> None:
+    options = ["--policy", "fsm", "--learner", "paper", "--encoding", "max", "--batch-size", "2"]
+    assert run(tmp_path, "treelstm", "--data", str(trees), *options)["policy"] == "fsm-max"
+
+
+@pytest.mark.parametrize(("policy", "name"), [("search", "search-5"), ("best", "best (")])
+def test_width_of_a_search(tmp_path: Path, models: list[FakeModel], trees: Path, policy: str, name: str) -> None:
+    report = run(tmp_path, "treelstm", "--data", str(trees), "--policy", policy, "--width", "5", "--batch-size", "2")
+    assert report["policy"].startswith(name)
+    assert models[0].policy.name == policy
+    assert report["batches"] == report["lower_bound"]
+
+
+@pytest.mark.usefixtures("models")
 def test_fsm_learns_from_a_file(tmp_path: Path, trees: Path) -> None:
     report = run(tmp_path, "treelstm", "--policy", "fsm", "--learn-data", str(trees), "--batch-size", "2")
     assert report["learn_data"] == str(trees)

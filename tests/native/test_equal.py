@@ -73,7 +73,7 @@ def test_tables(graph: InstanceGraph, other: InstanceGraph, seed: int, encoding:
     )
     for _ in range(3):
         reference_episode(part, code, values, 1 << 31)
-    table = StateTable(values.greedy())
+    table = StateTable(values.greedy(code))
     schedule, misses = run_table(both, code, table)
     assert (schedule, misses) == reference_run_table(both, code, table)
 

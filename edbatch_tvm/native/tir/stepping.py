@@ -132,19 +132,18 @@ def stepping(learning: bool) -> Any:
                         reach[u, c * LANES + j] = T.max(reach[u, c * LANES + j], height[v, c * LANES + j])
 
         @T.inline
-        def best_value(at, only_visited):
-            # `top` = the action of greatest value at slot `at`, the smallest type id among equals; -1 if there is none.
+        def best_value(at):
+            # `top` = the action of greatest value at slot `at`, the smallest type id among equals.
             # The types of a state are its distinct words (a word of `tight` is two times a type plus a bit).
             top = -1
             shift: T.let = T.Select(encoding == TIGHT, T.int64(1), T.int64(0))
             for i in range(T.Cast("int32", rows[at, 2 * t])):
                 u: T.let = T.Cast("int32", rows[at, 2 * t + 1 + i] >> shift)
-                if rows[at, t + u] > T.int64(0) or only_visited == 0:
-                    # Both sides of an `or` are evaluated: no reads at -1 beside the test for it.
-                    if top < 0:
-                        top = u
-                    elif rows[at, u] > rows[at, top] or (rows[at, u] == rows[at, top] and u < top):
-                        top = u
+                # Both sides of an `or` are evaluated: no reads at -1 beside the test for it.
+                if top < 0:
+                    top = u
+                elif rows[at, u] > rows[at, top] or (rows[at, u] == rows[at, top] and u < top):
+                    top = u
 
         link_uses(n, operand_ptr, operand_node, first_use, next_use, user, indegree)
         for u in range(t):
@@ -353,7 +352,7 @@ def stepping(learning: bool) -> Any:
                                         chosen = u
                                     skip -= 1
                         else:
-                            best_value(slot, 0)
+                            best_value(slot)
                             chosen = top
                     if chosen >= 0:
                         rows[slot, t + chosen] += T.int64(1)
@@ -418,15 +417,13 @@ def stepping(learning: bool) -> Any:
 
         if learning:
             if rule == LEARN and going == 1:
-                # From the last step to the first, so that a value is known before the steps that lead to it need it.
-                for i in range(batches):
-                    step: T.let = batches - 1 - i
+                for step in range(batches):
                     until: T.let = T.min(step + T.Cast("int32", io[NSTEP]), batches)
                     total = T.int64(0)
                     for k in range(until - step):
                         total += T.Cast("int64", trace_reward[step + k])
                     if until < batches:
-                        best_value(trace_slot[until], 1)
+                        best_value(trace_slot[until])
                         total += rows[trace_slot[until], top]
                     acted: T.let = T.Cast("int32", batch_type[step])
                     old: T.let = rows[trace_slot[step], acted]
