@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from edbatch_tvm.compiler import compile_model as compile
     from edbatch_tvm.errors import EdbatchError
     from edbatch_tvm.graph import Builder, InstanceGraph, Signature, merge, validate
-    from edbatch_tvm.memory import Plan, plan_memory
+    from edbatch_tvm.memory import Plan, PQTree, plan_memory
     from edbatch_tvm.runtime import Model, Report, Result
 
 __version__ = "0.1.0"
@@ -35,6 +35,7 @@ _HOME = {
     "FsmPolicy": "batching",
     "InstanceGraph": "graph",
     "Model": "runtime",
+    "PQTree": "memory",
     "Plan": "memory",
     "Report": "runtime",
     "Result": "runtime",
@@ -59,6 +60,7 @@ __all__ = [
     "FsmPolicy",
     "InstanceGraph",
     "Model",
+    "PQTree",
     "Plan",
     "Report",
     "Result",
