@@ -13,6 +13,7 @@ from tvm.target import Target
 
 from edbatch_tvm.batching.api import PolicyLike
 from edbatch_tvm.errors import CellError, PlanError, TargetError
+from edbatch_tvm.graph.expand import ExpansionTable
 from edbatch_tvm.graph.spec import ValueSpec
 from edbatch_tvm.memory import PLANS
 from edbatch_tvm.runtime.kernels import KernelSet, check_weights
@@ -22,8 +23,12 @@ from relay_ext.fuse_cells import cell_constants
 from relay_ext.index_bounds import with_index_bounds
 from relay_ext.pipeline import cell_passes, kernel_passes, run_passes
 from relay_ext.signature import signature_of, weights_of
+from relay_ext.split_cells import split_cells
 from schedules.cpu.lowering import KERNEL_PIPELINE
 from schedules.cpu.machine import host_target, machine_of
+
+GRANULARITIES = ("cell", "op")
+"""What a node of a minibatch graph can be."""
 
 
 def compile_model(
@@ -32,6 +37,7 @@ def compile_model(
     target: str | Mapping[str, Any] | Target = "llvm",
     policy: PolicyLike = "auto",
     plan: str = "auto",
+    granularity: str = "cell",
     dump_dir: str | Path | None = None,
 ) -> Model:
     """Compile cells into a model that runs minibatches of instances.
@@ -49,6 +55,9 @@ def compile_model(
         How schedules are made; ``"auto"`` takes the rule that is best on the first minibatch.
     plan : {"auto", "batch"}
         Memory plan; ``"auto"`` is ``"batch"``.
+    granularity : {"cell", "op"}
+        What is batched: whole cells, or each of their operators by itself, as DyNet does it. Instances are graphs of
+        cells in either case.
     dump_dir : path, optional
         Write the module after every pass to this folder.
 
@@ -78,11 +87,17 @@ def compile_model(
         raise CellError(f"cells are a {type(mod).__name__}", "an IRModule", "decorate the class with @I.ir_module")
     if plan not in ("auto", *PLANS):
         raise PlanError(f"unknown plan {plan!r}", f"one of auto, {', '.join(PLANS)}")
+    if granularity not in GRANULARITIES:
+        raise PlanError(f"unknown granularity {granularity!r}", f"one of {', '.join(GRANULARITIES)}")
     prepare_threads()
     resolved = resolve_target(target)
     machine = machine_of(resolved)
-    signature, weights = signature_of(mod), weights_of(mod)
+    weights = weights_of(mod)
     arrays = check_weights(weights, params or {})
+    split = split_cells(mod) if granularity == "op" else None
+    if split is not None:
+        mod = split.module
+    signature = signature_of(mod)
     front = cell_passes()
     legalized = run_passes(mod, front[:2], dump_dir)
     for name, tensor in cell_constants(legalized).items():
@@ -94,7 +109,8 @@ def compile_model(
     library = tvm.compile(module, target=resolved, tir_pipeline=KERNEL_PIPELINE)
     kernels = KernelSet(module, library, arrays)
     chosen = "batch" if plan == "auto" else plan
-    return Model(signature, kernels, str(resolved.kind), policy, chosen, perf_counter() - begin)
+    table = None if split is None else ExpansionTable(split.cells, signature, split.bodies)
+    return Model(signature, kernels, str(resolved.kind), policy, chosen, perf_counter() - begin, table)
 
 
 def resolve_target(target: str | Mapping[str, Any] | Target) -> Target:

@@ -16,6 +16,7 @@ from edbatch_tvm.batching import schedule as schedule_graph
 from edbatch_tvm.batching.api import PolicyLike
 from edbatch_tvm.errors import GraphError
 from edbatch_tvm.graph import Builder, InstanceGraph, Signature, merge, validate
+from edbatch_tvm.graph.expand import Expansion, ExpansionTable, expand
 from edbatch_tvm.memory import Plan, plan_memory
 from edbatch_tvm.runtime.arenas import ArenaPool, ArenaSet
 from edbatch_tvm.runtime.kernels import KernelSet
@@ -34,7 +35,9 @@ class Model:
     Attributes
     ----------
     signature : Signature
-        The cells.
+        What minibatch graphs consist of: the cells, or at granularity ``op`` their ops.
+    cells : Signature
+        What instances consist of.
     target : str
     compile_seconds : float
     plan_name : str
@@ -50,8 +53,11 @@ class Model:
         policy: PolicyLike,
         plan: str,
         compile_seconds: float,
+        table: ExpansionTable | None = None,
     ) -> None:
         self.signature = signature
+        self.cells = signature if table is None else table.cells
+        self._table = table
         self.target = target
         self.plan_name = plan
         self.compile_seconds = compile_seconds
@@ -75,11 +81,17 @@ class Model:
         self._chosen = None if auto else as_policy(policy, self.signature.names)
 
     def __repr__(self) -> str:
-        return f"Model({self.signature!r}, target={self.target!r}, policy={self.policy!r})"
+        granularity = f", granularity={self.granularity!r}" if self._table is not None else ""
+        return f"Model({self.cells!r}, target={self.target!r}, policy={self.policy!r}{granularity})"
+
+    @property
+    def granularity(self) -> str:
+        """``cell`` or ``op``: what a node of a minibatch graph is."""
+        return "cell" if self._table is None else "op"
 
     def builder(self) -> Builder:
         """A builder for instances of this model."""
-        return Builder(self.signature)
+        return Builder(self.cells)
 
     def __call__(self, instances: Sequence[InstanceGraph]) -> Result:
         """Run `instances` as one minibatch.
@@ -110,7 +122,30 @@ class Model:
     # Steps ------------------------------------------------------------------------------------------------------
 
     def merge(self, instances: Sequence[InstanceGraph]) -> InstanceGraph:
-        """The minibatch graph of `instances`.
+        """The minibatch graph of `instances`; at granularity ``op``, of their ops.
+
+        Raises
+        ------
+        GraphError
+            If there are none, or one is not an instance of this model.
+        """
+        graph = self.merge_cells(instances)
+        return graph if self._table is None else self.expand(graph).graph
+
+    def expand(self, graph: InstanceGraph) -> Expansion:
+        """A graph of cells as what is scheduled and run at granularity ``op``; see :func:`edbatch_tvm.graph.expand`.
+
+        Raises
+        ------
+        GraphError
+            If cells are what this model runs.
+        """
+        if self._table is None:
+            raise GraphError("expansion of a graph by a model of granularity 'cell'", "granularity 'op'")
+        return expand(graph, self._table)
+
+    def merge_cells(self, instances: Sequence[InstanceGraph]) -> InstanceGraph:
+        """The disjoint union of `instances`, a graph of cells.
 
         Raises
         ------
@@ -122,11 +157,11 @@ class Model:
         for position, instance in enumerate(instances):
             if not isinstance(instance, InstanceGraph):
                 raise GraphError(f"instance {position} is a {type(instance).__name__}", "an InstanceGraph")
-            if instance.signature is not self.signature and instance.signature != self.signature:
+            if instance.signature is not self.cells and instance.signature != self.cells:
                 cells = instance.signature.names if instance.signature is not None else "none (a bare graph)"
                 raise GraphError(
                     f"instance {position} was built for other cells: {cells}",
-                    f"the cells of this model, {self.signature.names}",
+                    f"the cells of this model, {self.cells.names}",
                     "use model.builder()",
                 )
             if not instance.checked:
