@@ -1,0 +1,187 @@
+"""Batching and layout inside a cell: the static cells of the paper, and the rewrite itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import tvm
+from tvm import relax
+from tvm.script import ir as I
+from tvm.script import relax as R
+
+import edbatch_tvm as eb
+from relay_ext.group_ops import GroupOps, cell_plan
+from relay_ext.legalize_cells import LegalizeCells
+from relay_ext.signature import signature_of, weights_of
+from tests.golden import Golden
+from tests.relay_ext.static_cells import PUBLISHED, StaticCells
+
+
+def count(mod: tvm.IRModule, name: str, op: str) -> int:
+    """Calls of an operator in a cell, those on weights alone not counted."""
+    function = mod[name]
+    weights = set(list(function.params)[int(function.attrs["num_input"]) :])
+    found = 0
+    for block in function.body.blocks:
+        for binding in block.bindings:
+            call = binding.value
+            if not isinstance(call, relax.Call):
+                continue
+            read = [v for v in relax.analysis.free_vars(call) if not isinstance(v, tvm.ir.GlobalVar)]
+            if read and all(v in weights for v in read):
+                weights.add(binding.var)
+            elif call.op.name == f"relax.{op}":
+                found += 1
+    return found
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_no_more_gathers_than_published(name: str) -> None:
+    declared, planned = cell_plan(StaticCells, name, planned=False), cell_plan(StaticCells, name)
+    assert declared is not None
+    assert planned is not None
+    assert planned.gathers <= PUBLISHED[name][1]
+    assert planned.gathers <= declared.gathers
+    assert count(GroupOps()(StaticCells), name, "concat") == planned.gathers
+    assert count(GroupOps(planned=False)(StaticCells), name, "concat") == declared.gathers
+
+
+def test_plans_of_the_static_cells(golden: Golden) -> None:
+    text = "\n".join(
+        f"{name}: {'planned' if planned else 'declared'}\n{cell_plan(StaticCells, name, planned)}"
+        for name in PUBLISHED
+        for planned in (False, True)
+    )
+    golden("plans/static_cells.txt", text)
+
+
+def test_before_and_after() -> None:
+    @I.ir_module
+    class Before:
+        @R.function
+        def cell(
+            x: R.Tensor((4,), "float32"),
+            W_i: R.Tensor((4, 8), "float32"),
+            W_u: R.Tensor((4, 8), "float32"),
+            W_o: R.Tensor((4, 8), "float32"),
+        ):
+            R.func_attr({"num_input": 1})
+            with R.dataflow():
+                a = R.matmul(x, W_i)
+                b = R.matmul(x, W_u)
+                c = R.matmul(x, W_o)
+                i = R.sigmoid(a)
+                o = R.sigmoid(c)
+                u = R.tanh(b)
+                v = R.multiply(i, u)
+                h = R.multiply(o, v)
+                R.output(h)
+            return h
+
+    @I.ir_module
+    class Expected:
+        @R.function
+        def cell(
+            x: R.Tensor((4,), "float32"),
+            W_i: R.Tensor((4, 8), "float32"),
+            W_u: R.Tensor((4, 8), "float32"),
+            W_o: R.Tensor((4, 8), "float32"),
+        ):
+            R.func_attr({"num_input": 1})
+            with R.dataflow():
+                packed = R.concat((W_u, W_i, W_o), axis=1)
+                products = R.matmul(x, packed)
+                rows = R.reshape(products, (3, 8))
+                gates = R.strided_slice(rows, [0], [1], [3])
+                s = R.sigmoid(gates)
+                first = R.strided_slice(rows, [0], [0], [1])
+                b = R.reshape(first, (8,))
+                u = R.tanh(b)
+                second = R.strided_slice(s, [0], [0], [1])
+                i = R.reshape(second, (8,))
+                v = R.multiply(i, u)
+                third = R.strided_slice(s, [0], [1], [2])
+                o = R.reshape(third, (8,))
+                h = R.multiply(o, v)
+                R.output(h)
+            return h
+
+    tvm.ir.assert_structural_equal(GroupOps()(Before)["cell"], Expected["cell"])
+
+
+def test_a_body_of_another_form_is_left_alone() -> None:
+    @I.ir_module
+    class Tuples:
+        @R.function
+        def cell(x: R.Tensor((8,), "float32")):
+            with R.dataflow():
+                s = R.split(x, 2, axis=0)
+                y = R.add(s[0], s[1])
+                R.output(y)
+            return y
+
+    assert cell_plan(Tuples, "cell") is None
+    tvm.ir.assert_structural_equal(GroupOps()(Tuples), Tuples)
+
+
+def test_fewer_products_than_combine_parallel_matmul() -> None:
+    """TVM's own pass joins products of one input, of matrices only; grouping also joins those of different inputs."""
+
+    def products(rows: tuple[int, ...]) -> tvm.IRModule:
+        builder = relax.BlockBuilder()
+        x, h = (relax.Var(name, relax.TensorType((*rows, 8), "float32")) for name in "xh")
+        weights = [relax.Var(f"W{i}", relax.TensorType((8, 8), "float32")) for i in range(4)]
+        with builder.function("main", [x, h, *weights], attrs={"num_input": 2}):
+            with builder.dataflow():
+                out = [builder.emit(relax.op.matmul(v, w)) for v, w in zip((x, x, h, h), weights, strict=True)]
+                ends = [builder.emit_output(relax.op.add(out[0], out[2])), builder.emit_output(out[1])]
+                ends.append(builder.emit_output(out[3]))
+            builder.emit_func_output(relax.Tuple(ends))
+        return builder.finalize()
+
+    theirs = relax.transform.CombineParallelMatmul()(products((1,)))
+    assert count(products((1,)), "main", "matmul") == 4
+    assert count(theirs, "main", "matmul") == 2
+    assert count(GroupOps()(products(())), "main", "matmul") == 1
+    assert count(GroupOps()(StaticCells), "lstm", "matmul") == 1
+
+
+def test_packing_is_lifted_to_load_time() -> None:
+    """What TVM's LiftTransformParams leaves in the cell moves no weight."""
+    entry = tvm.IRModule({"main": GroupOps()(StaticCells)["lstm"].with_attr("global_symbol", "main")})
+    lifted = relax.transform.LiftTransformParams()(relax.transform.CanonicalizeBindings()(entry))
+    names = {var.name_hint for var in lifted.functions}
+    assert names == {"main", "main_transform_params"}
+    text = lifted["main"].script()
+    assert text.count("R.concat(") == 2  # the two gathers of values
+    assert lifted["main_transform_params"].script().count("R.concat(") > 2
+
+
+@pytest.mark.parametrize("planned", [False, True], ids=["declared", "planned"])
+def test_grouped_cells_compute_the_same(planned: bool) -> None:
+    rng = np.random.default_rng(5)
+    weights = {
+        name: (rng.uniform(-1, 1, spec.shape) / np.sqrt(spec.shape[0])).astype(np.float32)
+        for name, spec in weights_of(StaticCells).items()
+    }
+    signature = signature_of(StaticCells)
+    grouped = GroupOps(planned)(StaticCells)
+    assert signature_of(grouped) == signature
+
+    def run(mod: Any) -> list[list[np.ndarray]]:
+        model = eb.compile(mod, weights)
+        rows = np.random.default_rng(6)
+        instances = []
+        for cell in signature:
+            b = model.builder()
+            operands = [rows.uniform(-1, 1, o.spec.shape).astype(np.float32) for o in cell.operands]
+            values = b.call(cell.name, *operands)
+            instances.append(b.finish(list(values) if isinstance(values, tuple) else [values]))
+        return [[array.copy() for array in outputs] for outputs in model(instances)]
+
+    for name, a, b in zip(signature.names, run(StaticCells), run(grouped), strict=True):
+        for left, right in zip(a, b, strict=True):
+            np.testing.assert_allclose(left, right, atol=1e-5, err_msg=name)
+    assert LegalizeCells()(grouped) is not None
