@@ -11,7 +11,7 @@ import tvm_ffi
 from tvm import IRModule, relax, tirx
 
 from edbatch_tvm.errors import CellError
-from edbatch_tvm.graph.expand import CellBody, OpCall, Source
+from edbatch_tvm.graph.expand import CellBody, ExpansionTable, OpCall, Source
 from edbatch_tvm.graph.spec import CellSignature, Signature
 from relay_ext.check_cells import CheckCells
 from relay_ext.row_ops import row_form
@@ -72,6 +72,10 @@ class SplitModule:
     module: IRModule
     cells: Signature
     bodies: tuple[CellBody, ...]
+
+    def table(self, ops: Signature | None = None) -> ExpansionTable:
+        """For the expansion of graphs; `ops` is the signature of `module` where more is known of its bounds."""
+        return ExpansionTable(self.cells, signature_of(self.module) if ops is None else ops, self.bodies)
 
 
 def split_cells(mod: IRModule) -> SplitModule:

@@ -13,7 +13,6 @@ from tvm.target import Target
 
 from edbatch_tvm.batching.api import PolicyLike
 from edbatch_tvm.errors import CellError, PlanError, TargetError
-from edbatch_tvm.graph.expand import ExpansionTable
 from edbatch_tvm.graph.spec import ValueSpec
 from edbatch_tvm.memory import PLANS
 from edbatch_tvm.runtime.kernels import KernelSet, check_weights
@@ -109,7 +108,7 @@ def compile_model(
     library = tvm.compile(module, target=resolved, tir_pipeline=KERNEL_PIPELINE)
     kernels = KernelSet(module, library, arrays)
     chosen = "batch" if plan == "auto" else plan
-    table = None if split is None else ExpansionTable(split.cells, signature, split.bodies)
+    table = None if split is None else split.table(signature)
     return Model(signature, kernels, str(resolved.kind), policy, chosen, perf_counter() - begin, table)
 
 

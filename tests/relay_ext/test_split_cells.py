@@ -13,7 +13,6 @@ from tvm.script import relax as R
 from tvm.script import tirx as T
 
 from edbatch_tvm.errors import CellError
-from edbatch_tvm.graph.expand import ExpansionTable
 from edbatch_tvm.models import get_workload
 from relay_ext.signature import signature_of
 from relay_ext.split_cells import SplitCells, split_cells
@@ -379,7 +378,7 @@ def test_values_of_unknown_shape_are_refused() -> None:
 )
 def test_number_of_ops(workload: str, types: int, calls: dict[str, int]) -> None:
     split = split_cells(get_workload(workload).cells(H))
-    table = ExpansionTable(split.cells, signature_of(split.module), split.bodies)
+    table = split.table()
     assert len(table.ops) == types
     counts = {cell.name: len(body.calls) for cell, body in zip(table.cells, table.bodies, strict=True)}
     assert counts.items() >= calls.items()
