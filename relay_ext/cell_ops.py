@@ -11,7 +11,7 @@ from tvm import relax
 
 from edbatch_tvm.batching.search import SearchPolicy
 from edbatch_tvm.graph import InstanceGraph
-from relay_ext.signature import weight_params
+from relay_ext.signature import input_params, weight_params
 
 UNARY = frozenset({"sigmoid", "tanh", "exp", "log", "sqrt", "negative", "abs", "erf", "nn.relu", "nn.silu", "nn.gelu"})
 BINARY = frozenset({"add", "subtract", "multiply", "divide", "maximum", "minimum"})
@@ -59,7 +59,7 @@ class CellOp:
 
 def read_ops(function: relax.Function) -> list[CellOp] | None:
     """The operator calls of a cell in order, or None for a body of another form (tuples, nested calls, blocks)."""
-    weights = weight_params(function)
+    weights, inputs = weight_params(function), input_params(function)
     if not isinstance(function.body, relax.SeqExpr):
         return None
     ops: list[CellOp] = []
@@ -81,7 +81,7 @@ def read_ops(function: relax.Function) -> list[CellOp] | None:
                     call,
                     tuple(np.flatnonzero(is_value).tolist()),
                     tuple(np.flatnonzero(is_weight).tolist()),
-                    _signature(kind, call, is_weight),
+                    _signature(kind, call, is_weight, inputs),
                 )
             )
     return ops
@@ -96,8 +96,12 @@ def _shape(argument: Any) -> tuple[int, ...] | None:
     return tuple(int(e) for e in extents) if all(isinstance(e, tvm.tirx.IntImm) for e in extents) else None
 
 
-def _signature(kind: str, call: Any, is_weight: list[bool]) -> str:
-    """What has to agree for two calls to run as one; empty where the rewrite has no rule."""
+def _signature(kind: str, call: Any, is_weight: list[bool], inputs: list[Any]) -> str:
+    """What has to agree for two calls to run as one; empty where the rewrite has no rule.
+
+    Products of a cell's input with weights agree only if the input is the same: joining those of two inputs would save
+    a kernel and cost one, to gather the inputs. Computed inputs may lie side by side, and then are read in place.
+    """
     shapes = [_shape(argument) for argument in call.args]
     parts = [kind, str(call.ty.dtype)]
     if kind == "matmul":
@@ -105,6 +109,8 @@ def _signature(kind: str, call: Any, is_weight: list[bool]) -> str:
         values = is_weight == [False, False] and None not in shapes and [len(s or ()) for s in shapes] == [2, 1]
         if not product and not values:
             return ""
+        if product and any(call.args[0].same_as(given) for given in inputs):
+            parts.append(str(call.args[0].name))
     elif kind in UNARY:
         if is_weight != [False] or shapes[0] is None:
             return ""

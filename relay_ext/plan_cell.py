@@ -80,7 +80,7 @@ class CellPlan:
 
     @property
     def gathers(self) -> int:
-        """Number of gather kernels: operand sets that do not lie in place; one gathered before is not gathered again."""
+        """Number of gather kernels: operand sets that do not lie in place, each gathered once."""
         return len(self._gathered())
 
     @property

@@ -1,0 +1,99 @@
+"""Weights computed from weights, once, at load: TVM's parameter lifting over all cells of a module."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import tvm
+from tvm import IRModule, relax
+
+from relay_ext.signature import cell_functions, weight_params
+
+_TRANSFORM = "_transform_params"
+
+
+def lift_weights(mod: IRModule, weights: Mapping[str, np.ndarray]) -> tuple[IRModule, dict[str, np.ndarray]]:
+    """Take what depends on weights alone out of the cells of `mod`, and compute it.
+
+    Parameters
+    ----------
+    mod : IRModule
+    weights : mapping of str to array
+
+    Returns
+    -------
+    mod : IRModule
+        Cells over the weights below; a cell that computes nothing from weights alone keeps its own.
+    weights : dict of str to array
+        Those that the cells use, new ones named ``<cell>.lifted<i>``.
+    """
+    functions = dict(mod.functions.items())
+    transforms: dict[str, relax.Function] = {}
+    for name, function in cell_functions(mod).items():
+        entry = IRModule({"main": function.with_attr("global_symbol", "main")})
+        lifted = relax.transform.LiftTransformParams()(relax.transform.CanonicalizeBindings()(entry))
+        transform = lifted["main" + _TRANSFORM]
+        sources = _unchanged(transform, [param.name for param in weight_params(function)])
+        names = [source or f"{name}.lifted{i}" for i, source in enumerate(sources)]
+        functions[mod.get_global_var(name)] = _renamed(lifted["main"], names).with_attr("global_symbol", name)
+        if not all(sources):
+            transforms[name] = transform.with_attr("global_symbol", name + _TRANSFORM)
+    computed = dict(weights)
+    for name, values in _compute(transforms, mod, weights).items():
+        for position, value in enumerate(values):
+            computed[f"{name}.lifted{position}"] = value.numpy()
+    result = IRModule(functions, attrs=mod.attrs)
+    used = {param.name for function in cell_functions(result).values() for param in weight_params(function)}
+    return result, {name: array for name, array in computed.items() if name in used}
+
+
+def _unchanged(transform: relax.Function, names: list[str]) -> list[str | None]:
+    """For each result of a transform, the name of the weight it is, or None for a computed one."""
+    taken: dict[Any, str] = {}
+    values: dict[Any, Any] = {}
+    (given,) = transform.params
+    for block in transform.body.blocks:
+        for binding in block.bindings:
+            values[binding.var] = binding.value
+            if isinstance(binding.value, relax.TupleGetItem) and binding.value.tuple_value.same_as(given):
+                taken[binding.var] = names[int(binding.value.index)]
+    results = values.get(transform.body.body, transform.body.body)
+    return [taken.get(field) for field in results.fields]
+
+
+def _renamed(function: relax.Function, names: list[str]) -> relax.Function:
+    """`function` with its weight parameters called `names`."""
+    old = weight_params(function)
+    new = [relax.Var(name, var.ty) for name, var in zip(names, old, strict=True)]
+    bound = relax.utils.copy_with_new_vars(function)
+    old = weight_params(bound)
+    body = _Substitute(dict(zip(old, new, strict=True))).visit_expr(bound.body)
+    inputs = list(bound.params)[: len(bound.params) - len(old)]
+    return relax.Function([*inputs, *new], body, bound.ret_ty, is_pure=True, attrs=function.attrs)
+
+
+@relax.expr_functor.mutator
+class _Substitute(relax.PyExprMutator):
+    def __init__(self, values: dict[Any, Any]) -> None:
+        super().__init__()
+        self.values = values
+
+    def visit_var_(self, op: relax.Var) -> relax.Expr:
+        return self.values.get(op, op)
+
+
+def _compute(
+    transforms: dict[str, relax.Function], mod: IRModule, weights: Mapping[str, np.ndarray]
+) -> dict[str, list[Any]]:
+    """Run the transforms on this machine's CPU."""
+    if not transforms:
+        return {}
+    entry = IRModule({name + _TRANSFORM: function for name, function in transforms.items()})
+    machine = relax.VirtualMachine(tvm.compile(entry, target="llvm"), tvm.cpu())
+    results = {}
+    for name in transforms:
+        given = [tvm.runtime.tensor(weights[param.name]) for param in weight_params(mod[name])]
+        results[name] = list(machine[name + _TRANSFORM](given))
+    return results
