@@ -79,7 +79,12 @@ def num_input(function: relax.Function) -> int:
 
 def output_vars(function: relax.Function) -> list[Any]:
     """The variables (or other expressions) a cell returns, in order."""
-    body = function.body.body if isinstance(function.body, relax.SeqExpr) else function.body
+    body = function.body
+    if isinstance(body, relax.SeqExpr):
+        bound = {binding.var: binding.value for block in body.blocks for binding in block.bindings}
+        body = body.body
+        while isinstance(body, relax.Var) and isinstance(bound.get(body), relax.Var | relax.Tuple):
+            body = bound[body]
     return list(body.fields) if isinstance(body, relax.Tuple) else [body]
 
 
