@@ -52,22 +52,28 @@ class Comparison:
     without anyone seeing it.
     """
 
-    outputs: Deviation = Deviation()
-    states: Deviation = Deviation()
+    outputs: Deviation | None = None
+    states: Deviation | None = None
+
+    @property
+    def groups(self) -> list[Deviation]:
+        """Those of the two that there are: a model may declare everything that nothing reads."""
+        return [group for group in (self.outputs, self.states) if group is not None]
 
     @property
     def relative_error(self) -> float:
         """The larger of the two relative errors."""
-        return float(np.maximum(self.outputs.relative_error, self.states.relative_error))
+        # np.max keeps a NaN, max() may lose it.
+        return float(np.max([group.relative_error for group in self.groups])) if self.groups else float("inf")
 
     @property
     def largest_value(self) -> float:
         """The smaller of the two largest values."""
-        return min(self.outputs.largest_value, self.states.largest_value)
+        return min((group.largest_value for group in self.groups), default=0.0)
 
     def merged(self, other: Comparison) -> Comparison:
         """Both runs as one."""
-        return Comparison(self.outputs.merged(other.outputs), self.states.merged(other.states))
+        return Comparison(_merged(self.outputs, other.outputs), _merged(self.states, other.states))
 
     def require(self) -> None:
         """Raise unless the results are right.
@@ -116,19 +122,26 @@ def compare(graph: InstanceGraph, result: Any, reference: list[tuple[np.ndarray,
     """
     assert graph.signature is not None
     stride = graph.stride
-    outputs = states = Deviation()
+    outputs: Deviation | None = None
+    states: Deviation | None = None
     for instance in range(graph.num_instances):
         declared = graph.outputs[graph.output_ptr[instance] : graph.output_ptr[instance + 1]].tolist()
         given = [result[instance]] if graph.scalar_output[instance] else result[instance]
         for value, array in zip(declared, given, strict=True):
-            outputs = outputs.merged(_deviation(array, reference[value // stride][value % stride]))
+            outputs = _merged(outputs, _deviation(array, reference[value // stride][value % stride]))
     final = final_values(graph)
     arena = graph.signature.output_arena[graph.node_type[final // stride], final % stride]
     for index in np.unique(arena):
         values = final[arena == index]
         expected = np.stack([reference[value // stride][value % stride] for value in values.tolist()])
-        states = states.merged(_deviation(result.values(values), expected))
+        states = _merged(states, _deviation(result.values(values), expected))
     return Comparison(outputs, states)
+
+
+def _merged(one: Deviation | None, other: Deviation | None) -> Deviation | None:
+    if one is None or other is None:
+        return one or other
+    return one.merged(other)
 
 
 def _deviation(given: Any, expected: np.ndarray) -> Deviation:

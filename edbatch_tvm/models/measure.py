@@ -19,6 +19,7 @@ from edbatch_tvm.errors import PlanError
 from edbatch_tvm.graph import InstanceGraph, Signature, format_graph
 from edbatch_tvm.models import get_workload
 from edbatch_tvm.models.check import Comparison, compare
+from edbatch_tvm.models.contractions import multiply_adds_of_graph
 from edbatch_tvm.models.data import load_minibatches
 from edbatch_tvm.models.learning import Learned, Lesson, choose, learn, refuse_same_file
 from edbatch_tvm.models.peak import peak_gflops
@@ -176,12 +177,18 @@ def prepare(
     if options.plan not in BUILT_PLANS:
         built = " or ".join(BUILT_PLANS)
         raise PlanError(f"plan {options.plan!r}", built, "order and pq are not built yet; auto takes batch for now")
-    refuse_same_file(options.data, options.learn_data)
     workload = get_workload(options.workload)
+    refuse_same_file(workload, options.data, options.learn_data)
     mod = workload.cells(options.hidden)
     signature = signature_of(mod)
     minibatches = load_minibatches(
-        workload, signature, options.data, options.batch_size, options.minibatches, options.seed
+        workload,
+        signature,
+        options.data,
+        options.batch_size,
+        options.minibatches,
+        options.seed,
+        count_on=options.learn_data,
     )
     report = RunReport(
         workload=workload.name,
@@ -238,12 +245,12 @@ def measure(prepared: Prepared, track: Track[Any] = _untracked) -> tuple[RunRepo
     """Run the minibatches of `prepared`; see :func:`run`."""
     options, workload, report = prepared.options, prepared.workload, prepared.report
     report.peak_gflops = peak_gflops()
-    work = np.array([workload.multiply_adds(options.hidden)[name] for name in prepared.signature.names])
+    mod = workload.cells(options.hidden)
     flops = 0
     comparison = Comparison() if options.check else None
     for number, instances in enumerate(track(prepared.minibatches, "running")):
         graph, schedule, info, result = _run_minibatch(prepared.model, instances, options.repeat, report)
-        flops += 2 * int(work @ graph.type_count)
+        flops += 2 * multiply_adds_of_graph(mod, graph)
         _count(report, graph, info, result.report)
         if options.dump is not None:
             _dump(options.dump, number, graph, schedule)

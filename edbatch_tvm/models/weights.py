@@ -14,9 +14,9 @@ from relay_ext.signature import cell_functions, weight_params, weights_of
 def initial_weights(mod: Any, seed: int = 0) -> dict[str, np.ndarray]:
     """Uniform ±1/sqrt(fan-in) weights for every weight parameter of `mod`.
 
-    The fan-in of a matrix is the number of its rows, of an embedding table 1 (a lookup adds nothing up), of a bias
-    that of the matrix of its width in the same cell, and of any other vector its length. Each weight has a random
-    stream of its own, from the seed and its name: adding a cell does not change the weights of the others.
+    The fan-in of a matrix is the extent that its products sum over, of an embedding table 1 (a lookup adds nothing
+    up), of a bias that of the matrix of its width in the same cell, and of any other its first extent. Each weight
+    has a random stream of its own, from the seed and its name: adding a cell does not change the weights of the others.
 
     Parameters
     ----------
@@ -32,16 +32,17 @@ def initial_weights(mod: Any, seed: int = 0) -> dict[str, np.ndarray]:
     fan_in: dict[str, int] = {}
     for name, function in cell_functions(mod).items():
         found = contractions(name, function).fan_in
-        by_width = {specs[weight].shape[-1]: rows for weight, rows in found.items() if rows > 1}
-        for param in weight_params(function):
+        weights = weight_params(function)
+        by_width = {specs[w.name].shape[-1]: found[w.name] for w in weights if found.get(w.name, 1) > 1}
+        for param in weights:
             shape = specs[param.name].shape
             alone = shape[0] if shape else 1
             fan_in.setdefault(
                 param.name, found.get(param.name, by_width.get(shape[0], alone) if len(shape) == 1 else alone)
             )
-    weights = {}
+    arrays = {}
     for name, spec in specs.items():
         limit = fan_in[name] ** -0.5
         rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
-        weights[name] = rng.uniform(-limit, limit, spec.shape).astype(spec.dtype)
-    return weights
+        arrays[name] = rng.uniform(-limit, limit, spec.shape).astype(spec.dtype)
+    return arrays
