@@ -10,7 +10,20 @@ from edbatch_tvm.errors import EdbatchError
 if TYPE_CHECKING:
     from edbatch_tvm.models.workload import Workload
 
-WORKLOADS = ("treelstm", "bilstm-tagger", "lattice-lstm")
+WORKLOADS = (
+    "treelstm",
+    "bilstm-tagger",
+    "lattice-lstm",
+    "treelstm-2type",
+    "treegru",
+    "mvrnn",
+    "bilstm-tagger-char",
+    "lstm-nmt",
+    "lattice-gru",
+    "childsum-tree",
+    "grid-lstm",
+    "random-dag",
+)
 """Names of the workloads; each is a package here, with ``_`` for ``-``."""
 
 

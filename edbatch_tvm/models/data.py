@@ -7,7 +7,7 @@ from pathlib import Path
 
 from edbatch_tvm.errors import DataError
 from edbatch_tvm.graph import InstanceGraph, Signature
-from edbatch_tvm.models.workload import Workload
+from edbatch_tvm.models.workload import ReadOptions, Workload
 
 GENERATED_MINIBATCHES = 4
 """Minibatches to generate where neither a file nor a number says how many there are."""
@@ -17,7 +17,13 @@ LEARN_SEED = 1 << 20
 
 
 def load_minibatches(
-    workload: Workload, signature: Signature, path: Path | None, batch_size: int, limit: int | None, seed: int
+    workload: Workload,
+    signature: Signature,
+    path: Path | None,
+    batch_size: int,
+    limit: int | None,
+    seed: int,
+    count_on: Path | None = None,
 ) -> list[list[InstanceGraph]]:
     """Minibatches of a file in file order, or of generated instances where there is no file.
 
@@ -31,7 +37,9 @@ def load_minibatches(
     limit : int or None
         At most so many minibatches; None for all of the file.
     seed : int
-        Of the generator.
+        Of the generator, and of what a file leaves open.
+    count_on : Path, optional
+        See :class:`edbatch_tvm.models.workload.ReadOptions`.
 
     Returns
     -------
@@ -47,7 +55,7 @@ def load_minibatches(
         count = (GENERATED_MINIBATCHES if limit is None else limit) * batch_size
         instances = workload.generate(count, signature, seed)
     else:
-        instances = workload.read(path, signature)
+        instances = workload.read(path, signature, ReadOptions(seed, count_on))
         if not instances:
             raise DataError(f"0 instances in {path}", "1 or more")
     return split(instances, batch_size)[:limit]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from time import perf_counter
 from typing import Generic, TypeVar
@@ -93,7 +94,7 @@ def _graphs(workload: Workload, signature: Signature, lesson: Lesson) -> list[In
     return [merge(instances) for instances in minibatches]
 
 
-def refuse_same_file(data: Path | None, learn_data: Path | None) -> None:
+def refuse_same_file(workload: Workload, data: Path | None, learn_data: Path | None) -> None:
     """Raise if a policy would learn from the instances it is measured on.
 
     Raises
@@ -101,13 +102,12 @@ def refuse_same_file(data: Path | None, learn_data: Path | None) -> None:
     DataError
         If both are one file.
     """
-    if (
-        data is not None
-        and learn_data is not None
-        and data.exists()
-        and learn_data.exists()
-        and data.samefile(learn_data)
-    ):
-        raise DataError(
-            f"{data} both to learn from and to measure on", "two files", "without --learn-data, instances are generated"
-        )
+    if data is None or learn_data is None:
+        return
+    for path, other in product(workload.source.files(data), workload.source.files(learn_data)):
+        if path.exists() and other.exists() and path.samefile(other):
+            raise DataError(
+                f"{data} both to learn from and to measure on",
+                "two files",
+                "without --learn-data, instances are generated",
+            )

@@ -105,3 +105,9 @@ def lstm(x: np.ndarray, h: np.ndarray, c: np.ndarray, W: np.ndarray, b: np.ndarr
     i, f, o, g = np.split(np.concatenate([x, h]) @ W + b, 4)
     c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
     return sigmoid(o) * np.tanh(c), c
+
+
+def gru(h: np.ndarray, U: np.ndarray, b: np.ndarray, U_c: np.ndarray, b_c: np.ndarray) -> np.ndarray:
+    """One GRU step without input, gates in the order r, z: the next ``h``."""
+    r, z = np.split(sigmoid(h @ U + b), 2)
+    return z * h + (1 - z) * np.tanh((r * h) @ U_c + b_c)

@@ -2,17 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from edbatch_tvm.graph import InstanceGraph, Signature
+from edbatch_tvm.errors import DataError
+from edbatch_tvm.graph import Builder, InstanceGraph, Signature
 from edbatch_tvm.models.contractions import multiply_adds
 from edbatch_tvm.models.reference import Function
 from edbatch_tvm.models.weights import initial_weights
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """What the instances of a file may depend on besides the file; most workloads look at none of it.
+
+    Attributes
+    ----------
+    seed : int
+        Of choices that the data leaves open, such as the type of a tree node.
+    count_on : Path or None
+        The data file in which words are counted; None for the file that is read.
+    """
+
+    seed: int = 0
+    count_on: Path | None = None
+
+
+_DEFAULT = ReadOptions()
+
+
+def _itself(path: Path) -> tuple[Path, ...]:
+    return (path,)
+
+
+@dataclass(frozen=True)
+class Source(Generic[Item]):
+    """Where trees, sentences, lattices, ... come from; workloads of one kind of input share one.
+
+    Attributes
+    ----------
+    read : callable or None
+        ``read(path, options)`` are the items of a data file, in file order; None where there is no such file.
+    generate : callable
+        ``generate(count, seed)`` are `count` random items with the statistics of the real data.
+    files : callable
+        ``files(path)`` are the files that reading `path` opens, where `path` itself is none.
+    """
+
+    read: Callable[[str | Path, ReadOptions], Sequence[Item]] | None
+    generate: Callable[[int, int], Sequence[Item]]
+    files: Callable[[Path], tuple[Path, ...]] = _itself
 
 
 @dataclass(frozen=True)
@@ -24,20 +69,39 @@ class Workload:
     name : str
     cells : callable
         ``cells(hidden)`` is the IRModule of the cells.
-    read : callable
-        ``read(path, signature)`` is the list of instance graphs of a data file.
-    generate : callable
-        ``generate(count, signature, seed)`` is a list of `count` random instance graphs with the statistics of the
-        real data.
+    source : Source
+        Where the items come from that instance graphs are built of.
+    graph : callable
+        ``graph(builder, item)`` is the instance graph of one item.
     reference : mapping of str to callable
         Each cell in NumPy, for :func:`edbatch_tvm.models.reference.run_reference`.
     """
 
     name: str
     cells: Callable[[int], Any]
-    read: Callable[[str | Path, Signature], list[InstanceGraph]]
-    generate: Callable[[int, Signature, int], list[InstanceGraph]]
+    source: Source[Any]
+    graph: Callable[[Builder, Any], InstanceGraph]
     reference: Mapping[str, Function]
+
+    def read(self, path: str | Path, signature: Signature, options: ReadOptions = _DEFAULT) -> list[InstanceGraph]:
+        """The instance graphs of a data file.
+
+        Raises
+        ------
+        DataError
+            If the file is missing or broken, or the workload has none.
+        """
+        if self.source.read is None:
+            raise DataError(f"data file {path} for {self.name}", "no data file", "its instances are always generated")
+        return self._graphs(signature, self.source.read(path, options))
+
+    def generate(self, count: int, signature: Signature, seed: int = 0) -> list[InstanceGraph]:
+        """`count` random instance graphs with the statistics of the real data."""
+        return self._graphs(signature, self.source.generate(count, seed))
+
+    def _graphs(self, signature: Signature, items: Sequence[Any]) -> list[InstanceGraph]:
+        builder = Builder(signature)
+        return [self.graph(builder, item) for item in items]
 
     def weights(self, hidden: int, seed: int = 0) -> dict[str, np.ndarray]:
         """Seeded float32 weights; see :func:`edbatch_tvm.models.weights.initial_weights`."""

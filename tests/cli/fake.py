@@ -11,7 +11,7 @@ from edbatch_tvm.batching import Schedule, schedule
 from edbatch_tvm.graph import InstanceGraph, merge
 from edbatch_tvm.models import WORKLOADS, get_workload
 from edbatch_tvm.models.reference import run_reference
-from relay_ext.signature import signature_of
+from relay_ext.signature import signature_of, weights_of
 
 
 @dataclass
@@ -45,8 +45,9 @@ class FakeModel:
         self.cache: list[bool] = []
         functions: dict[str, Any] = {}
         for name in WORKLOADS:
-            found = get_workload(name).reference
-            functions = dict(found) if set(found) == set(self.signature.names) else functions
+            found = get_workload(name)
+            if set(found.reference) == set(self.signature.names) and set(weights_of(found.cells(1))) == set(params):
+                functions = dict(found.reference)
         self.functions = functions
 
     def merge(self, instances: list[InstanceGraph]) -> InstanceGraph:

@@ -11,7 +11,7 @@ from edbatch_tvm.graph import format_graph
 from edbatch_tvm.models import peak
 from edbatch_tvm.models.data import GENERATED_MINIBATCHES, LEARN_SEED, load_minibatches, split
 from edbatch_tvm.models.learning import refuse_same_file
-from tests.models.conftest import Case
+from tests.models.conftest import Case, case
 
 
 def test_minibatches_are_consecutive_and_the_last_may_be_short(trees: Case) -> None:
@@ -50,16 +50,48 @@ def test_a_file_without_instances(trees: Case, tmp_path: Path) -> None:
         load_minibatches(trees.workload, trees.signature, path, 2, None, 0)
 
 
-def test_one_file_to_learn_and_to_measure(tmp_path: Path) -> None:
+def test_one_file_to_learn_and_to_measure(trees: Case, tmp_path: Path) -> None:
     path, link, other = tmp_path / "data", tmp_path / "link", tmp_path / "other"
     path.write_text("")
     other.write_text("")
     link.symlink_to(path)
     with pytest.raises(DataError, match="both to learn from and to measure on"):
-        refuse_same_file(path, link)
-    refuse_same_file(path, other)
-    refuse_same_file(path, None)
-    refuse_same_file(tmp_path / "missing", tmp_path / "missing")
+        refuse_same_file(trees.workload, path, link)
+    refuse_same_file(trees.workload, path, other)
+    refuse_same_file(trees.workload, path, None)
+    refuse_same_file(trees.workload, tmp_path / "missing", tmp_path / "missing")
+
+
+def test_one_pair_of_files_to_learn_and_to_measure(tmp_path: Path) -> None:
+    pairs = case("lstm-nmt").workload
+    prefix, other = tmp_path / "a", tmp_path / "b"
+    for path in (prefix, other):
+        for suffix in ("en", "vi"):
+            path.with_suffix(f".{suffix}").write_text("word\n")
+    with pytest.raises(DataError, match="both to learn from and to measure on"):
+        refuse_same_file(pairs, prefix, prefix)
+    refuse_same_file(pairs, prefix, other)
+    other.with_suffix(".vi").unlink()
+    other.with_suffix(".vi").symlink_to(prefix.with_suffix(".vi"))
+    with pytest.raises(DataError, match="both to learn from and to measure on"):
+        refuse_same_file(pairs, prefix, other)
+
+
+def test_what_a_file_leaves_open(tmp_path: Path) -> None:
+    typed, spelled = case("treelstm-2type"), case("bilstm-tagger-char")
+    tree, sentence, counted = tmp_path / "trees.txt", tmp_path / "sentence.txt", tmp_path / "counted.txt"
+    tree.write_text("(2 " * 30 + "(2 w)" + " (2 w))" * 30 + "\n")
+    sentence.write_text("a|O b|O\n" * 4)
+    counted.write_text("a|O\n" * 5)
+    coins = [
+        load_minibatches(typed.workload, typed.signature, tree, 1, None, seed)[0][0].node_type.tolist()
+        for seed in (0, 0, 1)
+    ]
+    assert coins[0] == coins[1] != coins[2]
+    spell = spelled.signature.names.index("spell")
+    for count_on, rare in ((None, 8), (counted, 4)):
+        (instances,) = load_minibatches(spelled.workload, spelled.signature, sentence, 4, None, 0, count_on)
+        assert sum(int(graph.type_count[spell]) for graph in instances) == rare
 
 
 @pytest.mark.parametrize("torch", [True, False])

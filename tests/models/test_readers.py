@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edbatch_tvm.errors import DataError
+from edbatch_tvm.models.bilstm_tagger_char.reader import read_spelled_sentences
+from edbatch_tvm.models.childsum_tree.arity import flat, read_flat_trees
+from edbatch_tvm.models.treelstm.generator import random_tree
 from edbatch_tvm.models.treelstm.reader import parse_tree
 from edbatch_tvm.models.vocabulary import word_id
+from edbatch_tvm.models.workload import ReadOptions
 from tests.models.conftest import Case, case
 
 LATTICE = "2\n3\n7 7 7\n0 \n1 0 300\n2 1 4 0 9\n\n1\n0\n0\n\n"
@@ -124,31 +129,134 @@ def test_broken_lattice(lattices: Case, tmp_path: Path, text: str, line: int, me
     assert str(error.value).startswith(f"{path}, line {line}: {message}")
 
 
-def test_missing_file(every: Case, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"^no data file .*nowhere; expected an existing file$"):
-        every.workload.read(tmp_path / "nowhere", every.signature)
+@pytest.fixture
+def from_files(every: Case) -> Case:
+    """Each workload in turn that reads files."""
+    if every.workload.source.read is None:
+        pytest.skip("no data files")
+    return every
 
 
-def test_folder_in_place_of_a_file(every: Case, tmp_path: Path) -> None:
+def test_missing_file(from_files: Case, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"^no data file .*nowhere(\.en)?; expected an existing file$"):
+        from_files.workload.read(tmp_path / "nowhere", from_files.signature)
+
+
+def test_folder_in_place_of_a_file(from_files: Case, tmp_path: Path) -> None:
+    for path in from_files.workload.source.files(tmp_path / "folder"):
+        path.mkdir()
     with pytest.raises(DataError, match=r"cannot be read: Is a directory$"):
-        every.workload.read(tmp_path, every.signature)
+        from_files.workload.read(tmp_path / "folder", from_files.signature)
 
 
-def test_bytes_that_are_no_text(every: Case, tmp_path: Path) -> None:
-    path = tmp_path / "binary"
-    path.write_bytes(b"1\n2\n\xff\xfe\n")
-    with pytest.raises(DataError, match=r"binary, line 3: bytes that are no UTF-8; expected a text file$"):
-        every.workload.read(path, every.signature)
+def test_bytes_that_are_no_text(from_files: Case, tmp_path: Path) -> None:
+    for path in from_files.workload.source.files(tmp_path / "binary"):
+        path.write_bytes(b"1\n2\n\xff\xfe\n")
+    with pytest.raises(DataError, match=r"binary(\.en)?, line 3: bytes that are no UTF-8; expected a text file$"):
+        from_files.workload.read(tmp_path / "binary", from_files.signature)
+
+
+def test_workload_without_data_files(tmp_path: Path) -> None:
+    dags = case("random-dag")
+    with pytest.raises(DataError, match=r"for random-dag; expected no data file \(hint: .* always generated\)$"):
+        dags.workload.read(tmp_path / "dags", dags.signature)
+
+
+def test_typed_tree(tmp_path: Path) -> None:
+    found, path = case("treelstm-2type"), tmp_path / "trees.txt"
+    path.write_text("(2 (2 a) (2 (2 b) (2 c)))\n" * 100)
+    graphs = found.workload.read(path, found.signature, ReadOptions(seed=7))
+    _, a, b, _ = sum(graph.type_count for graph in graphs).tolist()
+    assert a + b == 200
+    assert 75 <= a <= 125
+    again, other = (found.workload.read(path, found.signature, ReadOptions(seed=seed)) for seed in (7, 8))
+    assert [graph.node_type.tolist() for graph in again] == [graph.node_type.tolist() for graph in graphs]
+    assert [graph.node_type.tolist() for graph in other] != [graph.node_type.tolist() for graph in graphs]
+
+
+def test_flat_tree(tmp_path: Path) -> None:
+    path = tmp_path / "trees.txt"
+    path.write_text("(3 (3 (3 a) (3 b)) (1 (1 c) (1 (2 d) (3 e))))\n(2 one)\n(2 (2 (0 a) (1 b)) (2 c))\n")
+    trees = read_flat_trees(path, ReadOptions())
+    a, b, c, d, e, one = (word_id(word) for word in ("a", "b", "c", "d", "e", "one"))
+    # A phrase becomes part of its parent where the labels are equal; a word stays one, whatever its label.
+    assert trees == [[a, b, c, d, e, -3, -3], [one], [a, b, c, -3]]
+
+
+@given(st.integers(2, 30), st.integers(0, 1000))
+def test_flat_keeps_words_and_counts_parts(leaves: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    tree = random_tree(leaves, rng)
+    symbols = flat(tree, (rng.random(len(tree)) < 0.5).tolist())
+    assert [symbol for symbol in symbols if symbol >= 0] == [symbol for symbol in tree if symbol >= 0]
+    open_parts = 0
+    for symbol in symbols:
+        assert symbol != -1
+        open_parts += 1 if symbol >= 0 else 1 + symbol
+    assert open_parts == 1
+
+
+def test_spelled_sentence(tmp_path: Path) -> None:
+    found, path = case("bilstm-tagger-char"), tmp_path / "sentences.txt"
+    path.write_text("the|O the|O of|O the|O\nthe|O the|O of|O\n", encoding="utf-8")
+    first, second = read_spelled_sentences(path, ReadOptions())
+    the, of = word_id("the"), (word_id("o"), word_id("f"))
+    assert (first, second) == ([the, the, of, the], [the, the, of])
+    counted = tmp_path / "counted.txt"
+    counted.write_text("of|O " * 5)
+    (first, _) = read_spelled_sentences(path, ReadOptions(count_on=counted))
+    spelled = tuple(map(word_id, "the"))
+    assert first == [spelled, spelled, word_id("of"), spelled]
+    graph, _ = found.workload.read(path, found.signature)
+    # Characters are padded at both ends: 4 steps for "of".
+    assert graph.type_count.tolist() == [4, 4, 4, 4, 3, 1, 4, 4, 4, 4, 4]
+    assert graph.attributes[0, "char"].tolist() == [256, *of, 256]
+    assert graph.attributes[2, "char"].tolist() == [256, *reversed(of), 256]
+
+
+def test_pairs(tmp_path: Path) -> None:
+    found = case("lstm-nmt")
+    (tmp_path / "talk.en").write_text("a b c\n\nd\n")
+    (tmp_path / "talk.vi").write_text("x y\n\nz &apos; w\n", encoding="utf-8")
+    first, second = found.workload.read(tmp_path / "talk", found.signature)
+    assert first.type_count.tolist() == [3, 3, 2, 2, 2]
+    assert second.type_count.tolist() == [1, 1, 3, 3, 3]
+    assert first.attributes[0, "word"].tolist() == [word_id(word) for word in "abc"]
+    assert second.attributes[2, "word"].tolist() == [word_id(word) for word in ("<s>", "z", "&apos;")]
+    grids = case("grid-lstm")
+    first, _ = grids.workload.read(tmp_path / "talk", grids.signature)
+    assert first.type_count.tolist() == [3, 2, 6, 2]
+
+
+def test_broken_pairs(tmp_path: Path) -> None:
+    found = case("lstm-nmt")
+    source, target = tmp_path / "talk.en", tmp_path / "talk.vi"
+    source.write_text("a\nb\n")
+    target.write_text("x\n")
+    with pytest.raises(DataError, match=r"talk.en has 2 lines and .*talk.vi 1; expected a translation a line$"):
+        found.workload.read(tmp_path / "talk", found.signature)
+    target.write_text("x\n \n")
+    with pytest.raises(DataError, match=r"talk.vi, line 2: an empty line; expected a sentence, as in .*talk.en$"):
+        found.workload.read(tmp_path / "talk", found.signature)
+    target.unlink()
+    with pytest.raises(DataError, match=r"^no data file .*talk.vi; expected an existing file$"):
+        found.workload.read(tmp_path / "talk", found.signature)
 
 
 REAL = {
     "treelstm": ("sst/dev.txt", 1107),
     "lattice-lstm": ("lattice/dev.txt", 113),
     "bilstm-tagger": ("wikiner/train.txt", 10000),
+    "treelstm-2type": ("sst/dev.txt", 1107),
+    "childsum-tree": ("sst/dev.txt", 1107),
+    "bilstm-tagger-char": ("wikiner/train.txt", 10000),
+    "lstm-nmt": ("iwslt15/tst2012", 1553),
 }
 
 
-@pytest.mark.parametrize("name", ["treelstm", "lattice-lstm", pytest.param("bilstm-tagger", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if "tagger" in name else []) for name in REAL]
+)
 def test_real_data(name: str, shared_data: Path) -> None:
     path, instances = REAL[name]
     found = case(name)

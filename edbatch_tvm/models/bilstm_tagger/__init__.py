@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from edbatch_tvm.models.bilstm_tagger.build import sentence_graph
 from edbatch_tvm.models.bilstm_tagger.cells import cells
-from edbatch_tvm.models.bilstm_tagger.generator import generate
-from edbatch_tvm.models.bilstm_tagger.reader import read
+from edbatch_tvm.models.bilstm_tagger.generator import random_sentences
+from edbatch_tvm.models.bilstm_tagger.reader import read_sentences
 from edbatch_tvm.models.bilstm_tagger.reference import REFERENCE
-from edbatch_tvm.models.workload import Workload
+from edbatch_tvm.models.workload import Source, Workload
 
-WORKLOAD = Workload("bilstm-tagger", cells, read, generate, REFERENCE)
+WORKLOAD = Workload("bilstm-tagger", cells, Source(read_sentences, random_sentences), sentence_graph, REFERENCE)
 
 __all__ = ["WORKLOAD"]

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from edbatch_tvm.graph import Builder, InstanceGraph, Signature
-from edbatch_tvm.models.bilstm_tagger.build import sentence_graph
 from edbatch_tvm.models.vocabulary import VOCABULARY
 
 
-def generate(count: int, signature: Signature, seed: int = 0) -> list[InstanceGraph]:
-    """`count` random sentences."""
+def random_sentences(count: int, seed: int = 0) -> list[list[int]]:
+    """`count` random sentences of word ids."""
     rng = np.random.default_rng(seed)
-    builder = Builder(signature)
-    lengths = rng.lognormal(3.10, 0.47, count).round().clip(2, 135).astype(int)
-    return [sentence_graph(builder, rng.integers(VOCABULARY, size=length).tolist()) for length in lengths.tolist()]
+    return [rng.integers(VOCABULARY, size=length).tolist() for length in random_lengths(count, rng)]
+
+
+def random_lengths(count: int, rng: np.random.Generator) -> list[int]:
+    """Tokens of `count` random sentences."""
+    lengths: list[int] = rng.lognormal(3.10, 0.47, count).round().clip(2, 135).astype(int).tolist()
+    return lengths

@@ -4,29 +4,38 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edbatch_tvm.graph import Builder, InstanceGraph, Signature
-from edbatch_tvm.models.bilstm_tagger.build import sentence_graph
 from edbatch_tvm.models.files import broken_line, read_lines
 from edbatch_tvm.models.vocabulary import word_id
+from edbatch_tvm.models.workload import ReadOptions
 
 
-def read(path: str | Path, signature: Signature) -> list[InstanceGraph]:
-    """Instance graphs of the sentences of a file, in file order; empty lines are passed over, tags dropped.
+def read_sentences(path: str | Path, _: ReadOptions) -> list[list[int]]:
+    """Word ids of the sentences of a file, in file order; empty lines are passed over, tags dropped.
 
     Raises
     ------
     DataError
         Naming the file and the line that is no tagged sentence.
     """
-    builder = Builder(signature)
-    graphs = []
+    return [[word_id(word) for word in sentence] for sentence in read_words(path)]
+
+
+def read_words(path: str | Path) -> list[list[str]]:
+    """Words of the sentences of a file, in file order.
+
+    Raises
+    ------
+    DataError
+        Naming the file and the line that is no tagged sentence.
+    """
+    sentences = []
     for number, line in enumerate(read_lines(path), 1):
         words = []
         for token in line.split():
             word, bar, tag = token.rpartition("|")
             if not (word and bar and tag):
                 raise broken_line(path, number, f"{token!r}", "word|TAG")
-            words.append(word_id(word))
+            words.append(word)
         if words:
-            graphs.append(sentence_graph(builder, words))
-    return graphs
+            sentences.append(words)
+    return sentences

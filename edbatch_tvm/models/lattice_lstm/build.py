@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edbatch_tvm.graph import Builder, InstanceGraph, Value
+from edbatch_tvm.models.states import as_tuple
 
 Arc = tuple[int, int]
 """One incoming arc of a lattice node: its source node and its label's id."""
@@ -16,23 +17,26 @@ def lattice_graph(builder: Builder, incoming: Sequence[Sequence[Arc]]) -> Instan
     Parameters
     ----------
     builder : Builder
+        Of cells whose state is one value or several, the first of which is read out.
     incoming : sequence of sequences of (source, id)
         The arcs into each node; sources come before the node. An arc from the node just before is a character arc,
         any other a word arc. A node without arcs is a start.
     """
     call = builder.call
-    states: list[tuple[Value, Value]] = []
+    states: list[tuple[Value, ...]] = []
     for node, arcs in enumerate(incoming):
         ends = [
-            call("char_arc", *states[source], char=label)
-            if source == node - 1
-            else call("word_arc", *states[source], word=label)
+            as_tuple(
+                call("char_arc", *states[source], char=label)
+                if source == node - 1
+                else call("word_arc", *states[source], word=label)
+            )
             for source, label in arcs
         ]
         if not ends:
-            states.append(call("start"))
+            states.append(as_tuple(call("start")))
         elif len(ends) == 1:
             states.append(ends[0])
         else:
-            states.append(call("join", [h for h, _ in ends], [c for _, c in ends]))
-    return builder.finish([call("readout", h) for h, _ in states])
+            states.append(as_tuple(call("join", *map(list, zip(*ends, strict=True)))))
+    return builder.finish([call("readout", state[0]) for state in states])

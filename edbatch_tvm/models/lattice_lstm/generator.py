@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edbatch_tvm.graph import Builder, InstanceGraph, Signature
-from edbatch_tvm.models.lattice_lstm.build import Arc, lattice_graph
+from edbatch_tvm.models.lattice_lstm.build import Arc
 from edbatch_tvm.models.vocabulary import VOCABULARY
 
 _WORD_AFTER_NONE, _WORD_AFTER_WORD = 0.571, 0.411
@@ -29,12 +28,11 @@ _SPANS = {
 """Lengths of the words that end at one node, and how often (the most frequent ten)."""
 
 
-def generate(count: int, signature: Signature, seed: int = 0) -> list[InstanceGraph]:
+def random_lattices(count: int, seed: int = 0) -> list[list[list[Arc]]]:
     """`count` random lattices."""
     rng = np.random.default_rng(seed)
-    builder = Builder(signature)
     sizes = rng.gamma(2.54, 17.4, count).round().clip(3, 211).astype(int)
-    return [lattice_graph(builder, random_lattice(size, rng)) for size in sizes.tolist()]
+    return [random_lattice(size, rng) for size in sizes.tolist()]
 
 
 def random_lattice(nodes: int, rng: np.random.Generator) -> list[list[Arc]]:

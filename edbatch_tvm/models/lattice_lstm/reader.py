@@ -9,29 +9,28 @@ from __future__ import annotations
 from pathlib import Path
 
 from edbatch_tvm.errors import DataError
-from edbatch_tvm.graph import Builder, InstanceGraph, Signature
 from edbatch_tvm.models.files import broken_line, read_lines
-from edbatch_tvm.models.lattice_lstm.build import Arc, lattice_graph
+from edbatch_tvm.models.lattice_lstm.build import Arc
 from edbatch_tvm.models.vocabulary import VOCABULARY
+from edbatch_tvm.models.workload import ReadOptions
 
 
-def read(path: str | Path, signature: Signature) -> list[InstanceGraph]:
-    """Instance graphs of the lattices of a file, in file order; tags are counted and dropped, ids taken modulo 256.
+def read_lattices(path: str | Path, _: ReadOptions) -> list[list[list[Arc]]]:
+    """The lattices of a file, in file order; tags are counted and dropped, ids taken modulo 256.
 
     Raises
     ------
     DataError
         Naming the file and the line that does not have this form.
     """
-    builder = Builder(signature)
     lines = _Lines(path)
     count = lines.number("the number of sentences")
-    graphs = [lattice_graph(builder, _lattice(lines)) for _ in range(count)]
+    lattices = [_lattice(lines) for _ in range(count)]
     lines.skip_empty()
     if not lines.at_end:
         lines.position += 1
         raise lines.error("more sentences", f"the end of the file: its first line says {count}")
-    return graphs
+    return lattices
 
 
 def _lattice(lines: _Lines) -> list[list[Arc]]:

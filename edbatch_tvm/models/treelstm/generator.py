@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edbatch_tvm.graph import Builder, InstanceGraph, Signature
-from edbatch_tvm.models.treelstm.build import JOIN, tree_graph
+from edbatch_tvm.models.treelstm.build import JOIN
 from edbatch_tvm.models.vocabulary import VOCABULARY
 
 _SINGLE = ((3, 0.77, 0.23), (5, 0.65, 0.16), (9, 0.52, 0.165), (19, 0.44, 0.19), (52, 0.36, 0.28))
@@ -20,12 +19,11 @@ As measured, but for the last row: there 0.305 and 0.235 were found, which leave
 """
 
 
-def generate(count: int, signature: Signature, seed: int = 0) -> list[InstanceGraph]:
-    """`count` random trees."""
+def random_trees(count: int, seed: int = 0) -> list[list[int]]:
+    """`count` random trees in postfix form."""
     rng = np.random.default_rng(seed)
-    builder = Builder(signature)
     leaves = rng.gamma(4.2, 4.55, count).round().clip(2, 52).astype(int)
-    return [tree_graph(builder, random_tree(size, rng)) for size in leaves.tolist()]
+    return [random_tree(size, rng) for size in leaves.tolist()]
 
 
 def random_tree(leaves: int, rng: np.random.Generator) -> list[int]:

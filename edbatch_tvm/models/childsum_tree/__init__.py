@@ -1,0 +1,13 @@
+"""Child-sum TreeLSTM sentiment over parse trees of any arity."""
+
+from __future__ import annotations
+
+from edbatch_tvm.models.childsum_tree.arity import random_flat_trees, read_flat_trees
+from edbatch_tvm.models.childsum_tree.build import flat_tree_graph
+from edbatch_tvm.models.childsum_tree.cells import cells
+from edbatch_tvm.models.childsum_tree.reference import REFERENCE
+from edbatch_tvm.models.workload import Source, Workload
+
+WORKLOAD = Workload("childsum-tree", cells, Source(read_flat_trees, random_flat_trees), flat_tree_graph, REFERENCE)
+
+__all__ = ["WORKLOAD"]

@@ -1,0 +1,13 @@
+"""MV-RNN sentiment over binary parse trees: a vector and a matrix for every node."""
+
+from __future__ import annotations
+
+from edbatch_tvm.models.mvrnn.cells import cells
+from edbatch_tvm.models.mvrnn.reference import REFERENCE
+from edbatch_tvm.models.treelstm import TREES
+from edbatch_tvm.models.treelstm.build import tree_graph
+from edbatch_tvm.models.workload import Workload
+
+WORKLOAD = Workload("mvrnn", cells, TREES, tree_graph, REFERENCE)
+
+__all__ = ["WORKLOAD"]

@@ -1,0 +1,13 @@
+"""TreeLSTM over binary parse trees whose internal nodes are of two types, each with weights of its own."""
+
+from __future__ import annotations
+
+from edbatch_tvm.models.treelstm_2type.build import typed_tree_graph
+from edbatch_tvm.models.treelstm_2type.cells import cells
+from edbatch_tvm.models.treelstm_2type.reference import REFERENCE
+from edbatch_tvm.models.treelstm_2type.types import random_typed_trees, read_typed_trees
+from edbatch_tvm.models.workload import Source, Workload
+
+WORKLOAD = Workload("treelstm-2type", cells, Source(read_typed_trees, random_typed_trees), typed_tree_graph, REFERENCE)
+
+__all__ = ["WORKLOAD"]

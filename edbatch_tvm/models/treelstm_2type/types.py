@@ -1,0 +1,40 @@
+"""Types of internal nodes: a fair coin for each, by the seed of the run.
+
+Trees are those of ``treelstm``, read or generated; the coins are tossed in the order of the trees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from edbatch_tvm.models.treelstm.build import JOIN
+from edbatch_tvm.models.treelstm.generator import random_trees
+from edbatch_tvm.models.treelstm.reader import read_trees
+from edbatch_tvm.models.treelstm_2type.build import JOIN_A, JOIN_B
+from edbatch_tvm.models.workload import ReadOptions
+
+_COINS = 2
+"""Sets the stream of the coins apart from the one that the shapes of generated trees come from."""
+
+
+def read_typed_trees(path: str | Path, options: ReadOptions) -> list[list[int]]:
+    """The trees of a file in postfix form, with types by ``options.seed``."""
+    return typed(read_trees(path, options), options.seed)
+
+
+def random_typed_trees(count: int, seed: int = 0) -> list[list[int]]:
+    """`count` random trees in postfix form, with types."""
+    return typed(random_trees(count, seed), seed)
+
+
+def typed(trees: Iterable[Sequence[int]], seed: int) -> list[list[int]]:
+    """`trees` with one of two symbols for every internal node."""
+    rng = np.random.default_rng([seed, _COINS])
+    result = []
+    for postfix in trees:
+        coins = iter(rng.integers(2, size=len(postfix)).tolist())
+        result.append([symbol if symbol != JOIN else (JOIN_A, JOIN_B)[next(coins)] for symbol in postfix])
+    return result
