@@ -18,13 +18,22 @@ from typing import Any
 CACHE_VARIABLE = "EDBATCH_CACHE"
 """Environment variable: cache directory, instead of ``$XDG_CACHE_HOME/edbatch-tvm``."""
 
-SHARED_SOURCES = ("constants.py", "build.py", "tir/shared.py", "../batching/encoding.py", "../batching/fixed.py")
+SHARED_SOURCES = (
+    "constants.py",
+    "build.py",
+    "tir/shared.py",
+    "../batching/encoding.py",
+    "../batching/fixed.py",
+    "../../schedules/cpu/lowering.py",
+)
 LIBRARIES = {
-    "schedule": ("tir/levels.py", "tir/stepping.py"),
+    "levels": ("tir/levels.py",),
+    "schedule": ("tir/stepping.py",),
     "learn": ("tir/stepping.py", "../batching/splitmix.py"),
     "search": ("tir/beam.py",),
 }
-"""Files of this project that each library is made from, beside the shared ones."""
+"""Files of this project that each library is made from, beside the shared ones. Each is built on first use: small ones
+keep the first call short."""
 
 
 def cache_directory() -> Path:
@@ -93,24 +102,26 @@ def _functions(name: str) -> dict[str, Any]:
         from edbatch_tvm.native.tir.beam import search
 
         return {"search": search}
+    if name == "levels":
+        from edbatch_tvm.native.tir import levels
+
+        return {"heights": levels.heights, "depth_schedule": levels.depth_schedule}
     from edbatch_tvm.native.tir.stepping import stepping
 
-    if name == "learn":
-        return {"episode": stepping(True)}
-    from edbatch_tvm.native.tir import levels
-
-    return {"schedule": stepping(False), "heights": levels.heights, "depth_schedule": levels.depth_schedule}
+    return {"episode": stepping(True)} if name == "learn" else {"schedule": stepping(False)}
 
 
 def _compile(name: str) -> Any:
     import tvm
+
+    from schedules.cpu.lowering import KERNEL_PIPELINE
 
     functions = {key: function.with_attr("global_symbol", key) for key, function in _functions(name).items()}
     target: dict[str, Any] = {"kind": "llvm", "opt-level": 2}
     if "avx2" in _cpu_features().split():
         # Eight lanes to a register, for the typewise rows.
         target["mcpu"] = "x86-64-v3"
-    return tvm.compile(tvm.IRModule(functions), target=tvm.target.Target(target))
+    return tvm.compile(tvm.IRModule(functions), target=tvm.target.Target(target), tir_pipeline=KERNEL_PIPELINE)
 
 
 def _cpu_features() -> str:

@@ -51,10 +51,20 @@ class NativeKernels:
     """
 
     def __init__(self) -> None:
-        library = load_library("schedule")
-        self._schedule = library["schedule"]
-        self._depth_schedule = library["depth_schedule"]
-        self._heights = library["heights"]
+        self._schedule = load_library("schedule")["schedule"]
+
+    @cached_property
+    def _levels(self) -> Any:
+        """Built when depths or heights are first asked for."""
+        return load_library("levels")
+
+    @cached_property
+    def _heights(self) -> Any:
+        return self._levels["heights"]
+
+    @cached_property
+    def _depth_schedule(self) -> Any:
+        return self._levels["depth_schedule"]
 
     @cached_property
     def _episode(self) -> Any:
@@ -178,7 +188,7 @@ class NativeKernels:
         with_heights = rule in (LOOKAHEAD, FSM) or encoding == TIGHT
         height = np.empty((nodes if with_heights else 1, width), np.int32)
         blocked = np.empty((nodes if rule in (RATIO, LEARN) else 1, width), np.int32)
-        size = (types + 1) * width + 5 * nodes + 2 * len(operand_node) + 6 * types + 2
+        size = (types + 1) * width + 6 * nodes + len(operand_node) + 6 * types + 6
         work = np.empty(size + (2 * nodes if rule == LEARN else 0), np.int32)
         outputs = _outputs(nodes)
         if batch_type is not None:
@@ -206,7 +216,7 @@ class NativeKernels:
 
 def _check_size(graph: InstanceGraph) -> None:
     """Refuse what the kernels cannot index with int32."""
-    entries = max(graph.num_nodes, 1) * _padded(graph.num_types), 5 * graph.num_nodes + 2 * len(graph.operand_value)
+    entries = max(graph.num_nodes, 1) * _padded(graph.num_types), 8 * graph.num_nodes + 2 * len(graph.operand_value)
     if max(entries) > np.iinfo(np.int32).max // 2:
         raise GraphError(
             f"a graph of {graph.num_nodes} nodes of {graph.num_types} types", "one whose tables int32 can index"

@@ -28,9 +28,18 @@ def test_a_broken_library_is_built_again(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("EDBATCH_CACHE", str(tmp_path))
     library = build.library_path("schedule")
     library.write_bytes(b"no library")
-    assert len(load().depth_schedule(bilstm(2))[2]) == 9
+    assert len(load().run(bilstm(2), "lookahead")[2]) == 9
     assert library.stat().st_size > 1000
     assert list(tmp_path.iterdir()) == [library]
+
+
+def test_each_library_on_first_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDBATCH_CACHE", str(tmp_path))
+    kernels = load()
+    kernels.run(bilstm(2), "ratio")
+    assert {path.name.partition("-")[0] for path in tmp_path.iterdir()} == {"schedule"}
+    kernels.heights(bilstm(2))
+    assert {path.name.partition("-")[0] for path in tmp_path.iterdir()} == {"schedule", "levels"}
 
 
 def test_cache_directory(monkeypatch: pytest.MonkeyPatch) -> None:

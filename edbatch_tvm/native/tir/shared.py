@@ -7,6 +7,9 @@ from tvm.script import tirx as T
 
 from edbatch_tvm.native.constants import LANES
 
+WAITS, USES, TYPE, BATCH = range(4)
+"""Columns of the `node` table of the stepping kernels."""
+
 
 @T.inline
 def longest_depths(n, operand_ptr, operand_node, depth):
@@ -59,11 +62,44 @@ def link_uses(n, operand_ptr, operand_node, first_use, next_use, user, indegree)
 
 
 @T.inline
-def group_by_batch(n, batches, batch_of, batch_ptr, cursor, order):
+def list_uses(n, node_type, operand_ptr, operand_node, node, user):
+    # Users of each node v as user[node[v, USES]:node[v + 1, USES]]; operands each node waits for; its type.
+    for v in range(n + 1):
+        node[v, USES] = 0
+    for v in range(n):
+        begin: T.let = operand_ptr[v]
+        waits = 0
+        for i in range(operand_ptr[v + 1] - begin):
+            producer: T.let = operand_node[begin + i]
+            if producer >= 0:
+                node[producer, USES] += 1
+                waits += 1
+        node[v, WAITS] = waits
+        node[v, TYPE] = T.Cast("int32", node_type[v])
+    # Row v + 1 is the cursor of v while the list is filled: it begins at the first use of v and ends at that of v + 1.
+    before = 0
+    count = 0
+    for v in range(n + 1):
+        start: T.let = before
+        before += count
+        count = node[v, USES]
+        node[v, USES] = start
+    for v in range(n):
+        begin: T.let = operand_ptr[v]
+        for i in range(operand_ptr[v + 1] - begin):
+            producer: T.let = operand_node[begin + i]
+            if producer >= 0:
+                at: T.let = node[producer + 1, USES]
+                user[at] = v
+                node[producer + 1, USES] = at + 1
+
+
+@T.inline
+def group_by_batch(n, batches, node, batch_ptr, cursor, order):
     # Counting sort of the nodes by batch; nodes of a batch stay in node order.
     for b in range(batches):
         cursor[b] = batch_ptr[b]
     for v in range(n):
-        b: T.let = batch_of[v]
+        b: T.let = node[v, BATCH]
         order[cursor[b]] = v
         cursor[b] += 1

@@ -30,7 +30,16 @@ from edbatch_tvm.native.constants import (
     REPLAY,
     STATES,
 )
-from edbatch_tvm.native.tir.shared import group_by_batch, link_uses, longest_depths, typewise_heights
+from edbatch_tvm.native.tir.shared import (
+    BATCH,
+    TYPE,
+    USES,
+    WAITS,
+    group_by_batch,
+    list_uses,
+    longest_depths,
+    typewise_heights,
+)
 
 LOW_BITS = (1 << 32) - 1
 
@@ -88,21 +97,21 @@ def stepping(learning: bool) -> Any:
         batch_type = T.match_buffer(batch_type_, (n,), "int16", align=2)
         io = T.match_buffer(io_, (io_size,), "int64", align=8)
         reach = T.decl_buffer((t + 1, p), "int32", data=work.data, elem_offset=0)
-        indegree = T.decl_buffer((n,), "int32", data=work.data, elem_offset=(t + 1) * p)
-        first_use = T.decl_buffer((n,), "int32", data=work.data, elem_offset=(t + 1) * p + n)
-        queue = T.decl_buffer((n,), "int32", data=work.data, elem_offset=(t + 1) * p + 2 * n)
-        batch_of = T.decl_buffer((n,), "int32", data=work.data, elem_offset=(t + 1) * p + 3 * n)
-        stack = T.decl_buffer((n,), "int32", data=work.data, elem_offset=(t + 1) * p + 4 * n)
-        next_use = T.decl_buffer((e,), "int32", data=work.data, elem_offset=(t + 1) * p + 5 * n)
-        user = T.decl_buffer((e,), "int32", data=work.data, elem_offset=(t + 1) * p + 5 * n + e)
-        head = T.decl_buffer((t,), "int32", data=work.data, elem_offset=(t + 1) * p + 5 * n + 2 * e)
-        tail = T.decl_buffer((t,), "int32", data=work.data, elem_offset=(t + 1) * p + 5 * n + 2 * e + t)
-        ranking = T.decl_buffer((t,), "int32", data=work.data, elem_offset=(t + 1) * p + 5 * n + 2 * e + 2 * t)
-        typewise = T.decl_buffer((t,), "int32", data=work.data, elem_offset=(t + 1) * p + 5 * n + 2 * e + 3 * t)
-        tight = T.decl_buffer((t,), "int32", data=work.data, elem_offset=(t + 1) * p + 5 * n + 2 * e + 4 * t)
-        word = T.decl_buffer((t + 2,), "int32", data=work.data, elem_offset=(t + 1) * p + 5 * n + 2 * e + 5 * t)
-        trace_slot = T.decl_buffer((n,), "int32", data=work.data, elem_offset=(t + 1) * p + 5 * n + 2 * e + 6 * t + 2)
-        trace_reward = T.decl_buffer((n,), "int32", data=work.data, elem_offset=(t + 1) * p + 6 * n + 2 * e + 6 * t + 2)
+        base: T.let = (t + 1) * p
+        # What a step touches of a node lies in one cache line: operands it waits for, first use, type, batch. Row v + 1
+        # says where the uses of v end.
+        node = T.decl_buffer((n + 1, 4), "int32", data=work.data, elem_offset=base)
+        queue = T.decl_buffer((n,), "int32", data=work.data, elem_offset=base + 4 * n + 4)
+        stack = T.decl_buffer((n,), "int32", data=work.data, elem_offset=base + 5 * n + 4)
+        user = T.decl_buffer((e,), "int32", data=work.data, elem_offset=base + 6 * n + 4)
+        head = T.decl_buffer((t,), "int32", data=work.data, elem_offset=base + 6 * n + e + 4)
+        tail = T.decl_buffer((t,), "int32", data=work.data, elem_offset=base + 6 * n + e + t + 4)
+        ranking = T.decl_buffer((t,), "int32", data=work.data, elem_offset=base + 6 * n + e + 2 * t + 4)
+        typewise = T.decl_buffer((t,), "int32", data=work.data, elem_offset=base + 6 * n + e + 3 * t + 4)
+        tight = T.decl_buffer((t,), "int32", data=work.data, elem_offset=base + 6 * n + e + 4 * t + 4)
+        word = T.decl_buffer((t + 2,), "int32", data=work.data, elem_offset=base + 6 * n + e + 5 * t + 4)
+        trace_slot = T.decl_buffer((n,), "int32", data=work.data, elem_offset=base + 6 * n + e + 6 * t + 6)
+        trace_reward = T.decl_buffer((n,), "int32", data=work.data, elem_offset=base + 7 * n + e + 6 * t + 6)
 
         chunks: T.let = T.truncdiv(p, LANES)
         with_heights = 0  # 1 once heights are known and `reach` is kept up to date
@@ -123,7 +132,7 @@ def stepping(learning: bool) -> Any:
         @T.inline
         def push(v):
             # Node v becomes ready.
-            u: T.let = T.Cast("int32", node_type[v])
+            u: T.let = node[v, TYPE]
             queue[tail[u]] = v
             tail[u] += 1
             if with_heights == 1:
@@ -145,7 +154,7 @@ def stepping(learning: bool) -> Any:
                 elif rows[at, u] > rows[at, top] or (rows[at, u] == rows[at, top] and u < top):
                     top = u
 
-        link_uses(n, operand_ptr, operand_node, first_use, next_use, user, indegree)
+        list_uses(n, node_type, operand_ptr, operand_node, node, user)
         for u in range(t):
             tail[u] = 0
         for v in range(n):
@@ -188,7 +197,7 @@ def stepping(learning: bool) -> Any:
                 if blocked[v, T.Cast("int32", node_type[v])] == 0:
                     typewise[T.Cast("int32", node_type[v])] += 1
         for v in range(n):
-            if indegree[v] == 0:
+            if node[v, WAITS] == 0:
                 push(v)
 
         batch_ptr[0] = 0
@@ -381,14 +390,14 @@ def stepping(learning: bool) -> Any:
                             reach[chosen, c * LANES + j] = 0
                 for i in range(size):
                     v: T.let = queue[begin + i]
-                    batch_of[v] = batches
-                    edge = first_use[v]
-                    while edge >= 0:
-                        s: T.let = user[edge]
-                        indegree[s] -= 1
-                        if indegree[s] == 0:
+                    node[v, BATCH] = batches
+                    use: T.let = node[v, USES]
+                    for k in range(node[v + 1, USES] - use):
+                        s: T.let = user[use + k]
+                        waits: T.let = node[s, WAITS] - 1
+                        node[s, WAITS] = waits
+                        if waits == 0:
                             push(s)
-                        edge = next_use[edge]
                 if with_typewise == 1:
                     # The users of what ran, through nodes of other types, have one such ancestor less.
                     typewise[chosen] -= size
@@ -397,17 +406,17 @@ def stepping(learning: bool) -> Any:
                         stack[0] = queue[begin + i]
                         while depth_of_stack > 0:
                             depth_of_stack -= 1
-                            link = first_use[stack[depth_of_stack]]
-                            while link >= 0:
-                                s: T.let = user[link]
+                            v: T.let = stack[depth_of_stack]
+                            use: T.let = node[v, USES]
+                            for k in range(node[v + 1, USES] - use):
+                                s: T.let = user[use + k]
                                 blocked[s, chosen] -= 1
                                 if blocked[s, chosen] == 0:
-                                    if T.Cast("int32", node_type[s]) == chosen:
+                                    if node[s, TYPE] == chosen:
                                         typewise[chosen] += 1
                                     else:
                                         stack[depth_of_stack] = s
                                         depth_of_stack += 1
-                                link = next_use[link]
                 executed += size
                 batch_type[batches] = T.Cast("int16", chosen)
                 batches += 1
@@ -429,7 +438,7 @@ def stepping(learning: bool) -> Any:
                     old: T.let = rows[trace_slot[step], acted]
                     rows[trace_slot[step], acted] = old + (((total - old) * io[RATE]) >> T.int64(16))
         elif going == 1:
-            group_by_batch(n, batches, batch_of, batch_ptr, stack, order)
+            group_by_batch(n, batches, node, batch_ptr, stack, order)
         io[BATCHES] = T.Cast("int64", batches)
         io[MISSES] = T.Cast("int64", misses)
         io[FAILED] = T.Cast("int64", executed < n)
