@@ -18,6 +18,7 @@ from edbatch_tvm.memory import PLANS
 from edbatch_tvm.runtime.kernels import KernelSet, check_weights
 from edbatch_tvm.runtime.model import Model
 from edbatch_tvm.runtime.threads import prepare_threads
+from relay_ext.add_gathers import AddGathers
 from relay_ext.fuse_cells import cell_constants
 from relay_ext.index_bounds import with_index_bounds
 from relay_ext.pipeline import cell_passes, kernel_passes, run_passes
@@ -37,6 +38,7 @@ def compile_model(
     policy: PolicyLike = "auto",
     plan: str = "auto",
     granularity: str = "cell",
+    fused: bool = True,
     dump_dir: str | Path | None = None,
 ) -> Model:
     """Compile cells into a model that runs minibatches of instances.
@@ -57,6 +59,9 @@ def compile_model(
     granularity : {"cell", "op"}
         What is batched: whole cells, or each of their operators by itself, as DyNet does it. Instances are graphs of
         cells in either case.
+    fused : bool
+        False, below granularity ``cell``, for the unfused form that other systems run: operands that do not lie contiguously
+        are copied by kernels of their own first. It is there to compare with.
     dump_dir : path, optional
         Write the module after every pass to this folder.
 
@@ -88,6 +93,8 @@ def compile_model(
         raise PlanError(f"unknown plan {plan!r}", f"one of auto, {', '.join(PLANS)}")
     if granularity not in GRANULARITIES:
         raise PlanError(f"unknown granularity {granularity!r}", f"one of {', '.join(GRANULARITIES)}")
+    if not fused and granularity == "cell":
+        raise PlanError("fused=False at granularity 'cell'", 'granularity="op"')
     prepare_threads()
     resolved = resolve_target(target)
     machine = machine_of(resolved)
@@ -102,9 +109,12 @@ def compile_model(
     for name, tensor in cell_constants(legalized).items():
         arrays[name] = tensor.numpy()
         weights[name] = ValueSpec(tuple(arrays[name].shape), str(arrays[name].dtype))
-    fused = run_passes(legalized, front[2:], dump_dir, first=2)
-    signature = with_index_bounds(signature, fused)
-    module = run_passes(fused, kernel_passes(signature, weights, machine), dump_dir, first=len(front))
+    single = run_passes(legalized, front[2:], dump_dir, first=2)
+    signature = with_index_bounds(signature, single)
+    back = kernel_passes(signature, weights, machine)
+    if not fused:
+        back.append(AddGathers(signature))
+    module = run_passes(single, back, dump_dir, first=len(front))
     library = tvm.compile(module, target=resolved, tir_pipeline=KERNEL_PIPELINE)
     kernels = KernelSet(module, library, arrays)
     chosen = "batch" if plan == "auto" else plan

@@ -12,6 +12,7 @@ from tvm import IRModule
 
 from edbatch_tvm.errors import WeightError
 from edbatch_tvm.graph.spec import ValueSpec
+from relay_ext.add_gathers import ARENA
 from relay_ext.fuse_cells import CELL
 from relay_ext.stage_cells import ORDER, PACKED_SHAPE, PATH, REASON, SCRATCH
 from schedules.abi import ARGUMENTS, padded
@@ -67,7 +68,7 @@ def _as_numpy(name: str, weight: Any) -> np.ndarray:
 
 
 class KernelSet:
-    """All kernels of a model with its packed weights.
+    """All kernels of a model with its packed weights; ``gathers`` are those that copy rows, by arena.
 
     Parameters
     ----------
@@ -84,7 +85,11 @@ class KernelSet:
         self.scratch_width: dict[str, int] = {}
         self.weight_tensors: dict[tuple[str, str], Any] = {}
         self._weights = weights
-        functions = {var.name_hint: function for var, function in module.functions.items()}
+        every = {var.name_hint: function for var, function in module.functions.items()}
+        functions = {name: function for name, function in every.items() if function.attrs[PATH] != "gather"}
+        self.gathers = {
+            int(function.attrs[ARENA]): library[name] for name, function in every.items() if name not in functions
+        }
         for name, function in sorted(functions.items(), key=lambda item: int(item[1].attrs[ORDER])):
             arguments = tuple(tuple(str(text).split(":", 1)) for text in function.attrs[ARGUMENTS])
             cell, path = str(function.attrs[CELL]), str(function.attrs[PATH])

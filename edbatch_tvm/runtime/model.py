@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from itertools import pairwise
 from time import perf_counter
 from typing import Any
 
@@ -18,6 +19,7 @@ from edbatch_tvm.errors import GraphError
 from edbatch_tvm.graph import Builder, InstanceGraph, Signature, merge, validate
 from edbatch_tvm.graph.expand import Expansion, ExpansionTable, expand
 from edbatch_tvm.memory import Plan, plan_memory
+from edbatch_tvm.memory.gathers import GatheredPlan, gather_operands
 from edbatch_tvm.runtime.arenas import ArenaPool, ArenaSet
 from edbatch_tvm.runtime.kernels import KernelSet
 from edbatch_tvm.runtime.report import Report
@@ -180,18 +182,27 @@ class Model:
     def plan(self, graph: InstanceGraph, schedule: Schedule, cache: bool = False) -> Plan:
         """Where the values of `graph` lie; with `cache`, a plan made before for this very schedule will do."""
         if not cache or len(graph.external_row):
-            return plan_memory(graph, schedule, self.plan_name)
+            return self._new_plan(graph, schedule)
         key = id(schedule)
         with self._lock:
             found = self._plans.get(key)
         if found is not None and found.schedule is schedule:
             return found
-        plan = plan_memory(graph, schedule, self.plan_name)
+        plan = self._new_plan(graph, schedule)
         with self._lock:
             self._plans[key] = plan
             if len(self._plans) > _CACHED_PLANS:
                 self._plans.popitem(last=False)
         return plan
+
+    def _new_plan(self, graph: InstanceGraph, schedule: Schedule) -> Plan:
+        plan = plan_memory(graph, schedule, self.plan_name)
+        return plan if self.fused else gather_operands(plan, self.signature)
+
+    @property
+    def fused(self) -> bool:
+        """Whether kernels read operands where they lie; False: separate kernels copy what is not contiguous."""
+        return not self._kernels.gathers
 
     def execute(self, graph: InstanceGraph, plan: Plan, info: ScheduleInfo | None = None) -> Result:
         """Run the batches of the schedule that `plan` was made for; `info` goes into the report."""
@@ -224,13 +235,28 @@ class Model:
                 for kernel in self._kernels.by_cell[cell.name]
             ]
         count = 0
+        copies = self._copies(plan, arenas, index)
         for step, type_id in enumerate(plan.steps[:, 0].tolist()):
+            for function, arguments in copies[step] if copies else ():
+                function(*arguments)
+                count += 1
             for function, arguments in calls_of_type[type_id]:
                 function(step, *arguments)
                 count += 1
         with self._lock:
             self._scratch = scratch
         return count
+
+    def _copies(self, plan: Plan, arenas: ArenaSet, index: Any) -> list[list[tuple[Any, tuple[Any, ...]]]]:
+        """For each batch, the calls that copy its operands; none for a plan without copies."""
+        if not isinstance(plan, GatheredPlan):
+            return []
+        calls = [
+            (self._kernels.gathers[arena], (base, stride, rows, to, index, arenas.tensors[arena]))
+            for arena, base, stride, rows, to in plan.copies.tolist()
+        ]
+        ends = plan.copy_ptr.tolist()
+        return [calls[begin:end] for begin, end in pairwise(ends)]
 
     def _attribute_rows(self, graph: InstanceGraph, plan: Plan) -> dict[int, list[Any]]:
         """For every type that has nodes: its attribute arrays in schedule order, as tensors of two dimensions."""

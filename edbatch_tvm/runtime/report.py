@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from edbatch_tvm.batching import ScheduleInfo, lower_bound
 from edbatch_tvm.graph import InstanceGraph
+from edbatch_tvm.memory.gathers import GatheredPlan
 from edbatch_tvm.memory.plan import Plan
 
 
@@ -66,8 +67,8 @@ class Report:
 
     @property
     def bytes_gathered(self) -> int:
-        """Bytes moved by separate copy kernels: none, kernels read operands where they lie."""
-        return 0
+        """Bytes moved by separate copy kernels: none but in the unfused form, kernels read operands where they lie."""
+        return self.plan.bytes_gathered if isinstance(self.plan, GatheredPlan) else 0
 
     def __str__(self) -> str:
         operands = ", ".join(f"{count} {name}" for name, count in self.operands.items())

@@ -140,3 +140,50 @@ def test_granularity_of_a_model_of_cells() -> None:
         model.expand(model.merge([model.builder().finish()]))
     with pytest.raises(PlanError, match="unknown granularity 'node'; expected one of cell, op"):
         eb.compile(cells(), {}, granularity="node")
+
+
+def test_unfused_form() -> None:
+    """One kernel a batch, and one for every operand that is not contiguous; the same results to the last bit."""
+    workload = get_workload("lattice-lstm")
+    mod, weights = workload.cells(H), workload.weights(H)
+    fused, unfused = (
+        eb.compile(mod, weights, granularity="op", fused=fused, policy="lookahead") for fused in (True, False)
+    )
+    pool = workload.generate(8, fused.cells, 5)
+
+    @settings(max_examples=20)
+    @given(st.lists(st.sampled_from(pool), min_size=1, max_size=6), st.sampled_from(POLICIES), st.sampled_from(PLANS))
+    def compare(instances: list[InstanceGraph], policy: str, plan: str) -> None:
+        for model in (fused, unfused):
+            model.policy, model.plan_name = policy, plan
+        one, other = fused(instances), unfused(instances)
+        for left, right in zip(one, other, strict=True):
+            np.testing.assert_array_equal(left, right)
+        report = other.report
+        assert report.operands == one.report.operands
+        assert report.kernel_calls == report.batches + report.operands["indexed"] + report.operands["broadcast"]
+        assert (one.report.bytes_gathered, report.bytes_indexed) == (0, 0)
+        assert report.bytes_gathered >= one.report.bytes_indexed
+
+    compare()
+
+
+def test_random_models_in_unfused_form_equal_the_reference() -> None:
+    signature = random_signature(1)
+    mod = cells_for(signature, 1, True)
+    weights = {name: np.full(spec.shape, 0.1, np.float32) for name, spec in weights_of(mod).items()}
+    model = eb.compile(mod, weights, granularity="op", fused=False)
+    reference = reference_for(signature, 1, True, weights)
+
+    @settings(max_examples=20)
+    @given(st.lists(graphs(model.cells, max_nodes=10), min_size=1, max_size=4), st.sampled_from(POLICIES))
+    def compare(some: list[InstanceGraph], policy: str) -> None:
+        model.policy = policy
+        check(model, some, run_reference(model.merge_cells(some), reference, {}))
+
+    compare()
+
+
+def test_the_unfused_form_is_one_of_ops() -> None:
+    with pytest.raises(PlanError, match="fused=False at granularity 'cell'; expected granularity=\"op\""):
+        eb.compile(cells(), {}, fused=False)
