@@ -140,7 +140,5 @@ def fewest_groups(ops: list[CellOp]) -> list[list[int]]:
         types.append(kinds.setdefault(op.signature or f"alone {op.index}", len(kinds)))
         operands += [producer[op.call.args[i]] for i in op.values if op.call.args[i] in producer]
         pointer.append(len(operands))
-    if not ops:
-        return []
     schedule = SearchPolicy(SEARCH_WIDTH)(InstanceGraph.from_arrays(types, pointer, operands))
     return [nodes.tolist() for _, nodes in schedule]

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import tvm
+import tvm_ffi
 from tvm import IRModule, relax
 
-from relay_ext.signature import cell_functions, weight_params
+from relay_ext.signature import cell_functions, output_vars, weight_params
 
 _TRANSFORM = "_transform_params"
 
@@ -32,14 +33,15 @@ def lift_weights(mod: IRModule, weights: Mapping[str, np.ndarray]) -> tuple[IRMo
     functions = dict(mod.functions.items())
     transforms: dict[str, relax.Function] = {}
     for name, function in cell_functions(mod).items():
+        if not _has_work(function):
+            continue
         entry = IRModule({"main": function.with_attr("global_symbol", "main")})
         lifted = relax.transform.LiftTransformParams()(relax.transform.CanonicalizeBindings()(entry))
         transform = lifted["main" + _TRANSFORM]
         sources = _unchanged(transform, [param.name for param in weight_params(function)])
         names = [source or f"{name}.lifted{i}" for i, source in enumerate(sources)]
         functions[mod.get_global_var(name)] = _renamed(lifted["main"], names).with_attr("global_symbol", name)
-        if not all(sources):
-            transforms[name] = transform.with_attr("global_symbol", name + _TRANSFORM)
+        transforms[name] = transform.with_attr("global_symbol", name + _TRANSFORM)
     computed = dict(weights)
     for name, values in _compute(transforms, mod, weights).items():
         for position, value in enumerate(values):
@@ -47,6 +49,19 @@ def lift_weights(mod: IRModule, weights: Mapping[str, np.ndarray]) -> tuple[IRMo
     result = IRModule(functions, attrs=mod.attrs)
     used = {param.name for function in cell_functions(result).values() for param in weight_params(function)}
     return result, {name: array for name, array in computed.items() if name in used}
+
+
+def _has_work(function: relax.Function) -> bool:
+    """Whether `function` computes something from weights alone, but no output: TVM's pass breaks on such outputs."""
+    known = set(weight_params(function))
+    work = False
+    for block in function.body.blocks if isinstance(function.body, relax.SeqExpr) else []:
+        for binding in block.bindings:
+            read = [v for v in relax.analysis.free_vars(binding.value) if not isinstance(v, tvm.ir.GlobalVar)]
+            if read and all(v in known for v in read):
+                known.add(binding.var)
+                work = True
+    return work and not any(out in known for out in output_vars(function))
 
 
 def _unchanged(transform: relax.Function, names: list[str]) -> list[str | None]:
@@ -59,29 +74,17 @@ def _unchanged(transform: relax.Function, names: list[str]) -> list[str | None]:
             values[binding.var] = binding.value
             if isinstance(binding.value, relax.TupleGetItem) and binding.value.tuple_value.same_as(given):
                 taken[binding.var] = names[int(binding.value.index)]
-    results = values.get(transform.body.body, transform.body.body)
+    results = transform.body.body
+    while isinstance(results, relax.Var):
+        results = values[results]
     return [taken.get(field) for field in results.fields]
 
 
 def _renamed(function: relax.Function, names: list[str]) -> relax.Function:
     """`function` with its weight parameters called `names`."""
-    old = weight_params(function)
-    new = [relax.Var(name, var.ty) for name, var in zip(names, old, strict=True)]
-    bound = relax.utils.copy_with_new_vars(function)
-    old = weight_params(bound)
-    body = _Substitute(dict(zip(old, new, strict=True))).visit_expr(bound.body)
-    inputs = list(bound.params)[: len(bound.params) - len(old)]
-    return relax.Function([*inputs, *new], body, bound.ret_ty, is_pure=True, attrs=function.attrs)
-
-
-@relax.expr_functor.mutator
-class _Substitute(relax.PyExprMutator):
-    def __init__(self, values: dict[Any, Any]) -> None:
-        super().__init__()
-        self.values = values
-
-    def visit_var_(self, op: relax.Var) -> relax.Expr:
-        return self.values.get(op, op)
+    new = {var: relax.Var(name, var.ty) for name, var in zip(names, weight_params(function), strict=True)}
+    renamed: relax.Function = tvm_ffi.structural_map(function, (relax.Var, lambda var: new.get(var, var)))
+    return renamed
 
 
 def _compute(

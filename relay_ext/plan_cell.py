@@ -107,6 +107,8 @@ def plan_cell(ops: list[CellOp], planned: bool = True) -> CellPlan:
     planned : bool
         False keeps results in the order of declaration, to compare with.
     """
+    if not ops:
+        return CellPlan([])
     groups = [[ops[i] for i in indices] for indices in fewest_groups(ops)]
     blocks = [_blocks(members) for members in groups]
     block_of = {op.index: (g, b) for g, cut in enumerate(blocks) for b, block in enumerate(cut) for op in block}

@@ -78,12 +78,20 @@ class SplitModule:
         return ExpansionTable(self.cells, signature_of(self.module) if ops is None else ops, self.bodies)
 
 
-def split_cells(mod: IRModule) -> SplitModule:
-    """Split the cells of `mod`; see :class:`SplitCells`."""
+VIEWS = frozenset({"relax.strided_slice", "relax.reshape", "relax.expand_dims", "relax.squeeze"})
+"""Operators that only name a part of a value, or its elements by other indices."""
+
+
+def split_cells(mod: IRModule, fold_views: bool = False) -> SplitModule:
+    """Split the cells of `mod`; see :class:`SplitCells`.
+
+    With `fold_views`, an operator that only names a part of a value is folded into those that use it: they read the
+    part in place.
+    """
     mod = tvm.transform.Sequential([CheckCells()])(mod)
     signature = signature_of(mod)
     plain = relax.transform.CanonicalizeBindings()(relax.transform.Normalize()(mod))
-    ops = _Ops(plain)
+    ops = _Ops(plain, fold_views)
     functions = cell_functions(plain)
     bodies = [_Splitter(functions[cell.name], cell, ops).body() for cell in signature]
     used = sorted({call.type_id for body in bodies for call in body.calls})
@@ -98,7 +106,8 @@ def split_cells(mod: IRModule) -> SplitModule:
 class _Ops:
     """The ops found so far, each once."""
 
-    def __init__(self, mod: IRModule) -> None:
+    def __init__(self, mod: IRModule, fold_views: bool) -> None:
+        self.folded = VIEWS if fold_views else frozenset()
         self.tir = {var: function for var, function in mod.functions.items() if isinstance(function, tirx.PrimFunc)}
         self.functions: list[tuple[str, relax.Function]] = []
         self._known: dict[Any, int] = {}
@@ -230,6 +239,8 @@ class _Splitter:
             return self._of(value.tuple_value)[int(value.index)]
         if not self._depends(value):
             return _Folded(value, depends=False)
+        if isinstance(value, relax.Call) and getattr(value.op, "name", "") in self.ops.folded:
+            return _Folded(value, depends=True)
         if _is_value(value.ty):
             inputs = _OpInputs()
             return self._emit(_name(value), self._rewrite(value, inputs), inputs, value.ty, rows=False)

@@ -19,15 +19,18 @@ from edbatch_tvm.runtime.kernels import KernelSet, check_weights
 from edbatch_tvm.runtime.model import Model
 from edbatch_tvm.runtime.threads import prepare_threads
 from relay_ext.add_gathers import AddGathers
+from relay_ext.check_cells import CheckCells
 from relay_ext.fuse_cells import cell_constants
+from relay_ext.group_ops import GroupOps
 from relay_ext.index_bounds import with_index_bounds
+from relay_ext.lift_weights import lift_weights
 from relay_ext.pipeline import cell_passes, kernel_passes, run_passes
 from relay_ext.signature import signature_of, weights_of
 from relay_ext.split_cells import split_cells
 from schedules.cpu.lowering import KERNEL_PIPELINE
 from schedules.cpu.machine import host_target, machine_of
 
-GRANULARITIES = ("cell", "op")
+GRANULARITIES = ("cell", "group", "op")
 """What a node of a minibatch graph can be."""
 
 
@@ -56,12 +59,13 @@ def compile_model(
         How schedules are made; ``"auto"`` takes the rule that is best on the first minibatch.
     plan : {"auto", "batch"}
         Memory plan; ``"auto"`` is ``"batch"``.
-    granularity : {"cell", "op"}
-        What is batched: whole cells, or each of their operators by itself, as DyNet does it. Instances are graphs of
-        cells in either case.
+    granularity : {"cell", "group", "op"}
+        What is batched: whole cells; or each of their operators by itself, as DyNet does it; or operators that were
+        grouped within the cell and laid out by :class:`relay_ext.group_ops.GroupOps`, as the paper does it. Instances
+        are graphs of cells in any case.
     fused : bool
-        False, below granularity ``cell``, for the unfused form that other systems run: operands that do not lie contiguously
-        are copied by kernels of their own first. It is there to compare with.
+        False, below granularity ``cell``, for the unfused form that other systems run: operands that do not lie
+        contiguously are copied by kernels of their own first. It is there to compare with.
     dump_dir : path, optional
         Write the module after every pass to this folder.
 
@@ -98,11 +102,14 @@ def compile_model(
     prepare_threads()
     resolved = resolve_target(target)
     machine = machine_of(resolved)
-    weights = weights_of(mod)
-    arrays = check_weights(weights, params or {})
-    split = split_cells(mod) if granularity == "op" else None
-    if split is not None:
+    arrays = check_weights(weights_of(mod), params or {})
+    if granularity == "group":
+        mod, arrays = lift_weights(GroupOps()(CheckCells()(mod)), arrays)
+    split = None
+    if granularity != "cell":
+        split = split_cells(mod, fold_views=granularity == "group")
         mod = split.module
+    weights = weights_of(mod)
     signature = signature_of(mod)
     front = cell_passes()
     legalized = run_passes(mod, front[:2], dump_dir)
