@@ -104,7 +104,7 @@ def compile_model(
     machine = machine_of(resolved)
     arrays = check_weights(weights_of(mod), params or {})
     if granularity == "group":
-        mod, arrays = lift_weights(GroupOps()(CheckCells()(mod)), arrays)
+        mod, arrays = lift_weights(run_passes(mod, [CheckCells(), GroupOps()]), arrays)
     split = None
     if granularity != "cell":
         split = split_cells(mod, fold_views=granularity == "group")
