@@ -30,7 +30,7 @@ from relay_ext.split_cells import split_cells
 from schedules.cpu.lowering import KERNEL_PIPELINE
 from schedules.cpu.machine import host_target, machine_of
 
-GRANULARITIES = ("cell", "group", "op")
+GRANULARITIES = ("cell", "group", "group-declared", "op")
 """What a node of a minibatch graph can be."""
 
 
@@ -59,10 +59,10 @@ def compile_model(
         How schedules are made; ``"auto"`` takes the rule that is best on the first minibatch.
     plan : {"auto", "batch"}
         Memory plan; ``"auto"`` is ``"batch"``.
-    granularity : {"cell", "group", "op"}
+    granularity : {"cell", "group", "group-declared", "op"}
         What is batched: whole cells; or each of their operators by itself, as DyNet does it; or operators that were
-        grouped within the cell and laid out by :class:`relay_ext.group_ops.GroupOps`, as the paper does it. Instances
-        are graphs of cells in any case.
+        grouped within the cell and laid out by :class:`relay_ext.group_ops.GroupOps`, as the paper does it
+        (``group-declared``: grouped, but in the order of declaration). Instances are graphs of cells in any case.
     fused : bool
         False, below granularity ``cell``, for the unfused form that other systems run: operands that do not lie
         contiguously are copied by kernels of their own first. It is there to compare with.
@@ -103,11 +103,12 @@ def compile_model(
     resolved = resolve_target(target)
     machine = machine_of(resolved)
     arrays = check_weights(weights_of(mod), params or {})
-    if granularity == "group":
-        mod, arrays = lift_weights(run_passes(mod, [CheckCells(), GroupOps()]), arrays)
+    grouped = granularity.startswith("group")
+    if grouped:
+        mod, arrays = lift_weights(run_passes(mod, [CheckCells(), GroupOps(granularity == "group")]), arrays)
     split = None
     if granularity != "cell":
-        split = split_cells(mod, fold_views=granularity == "group")
+        split = split_cells(mod, fold_views=grouped)
         mod = split.module
     weights = weights_of(mod)
     signature = signature_of(mod)

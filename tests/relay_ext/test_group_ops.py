@@ -12,12 +12,14 @@ from tvm.script import ir as I
 from tvm.script import relax as R
 
 import edbatch_tvm as eb
+from edbatch_tvm.models.static_cells import PUBLISHED, static_cells
 from relay_ext.group_ops import GroupOps, cell_plan
 from relay_ext.legalize_cells import LegalizeCells
 from relay_ext.lift_weights import lift_weights
 from relay_ext.signature import signature_of, weights_of
 from tests.golden import Golden
-from tests.relay_ext.static_cells import PUBLISHED, StaticCells
+
+StaticCells = static_cells(8)
 
 
 def count(mod: tvm.IRModule, name: str, op: str) -> int:

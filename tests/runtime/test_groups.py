@@ -8,13 +8,15 @@ import pytest
 import edbatch_tvm as eb
 from edbatch_tvm.models import get_workload
 from edbatch_tvm.models.reference import run_reference
+from edbatch_tvm.models.static_cells import PUBLISHED, static_cells
 from relay_ext.group_ops import GroupOps, cell_plan
 from relay_ext.signature import signature_of, weights_of
 from relay_ext.split_cells import split_cells
 from tests.random_cells import cells_for, reference_for
-from tests.relay_ext.static_cells import PUBLISHED, StaticCells
 from tests.runtime.test_differential import random_signature
 from tests.runtime.test_granularity import check
+
+StaticCells = static_cells(8)
 
 
 def instances(model: eb.Model, calls: int) -> list[eb.InstanceGraph]:
