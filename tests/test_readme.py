@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
+
+from edbatch_tvm.cli.main import parser
+from edbatch_tvm.models import WORKLOADS
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -25,3 +29,19 @@ def test_example(tmp_path: Path) -> None:
     )
     assert run.returncode == 0, run.stderr
     assert run.stdout.startswith("(64,) 3\n")
+
+
+def test_commands_parse() -> None:
+    text = (ROOT / "README.md").read_text()
+    blocks = re.findall(r"```console\n(.*?)```", text, re.DOTALL)
+    commands = [shlex.split(line, comments=True) for block in blocks for line in block.splitlines()]
+    edbatch = [command[1:] for command in commands if command[:1] == ["edbatch"]]
+    assert len(edbatch) >= 3
+    for arguments in edbatch:
+        assert parser().parse_args(arguments).workload in WORKLOADS
+
+
+def test_workloads_are_listed() -> None:
+    for page in ("README.md", "docs/workloads.md"):
+        named = set(re.findall(r"`([a-z0-9-]+)`", (ROOT / page).read_text()))
+        assert set(WORKLOADS) <= named

@@ -1,5 +1,7 @@
-"""Every workload through the compiler under several policies: what the reference gives, in no fewer batches than the
-bound. A workload is compiled once for all tests of this file."""
+"""Every workload through the compiler under several policies: equal to the reference.
+
+A workload is compiled once for all tests of this file.
+"""
 
 from __future__ import annotations
 
