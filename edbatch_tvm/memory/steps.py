@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-TYPE, COUNT, FIRST, POINTER, _OUTPUTS = range(5)
+TYPE, COUNT, FIRST, POINTER, OUTPUTS = range(5)
 
 CONTIGUOUS, BROADCAST, INDEXED = 1, 0, -1
 """Strides of operands."""
@@ -36,11 +36,11 @@ class CellLayout:
 
     def output(self, slot: int) -> int:
         """Column of the first row of output `slot`."""
-        return _OUTPUTS + slot
+        return OUTPUTS + slot
 
     def base(self, operand: int) -> int:
         """Column of the base of an operand."""
-        return _OUTPUTS + self.outputs + 2 * operand
+        return OUTPUTS + self.outputs + 2 * operand
 
     def stride(self, operand: int) -> int:
         """Column of the stride of an operand."""

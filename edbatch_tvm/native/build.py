@@ -31,6 +31,7 @@ LIBRARIES = {
     "schedule": ("tir/stepping.py",),
     "learn": ("tir/stepping.py", "../batching/splitmix.py"),
     "search": ("tir/beam.py",),
+    "plan": ("tir/planning.py", "tir/ordering.py", "cell_tables.py", "../memory/steps.py"),
 }
 """Files of this project that each library is made from, beside the shared ones. Each is built on first use: small ones
 keep the first call short."""
@@ -102,6 +103,11 @@ def _functions(name: str) -> dict[str, Any]:
         from edbatch_tvm.native.tir.beam import search
 
         return {"search": search}
+    if name == "plan":
+        from edbatch_tvm.native.tir.ordering import order
+        from edbatch_tvm.native.tir.planning import any_worse, fill, place
+
+        return {"place": place, "fill": fill, "order": order, "any_worse": any_worse}
     if name == "levels":
         from edbatch_tvm.native.tir import levels
 

@@ -58,7 +58,11 @@ def test_kernels_find_every_operand(minibatch: Minibatch, name: str, policy: str
     seen = [0] * len(signature)
     counts = {"contiguous": 0, "broadcast": 0, "indexed": 0}
     bytes_indexed = 0
-    for step, (type_id, nodes) in zip(plan.steps, batches, strict=True):
+    for step, (type_id, unordered), low, high in zip(
+        plan.steps, batches, batches.batch_ptr[:-1], batches.batch_ptr[1:], strict=True
+    ):
+        nodes = plan.order[low:high]
+        assert sorted(nodes) == sorted(unordered)
         cell = signature[type_id]
         layout = CellLayout(len(cell.outputs), len(cell.operands))
         assert (step[TYPE], step[COUNT], step[FIRST]) == (type_id, len(nodes), seen[type_id])
@@ -89,10 +93,10 @@ def test_kernels_find_every_operand(minibatch: Minibatch, name: str, policy: str
     assert (plan.operands, plan.bytes_indexed) == (counts, bytes_indexed)
 
 
-@given(minibatches())
-def test_no_two_values_share_a_row(minibatch: Minibatch) -> None:
+@given(minibatches(), st.sampled_from(PLANS))
+def test_no_two_values_share_a_row(minibatch: Minibatch, name: str) -> None:
     graph = merge(minibatch.instances)
-    plan = plan_memory(graph, schedule(graph, "lookahead")[0])
+    plan = plan_memory(graph, schedule(graph, "lookahead")[0], name)
     signature = graph.signature
     assert signature is not None
     taken: list[set[int]] = [
@@ -104,6 +108,16 @@ def test_no_two_values_share_a_row(minibatch: Minibatch) -> None:
             assert row not in taken[arena]
             assert row < plan.arena_rows[arena]
             taken[arena].add(row)
+
+
+@given(minibatches(), st.sampled_from(["depth", "lookahead"]))
+def test_better_plans_are_no_worse(minibatch: Minibatch, policy: str) -> None:
+    graph = merge(minibatch.instances)
+    batches, _ = schedule(graph, policy)
+    plans = [plan_memory(graph, batches, name) for name in PLANS]
+    for plan, better in itertools.pairwise(plans):
+        assert better.operands["indexed"] <= plan.operands["indexed"]
+        assert better.bytes_indexed <= plan.bytes_indexed
 
 
 def test_a_chain_of_one_instance_is_contiguous() -> None:
@@ -126,5 +140,5 @@ def test_messages() -> None:
     batches, _ = schedule(bare, "depth")
     with pytest.raises(PlanError, match="a graph without a signature"):
         plan_memory(bare, batches)
-    with pytest.raises(PlanError, match="unknown plan 'best'; expected one of batch"):
+    with pytest.raises(PlanError, match="unknown plan 'best'; expected one of batch, order"):
         plan_memory(bare, batches, "best")

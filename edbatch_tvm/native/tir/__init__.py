@@ -9,6 +9,8 @@ shared   depths, typewise heights, grouping by batch: ``T.inline`` functions of 
 levels   ``heights``, and ``depth_schedule`` by (depth, type)
 stepping ``schedule``, one whole schedule by a rule or a table, and ``episode``, the same while learning
 beam     ``search``, beam search
+planning ``place``, ``fill`` and ``any_worse``: the tables of a memory plan
+ordering ``order``: the order of nodes within batches of the plan ``order``
 ======== ==============================================================================================
 
 Conventions. A ``T.inline`` function is expanded where it is called; its arguments are expressions, so one that is used

@@ -1,0 +1,157 @@
+"""The planning kernels with NumPy arrays; see :class:`edbatch_tvm.memory.backend.Planner`."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edbatch_tvm.batching.schedule import Schedule
+from edbatch_tvm.graph import InstanceGraph
+from edbatch_tvm.memory.layout import Layout, signature_of
+from edbatch_tvm.memory.tables import Tables
+from edbatch_tvm.native.build import load_library
+from edbatch_tvm.native.cell_tables import BYTES, COUNTS, FILLED, IO_SLOTS, WEIGHTS, CellTables, cell_tables
+
+
+class NativePlanner:
+    """The fast planner. Its graphs have nodes.
+
+    Raises
+    ------
+    ImportError
+        If TVM is missing.
+    """
+
+    def __init__(self) -> None:
+        library = load_library("plan")
+        self._place = library["place"]
+        self._fill = library["fill"]
+        self._order = library["order"]
+        self._any_worse = library["any_worse"]
+
+    def by_batch(self, graph: InstanceGraph, schedule: Schedule) -> Layout:
+        """The layout of the plan ``batch``."""
+        return Layout(schedule.order, *self._blocks(graph, schedule, cell_tables(signature_of(graph)), 0))
+
+    def order(self, graph: InstanceGraph, schedule: Schedule) -> Layout:
+        """The layout of the plan ``order``."""
+        tables = cell_tables(signature_of(graph))
+        base, arena_rows = self._blocks(graph, schedule, tables, 1)
+        nodes, batches = graph.num_nodes, len(schedule)
+        asks = batches * tables.operands.shape[1]
+        order = np.empty(nodes, np.int32)
+        self._order(
+            _as(graph.operand_ptr),
+            _never_empty(graph.operand_value),
+            _never_empty(graph.operand_node),
+            _outside(graph),
+            _as(schedule.order),
+            _as(schedule.batch_ptr),
+            _as(schedule.batch_type, np.int16),
+            base,
+            tables.cells,
+            tables.operands,
+            np.empty(9 * nodes + 3 * batches + max(1, len(graph.operand_value)) + 5 * asks + 1 + WEIGHTS, np.int32),
+            np.empty(asks, np.int64),
+            order,
+        )
+        return Layout(order, base, arena_rows)
+
+    def fill(self, graph: InstanceGraph, schedule: Schedule, layout: Layout) -> Tables:
+        """The tables of a layout."""
+        tables = cell_tables(signature_of(graph))
+        nodes, types = graph.num_nodes, len(tables.cells)
+        steps = np.zeros((len(schedule), tables.columns), np.int32)
+        index = np.empty(len(graph.operand_value) + nodes + types, np.int32)
+        value_row = np.empty((nodes, graph.stride), np.int32)
+        attribute_row = np.empty(nodes, np.int32)
+        io = np.zeros(IO_SLOTS, np.int64)
+        self._fill(
+            _as(graph.node_type, np.int16),
+            _as(graph.operand_ptr),
+            _never_empty(graph.operand_value),
+            _outside(graph),
+            _as(layout.order),
+            _as(schedule.batch_ptr),
+            _as(schedule.batch_type, np.int16),
+            layout.base,
+            tables.cells,
+            tables.operands,
+            np.empty(2 * nodes + (6 + tables.operands.shape[1]) * types, np.int32),
+            steps,
+            index,
+            value_row,
+            attribute_row,
+            io,
+        )
+        filled = int(io[FILLED])
+        if not filled:
+            index[:1] = 0
+        return Tables(
+            steps, index[: max(1, filled)], value_row.ravel(), attribute_row, io[COUNTS : COUNTS + 3], int(io[BYTES])
+        )
+
+    def indexes_no_others(self, graph: InstanceGraph, schedule: Schedule, tables: Tables, layout: Layout) -> bool:
+        """Whether every operand that `tables` index is indexed in `layout`, too."""
+        if not tables.operand_counts[2]:
+            return True
+        cells = cell_tables(signature_of(graph))
+        io = np.zeros(1, np.int64)
+        self._any_worse(
+            _as(graph.operand_ptr),
+            _never_empty(graph.operand_value),
+            _never_empty(graph.operand_node),
+            _outside(graph),
+            _as(layout.order),
+            _as(schedule.batch_ptr),
+            _as(schedule.batch_type, np.int16),
+            layout.base,
+            cells.cells,
+            cells.operands,
+            tables.steps,
+            np.empty(2 * graph.num_nodes, np.int32),
+            io,
+        )
+        return not io[0]
+
+    def _blocks(
+        self, graph: InstanceGraph, schedule: Schedule, tables: CellTables, together: int
+    ) -> tuple[np.ndarray, tuple[int, ...]]:
+        base = np.empty((len(schedule), graph.stride), np.int32)
+        arena_rows = np.ones(len(signature_of(graph).value_specs), np.int32)
+        for arena, rows in enumerate(graph.external_data):
+            arena_rows[arena] += len(rows)
+        work = np.empty(len(schedule) + len(tables.cells), np.int32)
+        batch_ptr, batch_type = _as(schedule.batch_ptr), _as(schedule.batch_type, np.int16)
+        self._place(together, batch_ptr, batch_type, tables.output_arena, work, base, arena_rows)
+        return base, tuple(arena_rows.tolist())
+
+
+def load() -> NativePlanner:
+    """The kernels, built if this machine has none yet.
+
+    Raises
+    ------
+    ImportError
+        If TVM is missing.
+    """
+    return NativePlanner()
+
+
+def _as(array: np.ndarray, dtype: type[np.int32] | type[np.int16] = np.int32) -> np.ndarray:
+    """The array as the kernels take it; a user's schedule may have other integers."""
+    return np.ascontiguousarray(array, dtype)
+
+
+def _never_empty(array: np.ndarray) -> np.ndarray:
+    """TVM refuses a null pointer, which is what an empty array may have."""
+    return _as(array) if len(array) else np.full(1, -1, np.int32)
+
+
+def _outside(graph: InstanceGraph) -> np.ndarray:
+    """Row of the operand value -1 - i: first the zero state, then the external rows."""
+    if not len(graph.external_row):
+        return _ZERO
+    return np.concatenate([_ZERO, 1 + graph.external_row]).astype(np.int32)
+
+
+_ZERO = np.zeros(1, np.int32)
