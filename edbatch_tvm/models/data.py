@@ -55,10 +55,11 @@ def load_minibatches(
         count = (GENERATED_MINIBATCHES if limit is None else limit) * batch_size
         instances = workload.generate(count, signature, seed)
     else:
-        instances = workload.read(path, signature, ReadOptions(seed, count_on))
+        most = None if limit is None else limit * batch_size
+        instances = workload.read(path, signature, ReadOptions(seed, count_on), most)
         if not instances:
             raise DataError(f"0 instances in {path}", "1 or more")
-    return split(instances, batch_size)[:limit]
+    return split(instances, batch_size)
 
 
 def split(instances: Sequence[InstanceGraph], batch_size: int) -> list[list[InstanceGraph]]:

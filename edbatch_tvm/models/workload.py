@@ -83,8 +83,10 @@ class Workload:
     graph: Callable[[Builder, Any], InstanceGraph]
     reference: Mapping[str, Function]
 
-    def read(self, path: str | Path, signature: Signature, options: ReadOptions = _DEFAULT) -> list[InstanceGraph]:
-        """The instance graphs of a data file.
+    def read(
+        self, path: str | Path, signature: Signature, options: ReadOptions = _DEFAULT, limit: int | None = None
+    ) -> list[InstanceGraph]:
+        """The instance graphs of a data file, or the first `limit` of them; all of the file is read and checked.
 
         Raises
         ------
@@ -93,7 +95,7 @@ class Workload:
         """
         if self.source.read is None:
             raise DataError(f"data file {path} for {self.name}", "no data file", "its instances are always generated")
-        return self._graphs(signature, self.source.read(path, options))
+        return self._graphs(signature, self.source.read(path, options)[:limit])
 
     def generate(self, count: int, signature: Signature, seed: int = 0) -> list[InstanceGraph]:
         """`count` random instance graphs with the statistics of the real data."""
