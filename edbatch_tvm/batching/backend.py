@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 if TYPE_CHECKING:
+    from edbatch_tvm.batching.prices import Prices
     from edbatch_tvm.batching.table import StateTable, ValueTable
     from edbatch_tvm.graph import InstanceGraph
 
@@ -43,8 +44,8 @@ class Kernels(Protocol):
     def replay(self, graph: InstanceGraph, encoding: int, table: ValueTable, batch_type: np.ndarray) -> None:
         """Count in `table` the states and actions of a schedule that runs whole frontiers."""
 
-    def search(self, graph: InstanceGraph, width: int) -> np.ndarray:
-        """Types of the batches of the best schedule that a beam of this width finds, as int16[batches]."""
+    def search(self, graph: InstanceGraph, width: int, limit: int, prices: Prices) -> tuple[np.ndarray | None, bool]:
+        """See :func:`edbatch_tvm.batching.search.beam_search`."""
 
     def given(self, graph: InstanceGraph, batch_type: np.ndarray) -> Arrays:
         """Schedule that runs whole frontiers of these types."""

@@ -1,10 +1,12 @@
-"""Policies ``best`` and ``auto``: run several, keep the one of fewest batches."""
+"""Policies ``best`` and ``auto``: run several, keep the schedule of fewest batches, or of least time."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 
+from edbatch_tvm.batching.costs import CostTable
 from edbatch_tvm.batching.policy import Policy, Run, get_policy, register_policy
+from edbatch_tvm.batching.schedule import Schedule
 from edbatch_tvm.batching.search import WIDTH, SearchPolicy, SearchProgress
 from edbatch_tvm.graph import InstanceGraph
 
@@ -13,30 +15,39 @@ QUICK = ("depth", "agenda", "lookahead", "ratio")
 
 
 class BestPolicy(Policy):
-    """Runs all its policies on the graph and keeps the schedule of fewest batches; the first of equals.
+    """Runs all its policies on the graph and keeps the best schedule; the first of equals.
 
     Parameters
     ----------
     policies : sequence of Policy
     name : str
+    costs : CostTable, optional
+        What makes a schedule good: the time of its batches. Default is their number.
     """
 
-    def __init__(self, policies: Sequence[Policy], name: str = "best") -> None:
+    def __init__(self, policies: Sequence[Policy], name: str = "best", costs: CostTable | None = None) -> None:
         self.policies = tuple(policies)
         self.name = name
+        self.costs = costs
 
     @property
     def identity(self) -> Hashable:
-        """Name and the policies'."""
-        return self.name, tuple(policy.identity for policy in self.policies)
+        """Name, the policies' and the costs."""
+        return self.name, tuple(policy.identity for policy in self.policies), self.costs and self.costs.digest
 
     def run(self, graph: InstanceGraph) -> Run:
         """Schedule `graph`."""
-        best = min((policy.run(graph) for policy in self.policies), key=lambda run: len(run.schedule))
+        runs = (policy.run(graph) for policy in self.policies)
+        best = min(runs, key=lambda run: cost_of(run.schedule, self.costs))
         return Run(best.schedule, f"{self.name} ({best.policy})", best.misses, best.states)
 
     def __repr__(self) -> str:
         return f"BestPolicy({', '.join(map(repr, self.policies))}, name={self.name!r})"
+
+
+def cost_of(schedule: Schedule, costs: CostTable | None) -> float:
+    """Number of batches, or, with costs, their seconds."""
+    return len(schedule) if costs is None else costs.of_schedule(schedule)
 
 
 def quick_policies() -> tuple[Policy, ...]:
@@ -44,9 +55,12 @@ def quick_policies() -> tuple[Policy, ...]:
     return tuple(get_policy(name) for name in QUICK)
 
 
-def best_policy(width: int = WIDTH, progress: SearchProgress | None = None) -> BestPolicy:
+def best_policy(
+    width: int = WIDTH, progress: SearchProgress | None = None, costs: CostTable | None = None
+) -> BestPolicy:
     """Policy ``best`` with a beam of this width; see :class:`edbatch_tvm.batching.SearchPolicy`."""
-    return BestPolicy((*quick_policies(), SearchPolicy(width, progress=progress)))
+    search = SearchPolicy(width, progress=progress, costs=costs)
+    return BestPolicy((*quick_policies(), search), costs=costs)
 
 
 register_policy("best", best_policy)

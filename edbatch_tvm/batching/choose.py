@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from time import perf_counter
 
-from edbatch_tvm.batching.best import quick_policies
+from edbatch_tvm.batching.best import cost_of, quick_policies
 from edbatch_tvm.batching.bounds import lower_bound
+from edbatch_tvm.batching.costs import CostTable
 from edbatch_tvm.batching.learn import AUTO, learn_policy, split_for_validation
 from edbatch_tvm.batching.policy import Policy
 from edbatch_tvm.graph import InstanceGraph
@@ -17,6 +18,7 @@ def choose_policy(
     learn: bool = True,
     encoding: str = AUTO,
     seed: int = 0,
+    costs: CostTable | None = None,
 ) -> Policy:
     """The policy of fewest batches on samples; among equals the one that takes least host time.
 
@@ -29,6 +31,8 @@ def choose_policy(
     encoding : str
         Its encoding, see :func:`edbatch_tvm.batching.learn_policy`.
     seed : int
+    costs : CostTable, optional
+        Choose the policy whose batches take least time instead.
 
     Returns
     -------
@@ -43,16 +47,18 @@ def choose_policy(
     least = min(sum(len(policy(graph)) for graph in held_back) for policy in policies)
     if learn and least > bound:
         policies.append(learn_policy(lesson, encoding, seed=seed))
-    return fastest_of_fewest(policies, held_back)
+    return quickest_of_best(policies, held_back, costs)
 
 
-def fastest_of_fewest(policies: Sequence[Policy], graphs: Sequence[InstanceGraph]) -> Policy:
-    """The policy of fewest batches over `graphs`; among equals the one that takes least time."""
-    cost = []
+def quickest_of_best(
+    policies: Sequence[Policy], graphs: Sequence[InstanceGraph], costs: CostTable | None = None
+) -> Policy:
+    """The policy of fewest batches over `graphs`, or of least time; among equals the one that takes least host time."""
+    ranking = []
     for index, policy in enumerate(policies):
-        batches = sum(len(policy(graph)) for graph in graphs)
+        cost = sum(cost_of(policy(graph), costs) for graph in graphs)
         begin = perf_counter()
         for graph in graphs:
             policy.run(graph)
-        cost.append((batches, perf_counter() - begin, index))
-    return policies[min(cost)[2]]
+        ranking.append((cost, perf_counter() - begin, index))
+    return policies[min(ranking)[2]]

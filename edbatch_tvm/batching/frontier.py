@@ -96,9 +96,10 @@ class Frontier:
         np.fill_diagonal(reach, 0)
         return [int(bit) for bit in own > reach.max(axis=0, initial=0)]
 
-    def remaining_bound(self) -> int:
-        """Lower bound on the batches of what did not run yet."""
-        return int(self._reach().max(axis=0, initial=0).sum())
+    def remaining_heights(self) -> np.ndarray:
+        """Lower bound on the batches of each type that did not run yet; int64[types]."""
+        heights: np.ndarray = self._reach().max(axis=0, initial=0)
+        return heights
 
     def _reach(self) -> np.ndarray:
         """Entry [u, t] is the greatest height_t of a ready node of type u."""

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from dataclasses import dataclass
 from time import perf_counter
 
 import numpy as np
 
 from edbatch_tvm.batching import backend
 from edbatch_tvm.batching.bounds import lower_bound
+from edbatch_tvm.batching.costs import CostTable
 from edbatch_tvm.batching.frontier import Frontier
 from edbatch_tvm.batching.policy import Policy, Run, register_policy
+from edbatch_tvm.batching.prices import UNLIMITED, Prices
 from edbatch_tvm.batching.schedule import Schedule
 from edbatch_tvm.errors import PolicyError
 from edbatch_tvm.graph import InstanceGraph
@@ -29,19 +32,23 @@ SearchProgress = Callable[[int, int, int], None]
 class SearchPolicy(Policy):
     """Beam search, the beam growing up to a width.
 
-    All states of a beam took the same number of steps. Each is continued by every ready type; kept are the children of
-    least remaining bound, then of most nodes that ran. The remaining bound is the sum over the types of the greatest
-    typewise height of a ready node, see :meth:`Frontier.tight`. Two states that ran the same nodes are one.
+    All states of a beam took the same number of steps. Each is continued by every ready type; kept are the children
+    of least cost with what is to come, then of most nodes that ran. What is to come costs at least a batch of each
+    type for each unit of the greatest typewise height of a ready node, see :meth:`Frontier.tight`. Two states that
+    ran the same nodes at the same cost are one. A state that cannot beat the best schedule known is dropped: when
+    nothing else was, that schedule is optimal, and no wider beam is tried.
 
     Parameters
     ----------
-    width : int
-        Largest width. Beams of width 8, 64, ... are tried before and the best schedule is kept, so that there is one
-        at any time.
+    width : int, optional
+        Largest width; None for as wide as it takes, within :data:`STATE_BYTES`. Beams of width 8, 64, ... are tried
+        before and the best schedule is kept, so that there is one at any time.
     seconds : float, optional
         Start no wider beam after this time.
     progress : callable, optional
         Called after each beam.
+    costs : CostTable, optional
+        What to minimize: the time these batches take. Default is their number.
 
     Raises
     ------
@@ -52,50 +59,84 @@ class SearchPolicy(Policy):
     name = "search"
 
     def __init__(
-        self, width: int = WIDTH, seconds: float | None = None, progress: SearchProgress | None = None
+        self,
+        width: int | None = WIDTH,
+        seconds: float | None = None,
+        progress: SearchProgress | None = None,
+        costs: CostTable | None = None,
     ) -> None:
-        if width < 1:
+        if width is not None and width < 1:
             raise PolicyError(f"a beam of width {width}", "1 or more")
         self.width = width
         self.seconds = seconds
         self.progress = progress
+        self.costs = costs
 
     @property
     def identity(self) -> Hashable:
-        """Name, width and time."""
-        return self.name, self.width, self.seconds
+        """Name, width, time and costs."""
+        return self.name, self.width, self.seconds, self.costs and self.costs.digest
 
     def __repr__(self) -> str:
-        return f"SearchPolicy(width={self.width}, seconds={self.seconds})"
+        objective = "" if self.costs is None else f", costs={self.costs!r}"
+        return f"SearchPolicy(width={self.width}, seconds={self.seconds}{objective})"
 
     def run(self, graph: InstanceGraph) -> Run:
         """Schedule `graph`."""
-        return Run(schedule_of_types(graph, self.types(graph)), f"{self.name}-{self.width}")
+        return Run(schedule_of_types(graph, self.search(graph).types), f"{self.name}-{self.width or 'unlimited'}")
 
-    def types(self, graph: InstanceGraph) -> np.ndarray:
-        """Types of the batches of the best schedule found; int16[batches]."""
+    def search(self, graph: InstanceGraph) -> Found:
+        """Types of the batches of the best schedule found, and whether it is optimal."""
         begin = perf_counter()
         bound = lower_bound(graph)
-        best: np.ndarray | None = None
+        prices = Prices.unit(graph.num_types) if self.costs is None else self.costs.prices(graph)
+        best, optimal = beam_search(graph, 1, UNLIMITED, prices)
+        assert best is not None  # a beam without a limit reaches the end
         for width in self._widths(graph):
-            found = beam_search(graph, width)
-            if best is None or len(found) < len(best):
+            if optimal or (self.costs is None and len(best) == bound):
+                return Found(best, True)
+            found, optimal = beam_search(graph, width, cost_of_types(graph, best, prices) - 1, prices)
+            if found is not None:
                 best = found
             if self.progress is not None:
                 self.progress(width, len(best), bound)
-            if len(best) == bound or (self.seconds is not None and perf_counter() - begin > self.seconds):
+            if self.seconds is not None and perf_counter() - begin > self.seconds:
                 break
-        assert best is not None
-        return best
+        return Found(best, optimal)
 
     def _widths(self, graph: InstanceGraph) -> list[int]:
-        most = max(1, min(self.width, STATE_BYTES // (16 * (graph.num_nodes + 1))))
+        most = max(1, STATE_BYTES // (20 * (graph.num_nodes + 1) + 200 * graph.num_types))
+        if self.width is not None:
+            most = min(most, self.width)
         widths = []
         width = FIRST_WIDTH
         while width < most:
             widths.append(width)
             width *= GROWTH
         return [*widths, most]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search found.
+
+    Attributes
+    ----------
+    types : int16 array of shape [batches]
+        Types of the batches of the best schedule.
+    optimal : bool
+        Whether the search proved that there is no better one.
+    """
+
+    types: np.ndarray
+    optimal: bool
+
+
+def cost_of_types(graph: InstanceGraph, types: np.ndarray, prices: Prices) -> int:
+    """Cost of the schedule that runs whole frontiers of these types."""
+    schedule = schedule_of_types(graph, types)
+    sizes = np.diff(schedule.batch_ptr).tolist()
+    return sum(prices.of(t, size) for t, size in zip(schedule.batch_type.tolist(), sizes, strict=True))
 
 
 def schedule_of_types(graph: InstanceGraph, types: np.ndarray) -> Schedule:
@@ -107,34 +148,69 @@ def schedule_of_types(graph: InstanceGraph, types: np.ndarray) -> Schedule:
     return Schedule.from_batches(graph, [(type_id, frontier.execute(type_id)) for type_id in types.tolist()])
 
 
-def beam_search(graph: InstanceGraph, width: int) -> np.ndarray:
-    """Types of the batches of the best schedule that one beam finds; int16[batches]."""
+def beam_search(
+    graph: InstanceGraph, width: int, limit: int = UNLIMITED, prices: Prices | None = None
+) -> tuple[np.ndarray | None, bool]:
+    """One beam.
+
+    Parameters
+    ----------
+    graph : InstanceGraph
+    width : int
+    limit : int
+        Look for schedules that cost no more than this only.
+    prices : Prices, optional
+        Cost of batches; default 1 each.
+
+    Returns
+    -------
+    types : int16 array of shape [batches], or None
+        Types of the batches of the best schedule found.
+    exhaustive : bool
+        Whether no state was dropped for lack of room: then there is no better one.
+    """
+    prices = prices or Prices.unit(graph.num_types)
     kernels = backend.kernels()
-    return reference_beam_search(graph, width) if kernels is None else kernels.search(graph, width)
+    if kernels is None:
+        return reference_beam_search(graph, width, limit, prices)
+    return kernels.search(graph, width, limit, prices)
 
 
-def reference_beam_search(graph: InstanceGraph, width: int) -> np.ndarray:
+def reference_beam_search(
+    graph: InstanceGraph, width: int, limit: int, prices: Prices
+) -> tuple[np.ndarray | None, bool]:
     """:func:`beam_search` in plain Python."""
-    beam: list[tuple[Frontier, list[int], frozenset[int]]] = [(Frontier(graph), [], frozenset())]
-    while all(frontier.remaining for frontier, _, _ in beam):
+    beam: list[tuple[Frontier, list[int], frozenset[int], int]] = [(Frontier(graph), [], frozenset(), 0)]
+    best: list[int] | None = None if graph.num_nodes else []
+    exhaustive = True
+    while beam:
         children = []
-        for index, (frontier, _, ran) in enumerate(beam):
-            tight, bound = frontier.tight(), frontier.remaining_bound()
+        for index, (frontier, _, ran, spent) in enumerate(beam):
+            tight, left = frontier.tight(), int(frontier.remaining_heights() @ prices.weight)
             for t in range(frontier.num_types):
                 if frontier.size[t]:
-                    left = (bound - tight[t], frontier.remaining - frontier.size[t])
-                    children.append((left, index, t, ran.union(frontier.ready[t])))
+                    cost = spent + prices.of(t, frontier.size[t])
+                    total = cost + left - int(prices.weight[t]) * tight[t]
+                    if total <= limit:
+                        key = (total, frontier.remaining - frontier.size[t])
+                        children.append((key, index, t, ran.union(frontier.ready[t]), cost))
         children.sort(key=lambda child: child[0])
-        kept: list[tuple[Frontier, list[int], frozenset[int]]] = []
-        seen: set[frozenset[int]] = set()
-        for _, index, t, ran in children:
-            if ran not in seen and len(kept) < width:
-                seen.add(ran)
-                frontier = beam[index][0].copy()
-                frontier.execute(t)
-                kept.append((frontier, [*beam[index][1], t], ran))
+        kept: list[tuple[Frontier, list[int], frozenset[int], int]] = []
+        seen: set[tuple[frozenset[int], int]] = set()
+        for _, index, t, ran, cost in children:
+            if (ran, cost) in seen:
+                continue
+            seen.add((ran, cost))
+            if len(kept) == width:
+                exhaustive = False
+                break
+            frontier = beam[index][0].copy()
+            frontier.execute(t)
+            kept.append((frontier, [*beam[index][1], t], ran, cost))
+            if not frontier.remaining and cost <= limit:
+                best, limit = kept[-1][1], cost - 1
         beam = kept
-    return np.array(next(types for frontier, types, _ in beam if not frontier.remaining), np.int16)
+    return None if best is None else np.array(best, np.int16), exhaustive
 
 
 register_policy("search", SearchPolicy)

@@ -9,6 +9,9 @@ states and actions that it meets."""
 BATCHES, MISSES, FAILED, STATES, EPSILON, ALPHA, RATE, NSTEP, RANDOM = range(9)
 """Slots of the ``io`` buffer: four results, then the settings and the random state of a learning episode."""
 
+DROPPED, COST = 3, 4
+"""Slots that are the search's: whether children were dropped for lack of room, and the cost of the schedule."""
+
 IO_SLOTS = 9
 """Length of these; in the ``schedule`` kernel one sum a type follows."""
 

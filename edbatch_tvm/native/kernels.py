@@ -9,12 +9,14 @@ import numpy as np
 
 from edbatch_tvm.batching.backend import Arrays
 from edbatch_tvm.batching.encoding import TIGHT
+from edbatch_tvm.batching.prices import UNLIMITED
 from edbatch_tvm.errors import GraphError
 from edbatch_tvm.native.build import load_library
 from edbatch_tvm.native.constants import (
     AGENDA,
     ALPHA,
     BATCHES,
+    DROPPED,
     EPSILON,
     FAILED,
     FSM,
@@ -33,6 +35,7 @@ from edbatch_tvm.native.constants import (
 )
 
 if TYPE_CHECKING:
+    from edbatch_tvm.batching.prices import Prices
     from edbatch_tvm.batching.table import StateTable, ValueTable
     from edbatch_tvm.graph import InstanceGraph
 
@@ -123,17 +126,18 @@ class NativeKernels:
         self._call(graph, REPLAY, encoding, table.key, _NO_ACTION, table.rows, io, batch_type)
         table.states = int(io[STATES])
 
-    def search(self, graph: InstanceGraph, width: int) -> np.ndarray:
-        """Types of the batches of the best schedule that a beam of this width finds, as int16[batches]."""
+    def search(self, graph: InstanceGraph, width: int, limit: int, prices: Prices) -> tuple[np.ndarray | None, bool]:
+        """The best schedule within a limit that a beam finds, and whether it never had to drop a child."""
         nodes, types, columns = graph.num_nodes, graph.num_types, _padded(graph.num_types)
         if not nodes:
-            return np.empty(0, np.int16)
+            return np.empty(0, np.int16), True
         structure = _structure(graph)
         batch_type = np.empty(nodes, np.int16)
         io = np.zeros(IO_SLOTS, np.int64)
         self._search(
             width,
             types,
+            limit,
             *structure,
             np.empty((nodes, columns), np.int32),
             np.empty(2 * (nodes + len(structure[2])), np.int32),
@@ -141,15 +145,22 @@ class NativeKernels:
             np.empty((2 * width, nodes), np.int32),
             np.empty((2 * width * (types + 1), columns), np.int32),
             np.empty((2 * width, types + 1), np.uint64),
-            np.empty((2 * width, 3 * types + 2), np.int32),
-            np.empty((width, 5), np.int64),
+            np.empty((2 * width, 3 * types + 1), np.int32),
+            np.empty((2 * width, 2), np.int64),
+            prices.price,
+            prices.weight,
+            np.empty((width, 4), np.int64),
+            np.empty(1 << (2 * width * types).bit_length(), np.uint64),
             np.empty((nodes, width), np.int32),
             batch_type,
             io,
         )
-        _check(io)
-        found: np.ndarray = batch_type[: int(io[BATCHES])].copy()
-        return found
+        exhaustive = not io[DROPPED]
+        if io[FAILED]:
+            if limit == UNLIMITED:
+                _check(io)
+            return None, exhaustive
+        return batch_type[: int(io[BATCHES])].copy(), exhaustive
 
     def given(self, graph: InstanceGraph, batch_type: np.ndarray) -> Arrays:
         """Schedule that runs whole frontiers of these types."""

@@ -18,6 +18,7 @@ from edbatch_tvm.batching import (
 from edbatch_tvm.batching.best import QUICK
 from edbatch_tvm.errors import PolicyError
 from edbatch_tvm.graph import InstanceGraph, merge
+from tests.batching.brute import fewest_batches
 from tests.batching.graphs import Arrays, bilstm, lattice, minibatches, sentence, tree, typed_dags
 
 POLICIES = (*QUICK, "search", "best", "auto")
@@ -113,35 +114,22 @@ def test_lookahead_on_lattices() -> None:
 
 
 @given(graph=typed_dags(max_nodes=12))
-def test_a_beam_that_never_drops_a_state_is_optimal(graph: InstanceGraph) -> None:
-    """Against breadth-first search over the sets of nodes that ran."""
-    waits = [
-        set(graph.operand_node[graph.operand_ptr[v] : graph.operand_ptr[v + 1]].tolist())
-        for v in range(graph.num_nodes)
-    ]
-    everything = frozenset(range(graph.num_nodes))
-    layer, optimum = {frozenset[int]()}, 0
-    while everything not in layer:
-        optimum += 1
-        following = set()
-        for ran in layer:
-            ready = [v for v in everything - ran if waits[v] <= ran]
-            for t in range(graph.num_types):
-                if batch := {v for v in ready if graph.node_type[v] == t}:
-                    following.add(ran | batch)
-        layer = following
-    assert lower_bound(graph) <= optimum == len(SearchPolicy(10_000)(graph))
+def test_a_search_of_any_width_is_optimal(graph: InstanceGraph) -> None:
+    found = SearchPolicy(None).search(graph)
+    assert found.optimal
+    assert len(found.types) == fewest_batches(graph)
 
 
-def test_search_is_anytime() -> None:
-    graphs = minibatches(lattice, 0, 1)
+@pytest.mark.parametrize("width", [8, 64])
+def test_search_is_anytime(width: int) -> None:
+    (graph,) = minibatches(lattice, 0, 1, size=16)
     calls: list[tuple[int, int, int]] = []
-    result = SearchPolicy(64, progress=lambda *call: calls.append(call))(graphs[0])
-    assert [width for width, _, _ in calls] == [8, 64]
-    assert calls[0][1] >= calls[1][1] == len(result) >= calls[1][2] == lower_bound(graphs[0])
-    assert len(result) <= len(get_policy("lookahead")(graphs[0]))
+    result = SearchPolicy(width, progress=lambda *call: calls.append(call))(graph)
+    assert [width for width, _, _ in calls] == [8, 64][: len(calls)]
+    assert calls[0][1] >= calls[-1][1] == len(result) >= calls[-1][2] == lower_bound(graph)
+    assert len(result) <= len(get_policy("lookahead")(graph))
     short: list[tuple[int, int, int]] = []
-    SearchPolicy(64, seconds=0, progress=lambda *call: short.append(call))(graphs[0])
+    SearchPolicy(width, seconds=0, progress=lambda *call: short.append(call))(graph)
     assert short == calls[:1]
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from edbatch_tvm.batching import ENCODINGS, FsmPolicy, Policy, get_policy, heights
 from edbatch_tvm.batching.best import QUICK
@@ -13,6 +14,7 @@ from edbatch_tvm.batching.bounds import reference_heights
 from edbatch_tvm.batching.encoding import encoding_id
 from edbatch_tvm.batching.fsm import reference_run_table, run_table
 from edbatch_tvm.batching.imitation import count_actions
+from edbatch_tvm.batching.prices import UNLIMITED, Prices
 from edbatch_tvm.batching.qlearning import reference_episode
 from edbatch_tvm.batching.search import beam_search, reference_beam_search, schedule_of_types
 from edbatch_tvm.batching.table import StateTable, ValueTable
@@ -110,11 +112,25 @@ def test_a_lattice_minibatch(rng: np.random.Generator) -> None:
         assert policy(graph) == reference(policy, graph)
 
 
-@given(graph=typed_dags(), width=st.integers(1, 6))
-def test_search(graph: InstanceGraph, width: int) -> None:
-    types = beam_search(graph, width)
-    assert types.tolist() == reference_beam_search(graph, width).tolist()
+@given(graph=typed_dags(), width=st.integers(1, 6), slack=st.integers(0, 3), data=st.data())
+def test_search(graph: InstanceGraph, width: int, slack: int, data: st.DataObject) -> None:
+    types, _ = beam_search(graph, width)
+    assert types is not None
+    same(beam_search(graph, width), reference_beam_search(graph, width, UNLIMITED, Prices.unit(graph.num_types)))
+    limit = len(types) - slack
+    same(beam_search(graph, width, limit), reference_beam_search(graph, width, limit, Prices.unit(graph.num_types)))
+    costs = data.draw(arrays(np.int64, (graph.num_types, 4), elements=st.integers(1, 5)))
+    prices = Prices(costs, costs[:, 1:].min(axis=1))
+    same(beam_search(graph, width, prices=prices), reference_beam_search(graph, width, UNLIMITED, prices))
     schedule = schedule_of_types(graph, types)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EDBATCH_BACKEND", "python")
         assert schedule_of_types(graph, types) == schedule
+
+
+def same(ours: tuple[np.ndarray | None, bool], theirs: tuple[np.ndarray | None, bool]) -> None:
+    """Fail unless two results of a beam are equal."""
+    assert ours[1] == theirs[1]
+    assert (ours[0] is None) == (theirs[0] is None)
+    if ours[0] is not None and theirs[0] is not None:
+        assert ours[0].tolist() == theirs[0].tolist()
