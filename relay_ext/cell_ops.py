@@ -38,6 +38,8 @@ class CellOp:
         neither is a constant.
     signature : str
         Operators of equal signature can run as one; empty for one that is left alone.
+    reads : tuple of relax.Var
+        The values of the instance it reads, those inside tuples included.
     """
 
     index: int
@@ -47,6 +49,7 @@ class CellOp:
     values: tuple[int, ...]
     weights: tuple[int, ...]
     signature: str
+    reads: tuple[Any, ...]
 
     @property
     def size(self) -> int:
@@ -57,12 +60,21 @@ class CellOp:
         return size
 
 
-def read_ops(function: relax.Function) -> list[CellOp] | None:
-    """The operator calls of a cell in order, or None for a body of another form (tuples, nested calls, blocks)."""
-    weights, inputs = weight_params(function), input_params(function)
+@dataclass(frozen=True)
+class CellOps:
+    """The operator calls of a cell in order, apart from those on weights alone, which are computed at load."""
+
+    ops: list[CellOp]
+    of_weights: list[tuple[Any, Any]]
+
+
+def read_ops(function: relax.Function) -> CellOps | None:
+    """The operator calls of a cell, or None for a body of another form (tuples, nested calls, blocks)."""
+    weights, inputs = list(weight_params(function)), input_params(function)
     if not isinstance(function.body, relax.SeqExpr):
         return None
     ops: list[CellOp] = []
+    of_weights: list[tuple[Any, Any]] = []
     for block in function.body.blocks:
         for binding in block.bindings:
             call = binding.value
@@ -73,6 +85,12 @@ def read_ops(function: relax.Function) -> list[CellOp] | None:
             kind = call.op.name.removeprefix("relax.")
             is_weight = [any(argument.same_as(weight) for weight in weights) for argument in call.args]
             is_value = [isinstance(a, relax.Var) and not w for a, w in zip(call.args, is_weight, strict=True)]
+            read = [v for v in relax.analysis.free_vars(call) if not isinstance(v, tvm.ir.GlobalVar)]
+            values = tuple(v for v in read if not any(v.same_as(weight) for weight in weights))
+            if read and not values:
+                weights.append(binding.var)
+                of_weights.append((binding.var, call))
+                continue
             ops.append(
                 CellOp(
                     len(ops),
@@ -82,12 +100,17 @@ def read_ops(function: relax.Function) -> list[CellOp] | None:
                     tuple(np.flatnonzero(is_value).tolist()),
                     tuple(np.flatnonzero(is_weight).tolist()),
                     _signature(kind, call, is_weight, inputs),
+                    values,
                 )
             )
-    return ops
+    return CellOps(ops, of_weights)
 
 
 def _is_simple(argument: Any) -> bool:
+    if isinstance(argument, relax.Tuple):
+        return not any(isinstance(field, relax.Call | relax.Tuple) for field in argument.fields)
+    if isinstance(argument, relax.ShapeExpr):
+        return True
     return isinstance(argument, relax.Var | tvm.ir.GenericConst) and isinstance(argument.ty, relax.TensorType)
 
 
@@ -102,6 +125,8 @@ def _signature(kind: str, call: Any, is_weight: list[bool], inputs: list[Any]) -
     Products of a cell's input with weights agree only if the input is the same: joining those of two inputs would save
     a kernel and cost one, to gather the inputs. Computed inputs may lie side by side, and then are read in place.
     """
+    if kind != "matmul" and kind not in UNARY | BINARY:
+        return ""
     shapes = [_shape(argument) for argument in call.args]
     parts = [kind, str(call.ty.dtype)]
     if kind == "matmul":
@@ -114,12 +139,10 @@ def _signature(kind: str, call: Any, is_weight: list[bool], inputs: list[Any]) -
     elif kind in UNARY:
         if is_weight != [False] or shapes[0] is None:
             return ""
-    elif kind in BINARY:
+    else:
         vectors = [s for s in shapes if s != ()]
         if all(is_weight) or None in shapes or len(set(vectors)) != 1:
             return ""
-    else:
-        return ""
     for argument, shape, weight in zip(call.args, shapes, is_weight, strict=True):
         constant = isinstance(argument, tvm.ir.GenericConst)
         what = str(argument.value.numpy().tolist()) if constant else "weight" if weight else "value"
@@ -138,7 +161,7 @@ def fewest_groups(ops: list[CellOp]) -> list[list[int]]:
     types, pointer, operands = [], [0], []
     for op in ops:
         types.append(kinds.setdefault(op.signature or f"alone {op.index}", len(kinds)))
-        operands += [producer[op.call.args[i]] for i in op.values if op.call.args[i] in producer]
+        operands += [producer[value] for value in op.reads if value in producer]
         pointer.append(len(operands))
     schedule = SearchPolicy(SEARCH_WIDTH)(InstanceGraph.from_arrays(types, pointer, operands))
     return [nodes.tolist() for _, nodes in schedule]

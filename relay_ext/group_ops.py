@@ -11,6 +11,7 @@ from tvm.relax import op as R
 
 from relay_ext.cell_ops import CellOp, read_ops
 from relay_ext.plan_cell import Access, CellPlan, Group, plan_cell, rows_read
+from relay_ext.push_splits import PushSplits
 from relay_ext.signature import cell_functions, num_input, output_vars
 
 
@@ -35,8 +36,9 @@ class GroupOps:
 
     Rows that the layout does not make consecutive are concatenated, which is the gather that the unfused form pays
     for. The packing of weights is an expression of weights alone: ``relax.transform.LiftTransformParams`` moves it
-    to load time, and stage kernels read their packed layout through it. A cell whose body is of another form
-    (tuples inside, such as ``R.split``) is left as it is.
+    to load time, and stage kernels read their packed layout through it. Splits are moved to the
+    weights first (:class:`relay_ext.push_splits.PushSplits`); a cell whose body still is of another form is left as
+    it is.
 
     ``planned=False`` groups in the order of declaration, to measure what the plan saves.
     """
@@ -45,27 +47,28 @@ class GroupOps:
 
     def transform_module(self, mod: IRModule, _context: tvm.transform.PassContext) -> IRModule:
         """Run the pass."""
-        mod = relax.transform.CanonicalizeBindings()(mod)
+        mod = tvm.transform.Sequential([PushSplits()])(mod)
         functions = dict(mod.functions.items())
-        for name in cell_functions(mod):
-            function = mod[name]
-            ops = read_ops(function)
-            if ops is not None:
-                functions[mod.get_global_var(name)] = _Rewriter(name, function, plan_cell(ops, self.planned)).run()
+        for name, function in cell_functions(mod).items():
+            read = read_ops(function)
+            if read is not None:
+                plan = plan_cell(read.ops, self.planned)
+                functions[mod.get_global_var(name)] = _Rewriter(name, function, plan, read.of_weights).run()
         return relax.transform.CanonicalizeBindings()(IRModule(functions, attrs=mod.attrs))
 
 
 def cell_plan(mod: IRModule, name: str, planned: bool = True) -> CellPlan | None:
     """The plan GroupOps makes for the cell `name`; None for a cell it leaves alone."""
-    ops = read_ops(mod[name])
-    return None if ops is None else plan_cell(ops, planned)
+    read = read_ops(tvm.transform.Sequential([PushSplits()])(mod)[name])
+    return None if read is None else plan_cell(read.ops, planned)
 
 
 class _Rewriter:
-    def __init__(self, name: str, function: relax.Function, plan: CellPlan) -> None:
+    def __init__(self, name: str, function: relax.Function, plan: CellPlan, of_weights: list[tuple[Any, Any]]) -> None:
         self.name = name
         self.function = function
         self.plan = plan
+        self.of_weights = of_weights
         self.builder = relax.BlockBuilder()
         self.buffers: list[Any] = []
         self.place: dict[Any, tuple[int, int]] = {}
@@ -76,6 +79,9 @@ class _Rewriter:
         attrs = {"num_input": num_input(self.function)}
         with self.builder.function(self.name, list(self.function.params), attrs=attrs):
             with self.builder.dataflow():
+                for var, call in self.of_weights:
+                    arguments = [self._weight(argument) for argument in call.args]
+                    self.single[var] = self._emit(relax.Call(call.op, arguments, call.attrs))
                 for group in self.plan.groups:
                     self._emit_group(group)
                 results = [self.builder.emit_output(self._value(out)) for out in output_vars(self.function)]
@@ -84,6 +90,16 @@ class _Rewriter:
 
     def _emit(self, expression: Any) -> Any:
         return self.builder.emit(expression)
+
+    def _weight(self, weight: Any) -> Any:
+        """A weight of the cell, or what the cell computes from weights alone."""
+        return self.single.get(weight, weight) if isinstance(weight, relax.Var) else weight
+
+    def _argument(self, argument: Any) -> Any:
+        """An argument of an operator that runs alone."""
+        if isinstance(argument, relax.Tuple):
+            return relax.Tuple([self._argument(field) for field in argument.fields])
+        return self._value(argument) if isinstance(argument, relax.Var) else argument
 
     def _value(self, var: Any) -> Any:
         """The value that the original cell calls `var`."""
@@ -100,7 +116,7 @@ class _Rewriter:
         members = group.members
         if len(members) == 1:
             (op,) = members
-            call = relax.Call(op.call.op, [self._value(a) for a in op.call.args], op.call.attrs)
+            call = relax.Call(op.call.op, [self._argument(a) for a in op.call.args], op.call.attrs)
             self.single[op.var] = self._emit(call)
             self.buffers.append(None)
             return
@@ -140,7 +156,7 @@ class _Rewriter:
         return self._emit(R.expand_dims(self._spread(vectors, members, 1), 2))
 
     def _side_by_side(self, members: list[CellOp]) -> Any:
-        weights = [op.call.args[1] for op in members]
+        weights = [self._weight(op.call.args[1]) for op in members]
         return weights[0] if len(weights) == 1 else self._emit(R.concat(weights, axis=1))
 
     def _stack(self, values: list[Any]) -> Any:

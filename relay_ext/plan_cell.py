@@ -20,8 +20,11 @@ several blocks, or from the cell's inputs, are always gathered here, unless the 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
+
+from tvm import relax
 
 from edbatch_tvm.memory import PQTree
 from relay_ext.cell_ops import CellOp, fewest_groups
@@ -84,9 +87,9 @@ class CellPlan:
         return len(self._gathered())
 
     @property
-    def gathered_rows(self) -> int:
-        """Rows those kernels move."""
-        return sum(map(len, self._gathered()))
+    def gathered_elements(self) -> int:
+        """Elements those kernels move for one instance."""
+        return sum(_elements(value) for values in self._gathered() for value in values)
 
     def __str__(self) -> str:
         lines = []
@@ -95,6 +98,10 @@ class CellPlan:
             reads = ", ".join(map(str, group.accesses))
             lines.append(f"{number}: {group.members[0].kind} [{names}] <- {reads}")
         return "\n".join(lines)
+
+
+def _elements(value: Any) -> int:
+    return math.prod(int(extent) for extent in value.ty.shape.values)
 
 
 def plan_cell(ops: list[CellOp], planned: bool = True) -> CellPlan:
@@ -221,6 +228,8 @@ def _access(members: list[CellOp], argument: int, ops: list[CellOp], place: dict
     values = rows_read(members, argument)
     if all(value.same_as(values[0]) for value in values):
         return Access("broadcast")
+    if not isinstance(values[0], relax.Var):
+        return Access("constant")
     producer = {op.var: op.index for op in ops}
     indices = [producer.get(value, -1) for value in values]
     if min(indices) < 0:

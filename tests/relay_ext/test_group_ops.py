@@ -16,6 +16,7 @@ from edbatch_tvm.models.static_cells import PUBLISHED, static_cells
 from relay_ext.group_ops import GroupOps, cell_plan
 from relay_ext.legalize_cells import LegalizeCells
 from relay_ext.lift_weights import lift_weights
+from relay_ext.push_splits import PushSplits
 from relay_ext.signature import signature_of, weights_of
 from tests.golden import Golden
 
@@ -114,19 +115,42 @@ def test_before_and_after() -> None:
     tvm.ir.assert_structural_equal(GroupOps()(Before)["cell"], Expected["cell"])
 
 
+def test_splits_are_moved_to_the_weights() -> None:
+    @I.ir_module
+    class Fused:
+        @R.function
+        def cell(x: R.Tensor((4,), "float32"), W: R.Tensor((4, 16), "float32"), b: R.Tensor((16,), "float32")):
+            R.func_attr({"num_input": 1})
+            with R.dataflow():
+                g = R.split(R.add(R.matmul(x, W), b), 2, axis=-1)
+                y = R.multiply(R.sigmoid(g[0]), R.tanh(g[1]))
+                R.output(y)
+            return y
+
+    pushed = PushSplits()(Fused)
+    assert count(pushed, "cell", "split") == 0
+    assert count(pushed, "cell", "matmul") == 2
+    plan = cell_plan(Fused, "cell")
+    assert plan is not None
+    assert [group.members[0].kind for group in plan.groups] == ["matmul", "add", "sigmoid", "tanh", "multiply"]
+    assert plan.gathers == 0
+
+
 def test_a_body_of_another_form_is_left_alone() -> None:
     @I.ir_module
     class Tuples:
         @R.function
         def cell(x: R.Tensor((8,), "float32")):
             with R.dataflow():
-                s = R.split(x, 2, axis=0)
-                y = R.add(s[0], s[1])
+                s = R.split(x, [3], axis=0)
+                y = R.concat([s[1], s[0]], axis=0)
                 R.output(y)
             return y
 
     assert cell_plan(Tuples, "cell") is None
-    tvm.ir.assert_structural_equal(GroupOps()(Tuples), Tuples)
+    tvm.ir.assert_structural_equal(
+        GroupOps()(Tuples), relax.transform.CanonicalizeBindings()(relax.transform.Normalize()(Tuples))
+    )
 
 
 def test_fewer_products_than_combine_parallel_matmul() -> None:
