@@ -80,7 +80,8 @@ class _Pusher:
         if isinstance(value, relax.TupleGetItem):
             pieces = self.values[value.tuple_value]
             if isinstance(pieces, tuple):
-                self.values[binding.var] = self._part(*pieces, int(value.index))
+                whole, count = pieces
+                self.values[binding.var] = self._part(whole, count, int(value.index))
             elif isinstance(pieces, relax.Tuple):
                 self.values[binding.var] = pieces.fields[int(value.index)]
             else:
