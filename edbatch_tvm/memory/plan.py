@@ -3,6 +3,7 @@
 ========= ===================================================================================================
 ``batch`` rows by batch, in schedule order: whether operands are contiguous is luck
 ``order`` nodes ordered within each batch; see :mod:`edbatch_tvm.memory.order`
+``pq``    a PQ tree over the minibatch, kept for graphs that repeat; see :mod:`edbatch_tvm.memory.pq_plan`
 ========= ===================================================================================================
 
 In every plan the results of a batch are contiguous. Row 0 of every arena is the zero state; external rows come next.
@@ -18,11 +19,18 @@ from edbatch_tvm.batching.schedule import Schedule
 from edbatch_tvm.errors import PlanError
 from edbatch_tvm.graph.instance import InstanceGraph
 from edbatch_tvm.memory import backend
+from edbatch_tvm.memory.cache import LayoutCache, structure_key
 from edbatch_tvm.memory.layout import Layout, signature_of
+from edbatch_tvm.memory.pq_plan import pq_layouts
 from edbatch_tvm.memory.tables import Tables
 
-PLANS = ("batch", "order")
-"""Names of the plans that exist."""
+PLANS = ("batch", "order", "pq")
+"""Names of the plans, from the quickest to make to the one that indexes least."""
+
+AUTO = "batch"
+"""The plan that ``auto`` stands for; docs/memory.md has the measurement it rests on."""
+
+_LAYOUTS = LayoutCache()
 
 
 @dataclass(frozen=True)
@@ -88,30 +96,58 @@ def plan_memory(graph: InstanceGraph, schedule: Schedule, plan: str = "batch") -
         With a signature: the shapes of values have to be known.
     schedule : Schedule
         A valid schedule of `graph`.
-    plan : {"batch", "order"}
-        ``order`` never has more indexed operands nor more indexed bytes than ``batch``: where the order found is worse
-        in either, the plan is that of ``batch``.
+    plan : {"auto", "batch", "order", "pq"}
+        ``order`` never has more indexed operands nor more indexed bytes than ``batch``, nor ``pq`` than ``order``:
+        what is found counts only if it is no worse in both.
 
     Raises
     ------
     PlanError
         If there is no such plan, or the graph has no signature.
     """
-    if plan not in PLANS:
-        raise PlanError(f"unknown plan {plan!r}", f"one of {', '.join(PLANS)}")
+    check_plan(plan)
     if graph.signature is None:
         raise PlanError("a graph without a signature", "a graph built with a model's builder: shapes have to be known")
+    name = AUTO if plan == "auto" else plan
     planner = backend.planner(graph)
-    layout = planner.by_batch(graph, schedule)
-    if plan == "batch":
-        return _plan(plan, graph, schedule, layout, planner.fill(graph, schedule, layout))
-    ordered = planner.order(graph, schedule)
-    tables = planner.fill(graph, schedule, ordered)
-    if not planner.indexes_no_others(graph, schedule, tables, layout):
-        by_batch = planner.fill(graph, schedule, layout)
-        if not no_worse(tables, by_batch):
-            ordered, tables = layout, by_batch
-    return _plan(plan, graph, schedule, ordered, tables)
+    if name == "batch":
+        layout = planner.by_batch(graph, schedule)
+        return _plan(name, graph, schedule, layout, planner.fill(graph, schedule, layout))
+    if name == "order":
+        return _plan(name, graph, schedule, *_order(planner, graph, schedule))
+    key = structure_key(graph, schedule)
+    known = _LAYOUTS.get(key)
+    if known is not None:
+        return _plan(name, graph, schedule, known, planner.fill(graph, schedule, known))
+    layout, tables = _order(planner, graph, schedule)
+    for other in pq_layouts(graph, schedule):
+        other_tables = planner.fill(graph, schedule, other)
+        if no_worse(other_tables, tables):
+            layout, tables = other, other_tables
+    _LAYOUTS.put(key, layout)
+    return _plan(name, graph, schedule, layout, tables)
+
+
+def check_plan(name: str) -> None:
+    """Refuse what is no name of a plan.
+
+    Raises
+    ------
+    PlanError
+    """
+    if name != "auto" and name not in PLANS:
+        raise PlanError(f"unknown plan {name!r}", f"one of auto, {', '.join(PLANS)}")
+
+
+def _order(planner: backend.Planner, graph: InstanceGraph, schedule: Schedule) -> tuple[Layout, Tables]:
+    """The layout of ``order``, or that of ``batch`` where it is worse in either way."""
+    by_batch, layout = planner.by_batch(graph, schedule), planner.order(graph, schedule)
+    tables = planner.fill(graph, schedule, layout)
+    if not planner.indexes_no_others(graph, schedule, tables, by_batch):
+        other = planner.fill(graph, schedule, by_batch)
+        if not no_worse(tables, other):
+            return by_batch, other
+    return layout, tables
 
 
 def no_worse(one: Tables, other: Tables) -> bool:

@@ -136,6 +136,14 @@ def turn(chain: Node) -> None:
     chain.first, chain.last = chain.last, chain.first
 
 
+def turn_round(node: Node) -> None:
+    """Reverse the children of a P or Q node."""
+    if node.kind == Q:
+        turn(node)
+    else:
+        node.children = dict.fromkeys(reversed(node.children))
+
+
 def substitute(old: Node, new: Node) -> None:
     """Let `new`, which has no place yet, take the place of `old` below its parent; `old` has none then."""
     new.one, new.other, new.parent = old.one, old.other, old.parent

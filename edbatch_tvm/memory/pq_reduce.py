@@ -61,6 +61,36 @@ def reduce(leaves: list[Node]) -> tuple[bool, Node | None]:
     return done, root
 
 
+def outline(leaves: list[Node]) -> list[Node]:
+    """The full nodes that `leaves`, two or more and consecutive in every order, consist of: one, or a run in order."""
+    seen: list[Node] = []
+    found = None
+    if _bubble(leaves, seen):
+        root = _label(leaves)
+        if root is not None and not root.partial:
+            if root.kind == Q:
+                found = _run_of(root.full[0])
+            elif len(root.full) == len(root.children):
+                found = [root]
+    for node in seen:
+        node.forget()
+    assert found is not None, "leaves that are not consecutive in every order"
+    return found
+
+
+def _run_of(middle: Node) -> list[Node]:
+    """The run of full nodes that `middle` is in."""
+    runs: list[list[Node]] = []
+    for start in (middle.one, middle.other):
+        run: list[Node] = []
+        before, node = middle, start
+        while node is not None and node.label == FULL:
+            run.append(node)
+            before, node = node, node.beyond(before)
+        runs.append(run)
+    return [*reversed(runs[0]), middle, *runs[1]]
+
+
 # Bubble -------------------------------------------------------------------------------------------------------------
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import permutations
+from itertools import pairwise, permutations
 
 from edbatch_tvm.errors import PlanError
 from edbatch_tvm.memory.pq_node import LEAF, Node, P, Q, append, p_node
-from edbatch_tvm.memory.pq_reduce import reduce
+from edbatch_tvm.memory.pq_reduce import outline, reduce
 
 Constraint = tuple[int, ...]
 
@@ -139,14 +139,31 @@ class PQTree:
 
     def frontier(self) -> list[int]:
         """One of the orders: the leaves from left to right."""
-        found: list[int] = []
-        stack = [self._root]
+        return leaves_below(self._root)
+
+    def restricted(self, leaves: Sequence[int]) -> list[Constraint]:
+        """Constraints that leave exactly the orders that `leaves` have within the orders of this tree.
+
+        Parameters
+        ----------
+        leaves : sequence of int
+            Two or more, different, and consecutive in every order.
+        """
+        found: list[Constraint] = []
+        run = outline([self._leaves[leaf] for leaf in leaves])
+        below = {node: leaves_below(node) for node in run}
+        found.extend((*below[one], *below[two]) for one, two in pairwise(run))
+        stack = list(run)
         while stack:
             node = stack.pop()
             if node.kind == LEAF:
-                found.append(node.leaf)
-            else:
-                stack.extend(reversed(node.child_list()))
+                continue
+            found.append(tuple(below[node]))
+            children = node.child_list()
+            below.update((child, leaves_below(child)) for child in children)
+            if node.kind == Q:
+                found.extend((*below[one], *below[two]) for one, two in pairwise(children))
+            stack.extend(children)
         return found
 
     def orders(self) -> Iterator[list[int]]:
@@ -221,6 +238,19 @@ def link(node: Node, children: list[Node]) -> None:
     elif node.kind == Q:
         for child in children:
             append(node, child)
+
+
+def leaves_below(top: Node) -> list[int]:
+    """The leaves below a node from left to right."""
+    found: list[int] = []
+    stack = [top]
+    while stack:
+        node = stack.pop()
+        if node.kind == LEAF:
+            found.append(node.leaf)
+        else:
+            stack.extend(reversed(node.child_list()))
+    return found
 
 
 def _arrangements(node: Node) -> Iterator[Sequence[Node]]:

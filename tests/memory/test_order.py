@@ -8,6 +8,9 @@ import pytest
 from edbatch_tvm.batching import schedule
 from edbatch_tvm.graph import InstanceGraph
 from edbatch_tvm.memory import Plan, plan_memory
+from edbatch_tvm.memory import plan as plan_module
+from edbatch_tvm.memory.cache import LayoutCache
+from edbatch_tvm.memory.layout import Layout
 from edbatch_tvm.memory.order import Runs
 from edbatch_tvm.memory.steps import CellLayout
 from tests.memory.workloads import TAGGER, TREE, sentences, trees
@@ -47,6 +50,42 @@ def test_trees_index_less(rng: np.random.Generator, policy: str) -> None:
     assert [first[layout.stride(o)] for o in range(4)] == [1, 1, 1, 1]
     if policy == "lookahead":
         assert plan.steps[-1][CellLayout(1, 1).stride(0)] == 1
+
+
+@pytest.mark.parametrize("policy", ["depth", "lookahead"])
+def test_a_pq_tree_indexes_less_on_trees(rng: np.random.Generator, policy: str) -> None:
+    order, plan = plans(trees(rng), policy, "order", "pq")
+    assert plan.operands["indexed"] < order.operands["indexed"]
+    assert plan.bytes_indexed < order.bytes_indexed
+
+
+def test_a_pq_tree_keeps_chains(rng: np.random.Generator) -> None:
+    order, plan = plans(sentences(rng), "lookahead", "order", "pq")
+    assert plan.operands == order.operands
+
+
+def test_layouts_of_pq_are_kept(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = trees(rng, 8)
+    (first,) = plans(graph, "lookahead", "pq")
+    monkeypatch.setattr(plan_module, "pq_layouts", lambda *_: pytest.fail("planned again"))
+    (again,) = plans(graph, "lookahead", "pq")
+    assert np.array_equal(first.steps, again.steps)
+    other = plan_module.plan_memory(graph, schedule(graph, "lookahead")[0], "order")
+    assert other.name == "order"
+
+
+def test_the_cache_forgets_what_was_used_longest_ago() -> None:
+    def layout(nodes: int) -> Layout:
+        return Layout(np.zeros(nodes, np.int32), np.zeros((1, 1), np.int32), (1,))
+
+    cache = LayoutCache(capacity=10)
+    for name in (b"a", b"b"):
+        cache.put(name, layout(5))
+    assert cache.get(b"a") is not None
+    cache.put(b"c", layout(5))
+    assert [cache.get(name) is not None for name in (b"a", b"b", b"c")] == [True, False, True]
+    cache.put(b"large", layout(100))
+    assert cache.get(b"large") is not None
 
 
 def test_the_schedule_stays_as_it_is(rng: np.random.Generator) -> None:

@@ -140,5 +140,5 @@ def test_messages() -> None:
     batches, _ = schedule(bare, "depth")
     with pytest.raises(PlanError, match="a graph without a signature"):
         plan_memory(bare, batches)
-    with pytest.raises(PlanError, match="unknown plan 'best'; expected one of batch, order"):
+    with pytest.raises(PlanError, match="unknown plan 'best'; expected one of auto, batch, order, pq"):
         plan_memory(bare, batches, "best")

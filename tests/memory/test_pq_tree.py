@@ -95,6 +95,23 @@ def test_copy_text_and_base(case: tuple[int, list[list[int]]]) -> None:
         assert twin.witness == tree.witness
 
 
+@given(constraints(6), st.data())
+def test_restricted_to_a_consecutive_subset(case: tuple[int, list[list[int]]], data: st.DataObject) -> None:
+    n, sets = case
+    tree = PQTree(n)
+    held = [one for one in sets if tree.reduce(one) and len(one) > 1]
+    if held:
+        chosen = data.draw(st.sampled_from(held))
+        before = str(tree)
+        constraints = tree.restricted(chosen)
+        assert str(tree) == before
+        place = {leaf: number for number, leaf in enumerate(chosen)}
+        smaller = PQTree(len(chosen))
+        assert all(smaller.reduce(place[leaf] for leaf in one) for one in constraints)
+        expected = {tuple(place[leaf] for leaf in order if leaf in place) for order in tree.orders()}
+        assert {tuple(order) for order in smaller.orders()} == expected
+
+
 @pytest.mark.parametrize("seed", range(40))
 def test_middle_sizes_against_the_theorem(seed: int) -> None:
     """Sets near the edge between feasible and not: intervals of a hidden order, some with members exchanged."""
