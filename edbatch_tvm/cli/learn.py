@@ -34,11 +34,13 @@ def learn(arguments: argparse.Namespace) -> None:
     """Run the verb."""
     from edbatch_tvm.batching import lower_bound, save_policy, schedule
     from edbatch_tvm.models import get_workload
-    from edbatch_tvm.models.learning import Lesson
+    from edbatch_tvm.models.learning import Lesson, expansion_table
     from edbatch_tvm.models.learning import learn as learn_policy
     from relay_ext.signature import signature_of
 
     workload = get_workload(arguments.workload)
+    # Of the hidden size only its being different from other sizes matters: it tells ops apart.
+    mod = workload.cells(128)
     lesson = Lesson(
         arguments.data,
         arguments.batch_size,
@@ -46,9 +48,10 @@ def learn(arguments: argparse.Namespace) -> None:
         arguments.encoding,
         arguments.learner,
         arguments.seed,
+        expansion_table(mod, arguments.granularity),
     )
     with learning_bar() as show:
-        learned = learn_policy(workload, signature_of(workload.cells(1)), lesson, show)
+        learned = learn_policy(workload, signature_of(mod), lesson, show)
     encoding = learned.policy.encoding
     path = arguments.output or Path(f"{workload.name}-{encoding}.json")
     save_policy(learned.policy, path)
@@ -57,6 +60,7 @@ def learn(arguments: argparse.Namespace) -> None:
         "workload": workload.name,
         "encoding": encoding,
         "learner": lesson.learner,
+        "granularity": arguments.granularity,
         "learn_data": lesson.source,
         "batch_size": lesson.batch_size,
         "minibatches": len(learned.graphs),

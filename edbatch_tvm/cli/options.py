@@ -32,6 +32,12 @@ def add_verb(verbs: Any, name: str, summary: str, function: Any) -> argparse.Arg
         help="how a policy is learned: %(choices)s; paper is Q-learning as published (%(default)s)",
     )
     parser.add_argument(
+        "--granularity",
+        choices=("cell", "op"),
+        default="cell",
+        help="what is batched: cells, or each of their operators by itself (%(default)s)",
+    )
+    parser.add_argument(
         "--seed",
         type=not_negative,
         default=0,

@@ -45,6 +45,12 @@ def register(verbs: Any) -> None:
         metavar="PLAN",
         help="memory plan: batch; auto takes it, order and pq are not built yet",
     )
+    add(
+        "--unfused",
+        dest="fused",
+        action="store_false",
+        help="with --granularity op: separate kernels copy operands that are not contiguous, as other systems do",
+    )
     add("--target", default="llvm", help="what to compile for (%(default)s)")
     add("--check", action="store_true", help="compare with the float64 reference; wrong results are an error")
     add("--dump", type=Path, metavar="DIR", help="write graph and schedule of each minibatch as text")
@@ -70,8 +76,9 @@ def run(arguments: argparse.Namespace) -> None:
 def table(report: RunReport) -> list[tuple[str, str]]:
     """The figures of a run for a reader."""
     seconds, bound = report.seconds, report.lower_bound
+    form = "" if report.granularity == "cell" else ", graphs of ops" if report.fused else ", graphs of ops, unfused"
     rows = [
-        ("workload", f"{report.workload}, hidden {report.hidden}, {report.dtype}, {report.target}"),
+        ("workload", f"{report.workload}, hidden {report.hidden}, {report.dtype}, {report.target}{form}"),
         (
             "data",
             f"{report.data}: {report.instances} instances, {report.nodes} nodes, {report.minibatches} minibatches",

@@ -108,7 +108,12 @@ def final_values(graph: InstanceGraph) -> np.ndarray:
     return np.flatnonzero(exists & ends[:, None])
 
 
-def compare(graph: InstanceGraph, result: Any, reference: list[tuple[np.ndarray, ...]]) -> Comparison:
+def compare(
+    graph: InstanceGraph,
+    result: Any,
+    reference: list[tuple[np.ndarray, ...]],
+    value_of: np.ndarray | None = None,
+) -> Comparison:
     """Compare the declared outputs and the final states of `result` with the reference.
 
     Parameters
@@ -119,6 +124,8 @@ def compare(graph: InstanceGraph, result: Any, reference: list[tuple[np.ndarray,
         ``result[i]`` are the outputs of instance i, ``result.values(values)`` the rows of values of one spec.
     reference : list of tuple of arrays
         From :func:`edbatch_tvm.models.reference.run_reference`.
+    value_of : int array, optional
+        Where the values of `graph` are in the graph that was run, if that is its expansion.
     """
     assert graph.signature is not None
     stride = graph.stride
@@ -133,8 +140,9 @@ def compare(graph: InstanceGraph, result: Any, reference: list[tuple[np.ndarray,
     arena = graph.signature.output_arena[graph.node_type[final // stride], final % stride]
     for index in np.unique(arena):
         values = final[arena == index]
+        ran = values if value_of is None else value_of[values]
         expected = np.stack([reference[value // stride][value % stride] for value in values.tolist()])
-        states = _merged(states, _deviation(result.values(values), expected))
+        states = _merged(states, _deviation(result.values(ran), expected))
     return Comparison(outputs, states)
 
 

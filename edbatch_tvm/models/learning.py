@@ -6,14 +6,16 @@ from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from time import perf_counter
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from edbatch_tvm.batching import AUTO, LEARNERS, FsmPolicy, Policy, choose_policy, learn_policy
 from edbatch_tvm.batching.qlearning import Progress
 from edbatch_tvm.errors import DataError
 from edbatch_tvm.graph import InstanceGraph, Signature, merge
+from edbatch_tvm.graph.expand import ExpansionTable, expand
 from edbatch_tvm.models.data import LEARN_SEED, load_minibatches
 from edbatch_tvm.models.workload import Workload
+from relay_ext.split_cells import split_cells
 
 LEARN_MINIBATCHES = 8
 """Minibatches to learn from where no number is given."""
@@ -34,6 +36,8 @@ class Lesson:
         Of the state machine; see :func:`edbatch_tvm.batching.learn_policy`.
     seed : int
         Of the generator (which moves it away from the seed that instances to run are generated from) and of learning.
+    table : ExpansionTable, optional
+        What expands graphs of cells into those to be scheduled; see :func:`expansion_table`.
     """
 
     data: Path | None = None
@@ -42,6 +46,7 @@ class Lesson:
     encoding: str = AUTO
     learner: str = LEARNERS[0]
     seed: int = 0
+    table: ExpansionTable | None = None
 
     @property
     def source(self) -> str:
@@ -91,7 +96,13 @@ def choose(workload: Workload, signature: Signature, lesson: Lesson) -> Learned[
 def _graphs(workload: Workload, signature: Signature, lesson: Lesson) -> list[InstanceGraph]:
     seed = lesson.seed + LEARN_SEED
     minibatches = load_minibatches(workload, signature, lesson.data, lesson.batch_size, lesson.minibatches, seed)
-    return [merge(instances) for instances in minibatches]
+    graphs = [merge(instances) for instances in minibatches]
+    return graphs if lesson.table is None else [expand(graph, lesson.table).graph for graph in graphs]
+
+
+def expansion_table(mod: Any, granularity: str) -> ExpansionTable | None:
+    """What expands graphs of the cells of `mod` into graphs of `granularity`; None for cells themselves."""
+    return split_cells(mod).table() if granularity == "op" else None
 
 
 def refuse_same_file(workload: Workload, data: Path | None, learn_data: Path | None) -> None:

@@ -17,11 +17,12 @@ from edbatch_tvm.batching.search import WIDTH, SearchProgress
 from edbatch_tvm.compiler import compile_model
 from edbatch_tvm.errors import PlanError
 from edbatch_tvm.graph import InstanceGraph, Signature, format_graph
+from edbatch_tvm.graph.expand import ExpansionTable
 from edbatch_tvm.models import get_workload
 from edbatch_tvm.models.check import Comparison, compare
 from edbatch_tvm.models.contractions import multiply_adds_of_graph
 from edbatch_tvm.models.data import load_minibatches
-from edbatch_tvm.models.learning import Learned, Lesson, choose, learn, refuse_same_file
+from edbatch_tvm.models.learning import Learned, Lesson, choose, expansion_table, learn, refuse_same_file
 from edbatch_tvm.models.peak import peak_gflops
 from edbatch_tvm.models.reference import run_reference
 from edbatch_tvm.models.workload import Workload
@@ -51,6 +52,8 @@ class RunOptions:
     learner: str = LEARNERS[0]
     width: int = WIDTH
     plan: str = "auto"
+    granularity: str = "cell"
+    fused: bool = True
     target: str = "llvm"
     seed: int = 0
     check: bool = False
@@ -92,6 +95,8 @@ class RunReport:
     batch_size: int
     policy: str
     plan: str
+    granularity: str
+    fused: bool
     seed: int
     repeat: int
     data: str
@@ -200,12 +205,23 @@ def prepare(
         plan=BUILT_PLANS[options.plan],
         seed=options.seed,
         repeat=options.repeat,
+        granularity=options.granularity,
+        fused=options.fused,
         data=str(options.data) if options.data is not None else "generator",
     )
-    policy = _policy(options, workload, signature, report, progress, search_progress)
+    table = expansion_table(mod, options.granularity)
+    policy = _policy(options, workload, signature, table, report, progress, search_progress)
     weights = workload.weights(options.hidden, options.seed)
     begin = perf_counter()
-    model = compile_model(mod, weights, target=options.target, policy=policy, plan=report.plan)
+    model = compile_model(
+        mod,
+        weights,
+        target=options.target,
+        policy=policy,
+        plan=report.plan,
+        granularity=options.granularity,
+        fused=options.fused,
+    )
     report.compile_seconds = perf_counter() - begin
     return Prepared(options, workload, signature, minibatches, weights, model, report)
 
@@ -214,6 +230,7 @@ def _policy(
     options: RunOptions,
     workload: Workload,
     signature: Signature,
+    table: ExpansionTable | None,
     report: RunReport,
     progress: Progress | None,
     search_progress: SearchProgress | None,
@@ -229,6 +246,7 @@ def _policy(
         encoding=options.encoding,
         learner=options.learner,
         seed=options.seed,
+        table=table,
     )
     learned: Learned[Policy]
     if options.policy == "fsm":
@@ -236,7 +254,7 @@ def _policy(
     elif options.policy == "auto":
         learned = choose(workload, signature, lesson)
     else:
-        return as_policy(options.policy, signature.names)
+        return as_policy(options.policy, (signature if table is None else table.ops).names)
     report.learn_data, report.learn_seconds = lesson.source, learned.seconds
     return learned.policy
 
@@ -250,13 +268,17 @@ def measure(prepared: Prepared, track: Track[Any] = _untracked) -> tuple[RunRepo
     comparison = Comparison() if options.check else None
     for number, instances in enumerate(track(prepared.minibatches, "running")):
         graph, schedule, info, result = _run_minibatch(prepared.model, instances, options.repeat, report)
-        flops += 2 * multiply_adds_of_graph(mod, graph)
+        cells, value_of = graph, None
+        if options.granularity != "cell":
+            cells = prepared.model.merge_cells(instances)
+            value_of = prepared.model.expand(cells).value_of
+        flops += 2 * multiply_adds_of_graph(mod, cells)
         _count(report, graph, info, result.report)
         if options.dump is not None:
             _dump(options.dump, number, graph, schedule)
         if comparison is not None:
-            reference = run_reference(graph, workload.reference, prepared.weights)
-            comparison = comparison.merged(compare(graph, result, reference))
+            reference = run_reference(cells, workload.reference, prepared.weights)
+            comparison = comparison.merged(compare(cells, result, reference, value_of))
     report.peak_gflops = max(report.peak_gflops, peak_gflops())
     report.instances_per_second = report.instances / report.seconds.total
     report.gflops = flops / report.seconds.execute / 1e9
@@ -271,10 +293,11 @@ def unbatched_seconds(prepared: Prepared, instances: list[InstanceGraph]) -> flo
     model = prepared.model
     total = 0.0
     for instance in instances:
-        alone = [(int(kind), [node]) for node, kind in enumerate(instance.node_type)]
-        plan = model.plan(instance, Schedule.from_batches(instance, alone))
+        graph = model.merge([instance])
+        alone = [(int(kind), [node]) for node, kind in enumerate(graph.node_type)]
+        plan = model.plan(graph, Schedule.from_batches(graph, alone))
         begin = perf_counter()
-        model.execute(instance, plan)
+        model.execute(graph, plan)
         total += perf_counter() - begin
     return total
 

@@ -38,7 +38,16 @@ class FakeResult:
 class FakeModel:
     """Offers what :mod:`edbatch_tvm.models.measure` asks of a model; keeps the calls."""
 
-    def __init__(self, mod: Any, params: dict[str, np.ndarray], target: str, policy: Any, plan: str) -> None:
+    def __init__(
+        self,
+        mod: Any,
+        params: dict[str, np.ndarray],
+        target: str,
+        policy: Any,
+        plan: str,
+        granularity: str,
+        fused: bool,
+    ) -> None:
         self.signature = signature_of(mod)
         self.params, self.target, self.policy = params, target, policy
         self.scale = 1.0
