@@ -123,8 +123,8 @@ def workload_rows(
     forms += [("across", "group", False, plan) for plan in PLANS if plan not in ("batch", "auto")]
     forms += [("fused", "cell", True, plan) for plan in PLANS if plan != "auto"]
     compiled: dict[tuple[str, bool], Model] = {}
-    first = None
-    for form, granularity, fused, plan in forms:
+    runs: list[list[_Run]] = []
+    for _, granularity, fused, plan in forms:
         if (granularity, fused) not in compiled:
             compiled[granularity, fused] = compile_model(
                 mod, weights, policy="lookahead", granularity=granularity, fused=fused
@@ -132,21 +132,21 @@ def workload_rows(
         model = compiled[granularity, fused]
         model.plan_name = plan
         groups = load_minibatches(workload, model.cells, None, batch_size, minibatches, seed)
-        runs = [_Run(model, group) for group in groups]
-        seconds = sum(_interleaved([run], repeat)[0] for run in runs)
-        first = first or seconds
-        counts = [run.report.operands for run in runs]
+        runs.append([_Run(model, group) for group in groups])
+    seconds = np.sum([_interleaved(list(same), repeat) for same in zip(*runs, strict=True)], axis=0)
+    for (form, _, _, plan), of_form, taken in zip(forms, runs, seconds, strict=True):
+        counts = [run.report.operands for run in of_form]
         totals = {kind: sum(count[kind] for count in counts) for kind in ("contiguous", "broadcast", "indexed")}
         yield WorkloadRow(
             workload=name,
             hidden=hidden,
             form=form,
             plan=plan,
-            batches=sum(run.report.batches for run in runs),
-            kernels=sum(run.kernels for run in runs),
-            bytes_gathered=sum(run.report.bytes_gathered for run in runs),
-            bytes_indexed=sum(run.report.bytes_indexed for run in runs),
-            time=seconds / first,
+            batches=sum(run.report.batches for run in of_form),
+            kernels=sum(run.kernels for run in of_form),
+            bytes_gathered=sum(run.report.bytes_gathered for run in of_form),
+            bytes_indexed=sum(run.report.bytes_indexed for run in of_form),
+            time=float(taken / seconds[0]),
             **totals,
         )
 

@@ -1,3 +1,4 @@
+# mypy: disable-error-code="valid-type,no-untyped-def"
 """The seven static cells whose memory traffic the paper counts, written operator by operator."""
 
 from __future__ import annotations
