@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edbatch_tvm.batching.bounds import heights
-from edbatch_tvm.batching.frontier import Frontier
 from edbatch_tvm.batching.order_bound import order_bound, reversed_graph
-from edbatch_tvm.batching.search import SearchPolicy, schedule_of_types
+from edbatch_tvm.batching.search import SearchPolicy, schedule_of_types, without_idle_steps
 from edbatch_tvm.errors import PolicyError
 
 if TYPE_CHECKING:
@@ -91,7 +90,7 @@ def exact_schedule(
         if status == cp_model.INFEASIBLE:
             least = len(types)
         elif status in (cp_model.OPTIMAL, cp_model.FEASIBLE):
-            types = _without_idle_steps(graph, word.types(solver))
+            types = without_idle_steps(graph, np.array(word.types(solver), np.int16)).tolist()
         else:
             break
     return Exact(schedule_of_types(graph, np.array(types, np.int16)), least, perf_counter() - begin)
@@ -154,11 +153,6 @@ class _Word:
     def types(self, solver: Any) -> list[int]:
         """Types of the steps of a solution."""
         return [next(t for t, runs in enumerate(step) if solver.boolean_value(runs)) for step in self._runs]
-
-
-def _without_idle_steps(graph: InstanceGraph, types: list[int]) -> list[int]:
-    frontier = Frontier(graph)
-    return [t for t in types if frontier.execute(t)]
 
 
 def _no(literal: Any) -> Any:

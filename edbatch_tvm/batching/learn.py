@@ -43,7 +43,7 @@ DRAWN = 3
 DRAWN_LEAST = 16
 """Minibatches drawn where few are given."""
 
-IMPROVE_NODES = 100_000_000
+IMPROVE_NODES = 60_000_000
 """Nodes that roll-outs may run to improve the tables of one encoding: some seconds natively."""
 
 TRIAL = 4

@@ -12,6 +12,7 @@ from edbatch_tvm.batching import backend
 from edbatch_tvm.batching.bounds import lower_bound
 from edbatch_tvm.batching.costs import CostTable
 from edbatch_tvm.batching.frontier import Frontier
+from edbatch_tvm.batching.order_bound import reversed_graph
 from edbatch_tvm.batching.policy import Policy, Run, register_policy
 from edbatch_tvm.batching.prices import UNLIMITED, Prices
 from edbatch_tvm.batching.schedule import Schedule
@@ -37,6 +38,10 @@ class SearchPolicy(Policy):
     type for each unit of the greatest typewise height of a ready node, see :meth:`Frontier.tight`. Two states that
     ran the same nodes at the same cost are one. A state that cannot beat the best schedule known is dropped: when
     nothing else was, that schedule is optimal, and no wider beam is tried.
+
+    Where batches are counted, each beam is followed by one on the graph with all edges turned round. A schedule
+    read backwards is a schedule of that graph, so both have the same optimum, but a beam errs differently from the
+    other end.
 
     Parameters
     ----------
@@ -92,12 +97,17 @@ class SearchPolicy(Policy):
         prices = Prices.unit(graph.num_types) if self.costs is None else self.costs.prices(graph)
         best, optimal = beam_search(graph, 1, UNLIMITED, prices)
         assert best is not None  # a beam without a limit reaches the end
+        turned = reversed_graph(graph) if self.costs is None else None
         for width in self._widths(graph):
             if optimal or (self.costs is None and len(best) == bound):
                 return Found(best, True)
             found, optimal = beam_search(graph, width, cost_of_types(graph, best, prices) - 1, prices)
             if found is not None:
                 best = found
+            if not optimal and turned is not None:
+                found, optimal = beam_search(turned, width, len(best) - 1)
+                if found is not None:
+                    best = without_idle_steps(graph, found[::-1])
             if self.progress is not None:
                 self.progress(width, len(best), bound)
             if self.seconds is not None and perf_counter() - begin > self.seconds:
@@ -130,6 +140,12 @@ class Found:
 
     types: np.ndarray
     optimal: bool
+
+
+def without_idle_steps(graph: InstanceGraph, types: np.ndarray) -> np.ndarray:
+    """`types` without those that find no node ready."""
+    frontier = Frontier(graph)
+    return np.array([t for t in types.tolist() if frontier.execute(t)], np.int16)
 
 
 def cost_of_types(graph: InstanceGraph, types: np.ndarray, prices: Prices) -> int:

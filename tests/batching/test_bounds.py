@@ -81,7 +81,7 @@ def random_graphs(count: int) -> list[InstanceGraph]:
 
 
 def check_against_the_optimum(graphs: list[InstanceGraph], exact_bounds: float) -> None:
-    """The optimum is proven by CP-SAT alone, without a bound of ours. On a part of the graphs the order bound is exact."""
+    """The optimum is proven by CP-SAT alone. On a part of the graphs the order bound is exact."""
     pytest.importorskip("ortools", reason="OR-tools is not installed (extra `exact`)")
     equal = ordered = 0
     for graph in graphs:

@@ -1,0 +1,69 @@
+"""Graphs of a workload to learn from, and others to be measured on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from edbatch_tvm.errors import DataError
+from edbatch_tvm.graph import InstanceGraph, merge
+from edbatch_tvm.models import get_workload
+from edbatch_tvm.models.data import LEARN_SEED, load_minibatches
+from relay_ext.signature import signature_of
+
+DATA_FILES = {
+    "treelstm": "sst/train.txt",
+    "treelstm-2type": "sst/train.txt",
+    "treegru": "sst/train.txt",
+    "mvrnn": "sst/train.txt",
+    "childsum-tree": "sst/train.txt",
+    "bilstm-tagger": "wikiner/train.txt",
+    "bilstm-tagger-char": "wikiner/train.txt",
+    "lstm-nmt": "iwslt15/tst2012",
+    "lattice-lstm": "lattice/train.txt",
+    "lattice-gru": "lattice/train.txt",
+}
+"""Data file of each workload that has one, in a folder such as ``shared/data``."""
+
+
+@dataclass(frozen=True)
+class Graphs:
+    """Minibatch graphs of a workload, and where they come from."""
+
+    lesson: list[InstanceGraph]
+    exam: list[InstanceGraph]
+    source: str
+
+
+def lesson_and_exam(
+    name: str, data_root: Path | None, batch_size: int, lessons: int, exams: int, seed: int = 0
+) -> Graphs:
+    """Minibatches of the workload called `name`: of its data file the first to learn from, the next to measure on.
+
+    Parameters
+    ----------
+    name : str
+    data_root : Path or None
+        Folder of the data files; without it, and for workloads without a file, instances are generated.
+    batch_size, lessons, exams : int
+        Instances of a minibatch, minibatches to learn from and to measure on (at most).
+    seed : int
+        Of the generator, and of what a file leaves open.
+
+    Raises
+    ------
+    DataError
+        If the file holds too little to learn from and to measure on.
+    """
+    workload = get_workload(name)
+    signature = signature_of(workload.cells(1))
+    if data_root is None or name not in DATA_FILES:
+        lesson = load_minibatches(workload, signature, None, batch_size, lessons, seed + LEARN_SEED)
+        exam = load_minibatches(workload, signature, None, batch_size, exams, seed)
+        return Graphs([merge(part) for part in lesson], [merge(part) for part in exam], "generator")
+    path = data_root / DATA_FILES[name]
+    parts = load_minibatches(workload, signature, path, batch_size, lessons + exams, seed)
+    graphs = [merge(part) for part in parts]
+    if len(graphs) <= lessons:
+        raise DataError(f"{len(graphs)} minibatches in {path}", f"more than the {lessons} to learn from")
+    return Graphs(graphs[:lessons], graphs[lessons:], str(path))
