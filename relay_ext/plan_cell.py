@@ -69,9 +69,10 @@ class _Request:
 
 @dataclass
 class CellPlan:
-    """Groups in the order they run, each with its layout and accesses."""
+    """Groups in the order they run, each with its layout and accesses; `tree` holds the orders of lanes that do."""
 
     groups: list[Group]
+    tree: PQTree | None = None
 
     def _gathered(self) -> set[tuple[Any, ...]]:
         return {
@@ -120,14 +121,15 @@ def plan_cell(ops: list[CellOp], planned: bool = True) -> CellPlan:
     blocks = [_blocks(members) for members in groups]
     block_of = {op.index: (g, b) for g, cut in enumerate(blocks) for b, block in enumerate(cut) for op in block}
     requests = [r for g, members in enumerate(groups) for r in _requests(g, members, ops, block_of)]
+    tree = None
     if planned:
-        rank = _lane_order(requests, block_of, len(ops))
+        rank, tree = _lane_order(requests, block_of, len(ops))
         blocks = [[sorted(block, key=lambda op: rank[op.index]) for block in cut] for cut in blocks]
     result = [Group([op for block in cut for op in block]) for cut in blocks]
     place = {op.index: (g, row) for g, group in enumerate(result) for row, op in enumerate(group.members)}
     for group in result:
         group.accesses = [_access(group.members, i, ops, place) for i in range(len(group.members[0].call.args))]
-    return CellPlan(result)
+    return CellPlan(result, tree)
 
 
 def _blocks(members: list[CellOp]) -> list[list[CellOp]]:
@@ -183,8 +185,8 @@ class _Lanes:
         return True
 
 
-def _lane_order(requests: list[_Request], block_of: dict[int, tuple[int, int]], count: int) -> list[int]:
-    """Rank of each row: requests are granted largest first."""
+def _lane_order(requests: list[_Request], block_of: dict[int, tuple[int, int]], count: int) -> tuple[list[int], PQTree]:
+    """Rank of each row, and the tree it was taken from: requests are granted largest first."""
     lanes = _Lanes(block_of, count)
     granted: list[_Request] = []
     for request in sorted(requests, key=lambda r: (-r.size, r.group, r.argument)):
@@ -198,7 +200,7 @@ def _lane_order(requests: list[_Request], block_of: dict[int, tuple[int, int]], 
     tree = _tree(lanes, granted, count)
     assert tree is not None
     position = {lane: rank for rank, lane in enumerate(tree.frontier())}
-    return [position[lanes.find(row)] for row in range(count)]
+    return [position[lanes.find(row)] for row in range(count)], tree
 
 
 def _tree(lanes: _Lanes, requests: list[_Request], count: int) -> PQTree | None:

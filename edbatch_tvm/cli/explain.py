@@ -1,0 +1,72 @@
+"""``edbatch explain``: what a schedule and its memory plan do, operand by operand."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from edbatch_tvm.cli.options import new_file, not_negative, positive
+from edbatch_tvm.cli.output import write_json
+from edbatch_tvm.errors import EdbatchError
+from edbatch_tvm.memory import PLANS
+from edbatch_tvm.models import WORKLOADS
+
+
+def register(verbs: Any) -> None:
+    """Add the verb to `verbs`."""
+    summary = "Explain how a minibatch of a workload is laid out in memory."
+    parser: argparse.ArgumentParser = verbs.add_parser("explain", help=summary, description=summary)
+    parser.set_defaults(function=explain)
+    add = parser.add_argument
+    add("workload", metavar="WORKLOAD", choices=WORKLOADS, help=", ".join(WORKLOADS))
+    add("--memory", action="store_true", help="the memory plan: how each operand of each batch is read, and why")
+    add("--data", type=Path, metavar="PATH", help="instances; without it they are generated")
+    add("--hidden", type=positive, default=16, metavar="H", help="hidden size (%(default)s)")
+    add("--batch-size", type=positive, default=8, metavar="N", help="instances of the minibatch (%(default)s)")
+    add("--policy", default="lookahead", metavar="NAME|FILE", help="batching policy (%(default)s)")
+    add("--plan", choices=PLANS, default=PLANS[0], help="memory plan (%(default)s)")
+    add("--seed", type=not_negative, default=0, metavar="N", help="of generated instances (%(default)s)")
+    add("--html", type=new_file, metavar="FILE", help="write a page with the arenas and PQ trees drawn")
+    add("--json", type=new_file, metavar="FILE", help="write what is printed as JSON; - for standard output")
+    add("--debug", action="store_true", help="show where an error comes from")
+
+
+def explain(arguments: argparse.Namespace) -> None:
+    """Run the verb."""
+    if not arguments.memory:
+        raise EdbatchError("edbatch explain without a subject", "--memory", "edbatch explain treelstm --memory")
+    from edbatch_tvm.batching import schedule
+    from edbatch_tvm.graph import merge
+    from edbatch_tvm.memory import plan_memory
+    from edbatch_tvm.memory.uses import operand_uses
+    from edbatch_tvm.models import get_workload
+    from edbatch_tvm.models.data import load_minibatches
+    from edbatch_tvm.models.memory_page import memory_page
+    from relay_ext.group_ops import cell_plan
+    from relay_ext.signature import signature_of
+
+    workload = get_workload(arguments.workload)
+    mod = workload.cells(arguments.hidden)
+    signature = signature_of(mod)
+    (instances,) = load_minibatches(workload, signature, arguments.data, arguments.batch_size, 1, arguments.seed)
+    graph = merge(instances)
+    batches, _ = schedule(graph, arguments.policy)
+    plan = plan_memory(graph, batches, plan=arguments.plan)
+    uses = operand_uses(graph, plan)
+    if str(arguments.json) != "-":
+        for use in uses:
+            read = f"{use.how}: {use.why}" if use.why else use.how
+            print(f"{use.batch:>5}  {use.cell:<20} {use.nodes:>6} nodes  {use.operand:<12} {read}")
+        counts = Counter(use.how for use in uses)
+        total = ", ".join(f"{counts[how]} {how}" for how in ("contiguous", "broadcast", "indexed"))
+        print(f"plan {plan.name}: {len(batches)} batches, {total}; {plan.bytes_indexed} bytes read through an index")
+    if arguments.html is not None:
+        plans = {cell.name: cell_plan(mod, cell.name) for cell in signature}
+        trees = {name: found.tree for name, found in plans.items() if found is not None and found.tree is not None}
+        page = memory_page(f"{arguments.workload}: memory", graph, plan, uses, trees)
+        arguments.html.write_text(page, encoding="utf-8")
+    figures = {"plan": plan.name, "batches": len(batches), "operands": plan.operands, "uses": [asdict(u) for u in uses]}
+    write_json(arguments.json, figures)
