@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import threading
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +42,9 @@ if TYPE_CHECKING:
     from edbatch_tvm.graph import InstanceGraph
 
 _RULES = {"agenda": AGENDA, "ratio": RATIO, "lookahead": LOOKAHEAD}
+SCRATCH_BYTES = 1 << 26
+"""Larger buffers are not kept."""
+
 _NO_KEY = np.zeros(1, np.uint64)
 _NO_ACTION = np.zeros(1, np.int32)
 
@@ -197,11 +202,11 @@ class NativeKernels:
         nodes, types, width = graph.num_nodes, graph.num_types, _padded(graph.num_types)
         node_type, operand_ptr, operand_node = _structure(graph)
         with_heights = rule in (LOOKAHEAD, FSM) or encoding == TIGHT
-        height = np.empty((nodes if with_heights else 1, width), np.int32)
-        blocked = np.empty((nodes if rule in (RATIO, LEARN) else 1, width), np.int32)
+        height = _SCRATCH.get("height", nodes if with_heights else 1, width)
+        blocked = _SCRATCH.get("blocked", nodes if rule in (RATIO, LEARN) else 1, width)
         size = (types + 1) * width + 6 * nodes + len(operand_node) + 6 * types + 6
-        work = np.empty(size + (2 * nodes if rule == LEARN else 0), np.int32)
-        outputs = _outputs(nodes)
+        work = _SCRATCH.get("work", size + (2 * nodes if rule == LEARN else 0))
+        outputs = np.empty(nodes, np.int32), _SCRATCH.get("batch_ptr", nodes + 1), np.empty(nodes, np.int16)
         if batch_type is not None:
             outputs[2][: len(batch_type)] = batch_type
         kernel = self._episode if rule in (LEARN, REPLAY) else self._schedule
@@ -223,6 +228,26 @@ class NativeKernels:
         )
         _check(io)
         return outputs
+
+
+class _Scratch(threading.local):
+    """Buffers that a thread's next call uses again: fresh memory costs more to touch than a small graph to schedule."""
+
+    def __init__(self) -> None:
+        self._buffers: dict[str, np.ndarray] = {}
+
+    def get(self, name: str, *shape: int) -> np.ndarray:
+        """An int32 array of any contents."""
+        size = math.prod(shape)
+        buffer = self._buffers.get(name)
+        if buffer is None or len(buffer) < size:
+            buffer = np.empty(size, np.int32)
+            if buffer.nbytes <= SCRATCH_BYTES:
+                self._buffers[name] = buffer
+        return buffer[:size].reshape(shape)
+
+
+_SCRATCH = _Scratch()
 
 
 def _check_size(graph: InstanceGraph) -> None:
