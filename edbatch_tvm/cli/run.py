@@ -43,7 +43,7 @@ def register(verbs: Any) -> None:
         "--plan",
         default="auto",
         metavar="PLAN",
-        help="memory plan: batch; auto takes it, order and pq are not built yet",
+        help="memory plan: batch, order, pq or auto (%(default)s)",
     )
     add(
         "--unfused",

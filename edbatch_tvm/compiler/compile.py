@@ -14,7 +14,7 @@ from tvm.target import Target
 from edbatch_tvm.batching.api import PolicyLike
 from edbatch_tvm.errors import CellError, PlanError, TargetError
 from edbatch_tvm.graph.spec import ValueSpec
-from edbatch_tvm.memory import PLANS
+from edbatch_tvm.memory import resolve_plan
 from edbatch_tvm.runtime.kernels import KernelSet, check_weights
 from edbatch_tvm.runtime.model import Model
 from edbatch_tvm.runtime.threads import prepare_threads
@@ -57,8 +57,8 @@ def compile_model(
         ``"llvm"`` is this machine's CPU with all its features; ``{"kind": "llvm", "mcpu": "haswell"}`` another.
     policy : str, path, Policy or callable
         How schedules are made; ``"auto"`` takes the rule that is best on the first minibatch.
-    plan : {"auto", "batch"}
-        Memory plan; ``"auto"`` is ``"batch"``.
+    plan : {"auto", "batch", "order", "pq"}
+        Memory plan; see :func:`edbatch_tvm.memory.plan_memory`.
     granularity : {"cell", "group", "group-declared", "op"}
         What is batched: whole cells; or each of their operators by itself, as DyNet does it; or operators that were
         grouped within the cell and laid out by :class:`relay_ext.group_ops.GroupOps`, as the paper does it
@@ -93,8 +93,7 @@ def compile_model(
     begin = perf_counter()
     if not isinstance(mod, IRModule):
         raise CellError(f"cells are a {type(mod).__name__}", "an IRModule", "decorate the class with @I.ir_module")
-    if plan not in ("auto", *PLANS):
-        raise PlanError(f"unknown plan {plan!r}", f"one of auto, {', '.join(PLANS)}")
+    plan = resolve_plan(plan)
     if granularity not in GRANULARITIES:
         raise PlanError(f"unknown granularity {granularity!r}", f"one of {', '.join(GRANULARITIES)}")
     if not fused and granularity == "cell":
@@ -125,9 +124,8 @@ def compile_model(
     module = run_passes(single, back, dump_dir, first=len(front))
     library = tvm.compile(module, target=resolved, tir_pipeline=KERNEL_PIPELINE)
     kernels = KernelSet(module, library, arrays)
-    chosen = "batch" if plan == "auto" else plan
     table = None if split is None else split.table(signature)
-    return Model(signature, kernels, str(resolved.kind), policy, chosen, perf_counter() - begin, table)
+    return Model(signature, kernels, str(resolved.kind), policy, plan, perf_counter() - begin, table)
 
 
 def resolve_target(target: str | Mapping[str, Any] | Target) -> Target:

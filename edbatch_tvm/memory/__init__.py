@@ -1,6 +1,7 @@
-"""Memory plans of scheduled graphs, and PQ trees. NumPy only."""
+"""Memory plans of scheduled graphs, and PQ trees. NumPy only; fast with :mod:`edbatch_tvm.native`."""
 
-from edbatch_tvm.memory.plan import PLANS, Plan, plan_memory
+from edbatch_tvm.memory.indexed import IndexedOperand, indexed_operands
+from edbatch_tvm.memory.plan import PLANS, Plan, plan_memory, resolve_plan
 from edbatch_tvm.memory.pq_tree import PQTree
 
-__all__ = ["PLANS", "PQTree", "Plan", "plan_memory"]
+__all__ = ["PLANS", "IndexedOperand", "PQTree", "Plan", "indexed_operands", "plan_memory", "resolve_plan"]

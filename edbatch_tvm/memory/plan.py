@@ -105,10 +105,9 @@ def plan_memory(graph: InstanceGraph, schedule: Schedule, plan: str = "batch") -
     PlanError
         If there is no such plan, or the graph has no signature.
     """
-    check_plan(plan)
+    name = resolve_plan(plan)
     if graph.signature is None:
         raise PlanError("a graph without a signature", "a graph built with a model's builder: shapes have to be known")
-    name = AUTO if plan == "auto" else plan
     planner = backend.planner(graph)
     if name == "batch":
         layout = planner.by_batch(graph, schedule)
@@ -128,15 +127,19 @@ def plan_memory(graph: InstanceGraph, schedule: Schedule, plan: str = "batch") -
     return _plan(name, graph, schedule, layout, tables)
 
 
-def check_plan(name: str) -> None:
-    """Refuse what is no name of a plan.
+def resolve_plan(name: str) -> str:
+    """The plan that `name` stands for.
 
     Raises
     ------
     PlanError
+        If it stands for none.
     """
-    if name != "auto" and name not in PLANS:
+    if name == "auto":
+        return AUTO
+    if name not in PLANS:
         raise PlanError(f"unknown plan {name!r}", f"one of auto, {', '.join(PLANS)}")
+    return name
 
 
 def _order(planner: backend.Planner, graph: InstanceGraph, schedule: Schedule) -> tuple[Layout, Tables]:

@@ -15,9 +15,9 @@ from edbatch_tvm.batching import AUTO, LEARNERS, Policy, Schedule, SearchPolicy,
 from edbatch_tvm.batching.qlearning import Progress
 from edbatch_tvm.batching.search import WIDTH, SearchProgress
 from edbatch_tvm.compiler import compile_model
-from edbatch_tvm.errors import PlanError
 from edbatch_tvm.graph import InstanceGraph, Signature, format_graph
 from edbatch_tvm.graph.expand import ExpansionTable
+from edbatch_tvm.memory import resolve_plan
 from edbatch_tvm.models import get_workload
 from edbatch_tvm.models.check import Comparison, compare
 from edbatch_tvm.models.contractions import multiply_adds_of_graph
@@ -27,9 +27,6 @@ from edbatch_tvm.models.peak import peak_gflops
 from edbatch_tvm.models.reference import run_reference
 from edbatch_tvm.models.workload import Workload
 from relay_ext.signature import signature_of
-
-BUILT_PLANS = {"batch": "batch", "auto": "batch"}
-"""What each plan that can be asked for means today; the others are yet to be built."""
 
 Item = TypeVar("Item")
 Track = Callable[[Iterable[Item], str], Iterable[Item]]
@@ -179,9 +176,7 @@ def prepare(
 
     `search_progress` is called as the policies ``search`` and ``best`` go on in each minibatch.
     """
-    if options.plan not in BUILT_PLANS:
-        built = " or ".join(BUILT_PLANS)
-        raise PlanError(f"plan {options.plan!r}", built, "order and pq are not built yet; auto takes batch for now")
+    plan = resolve_plan(options.plan)
     workload = get_workload(options.workload)
     refuse_same_file(workload, options.data, options.learn_data)
     mod = workload.cells(options.hidden)
@@ -202,7 +197,7 @@ def prepare(
         hidden=options.hidden,
         batch_size=options.batch_size,
         policy=options.policy,
-        plan=BUILT_PLANS[options.plan],
+        plan=plan,
         seed=options.seed,
         repeat=options.repeat,
         granularity=options.granularity,

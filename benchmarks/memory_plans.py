@@ -1,0 +1,77 @@
+"""What each memory plan indexes, how long it takes to make, and what it does to execution time.
+
+    python benchmarks/memory_plans.py WORKLOAD [--data FILE] [--hidden 64 256] [--batch-size 64] [--policy lookahead]
+
+One minibatch. Execution times are medians over rounds in which the plans take turns; ``-`` is the plan ``batch``
+measured a second time, for the noise.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+
+import edbatch_tvm as eb
+from edbatch_tvm.memory import PLANS
+from edbatch_tvm.memory import plan as plans
+from edbatch_tvm.models import get_workload
+from edbatch_tvm.models.data import load_minibatches
+from relay_ext.signature import signature_of
+
+
+def timed(repeat: int, call: object, *arguments: object) -> tuple[float, object]:
+    """Median time of a call, and its last result."""
+    times, result = [], None
+    for _ in range(repeat):
+        begin = perf_counter()
+        result = call(*arguments)  # type: ignore[operator]
+        times.append(perf_counter() - begin)
+    return median(times), result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Compare memory plans.")
+    parser.add_argument("workload")
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--hidden", type=int, nargs="+", default=[64, 256])
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--policy", default="lookahead")
+    parser.add_argument("--rounds", type=int, default=41)
+    options = parser.parse_args()
+    workload = get_workload(options.workload)
+    for hidden in options.hidden:
+        mod = workload.cells(hidden)
+        signature = signature_of(mod)
+        (instances,) = load_minibatches(workload, signature, options.data, options.batch_size, 1, 0)
+        model = eb.compile(mod, workload.weights(hidden), policy=options.policy)
+        graph = model.merge(instances)
+        batches, _ = model.schedule(graph)
+        begin = perf_counter()
+        plans.plan_memory(graph, batches, "pq")
+        first = perf_counter() - begin
+        names = [*PLANS, "-"]
+        made = [timed(41, plans.plan_memory, graph, batches, "batch" if name == "-" else name) for name in names]
+        times: list[list[float]] = [[] for _ in names]
+        for number in range(options.rounds + 2):
+            for turn in range(len(made)):
+                place = (number + turn) % len(made)
+                plan = made[place][1]
+                begin = perf_counter()
+                model.execute(graph, plan)
+                if number >= 2:
+                    times[place].append(perf_counter() - begin)
+        print(f"{workload.name}, hidden {hidden}: {graph.num_nodes} nodes, {len(batches)} batches, pq {first:.2f} s")
+        print("  plan   contiguous broadcast indexed MB indexed  plan ms execute ms")
+        for name, (seconds, plan), found in zip(names, made, times, strict=True):
+            counts = plan.operands  # type: ignore[attr-defined]
+            mega = plan.bytes_indexed / 1e6  # type: ignore[attr-defined]
+            print(
+                f"  {name:<6} {counts['contiguous']:>10} {counts['broadcast']:>9} {counts['indexed']:>7} {mega:>10.2f} "
+                f"{seconds * 1e3:>8.2f} {median(found) * 1e3:>10.2f}"
+            )
+
+
+if __name__ == "__main__":
+    main()
