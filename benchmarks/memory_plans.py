@@ -49,7 +49,7 @@ def main() -> None:
         graph = model.merge(instances)
         batches, _ = model.schedule(graph)
         begin = perf_counter()
-        plans.plan_memory(graph, batches, "pq")
+        plans.plan_memory(batches, graph, "pq")
         first = perf_counter() - begin
         names = [*PLANS, "-"]
         made = [timed(41, plans.plan_memory, graph, batches, "batch" if name == "-" else name) for name in names]

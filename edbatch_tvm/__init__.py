@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         lower_bound,
         policy_names,
         register_policy,
+        save_policy,
         schedule,
     )
     from edbatch_tvm.compiler import compile_model as compile
@@ -50,6 +51,7 @@ _HOME = {
     "plan_memory": "memory",
     "policy_names": "batching",
     "register_policy": "batching",
+    "save_policy": "batching",
     "schedule": "batching",
     "validate": "graph",
 }
@@ -76,6 +78,7 @@ __all__ = [
     "plan_memory",
     "policy_names",
     "register_policy",
+    "save_policy",
     "schedule",
     "validate",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -100,6 +101,12 @@ class FsmPolicy(Policy):
 
     def __repr__(self) -> str:
         return f"FsmPolicy(encoding={self.encoding!r}, types={len(self.type_names)}, states={len(self.table)})"
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the policy to a JSON file; see :func:`edbatch_tvm.batching.save_policy`."""
+        from edbatch_tvm.batching.policy_file import save_policy
+
+        save_policy(self, path)
 
     def run(self, graph: InstanceGraph) -> Run:
         """Schedule `graph`.

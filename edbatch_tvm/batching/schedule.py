@@ -31,6 +31,8 @@ class Schedule:
         The type id the user gave, by dense type id.
     type_names : tuple of str
         Cell names by dense type id.
+    graph : InstanceGraph, optional
+        The graph it was made for, or another of the same structure.
 
     Examples
     --------
@@ -46,7 +48,7 @@ class Schedule:
     1: 2
     """
 
-    __slots__ = ("batch_ptr", "batch_type", "order", "type_label", "type_names")
+    __slots__ = ("batch_ptr", "batch_type", "graph", "order", "type_label", "type_names")
 
     def __init__(
         self,
@@ -55,7 +57,9 @@ class Schedule:
         batch_type: np.ndarray,
         type_label: np.ndarray,
         type_names: tuple[str, ...],
+        graph: InstanceGraph | None = None,
     ) -> None:
+        self.graph = graph
         self.order = order
         self.batch_ptr = batch_ptr
         self.batch_type = batch_type
@@ -67,7 +71,7 @@ class Schedule:
         cls, graph: InstanceGraph, order: np.ndarray, batch_ptr: np.ndarray, batch_type: np.ndarray
     ) -> Schedule:
         """Schedule of `graph` from arrays over its dense type ids."""
-        return cls(order, batch_ptr, batch_type, type_labels(graph), graph.type_names)
+        return cls(order, batch_ptr, batch_type, type_labels(graph), graph.type_names, graph)
 
     @classmethod
     def from_batches(cls, graph: InstanceGraph, batches: list[tuple[int, list[int]]]) -> Schedule:

@@ -54,7 +54,7 @@ def explain(arguments: argparse.Namespace) -> None:
     (instances,) = load_minibatches(workload, signature, arguments.data, arguments.batch_size, 1, arguments.seed)
     graph = merge(instances)
     batches, _ = schedule(graph, arguments.policy)
-    plan = plan_memory(graph, batches, plan=arguments.plan)
+    plan = plan_memory(batches, graph, plan=arguments.plan)
     uses = operand_uses(graph, plan)
     if str(arguments.json) != "-":
         for use in uses:

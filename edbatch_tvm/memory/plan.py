@@ -19,6 +19,7 @@ from edbatch_tvm.batching.schedule import Schedule
 from edbatch_tvm.errors import PlanError
 from edbatch_tvm.graph.instance import InstanceGraph
 from edbatch_tvm.memory import backend
+from edbatch_tvm.memory.bare import with_signature
 from edbatch_tvm.memory.cache import LayoutCache, structure_key
 from edbatch_tvm.memory.layout import Layout, signature_of
 from edbatch_tvm.memory.pq_plan import pq_layouts
@@ -87,15 +88,15 @@ class Plan:
         return f"Plan({self.name!r}, steps={list(self.steps.shape)}, arena_rows={list(self.arena_rows)}, {counts})"
 
 
-def plan_memory(graph: InstanceGraph, schedule: Schedule, plan: str = "batch") -> Plan:
-    """Rows for the values of `graph` as `schedule` runs it.
+def plan_memory(schedule: Schedule, graph: InstanceGraph | None = None, plan: str = "batch") -> Plan:
+    """Rows for the values of a graph as `schedule` runs it.
 
     Parameters
     ----------
-    graph : InstanceGraph
-        With a signature: the shapes of values have to be known.
     schedule : Schedule
         A valid schedule of `graph`.
+    graph : InstanceGraph, optional
+        Default: the graph that the schedule was made for. The values of a bare graph count as one element each.
     plan : {"auto", "batch", "order", "pq"}
         ``order`` never has more indexed operands nor more indexed bytes than ``batch``, nor ``pq`` than ``order``:
         what is found counts only if it is no worse in both.
@@ -103,11 +104,23 @@ def plan_memory(graph: InstanceGraph, schedule: Schedule, plan: str = "batch") -
     Raises
     ------
     PlanError
-        If there is no such plan, or the graph has no signature.
+        If there is no such plan, or no graph that fits the schedule.
+
+    Examples
+    --------
+    >>> from edbatch_tvm.batching import schedule
+    >>> graph = InstanceGraph.from_arrays([0, 0, 1], [0, 0, 0, 2], [0, 1])
+    >>> batches, _ = schedule(graph, "depth")
+    >>> plan_memory(batches).operands
+    {'contiguous': 2, 'broadcast': 0, 'indexed': 0}
     """
     name = resolve_plan(plan)
-    if graph.signature is None:
-        raise PlanError("a graph without a signature", "a graph built with a model's builder: shapes have to be known")
+    graph = graph if graph is not None else schedule.graph
+    if graph is None:
+        raise PlanError("a schedule without its graph", "the graph it is for", "plan_memory(schedule, graph)")
+    if graph.num_nodes != schedule.num_nodes:
+        raise PlanError(f"a graph of {graph.num_nodes} nodes", f"the {schedule.num_nodes} nodes of the schedule")
+    graph = with_signature(graph)
     planner = backend.planner(graph)
     if name == "batch":
         layout = planner.by_batch(graph, schedule)

@@ -196,7 +196,7 @@ class Model:
         return plan
 
     def _new_plan(self, graph: InstanceGraph, schedule: Schedule) -> Plan:
-        plan = plan_memory(graph, schedule, self.plan_name)
+        plan = plan_memory(schedule, graph, self.plan_name)
         return plan if self.fused else gather_operands(plan, self.signature)
 
     @property

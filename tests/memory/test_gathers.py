@@ -32,7 +32,7 @@ def test_kernels_read_the_same_rows_or_copies_of_them(minibatch: Minibatch, poli
     signature = minibatch.signature
     graph: InstanceGraph = merge(minibatch.instances)
     schedule, _ = eb.schedule(graph, policy)
-    plan = eb.plan_memory(graph, schedule)
+    plan = eb.plan_memory(schedule, graph)
     gathered = gather_operands(plan, signature)
     bytes_moved = 0
     for step in range(len(plan.steps)):

@@ -16,7 +16,7 @@ from tests.strategies import Minibatch, minibatches
 @given(minibatches(), st.sampled_from(PLANS))
 def test_counts(minibatch: Minibatch, name: str) -> None:
     graph = merge(minibatch.instances)
-    plan = plan_memory(graph, schedule(graph, "lookahead")[0], name)
+    plan = plan_memory(schedule(graph, "lookahead")[0], graph, name)
     found = indexed_operands(graph, plan)
     assert len(found) == plan.operands["indexed"]
     assert sum(one.bytes for one in found) == plan.bytes_indexed
@@ -25,13 +25,13 @@ def test_counts(minibatch: Minibatch, name: str) -> None:
 def test_reasons(rng: np.random.Generator) -> None:
     graph = sentences(rng, 16)
     batches, _ = schedule(graph, "lookahead")
-    (one,) = indexed_operands(graph, plan_memory(graph, batches, "order"))
+    (one,) = indexed_operands(graph, plan_memory(batches, graph, "order"))
     assert (one.cell, one.operand) == ("tag", "backward")
     assert one.reason.startswith("values of ")
-    by_batch = indexed_operands(graph, plan_memory(graph, batches, "batch"))
+    by_batch = indexed_operands(graph, plan_memory(batches, graph, "batch"))
     assert "one batch, in another order" in {one.reason for one in by_batch}
     graph = trees(rng, 16)
-    plan = plan_memory(graph, schedule(graph, "lookahead")[0], "pq")
+    plan = plan_memory(schedule(graph, "lookahead")[0], graph, "pq")
     text = str(indexed_operands(graph, plan)[0])
     assert text.startswith("batch ")
     assert "internal." in text

@@ -18,7 +18,7 @@ from tests.memory.workloads import TAGGER, TREE, sentences, trees
 
 def plans(graph: InstanceGraph, policy: str, *names: str) -> list[Plan]:
     batches, _ = schedule(graph, policy)
-    return [plan_memory(graph, batches, name) for name in names]
+    return [plan_memory(batches, graph, name) for name in names]
 
 
 @pytest.mark.parametrize("policy", ["depth", "lookahead"])
@@ -70,7 +70,7 @@ def test_layouts_of_pq_are_kept(rng: np.random.Generator, monkeypatch: pytest.Mo
     monkeypatch.setattr(plan_module, "pq_layouts", lambda *_: pytest.fail("planned again"))
     (again,) = plans(graph, "lookahead", "pq")
     assert np.array_equal(first.steps, again.steps)
-    other = plan_module.plan_memory(graph, schedule(graph, "lookahead")[0], "order")
+    other = plan_module.plan_memory(schedule(graph, "lookahead")[0], graph, "order")
     assert other.name == "order"
 
 
@@ -92,7 +92,7 @@ def test_the_schedule_stays_as_it_is(rng: np.random.Generator) -> None:
     graph = trees(rng, 8)
     batches, _ = schedule(graph, "lookahead")
     before = str(batches)
-    plan = plan_memory(graph, batches, "order")
+    plan = plan_memory(batches, graph, "order")
     assert str(batches) == before
     for batch, (_, nodes) in enumerate(batches):
         mine = plan.order[batches.batch_ptr[batch] : batches.batch_ptr[batch + 1]]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edbatch_tvm.batching import schedule
+from edbatch_tvm.batching import parse_schedule, schedule
 from edbatch_tvm.errors import PlanError
 from edbatch_tvm.graph import (
     FIRST_EXTERNAL,
@@ -52,7 +52,7 @@ def expected_row(graph: InstanceGraph, plan: Plan, value: int) -> int:
 def test_kernels_find_every_operand(minibatch: Minibatch, name: str, policy: str) -> None:
     graph = merge(minibatch.instances)
     batches, _ = schedule(graph, policy)
-    plan = plan_memory(graph, batches, name)
+    plan = plan_memory(batches, graph, name)
     signature = graph.signature
     assert signature is not None
     seen = [0] * len(signature)
@@ -96,7 +96,7 @@ def test_kernels_find_every_operand(minibatch: Minibatch, name: str, policy: str
 @given(minibatches(), st.sampled_from(PLANS))
 def test_no_two_values_share_a_row(minibatch: Minibatch, name: str) -> None:
     graph = merge(minibatch.instances)
-    plan = plan_memory(graph, schedule(graph, "lookahead")[0], name)
+    plan = plan_memory(schedule(graph, "lookahead")[0], graph, name)
     signature = graph.signature
     assert signature is not None
     taken: list[set[int]] = [
@@ -114,7 +114,7 @@ def test_no_two_values_share_a_row(minibatch: Minibatch, name: str) -> None:
 def test_better_plans_are_no_worse(minibatch: Minibatch, policy: str) -> None:
     graph = merge(minibatch.instances)
     batches, _ = schedule(graph, policy)
-    plans = [plan_memory(graph, batches, name) for name in PLANS]
+    plans = [plan_memory(batches, graph, name) for name in PLANS]
     for plan, better in itertools.pairwise(plans):
         assert better.operands["indexed"] <= plan.operands["indexed"]
         assert better.bytes_indexed <= plan.bytes_indexed
@@ -128,17 +128,27 @@ def test_a_chain_of_one_instance_is_contiguous() -> None:
     for _ in range(5):
         h = b.call("step", h)
     graph = b.finish(h)
-    plan = plan_memory(graph, schedule(graph, "depth")[0])
+    plan = plan_memory(schedule(graph, "depth")[0], graph)
     assert plan.operands == {"contiguous": 5, "broadcast": 0, "indexed": 0}
     both = merge([graph, graph])
-    plan = plan_memory(both, schedule(both, "depth")[0])
+    plan = plan_memory(schedule(both, "depth")[0], both)
     assert plan.operands == {"contiguous": 4, "broadcast": 1, "indexed": 0}  # both begin with the one zero row
+
+
+def test_bare_graphs_and_the_graph_of_the_schedule() -> None:
+    bare = InstanceGraph.from_arrays([7, 7, 900, 7, 900, 900], [0, 0, 0, 2, 2, 3, 3], [0, 1, 3])
+    batches, _ = schedule(bare, "depth")
+    plan = plan_memory(batches)
+    assert sum(plan.operands.values()) == 2  # 900 takes 2, 1 and 0 values: one variadic operand in each of its batches
+    assert plan.operands == plan_memory(batches, bare).operands
 
 
 def test_messages() -> None:
     bare = InstanceGraph.from_arrays([0], [0, 0], [])
     batches, _ = schedule(bare, "depth")
-    with pytest.raises(PlanError, match="a graph without a signature"):
-        plan_memory(bare, batches)
-    with pytest.raises(PlanError, match="unknown plan 'best'; expected one of auto, batch, order, pq"):
-        plan_memory(bare, batches, "best")
+    with pytest.raises(PlanError, match=r"unknown plan 'best'; expected one of auto, batch, order, pq"):
+        plan_memory(batches, plan="best")
+    with pytest.raises(PlanError, match=r"a graph of 2 nodes; expected the 1 nodes of the schedule"):
+        plan_memory(batches, merge([bare, bare]))
+    with pytest.raises(PlanError, match="a schedule without its graph"):
+        plan_memory(parse_schedule(str(batches)))

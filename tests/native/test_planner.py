@@ -63,11 +63,11 @@ def test_minibatches(native: NativePlanner, make: object, policy: str, rng: np.r
 def test_the_reference_can_be_forced(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
     graph = trees(rng, 4)
     batches, _ = schedule(graph, "depth")
-    plans = [plan_memory(graph, batches, name) for name in PLANS]
+    plans = [plan_memory(batches, graph, name) for name in PLANS]
     assert isinstance(backend.planner(graph), NativePlanner)
     monkeypatch.setenv("EDBATCH_BACKEND", "python")
     assert isinstance(backend.planner(graph), ReferencePlanner)
     for name, plan in zip(PLANS, plans, strict=True):
-        again = plan_memory(graph, batches, name)
+        again = plan_memory(batches, graph, name)
         assert np.array_equal(again.value_row, plan.value_row)
         assert np.array_equal(again.steps, plan.steps)
