@@ -38,7 +38,7 @@ def test_commands_parse() -> None:
     edbatch = [command[1:] for command in commands if command[:1] == ["edbatch"]]
     assert len(edbatch) >= 3
     for arguments in edbatch:
-        assert parser().parse_args(arguments).workload in WORKLOADS
+        assert callable(parser().parse_args(arguments).function)  # a wrong workload does not parse
 
 
 def test_workloads_are_listed() -> None:
