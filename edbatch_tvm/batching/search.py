@@ -13,7 +13,7 @@ from edbatch_tvm.batching.bounds import lower_bound
 from edbatch_tvm.batching.costs import CostTable
 from edbatch_tvm.batching.frontier import Frontier
 from edbatch_tvm.batching.order_bound import reversed_graph
-from edbatch_tvm.batching.policy import Policy, Run, register_policy
+from edbatch_tvm.batching.policy import Policy, Run, get_policy, register_policy
 from edbatch_tvm.batching.prices import UNLIMITED, Prices
 from edbatch_tvm.batching.schedule import Schedule
 from edbatch_tvm.errors import PolicyError
@@ -28,6 +28,10 @@ STATE_BYTES = 1 << 30
 
 SearchProgress = Callable[[int, int, int], None]
 """Called with a width, the least number of batches so far, and the bound."""
+
+
+RULES = ("agenda", "ratio")
+"""Rules whose schedules the search has to beat; it never ends above them."""
 
 
 class SearchPolicy(Policy):
@@ -97,6 +101,10 @@ class SearchPolicy(Policy):
         prices = Prices.unit(graph.num_types) if self.costs is None else self.costs.prices(graph)
         best, optimal = beam_search(graph, 1, UNLIMITED, prices)
         assert best is not None  # a beam without a limit reaches the end
+        for rule in RULES:
+            types = get_policy(rule)(graph).batch_type
+            if not optimal and cost_of_types(graph, types, prices) < cost_of_types(graph, best, prices):
+                best = types
         turned = reversed_graph(graph) if self.costs is None else None
         for width in self._widths(graph):
             if optimal or (self.costs is None and len(best) == bound):
