@@ -10,7 +10,18 @@ from edbatch_tvm.cli.output import track, write_json
 from edbatch_tvm.models import WORKLOADS
 
 STATIC_HEAD = ("cell", "hidden", "batch", "gathers", "published", "bytes gathered", "kernels", "planned", "fused")
-WORKLOAD_HEAD = ("workload", "form", "plan", "batches", "kernels", "gathered", "by index", "operands c/b/i", "time")
+WORKLOAD_HEAD = (
+    "workload",
+    "hidden",
+    "form",
+    "plan",
+    "batches",
+    "kernels",
+    "gathered",
+    "by index",
+    "operands c/b/i",
+    "time",
+)
 
 
 def register(parts: Any) -> None:
@@ -68,6 +79,7 @@ def _static(row: Any) -> tuple[str, ...]:
 def _workload(row: Any) -> tuple[str, ...]:
     return (
         row.workload,
+        str(row.hidden),
         row.form,
         row.plan,
         str(row.batches),
