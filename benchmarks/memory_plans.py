@@ -14,21 +14,22 @@ from statistics import median
 from time import perf_counter
 
 import edbatch_tvm as eb
-from edbatch_tvm.memory import PLANS
-from edbatch_tvm.memory import plan as plans
+from edbatch_tvm.batching import Schedule
+from edbatch_tvm.graph import InstanceGraph
+from edbatch_tvm.memory import PLANS, Plan, plan_memory
 from edbatch_tvm.models import get_workload
 from edbatch_tvm.models.data import load_minibatches
 from relay_ext.signature import signature_of
 
 
-def timed(repeat: int, call: object, *arguments: object) -> tuple[float, object]:
-    """Median time of a call, and its last result."""
-    times, result = [], None
+def timed_plan(batches: Schedule, graph: InstanceGraph, name: str, repeat: int = 41) -> tuple[float, Plan]:
+    """Median time to make a plan, and the plan."""
+    times = []
     for _ in range(repeat):
         begin = perf_counter()
-        result = call(*arguments)  # type: ignore[operator]
+        plan = plan_memory(batches, graph, name)
         times.append(perf_counter() - begin)
-    return median(times), result
+    return median(times), plan
 
 
 def main() -> None:
@@ -49,10 +50,10 @@ def main() -> None:
         graph = model.merge(instances)
         batches, _ = model.schedule(graph)
         begin = perf_counter()
-        plans.plan_memory(batches, graph, "pq")
+        plan_memory(batches, graph, "pq")
         first = perf_counter() - begin
         names = [*PLANS, "-"]
-        made = [timed(41, plans.plan_memory, graph, batches, "batch" if name == "-" else name) for name in names]
+        made = [timed_plan(batches, graph, "batch" if name == "-" else name) for name in names]
         times: list[list[float]] = [[] for _ in names]
         for number in range(options.rounds + 2):
             for turn in range(len(made)):
@@ -65,8 +66,7 @@ def main() -> None:
         print(f"{workload.name}, hidden {hidden}: {graph.num_nodes} nodes, {len(batches)} batches, pq {first:.2f} s")
         print("  plan   contiguous broadcast indexed MB indexed  plan ms execute ms")
         for name, (seconds, plan), found in zip(names, made, times, strict=True):
-            counts = plan.operands  # type: ignore[attr-defined]
-            mega = plan.bytes_indexed / 1e6  # type: ignore[attr-defined]
+            counts, mega = plan.operands, plan.bytes_indexed / 1e6
             print(
                 f"  {name:<6} {counts['contiguous']:>10} {counts['broadcast']:>9} {counts['indexed']:>7} {mega:>10.2f} "
                 f"{seconds * 1e3:>8.2f} {median(found) * 1e3:>10.2f}"

@@ -18,6 +18,7 @@ from relay_ext.stage_cells import ORDER, PATH, REASON
 from schedules import abi
 from schedules.cpu.general import schedule_general
 from schedules.cpu.machine import Machine
+from schedules.rows import operand_row
 
 
 @tvm.transform.module_pass(opt_level=0, name="BatchCells")
@@ -111,7 +112,7 @@ class _Batcher:
                     if self.cell.operands[number].variadic:
                         self.rows[param] = (base, stride, begin, index)
                     else:
-                        self.rows[param] = _bind("row", _row(base, stride, b, index))
+                        self.rows[param] = _bind("row", operand_row(base, stride, b, index))
                 for slot, param in enumerate(self.outputs):
                     self.rows[param] = _bind("row", steps[step, layout.output(slot)] + b)
                 T.add_to_parent(self._body(values))
@@ -179,7 +180,7 @@ class _Batcher:
         if isinstance(row, tuple):
             base, stride, begin, index = row
             position = begin + tirx.Cast("int32", indices[0])
-            return [_row(base, stride, position, index), _flat(shape[1:], list(indices)[1:])]
+            return [operand_row(base, stride, position, index), _flat(shape[1:], list(indices)[1:])]
         return [row, _flat(shape, list(indices))]
 
 
@@ -191,10 +192,6 @@ def _bind(name: str, value: Any) -> Any:
     variable = tirx.Var(name, "int32")
     T.Bind(value, var=variable)
     return variable
-
-
-def _row(base: Any, stride: Any, position: Any, index: Any) -> Any:
-    return tirx.if_then_else(stride < 0, index[base + position], base + position * stride)
 
 
 def _flat(shape: list[Any], indices: list[Any]) -> Any:

@@ -64,6 +64,8 @@ def draw_arenas(graph: InstanceGraph, plan: Plan, width: int = 1000) -> str:
     )
     arena_of = signature.output_arena[graph.node_type]
     rows = plan.value_row.reshape(graph.num_nodes, signature.stride)
+    batch_of = np.empty(graph.num_nodes, np.int64)
+    batch_of[plan.schedule.order] = np.repeat(np.arange(len(plan.schedule)), np.diff(plan.schedule.batch_ptr))
     for arena, (spec, count) in enumerate(zip(signature.value_specs, plan.arena_rows, strict=True)):
         y = 30 + 50 * arena
         parts.append(f'<text x="0" y="{y}">{escape(str(spec))}, {count} rows</text>')
@@ -72,7 +74,7 @@ def draw_arenas(graph: InstanceGraph, plan: Plan, width: int = 1000) -> str:
         batch = np.full(count, -1)
         node, slot = np.nonzero(arena_of == arena)
         kind[rows[node, slot]] = graph.node_type[node]
-        batch[rows[node, slot]] = _batch_of(graph, plan)[node]
+        batch[rows[node, slot]] = batch_of[node]
         edges = [*np.flatnonzero(np.diff(batch, prepend=-2)).tolist(), count]
         for low, high in itertools.pairwise(edges):
             if kind[low] >= 0:
@@ -84,12 +86,6 @@ def draw_arenas(graph: InstanceGraph, plan: Plan, width: int = 1000) -> str:
                 )
     height = 30 + 50 * len(plan.arena_rows)
     return f'<svg viewBox="0 0 {width} {height}" width="100%"><text x="0" y="12">{legend}</text>{"".join(parts)}</svg>'
-
-
-def _batch_of(graph: InstanceGraph, plan: Plan) -> np.ndarray:
-    batch = np.empty(graph.num_nodes, np.int64)
-    batch[plan.schedule.order] = np.repeat(np.arange(len(plan.schedule)), np.diff(plan.schedule.batch_ptr))
-    return batch
 
 
 def draw_tree(tree: PQTree, gap: int = 34, step: int = 46) -> str:

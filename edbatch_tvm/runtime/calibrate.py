@@ -9,6 +9,7 @@ import numpy as np
 
 from edbatch_tvm.batching.costs import CostTable, calibrate
 from edbatch_tvm.graph import ZERO, CellSignature, InstanceGraph, validate
+from edbatch_tvm.memory import Plan
 from edbatch_tvm.runtime.model import Model
 
 VARIADIC_ROWS = 2
@@ -31,7 +32,7 @@ def calibrate_model(model: Model, sizes: Sequence[int] = (1, 4, 16, 64, 256, 102
     CostTable
         For the option ``costs`` of ``SearchPolicy``, ``best_policy`` and ``choose_policy``.
     """
-    batches: dict[tuple[str, int], tuple[InstanceGraph, object]] = {}
+    batches: dict[tuple[str, int], tuple[InstanceGraph, Plan]] = {}
 
     def measure(name: str, nodes: int) -> float:
         if (name, nodes) not in batches:
@@ -40,7 +41,7 @@ def calibrate_model(model: Model, sizes: Sequence[int] = (1, 4, 16, 64, 256, 102
             batches[name, nodes] = graph, model.plan(graph, schedule)
         graph, plan = batches[name, nodes]
         begin = perf_counter()
-        model.execute(graph, plan)  # type: ignore[arg-type]
+        model.execute(graph, plan)
         return perf_counter() - begin
 
     return calibrate(measure, model.signature.names, sizes, repeat)

@@ -68,7 +68,7 @@ class Model:
         self.policy = policy
         self._pool = ArenaPool(signature.value_specs)
         self._scratch: dict[str, Any] = {}
-        self._plans: OrderedDict[int, Plan] = OrderedDict()
+        self._plans: OrderedDict[tuple[int, str], Plan] = OrderedDict()
         self._lock = threading.Lock()
 
     @property
@@ -183,7 +183,7 @@ class Model:
         """Where the values of `graph` lie; with `cache`, a plan made before for this very schedule will do."""
         if not cache or len(graph.external_row):
             return self._new_plan(graph, schedule)
-        key = id(schedule)
+        key = id(schedule), self.plan_name
         with self._lock:
             found = self._plans.get(key)
         if found is not None and found.schedule is schedule:

@@ -7,6 +7,7 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script.builder import ir as T
 
 from schedules import abi
+from schedules.rows import operand_row
 
 
 def gather_kernel(name: str, width: int, dtype: str) -> tirx.PrimFunc:
@@ -30,7 +31,7 @@ def gather_kernel(name: str, width: int, dtype: str) -> tirx.PrimFunc:
         T.func_attr({"global_symbol": name, "tirx.noalias": True})
         with T.parallel(0, count) as i:
             row = tirx.Var("row", "int32")
-            T.Bind(tirx.if_then_else(stride < 0, index[base + i], base + i * stride), var=row)
+            T.Bind(operand_row(base, stride, i, index), var=row)
             with T.serial(0, width // abi.LANES) as chunk, T.vectorized(0, abi.LANES) as lane:
                 column = chunk * abi.LANES + lane
                 T.buffer_store(arena, arena[row, column], [to + i, column])

@@ -27,6 +27,7 @@ from tvm.tirx.script.builder import ir as T
 from schedules import abi
 from schedules import stage as ir
 from schedules.cpu.machine import Machine
+from schedules.rows import operand_row
 
 _INT = "int32"
 
@@ -276,8 +277,7 @@ class _KernelBuilder:
         """Row of `source` for the instance at `position` of the batch (for a variadic operand, at that row of it)."""
         match source:
             case ir.Operand(number) | ir.Variadic(number):
-                base, stride = self.base[number], self.stride[number]
-                return tirx.if_then_else(stride < 0, self.index[base + position], base + position * stride)
+                return operand_row(self.base[number], self.stride[number], position, self.index)
             case ir.Lookup(_, attribute, element):
                 return tirx.Cast(_INT, self.attributes[attribute][self.first + position, element])
             case ir.Scratch(_):

@@ -134,6 +134,19 @@ def test_a_repeated_structure_is_scheduled_and_planned_once(model: eb.Model) -> 
     assert second.report.schedule.cached
 
 
+def test_another_plan_is_made_anew(model: eb.Model) -> None:
+    some = [pair(model, 1, 2), pair(model, 0, 2)]
+    before = model.plan_name
+    names = ("batch", "order", "pq", "batch")
+    try:
+        made = []
+        for model.plan_name in names:
+            made.append(model(some).plan.name)
+    finally:
+        model.plan_name = before
+    assert tuple(made) == names
+
+
 def test_torch_weights_and_policies(weights: dict[str, np.ndarray]) -> None:
     torch = pytest.importorskip("torch")
     model = eb.compile(Tree, {name: torch.from_numpy(array) for name, array in weights.items()}, policy="depth")

@@ -1,0 +1,22 @@
+"""The benchmark scripts run, on the smallest inputs they take; what they measure is nobody's assertion."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "expected"),
+    [("memory_plans", "treelstm --hidden 16 --batch-size 4 --rounds 1", "treelstm, hidden 16")],
+)
+def test_script(script: str, arguments: str, expected: str) -> None:
+    command = [sys.executable, "-m", f"benchmarks.{script}", *arguments.split()]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert expected in done.stdout
