@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from edbatch_tvm.graph.backend import VARIABLE
+
 if TYPE_CHECKING:
     from edbatch_tvm.batching.prices import Prices
     from edbatch_tvm.batching.table import StateTable, ValueTable
     from edbatch_tvm.graph import InstanceGraph
-
-VARIABLE = "EDBATCH_BACKEND"
-"""Environment variable; ``python`` forces the reference."""
 
 Arrays = tuple[np.ndarray, np.ndarray, np.ndarray]
 """``order, batch_ptr, batch_type`` of a schedule."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edbatch_tvm.errors import GraphError
+from edbatch_tvm.graph.addresses import Addresses, find_addresses
 from edbatch_tvm.graph.spec import Signature
 
 if TYPE_CHECKING:
@@ -91,11 +92,10 @@ class InstanceGraph:
         self.external_data = external_data
         self.type_label = type_label
         scalar = np.asarray(scalar_output, bool)
-        if scalar.shape not in ((), (self.num_instances,)):
-            raise GraphError(
-                f"scalar_output has shape {scalar.shape}", f"({self.num_instances},), one entry for each instance"
-            )
-        self.scalar_output = np.broadcast_to(scalar, max(self.num_instances, 0))
+        instances = max(self.num_instances, 0)
+        if scalar.shape not in ((), (instances,)):
+            raise GraphError(f"scalar_output has shape {scalar.shape}", f"({instances},), one entry for each instance")
+        self.scalar_output = scalar if scalar.shape else np.full(instances, scalar)
         self.checked = False
 
     # Construction -----------------------------------------------------------------------------------------------
@@ -197,6 +197,11 @@ class InstanceGraph:
         node = self.operand_value // np.int32(self.stride)
         node[self.operand_value < 0] = -1
         return node
+
+    @cached_property
+    def addresses(self) -> Addresses | None:
+        """Where the arrays lie, for the native merge; None if they are outside its form."""
+        return find_addresses(self)
 
     @cached_property
     def type_count(self) -> np.ndarray:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from edbatch_tvm.errors import GraphError
+from edbatch_tvm.graph import backend
 from edbatch_tvm.graph.instance import FIRST_EXTERNAL, InstanceGraph
 
 
@@ -43,7 +44,17 @@ def merge(instances: Sequence[InstanceGraph]) -> InstanceGraph:
         _check_signatures(instances)
     if first.signature is None:
         instances = _common_types(instances)
-        first = instances[0]
+    fast = backend.merger()
+    merged = fast.merge(instances) if fast is not None else None
+    if merged is None:
+        merged = reference_merge(instances)
+    merged.checked = all(g.checked for g in instances)
+    return merged
+
+
+def reference_merge(instances: Sequence[InstanceGraph]) -> InstanceGraph:
+    """The merge of graphs over one signature, or one list of type labels, in NumPy."""
+    first = instances[0]
 
     def offsets(lengths: list[int]) -> np.ndarray:
         ends = np.zeros(len(lengths) + 1, np.int64)
@@ -74,7 +85,7 @@ def merge(instances: Sequence[InstanceGraph]) -> InstanceGraph:
     np.concatenate([g.operand_ptr[1:] for g in instances], out=operand_ptr[1:])
     operand_ptr[1:] += np.repeat(edge_start[:-1].astype(np.int32), node_counts)
     outputs = np.concatenate([g.outputs for g in instances]) + np.repeat(value_start, output_counts)
-    merged = InstanceGraph(
+    return InstanceGraph(
         np.concatenate([g.node_type for g in instances]),
         operand_ptr,
         operand_value,
@@ -89,8 +100,6 @@ def merge(instances: Sequence[InstanceGraph]) -> InstanceGraph:
         type_label=first.type_label,
         scalar_output=np.concatenate([g.scalar_output for g in instances]),
     )
-    merged.checked = all(g.checked for g in instances)
-    return merged
 
 
 def _join_pointers(pointers: list[np.ndarray], starts: np.ndarray) -> np.ndarray:
@@ -133,7 +142,7 @@ def _common_types(instances: Sequence[InstanceGraph]) -> Sequence[InstanceGraph]
 
 
 def _merge_attributes(instances: Sequence[InstanceGraph]) -> dict[tuple[int, str], np.ndarray]:
-    keys = dict.fromkeys(key for g in instances for key in g.attributes)
+    keys = dict.fromkeys(key for g in instances for key, rows in g.attributes.items() if len(rows))
     return {key: np.concatenate([g.attributes[key] for g in instances if key in g.attributes]) for key in keys}
 
 

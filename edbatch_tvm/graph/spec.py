@@ -191,6 +191,15 @@ class Signature:
             raise CellError(f"a value of {spec}", f"one of {', '.join(map(str, self.value_specs))}") from None
 
     @cached_property
+    def attribute_columns(self) -> tuple[tuple[tuple[int, str], np.dtype, tuple[int, ...]], ...]:
+        """All attributes: the key in ``InstanceGraph.attributes``, the dtype and the shape of a row."""
+        return tuple(
+            ((type_id, attribute.name), np.dtype(attribute.spec.dtype), attribute.spec.shape)
+            for type_id, cell in enumerate(self.cells)
+            for attribute in cell.attributes
+        )
+
+    @cached_property
     def slot_end(self) -> tuple[np.ndarray, np.ndarray]:
         """Where the values of each operand slot end among the operands of a node.
 

@@ -9,8 +9,8 @@ import importlib
 import os
 from typing import Protocol
 
-from edbatch_tvm.batching.backend import VARIABLE
 from edbatch_tvm.batching.schedule import Schedule
+from edbatch_tvm.graph.backend import VARIABLE
 from edbatch_tvm.graph.instance import InstanceGraph
 from edbatch_tvm.memory import layout, order, tables
 from edbatch_tvm.memory.layout import Layout

@@ -27,6 +27,7 @@ SHARED_SOURCES = (
     "../../schedules/cpu/lowering.py",
 )
 LIBRARIES = {
+    "merge": ("tir/merging.py", "../graph/addresses.py"),
     "levels": ("tir/levels.py",),
     "schedule": ("tir/stepping.py",),
     "learn": ("tir/stepping.py", "../batching/splitmix.py"),
@@ -99,6 +100,10 @@ def load_library(name: str) -> Any:
 
 def _functions(name: str) -> dict[str, Any]:
     """PrimFuncs of a library; importing them parses them."""
+    if name == "merge":
+        from edbatch_tvm.native.tir.merging import merge
+
+        return {"merge": merge}
     if name == "search":
         from edbatch_tvm.native.tir.beam import search
 

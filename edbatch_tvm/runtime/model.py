@@ -156,16 +156,19 @@ class Model:
         """
         if isinstance(instances, InstanceGraph):
             raise GraphError("one instance graph", "a list of instance graphs", "model([instance])")
+        equal: Signature | None = self.cells
         for position, instance in enumerate(instances):
             if not isinstance(instance, InstanceGraph):
                 raise GraphError(f"instance {position} is a {type(instance).__name__}", "an InstanceGraph")
-            if instance.signature is not self.cells and instance.signature != self.cells:
+            # Comparing signatures takes microseconds: those of one minibatch are mostly one object.
+            if instance.signature is not equal and instance.signature != self.cells:
                 cells = instance.signature.names if instance.signature is not None else "none (a bare graph)"
                 raise GraphError(
                     f"instance {position} was built for other cells: {cells}",
                     f"the cells of this model, {self.cells.names}",
                     "use model.builder()",
                 )
+            equal = instance.signature
             if not instance.checked:
                 validate(instance)
         return merge(instances)

@@ -1,0 +1,77 @@
+"""Where the arrays of a graph lie, as one row of integers: what the native merge reads instead of Python objects."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from edbatch_tvm.graph.instance import InstanceGraph
+
+NODES, EDGES, OUTPUTS, INSTANCES = range(4)
+"""First columns: lengths."""
+
+(
+    NODE_TYPE,
+    TYPE_COUNT,
+    OPERAND_PTR,
+    OPERAND_VALUE,
+    OPERAND_NODE,
+    OUTPUT,
+    NODE_PTR,
+    OUTPUT_PTR,
+    SCALAR,
+    ATTRIBUTES,
+) = range(4, 14)
+"""Then addresses; from ``ATTRIBUTES`` on, address and number of rows of each attribute of the signature."""
+
+
+class Addresses(NamedTuple):
+    """The row of a graph.
+
+    Attributes
+    ----------
+    row : bytes
+        Columns as int64.
+    arrays : tuple of array
+        What the addresses point to, kept alive with them.
+    """
+
+    row: bytes
+    arrays: tuple[np.ndarray, ...]
+
+
+def find_addresses(graph: InstanceGraph) -> Addresses | None:
+    """The row of `graph`; None if it is outside the regular form (external rows, other dtypes, strided arrays)."""
+    nodes, edges, outputs = len(graph.node_type), len(graph.operand_value), len(graph.outputs)
+    if not nodes or graph.node_type.min() < 0 or graph.node_type.max() >= graph.num_types:
+        return None
+    regular: list[tuple[np.ndarray, np.dtype, tuple[int, ...]]] = [
+        (graph.node_type, np.dtype(np.int16), (nodes,)),
+        (graph.type_count, np.dtype(np.int64), (graph.num_types,)),
+        (graph.operand_ptr, np.dtype(np.int32), (nodes + 1,)),
+        (graph.operand_value, np.dtype(np.int32), (edges,)),
+        (graph.operand_node, np.dtype(np.int32), (edges,)),
+        (graph.outputs, np.dtype(np.int32), (outputs,)),
+        (graph.node_ptr, np.dtype(np.int32), (graph.num_instances + 1,)),
+        (graph.output_ptr, np.dtype(np.int32), (graph.num_instances + 1,)),
+        (graph.scalar_output, np.dtype(np.bool_), (graph.num_instances,)),
+    ]
+    row = [nodes, edges, outputs, graph.num_instances, *(array.ctypes.data for array, _, _ in regular)]
+    columns = graph.signature.attribute_columns if graph.signature is not None else ()
+    for key, dtype, shape in columns:
+        rows = graph.attributes.get(key)
+        row += [0, 0] if rows is None else [rows.ctypes.data, len(rows)]
+        if rows is not None:
+            regular.append((rows, dtype, (len(rows), *shape)))
+    if len(graph.external_row) or graph.external_data or graph.attributes.keys() - {key for key, _, _ in columns}:
+        return None
+    if not all(_is_regular(*one) for one in regular):
+        return None
+    return Addresses(np.array(row, np.int64).tobytes(), tuple(array for array, _, _ in regular))
+
+
+def _is_regular(array: np.ndarray, dtype: np.dtype, shape: tuple[int, ...]) -> bool:
+    flags = array.flags
+    return array.dtype == dtype and array.shape == shape and bool(flags.c_contiguous and flags.aligned)

@@ -1,0 +1,99 @@
+"""The merging kernel with NumPy arrays; see :class:`edbatch_tvm.graph.backend.Merger`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from edbatch_tvm.graph.addresses import ATTRIBUTES, EDGES, INSTANCES, NODES, OUTPUTS
+from edbatch_tvm.graph.instance import InstanceGraph
+from edbatch_tvm.native.build import load_library
+
+
+class NativeMerger:
+    """The fast merge.
+
+    Raises
+    ------
+    ImportError
+        If TVM is missing.
+    """
+
+    def __init__(self) -> None:
+        self._merge = load_library("merge")["merge"]
+
+    def merge(self, instances: Sequence[InstanceGraph]) -> InstanceGraph | None:
+        """The merge of graphs of one signature; None if one of them is outside the regular form."""
+        found = [graph.addresses for graph in instances]
+        if None in found:
+            return None
+        first = instances[0]
+        rows = np.frombuffer(bytearray().join([one.row for one in found if one is not None]), np.int64)
+        rows = rows.reshape(len(instances), -1)
+        totals = rows.sum(0).tolist()
+        nodes, edges, stride = totals[NODES], totals[EDGES], first.stride
+        if max(nodes * stride, edges) > np.iinfo(np.int32).max:
+            return None
+        columns = first.signature.attribute_columns if first.signature is not None else ()
+        attributes = {}
+        # TVM refuses a null pointer, which is what an empty array may have.
+        table = np.zeros((max(1, len(columns)), 3), np.int64)
+        for number, (key, dtype, shape) in enumerate(columns):
+            count = totals[ATTRIBUTES + 2 * number + 1]
+            if count:
+                merged_rows = attributes[key] = np.empty((count, *shape), dtype)
+                table[number] = merged_rows.ctypes.data, merged_rows.nbytes // count, 0
+                if merged_rows.nbytes > np.iinfo(np.int32).max:
+                    return None
+        node_type = np.empty(nodes, np.int16)
+        operand_ptr = np.empty(nodes + 1, np.int32)
+        operand_value = np.empty(max(1, edges), np.int32)
+        # Where every value is a node's only one, the values are the nodes.
+        same = stride == 1 and all(graph.operand_node is graph.operand_value for graph in instances)
+        operand_node = np.empty(1 if same else max(1, edges), np.int32)
+        outputs = np.empty(max(1, totals[OUTPUTS]), np.int32)
+        node_ptr = np.empty(totals[INSTANCES] + 1, np.int32)
+        output_ptr = np.empty(totals[INSTANCES] + 1, np.int32)
+        scalar_output = np.empty(totals[INSTANCES], np.bool_)
+        type_count = np.zeros(first.num_types, np.int64)
+        self._merge(
+            stride,
+            rows,
+            node_type,
+            operand_ptr,
+            operand_value,
+            operand_node,
+            outputs,
+            node_ptr,
+            output_ptr,
+            scalar_output.view(np.int8),
+            type_count,
+            table,
+        )
+        graph = InstanceGraph(
+            node_type,
+            operand_ptr,
+            operand_value[:edges],
+            first.signature,
+            attributes=attributes,
+            outputs=outputs[: totals[OUTPUTS]],
+            node_ptr=node_ptr,
+            output_ptr=output_ptr,
+            type_label=first.type_label,
+            scalar_output=scalar_output,
+        )
+        graph.operand_node = graph.operand_value if same else operand_node[:edges]
+        graph.type_count = type_count
+        return graph
+
+
+def load() -> NativeMerger:
+    """The kernel, built if this machine has none yet.
+
+    Raises
+    ------
+    ImportError
+        If TVM is missing.
+    """
+    return NativeMerger()

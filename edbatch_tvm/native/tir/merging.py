@@ -1,0 +1,123 @@
+"""Merging: the arrays of a minibatch graph from those of its instances, in one pass over a table of addresses.
+
+The same as :mod:`edbatch_tvm.graph.merge`; :mod:`edbatch_tvm.graph.addresses` defines the table.
+"""
+
+# ruff: noqa: D103
+# mypy: ignore-errors
+
+from tvm.script import tirx as T
+
+from edbatch_tvm.graph.addresses import (
+    ATTRIBUTES,
+    EDGES,
+    INSTANCES,
+    NODE_PTR,
+    NODE_TYPE,
+    NODES,
+    OPERAND_NODE,
+    OPERAND_PTR,
+    OPERAND_VALUE,
+    OUTPUT,
+    OUTPUT_PTR,
+    OUTPUTS,
+    SCALAR,
+    TYPE_COUNT,
+)
+
+ANY = 1 << 30
+"""Length of arrays that are known by their address only."""
+
+
+@T.prim_func
+def merge(
+    stride: T.int32,
+    rows_: T.handle,
+    node_type_: T.handle,
+    operand_ptr_: T.handle,
+    operand_value_: T.handle,
+    operand_node_: T.handle,
+    output_: T.handle,
+    node_ptr_: T.handle,
+    output_ptr_: T.handle,
+    scalar_: T.handle,
+    type_count_: T.handle,
+    # Address, bytes of a row and rows so far of each attribute of the merged graph.
+    attribute_: T.handle,
+):
+    T.func_attr({"tirx.noalias": True})
+    graphs = T.int32()
+    columns = T.int32()
+    n = T.int32()
+    edges = T.int32()
+    links = T.int32()
+    declared = T.int32()
+    instances = T.int32()
+    types = T.int32()
+    attributes = T.int32()
+    rows = T.match_buffer(rows_, (graphs, columns), "int64", align=8)
+    node_type = T.match_buffer(node_type_, (n,), "int16", align=2)
+    operand_ptr = T.match_buffer(operand_ptr_, (n + 1,), "int32", align=4)
+    operand_value = T.match_buffer(operand_value_, (edges,), "int32", align=4)
+    operand_node = T.match_buffer(operand_node_, (links,), "int32", align=4)
+    output = T.match_buffer(output_, (declared,), "int32", align=4)
+    node_ptr = T.match_buffer(node_ptr_, (instances + 1,), "int32", align=4)
+    output_ptr = T.match_buffer(output_ptr_, (instances + 1,), "int32", align=4)
+    scalar = T.match_buffer(scalar_, (instances,), "int8", align=1)
+    type_count = T.match_buffer(type_count_, (types,), "int64", align=8)
+    attribute = T.match_buffer(attribute_, (attributes, 3), "int64", align=8)
+
+    node = 0
+    edge = 0
+    out = 0
+    instance = 0
+    operand_ptr[0] = 0
+    node_ptr[0] = 0
+    output_ptr[0] = 0
+    for g in range(graphs):
+        size: T.let = T.Cast("int32", rows[g, NODES])
+        from_type = T.decl_buffer((ANY,), "int16", data=T.reinterpret("handle", rows[g, NODE_TYPE]), align=2)
+        for i in range(size):
+            node_type[node + i] = from_type[i]
+        from_count = T.decl_buffer((ANY,), "int64", data=T.reinterpret("handle", rows[g, TYPE_COUNT]), align=8)
+        for u in range(types):
+            type_count[u] += from_count[u]
+        from_ptr = T.decl_buffer((ANY,), "int32", data=T.reinterpret("handle", rows[g, OPERAND_PTR]), align=4)
+        for i in range(size):
+            operand_ptr[node + i + 1] = from_ptr[i + 1] + edge
+        from_value = T.decl_buffer((ANY,), "int32", data=T.reinterpret("handle", rows[g, OPERAND_VALUE]), align=4)
+        for i in range(T.Cast("int32", rows[g, EDGES])):
+            value: T.let = from_value[i]
+            operand_value[edge + i] = T.Select(value >= 0, value + node * stride, value)
+        if links == edges:
+            from_node = T.decl_buffer((ANY,), "int32", data=T.reinterpret("handle", rows[g, OPERAND_NODE]), align=4)
+            for i in range(T.Cast("int32", rows[g, EDGES])):
+                producer: T.let = from_node[i]
+                operand_node[edge + i] = T.Select(producer >= 0, producer + node, producer)
+        from_output = T.decl_buffer((ANY,), "int32", data=T.reinterpret("handle", rows[g, OUTPUT]), align=4)
+        for i in range(T.Cast("int32", rows[g, OUTPUTS])):
+            output[out + i] = from_output[i] + node * stride
+        inner: T.let = T.Cast("int32", rows[g, INSTANCES])
+        from_nodes = T.decl_buffer((ANY,), "int32", data=T.reinterpret("handle", rows[g, NODE_PTR]), align=4)
+        from_outputs = T.decl_buffer((ANY,), "int32", data=T.reinterpret("handle", rows[g, OUTPUT_PTR]), align=4)
+        from_scalar = T.decl_buffer((ANY,), "int8", data=T.reinterpret("handle", rows[g, SCALAR]), align=1)
+        for i in range(inner):
+            node_ptr[instance + i + 1] = from_nodes[i + 1] + node
+            output_ptr[instance + i + 1] = from_outputs[i + 1] + out
+            scalar[instance + i] = from_scalar[i]
+        for a in range(attributes):
+            count: T.let = T.Cast("int32", rows[g, ATTRIBUTES + 2 * a + 1])
+            width: T.let = T.Cast("int32", attribute[a, 1])
+            if count > 0:
+                from_rows = T.decl_buffer(
+                    (ANY,), "int8", data=T.reinterpret("handle", rows[g, ATTRIBUTES + 2 * a]), align=1
+                )
+                to_rows = T.decl_buffer((ANY,), "int8", data=T.reinterpret("handle", attribute[a, 0]), align=1)
+                begin: T.let = T.Cast("int32", attribute[a, 2])
+                for i in range(count * width):
+                    to_rows[begin + i] = from_rows[i]
+                attribute[a, 2] += T.Cast("int64", count * width)
+        node += size
+        edge += T.Cast("int32", rows[g, EDGES])
+        out += T.Cast("int32", rows[g, OUTPUTS])
+        instance += inner
