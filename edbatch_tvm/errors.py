@@ -51,6 +51,10 @@ class PlanError(EdbatchError, ValueError):
     """A memory plan that was asked for but cannot be made."""
 
 
+class ConfigError(EdbatchError, ValueError):
+    """A configuration of a kernel that has another form, or does not fit the kernel or the machine."""
+
+
 class DataError(EdbatchError, ValueError):
     """A data file that does not have the documented format; names the file and the line."""
 

@@ -53,8 +53,7 @@ class StageTracer:
         self.analyzer.bind(self.column, tvm.ir.Range(0, group.columns))
         self.gates: list[ir.Gate] = []
         self.vectors: list[Any] = []
-        self.row_sums: list[tuple[Any, Any]] = []
-        self.lets: list[tuple[Any, Any]] = []
+        self.body: list[ir.Let | ir.Reduction] = []
         self.leaves: dict[Any, ir.Leaf] = {}
         self._leaf_of: dict[ir.Leaf, Any] = {}
         self._memo: dict[tuple[Any, str], Any] = {}
@@ -71,8 +70,7 @@ class StageTracer:
             self.column,
             tuple(self.gates),
             tuple(self.vectors),
-            tuple(self.row_sums),
-            tuple(self.lets),
+            tuple(self.body),
             tuple(outputs),
             self.leaves,
         )
@@ -126,8 +124,8 @@ class StageTracer:
         """`value` as a variable, so that it is computed once."""
         if isinstance(value, tirx.Var | tirx.FloatImm | tirx.IntImm):
             return value
-        variable = tirx.Var(f"y{len(self.lets)}", str(value.ty.dtype))
-        self.lets.append((variable, value))
+        variable = tirx.Var(f"y{self._count(ir.Let)}", str(value.ty.dtype))
+        self.body.append(ir.Let(variable, value))
         return variable
 
     def element(self, source: ir.Source, index: Any) -> Any:
@@ -199,10 +197,13 @@ class StageTracer:
         values = dict(zip(definition.iters, indices, strict=True))
         for variable, extent in definition.reduce_iters:
             values[variable] = tirx.const(0, variable.ty.dtype) if is_one(extent) else self.row
-        variable = tirx.Var(f"s{len(self.row_sums)}", _FLOAT)
-        self.row_sums.append((variable, self.expression(substitute(definition.source, values))))
-        self.leaves[variable] = ir.RowSum(len(self.row_sums) - 1)
+        value = self.expression(substitute(definition.source, values))
+        variable = tirx.Var(f"s{self._count(ir.Reduction)}", _FLOAT)
+        self.body.append(ir.Reduction(variable, value))
         return variable
+
+    def _count(self, kind: type) -> int:
+        return sum(isinstance(line, kind) for line in self.body)
 
     def gate(self, buffer: Any, definition: Reduce, indices: list[Any]) -> Any:
         """The accumulator of a contraction at `indices`."""

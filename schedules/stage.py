@@ -1,12 +1,24 @@
 """Stage IR: what one stage kernel computes, independent of target and tiling.
 
 A stage is a set of contractions over rows that are ready when it starts, followed by element-wise code (the
-*epilogue*) on their results. For one instance, and for every column ``j`` of ``columns``::
+*epilogue*) on their results. It runs once for every element of its *domain*:
 
-    accumulator[g] = sum over passes of gate g, sum over k:  source[k + offset] * weight(k, j)
-    row_sum[s]     = sum over the rows p of the variadic operands:  expression(p, j)
-    let_0 = expression(j); let_1 = ...                      # in order
-    output[o][j]   = expression(j)
+* ``instances``: the n instances of the batch;
+* ``rows``: the rows p of the variadic operands of all instances of the batch, one after another. Values of an instance
+  are read at the instance that owns the row: the last one whose offset in ``index`` is not greater than p's.
+
+For one element of the domain, for every row ``i`` of ``rows`` (1 for vectors; a stage of matrices has more) and every
+column ``j`` of ``columns``::
+
+    accumulator[g] = sum over the passes of gate g, sum over k:  left(i, k, j) * right(i, k, j)
+    for each line of the body, in order:
+        let:        y = expression(i, j)
+        reduction:  s = sum (or max, min) over the rows p of this instance:  expression(p, i, j)
+    output[o][i, j] = expression(i, j)
+
+A stage of the domain ``rows`` has no reductions; what it writes are scratch rows, one for each variadic row, which a
+later stage of the domain ``instances`` reduces. So the forget gates of a child-sum TreeLSTM, one for each child, are a
+stage over rows, and the sum over children belongs to the next.
 
 Expressions are TIR scalars over *leaves*: variables that stand for one element each, see :data:`Leaf`.
 ``relay_ext.find_stages`` finds the stages of a cell; ``schedules.cpu`` and ``schedules.cuda`` turn them into kernels.
@@ -15,10 +27,13 @@ Expressions are TIR scalars over *leaves*: variables that stand for one element 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
-COLUMN = "j"
-"""Name of the variable that stands for the column."""
+COLUMN, ROW = "j", "i"
+"""Names of the variables that stand for the column and for the row of a matrix."""
+
+Domain = Literal["instances", "rows"]
+Combine = Literal["sum", "max", "min"]
 
 
 @dataclass(frozen=True)
@@ -46,9 +61,10 @@ class Lookup:
 
 @dataclass(frozen=True)
 class Scratch:
-    """Rows that an earlier stage of the same cell call wrote."""
+    """Rows that an earlier stage of the same cell call wrote: one an instance, or one a variadic row."""
 
     name: str
+    domain: Domain = "instances"
 
 
 Source = Operand | Variadic | Lookup | Scratch
@@ -57,16 +73,17 @@ Source = Operand | Variadic | Lookup | Scratch
 
 @dataclass(frozen=True)
 class Element:
-    """Element of a row: column ``offset + j`` if `moving`, else column `offset`."""
+    """Element of a row: column ``offset + row * i + j`` if `moving`, else column ``offset + row * i``."""
 
     source: Source
     offset: int
     moving: bool
+    row: int = 0
 
 
 @dataclass(frozen=True)
 class Vector:
-    """Element j of vector `index` of the stage: an expression of weights alone, such as a bias."""
+    """Element (i, j) of vector `index` of the stage: an expression of weights alone, such as a bias."""
 
     index: int
 
@@ -76,13 +93,6 @@ class Accumulator:
     """Result of the contractions of gate `gate` at column j."""
 
     gate: int
-
-
-@dataclass(frozen=True)
-class RowSum:
-    """Result of reduction `index` over the rows of the variadic operands at column j."""
-
-    index: int
 
 
 @dataclass(frozen=True)
@@ -98,13 +108,13 @@ class AttributeValue:
     position: int
 
 
-Leaf = Element | Vector | Accumulator | RowSum | RowCount | AttributeValue
+Leaf = Element | Vector | Accumulator | RowCount | AttributeValue
 """What a leaf variable of an expression stands for."""
 
 
 @dataclass(frozen=True)
 class Pass:
-    """One sweep over the elements of a row: ``sum over k < length of source[offset + k] * weight(k, j)``.
+    """A value's row times a weight: ``sum over k < length of source[offset + row * i + k] * weight(k, j)``.
 
     ``weight`` is a TIR expression of the weight buffers in the variables `k` and the stage's column variable.
     """
@@ -114,13 +124,66 @@ class Pass:
     length: int
     k: Any
     weight: Any
+    row: int = 0
+
+
+@dataclass(frozen=True)
+class Read:
+    """Element ``offset + row * i + step * k + column * j`` of a row of `source`."""
+
+    source: Source
+    offset: int
+    row: int
+    step: int
+    column: int
+
+
+@dataclass(frozen=True)
+class Product:
+    """Any other contraction: ``sum over k < length of left(i, k) * right(k, j)``.
+
+    Attributes
+    ----------
+    left : Read or TIR expression
+        What does not depend on the column: elements of a value, or an expression of weights in the variables `k` and
+        the stage's row variable.
+    right : Read
+        Elements of a value; ``column`` is 1 (the columns lie side by side: ``M = W [M_l; M_r]``), or ``step`` is 1
+        for both (the elements of the sum do: ``M v``).
+    """
+
+    length: int
+    k: Any
+    left: Any
+    right: Read
 
 
 @dataclass(frozen=True)
 class Gate:
     """A contraction: the sum of its passes."""
 
-    passes: tuple[Pass, ...]
+    passes: tuple[Pass | Product, ...]
+
+
+@dataclass(frozen=True)
+class Let:
+    """``variable = expression``."""
+
+    variable: Any
+    expression: Any
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """``variable = sum (max, min) of expression`` over the variadic rows of an instance.
+
+    Over no rows it is the identity: 0 for a sum, `identity` for a maximum or minimum.
+    """
+
+    variable: Any
+    expression: Any
+    combine: Combine = "sum"
+    identity: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -146,10 +209,17 @@ class Stage:
         Number of columns of every output.
     column : tirx.Var
         The variable of the column in expressions.
+    gates : tuple of Gate
     vectors : tuple of expressions
-        Weights-only expressions of the column.
-    row_sums, lets : tuple of (variable, expression)
+        Weights-only expressions of column and row.
+    body : tuple of Let or Reduction
+    outputs : tuple of Output
     leaves : dict from variable to Leaf
+    domain : {"instances", "rows"}
+    rows : int
+        Rows of every output: an element of the domain has ``rows * columns`` elements, row by row.
+    row : tirx.Var
+        The variable of the row in expressions.
     """
 
     cell: str
@@ -158,49 +228,76 @@ class Stage:
     column: Any
     gates: tuple[Gate, ...]
     vectors: tuple[Any, ...]
-    row_sums: tuple[Any, ...]
-    lets: tuple[tuple[Any, Any], ...]
+    body: tuple[Let | Reduction, ...]
     outputs: tuple[Output, ...]
     leaves: dict[Any, Leaf] = field(hash=False)
+    domain: Domain = "instances"
+    rows: int = 1
+    row: Any = None
+
+    @property
+    def reductions(self) -> tuple[Reduction, ...]:
+        """The reductions of the body."""
+        return tuple(line for line in self.body if isinstance(line, Reduction))
 
     @property
     def sources(self) -> tuple[Source, ...]:
         """Every source the stage reads, in order of first use."""
         found: dict[Source, None] = {}
         for gate in self.gates:
-            for sweep in gate.passes:
-                found.setdefault(sweep.source)
+            for one in gate.passes:
+                for source in _sources(one):
+                    found.setdefault(source)
         for leaf in self.leaves.values():
             if isinstance(leaf, Element):
                 found.setdefault(leaf.source)
         return tuple(found)
 
     def __str__(self) -> str:
-        lines = [f"stage {self.name}: {self.columns} columns"]
+        over = "" if self.domain == "instances" else " over variadic rows"
+        shape = f"{self.rows} x {self.columns}" if self.rows > 1 else str(self.columns)
+        lines = [f"stage {self.name}{over}: {shape} columns"]
         for number, gate in enumerate(self.gates):
-            lines.extend(
-                f"  accumulator {number} += {_source(s.source)}[{s.offset}:{s.offset + s.length}] * ({s.weight})"
-                for s in gate.passes
-            )
+            lines.extend(f"  accumulator {number} += {_pass(one)}" for one in gate.passes)
         for number, vector in enumerate(self.vectors):
             lines.append(f"  vector {number} = {vector}")
-        names = {variable: f"{variable.name}" for variable in self.leaves}
         for variable, leaf in self.leaves.items():
             if isinstance(leaf, Element):
-                at = f"{leaf.offset} + j" if leaf.moving and leaf.offset else "j" if leaf.moving else f"{leaf.offset}"
-                lines.append(f"  {names[variable]} = {_source(leaf.source)}[{at}]")
+                at = _position(leaf.offset, (leaf.row, ROW), (int(leaf.moving), COLUMN))
+                lines.append(f"  {variable.name} = {_source(leaf.source)}[{at}]")
             else:
-                lines.append(f"  {names[variable]} = {leaf}")
-        lines.extend(f"  {_name(variable)} = sum over p: {expression}" for variable, expression in self.row_sums)
-        lines.extend(f"  {_name(variable)} = {expression}" for variable, expression in self.lets)
+                lines.append(f"  {variable.name} = {leaf}")
+        for line in self.body:
+            over = f"{line.combine} over p: " if isinstance(line, Reduction) else ""
+            lines.append(f"  {line.variable.name} = {over}{line.expression}")
         for output in self.outputs:
             target = output.scratch or f"output {output.slot}"
             lines.append(f"  {target} = {output.expression}")
         return "\n".join(lines)
 
 
-def _name(variable: Any) -> str:
-    return str(variable.name)
+def _sources(one: Pass | Product) -> list[Source]:
+    if isinstance(one, Pass):
+        return [one.source]
+    return [read.source for read in (one.left, one.right) if isinstance(read, Read)]
+
+
+def _pass(one: Pass | Product) -> str:
+    if isinstance(one, Pass):
+        at = _position(one.offset, (one.row, ROW))
+        end = _position(one.offset + one.length, (one.row, ROW))
+        return f"{_source(one.source)}[{at}:{end}] * ({one.weight})"
+    left = _read(one.left) if isinstance(one.left, Read) else f"({one.left})"
+    return f"sum over k < {one.length}: {left} * {_read(one.right)}"
+
+
+def _read(read: Read) -> str:
+    return f"{_source(read.source)}[{_position(read.offset, (read.row, ROW), (read.step, 'k'), (read.column, COLUMN))}]"
+
+
+def _position(offset: int, *strides: tuple[int, str]) -> str:
+    terms = [name if stride == 1 else f"{stride} * {name}" for stride, name in strides if stride]
+    return " + ".join([str(offset)] * bool(offset or not terms) + terms)
 
 
 def _source(source: Source) -> str:
@@ -211,5 +308,5 @@ def _source(source: Source) -> str:
             return f"operand{index}[p]"
         case Lookup(weight, attribute, position):
             return f"{weight}[attribute{attribute}{f'.{position}' if position else ''}]"
-        case Scratch(name):
-            return f"scratch {name!r}"
+        case Scratch(name, domain):
+            return f"scratch {name!r}{'[p]' if domain == 'rows' else ''}"

@@ -31,6 +31,12 @@ from schedules.rows import operand_row
 
 _INT = "int32"
 
+_COMBINE: dict[ir.Combine, Callable[[Any, Any], Any]] = {
+    "sum": lambda total, value: total + value,
+    "max": tirx.max,
+    "min": tirx.min,
+}
+
 
 @dataclass(frozen=True)
 class _Sweep:
@@ -49,6 +55,7 @@ def _sweeps(stage: ir.Stage, lanes: int) -> tuple[list[_Sweep], int]:
     grouped: dict[tuple[ir.Source, int, int], list[tuple[int, ir.Pass]]] = {}
     for number, gate in enumerate(stage.gates):
         for sweep in gate.passes:
+            assert isinstance(sweep, ir.Pass)
             grouped.setdefault((sweep.source, sweep.offset, sweep.length), []).append((number, sweep))
     sweeps, base = [], 0
     for (source, offset, length), members in grouped.items():
@@ -60,7 +67,7 @@ def _sweeps(stage: ir.Stage, lanes: int) -> tuple[list[_Sweep], int]:
 
 def row_tile(stage: ir.Stage, machine: Machine) -> int:
     """Rows of a full tile: as many as the accumulators leave registers for."""
-    gates = max(1, len(stage.gates) + len(stage.row_sums))
+    gates = max(1, len(stage.gates) + len(stage.reductions))
     return max(1, min(machine.max_rows, (machine.registers - machine.reserved - gates) // gates))
 
 
@@ -241,16 +248,20 @@ class _KernelBuilder:
         accumulators = [self._zeros(rows) for _ in stage.gates]
         for sweep in self.sweeps:
             self._sweep(sweep, rows, chunk, row_of[sweep.source], accumulators)
-        sums = [self._zeros(rows) for _ in stage.row_sums]
         for row in range(rows):
-            at = _At(self, row, chunk, start, {s: r[row] for s, r in row_of.items()}, accumulators, sums)
-            if stage.row_sums:
-                self._row_sums(at, start, row)
+            at = _At(self, row, chunk, start, {s: r[row] for s, r in row_of.items()}, accumulators)
             lets: dict[Any, Any] = {}
-            for variable, expression in stage.lets:
-                lets[variable] = T.alloc_buffer((lanes,), str(variable.ty.dtype), scope="global")
+            begin = None
+            if any(isinstance(leaf, ir.RowCount) for leaf in stage.leaves.values()) or stage.reductions:
+                begin = self._bind("begin", self.index[self.pointer + start + row])
+                at.count = self._bind("k", self.index[self.pointer + start + row + 1] - begin)
+            for line in stage.body:
+                if isinstance(line, ir.Reduction):
+                    lets[line.variable] = self._reduce(at, line, begin, lets)
+                    continue
+                lets[line.variable] = T.alloc_buffer((lanes,), str(line.variable.ty.dtype), scope="global")
                 with T.vectorized(0, lanes) as lane:
-                    T.buffer_store(lets[variable], at.value(expression, lane, lets), [lane])
+                    T.buffer_store(lets[line.variable], at.value(line.expression, lane, lets), [lane])
             for output in stage.outputs:
                 with T.vectorized(0, lanes) as lane:
                     value = at.value(output.expression, lane, lets)
@@ -306,20 +317,19 @@ class _KernelBuilder:
                     x = tirx.Broadcast(source[row_of[row], sweep.offset + k], lanes)
                     T.buffer_store(accumulators[gate], accumulators[gate][lane] + x * weight, [lane])
 
-    def _row_sums(self, at: _At, start: Any, row: int) -> None:
-        """Sum the rows of the variadic operands of one instance; no rows give 0."""
-        stage, lanes = self.stage, self.lanes
-        begin = self._bind("begin", self.index[self.pointer + start + row])
-        rows = self._bind("k", self.index[self.pointer + start + row + 1] - begin)
-        at.count = rows
-        with T.serial(0, rows) as p:
-            for source in stage.sources:
+    def _reduce(self, at: _At, line: ir.Reduction, begin: Any, lets: dict[Any, Any]) -> Any:
+        """A reduction over the rows of the variadic operands of one instance; over no rows the identity."""
+        lanes, combine = self.lanes, _COMBINE[line.combine]
+        result = T.alloc_buffer((lanes,), "float32", scope="global")
+        with T.vectorized(0, lanes) as lane:
+            T.buffer_store(result, tirx.const(line.identity, "float32"), [lane])
+        with T.serial(0, at.count) as p:
+            for source in self.stage.sources:
                 if isinstance(source, ir.Variadic):
                     at.rows[source] = self._bind("variadic_row", self.row(source, begin + p))
-            for number, (_, expression) in enumerate(stage.row_sums):
-                with T.vectorized(0, lanes) as lane:
-                    total = at.sums[number][row * lanes + lane] + at.value(expression, lane, {})
-                    T.buffer_store(at.sums[number], total, [row * lanes + lane])
+            with T.vectorized(0, lanes) as lane:
+                T.buffer_store(result, combine(result[lane], at.value(line.expression, lane, lets)), [lane])
+        return result
 
 
 class _At:
@@ -333,7 +343,6 @@ class _At:
         start: Any,
         rows: dict[ir.Source, Any],
         accumulators: list[Any],
-        sums: list[Any],
     ) -> None:
         self.kernel = kernel
         self.row = row
@@ -341,7 +350,6 @@ class _At:
         self.start = start
         self.rows = dict(rows)
         self.accumulators = accumulators
-        self.sums = sums
         self.count: Any = None
 
     def value(self, expression: Any, lane: Any, lets: dict[Any, Any]) -> Any:
@@ -365,8 +373,6 @@ class _At:
                 return kernel.packed[self.chunk, kernel.vectors_at + index * lanes + lane]
             case ir.Accumulator(gate):
                 return self.accumulators[gate][self.row * lanes + lane]
-            case ir.RowSum(index):
-                return self.sums[index][self.row * lanes + lane]
             case ir.RowCount():
                 return tirx.Cast("float32", self.count)
             case ir.AttributeValue(attribute, position):
@@ -379,7 +385,8 @@ class _At:
 
 
 def _weight_expressions(stage: ir.Stage) -> list[Any]:
-    return [one.weight for gate in stage.gates for one in gate.passes] + list(stage.vectors)
+    passes = [one for gate in stage.gates for one in gate.passes if isinstance(one, ir.Pass)]
+    return [one.weight for one in passes] + list(stage.vectors)
 
 
 def _reads(expression: Any, buffer: Any) -> bool:

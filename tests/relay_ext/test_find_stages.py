@@ -142,4 +142,4 @@ def test_user_written_tir_is_read_like_any_other() -> None:
             return y
 
     (stage,) = stages(Written, "cell")
-    assert str(stage.lets[0][1]) == "x0 * T.float32(2.0)"
+    assert str(stage.body[0].expression) == "x0 * T.float32(2.0)"
