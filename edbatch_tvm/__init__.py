@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     )
     from edbatch_tvm.compiler import compile_model as compile
     from edbatch_tvm.errors import EdbatchError
+    from edbatch_tvm.explanation import Explanation, explain
     from edbatch_tvm.graph import Builder, InstanceGraph, Signature, merge, validate
     from edbatch_tvm.memory import Plan, PQTree, plan_memory
     from edbatch_tvm.runtime import Model, Report, Result
@@ -33,6 +34,7 @@ __version__ = "0.1.0"
 _HOME = {
     "Builder": "graph",
     "EdbatchError": "errors",
+    "Explanation": "explanation",
     "FsmPolicy": "batching",
     "InstanceGraph": "graph",
     "Model": "runtime",
@@ -44,6 +46,7 @@ _HOME = {
     "ScheduleInfo": "batching",
     "Signature": "graph",
     "check_schedule": "batching",
+    "explain": "explanation",
     "learn_policy": "batching",
     "load_policy": "batching",
     "lower_bound": "batching",
@@ -59,6 +62,7 @@ _HOME = {
 __all__ = [
     "Builder",
     "EdbatchError",
+    "Explanation",
     "FsmPolicy",
     "InstanceGraph",
     "Model",
@@ -71,6 +75,7 @@ __all__ = [
     "Signature",
     "check_schedule",
     "compile",
+    "explain",
     "learn_policy",
     "load_policy",
     "lower_bound",

@@ -1,8 +1,9 @@
-"""``edbatch explain``: what a schedule and its memory plan do, operand by operand."""
+"""``edbatch explain``: what was batched, what not and why, how operands are read, what it costs."""
 
 from __future__ import annotations
 
 import argparse
+import json
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
@@ -17,37 +18,76 @@ from edbatch_tvm.models import WORKLOADS
 
 def register(verbs: Any) -> None:
     """Add the verb to `verbs`."""
-    summary = "Explain how a minibatch of a workload is laid out in memory."
+    summary = "Run one minibatch of a workload and explain what was batched, what not and why."
     parser: argparse.ArgumentParser = verbs.add_parser("explain", help=summary, description=summary)
     parser.set_defaults(function=explain)
     add = parser.add_argument
     add("workload", metavar="WORKLOAD", choices=WORKLOADS, help=", ".join(WORKLOADS))
-    add("--memory", action="store_true", help="the memory plan: how each operand of each batch is read, and why")
+    add("--memory", action="store_true", help="the memory plan alone: every operand of every batch; nothing is run")
     add("--data", type=Path, metavar="PATH", help="instances; without it they are generated")
     add("--hidden", type=positive, default=16, metavar="H", help="hidden size (%(default)s)")
     add("--batch-size", type=positive, default=8, metavar="N", help="instances of the minibatch (%(default)s)")
     add("--policy", default="lookahead", metavar="NAME|FILE", help="batching policy (%(default)s)")
     add("--plan", choices=PLANS, default=PLANS[0], help="memory plan (%(default)s)")
-    add("--seed", type=not_negative, default=0, metavar="N", help="of generated instances (%(default)s)")
-    add("--html", type=new_file, metavar="FILE", help="write a page with the arenas and PQ trees drawn")
-    add("--json", type=new_file, metavar="FILE", help="write what is printed as JSON; - for standard output")
+    add(
+        "--granularity",
+        choices=("cell", "op"),
+        default="cell",
+        help="what is batched: cells, or each of their operators by itself (%(default)s)",
+    )
+    add("--seed", type=not_negative, default=0, metavar="N", help="of weights and generated instances (%(default)s)")
+    add("--html", type=new_file, metavar="FILE", help="write a page: timeline, graph, arenas and PQ trees drawn")
+    add("--trace", type=new_file, metavar="FILE", help="write a trace for chrome://tracing or ui.perfetto.dev")
+    add("--json", type=new_file, metavar="FILE", help="write the figures as JSON; - for standard output")
     add("--debug", action="store_true", help="show where an error comes from")
 
 
 def explain(arguments: argparse.Namespace) -> None:
     """Run the verb."""
-    if not arguments.memory:
-        raise EdbatchError("edbatch explain without a subject", "--memory", "edbatch explain treelstm --memory")
+    if arguments.memory:
+        _explain_memory(arguments)
+    else:
+        _explain_run(arguments)
+
+
+def _explain_run(arguments: argparse.Namespace) -> None:
+    from edbatch_tvm.compiler import compile_model
+    from edbatch_tvm.explanation import explain as explain_run
+    from edbatch_tvm.models import get_workload
+    from edbatch_tvm.models.data import load_minibatches
+
+    workload = get_workload(arguments.workload)
+    model = compile_model(
+        workload.cells(arguments.hidden),
+        workload.weights(arguments.hidden, arguments.seed),
+        policy=arguments.policy,
+        plan=arguments.plan,
+        granularity=arguments.granularity,
+    )
+    (instances,) = load_minibatches(workload, model.cells, arguments.data, arguments.batch_size, 1, arguments.seed)
+    found = explain_run(model, instances)
+    if str(arguments.json) != "-":
+        print(found)
+    if arguments.html is not None:
+        arguments.html.write_text(found.to_html(f"edbatch explain {arguments.workload}"), encoding="utf-8")
+    if arguments.trace is not None:
+        arguments.trace.write_text(json.dumps(found.to_trace()), encoding="utf-8")
+    write_json(arguments.json, {"workload": arguments.workload, **found.as_json()})
+
+
+def _explain_memory(arguments: argparse.Namespace) -> None:
     from edbatch_tvm.batching import schedule
+    from edbatch_tvm.explanation.memory_drawing import memory_page
     from edbatch_tvm.graph import merge
     from edbatch_tvm.memory import plan_memory
     from edbatch_tvm.memory.uses import operand_uses
     from edbatch_tvm.models import get_workload
     from edbatch_tvm.models.data import load_minibatches
-    from edbatch_tvm.models.memory_page import memory_page
     from relay_ext.group_ops import cell_plan
     from relay_ext.signature import signature_of
 
+    if arguments.trace is not None or arguments.granularity != "cell":
+        raise EdbatchError("--memory with --trace or --granularity op", "neither", "leave --memory out")
     workload = get_workload(arguments.workload)
     mod = workload.cells(arguments.hidden)
     signature = signature_of(mod)

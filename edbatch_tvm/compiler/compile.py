@@ -125,7 +125,7 @@ def compile_model(
     library = tvm.compile(module, target=resolved, tir_pipeline=KERNEL_PIPELINE)
     kernels = KernelSet(module, library, arrays)
     table = None if split is None else split.table(signature)
-    return Model(signature, kernels, str(resolved.kind), policy, plan, perf_counter() - begin, table)
+    return Model(signature, kernels, str(resolved.kind), policy, plan, perf_counter() - begin, table, mod)
 
 
 def resolve_target(target: str | Mapping[str, Any] | Target) -> Target:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from edbatch_tvm.graph.instance import InstanceGraph
 from edbatch_tvm.memory.indexed import indexed_operands
-from edbatch_tvm.memory.layout import signature_of
+from edbatch_tvm.memory.layout import row_bytes, signature_of
 from edbatch_tvm.memory.plan import Plan
-from edbatch_tvm.memory.steps import BROADCAST, CONTIGUOUS, COUNT, INDEXED, TYPE, CellLayout
+from edbatch_tvm.memory.steps import BROADCAST, CONTIGUOUS, COUNT, INDEXED, POINTER, TYPE, CellLayout
 
 _HOW = {CONTIGUOUS: "contiguous", BROADCAST: "broadcast", INDEXED: "indexed"}
 
@@ -25,6 +25,8 @@ class OperandUse:
         Nodes of the batch.
     how : str
         ``contiguous``, ``broadcast`` or ``indexed``.
+    bytes : int
+        Size of the rows read, a row counted as often as it is read.
     why : str
         For an indexed operand, what stands in the way; see :class:`edbatch_tvm.memory.IndexedOperand`.
     """
@@ -34,6 +36,7 @@ class OperandUse:
     operand: str
     nodes: int
     how: str
+    bytes: int
     why: str
 
 
@@ -44,7 +47,10 @@ def operand_uses(graph: InstanceGraph, plan: Plan) -> list[OperandUse]:
     for batch, step in enumerate(plan.steps):
         cell = signature_of(graph)[int(step[TYPE])]
         layout = CellLayout(len(cell.outputs), len(cell.operands))
+        nodes, begin = int(step[COUNT]), int(step[POINTER])
+        variadic = int(plan.index[begin + nodes] - plan.index[begin]) if cell.variadic_count else 0
         for number, operand in enumerate(cell.operands):
             how, why = _HOW[int(step[layout.stride(number)])], reasons.get((batch, operand.name), "")
-            uses.append(OperandUse(batch, cell.name, operand.name, int(step[COUNT]), how, why))
+            size = (variadic if operand.variadic else nodes) * row_bytes(operand.spec)
+            uses.append(OperandUse(batch, cell.name, operand.name, nodes, how, size, why))
     return uses

@@ -45,6 +45,8 @@ class Model:
     plan_name : str
     paths : dict
         For each cell, how it is run: ``stage``, or ``general (reason)``.
+    source : tvm.IRModule or None
+        The cells of `signature` as TVMScript functions, if they are known: for explanations.
     """
 
     def __init__(
@@ -56,8 +58,10 @@ class Model:
         plan: str,
         compile_seconds: float,
         table: ExpansionTable | None = None,
+        source: tvm.IRModule | None = None,
     ) -> None:
         self.signature = signature
+        self.source = source
         self.cells = signature if table is None else table.cells
         self._table = table
         self.target = target
@@ -90,6 +94,11 @@ class Model:
     def granularity(self) -> str:
         """``cell`` or ``op``: what a node of a minibatch graph is."""
         return "cell" if self._table is None else "op"
+
+    @property
+    def kernel_names(self) -> dict[str, tuple[str, ...]]:
+        """The kernels that each cell runs, in order."""
+        return {cell: tuple(kernel.name for kernel in kernels) for cell, kernels in self._kernels.by_cell.items()}
 
     def builder(self) -> Builder:
         """A builder for instances of this model."""

@@ -1,4 +1,4 @@
-"""``edbatch explain WORKLOAD --memory``."""
+"""``edbatch explain``, of a run and with ``--memory``."""
 
 from __future__ import annotations
 
@@ -31,6 +31,24 @@ def test_every_operand_is_explained(plan: str, tmp_path: Path, capsys: pytest.Ca
         ElementTree.fromstring("<svg" + drawing.split("</svg>")[0] + "</svg>")
 
 
-def test_a_subject_is_needed(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["explain", "treelstm"]) == 1
-    assert "edbatch explain without a subject; expected --memory" in capsys.readouterr().err
+def test_a_run_is_explained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    figures, page, trace = tmp_path / "f.json", tmp_path / "p.html", tmp_path / "t.json"
+    files = ["--json", str(figures), "--html", str(page), "--trace", str(trace)]
+    assert main(["explain", "treelstm", "--batch-size", "2", "--policy", "depth", *files]) == 0
+    read = json.loads(figures.read_text())
+    assert read["workload"] == "treelstm"
+    assert sum(cell["batches"] for cell in read["cells"]) == read["batches"]
+    printed = capsys.readouterr().out
+    assert f"{read['nodes']} nodes in {read['batches']} batches" in printed
+    assert page.read_text().count("<svg") >= 4
+    assert len(json.loads(trace.read_text())["traceEvents"]) > read["batches"]
+
+
+def test_json_alone_on_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", "treegru", "--batch-size", "1", "--json", "-"]) == 0
+    assert json.loads(capsys.readouterr().out)["instances"] == 1
+
+
+def test_memory_without_a_run_has_no_trace(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", "treelstm", "--memory", "--trace", str(tmp_path / "t.json")]) == 1
+    assert "--memory with --trace or --granularity op" in capsys.readouterr().err

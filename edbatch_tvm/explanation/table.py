@@ -1,0 +1,59 @@
+"""An explanation as a table for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from edbatch_tvm.explanation.reasons import why_indexed, why_no_fewer
+from edbatch_tvm.explanation.record import CellExplanation, Explanation
+
+HEADER = ("cell", "nodes", "batches", "largest", "path", "contig.", "bcast", "indexed", "kB idx", "ms", "GFLOP/s", "by")
+
+
+def table(explanation: Explanation) -> str:
+    """The explanation as text: figures of each cell, then what keeps it from fewer batches."""
+    total = explanation.seconds.get("total", 0.0)
+    stages = ", ".join(f"{name} {value * 1e3:.2f}" for name, value in explanation.seconds.items() if name != "total")
+    lines = [
+        f"{explanation.instances} instances, {explanation.nodes} nodes in {explanation.batches} batches"
+        f" (lower bound {explanation.lower_bound}), policy {explanation.policy}, plan {explanation.plan_name}",
+        f"{total * 1e3:.2f} ms: {stages}; target {explanation.target}",
+        "",
+        *_aligned([HEADER, *map(_row, explanation.cells)]),
+        "",
+    ]
+    for cell in explanation.cells:
+        kernels = ", ".join(cell.kernels)
+        lines.append(f"{cell.cell}: {kernels}" + (f"; general, for {cell.reason}" if cell.reason else ""))
+        lines.extend(f"  {line}" for line in why_no_fewer(cell))
+        if cell.indexed_why:
+            lines.append(f"  indexed: {why_indexed(cell)}")
+    return "\n".join(lines)
+
+
+def _row(cell: CellExplanation) -> tuple[str, ...]:
+    return (
+        cell.cell,
+        str(cell.nodes),
+        str(cell.batches),
+        str(cell.largest_batch),
+        str(cell.longest_path),
+        *(str(cell.operands[how]) for how in ("contiguous", "broadcast", "indexed")),
+        f"{cell.bytes_indexed / 1e3:.1f}",
+        "-" if cell.seconds is None else f"{cell.seconds * 1e3:.3f}",
+        "-" if cell.gflops is None else f"{cell.gflops:.0f}",
+        cell.path,
+    )
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows in columns: the first and last to the left, numbers to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    last = len(widths) - 1
+    return [
+        "  ".join(
+            text.ljust(width) if column in (0, last) else text.rjust(width)
+            for column, (text, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
