@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         save_policy,
         schedule,
     )
+    from edbatch_tvm.compiler import cells_from_nn, cells_from_torch
     from edbatch_tvm.compiler import compile_model as compile
     from edbatch_tvm.errors import EdbatchError
     from edbatch_tvm.explanation import Explanation, explain
@@ -45,6 +46,8 @@ _HOME = {
     "Schedule": "batching",
     "ScheduleInfo": "batching",
     "Signature": "graph",
+    "cells_from_nn": "compiler",
+    "cells_from_torch": "compiler",
     "check_schedule": "batching",
     "explain": "explanation",
     "learn_policy": "batching",
@@ -73,6 +76,8 @@ __all__ = [
     "Schedule",
     "ScheduleInfo",
     "Signature",
+    "cells_from_nn",
+    "cells_from_torch",
     "check_schedule",
     "compile",
     "explain",

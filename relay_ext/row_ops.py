@@ -7,7 +7,7 @@ from typing import Any
 
 from tvm import relax, tirx
 
-_ELEMENTWISE = frozenset(
+ELEMENTWISE = frozenset(
     f"relax.{name}"
     for name in (
         *("abs", "ceil", "clip", "cos", "erf", "exp", "floor", "log", "negative", "round", "rsqrt", "sigmoid", "sign"),
@@ -34,7 +34,7 @@ def row_form(call: relax.Call, is_rows: Sequence[bool], arguments: Arguments) ->
     name = call.op.name
     tensors = _tensors(call)
     row_ranks = {tensor.ty.ndim for tensor, rows in zip(tensors, is_rows, strict=True) if rows}
-    if name in _ELEMENTWISE:
+    if name in ELEMENTWISE:
         # Shapes are aligned at their last dimensions: the leading one must stand alone in front.
         static = [tensor.ty.ndim for tensor, rows in zip(tensors, is_rows, strict=True) if not rows]
         if row_ranks == {call.ty.ndim} and all(rank < call.ty.ndim for rank in static):

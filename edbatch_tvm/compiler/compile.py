@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -12,10 +13,11 @@ from tvm import IRModule
 from tvm.target import Target
 
 from edbatch_tvm.batching.api import PolicyLike
+from edbatch_tvm.compiler.weights import WeightReader
 from edbatch_tvm.errors import CellError, PlanError, TargetError
 from edbatch_tvm.graph.spec import ValueSpec
 from edbatch_tvm.memory import resolve_plan
-from edbatch_tvm.runtime.kernels import KernelSet, check_weights
+from edbatch_tvm.runtime.kernels import KernelSet
 from edbatch_tvm.runtime.model import Model
 from edbatch_tvm.runtime.threads import prepare_threads
 from relay_ext.add_gathers import AddGathers
@@ -52,7 +54,8 @@ def compile_model(
         One ``R.function`` a cell, written for one instance; ``R.func_attr({"num_input": k})`` says that the first k
         parameters are per instance (float tensors: operands; integer tensors: attributes), the rest weights.
     params : mapping of str to array
-        The weights by parameter name; cells that use one name share the weight. NumPy, torch or TVM arrays.
+        The weights by parameter name; cells that use one name share the weight. NumPy, torch or TVM arrays. Memory
+        of torch tensors is shared where kernels read it as it lies; :meth:`Model.refresh` takes over any change.
     target : str, mapping or tvm.target.Target
         ``"llvm"`` is this machine's CPU with all its features; ``{"kind": "llvm", "mcpu": "haswell"}`` another.
     policy : str, path, Policy or callable
@@ -101,10 +104,12 @@ def compile_model(
     prepare_threads()
     resolved = resolve_target(target)
     machine = machine_of(resolved)
-    arrays = check_weights(weights_of(mod), params or {})
+    reader = WeightReader(weights_of(mod), params or {})
+    arrays = reader.read()
     grouped = granularity.startswith("group")
     if grouped:
-        mod, arrays = lift_weights(run_passes(mod, [CheckCells(), GroupOps(granularity == "group")]), arrays)
+        reader = replace(reader, grouped=run_passes(mod, [CheckCells(), GroupOps(granularity == "group")]))
+        mod, arrays = lift_weights(reader.grouped, arrays)
     split = None
     if granularity != "cell":
         split = split_cells(mod, fold_views=grouped)
@@ -114,8 +119,8 @@ def compile_model(
     front = cell_passes()
     legalized = run_passes(mod, front[:2], dump_dir)
     for name, tensor in cell_constants(legalized).items():
-        arrays[name] = tensor.numpy()
-        weights[name] = ValueSpec(tuple(arrays[name].shape), str(arrays[name].dtype))
+        reader.constants[name] = tensor.numpy()
+        weights[name] = ValueSpec(tuple(tensor.shape), str(tensor.dtype))
     single = run_passes(legalized, front[2:], dump_dir, first=2)
     signature = with_index_bounds(signature, single)
     back = kernel_passes(signature, weights, machine)
@@ -123,9 +128,10 @@ def compile_model(
         back.append(AddGathers(signature))
     module = run_passes(single, back, dump_dir, first=len(front))
     library = tvm.compile(module, target=resolved, tir_pipeline=KERNEL_PIPELINE)
-    kernels = KernelSet(module, library, arrays)
+    kernels = KernelSet(module, library, arrays | reader.constants)
     table = None if split is None else split.table(signature)
-    return Model(signature, kernels, str(resolved.kind), policy, plan, perf_counter() - begin, table, mod)
+    seconds = perf_counter() - begin
+    return Model(signature, kernels, str(resolved.kind), policy, plan, seconds, table, mod, reader.read)
 
 
 def resolve_target(target: str | Mapping[str, Any] | Target) -> Target:

@@ -10,15 +10,14 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-import tvm
-import tvm_ffi
-from tvm import relax
-
 from edbatch_tvm.models.reference import Function
+from relay_ext.renaming import module_of, renamed
+
+__all__ = ["module_of", "renamed", "renamed_reference", "suffixed"]
 
 
 def suffixed(suffix: str, *names: str) -> dict[str, str]:
-    """New names for :func:`renamed`: each of `names` with ``_suffix`` behind it.
+    """New names for :func:`relay_ext.renaming.renamed`: each of `names` with ``_suffix`` behind it.
 
     Examples
     --------
@@ -26,23 +25,6 @@ def suffixed(suffix: str, *names: str) -> dict[str, str]:
     {'W': 'W_a', 'b': 'b_a'}
     """
     return {name: f"{name}_{suffix}" for name in names}
-
-
-def renamed(function: relax.Function, names: Mapping[str, str]) -> relax.Function:
-    """A copy of the cell `function` with other parameter names, for :func:`module_of`.
-
-    Before and after, with ``{"W": "W_a"}``::
-
-        cell(x, W):  return x @ W    -->    cell(x, W_a):  return x @ W_a
-    """
-    copy = relax.utils.copy_with_new_vars(function)
-    fresh = {param: relax.Var(names.get(param.name, param.name), param.ty) for param in copy.params}
-    return tvm_ffi.structural_map(copy, (relax.Var, lambda variable: fresh.get(variable, variable)))
-
-
-def module_of(cells: Mapping[str, relax.Function]) -> tvm.IRModule:
-    """The module of `cells`, in their order."""
-    return tvm.IRModule({name: function.with_attr("global_symbol", name) for name, function in cells.items()})
 
 
 def renamed_reference(function: Function, names: Mapping[str, str]) -> Function:

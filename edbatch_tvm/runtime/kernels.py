@@ -15,7 +15,7 @@ from edbatch_tvm.graph.spec import ValueSpec
 from relay_ext.add_gathers import ARENA
 from relay_ext.fuse_cells import CELL
 from relay_ext.stage_cells import ORDER, PACKED_SHAPE, PATH, REASON, SCRATCH
-from schedules.abi import ARGUMENTS, padded
+from schedules.abi import ALIGNMENT, ARGUMENTS, padded
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Kernel:
 
 
 def check_weights(wanted: Mapping[str, ValueSpec], given: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The weights as contiguous arrays.
+    """The weights as contiguous arrays: those of torch share its memory, others are copies.
 
     Raises
     ------
@@ -51,7 +51,7 @@ def check_weights(wanted: Mapping[str, ValueSpec], given: Mapping[str, Any]) -> 
                 str(spec),
                 f"convert it with .astype({spec.dtype!r})" if array.shape == spec.shape else "",
             )
-        weights[name] = np.ascontiguousarray(array)
+        weights[name] = np.ascontiguousarray(array) if hasattr(given[name], "detach") else array.copy()
     return weights
 
 
@@ -84,7 +84,7 @@ class KernelSet:
         self.paths: dict[str, str] = {}
         self.scratch_width: dict[str, int] = {}
         self.weight_tensors: dict[tuple[str, str], Any] = {}
-        self._weights = weights
+        self._packs: dict[str, tuple[Any, tuple[str, ...], tuple[int, ...]]] = {}
         every = {var.name_hint: function for var, function in module.functions.items()}
         functions = {name: function for name, function in every.items() if function.attrs[PATH] != "gather"}
         self.gathers = {
@@ -102,20 +102,30 @@ class KernelSet:
                 scratch, width = str(text).rsplit(":", 1)
                 self.scratch_width[scratch] = padded(int(width))
             if f"{name}_pack" in functions:
-                self._pack(name, function, functions[f"{name}_pack"], library)
-            for kind, weight in arguments:
+                sources = [str(text).split(":", 1)[1] for text in functions[f"{name}_pack"].attrs[ARGUMENTS]][:-1]
+                shape = tuple(int(extent) for extent in function.attrs[PACKED_SHAPE])
+                self._packs[name] = library[f"{name}_pack"], tuple(sources), shape
+        self.load(weights)
+
+    def load(self, weights: Mapping[str, np.ndarray]) -> None:
+        """Take `weights` from now on: pack those of stages; the others are shared where they lie aligned."""
+        tensors = {}
+        for name, (pack, sources, shape) in self._packs.items():
+            packed = tvm.runtime.empty(shape, "float32")
+            pack(*(_aligned(weights[source]) for source in sources), packed)
+            tensors["packed", name] = packed
+        for kernel in (kernel for kernels in self.by_cell.values() for kernel in kernels):
+            for kind, name in kernel.arguments:
                 if kind in ("table", "weight"):
-                    self.weight_tensors[kind, weight] = self._weight(kind, weight)
+                    array = weights[name]
+                    if kind == "table" and array.shape[1] % padded(1):
+                        array = np.pad(array, ((0, 0), (0, padded(array.shape[1]) - array.shape[1])))
+                    tensors[kind, name] = _aligned(array)
+        self.weight_tensors = tensors
 
-    def _pack(self, name: str, kernel: Any, pack: Any, library: Any) -> None:
-        """Lay out the weights of a stage once."""
-        packed = tvm.runtime.empty(tuple(int(extent) for extent in kernel.attrs[PACKED_SHAPE]), "float32")
-        sources = [str(text).split(":", 1)[1] for text in pack.attrs[ARGUMENTS]][:-1]
-        library[f"{name}_pack"](*(tvm.runtime.tensor(self._weights[source]) for source in sources), packed)
-        self.weight_tensors["packed", name] = packed
 
-    def _weight(self, kind: str, name: str) -> Any:
-        array = self._weights[name]
-        if kind == "table" and array.shape[1] % padded(1):
-            array = np.pad(array, ((0, 0), (0, padded(array.shape[1]) - array.shape[1])))
+def _aligned(array: np.ndarray) -> Any:
+    """`array` as a tensor: the same memory if that is aligned as kernels assume, else a copy."""
+    if array.ctypes.data % ALIGNMENT or not array.flags.writeable:
         return tvm.runtime.tensor(array)
+    return tvm.runtime.from_dlpack(array)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from time import perf_counter
 from typing import Any
 
+import numpy as np
 import tvm
 import tvm_ffi
 
@@ -59,6 +60,7 @@ class Model:
         compile_seconds: float,
         table: ExpansionTable | None = None,
         source: tvm.IRModule | None = None,
+        read_weights: Callable[[Mapping[str, Any] | None], Mapping[str, np.ndarray]] | None = None,
     ) -> None:
         self.signature = signature
         self.source = source
@@ -69,6 +71,7 @@ class Model:
         self.compile_seconds = compile_seconds
         self.paths = kernels.paths
         self._kernels = kernels
+        self._read_weights = read_weights
         self.policy = policy
         self._pool = ArenaPool(signature.value_specs)
         self._scratch: dict[str, Any] = {}
@@ -103,6 +106,22 @@ class Model:
     def builder(self) -> Builder:
         """A builder for instances of this model."""
         return Builder(self.cells)
+
+    def refresh(self, params: Mapping[str, Any] | None = None) -> None:
+        """Take over weights that have changed, after a step of an optimizer for instance.
+
+        Parameters
+        ----------
+        params : mapping of str to array, optional
+            The new weights. Default: those the model was compiled with, read again.
+
+        Raises
+        ------
+        WeightError
+            If weights are missing, extra, or of another shape or dtype.
+        """
+        if self._read_weights is not None:
+            self._kernels.load(self._read_weights(params))
 
     def __call__(self, instances: Sequence[InstanceGraph]) -> Result:
         """Run `instances` as one minibatch.

@@ -1,0 +1,49 @@
+"""The arrays that kernels read, made from the weights a user gave; once at load, again after an update."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from tvm import IRModule
+
+from edbatch_tvm.graph.spec import ValueSpec
+from edbatch_tvm.runtime.kernels import check_weights
+from relay_ext.lift_weights import lift_weights
+
+
+@dataclass(frozen=True)
+class WeightReader:
+    """Reads the weights of a model from what the user gave.
+
+    Attributes
+    ----------
+    wanted : dict of str to ValueSpec
+        The weights of the cells as written.
+    given : mapping of str to array
+        Read again at every :meth:`read`.
+    grouped : IRModule or None
+        Cells from which everything that depends on weights alone is lifted; None for cells run as written.
+    constants : dict of str to array
+        Constants in the bodies of cells, which kernels read like weights.
+    """
+
+    wanted: dict[str, ValueSpec]
+    given: Mapping[str, Any]
+    grouped: IRModule | None = None
+    constants: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def read(self, given: Mapping[str, Any] | None = None) -> dict[str, np.ndarray]:
+        """The arrays by name.
+
+        Raises
+        ------
+        WeightError
+            If weights are missing, extra, or of another shape or dtype.
+        """
+        arrays = check_weights(self.wanted, self.given if given is None else given)
+        if self.grouped is not None:
+            arrays = lift_weights(self.grouped, arrays)[1]
+        return arrays | self.constants

@@ -1,0 +1,226 @@
+"""Cells from PyTorch modules, through ``torch.export`` and TVM's own importer."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from tvm import relax, tirx
+
+from edbatch_tvm.errors import CellError, EnvironmentMismatch
+from relay_ext.imported_cells import ImportedCells, WeightNames, cell_with_weights, imported_module
+
+
+def cells_from_torch(
+    modules: Mapping[str, Any],
+    example_inputs: Mapping[str, Sequence[Any]],
+    variadic: Mapping[str, Sequence[str]] | None = None,
+) -> ImportedCells:
+    """Cells out of ``torch.nn.Module`` objects, for :func:`edbatch_tvm.compile`.
+
+    Parameters
+    ----------
+    modules : mapping of str to torch.nn.Module
+        One module a cell. Its ``forward`` is written for one instance and computes tensors from tensors.
+    example_inputs : mapping of str to sequence
+        For each cell the arguments of ``forward``, as examples of their shapes and dtypes: floating-point tensors
+        become operands, integer tensors and Python integers attributes; anything else is fixed. Tuples of tensors
+        are operands one by one.
+    variadic : mapping of str to sequence of str, optional
+        For each cell the parameters of ``forward`` that are variadic operands: their examples have shape ``[k, ...]``
+        with any k of at least 2, and the cell takes any number of rows.
+
+    Returns
+    -------
+    ImportedCells
+        The module and its weights, which share memory with the PyTorch modules: ``eb.compile(*cells)``. A tensor used
+        by several cells is one weight, called by the first of them (``leaf.embedding.weight``).
+
+    Raises
+    ------
+    CellError
+        Naming the cell and what in it cannot be exported or imported: an operator, a branch on a value, random numbers.
+    EnvironmentMismatch
+        If torch is not installed.
+
+    Examples
+    --------
+    >>> cells = eb.cells_from_torch({"leaf": leaf}, {"leaf": (torch.tensor(3),)})           # doctest: +SKIP
+    >>> model = eb.compile(*cells)                                                          # doctest: +SKIP
+    """
+    missing = [name for name in modules if name not in example_inputs]
+    if missing:
+        raise CellError(f"no example inputs for the cells {missing}", "arguments of forward for each cell")
+    names = WeightNames()
+    functions = {
+        name: import_cell(name, module, example_inputs[name], (variadic or {}).get(name, ()), names)
+        for name, module in modules.items()
+    }
+    return imported_module(functions, names)
+
+
+def import_cell(
+    name: str, module: Any, arguments: Sequence[Any], variadic: Sequence[str], names: WeightNames
+) -> relax.Function:
+    """One cell out of a ``torch.nn.Module``; see :func:`cells_from_torch`.
+
+    `names` is extended by the weights of the cell.
+    """
+    torch = require_torch()
+    if not isinstance(module, torch.nn.Module):
+        raise CellError(f"cell {name!r} is a {type(module).__name__}", "a torch.nn.Module")
+    program = _export(name, module, tuple(arguments), tuple(variadic))
+    function = _import(name, program)
+    signature = program.graph_signature
+    weights = {placeholder: module.get_parameter(path) for placeholder, path in signature.inputs_to_parameters.items()}
+    return cell_with_weights(name, function, weights, signature.inputs_to_parameters, names)
+
+
+def require_torch() -> Any:
+    """The module torch.
+
+    Raises
+    ------
+    EnvironmentMismatch
+        If it is not installed.
+    """
+    try:
+        import torch
+    except ImportError:
+        raise EnvironmentMismatch("torch is not installed", "torch 2.4 or later", "pip install torch") from None
+    return torch
+
+
+# Export ---------------------------------------------------------------------------------------------------------
+
+
+def _export(name: str, module: Any, arguments: tuple[Any, ...], variadic: tuple[str, ...]) -> Any:
+    """The exported program of `module`, in core operators."""
+    torch = require_torch()
+    tree = torch.utils._pytree
+    given = tree.tree_map(lambda leaf: torch.tensor(leaf) if type(leaf) is int else leaf, arguments)
+    # Export takes one tensor given twice for one input.
+    given = tree.tree_map(lambda leaf: leaf.detach().clone() if isinstance(leaf, torch.Tensor) else leaf, given)
+    shapes = _dynamic_shapes(name, module, given, variadic)
+    try:
+        with torch.no_grad(), _quiet():
+            try:
+                program = torch.export.export(module, given, dynamic_shapes=shapes, strict=False)
+            except Exception:
+                # Only the bytecode tracer keeps len(rows) symbolic; it is slower to start.
+                if shapes is None:
+                    raise
+                program = torch.export.export(module, given, dynamic_shapes=shapes, strict=True)
+            program = program.run_decompositions()
+    except Exception as error:
+        raise CellError(
+            f"cell {name!r} cannot be exported ({first_line(error)})",
+            "straight-line tensor code, the same for every instance",
+            "leave branches on values, loops over data and .item() to the code that calls the cell",
+        ) from error
+    _check_deterministic(name, program)
+    return program
+
+
+def _dynamic_shapes(name: str, module: Any, arguments: tuple[Any, ...], variadic: tuple[str, ...]) -> Any:
+    """What ``torch.export`` is told about dimensions; None if all are static."""
+    if not variadic:
+        return None
+    torch = require_torch()
+    tree = torch.utils._pytree
+    parameters = list(inspect.signature(module.forward).parameters)
+    unknown = [wanted for wanted in variadic if wanted not in parameters]
+    if unknown:
+        raise CellError(f"variadic parameters {unknown} of cell {name!r}", f"among {parameters}")
+    shapes = []
+    for parameter, argument in zip(parameters, arguments, strict=False):
+        rows = [leaf for leaf in tree.tree_leaves(argument) if isinstance(leaf, torch.Tensor)]
+        if parameter in variadic and any(leaf.ndim == 0 or len(leaf) < 2 for leaf in rows):
+            raise CellError(
+                f"the example for {parameter!r} of cell {name!r} has shape {tuple(rows[0].shape)}",
+                "[k, ...] with k of 2 or more, for a variadic operand",
+            )
+        spec = {0: torch.export.Dim.DYNAMIC} if parameter in variadic else None
+        shapes.append(tree.tree_map(lambda leaf, spec=spec: spec if isinstance(leaf, torch.Tensor) else None, argument))
+    return tuple(shapes)
+
+
+def _check_deterministic(name: str, program: Any) -> None:
+    torch = require_torch()
+    for node in program.graph.nodes:
+        if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
+            raise CellError(
+                f"cell {name!r} draws random numbers ({node.target})",
+                "a cell that is the same in every call",
+                "call .eval() on the model first",
+            )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the warnings that export and import raise about themselves, and the log of an attempt that failed."""
+    level = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
+# Import ---------------------------------------------------------------------------------------------------------
+
+
+def _import(name: str, program: Any) -> relax.Function:
+    """The Relax function of an exported program, with the weights as parameters behind the inputs."""
+    from tvm.relax.frontend.torch import from_exported_program
+
+    try:
+        with _quiet():
+            module = from_exported_program(
+                program,
+                keep_params_as_input=True,
+                unwrap_unit_return_tuple=True,
+                custom_convert_map={"repeat.default": _repeat},
+                run_ep_decomposition=False,
+            )
+    except Exception as error:
+        raise CellError(
+            f"cell {name!r} cannot be imported ({first_line(error)})",
+            "operators that TVM's importer of exported programs knows",
+            "compute this part outside the cell, or with other operators",
+        ) from error
+    return module["main"]
+
+
+def _repeat(node: Any, importer: Any) -> relax.Var:
+    """``x.repeat(times)``; TVM's own conversion refuses a symbolic number of times.
+
+    A dimension of 1 that is repeated is a broadcast, which needs no copy.
+    """
+    emit = importer.block_builder.emit
+    source = importer.env[node.args[0]]
+    times = [importer.env[count] if hasattr(count, "op") else count for count in node.args[1]]
+    extents = [1] * (len(times) - source.ty.ndim) + list(source.ty.shape.values)
+    source = emit(relax.op.reshape(source, extents)) if len(extents) > source.ty.ndim else source
+    if all(
+        (isinstance(count, int) and count == 1) or _is_one(extent) for count, extent in zip(times, extents, strict=True)
+    ):
+        shape = [count if _is_one(extent) else extent for count, extent in zip(times, extents, strict=True)]
+        return emit(relax.op.broadcast_to(source, shape))
+    return emit(relax.op.tile(source, times))
+
+
+def _is_one(extent: Any) -> bool:
+    return isinstance(extent, int | tirx.IntImm) and int(extent) == 1
