@@ -7,7 +7,7 @@ from pathlib import Path
 import tvm
 from tvm import IRModule
 
-from edbatch_tvm.graph.spec import Signature, ValueSpec
+from edbatch_tvm.graph.spec import Signature
 from relay_ext.batch_cells import BatchCells
 from relay_ext.check_cells import CheckCells
 from relay_ext.fast_math import FastMath
@@ -22,9 +22,19 @@ def cell_passes() -> list[tvm.transform.Pass]:
     return [CheckCells(), LegalizeCells(), FuseCells(), FastMath()]
 
 
-def kernel_passes(signature: Signature, weights: dict[str, ValueSpec], machine: Machine) -> list[tvm.transform.Pass]:
+def kernel_passes(signature: Signature, machine: Machine) -> list[tvm.transform.Pass]:
     """From TIR functions for one instance to kernels for a batch."""
-    return [StageCells(signature, weights, machine), BatchCells(signature, machine)]
+    return [StageCells(signature, machine), BatchCells(signature, machine)]
+
+
+def lowering(signature: Signature, machine: Machine) -> tvm.transform.Sequential:
+    """All passes from cells to kernels as one pass, for cells of `signature`.
+
+    Examples
+    --------
+    >>> lowering(signature_of(mod), machine_of(host_target()))(mod)       # doctest: +SKIP
+    """
+    return tvm.transform.Sequential([*cell_passes(), *kernel_passes(signature, machine)], name="edbatch.lowering")
 
 
 def run_passes(

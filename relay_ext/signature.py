@@ -101,7 +101,7 @@ def _static_spec(name: str, param: Any) -> ValueSpec:
         raise CellError(
             f"parameter {param.name!r} of cell {name!r} has shape ({', '.join(map(str, shape))})",
             "a static shape (only the leading dimension of an operand may be symbolic: a variadic operand)",
-            "bind symbolic sizes first, for instance with relax.transform.BindSymbolicVars",
+            "bind symbolic sizes first, with relay_ext.bind_sizes.BindSizes; eb.compile does",
         )
     return ValueSpec(tuple(int(extent) for extent in shape), str(annotation.dtype))
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import tvm
 from tvm import IRModule, tirx
 
-from edbatch_tvm.graph.spec import Signature, ValueSpec
+from edbatch_tvm.graph.spec import Signature
 from relay_ext.binding import bind_cell
 from relay_ext.block_reader import NotReadable
 from relay_ext.find_stages import find_stages
@@ -50,7 +50,6 @@ class StageCells:
     """
 
     signature: Signature
-    weights: dict[str, ValueSpec]
     machine: Machine
 
     def transform_module(self, mod: IRModule, _context: tvm.transform.PassContext) -> IRModule:
@@ -67,7 +66,9 @@ class StageCells:
         return IRModule(functions)
 
     def _kernels(self, function: tirx.PrimFunc, stage: Stage, order: int) -> dict[str, tirx.PrimFunc]:
-        tables = {name: (spec.shape, spec.dtype) for name, spec in self.weights.items()}
+        inputs, names = int(function.attrs[NUM_INPUT]), [str(name) for name in function.attrs[WEIGHTS]]
+        buffers = dict(zip(list(function.params)[inputs : inputs + len(names)], names, strict=True))
+        tables = {name: (tuple(map(int, buffer.shape)), str(buffer.dtype)) for buffer, name in buffers.items()}
         kernel = stage_kernel(stage, bind_cell(self.signature, stage.cell), self.machine, tables)
         scratch = [f"{o.scratch}:{stage.columns}" for o in stage.outputs if o.scratch]
         shape = list(packed_shape(stage, self.machine))
@@ -76,8 +77,6 @@ class StageCells:
         )
         kernels = {stage.name: kernel}
         if shape[1]:
-            inputs, names = int(function.attrs[NUM_INPUT]), [str(name) for name in function.attrs[WEIGHTS]]
-            buffers = dict(zip(list(function.params)[inputs : inputs + len(names)], names, strict=True))
             pack = pack_kernel(stage, self.machine, buffers)
             kernels[f"{stage.name}_pack"] = pack.with_attrs({CELL: stage.cell, ORDER: order, PATH: "pack"})
         return kernels

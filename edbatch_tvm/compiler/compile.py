@@ -15,12 +15,12 @@ from tvm.target import Target
 from edbatch_tvm.batching.api import PolicyLike
 from edbatch_tvm.compiler.weights import WeightReader
 from edbatch_tvm.errors import CellError, PlanError, TargetError
-from edbatch_tvm.graph.spec import ValueSpec
 from edbatch_tvm.memory import resolve_plan
 from edbatch_tvm.runtime.kernels import KernelSet
 from edbatch_tvm.runtime.model import Model
 from edbatch_tvm.runtime.threads import prepare_threads
 from relay_ext.add_gathers import AddGathers
+from relay_ext.bind_sizes import BindSizes, find_sizes
 from relay_ext.check_cells import CheckCells
 from relay_ext.fuse_cells import cell_constants
 from relay_ext.group_ops import GroupOps
@@ -45,6 +45,7 @@ def compile_model(
     granularity: str = "cell",
     fused: bool = True,
     dump_dir: str | Path | None = None,
+    sizes: Mapping[str, int] | None = None,
 ) -> Model:
     """Compile cells into a model that runs minibatches of instances.
 
@@ -71,6 +72,8 @@ def compile_model(
         contiguously are copied by kernels of their own first. It is there to compare with.
     dump_dir : path, optional
         Write the module after every pass to this folder.
+    sizes : mapping of str to int, optional
+        Numbers for symbolic sizes of the cells, ``{"H": 64}``; those that a weight has are read off its shape.
 
     Returns
     -------
@@ -79,7 +82,7 @@ def compile_model(
     Raises
     ------
     CellError
-        If a cell cannot be batched.
+        If a cell cannot be batched, or a symbolic size is unknown or ambiguous.
     WeightError
         If weights are missing, extra, or of another shape or dtype.
     TargetError
@@ -96,6 +99,7 @@ def compile_model(
     begin = perf_counter()
     if not isinstance(mod, IRModule):
         raise CellError(f"cells are a {type(mod).__name__}", "an IRModule", "decorate the class with @I.ir_module")
+    mod = run_passes(mod, [BindSizes(find_sizes(mod, params, sizes))])
     plan = resolve_plan(plan)
     if granularity not in GRANULARITIES:
         raise PlanError(f"unknown granularity {granularity!r}", f"one of {', '.join(GRANULARITIES)}")
@@ -114,16 +118,14 @@ def compile_model(
     if granularity != "cell":
         split = split_cells(mod, fold_views=grouped)
         mod = split.module
-    weights = weights_of(mod)
     signature = signature_of(mod)
     front = cell_passes()
     legalized = run_passes(mod, front[:2], dump_dir)
     for name, tensor in cell_constants(legalized).items():
         reader.constants[name] = tensor.numpy()
-        weights[name] = ValueSpec(tuple(tensor.shape), str(tensor.dtype))
     single = run_passes(legalized, front[2:], dump_dir, first=2)
     signature = with_index_bounds(signature, single)
-    back = kernel_passes(signature, weights, machine)
+    back = kernel_passes(signature, machine)
     if not fused:
         back.append(AddGathers(signature))
     module = run_passes(single, back, dump_dir, first=len(front))

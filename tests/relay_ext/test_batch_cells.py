@@ -9,7 +9,7 @@ from tvm.script import relax as R
 from edbatch_tvm.errors import CellError
 from relay_ext.index_bounds import with_index_bounds
 from relay_ext.pipeline import kernel_passes, run_passes
-from relay_ext.signature import signature_of, weights_of
+from relay_ext.signature import signature_of
 from schedules import abi
 from schedules.cpu.machine import AVX512
 from tests.golden import Golden
@@ -39,7 +39,7 @@ class Attention:
 def test_general_kernel(golden: Golden) -> None:
     mod = lower_to(Attention, "FuseCells")
     signature = with_index_bounds(signature_of(Attention), mod)
-    module = run_passes(mod, kernel_passes(signature, weights_of(Attention), AVX512))
+    module = run_passes(mod, kernel_passes(signature, AVX512))
     kernel = module["attend"]
     assert [str(text) for text in kernel.attrs[abi.ARGUMENTS]] == ["arena:0", "attribute:0", "weight:table"]
     assert str(kernel.attrs["edbatch.path"]) == "general"

@@ -1,0 +1,62 @@
+"""The lowering is made of ordinary TVM passes: one Sequential, seen by TVM's instruments."""
+
+from __future__ import annotations
+
+import pytest
+import tvm
+from tvm.ir.instrument import PassTimingInstrument, pass_instrument
+
+import edbatch_tvm as eb
+from edbatch_tvm.models import get_workload
+from relay_ext.bind_sizes import BindSizes
+from relay_ext.pipeline import cell_passes, kernel_passes, lowering, run_passes
+from relay_ext.signature import signature_of
+from relay_ext.split_cells import SplitCells
+from schedules.cpu.machine import host_target, machine_of
+
+NAMES = ["CheckCells", "LegalizeCells", "FuseCells", "FastMath", "StageCells", "BatchCells"]
+
+
+@pass_instrument
+class Seen:
+    """Names of the passes that ran."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def run_before_pass(self, _mod: tvm.IRModule, info: tvm.ir.transform.PassInfo) -> None:
+        self.names.append(info.name)
+
+
+@pytest.mark.parametrize("name", ["treelstm", "mvrnn", "childsum-tree"])
+def test_one_sequential_is_the_lowering(name: str) -> None:
+    mod = get_workload(name).cells(8)
+    signature, machine = signature_of(mod), machine_of(host_target())
+    seen = Seen()
+    with tvm.transform.PassContext(instruments=[seen]):
+        together = lowering(signature, machine)(mod)
+    assert [one for one in seen.names if one in NAMES] == NAMES
+    assert "edbatch.lowering" in seen.names
+    one_by_one = run_passes(mod, [*cell_passes(), *kernel_passes(signature, machine)])
+    tvm.ir.assert_structural_equal(together, one_by_one)
+
+
+def test_passes_mix_with_those_of_tvm() -> None:
+    mod = get_workload("treelstm").cells(8)
+    passes = [BindSizes({}), SplitCells(), tvm.relax.transform.CanonicalizeBindings(), *cell_passes()]
+    seen = Seen()
+    with tvm.transform.PassContext(instruments=[seen]):
+        tvm.transform.Sequential(passes)(mod)
+    ours = [name for name in seen.names if name in {"BindSizes", "SplitCells", *NAMES}]
+    assert ours[:2] == ["BindSizes", "SplitCells"]
+    assert ours[-4:] == NAMES[:4]
+
+
+def test_compile_runs_in_the_callers_pass_context() -> None:
+    workload = get_workload("treelstm")
+    timing = PassTimingInstrument()
+    with tvm.transform.PassContext(instruments=[timing]):
+        eb.compile(workload.cells(8), workload.weights(8, 0))
+        profile = timing.render()
+    for name in NAMES:
+        assert f"{name}: " in profile
