@@ -172,3 +172,17 @@ def bare_graphs(draw: DrawFn, *, max_nodes: int = 20, max_types: int = 5, max_ar
             producers.extend(draw(st.lists(st.integers(0, node - 1), max_size=max_arity)))
         pointer.append(len(producers))
     return InstanceGraph.from_arrays(types, pointer, producers)
+
+
+_PIECES = st.sampled_from(
+    ["", "0", "1", "7", "-", ":", " ", "\n", "@", ",", "=", "99999999999999999999", "x", "\u0663"]
+)
+
+
+def edited(data: st.DataObject, text: str) -> str:
+    """`text` after a few random edits, for readers that must not crash."""
+    for _ in range(data.draw(st.integers(1, 4))):
+        begin = data.draw(st.integers(0, len(text)))
+        end = data.draw(st.integers(begin, min(len(text), begin + 6)))
+        text = text[:begin] + data.draw(_PIECES) + text[end:]
+    return text

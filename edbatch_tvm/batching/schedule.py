@@ -134,8 +134,11 @@ def _format_ranges(nodes: np.ndarray) -> str:
     return " ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
 
 
-_HEADER = re.compile(r"schedule nodes=(\d+) batches=(\d+) types=(\S*)$")
-_BATCH = re.compile(r"(-?\d+): (\d+(?:-\d+)?(?: \d+(?:-\d+)?)*)$")
+MOST_NODES = 1 << 27
+"""Schedules of more nodes are not read from text: a short text could ask for any amount of memory."""
+
+_HEADER = re.compile(r"schedule nodes=(\d{1,18}) batches=(\d{1,18}) types=(\S*)$")
+_BATCH = re.compile(r"(-?\d{1,18}): (\d{1,18}(?:-\d{1,18})?(?: \d{1,18}(?:-\d{1,18})?)*)$")
 
 
 def parse_schedule(text: str) -> Schedule:
@@ -153,11 +156,14 @@ def parse_schedule(text: str) -> Schedule:
     pairs = [item.partition(":") for item in header[3].split(",") if item]
     try:
         label = np.array([int(identifier) for identifier, _, _ in pairs], np.int64)
-    except ValueError:
-        raise PolicyError(f"line {lines[0][0]}: types={header[3]}", "ID:NAME,...") from None
+    except (ValueError, OverflowError):
+        raise PolicyError(f"line {lines[0][0]}: types={header[3][:60]}", "ID:NAME,...") from None
     dense = {identifier: index for index, identifier in enumerate(label.tolist())}
+    if not len(dense) == len(label) <= np.iinfo(np.int16).max:
+        raise PolicyError(f"line {lines[0][0]}: types={header[3][:60]}", "different type ids, at most 32767")
     order: list[np.ndarray] = []
     types: list[int] = []
+    nodes, most = 0, min(int(header[1]), MOST_NODES)
     for number, line in lines[1:]:
         match = _BATCH.match(line)
         if match is None:
@@ -165,11 +171,13 @@ def parse_schedule(text: str) -> Schedule:
         if int(match[1]) not in dense:
             raise PolicyError(f"line {number}: type {match[1]}", f"one of {', '.join(map(str, dense))}")
         types.append(dense[int(match[1])])
-        runs = [run.partition("-") for run in match[2].split()]
-        order.append(
-            np.concatenate([np.arange(int(first), int(last or first) + 1, dtype=np.int32) for first, _, last in runs])
-        )
-    nodes = sum(map(len, order))
+        runs = [(int(first), int(last or first)) for first, _, last in (r.partition("-") for r in match[2].split())]
+        nodes += sum(last - first + 1 for first, last in runs)
+        if (
+            any(not first <= last < most for first, last in runs) or nodes > most
+        ):  # before an array of that size is made
+            raise PolicyError(f"line {number}: {line[:60]!r}", f"{most} nodes, the first 0, the last {most - 1}")
+        order.append(np.concatenate([np.arange(first, last + 1, dtype=np.int32) for first, last in runs]))
     if (nodes, len(types)) != (int(header[1]), int(header[2])):
         raise PolicyError(f"{nodes} nodes in {len(types)} batches", f"{header[1]} nodes in {header[2]} batches")
     sizes = np.array([0, *map(len, order)], np.int32)

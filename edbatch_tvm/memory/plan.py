@@ -87,6 +87,11 @@ class Plan:
         counts = ", ".join(f"{name}={count}" for name, count in self.operands.items())
         return f"Plan({self.name!r}, steps={list(self.steps.shape)}, arena_rows={list(self.arena_rows)}, {counts})"
 
+    def __str__(self) -> str:
+        from edbatch_tvm.memory.plan_text import format_plan
+
+        return format_plan(self)
+
 
 def plan_memory(schedule: Schedule, graph: InstanceGraph | None = None, plan: str = "batch") -> Plan:
     """Rows for the values of a graph as `schedule` runs it.
@@ -124,20 +129,20 @@ def plan_memory(schedule: Schedule, graph: InstanceGraph | None = None, plan: st
     planner = backend.planner(graph)
     if name == "batch":
         layout = planner.by_batch(graph, schedule)
-        return _plan(name, graph, schedule, layout, planner.fill(graph, schedule, layout))
+        return plan_of_layout(name, graph, schedule, layout, planner.fill(graph, schedule, layout))
     if name == "order":
-        return _plan(name, graph, schedule, *_order(planner, graph, schedule))
+        return plan_of_layout(name, graph, schedule, *_order(planner, graph, schedule))
     key = structure_key(graph, schedule)
     known = _LAYOUTS.get(key)
     if known is not None:
-        return _plan(name, graph, schedule, known, planner.fill(graph, schedule, known))
+        return plan_of_layout(name, graph, schedule, known, planner.fill(graph, schedule, known))
     layout, tables = _order(planner, graph, schedule)
     for other in pq_layouts(graph, schedule):
         other_tables = planner.fill(graph, schedule, other)
         if no_worse(other_tables, tables):
             layout, tables = other, other_tables
     _LAYOUTS.put(key, layout)
-    return _plan(name, graph, schedule, layout, tables)
+    return plan_of_layout(name, graph, schedule, layout, tables)
 
 
 def resolve_plan(name: str) -> str:
@@ -171,7 +176,8 @@ def no_worse(one: Tables, other: Tables) -> bool:
     return bool(one.operand_counts[2] <= other.operand_counts[2]) and one.bytes_indexed <= other.bytes_indexed
 
 
-def _plan(name: str, graph: InstanceGraph, schedule: Schedule, layout: Layout, tables: Tables) -> Plan:
+def plan_of_layout(name: str, graph: InstanceGraph, schedule: Schedule, layout: Layout, tables: Tables) -> Plan:
+    """The plan of a layout and the tables that follow from it."""
     attribute_order = {}
     lookups = done = 0
     batches = np.bincount(schedule.batch_type, minlength=graph.num_types)

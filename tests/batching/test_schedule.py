@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 
 import edbatch_tvm.batching as batching
 from edbatch_tvm.batching import (
@@ -25,6 +26,7 @@ from edbatch_tvm.batching import (
 from edbatch_tvm.errors import PolicyError
 from edbatch_tvm.graph import InstanceGraph
 from tests.batching.graphs import bilstm, minibatches, tree, typed_dags
+from tests.strategies import edited
 
 
 def chain() -> InstanceGraph:
@@ -36,6 +38,17 @@ def chain() -> InstanceGraph:
 def test_text_parses_back(graph: InstanceGraph) -> None:
     result = get_policy("lookahead")(graph)
     assert parse_schedule(str(result)) == result
+
+
+@given(graph=typed_dags(max_nodes=12), data=st.data())
+def test_edited_text_parses_or_says_why(graph: InstanceGraph, data: st.DataObject) -> None:
+    text = edited(data, str(get_policy("depth")(graph)))
+    try:
+        found = parse_schedule(text)
+    except PolicyError:
+        pass  # any other exception fails
+    else:
+        assert parse_schedule(str(found)) == found
 
 
 def test_text_and_repr() -> None:
@@ -58,6 +71,11 @@ def test_iteration_gives_the_users_type_ids() -> None:
         ("schedule nodes=1 batches=1 types=0:a\n0 0", "line 2: '0 0'; expected 'TYPE: NODE"),
         ("schedule nodes=1 batches=1 types=0:a\n1: 0", "line 2: type 1; expected one of 0"),
         ("schedule nodes=2 batches=1 types=0:a\n0: 0", "1 nodes in 1 batches; expected 2 nodes in 1 batches"),
+        ("schedule nodes=1 batches=1 types=0:a\n0: 0-99999999999", "line 2: '0: 0-99999999999'; expected 1 nodes, the"),
+        ("schedule nodes=9 batches=1 types=0:a\n0: 3-2", "line 2: '0: 3-2'; expected 9 nodes"),
+        ("schedule nodes=999999999999 batches=1 types=0:a\n0: 0-999999999998", "line 2: .* expected 134217728 nodes"),
+        ("schedule nodes=1 batches=1 types=0:a,0:b\n0: 0", "line 1: types=0:a,0:b; expected different type ids"),
+        ("schedule nodes=1 batches=1 types=99999999999999999999:a\n0: 0", "line 1: types=9.*; expected ID:NAME"),
     ],
 )
 def test_broken_text(text: str, message: str) -> None:
