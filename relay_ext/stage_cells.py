@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import tvm
 from tvm import IRModule, tirx
@@ -12,8 +13,10 @@ from relay_ext.binding import bind_cell
 from relay_ext.block_reader import NotReadable
 from relay_ext.find_stages import find_stages
 from relay_ext.fuse_cells import CELL, NUM_INPUT, WEIGHTS
+from schedules.cpu.config import StageConfig
 from schedules.cpu.machine import Machine
-from schedules.cpu.stage_kernel import pack_kernel, packed_shape, stage_kernel
+from schedules.cpu.packing import pack_kernel, packing_of
+from schedules.cpu.stage_kernel import stage_kernel
 from schedules.stage import Stage
 
 ORDER = "edbatch.order"
@@ -26,7 +29,7 @@ PACKED_SHAPE = "edbatch.packed_shape"
 """Attribute of a stage kernel: shape of its packed weights."""
 
 SCRATCH = "edbatch.scratch"
-"""Attribute of a stage kernel: the scratch rows it writes, as texts ``name:width``."""
+"""Attribute of a stage kernel: the scratch rows it writes, as texts ``name:domain:width``."""
 
 REASON = "edbatch.reason"
 """Attribute of a cell that keeps the general path: why."""
@@ -46,11 +49,13 @@ class StageCells:
         internal_stage0(step, steps, index, arena0, packed)       # one batch, gathers inside
         internal_stage0_pack(U_iou, ..., packed)                  # once, at load
 
-    A cell of another form is left as it is, with the reason in its attribute :data:`REASON`.
+    A cell of another form is left as it is, with the reason in its attribute :data:`REASON`. `configs` has the tiling
+    of stages by name; the others are tiled by default.
     """
 
     signature: Signature
     machine: Machine
+    configs: Mapping[str, StageConfig] = field(default_factory=dict)
 
     def transform_module(self, mod: IRModule, _context: tvm.transform.PassContext) -> IRModule:
         """Run the pass."""
@@ -69,14 +74,15 @@ class StageCells:
         inputs, names = int(function.attrs[NUM_INPUT]), [str(name) for name in function.attrs[WEIGHTS]]
         buffers = dict(zip(list(function.params)[inputs : inputs + len(names)], names, strict=True))
         tables = {name: (tuple(map(int, buffer.shape)), str(buffer.dtype)) for buffer, name in buffers.items()}
-        kernel = stage_kernel(stage, bind_cell(self.signature, stage.cell), self.machine, tables)
-        scratch = [f"{o.scratch}:{stage.columns}" for o in stage.outputs if o.scratch]
-        shape = list(packed_shape(stage, self.machine))
+        binding = bind_cell(self.signature, stage.cell)
+        kernel = stage_kernel(stage, binding, self.machine, tables, self.configs.get(stage.name))
+        scratch = [f"{o.scratch}:{stage.domain}:{stage.rows * stage.columns}" for o in stage.outputs if o.scratch]
+        shape = [packing_of(stage, self.machine).size]
         kernel = kernel.with_attrs(
             {CELL: stage.cell, ORDER: order, PATH: "stage", PACKED_SHAPE: shape, SCRATCH: scratch}
         )
         kernels = {stage.name: kernel}
-        if shape[1]:
+        if shape[0]:
             pack = pack_kernel(stage, self.machine, buffers)
             kernels[f"{stage.name}_pack"] = pack.with_attrs({CELL: stage.cell, ORDER: order, PATH: "pack"})
         return kernels

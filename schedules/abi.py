@@ -8,7 +8,9 @@ a schedule is uploaded once. The further arguments of a kernel are listed in its
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 
 from edbatch_tvm.memory.steps import COUNT, FIRST, POINTER, TYPE, CellLayout
 
@@ -17,10 +19,11 @@ ARGUMENTS = "edbatch.arguments"
 
 * ``arena``: the arena of that number, ``[rows, padded_width(spec)]``;
 * ``attribute``: attribute of that number of the cell, in schedule order, ``[nodes of the type, elements]``;
-* ``table``: that weight with rows padded to :data:`LANES` elements;
+* ``table``: that weight as :func:`table_shape` rows, padded to :data:`LANES` elements;
 * ``weight``: that weight as it is;
 * ``packed``: the packed weights that the kernel ``<name>`` writes;
-* ``scratch``: workspace of that name, ``[largest batch, padded width]``.
+* ``scratch``: workspace of that name, ``[largest batch, padded width]``, or with a row for each variadic row of the
+  batch that has most.
 """
 
 LANES = 16
@@ -33,6 +36,11 @@ ALIGNMENT = 64
 def padded(size: int, lanes: int = LANES) -> int:
     """`size` rounded up to a multiple of `lanes`."""
     return -(-size // lanes) * lanes
+
+
+def table_shape(extents: Sequence[int]) -> tuple[int, int]:
+    """Rows, and elements of a padded row, of a table with these extents."""
+    return extents[0], padded(prod(extents[1:]))
 
 
 @dataclass(frozen=True)
@@ -75,4 +83,5 @@ __all__ = [
     "CellBinding",
     "CellLayout",
     "padded",
+    "table_shape",
 ]

@@ -15,7 +15,7 @@ from edbatch_tvm.graph.spec import ValueSpec
 from relay_ext.add_gathers import ARENA
 from relay_ext.fuse_cells import CELL
 from relay_ext.stage_cells import ORDER, PACKED_SHAPE, PATH, REASON, SCRATCH
-from schedules.abi import ALIGNMENT, ARGUMENTS, padded
+from schedules.abi import ALIGNMENT, ARGUMENTS, padded, table_shape
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class KernelSet:
     def __init__(self, module: IRModule, library: Any, weights: Mapping[str, np.ndarray]) -> None:
         self.by_cell: dict[str, list[Kernel]] = {}
         self.paths: dict[str, str] = {}
-        self.scratch_width: dict[str, int] = {}
+        self.scratch_width: dict[str, dict[str, int]] = {"instances": {}, "rows": {}}
         self.weight_tensors: dict[tuple[str, str], Any] = {}
         self._packs: dict[str, tuple[Any, tuple[str, ...], tuple[int, ...]]] = {}
         every = {var.name_hint: function for var, function in module.functions.items()}
@@ -99,8 +99,8 @@ class KernelSet:
             self.paths[cell] = path + reason
             self.by_cell.setdefault(cell, []).append(Kernel(name, cell, library[name], arguments))  # type: ignore[arg-type]
             for text in function.attrs.get(SCRATCH, []):
-                scratch, width = str(text).rsplit(":", 1)
-                self.scratch_width[scratch] = padded(int(width))
+                scratch, domain, width = str(text).rsplit(":", 2)
+                self.scratch_width[domain][scratch] = padded(int(width))
             if f"{name}_pack" in functions:
                 sources = [str(text).split(":", 1)[1] for text in functions[f"{name}_pack"].attrs[ARGUMENTS]][:-1]
                 shape = tuple(int(extent) for extent in function.attrs[PACKED_SHAPE])
@@ -118,9 +118,7 @@ class KernelSet:
             for kind, name in kernel.arguments:
                 if kind in ("table", "weight"):
                     array = weights[name]
-                    if kind == "table" and array.shape[1] % padded(1):
-                        array = np.pad(array, ((0, 0), (0, padded(array.shape[1]) - array.shape[1])))
-                    tensors[kind, name] = _aligned(array)
+                    tensors[kind, name] = _aligned(_as_table(array) if kind == "table" else array)
         self.weight_tensors = tensors
 
 
@@ -129,3 +127,9 @@ def _aligned(array: np.ndarray) -> Any:
     if array.ctypes.data % ALIGNMENT or not array.flags.writeable:
         return tvm.runtime.tensor(array)
     return tvm.runtime.from_dlpack(array)
+
+
+def _as_table(array: np.ndarray) -> np.ndarray:
+    rows, width = table_shape(array.shape)
+    array = array.reshape(rows, -1)
+    return np.pad(array, ((0, 0), (0, width - array.shape[1]))) if width > array.shape[1] else array

@@ -73,6 +73,7 @@ class Model:
         self._kernels = kernels
         self._read_weights = read_weights
         self.policy = policy
+        self._variadic_types = [number for number, cell in enumerate(signature) if cell.variadic_count]
         self._pool = ArenaPool(signature.value_specs)
         self._scratch: dict[str, Any] = {}
         self._plans: OrderedDict[tuple[int, str], Plan] = OrderedDict()
@@ -256,7 +257,7 @@ class Model:
     def _run(self, graph: InstanceGraph, plan: Plan, arenas: ArenaSet) -> int:
         """Call the kernels, batch after batch; how many calls that were."""
         with self._lock:
-            scratch = self._take_scratch(plan.largest_batch)
+            scratch = self._take_scratch(plan)
         steps, index = tvm_ffi.from_dlpack(plan.steps), tvm_ffi.from_dlpack(plan.index)
         calls_of_type: list[list[tuple[Any, tuple[Any, ...]]]] = [[] for _ in self.signature]
         for type_id, order in self._attribute_rows(graph, plan).items():
@@ -321,10 +322,14 @@ class Model:
                 values.append(self._kernels.weight_tensors[kind, name])
         return values
 
-    def _take_scratch(self, rows: int) -> dict[str, Any]:
-        """Workspace of `rows` rows for the values that pass from stage to stage; a concurrent call gets its own."""
+    def _take_scratch(self, plan: Plan) -> dict[str, Any]:
+        """Workspace for the values that pass from stage to stage; a concurrent call gets its own."""
         scratch, self._scratch = self._scratch, {}
-        for name, width in self._kernels.scratch_width.items():
-            if name not in scratch or scratch[name].shape[0] < rows:
-                scratch[name] = tvm.runtime.empty((rows, width), "float32")
+        for domain, widths in self._kernels.scratch_width.items():
+            if not widths:
+                continue
+            rows = plan.largest_batch if domain == "instances" else plan.largest_rows(self._variadic_types)
+            for name, width in widths.items():
+                if name not in scratch or scratch[name].shape[0] < rows:
+                    scratch[name] = tvm.runtime.empty((rows, width), "float32")
         return scratch

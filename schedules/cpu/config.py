@@ -11,10 +11,12 @@ from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
 from typing import Any, Literal
 
+from tvm import tirx
+
 from edbatch_tvm.errors import ConfigError
 from schedules import abi
 from schedules.cpu.machine import Machine
-from schedules.stage import Stage
+from schedules.stage import Element, Pass, Product, Stage
 
 ACCUMULATOR_BYTES = 1024
 """An accumulator buffer has to be smaller, or LLVM keeps it in memory."""
@@ -128,9 +130,22 @@ def _bucket(number: int, value: Any) -> Bucket:
     return Bucket(**value)
 
 
+def is_tight(stage: Stage) -> bool:
+    """Whether a chunk must not pass the last column: what lies beyond belongs to another row, or to nobody.
+
+    The columns of most stages are padded to whole chunks, as the rows of arenas are. The rows of a matrix are not, and
+    neither is the end of a slice that does not begin at a multiple of the padding.
+    """
+    slices = any(
+        isinstance(leaf, Element) and leaf.moving and leaf.offset % abi.LANES for leaf in stage.leaves.values()
+    )
+    products = any(isinstance(one, Product) for gate in stage.gates for one in gate.passes)
+    return stage.rows > 1 or slices or products
+
+
 def lanes_of(stage: Stage, machine: Machine) -> int:
-    """Columns of a chunk: the machine's lanes; fewer where the rows of a matrix are shorter."""
-    return machine.lanes if stage.rows == 1 else min(machine.lanes, stage.columns)
+    """Columns of a chunk: the machine's lanes, or fewer where chunks are tight and there are fewer columns."""
+    return min(machine.lanes, stage.columns) if is_tight(stage) else machine.lanes
 
 
 def chunks_of(stage: Stage, machine: Machine) -> int:
@@ -139,9 +154,74 @@ def chunks_of(stage: Stage, machine: Machine) -> int:
     return abi.padded(stage.columns, lanes) // lanes
 
 
+def first_column(stage: Stage, machine: Machine, chunk: Any) -> Any:
+    """First column of chunk number `chunk`; the last one of tight chunks begins earlier, so that it ends in time."""
+    lanes = lanes_of(stage, machine)
+    if stage.columns % lanes == 0 or not is_tight(stage):
+        return chunk * lanes
+    return tirx.min(chunk * lanes, stage.columns - lanes)
+
+
 def default_config(stage: Stage, machine: Machine) -> StageConfig:
-    """Tiles whose accumulators fill the registers, and variants of 2 rows and of 1 for small batches."""
-    gates = max(1, len(stage.gates) + len(stage.reductions))
-    rows = max(1, min(machine.max_rows, (machine.registers - machine.reserved - gates) // gates))
-    small = [Bucket(1, 1, 1)] * (rows > 1) + [Bucket(rows - 1, 2, 1)] * (rows > 2)
-    return StageConfig((*small, Bucket(None, rows, 1)))
+    """Tiles whose accumulators fill the registers; for small batches tiles of few rows and more chunks.
+
+    One instance, and 2 or 3, are one tile of rows: every weight is read once. Up to :data:`MEDIUM` the tile is small,
+    so that few rows are computed twice.
+    """
+    rows, chunks = _largest_tile(stage, machine)
+    buckets = [Bucket(upto, tile, _chunks_beside(tile, stage, machine)) for upto, tile in _SMALL if tile < rows]
+    return StageConfig((*buckets, Bucket(None, rows, chunks)))
+
+
+MEDIUM = 16
+"""Batches up to this size have a tile of 4 rows."""
+
+_SMALL = ((1, 1), (3, 3), (MEDIUM, 4))
+
+_ENOUGH = 2.0
+"""Multiply-adds for each load from which on a tile keeps the arithmetic units busy."""
+
+
+def gates_at_once(stage: Stage) -> int:
+    """Accumulators that one step of a contraction adds to, for one row and chunk: what a tile's registers are for."""
+    sweeps: dict[Any, int] = {}
+    for gate in stage.gates:
+        for one in gate.passes:
+            key = (one.source, one.offset, one.length, one.row) if isinstance(one, Pass) else one
+            sweeps[key] = sweeps.get(key, 0) + 1
+    return max(sweeps.values(), default=1)
+
+
+def _largest_tile(stage: Stage, machine: Machine) -> tuple[int, int]:
+    """Rows and chunks of the tile that loads least for its arithmetic: accumulators fill the registers."""
+    total, gates = chunks_of(stage, machine), gates_at_once(stage)
+
+    def worth(tile: tuple[int, int]) -> tuple[float, int]:
+        rows, chunks = tile
+        wide = chunks * gates
+        computed_twice = total / (-(-total // chunks) * chunks)
+        return computed_twice * min(_ENOUGH, rows * wide / (rows + wide)), -rows
+
+    most = min(stage.rows, _MOST_ROWS) if stage.rows > 1 else _MOST_ROWS
+    tiles = [(max(1, min(most, _rows_beside(c * gates, machine))), c) for c in range(1, min(total, _MOST_CHUNKS) + 1)]
+    return max(tiles, key=worth)
+
+
+_MOST_ROWS, _MOST_CHUNKS = 12, 6
+
+
+def _rows_beside(wide: int, machine: Machine) -> int:
+    """Rows whose accumulators fit beside `wide` vectors of weights."""
+    return (machine.registers - machine.reserved - wide) // wide
+
+
+def _chunks_beside(rows: int, stage: Stage, machine: Machine) -> int:
+    """Chunks of a tile of few rows: enough sums to hide the latency of an addition, and work for two threads."""
+    total, gates = chunks_of(stage, machine), gates_at_once(stage)
+    fit = [c for c in range(1, total + 1) if rows * c * gates <= machine.registers - machine.reserved - c * gates]
+    shared = [c for c in fit if total % c == 0 and total // c >= 2 and rows * c * gates <= _SUMS]
+    return max(shared, default=1)
+
+
+_SUMS = 16
+"""Sums under way that hide the latency of a multiply-add: 4 cycles at two a cycle, twice over."""

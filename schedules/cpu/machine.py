@@ -18,20 +18,17 @@ class Machine:
     registers : int
         Vector registers that hold `lanes` elements each.
     reserved : int
-        Registers that the kernel needs beside accumulators and one weight vector a gate.
-    max_rows : int
-        Largest row tile.
+        Registers that a tile needs beside its accumulators and weights.
     """
 
     lanes: int
     registers: int
     reserved: int = 1
-    max_rows: int = 7
 
 
 AVX512 = Machine(lanes=16, registers=32)
 AVX2 = Machine(lanes=8, registers=16)
-BASELINE = Machine(lanes=8, registers=8, max_rows=4)
+BASELINE = Machine(lanes=8, registers=8)
 
 
 def machine_of(target: Target) -> Machine:

@@ -1,0 +1,174 @@
+"""How the weights of a stage are packed: once, at load, in the order its kernel reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import tvm
+import tvm_ffi
+from tvm import tirx
+from tvm.script.ir_builder import IRBuilder
+from tvm.tirx.script.builder import ir as T
+
+from schedules import abi
+from schedules import stage as ir
+from schedules.cpu.config import chunks_of, first_column, lanes_of
+from schedules.cpu.machine import Machine
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Passes of several gates over the same elements of one source: x is loaded once for all of them.
+
+    ``base`` is where its weights begin within those of a chunk.
+    """
+
+    source: ir.Source
+    offset: int
+    length: int
+    row: int
+    gates: tuple[int, ...]
+    passes: tuple[ir.Pass, ...]
+    base: int
+
+
+@dataclass(frozen=True)
+class Packing:
+    """Where the packed weights of a stage lie, in one vector.
+
+    First the weights of the sweeps, ``[chunk][sweep][k][gate][lane]``; then the vectors, ``[row][chunk][lane]`` each
+    (one row where a vector does not depend on it); then the left factors of products, ``[row][k]`` each.
+
+    Attributes
+    ----------
+    sweeps : tuple of Sweep
+    per_chunk : int
+        Elements of the sweeps' weights for one chunk.
+    vectors : tuple of (position, elements a row or 0)
+    factors : dict
+        By gate and place among its passes: position of the left factor, where it is made of weights.
+    size : int
+        Elements in all.
+    """
+
+    lanes: int
+    chunks: int
+    sweeps: tuple[Sweep, ...]
+    per_chunk: int
+    vectors: tuple[tuple[int, int], ...]
+    factors: dict[tuple[int, int], int]
+    size: int
+
+
+def packing_of(stage: ir.Stage, machine: Machine) -> Packing:
+    """The packing of `stage`; it does not depend on how the kernel is tiled."""
+    lanes, chunks = lanes_of(stage, machine), chunks_of(stage, machine)
+    grouped: dict[tuple[ir.Source, int, int, int], list[tuple[int, ir.Pass]]] = {}
+    for number, gate in enumerate(stage.gates):
+        for one in gate.passes:
+            if isinstance(one, ir.Pass):
+                grouped.setdefault((one.source, one.offset, one.length, one.row), []).append((number, one))
+    sweeps, base = [], 0
+    for (source, offset, length, row), members in grouped.items():
+        gates = tuple(number for number, _ in members)
+        sweeps.append(Sweep(source, offset, length, row, gates, tuple(one for _, one in members), base))
+        base += length * len(gates) * lanes
+    size, vectors, factors = base * chunks, [], {}
+    for vector in stage.vectors:
+        by_row = stage.rows > 1 and _uses(vector, stage.row)
+        vectors.append((size, chunks * lanes if by_row else 0))
+        size += chunks * lanes * (stage.rows if by_row else 1)
+    for number, gate in enumerate(stage.gates):
+        for place, one in enumerate(gate.passes):
+            if isinstance(one, ir.Product) and not isinstance(one.left, ir.Read):
+                factors[number, place] = size
+                size += stage.rows * one.length
+    return Packing(lanes, chunks, tuple(sweeps), base, tuple(vectors), factors, size)
+
+
+def pack_kernel(stage: ir.Stage, machine: Machine, weights: dict[Any, str]) -> tirx.PrimFunc:
+    """The function that packs the weights of `stage`; see :class:`Packing`.
+
+    Parameters
+    ----------
+    weights : dict from buffer to name
+        The weight parameters that the stage's expressions read.
+    """
+    packing = packing_of(stage, machine)
+    lanes = packing.lanes
+    used = [b for b in weights if any(_reads(e, b) for e in _weight_expressions(stage))]
+    with IRBuilder() as builder, T.prim_func():
+        T.func_name(f"{stage.name}_pack")
+        buffers = {old: T.arg(old.name, T.buffer(list(old.shape), str(old.dtype), align=4)) for old in used}
+        packed = T.arg("packed", T.buffer((packing.size,), "float32", align=abi.ALIGNMENT))
+        T.func_attr(
+            {
+                "global_symbol": f"{stage.name}_pack",
+                "tirx.noalias": True,
+                abi.ARGUMENTS: [f"weight:{weights[b]}" for b in used] + [f"packed:{stage.name}"],
+            }
+        )
+
+        def store(expression: Any, position: Any, values: dict[Any, Any], inside: Any = None) -> None:
+            value = _rewrite(expression, {v: tirx.Cast("int64", at) for v, at in values.items()}, buffers)
+            if inside is not None:
+                value = tirx.if_then_else(inside, value, tirx.const(0, "float32"))
+            T.buffer_store(packed, value, [position])
+
+        with T.serial(0, packing.chunks) as chunk, T.serial(0, lanes) as lane:
+            column = first_column(stage, machine, chunk) + lane
+            inside = column < stage.columns
+            for sweep in packing.sweeps:
+                with T.serial(0, sweep.length) as k:
+                    for place, one in enumerate(sweep.passes):
+                        position = (
+                            chunk * packing.per_chunk + sweep.base + (k * len(sweep.gates) + place) * lanes + lane
+                        )
+                        store(one.weight, position, {one.k: k, stage.column: column}, inside)
+            for vector, (base, by_row) in zip(stage.vectors, packing.vectors, strict=True):
+                with T.serial(0, stage.rows if by_row else 1) as i:
+                    position = base + i * by_row + chunk * lanes + lane
+                    store(vector, position, {stage.column: column} | ({stage.row: i} if by_row else {}), inside)
+        for (gate, place), base in packing.factors.items():
+            product = stage.gates[gate].passes[place]
+            assert isinstance(product, ir.Product)
+            with T.serial(0, stage.rows) as i, T.serial(0, product.length) as k:
+                store(product.left, base + i * product.length + k, {product.k: k, stage.row: i})
+    return builder.get()
+
+
+def _weight_expressions(stage: ir.Stage) -> list[Any]:
+    found: list[Any] = list(stage.vectors)
+    for gate in stage.gates:
+        for one in gate.passes:
+            if isinstance(one, ir.Pass):
+                found.append(one.weight)
+            elif not isinstance(one.left, ir.Read):
+                found.append(one.left)
+    return found
+
+
+def _reads(expression: Any, buffer: Any) -> bool:
+    found: list[Any] = []
+    keep: Callable[[Any], None] = found.append
+    tvm_ffi.structural_walk(expression, (tvm.ir.TensorLoad, lambda load: keep(load.source)))
+    return any(other.same_as(buffer) for other in found)
+
+
+def _uses(expression: Any, variable: Any) -> bool:
+    found: list[Any] = []
+    keep: Callable[[Any], None] = found.append
+    tvm_ffi.structural_walk(expression, (tirx.Var, lambda node: keep(node)))
+    return any(other.same_as(variable) for other in found)
+
+
+def _rewrite(expression: Any, values: dict[Any, Any], buffers: dict[Any, Any]) -> Any:
+    """`expression` with variables replaced by `values` and loads moved to `buffers`."""
+
+    def load(node: Any) -> Any:
+        return tirx.BufferLoad(buffers[node.source], node.indices)
+
+    moved = tvm_ffi.structural_map(expression, (tirx.Var, lambda variable: values.get(variable, variable)))
+    return tvm_ffi.structural_map(moved, (tvm.ir.TensorLoad, load))
