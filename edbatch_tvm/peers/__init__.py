@@ -1,0 +1,13 @@
+"""The workloads as others run them, to compare with: PyTorch one node at a time and batched by hand, DyNet.
+
+==================== ============================================================================================
+``hand_batches``     the batches an engineer would write by hand: phase by phase, level by level
+``torch_cells``      the cells on PyTorch, each for a batch: gates fused, what depends on no operand computed ahead
+``torch_runs``       one node at a time, and by hand over buffers of rows; also with cells under ``torch.compile``
+``torch_sequences``  the sequence models on ``torch.nn.LSTM``, packed and padded, and as a loop over time
+``dynet_run``        DyNet with its automatic batching, in a process of its own
+``dynet_worker``     what runs there; it imports neither this package nor TVM
+==================== ============================================================================================
+
+Everything that depends on the structure of a minibatch alone (levels, index tensors, buffers) is made ahead and not timed.
+"""
