@@ -7,7 +7,10 @@
 ``torch_sequences``  the sequence models on ``torch.nn.LSTM``, packed and padded, and as a loop over time
 ``dynet_run``        DyNet with its automatic batching, in a process of its own
 ``dynet_worker``     what runs there; it imports neither this package nor TVM
+``contenders``       these and our own ways to run as things that can be timed; ``compare`` times them in turn
+``page``             the tables
 ==================== ============================================================================================
 
-Everything that depends on the structure of a minibatch alone (levels, index tensors, buffers) is made ahead and not timed.
+Everything that depends on the structure of a minibatch alone (levels, index tensors, buffers) is made ahead and is not
+timed.
 """

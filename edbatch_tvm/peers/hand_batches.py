@@ -1,4 +1,4 @@
-"""Batches as an engineer would write them by hand: phase by phase, in a phase level by level, in a level type by type."""
+"""Batches as an engineer writes them by hand: phase by phase, in a phase level by level, in a level type by type."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The cells of the workloads on PyTorch, each for a batch of nodes.
 
-Weights of gates that read one input are fused into one matrix, so that a batch is one ``addmm`` where the cell allows it;
-what depends on attributes alone (an embedding times its weights) is computed ahead for all nodes of a type at once. The
-last operation of a cell writes to where the results have to lie.
+Weights of gates that read one input are fused into one matrix, so that a batch is one ``addmm`` where the cell allows
+it; what depends on attributes alone (an embedding times its weights) is computed ahead for all nodes of a type at once.
+The last operation of a cell writes to where the results have to lie.
 """
 
 from __future__ import annotations

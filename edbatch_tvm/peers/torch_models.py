@@ -37,6 +37,8 @@ def _tree_state(iou: Tensor, kept: Tensor | None, out: Out) -> tuple[Tensor, Ten
 
 
 def tree_leaf() -> TorchCell:
+    """The state of a word."""
+
     def step(w: Any, ahead: Any, groups: list[Any], out: Out) -> tuple[Tensor, ...]:
         return _tree_state(torch.addmm(w[2], ahead, w[1]), None, out)
 
@@ -71,6 +73,8 @@ def tree_internal(suffix: str = "") -> TorchCell:
 
 
 def childsum_internal() -> TorchCell:
+    """Children of every node in one product; sums by bags of rows."""
+
     def step(w: Any, ahead: Any, groups: list[Any], out: Out) -> tuple[Tensor, ...]:
         hs, cs = groups
         h = hs.all()
@@ -83,6 +87,8 @@ def childsum_internal() -> TorchCell:
 
 
 def gru_leaf() -> TorchCell:
+    """The state of a word."""
+
     def step(w: Any, ahead: Any, groups: list[Any], out: Out) -> tuple[Tensor, ...]:
         r, z = torch.addmm(w[2], ahead, w[1]).sigmoid_().chunk(2, 1)
         return (mixed(z, ahead, torch.addmm(w[4], r * ahead, w[3]).tanh_(), out[0]),)
@@ -119,6 +125,8 @@ def matrix_leaf() -> TorchCell:
 
 
 def matrix_internal() -> TorchCell:
+    """Two batched products of matrix and vector, then one product for all vectors, two for all matrices."""
+
     def prepare(w: Weights) -> Any:
         left, right = w["W_M"].T.chunk(2, 0)
         return w["W_v"], w["b"], left.contiguous(), right.contiguous(), w["b_M"].T.contiguous()
@@ -170,6 +178,8 @@ def join(mode: str, *operands: str) -> TorchCell:
 
 
 def grid_edge(side: str) -> TorchCell:
+    """The state that enters with a word."""
+
     def step(w: Any, ahead: Any, groups: list[Any], out: Out) -> tuple[Tensor, ...]:
         h, c = torch.addmm(w[2], ahead, w[1]).chunk(2, 1)
         return torch.tanh(h, out=out[0]), torch.tanh(c, out=out[1])
@@ -195,6 +205,8 @@ def grid_node() -> TorchCell:
 
 
 def dag_dense() -> TorchCell:
+    """A layer on the mean."""
+
     def step(w: Any, ahead: Any, groups: list[Any], out: Out) -> tuple[Tensor, ...]:
         return (torch.tanh(torch.addmm(w[1], groups[0].reduced("mean"), w[0]), out=out[0]),)
 
@@ -202,6 +214,8 @@ def dag_dense() -> TorchCell:
 
 
 def dag_gated() -> TorchCell:
+    """The mean, mixed with a layer on it."""
+
     def step(w: Any, ahead: Any, groups: list[Any], out: Out) -> tuple[Tensor, ...]:
         s = groups[0].reduced("mean")
         z, c = torch.addmm(w[1], s, w[0]).chunk(2, 1)
@@ -211,6 +225,8 @@ def dag_gated() -> TorchCell:
 
 
 def dag_weighted() -> TorchCell:
+    """A layer on the mean of operands, each with gates of its own."""
+
     def step(w: Any, ahead: Any, groups: list[Any], out: Out) -> tuple[Tensor, ...]:
         hs = groups[0].all()
         s = groups[0].reduced_of((w[0] * hs).sigmoid_().mul_(hs), "mean")
@@ -220,6 +236,8 @@ def dag_weighted() -> TorchCell:
 
 
 def dag_largest() -> TorchCell:
+    """The largest elements, scaled and shifted."""
+
     def step(w: Any, ahead: Any, groups: list[Any], out: Out) -> tuple[Tensor, ...]:
         return (torch.tanh(torch.addcmul(w[1], w[0], groups[0].reduced("max")), out=out[0]),)
 
@@ -249,6 +267,8 @@ def fused_step_lstm(side: str) -> TorchCell:
 
 
 def tag() -> TorchCell:
+    """Logits of a token from both directions."""
+
     def step(w: Any, ahead: Any, groups: list[Any], out: Out) -> tuple[Tensor, ...]:
         return (torch.mm(torch.mm(groups[0].flatten(1), w[0]).tanh_(), w[1], out=out[0]),)
 
@@ -256,6 +276,8 @@ def tag() -> TorchCell:
 
 
 def spell() -> TorchCell:
+    """A rare word."""
+
     def step(w: Any, ahead: Any, groups: list[Any], out: Out) -> tuple[Tensor, ...]:
         row = groups[0].flatten(1)
         return (row if out[0] is None else out[0].copy_(row),)

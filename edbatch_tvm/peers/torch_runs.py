@@ -48,7 +48,9 @@ class OneByOne:
                 (any(_variadic(cell, name) for name in names), [v for name in names for v in given[name]])
                 for names in self._cells[kind].reads
             ]
-            shapes = [next(o.spec.shape for o in cell.operands if o.name == names[0]) for names in self._cells[kind].reads]
+            shapes = [
+                next(o.spec.shape for o in cell.operands if o.name == names[0]) for names in self._cells[kind].reads
+            ]
             row = slice(position[kind], position[kind] + 1)
             attributes = [torch.from_numpy(graph.attributes[kind, a.name][row]) for a in cell.attributes]
             position[kind] += 1
@@ -209,7 +211,8 @@ class ByHand:
                 if not self._compiled:
                     self._steps[name](self._weights[name], mine, groups, out)
                     continue
-                for result, to in zip(self._steps[name](self._weights[name], mine, groups, [None] * 4), out, strict=True):
+                results = self._steps[name](self._weights[name], mine, groups, [None] * len(out))
+                for result, to in zip(results, out, strict=True):
                     to.copy_(result)
 
     def outputs(self) -> np.ndarray:

@@ -1,0 +1,336 @@
+"""Our speed on a CPU beside the peers': sizes of a workload, all contenders in turn, medians, results compared."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from statistics import median
+from time import perf_counter, sleep
+from typing import Any
+
+import numpy as np
+
+from edbatch_tvm.compiler import compile_model
+from edbatch_tvm.errors import EdbatchError
+from edbatch_tvm.graph import InstanceGraph, merge
+from edbatch_tvm.models import get_workload
+from edbatch_tvm.models.check import TOLERANCE, compare
+from edbatch_tvm.models.contractions import multiply_adds_of_graph
+from edbatch_tvm.models.data import load_minibatches
+from edbatch_tvm.models.fma import fma_gflops
+from edbatch_tvm.models.learning import Lesson, choose
+from edbatch_tvm.models.lessons import DATA_FILES
+from edbatch_tvm.models.measure import Prepared, RunOptions, Seconds, unbatched_seconds
+from edbatch_tvm.models.peak import peak_gflops
+from edbatch_tvm.models.reference import run_reference
+from edbatch_tvm.peers.contenders import (
+    OF_TORCH,
+    Contender,
+    Ours,
+    dynet_contender,
+    torch_contenders,
+)
+from edbatch_tvm.peers.dynet_run import DyNet
+from relay_ext.signature import signature_of
+
+MAIN = ("treelstm", "treegru", "lattice-lstm", "bilstm-tagger")
+"""Workloads that run under ``torch.compile`` too, which takes from seconds to a minute each."""
+
+WHERE: Mapping[str, frozenset[tuple[int, int]]] = {
+    "compiled": frozenset({(64, 64), (128, 64)}),
+    "eager": frozenset({(128, 64)}),
+    "dynet": frozenset({(64, 64), (128, 64), (256, 64)}),
+    "depth": frozenset({(128, 64)}),
+    "agenda": frozenset({(128, 64)}),
+    "unbatched": frozenset({(128, 1), (128, 8)}),
+}
+"""(hidden, batch size) at which a slow peer runs; ``hand`` runs at all sizes."""
+
+LIMITS = {"mvrnn": (256, 64)}
+"""Largest hidden and batch size of a workload whose values are matrices."""
+
+PAUSE = 0.004
+"""Seconds between turns, in which the idle threads of one contender's pool stop spinning."""
+
+SHORT = 0.05
+"""Seconds; a run that takes less is done twice in a turn, and the second is timed."""
+
+REFERENCE_INSTANCES = 2
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """What to compare; the fields are options of ``edbatch bench cpu``.
+
+    ``minibatches`` 0 takes as many as make 8 instances, one at least; ``budget`` are the seconds of a size after which
+    no further turn begins once there are three; ``everywhere`` runs slow peers at all sizes.
+    """
+
+    peers: tuple[str, ...] = ("hand",)
+    hidden: tuple[int, ...] = (128,)
+    batch_sizes: tuple[int, ...] = (64,)
+    minibatches: int = 0
+    repeat: int = 7
+    budget: float = 2.0
+    everywhere: bool = False
+    data_root: Path | None = None
+    seed: int = 0
+    dynet_python: Path | None = None
+
+
+@dataclass
+class Row:
+    """One size of one workload; ``seconds`` are of all minibatches, medians over turns.
+
+    ``peers`` has for each peer its ``form``, its ``seconds`` for as many instances as ours ran, ``ratio``, how many
+    times longer that is than our total (from merging to results), and ``ratio_of_best``, the same of the shortest
+    times of both, which says more where the machine is busy. DyNet has ``also_seconds``, the making of its graph in
+    Python, in none of the ratios. A peer that could not run has a ``note``.
+    """
+
+    workload: str
+    hidden: int
+    batch_size: int
+    minibatches: int
+    instances: int
+    nodes: int
+    batches: int
+    policy: str
+    turns: int
+    seconds: dict[str, float]
+    gflops: float
+    instances_per_second: float
+    error: float
+    peers: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def host_share(self) -> float:
+        """Part of the time that is not execution."""
+        return 1 - self.seconds["execute"] / self.seconds["total"]
+
+
+def measure_workload(
+    name: str, hidden: int, options: BenchOptions, dynet: DyNet | None, no_dynet: str = ""
+) -> tuple[list[Row], dict[str, float]]:
+    """One workload at one hidden size, all batch sizes.
+
+    Parameters
+    ----------
+    name : str
+    hidden : int
+    options : BenchOptions
+    dynet : DyNet or None
+    no_dynet : str
+        Why there is none.
+
+    Returns
+    -------
+    rows : list of Row
+    rates : dict
+        ``peak_gflops``, of a matrix product in torch or NumPy, and ``fma_gflops``; the best of several between sizes.
+
+    Raises
+    ------
+    EdbatchError
+        If ours or a peer's results are not right.
+    """
+    workload = get_workload(name)
+    mod = workload.cells(hidden)
+    signature = signature_of(mod)
+    weights = workload.weights(hidden, options.seed)
+    model = compile_model(mod, weights)
+    rates = {"peak_gflops": 0.0, "fma_gflops": 0.0}
+    rows = []
+    for batch_size in sizes(name, hidden, options):
+        rates = {
+            "peak_gflops": max(rates["peak_gflops"], peak_gflops()),
+            "fma_gflops": max(rates["fma_gflops"], fma_gflops()),
+        }
+        path = None if options.data_root is None or name not in DATA_FILES else options.data_root / DATA_FILES[name]
+        count = options.minibatches or max(1, 8 // batch_size)
+        minibatches = load_minibatches(workload, signature, path, batch_size, count, options.seed)
+        model.policy = choose(workload, signature, Lesson(None, batch_size, seed=options.seed)).policy
+        ours = Ours(model, minibatches)
+        contenders = [Contender("ours", "", ours.run, None, sum(map(len, minibatches)))]
+        skipped: dict[str, str] = {}
+        for peer in options.peers:
+            if not options.everywhere and peer in WHERE and (hidden, batch_size) not in WHERE[peer]:
+                continue
+            if peer == "compiled" and name not in MAIN and not options.everywhere:
+                continue
+            if peer == "dynet" and dynet is None:
+                skipped[peer] = no_dynet
+                continue
+            contenders += _contenders(peer, name, minibatches, weights, ours, dynet, mod)
+        error = _reference_error(workload, model, minibatches[0][:REFERENCE_INSTANCES], weights)
+        _take_turns(contenders, options)
+        _check(name, contenders, ours)
+        rows.append(_row(name, hidden, batch_size, mod, minibatches, ours, contenders, error))
+        for peer, note in skipped.items():
+            rows[-1].peers[peer] = {"note": note}
+    return rows, rates
+
+
+def sizes(name: str, hidden: int, options: BenchOptions) -> list[int]:
+    """Batch sizes of a workload at a hidden size."""
+    largest, most = LIMITS.get(name, (hidden, max(options.batch_sizes)))
+    return [size for size in options.batch_sizes if hidden <= largest and size <= most]
+
+
+def _contenders(
+    peer: str,
+    name: str,
+    minibatches: list[list[InstanceGraph]],
+    weights: Mapping[str, np.ndarray],
+    ours: Ours,
+    dynet: DyNet | None,
+    mod: Any,
+) -> list[Contender]:
+    count = sum(map(len, minibatches))
+    if peer in OF_TORCH:
+        return torch_contenders(peer, name, minibatches, weights)
+    if peer == "dynet":
+        assert dynet is not None
+        return [dynet_contender(dynet, name, minibatches, weights)]
+    if peer == "unbatched":
+        every = [instance for instances in minibatches for instance in instances]
+        return [Contender(peer, "execution alone", lambda: _unbatched(ours, every), None, count)]
+    return [Contender(peer, "our kernels", lambda: ours.run_with(peer), None, count)]
+
+
+def _unbatched(ours: Ours, instances: list[InstanceGraph]) -> float:
+    prepared = Prepared(RunOptions(""), None, ours.model.signature, [], {}, ours.model, None)  # type: ignore[arg-type]
+    return unbatched_seconds(prepared, instances)
+
+
+def _take_turns(contenders: list[Contender], options: BenchOptions) -> None:
+    """Time all contenders in turn, as often as the options say; of several forms of a peer the fastest two stay."""
+    begin = perf_counter()
+    for turn in range(options.repeat):
+        if perf_counter() - begin > options.budget and turn >= (
+            3 if perf_counter() - begin < 3 * options.budget else 2
+        ):
+            break
+        for one in _alive(contenders, turn):
+            try:
+                sleep(PAUSE)
+                taken = one.run()
+                if turn == 0 or taken < SHORT:
+                    taken = one.run()
+            except EdbatchError:
+                raise
+            except Exception as error:
+                if one.name != "compiled":
+                    raise
+                one.note = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+                continue
+            one.times.append(taken)
+
+
+def _alive(contenders: list[Contender], turn: int) -> Iterator[Contender]:
+    for one in contenders:
+        rivals = [other for other in contenders if other.name == one.name and other.times]
+        slower = sum(min(other.times) < min(one.times) for other in rivals) if one.times else 0
+        if not one.note and (turn < 2 or slower < 1 or len(rivals) == 1):
+            yield one
+
+
+def _reference_error(
+    workload: Any, model: Any, instances: list[InstanceGraph], weights: Mapping[str, np.ndarray]
+) -> float:
+    """Largest relative error of our results against the float64 reference, on a few instances."""
+    graph = merge(instances)
+    comparison = compare(graph, model(instances), run_reference(graph, workload.reference, weights))
+    comparison.require()
+    return comparison.relative_error
+
+
+def _check(name: str, contenders: list[Contender], ours: Ours) -> None:
+    """Compare the results of all contenders with ours."""
+    ours.run()
+    for one in contenders:
+        if one.outputs is None or not one.times:
+            continue
+        one.run()
+        for given, expected in zip(one.outputs(), ours.values, strict=False):
+            wanted = expected[: len(given)]
+            error = np.abs(given - wanted).max() / np.abs(wanted).max()
+            if not error <= 2 * TOLERANCE:
+                raise EdbatchError(
+                    f"{one.name} ({one.form}) on {name} differs from ours by {error:.2g}", f"{2 * TOLERANCE:g} or less"
+                )
+
+
+def _row(
+    name: str,
+    hidden: int,
+    batch_size: int,
+    mod: Any,
+    minibatches: list[list[InstanceGraph]],
+    ours: Ours,
+    contenders: Sequence[Contender],
+    error: float,
+) -> Row:
+    # What is timed in a turn is the last of its runs; the passes of the others do not count.
+    mine = contenders[0]
+    timed = [one for one in ours.passes if one.total in set(mine.times)]
+    seconds = Seconds.median(timed)
+    graphs = [merge(instances) for instances in minibatches]
+    flops = 2 * sum(multiply_adds_of_graph(mod, graph) for graph in graphs)
+    row = Row(
+        workload=name,
+        hidden=hidden,
+        batch_size=batch_size,
+        minibatches=len(minibatches),
+        instances=mine.instances,
+        nodes=sum(graph.num_nodes for graph in graphs),
+        batches=ours.batches,
+        policy=getattr(ours.model.policy, "name", str(ours.model.policy)),
+        turns=len(mine.times),
+        seconds={stage: getattr(seconds, stage) for stage in ("build", "schedule", "plan", "execute", "total")},
+        gflops=flops / seconds.execute / 1e9,
+        instances_per_second=mine.instances / seconds.total,
+        error=error,
+    )
+    for one in contenders[1:]:
+        if one.note:
+            row.peers.setdefault(one.name, {"note": one.note})
+            continue
+        taken = median(one.times) * mine.instances / one.instances
+        known = row.peers.get(one.name)
+        if known is None or "note" in known or taken < known["seconds"]:
+            found = {"form": one.form, "seconds": taken, "ratio": taken / seconds.total}
+            found["ratio_of_best"] = min(one.times) * mine.instances / one.instances / min(mine.times)
+            if one.also:
+                found["also_seconds"] = median(one.also) * mine.instances / one.instances
+            row.peers[one.name] = found
+    return row
+
+
+def machine(threads: int, dynet: DyNet | None) -> dict[str, Any]:
+    """What the figures were measured on and with."""
+    found: dict[str, Any] = {
+        "cpu": _cpu(),
+        "threads": threads,
+        "python": platform.python_version(),
+        "tvm": version("apache-tvm"),
+        "numpy": np.__version__,
+    }
+    if find_spec("torch") is not None:
+        found["torch"] = version("torch")
+    if dynet is not None:
+        found["dynet"] = dynet.version
+    return found
+
+
+def _cpu() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            lines = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
+    except OSError:
+        return platform.processor()
+    return lines[0] if lines else platform.processor()
