@@ -41,7 +41,7 @@ def row(name: str) -> tuple[list[str], Comparison]:
     report, comparison = measure(prepared)
     assert comparison is not None
     alone = [instance for minibatch in prepared.minibatches for instance in minibatch][:UNBATCHED]
-    unbatched = len(alone) / unbatched_seconds(prepared, alone)
+    unbatched = len(alone) / unbatched_seconds(prepared.model, alone)
     return [
         name,
         f"{report.instances_per_second:.0f}",

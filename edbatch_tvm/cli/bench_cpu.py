@@ -13,11 +13,10 @@ from edbatch_tvm.cli.options import new_file, not_negative, positive
 from edbatch_tvm.cli.output import track, write_json
 from edbatch_tvm.errors import EdbatchError
 from edbatch_tvm.models import WORKLOADS
+from edbatch_tvm.peers import PEERS
 
 if TYPE_CHECKING:
     from edbatch_tvm.peers.compare import BenchOptions
-
-PEERS = ("hand", "compiled", "eager", "dynet", "depth", "agenda", "unbatched")
 
 
 def register(parts: Any) -> None:

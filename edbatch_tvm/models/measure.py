@@ -283,9 +283,8 @@ def measure(prepared: Prepared, track: Track[Any] = _untracked) -> tuple[RunRepo
     return report, comparison
 
 
-def unbatched_seconds(prepared: Prepared, instances: list[InstanceGraph]) -> float:
+def unbatched_seconds(model: Any, instances: list[InstanceGraph]) -> float:
     """Time to execute `instances` by the same kernels one node at a time; not their scheduling."""
-    model = prepared.model
     total = 0.0
     for instance in instances:
         graph = model.merge([instance])

@@ -14,3 +14,7 @@
 Everything that depends on the structure of a minibatch alone (levels, index tensors, buffers) is made ahead and is not
 timed.
 """
+
+PEERS = ("hand", "compiled", "eager", "dynet", "depth", "agenda", "unbatched")
+"""Peers by name: PyTorch by hand, the same under ``torch.compile``, PyTorch one node at a time, DyNet, and ours with
+the policies ``depth`` and ``agenda`` and one node at a time."""

@@ -24,7 +24,7 @@ from edbatch_tvm.models.data import load_minibatches
 from edbatch_tvm.models.fma import fma_gflops
 from edbatch_tvm.models.learning import Lesson, choose
 from edbatch_tvm.models.lessons import DATA_FILES
-from edbatch_tvm.models.measure import Prepared, RunOptions, Seconds, unbatched_seconds
+from edbatch_tvm.models.measure import Seconds, unbatched_seconds
 from edbatch_tvm.models.peak import peak_gflops
 from edbatch_tvm.models.reference import run_reference
 from edbatch_tvm.peers.contenders import (
@@ -198,13 +198,8 @@ def _contenders(
         return [dynet_contender(dynet, name, minibatches, weights)]
     if peer == "unbatched":
         every = [instance for instances in minibatches for instance in instances]
-        return [Contender(peer, "execution alone", lambda: _unbatched(ours, every), None, count)]
+        return [Contender(peer, "execution alone", lambda: unbatched_seconds(ours.model, every), None, count)]
     return [Contender(peer, "our kernels", lambda: ours.run_with(peer), None, count)]
-
-
-def _unbatched(ours: Ours, instances: list[InstanceGraph]) -> float:
-    prepared = Prepared(RunOptions(""), None, ours.model.signature, [], {}, ours.model, None)  # type: ignore[arg-type]
-    return unbatched_seconds(prepared, instances)
 
 
 def _take_turns(contenders: list[Contender], options: BenchOptions) -> None:

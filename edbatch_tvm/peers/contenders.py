@@ -15,10 +15,6 @@ from edbatch_tvm.graph import InstanceGraph, merge
 from edbatch_tvm.models.measure import Seconds
 from edbatch_tvm.peers.dynet_run import DyNet
 
-PEERS = ("hand", "compiled", "eager", "dynet", "depth", "agenda", "unbatched")
-"""Peers by name: PyTorch by hand, the same under ``torch.compile``, PyTorch one node at a time, DyNet, and ours with
-the policies ``depth`` and ``agenda`` and one node at a time."""
-
 OF_TORCH = frozenset({"hand", "compiled", "eager"})
 
 ONE_BY_ONE_INSTANCES = 16

@@ -48,7 +48,7 @@ def test_unbatched_is_slower() -> None:
     prepared = prepare(RunOptions("treelstm", hidden=64, batch_size=16, minibatches=1, repeat=2))
     report, _ = measure(prepared)
     assert report.policy in policy_names()  # `auto` took one of them
-    assert unbatched_seconds(prepared, prepared.minibatches[0]) > report.seconds.execute
+    assert unbatched_seconds(prepared.model, prepared.minibatches[0]) > report.seconds.execute
 
 
 TREES = ("sst/dev.txt", "sst/train.txt")

@@ -37,7 +37,7 @@ def test_a_measured_run_of_ops(monkeypatch: pytest.MonkeyPatch) -> None:
         reports[fused], comparison = measure(prepared)
         assert comparison is not None
         comparison.require()
-        assert unbatched_seconds(prepared, prepared.minibatches[0][:1]) > 0
+        assert unbatched_seconds(prepared.model, prepared.minibatches[0][:1]) > 0
     one, other = reports[True], reports[False]
     assert (one.granularity, other.granularity) == ("op", "op")
     assert (one.fused, other.fused) == (True, False)
