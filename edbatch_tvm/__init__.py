@@ -22,7 +22,7 @@ if TYPE_CHECKING:
         save_policy,
         schedule,
     )
-    from edbatch_tvm.compiler import cells_from_nn, cells_from_torch
+    from edbatch_tvm.compiler import cells_from_nn, cells_from_torch, emit_source
     from edbatch_tvm.compiler import compile_model as compile
     from edbatch_tvm.errors import EdbatchError
     from edbatch_tvm.explanation import Explanation, explain
@@ -49,6 +49,7 @@ _HOME = {
     "cells_from_nn": "compiler",
     "cells_from_torch": "compiler",
     "check_schedule": "batching",
+    "emit_source": "compiler",
     "explain": "explanation",
     "learn_policy": "batching",
     "load_policy": "batching",
@@ -80,6 +81,7 @@ __all__ = [
     "cells_from_torch",
     "check_schedule",
     "compile",
+    "emit_source",
     "explain",
     "learn_policy",
     "load_policy",

@@ -17,9 +17,9 @@ from relay_ext.stage_cells import StageCells
 from schedules.cpu.machine import Machine
 
 
-def cell_passes() -> list[tvm.transform.Pass]:
-    """From TVMScript cells to one TIR function a cell, still for one instance."""
-    return [CheckCells(), LegalizeCells(), FuseCells(), FastMath()]
+def cell_passes(fast_math: bool = True) -> list[tvm.transform.Pass]:
+    """From TVMScript cells to one TIR function a cell, still for one instance; GPUs have fast math of their own."""
+    return [CheckCells(), LegalizeCells(), FuseCells(), *([FastMath()] if fast_math else [])]
 
 
 def kernel_passes(signature: Signature, machine: Machine) -> list[tvm.transform.Pass]:

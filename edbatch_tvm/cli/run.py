@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def register(verbs: Any) -> None:
     """Add the verb to `verbs`."""
-    parser = add_verb(verbs, "run", "Run a workload on CPU kernels and report figures.", run)
+    parser = add_verb(verbs, "run", "Run a workload and report figures.", run)
     add = parser.add_argument
     add("--data", type=Path, metavar="PATH", help="instances to run; without it they are generated")
     add("--learn-data", type=Path, metavar="PATH", help="instances to find a policy on; without it they are generated")
@@ -51,7 +51,8 @@ def register(verbs: Any) -> None:
         action="store_false",
         help="with --granularity op: separate kernels copy operands that are not contiguous, as other systems do",
     )
-    add("--target", default="llvm", help="what to compile for (%(default)s)")
+    add("--target", default="llvm", help="what to compile for: llvm, cuda or cuda-emulated (%(default)s)")
+    add("--emit-source", type=Path, metavar="DIR", help="write the CUDA source of the kernels there, and do no more")
     add("--check", action="store_true", help="compare with the float64 reference; wrong results are an error")
     add("--dump", type=Path, metavar="DIR", help="write graph and schedule of each minibatch as text")
 
@@ -60,6 +61,9 @@ def run(arguments: argparse.Namespace) -> None:
     """Run the verb."""
     from edbatch_tvm.models import measure
 
+    if arguments.emit_source is not None:
+        _emit_source(arguments)
+        return
     options = measure.RunOptions(**{field.name: getattr(arguments, field.name) for field in fields(measure.RunOptions)})
     with search_bar() as searching:
         with learning_bar() as show:
@@ -71,6 +75,19 @@ def run(arguments: argparse.Namespace) -> None:
     write_json(arguments.json, report.as_json())
     if comparison is not None:
         comparison.require()
+
+
+def _emit_source(arguments: argparse.Namespace) -> None:
+    """Write the CUDA source of a workload's kernels; needs no GPU."""
+    from edbatch_tvm.compiler import emit_source
+    from edbatch_tvm.models import get_workload
+
+    sources = emit_source(get_workload(arguments.workload).cells(arguments.hidden), arguments.target)
+    folder: Path = arguments.emit_source
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, source in sources.items():
+        (folder / f"{name}.cu").write_text(source, encoding="utf-8")
+    print_pairs([("source", f"{len(sources)} kernels in {folder}")])
 
 
 def table(report: RunReport) -> list[tuple[str, str]]:

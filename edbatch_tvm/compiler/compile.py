@@ -13,9 +13,11 @@ from tvm import IRModule
 from tvm.target import Target
 
 from edbatch_tvm.batching.api import PolicyLike
+from edbatch_tvm.compiler.gpu import DEFAULT_ARCH, EMULATED, cuda_target, emulated_kernels, gpu_kernels, gpu_sources
 from edbatch_tvm.compiler.weights import WeightReader
 from edbatch_tvm.errors import CellError, PlanError, TargetError
 from edbatch_tvm.memory import resolve_plan
+from edbatch_tvm.runtime.device import DeviceKernels, Launch
 from edbatch_tvm.runtime.kernels import KernelSet
 from edbatch_tvm.runtime.model import Model
 from edbatch_tvm.runtime.threads import prepare_threads
@@ -46,6 +48,7 @@ def compile_model(
     fused: bool = True,
     dump_dir: str | Path | None = None,
     sizes: Mapping[str, int] | None = None,
+    launch: Launch = "schedule",
 ) -> Model:
     """Compile cells into a model that runs minibatches of instances.
 
@@ -59,6 +62,8 @@ def compile_model(
         of torch tensors is shared where kernels read it as it lies; :meth:`Model.refresh` takes over any change.
     target : str, mapping or tvm.target.Target
         ``"llvm"`` is this machine's CPU with all its features; ``{"kind": "llvm", "mcpu": "haswell"}`` another.
+        ``"cuda"`` is this machine's GPU, ``{"kind": "cuda", "arch": "sm_80"}`` one that has to be here;
+        ``"cuda-emulated"`` runs the kernels for GPUs as loops on the CPU, slowly.
     policy : str, path, Policy or callable
         How schedules are made; ``"auto"`` takes the rule that is best on the first minibatch.
     plan : {"auto", "batch", "order", "pq"}
@@ -74,6 +79,8 @@ def compile_model(
         Write the module after every pass to this folder.
     sizes : mapping of str to int, optional
         Numbers for symbolic sizes of the cells, ``{"H": 64}``; those that a weight has are read off its shape.
+    launch : {"schedule", "batch"}
+        On a GPU: one launch for a whole schedule, or one for every stage of every batch.
 
     Returns
     -------
@@ -106,8 +113,10 @@ def compile_model(
     if not fused and granularity == "cell":
         raise PlanError("fused=False at granularity 'cell'", 'granularity="op"')
     prepare_threads()
-    resolved = resolve_target(target)
-    machine = machine_of(resolved)
+    resolved, emulated = resolve_target(target), target == EMULATED
+    on_gpu = emulated or resolved.kind.name == "cuda"
+    if on_gpu and not fused:
+        raise PlanError(f"fused=False for target {target!r}", 'target="llvm"')
     reader = WeightReader(weights_of(mod), params or {})
     arrays = reader.read()
     grouped = granularity.startswith("group")
@@ -119,21 +128,63 @@ def compile_model(
         split = split_cells(mod, fold_views=grouped)
         mod = split.module
     signature = signature_of(mod)
-    front = cell_passes()
+    front = cell_passes(fast_math=not on_gpu)
     legalized = run_passes(mod, front[:2], dump_dir)
     for name, tensor in cell_constants(legalized).items():
         reader.constants[name] = tensor.numpy()
     single = run_passes(legalized, front[2:], dump_dir, first=2)
     signature = with_index_bounds(signature, single)
-    back = kernel_passes(signature, machine)
-    if not fused:
-        back.append(AddGathers(signature))
-    module = run_passes(single, back, dump_dir, first=len(front))
-    library = tvm.compile(module, target=resolved, tir_pipeline=KERNEL_PIPELINE)
-    kernels = KernelSet(module, library, arrays | reader.constants)
+    arrays = arrays | reader.constants
+    kernels: KernelSet | DeviceKernels
+    if emulated:
+        kernels = emulated_kernels(single, signature, arrays, launch)
+    elif on_gpu:
+        kernels = gpu_kernels(single, signature, arrays, resolved, launch)
+    else:
+        back = kernel_passes(signature, machine_of(resolved))
+        if not fused:
+            back.append(AddGathers(signature))
+        module = run_passes(single, back, dump_dir, first=len(front))
+        library = tvm.compile(module, target=resolved, tir_pipeline=KERNEL_PIPELINE)
+        kernels = KernelSet(module, library, arrays)
     table = None if split is None else split.table(signature)
     seconds = perf_counter() - begin
-    return Model(signature, kernels, str(resolved.kind), policy, plan, seconds, table, mod, reader.read)
+    name = EMULATED if emulated else str(resolved.kind)
+    return Model(signature, kernels, name, policy, plan, seconds, table, mod, reader.read)
+
+
+def emit_source(
+    mod: IRModule, target: str | Mapping[str, Any] | Target = "cuda", sizes: Mapping[str, int] | None = None
+) -> dict[str, str]:
+    """The CUDA source of the kernels of cells, by kernel; needs neither weights nor a GPU.
+
+    Parameters
+    ----------
+    mod : IRModule
+        See :func:`compile_model`.
+    target : str, mapping or tvm.target.Target
+        A CUDA target; ``"cuda"`` stands for :data:`~edbatch_tvm.compiler.gpu.DEFAULT_ARCH`.
+    sizes : mapping of str to int, optional
+        Numbers for symbolic sizes of the cells.
+
+    Returns
+    -------
+    dict
+        A source for each kernel of a batch, and ``edbatch_schedule`` for the one that runs a whole schedule.
+
+    Raises
+    ------
+    CellError
+        If a cell cannot be batched, or a symbolic size is unknown.
+    TargetError
+        If the target is no CUDA target.
+    """
+    resolved = resolve_target({"kind": "cuda", "arch": DEFAULT_ARCH} if target == "cuda" else target)
+    if resolved.kind.name != "cuda":
+        raise TargetError(f"CUDA source for target {target!r}", '"cuda" or {"kind": "cuda", "arch": ...}')
+    mod = run_passes(mod, [BindSizes(find_sizes(mod, None, sizes))])
+    single = run_passes(mod, cell_passes(fast_math=False))
+    return gpu_sources(single, with_index_bounds(signature_of(mod), single), resolved)
 
 
 def resolve_target(target: str | Mapping[str, Any] | Target) -> Target:
@@ -145,11 +196,14 @@ def resolve_target(target: str | Mapping[str, Any] | Target) -> Target:
         If it is not a target for this version, or one that is not built yet.
     """
     kind = target.get("kind") if isinstance(target, Mapping) else str(getattr(target, "kind", target))
-    if kind in Target.list_kinds() and kind != "llvm":
+    if kind in Target.list_kinds() and kind not in ("llvm", "cuda"):
         # Before the target is made: making one for a device that is not there prints a warning.
-        raise TargetError(f"target {kind!r}", "llvm")
-    if isinstance(target, str) and target == "llvm":
+        raise TargetError(f"target {kind!r}", "llvm or cuda")
+    if isinstance(target, str) and target in ("llvm", EMULATED):
         return host_target()
+    if kind == "cuda":
+        attributes = target.attrs if isinstance(target, Target) else target if isinstance(target, Mapping) else {}
+        return cuda_target(attributes.get("arch"))
     if isinstance(target, Target):
         return target
     try:

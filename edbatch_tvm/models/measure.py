@@ -310,6 +310,7 @@ def _run_minibatch(
         plan = model.plan(graph, schedule)
         planned = perf_counter()
         result = model.execute(graph, plan, info)
+        result.synchronize()
         end = perf_counter()
         if turn or not repeat:
             times.append(Seconds(built - begin, scheduled - built, planned - scheduled, end - planned, end - begin))

@@ -22,6 +22,7 @@ from edbatch_tvm.graph.expand import Expansion, ExpansionTable, expand
 from edbatch_tvm.memory import Plan, plan_memory
 from edbatch_tvm.memory.gathers import GatheredPlan, gather_operands
 from edbatch_tvm.runtime.arenas import ArenaPool, ArenaSet
+from edbatch_tvm.runtime.device import DeviceKernels
 from edbatch_tvm.runtime.kernels import KernelSet
 from edbatch_tvm.runtime.report import Report
 from edbatch_tvm.runtime.result import Result
@@ -53,7 +54,7 @@ class Model:
     def __init__(
         self,
         signature: Signature,
-        kernels: KernelSet,
+        kernels: KernelSet | DeviceKernels,
         target: str,
         policy: PolicyLike,
         plan: str,
@@ -70,7 +71,7 @@ class Model:
         self.plan_name = plan
         self.compile_seconds = compile_seconds
         self.paths = kernels.paths
-        self._kernels = kernels
+        self._kernels: Any = kernels
         self._read_weights = read_weights
         self.policy = policy
         self._variadic_types = [number for number, cell in enumerate(signature) if cell.variadic_count]
@@ -238,6 +239,8 @@ class Model:
 
     def execute(self, graph: InstanceGraph, plan: Plan, info: ScheduleInfo | None = None) -> Result:
         """Run the batches of the schedule that `plan` was made for; `info` goes into the report."""
+        if isinstance(self._kernels, DeviceKernels):
+            return self._kernels.execute(graph, plan, info)
         arenas = self._pool.acquire(plan.arena_rows)
         try:
             self._place_external(graph, arenas)

@@ -35,6 +35,9 @@ class Result:
         assert graph.signature is not None
         self._signature = graph.signature
 
+    def synchronize(self) -> None:
+        """Wait until it is computed, which on a CPU it is."""
+
     def __len__(self) -> int:
         return self.graph.num_instances
 

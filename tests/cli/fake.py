@@ -26,6 +26,9 @@ class FakeResult:
     def __init__(self, graph: InstanceGraph, rows: list[tuple[np.ndarray, ...]]) -> None:
         self.graph, self.rows, self.report = graph, rows, FakeReport()
 
+    def synchronize(self) -> None:
+        """Nothing is under way."""
+
     def values(self, values: np.ndarray) -> np.ndarray:
         stride = self.graph.stride
         return np.stack([self.rows[value // stride][value % stride] for value in values.tolist()])

@@ -1,0 +1,103 @@
+"""Building models for GPUs, or for their emulation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from tvm import IRModule
+from tvm.target import Target
+
+from edbatch_tvm.errors import TargetError
+from edbatch_tvm.graph.spec import Signature
+from edbatch_tvm.runtime.device import DeviceKernels, Launch
+from edbatch_tvm.runtime.device_memory import CudaMemory, DeviceMemory, HostMemory
+from relay_ext.gpu_cells import GpuProgram, gpu_program
+from schedules.cpu.machine import host_target
+from schedules.cuda.kernels import Machine
+from schedules.cuda.lowering import build_kernels, cuda_source
+from schedules.cuda.threads import EmulatedThreads
+
+EMULATED = "cuda-emulated"
+"""Target of models whose GPU kernels run as loops on the CPU, to check them where there is no GPU."""
+
+DEFAULT_ARCH = "sm_90a"
+"""Architecture of source that is written where there is no GPU."""
+
+
+def gpu_kernels(
+    module: IRModule,
+    signature: Signature,
+    weights: Mapping[str, np.ndarray],
+    target: Target,
+    launch: Launch = "schedule",
+) -> DeviceKernels:
+    """The kernels of fused cells, built and loaded onto the GPU.
+
+    Raises
+    ------
+    TargetError
+        If there is no GPU, or not one of the target's architecture.
+    """
+    memory = CudaMemory()
+    _check_arch(target, memory)
+    return _kernels(gpu_program(module, signature), signature, weights, target, memory, launch, None)
+
+
+def emulated_kernels(
+    module: IRModule,
+    signature: Signature,
+    weights: Mapping[str, np.ndarray],
+    launch: Launch = "schedule",
+    machine: Machine | None = None,
+    backwards: bool = False,
+) -> DeviceKernels:
+    """The same kernels, built for the CPU; hardly optimised, as compiling takes longer than running."""
+    target = Target({"kind": "llvm", "opt-level": 0})
+    program = gpu_program(module, signature, machine)
+    return _kernels(program, signature, weights, target, HostMemory(), launch, EmulatedThreads(backwards))
+
+
+def _kernels(
+    program: GpuProgram,
+    signature: Signature,
+    weights: Mapping[str, np.ndarray],
+    target: Target,
+    memory: DeviceMemory,
+    launch: Launch,
+    emulate: EmulatedThreads | None,
+) -> DeviceKernels:
+    kernels = program.schedule_kernels(emulate) if launch == "schedule" else program.batch_kernels(emulate)
+    packs = build_kernels(program.packs, host_target()) if len(program.packs.functions) else None
+    library = build_kernels(kernels, target)
+    blocks = memory.units * program.machine.blocks_per_unit
+    return DeviceKernels(signature, program, kernels, library, packs, weights, memory, launch, blocks)
+
+
+def gpu_sources(module: IRModule, signature: Signature, target: Target) -> dict[str, str]:
+    """The CUDA source of every kernel by name, and of the one that runs a whole schedule; needs no GPU."""
+    program = gpu_program(module, signature)
+    every = {**dict(program.batch_kernels().functions), **dict(program.schedule_kernels().functions)}
+    return {var.name_hint: cuda_source(IRModule({var: kernel}), target) for var, kernel in every.items()}
+
+
+def cuda_target(arch: str | None) -> Target:
+    """The CUDA target of this architecture, default: of the GPU that is here.
+
+    Raises
+    ------
+    TargetError
+        If there is none here.
+    """
+    return Target({"kind": "cuda", "arch": arch or _device_arch(CudaMemory())}, host=host_target())
+
+
+def _device_arch(memory: DeviceMemory) -> str:
+    arch = "sm_" + str(memory.device.compute_version).replace(".", "")
+    return arch + "a" if arch == "sm_90" else arch
+
+
+def _check_arch(target: Target, memory: DeviceMemory) -> None:
+    here, wanted = _device_arch(memory), str(target.attrs["arch"])
+    if here.rstrip("a") != wanted.rstrip("a"):
+        raise TargetError(f"target arch {wanted!r}", f"{here!r}, that of this GPU", 'target="cuda" finds it')

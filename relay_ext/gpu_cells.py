@@ -1,0 +1,112 @@
+"""Cells for a GPU: what its kernels are made of, cell by cell."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from tvm import IRModule, tirx
+
+from edbatch_tvm.graph.spec import Signature
+from relay_ext.binding import bind_cell
+from relay_ext.block_reader import NotReadable
+from relay_ext.fuse_cells import NUM_INPUT, WEIGHTS
+from relay_ext.gpu_general import GeneralPart
+from relay_ext.stage_cells import stages_of
+from schedules import abi
+from schedules import stage as ir
+from schedules.cuda.arguments import packed_shape
+from schedules.cuda.kernels import Machine, Part, Shapes, StagePart, batch_kernel, schedule_kernel
+from schedules.cuda.packing import pack_kernel
+from schedules.cuda.threads import EmulatedThreads
+from schedules.cuda.tiles import is_tiled
+
+
+@dataclass(frozen=True)
+class GpuProgram:
+    """A model for a GPU, before its kernels are built.
+
+    Attributes
+    ----------
+    parts : tuple of Part
+        The stages and general cells; the parts of a cell in the order they run.
+    shapes : dict
+        Shapes and dtypes of weights, tables, packed weights and scratch, by argument.
+    packs : IRModule
+        Functions for the CPU that pack the weights of stages at load.
+    scratch : dict from name to (width, domain)
+        Rows that pass from stage to stage of a cell.
+    paths : dict
+        For each cell ``stage``, or ``general (reason)``.
+    machine : Machine
+    """
+
+    parts: tuple[Part, ...]
+    shapes: Shapes
+    packs: IRModule
+    scratch: dict[str, tuple[int, str]]
+    paths: dict[str, str]
+    machine: Machine
+
+    def batch_kernels(self, emulate: EmulatedThreads | None = None) -> IRModule:
+        """One kernel for each part."""
+        return IRModule({part.name: batch_kernel(part, self.shapes, self.machine, emulate) for part in self.parts})
+
+    def schedule_kernels(self, emulate: EmulatedThreads | None = None) -> IRModule:
+        """The kernel that runs a whole schedule."""
+        kernel = schedule_kernel(self.parts, self.shapes, self.machine, emulate)
+        return IRModule({str(kernel.attrs["global_symbol"]): kernel})
+
+
+def gpu_program(module: IRModule, signature: Signature, machine: Machine | None = None) -> GpuProgram:
+    """The program of a module of fused cells.
+
+    Parameters
+    ----------
+    module : IRModule
+        Cells as FuseCells leaves them.
+    """
+    parts: list[Part] = []
+    shapes: Shapes = {}
+    packs: dict[str, tirx.PrimFunc] = {}
+    scratch: dict[str, tuple[int, str]] = {}
+    paths: dict[str, str] = {}
+    attributes = 0
+    for cell in signature:
+        function, binding = module[cell.name], bind_cell(signature, cell.name)
+        for buffer, name in _weight_buffers(function).items():
+            shape, dtype = tuple(map(int, buffer.shape)), str(buffer.dtype)
+            shapes[f"weight:{name}"] = shape, dtype
+            if len(shape) == 2:
+                shapes[f"table:{name}"] = (shape[0], abi.padded(shape[1])), dtype
+        try:
+            stages = _tiled_stages(function, signature)
+            paths[cell.name] = "stage"
+        except NotReadable as reason:
+            paths[cell.name] = f"general ({reason})"
+            stages = []
+            parts.append(GeneralPart(function, cell, binding, attributes))
+        for stage in stages:
+            parts.append(StagePart(stage, binding, attributes))
+            shapes[f"packed:{stage.name}"] = packed_shape(stage), "float32"
+            if packed_shape(stage)[1]:
+                packs[f"{stage.name}_pack"] = pack_kernel(stage, _weight_buffers(function))
+            for output in stage.outputs:
+                if output.scratch:
+                    scratch[output.scratch] = abi.padded(stage.columns), stage.domain
+                    shapes[f"scratch:{output.scratch}"] = (stage.columns,), "float32"
+        attributes += len(cell.attributes)
+    return GpuProgram(tuple(parts), shapes, IRModule(packs), scratch, paths, machine or Machine())
+
+
+def _tiled_stages(function: tirx.PrimFunc, signature: Signature) -> list[ir.Stage]:
+    stages = stages_of(function, signature)
+    for stage in stages:
+        if not is_tiled(stage):
+            raise NotReadable(f"stage {stage.name!r} is of matrices, or has more gates than shared memory holds")
+    return stages
+
+
+def _weight_buffers(function: tirx.PrimFunc) -> dict[Any, str]:
+    inputs, names = int(function.attrs[NUM_INPUT]), [str(name) for name in function.attrs[WEIGHTS]]
+    return dict(zip(list(function.params)[inputs : inputs + len(names)], names, strict=True))

@@ -1,0 +1,1 @@
+"""Schedules for NVIDIA GPUs; read ``threads``, ``tiles``, ``stage_code``, ``general_code``, then ``kernels``."""

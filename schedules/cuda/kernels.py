@@ -1,0 +1,241 @@
+"""Kernels for GPUs from the code of stages and general cells: one a batch, or one for a whole schedule.
+
+``batch_kernel`` makes ``kernel(tables, step, count, ...)``, which runs one stage of one batch. ``schedule_kernel``
+makes ``kernel(tables, blocks, ...)``, which runs all batches: a grid that stays, steps through the steps table, and
+waits at a barrier of the grid after every stage. It needs a cooperative launch of at most so many blocks as the machine
+holds at once. Both are made of the same code, for a GPU or emulated; see :mod:`schedules.cuda.threads`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from tvm import tirx
+from tvm.script.ir_builder import IRBuilder
+from tvm.tirx.script.builder import ir as T
+
+from schedules import abi
+from schedules import stage as ir
+from schedules.cuda.arguments import BATCHES, Arguments, Tables, stage_arguments
+from schedules.cuda.stage_code import StageCode
+from schedules.cuda.threads import EmulatedThreads, GpuThreads, Threads, bind, loop
+from schedules.cuda.tiles import least_rows, tiles_of
+
+_INT = "int32"
+
+COOPERATIVE = "tirx.use_cooperative_launch"
+"""TVM's launch tag of kernels whose blocks wait for each other."""
+
+LAUNCH_PARAMETERS = "tirx.kernel_launch_params"
+"""TVM's attribute of a function: tags its kernels are launched with."""
+
+SCHEDULE = "edbatch_schedule"
+"""Name of the kernel that runs a whole schedule."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the kernels know of a GPU.
+
+    Attributes
+    ----------
+    fill : int
+        Number of blocks that fill it: smaller tiles are used where larger ones would give fewer.
+    blocks_per_unit : int
+        Blocks of a kernel that a multiprocessor must be able to hold; bounds the registers of a thread.
+    """
+
+    fill: int = 128
+    blocks_per_unit: int = 2
+
+
+Shapes = dict[str, tuple[tuple[int, ...], str]]
+
+
+class Part(Protocol):
+    """The code that runs one stage, or a general cell, for one batch."""
+
+    @property
+    def name(self) -> str:
+        """Name of its kernel."""
+
+    @property
+    def type_id(self) -> int:
+        """Type of the cell."""
+
+    @property
+    def binding(self) -> abi.CellBinding:
+        """Where the cell's values lie."""
+
+    def arguments(self) -> list[str]:
+        """Its arguments after `tables`."""
+
+    def shared(self) -> tuple[int, int]:
+        """Elements of shared memory: numbers, and rows."""
+
+    def blocks(self, count: Any, machine: Machine) -> Any:
+        """Number of blocks that have work in a batch of `count` instances."""
+
+    def emit(self, context: Context, step: Any) -> None:
+        """Its code, inside a region."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the code of a part is emitted into."""
+
+    threads: Threads
+    tables: Tables
+    arguments: Arguments
+    machine: Machine
+    pool: Any
+    row_table: Any
+
+
+@dataclass(frozen=True)
+class StagePart:
+    """One stage of a cell; see :class:`Part`."""
+
+    stage: ir.Stage
+    binding: abi.CellBinding
+    first_attribute: int
+
+    @property
+    def name(self) -> str:
+        """See :meth:`Part.name`."""
+        return self.stage.name
+
+    @property
+    def type_id(self) -> int:
+        """See :meth:`Part.type_id`."""
+        return self.binding.type_id
+
+    def arguments(self) -> list[str]:
+        """See :meth:`Part.arguments`."""
+        return stage_arguments(self.stage, self.binding)
+
+    def shared(self) -> tuple[int, int]:
+        """See :meth:`Part.shared`."""
+        pool = max(tile.shared_elements(self.stage) for tile in tiles_of(self.stage))
+        return pool, StageCode.row_table_elements(self.stage)
+
+    def blocks(self, count: Any, machine: Machine) -> Any:
+        """See :meth:`Part.blocks`."""
+        result: Any = None
+        for tile in reversed(tiles_of(self.stage)):
+            chunks = -(-self.stage.columns // tile.columns)
+            blocks = tirx.truncdiv(count + (tile.rows - 1), tile.rows) * chunks
+            least = least_rows(self.stage, tile, machine.fill)
+            result = blocks if result is None else tirx.Select(count >= least, blocks, result)
+        return result
+
+    def emit(self, context: Context, step: Any) -> None:
+        """See :meth:`Part.emit`."""
+        code = StageCode(
+            context.threads,
+            self.stage,
+            self.binding,
+            self.first_attribute,
+            context.tables,
+            context.arguments,
+            context.machine.fill,
+        )
+        code.emit(step, context.pool, context.row_table)
+
+
+def batch_kernel(part: Part, shapes: Shapes, machine: Machine, emulate: EmulatedThreads | None = None) -> tirx.PrimFunc:
+    """The kernel ``kernel(tables, step, count, ...)`` of one part.
+
+    Parameters
+    ----------
+    shapes : dict
+        See :class:`~schedules.cuda.arguments.Arguments`.
+    emulate : EmulatedThreads, optional
+        Build it for LLVM, with these loops.
+    """
+    threads = GpuThreads(cooperative=False) if emulate is None else emulate
+    with IRBuilder() as builder, T.prim_func():
+        T.func_name(part.name)
+        tables, arguments = _tables(), Arguments(part.binding, shapes)
+        step, count = T.arg("step", tirx.Var("step", _INT)), T.arg("count", tirx.Var("count", _INT))
+        texts = arguments.declare(part.arguments())
+        T.func_attr(_attributes(part.name, texts))
+        blocks = bind("blocks", part.blocks(count, machine))
+        with threads.launch(blocks), _Bounds(machine, emulate):
+            context = _context([part], threads, tables, arguments, machine)
+            with threads.region():
+                tables.open()
+                part.emit(context, step)
+    return builder.get()
+
+
+def schedule_kernel(
+    parts: Sequence[Part], shapes: Shapes, machine: Machine, emulate: EmulatedThreads | None = None
+) -> tirx.PrimFunc:
+    """The kernel ``kernel(tables, blocks, ...)`` that runs a whole schedule; see :func:`batch_kernel`."""
+    threads = GpuThreads(cooperative=True) if emulate is None else emulate
+    with IRBuilder() as builder, T.prim_func():
+        T.func_name(SCHEDULE)
+        tables, arguments = _tables(), Arguments(parts[0].binding, shapes)
+        blocks = T.arg("blocks", tirx.Var("blocks", _INT))
+        texts = arguments.declare([text for part in parts for text in part.arguments()])
+        attributes = _attributes(SCHEDULE, texts)
+        if emulate is None:
+            attributes[LAUNCH_PARAMETERS] = [COOPERATIVE]
+        T.func_attr(attributes)
+        with threads.launch(blocks), _Bounds(machine, emulate):
+            context = _context(parts, threads, tables, arguments, machine)
+            tables.open()
+            batches = bind("batches", tables.buffer[BATCHES])
+            with loop("step", batches) as step:
+                kind = bind("kind", tables.step(step, abi.TYPE))
+                for type_id in sorted({part.type_id for part in parts}):
+                    with T.If(kind == type_id), T.Then():
+                        for part in parts:
+                            if part.type_id == type_id:
+                                with threads.region():
+                                    part.emit(context, step)
+    return builder.get()
+
+
+def _tables() -> Tables:
+    return Tables(T.arg("tables", T.buffer((tirx.Var("words", _INT),), _INT, align=abi.ALIGNMENT)))
+
+
+def _attributes(name: str, texts: list[str]) -> dict[str, Any]:
+    return {"global_symbol": name, "tirx.noalias": True, abi.ARGUMENTS: texts}
+
+
+def _context(
+    parts: Sequence[Part], threads: Threads, tables: Tables, arguments: Arguments, machine: Machine
+) -> Context:
+    needs = [part.shared() for part in parts]
+    pool, rows = (max(1, *column) if len(needs) > 1 else max(1, column[0]) for column in zip(*needs, strict=True))
+    return Context(
+        threads,
+        tables,
+        arguments,
+        machine,
+        threads.shared("pool", pool, "float32"),
+        threads.shared("rows", rows, _INT),
+    )
+
+
+class _Bounds:
+    """Context: a GPU kernel of which a multiprocessor holds so many blocks."""
+
+    def __init__(self, machine: Machine, emulate: EmulatedThreads | None) -> None:
+        self.frame = None
+        if emulate is None:
+            value = tirx.const(machine.blocks_per_unit, _INT)
+            self.frame = T.attr(tirx.const(0, _INT), "tirx.launch_bounds_min_blocks_per_sm", value)
+
+    def __enter__(self) -> None:
+        if self.frame is not None:
+            self.frame.__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        if self.frame is not None:
+            self.frame.__exit__(*error)

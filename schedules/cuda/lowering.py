@@ -1,0 +1,58 @@
+"""Lowering of kernels for GPUs, and of their emulation.
+
+TVM's own TIR pipeline without the passes on blocks, as for CPUs, and without those that put barriers in: phases have
+theirs, and a second one after each would cost as much again. Nothing is simplified, no common subexpression moved and
+no loop unrolled, which keeps names and shape of the source; the CUDA compiler does all three.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tvm
+from tvm import IRModule, s_tir, tirx
+from tvm.s_tir.pipeline import finalize_host_passes
+from tvm.target import Target
+
+GPU_PIPELINE = "edbatch_gpu_kernel"
+"""Name of this pipeline for ``tvm.compile(..., tir_pipeline=...)``."""
+
+
+def gpu_pipeline() -> tvm.transform.Pass:
+    """The passes from plain loops to host and device functions, in the order of TVM's default pipeline."""
+    return tvm.transform.Sequential(
+        [
+            tirx.transform.FlattenBuffer(),
+            tirx.transform.BF16ComputeLegalize(),
+            tirx.transform.NarrowDataType(32),
+            tirx.transform.VectorizeLoop(),
+            tirx.transform.StorageRewrite(),
+            tirx.transform.RemoveNoOp(),
+            s_tir.transform.RewriteUnsafeSelect(),
+            tirx.transform.FP8ComputeLegalize(),
+            tirx.transform.VerifyMemory(),
+            tirx.transform.AnnotateEntryFunc(),
+            tirx.transform.SplitHostDevice(),
+            tirx.transform.MakePackedAPI(),
+            tirx.transform.FP8StorageLegalize(),
+            tirx.transform.BF16StorageLegalize(),
+        ],
+        name="GpuKernelPipeline",
+    )
+
+
+def _finish_device() -> tvm.transform.Pass:
+    return tvm.transform.Sequential([tirx.transform.LowerIntrin()])
+
+
+tirx.register_tir_pipeline(GPU_PIPELINE, lambda: (gpu_pipeline(), finalize_host_passes, _finish_device))
+
+
+def build_kernels(module: IRModule, target: Target) -> Any:
+    """`module` compiled; `target` is a CUDA target with a host, or LLVM for an emulation."""
+    return tvm.compile(module, target=target, tir_pipeline=GPU_PIPELINE)
+
+
+def cuda_source(module: IRModule, target: Target) -> str:
+    """The CUDA source of `module`; needs no GPU."""
+    return str(build_kernels(module, target).mod.imports[0].inspect_source())

@@ -1,0 +1,76 @@
+"""How the weights of a stage are packed for a GPU: once, at load, by code for the CPU.
+
+``[chunk of 8 columns][sweep][k][gate][column]``, then the stage's vectors ``[vector][column]`` of that chunk. What a
+tile copies for one depth of k is then one run of memory for each chunk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import tvm
+import tvm_ffi
+from tvm import tirx
+from tvm.script.ir_builder import IRBuilder
+from tvm.tirx.script.builder import ir as T
+
+from schedules import abi
+from schedules import stage as ir
+from schedules.cuda.arguments import packed_shape
+from schedules.cuda.tiles import PACK_LANES, sweeps_of
+
+
+def pack_kernel(stage: ir.Stage, weights: dict[Any, str]) -> tirx.PrimFunc:
+    """The function ``pack(weights..., packed)`` of `stage`.
+
+    Parameters
+    ----------
+    weights : dict from buffer to name
+        The weight parameters that the stage's expressions read.
+    """
+    chunks, per_chunk = packed_shape(stage)
+    expressions = [one.weight for gate in stage.gates for one in gate.passes if isinstance(one, ir.Pass)]
+    used = [b for b in weights if any(_reads(e, b) for e in [*expressions, *stage.vectors])]
+    name = f"{stage.name}_pack"
+    with IRBuilder() as builder, T.prim_func():
+        T.func_name(name)
+        buffers = {old: T.arg(old.name, T.buffer(list(old.shape), str(old.dtype), align=4)) for old in used}
+        packed = T.arg("packed", T.buffer((chunks, per_chunk), "float32", align=abi.ALIGNMENT))
+        texts = [f"weight:{weights[b]}" for b in used] + [f"packed:{stage.name}"]
+        T.func_attr({"global_symbol": name, "tirx.noalias": True, abi.ARGUMENTS: texts})
+        with T.serial(0, chunks) as chunk, T.serial(0, PACK_LANES) as lane:
+            column = chunk * PACK_LANES + lane
+
+            def store(expression: Any, position: Any, values: dict[Any, Any]) -> None:
+                values = {v: tirx.Cast("int64", at) for v, at in {**values, stage.column: column}.items()}
+                value = _rewrite(expression, values, buffers)
+                inside = tirx.if_then_else(column < stage.columns, value, tirx.const(0, "float32"))
+                T.buffer_store(packed, inside, [chunk, position * PACK_LANES + lane])
+
+            base = 0
+            for sweep in sweeps_of(stage):
+                with T.serial(0, sweep.length) as k:
+                    for place, one in enumerate(sweep.passes):
+                        store(one.weight, base + k * len(sweep.gates) + place, {one.k: k})
+                base += sweep.length * len(sweep.gates)
+            for number, vector in enumerate(stage.vectors):
+                store(vector, tirx.const(base + number, "int32"), {})
+    return builder.get()
+
+
+def _reads(expression: Any, buffer: Any) -> bool:
+    found: list[Any] = []
+    keep: Callable[[Any], None] = found.append
+    tvm_ffi.structural_walk(expression, (tvm.ir.TensorLoad, lambda load: keep(load.source)))
+    return any(other.same_as(buffer) for other in found)
+
+
+def _rewrite(expression: Any, values: dict[Any, Any], buffers: dict[Any, Any]) -> Any:
+    """`expression` with variables replaced by `values` and loads moved to `buffers`."""
+
+    def load(node: Any) -> Any:
+        return tirx.BufferLoad(buffers[node.source], node.indices)
+
+    moved = tvm_ffi.structural_map(expression, (tirx.Var, lambda variable: values.get(variable, variable)))
+    return tvm_ffi.structural_map(moved, (tvm.ir.TensorLoad, load))

@@ -1,0 +1,362 @@
+extern "C" __global__ void __launch_bounds__(256, 2) leaf_stage0_kernel(float* __restrict__ arena0_ptr, float* __restrict__ packed_leaf_stage0_ptr, float* __restrict__ table_embedding_ptr, int* __restrict__ tables_ptr, int blocks, int step) {
+  __shared__ alignas(64) int rows_ptr[64];
+  __shared__ alignas(64) float pool_ptr[3504];
+  alignas(64) float acc_ptr[12];
+  alignas(64) float x_ptr[16];
+  alignas(64) float acc_ptr_1[12];
+  alignas(64) float x_ptr_1[16];
+  alignas(64) float acc_ptr_2[3];
+  alignas(64) float x_ptr_2[4];
+  int steps_at = tables_ptr[0];
+  int columns = tables_ptr[1];
+  int index_at = tables_ptr[2];
+  int n = tables_ptr[((steps_at + (step * columns)) + 1)];
+  int first = tables_ptr[((steps_at + (step * columns)) + 2)];
+  int pointer = tables_ptr[((steps_at + (step * columns)) + 3)];
+  int out0 = tables_ptr[((steps_at + (step * columns)) + 4)];
+  int out1 = tables_ptr[((steps_at + (step * columns)) + 5)];
+  if (n >= 8129) {
+    int tiles = max(((n + 63) / 64), 1);
+    for (int turn = 0; turn < ((((tiles + blocks) - ((int)blockIdx.x)) - 1) / blocks); ++turn) {
+      int work = (((int)blockIdx.x) + (turn * blocks));
+      int chunk = (work / tiles);
+      int start = ((work - (chunk * tiles)) * 64);
+      if (((int)threadIdx.x) < 64) {
+        int position = min((start + ((int)threadIdx.x)), (n - 1));
+        rows_ptr[((int)threadIdx.x)] = tables_ptr[((tables_ptr[5] + first) + position)];
+      }
+      #pragma unroll
+      for (int i = 0; i < 12; ++i) {
+        acc_ptr[i] = 0x0p+0f/*0.000000e+00*/;
+      }
+      tvm_builtin_cuda_cta_sync();
+      int to_rows = 0;
+      #pragma unroll
+      for (int turn_1 = 0; turn_1 < 1; ++turn_1) {
+        int piece = ((turn_1 * 256) + ((int)threadIdx.x));
+        if (piece < 128) {
+          int row = (piece / 2);
+          int k = ((piece % 2) * 4);
+          edbatch_copy_16((&(pool_ptr[(((row * 12) + to_rows) + k)])), (&(table_embedding_ptr[((rows_ptr[row] * 16) + k)])));
+        }
+      }
+      int to_weights = 2304;
+      #pragma unroll
+      for (int turn_2 = 0; turn_2 < 1; ++turn_2) {
+        int piece_1 = ((turn_2 * 256) + ((int)threadIdx.x));
+        if (piece_1 < 96) {
+          int part = (piece_1 / 48);
+          int q = ((piece_1 % 48) * 4);
+          edbatch_copy_16((&(pool_ptr[(((part * 200) + to_weights) + q)])), (&(packed_leaf_stage0_ptr[(((chunk * 432) + (part * 216)) + q)])));
+        }
+      }
+      edbatch_commit();
+      edbatch_commit();
+      edbatch_wait_1();
+      tvm_builtin_cuda_cta_sync();
+      for (int depth = 0; depth < 1; ++depth) {
+        edbatch_commit();
+        int across = (((int)threadIdx.x) % 16);
+        int along = ((((int)threadIdx.x) / 16) % 16);
+        int group = (((int)threadIdx.x) / 256);
+        int rows_at = (((depth % 3) * 192) + (along * 12));
+        int weights_at = ((2304 + ((depth % 3) * 400)) + (((across / 8) * 200) + (((int)threadIdx.x) % 8)));
+        for (int turn_3 = 0; turn_3 < 2; ++turn_3) {
+          int k_1 = (turn_3 + group);
+          #pragma unroll
+          for (int row_1 = 0; row_1 < 4; ++row_1) {
+            *(float4*)(x_ptr + (row_1 * 4)) = *(float4*)(pool_ptr + (((row_1 * 12) + (rows_at * 4)) + (k_1 * 4)));
+          }
+          #pragma unroll
+          for (int u = 0; u < 4; ++u) {
+            float w = pool_ptr[(((k_1 * 96) + (u * 24)) + weights_at)];
+            #pragma unroll
+            for (int row_2 = 0; row_2 < 4; ++row_2) {
+              acc_ptr[row_2] = (acc_ptr[row_2] + (x_ptr[((row_2 * 4) + u)] * w));
+            }
+            float w_1 = pool_ptr[((((k_1 * 96) + (u * 24)) + weights_at) + 8)];
+            #pragma unroll
+            for (int row_3 = 0; row_3 < 4; ++row_3) {
+              acc_ptr[(row_3 + 4)] = (acc_ptr[(row_3 + 4)] + (x_ptr[((row_3 * 4) + u)] * w_1));
+            }
+            float w_2 = pool_ptr[((((k_1 * 96) + (u * 24)) + weights_at) + 16)];
+            #pragma unroll
+            for (int row_4 = 0; row_4 < 4; ++row_4) {
+              acc_ptr[(row_4 + 8)] = (acc_ptr[(row_4 + 8)] + (x_ptr[((row_4 * 4) + u)] * w_2));
+            }
+          }
+        }
+        edbatch_wait_1();
+        tvm_builtin_cuda_cta_sync();
+      }
+      int across_1 = (((int)threadIdx.x) % 16);
+      int along_1 = ((((int)threadIdx.x) / 16) % 16);
+      int group_1 = (((int)threadIdx.x) / 256);
+      #pragma unroll
+      for (int row_5 = 0; row_5 < 4; ++row_5) {
+        int instance = (start + ((along_1 * 4) + row_5));
+        int j = ((chunk * 16) + across_1);
+        if ((instance < n) && (j < 8)) {
+          float y0 = (acc_ptr[row_5] + packed_leaf_stage0_ptr[((((j / 8) * 216) + (j % 8)) + 192)]);
+          float y1 = (0x1p+0f/*1.000000e+00*/ / (0x1p+0f/*1.000000e+00*/ + expf((0x0p+0f/*0.000000e+00*/ - y0))));
+          float y2 = (acc_ptr[(row_5 + 4)] + packed_leaf_stage0_ptr[((((j / 8) * 216) + (j % 8)) + 200)]);
+          float y3 = (0x1p+0f/*1.000000e+00*/ / (0x1p+0f/*1.000000e+00*/ + expf((0x0p+0f/*0.000000e+00*/ - y2))));
+          float y4 = (acc_ptr[(row_5 + 8)] + packed_leaf_stage0_ptr[((((j / 8) * 216) + (j % 8)) + 208)]);
+          float y5 = tanhf(y4);
+          float y6 = (y3 * y5);
+          float y7 = tanhf(y6);
+          float y8 = (y1 * y7);
+          arena0_ptr[(((out0 * 16) + (instance * 16)) + j)] = y8;
+          arena0_ptr[(((out1 * 16) + (instance * 16)) + j)] = y6;
+        }
+      }
+      tvm_builtin_cuda_cta_sync();
+    }
+  } else {
+    if (n >= 5) {
+      int tiles_1 = max(((n + 15) / 16), 1);
+      for (int turn_4 = 0; turn_4 < ((((tiles_1 + blocks) - ((int)blockIdx.x)) - 1) / blocks); ++turn_4) {
+        int work_1 = (((int)blockIdx.x) + (turn_4 * blocks));
+        int chunk_1 = (work_1 / tiles_1);
+        int start_1 = ((work_1 - (chunk_1 * tiles_1)) * 16);
+        if (((int)threadIdx.x) < 16) {
+          int position_1 = min((start_1 + ((int)threadIdx.x)), (n - 1));
+          rows_ptr[((int)threadIdx.x)] = tables_ptr[((tables_ptr[5] + first) + position_1)];
+        }
+        #pragma unroll
+        for (int i_1 = 0; i_1 < 12; ++i_1) {
+          acc_ptr_1[i_1] = 0x0p+0f/*0.000000e+00*/;
+        }
+        tvm_builtin_cuda_cta_sync();
+        int to_rows_1 = 0;
+        #pragma unroll
+        for (int turn_5 = 0; turn_5 < 1; ++turn_5) {
+          int piece_2 = ((turn_5 * 256) + ((int)threadIdx.x));
+          if (piece_2 < 64) {
+            int row_6 = (piece_2 / 4);
+            int k_2 = ((piece_2 % 4) * 4);
+            #pragma unroll
+            for (int u_1 = 0; u_1 < 4; ++u_1) {
+              float condval;
+              if ((k_2 + u_1) < 8) {
+                condval = table_embedding_ptr[(((rows_ptr[row_6] * 16) + k_2) + u_1)];
+              } else {
+                condval = 0x0p+0f/*0.000000e+00*/;
+              }
+              pool_ptr[((((row_6 * 20) + to_rows_1) + k_2) + u_1)] = condval;
+            }
+          }
+        }
+        int to_weights_1 = 960;
+        #pragma unroll
+        for (int turn_6 = 0; turn_6 < 1; ++turn_6) {
+          int piece_3 = ((turn_6 * 256) + ((int)threadIdx.x));
+          if (piece_3 < 192) {
+            int part_1 = (piece_3 / 96);
+            int q_1 = ((piece_3 % 96) * 4);
+            if (q_1 < 192) {
+              edbatch_copy_16((&(pool_ptr[(((part_1 * 392) + to_weights_1) + q_1)])), (&(packed_leaf_stage0_ptr[(((chunk_1 * 432) + (part_1 * 216)) + q_1)])));
+            } else {
+              #pragma unroll
+              for (int u_2 = 0; u_2 < 4; ++u_2) {
+                pool_ptr[((((part_1 * 392) + to_weights_1) + q_1) + u_2)] = 0x0p+0f/*0.000000e+00*/;
+              }
+            }
+          }
+        }
+        edbatch_commit();
+        edbatch_commit();
+        edbatch_wait_1();
+        tvm_builtin_cuda_cta_sync();
+        for (int depth_1 = 0; depth_1 < 1; ++depth_1) {
+          edbatch_commit();
+          int across_2 = (((int)threadIdx.x) % 16);
+          int along_2 = ((((int)threadIdx.x) / 16) % 4);
+          int group_2 = (((int)threadIdx.x) / 64);
+          int rows_at_1 = (((depth_1 % 3) * 80) + (along_2 * 20));
+          int weights_at_1 = ((960 + ((depth_1 % 3) * 784)) + (((across_2 / 8) * 392) + (((int)threadIdx.x) % 8)));
+          for (int turn_7 = 0; turn_7 < 1; ++turn_7) {
+            int k_3 = ((turn_7 * 4) + group_2);
+            #pragma unroll
+            for (int row_7 = 0; row_7 < 4; ++row_7) {
+              *(float4*)(x_ptr_1 + (row_7 * 4)) = *(float4*)(pool_ptr + (((row_7 * 20) + (rows_at_1 * 4)) + (k_3 * 4)));
+            }
+            #pragma unroll
+            for (int u_3 = 0; u_3 < 4; ++u_3) {
+              float w_3 = pool_ptr[(((k_3 * 96) + (u_3 * 24)) + weights_at_1)];
+              #pragma unroll
+              for (int row_8 = 0; row_8 < 4; ++row_8) {
+                acc_ptr_1[row_8] = (acc_ptr_1[row_8] + (x_ptr_1[((row_8 * 4) + u_3)] * w_3));
+              }
+              float w_4 = pool_ptr[((((k_3 * 96) + (u_3 * 24)) + weights_at_1) + 8)];
+              #pragma unroll
+              for (int row_9 = 0; row_9 < 4; ++row_9) {
+                acc_ptr_1[(row_9 + 4)] = (acc_ptr_1[(row_9 + 4)] + (x_ptr_1[((row_9 * 4) + u_3)] * w_4));
+              }
+              float w_5 = pool_ptr[((((k_3 * 96) + (u_3 * 24)) + weights_at_1) + 16)];
+              #pragma unroll
+              for (int row_10 = 0; row_10 < 4; ++row_10) {
+                acc_ptr_1[(row_10 + 8)] = (acc_ptr_1[(row_10 + 8)] + (x_ptr_1[((row_10 * 4) + u_3)] * w_5));
+              }
+            }
+          }
+          edbatch_wait_1();
+          tvm_builtin_cuda_cta_sync();
+        }
+        int across_3 = (((int)threadIdx.x) % 16);
+        int along_3 = ((((int)threadIdx.x) / 16) % 4);
+        int group_3 = (((int)threadIdx.x) / 64);
+        #pragma unroll
+        for (int row_11 = 0; row_11 < 4; ++row_11) {
+          pool_ptr[((((group_3 * 768) + (along_3 * 64)) + (row_11 * 16)) + across_3)] = acc_ptr_1[row_11];
+          pool_ptr[(((((group_3 * 768) + (along_3 * 64)) + (row_11 * 16)) + across_3) + 256)] = acc_ptr_1[(row_11 + 4)];
+          pool_ptr[(((((group_3 * 768) + (along_3 * 64)) + (row_11 * 16)) + across_3) + 512)] = acc_ptr_1[(row_11 + 8)];
+        }
+        tvm_builtin_cuda_cta_sync();
+        if (((int)threadIdx.x) < 256) {
+          float sum0 = (((pool_ptr[((int)threadIdx.x)] + pool_ptr[(((int)threadIdx.x) + 768)]) + pool_ptr[(((int)threadIdx.x) + 1536)]) + pool_ptr[(((int)threadIdx.x) + 2304)]);
+          float sum1 = (((pool_ptr[(((int)threadIdx.x) + 256)] + pool_ptr[(((int)threadIdx.x) + 1024)]) + pool_ptr[(((int)threadIdx.x) + 1792)]) + pool_ptr[(((int)threadIdx.x) + 2560)]);
+          float sum2 = (((pool_ptr[(((int)threadIdx.x) + 512)] + pool_ptr[(((int)threadIdx.x) + 1280)]) + pool_ptr[(((int)threadIdx.x) + 2048)]) + pool_ptr[(((int)threadIdx.x) + 2816)]);
+          int instance_1 = (start_1 + (((int)threadIdx.x) / 16));
+          int j_1 = ((chunk_1 * 16) + (((int)threadIdx.x) % 16));
+          if ((instance_1 < n) && (j_1 < 8)) {
+            float y0_1 = (sum0 + packed_leaf_stage0_ptr[((((j_1 / 8) * 216) + (j_1 % 8)) + 192)]);
+            float y1_1 = (0x1p+0f/*1.000000e+00*/ / (0x1p+0f/*1.000000e+00*/ + expf((0x0p+0f/*0.000000e+00*/ - y0_1))));
+            float y2_1 = (sum1 + packed_leaf_stage0_ptr[((((j_1 / 8) * 216) + (j_1 % 8)) + 200)]);
+            float y3_1 = (0x1p+0f/*1.000000e+00*/ / (0x1p+0f/*1.000000e+00*/ + expf((0x0p+0f/*0.000000e+00*/ - y2_1))));
+            float y4_1 = (sum2 + packed_leaf_stage0_ptr[((((j_1 / 8) * 216) + (j_1 % 8)) + 208)]);
+            float y5_1 = tanhf(y4_1);
+            float y6_1 = (y3_1 * y5_1);
+            float y7_1 = tanhf(y6_1);
+            float y8_1 = (y1_1 * y7_1);
+            arena0_ptr[(((out0 * 16) + (instance_1 * 16)) + j_1)] = y8_1;
+            arena0_ptr[(((out1 * 16) + (instance_1 * 16)) + j_1)] = y6_1;
+          }
+        }
+        tvm_builtin_cuda_cta_sync();
+      }
+    } else {
+      int tiles_2 = max(((n + 3) / 4), 1);
+      for (int turn_8 = 0; turn_8 < ((((tiles_2 + blocks) - ((int)blockIdx.x)) - 1) / blocks); ++turn_8) {
+        int work_2 = (((int)blockIdx.x) + (turn_8 * blocks));
+        int chunk_2 = (work_2 / tiles_2);
+        int start_2 = ((work_2 - (chunk_2 * tiles_2)) * 4);
+        if (((int)threadIdx.x) < 4) {
+          int position_2 = min((start_2 + ((int)threadIdx.x)), (n - 1));
+          rows_ptr[((int)threadIdx.x)] = tables_ptr[((tables_ptr[5] + first) + position_2)];
+        }
+        #pragma unroll
+        for (int i_2 = 0; i_2 < 3; ++i_2) {
+          acc_ptr_2[i_2] = 0x0p+0f/*0.000000e+00*/;
+        }
+        tvm_builtin_cuda_cta_sync();
+        int to_rows_2 = 0;
+        #pragma unroll
+        for (int turn_9 = 0; turn_9 < 1; ++turn_9) {
+          int piece_4 = ((turn_9 * 256) + ((int)threadIdx.x));
+          if (piece_4 < 16) {
+            int row_12 = (piece_4 / 4);
+            int k_4 = ((piece_4 % 4) * 4);
+            #pragma unroll
+            for (int u_4 = 0; u_4 < 4; ++u_4) {
+              float condval_1;
+              if ((k_4 + u_4) < 8) {
+                condval_1 = table_embedding_ptr[(((rows_ptr[row_12] * 16) + k_4) + u_4)];
+              } else {
+                condval_1 = 0x0p+0f/*0.000000e+00*/;
+              }
+              pool_ptr[((((row_12 * 20) + to_rows_2) + k_4) + u_4)] = condval_1;
+            }
+          }
+        }
+        int to_weights_2 = 240;
+        #pragma unroll
+        for (int turn_10 = 0; turn_10 < 1; ++turn_10) {
+          int piece_5 = ((turn_10 * 256) + ((int)threadIdx.x));
+          if (piece_5 < 192) {
+            int part_2 = (piece_5 / 96);
+            int q_2 = ((piece_5 % 96) * 4);
+            if (q_2 < 192) {
+              edbatch_copy_16((&(pool_ptr[(((part_2 * 392) + to_weights_2) + q_2)])), (&(packed_leaf_stage0_ptr[(((chunk_2 * 432) + (part_2 * 216)) + q_2)])));
+            } else {
+              #pragma unroll
+              for (int u_5 = 0; u_5 < 4; ++u_5) {
+                pool_ptr[((((part_2 * 392) + to_weights_2) + q_2) + u_5)] = 0x0p+0f/*0.000000e+00*/;
+              }
+            }
+          }
+        }
+        edbatch_commit();
+        edbatch_commit();
+        edbatch_wait_1();
+        tvm_builtin_cuda_cta_sync();
+        for (int depth_2 = 0; depth_2 < 1; ++depth_2) {
+          edbatch_commit();
+          int across_4 = (((int)threadIdx.x) % 16);
+          int along_4 = ((((int)threadIdx.x) / 16) % 4);
+          int group_4 = (((int)threadIdx.x) / 64);
+          int rows_at_2 = (((depth_2 % 3) * 20) + (along_4 * 5));
+          int weights_at_2 = ((240 + ((depth_2 % 3) * 784)) + (((across_4 / 8) * 392) + (((int)threadIdx.x) % 8)));
+          for (int turn_11 = 0; turn_11 < 1; ++turn_11) {
+            int k_5 = ((turn_11 * 4) + group_4);
+            #pragma unroll
+            for (int row_13 = 0; row_13 < 1; ++row_13) {
+              *(float4*)(x_ptr_2 + (row_13 * 4)) = *(float4*)(pool_ptr + (((row_13 * 20) + (rows_at_2 * 4)) + (k_5 * 4)));
+            }
+            #pragma unroll
+            for (int u_6 = 0; u_6 < 4; ++u_6) {
+              float w_6 = pool_ptr[(((k_5 * 96) + (u_6 * 24)) + weights_at_2)];
+              #pragma unroll
+              for (int row_14 = 0; row_14 < 1; ++row_14) {
+                acc_ptr_2[row_14] = (acc_ptr_2[row_14] + (x_ptr_2[((row_14 * 4) + u_6)] * w_6));
+              }
+              float w_7 = pool_ptr[((((k_5 * 96) + (u_6 * 24)) + weights_at_2) + 8)];
+              #pragma unroll
+              for (int row_15 = 0; row_15 < 1; ++row_15) {
+                acc_ptr_2[(row_15 + 1)] = (acc_ptr_2[(row_15 + 1)] + (x_ptr_2[((row_15 * 4) + u_6)] * w_7));
+              }
+              float w_8 = pool_ptr[((((k_5 * 96) + (u_6 * 24)) + weights_at_2) + 16)];
+              #pragma unroll
+              for (int row_16 = 0; row_16 < 1; ++row_16) {
+                acc_ptr_2[(row_16 + 2)] = (acc_ptr_2[(row_16 + 2)] + (x_ptr_2[((row_16 * 4) + u_6)] * w_8));
+              }
+            }
+          }
+          edbatch_wait_1();
+          tvm_builtin_cuda_cta_sync();
+        }
+        int across_5 = (((int)threadIdx.x) % 16);
+        int along_5 = ((((int)threadIdx.x) / 16) % 4);
+        int group_5 = (((int)threadIdx.x) / 64);
+        #pragma unroll
+        for (int row_17 = 0; row_17 < 1; ++row_17) {
+          pool_ptr[((((group_5 * 192) + (along_5 * 16)) + (row_17 * 16)) + across_5)] = acc_ptr_2[row_17];
+          pool_ptr[(((((group_5 * 192) + (along_5 * 16)) + (row_17 * 16)) + across_5) + 64)] = acc_ptr_2[(row_17 + 1)];
+          pool_ptr[(((((group_5 * 192) + (along_5 * 16)) + (row_17 * 16)) + across_5) + 128)] = acc_ptr_2[(row_17 + 2)];
+        }
+        tvm_builtin_cuda_cta_sync();
+        if (((int)threadIdx.x) < 64) {
+          float sum0_1 = (((pool_ptr[((int)threadIdx.x)] + pool_ptr[(((int)threadIdx.x) + 192)]) + pool_ptr[(((int)threadIdx.x) + 384)]) + pool_ptr[(((int)threadIdx.x) + 576)]);
+          float sum1_1 = (((pool_ptr[(((int)threadIdx.x) + 64)] + pool_ptr[(((int)threadIdx.x) + 256)]) + pool_ptr[(((int)threadIdx.x) + 448)]) + pool_ptr[(((int)threadIdx.x) + 640)]);
+          float sum2_1 = (((pool_ptr[(((int)threadIdx.x) + 128)] + pool_ptr[(((int)threadIdx.x) + 320)]) + pool_ptr[(((int)threadIdx.x) + 512)]) + pool_ptr[(((int)threadIdx.x) + 704)]);
+          int instance_2 = (start_2 + (((int)threadIdx.x) / 16));
+          int j_2 = ((chunk_2 * 16) + (((int)threadIdx.x) % 16));
+          if ((instance_2 < n) && (j_2 < 8)) {
+            float y0_2 = (sum0_1 + packed_leaf_stage0_ptr[((((j_2 / 8) * 216) + (j_2 % 8)) + 192)]);
+            float y1_2 = (0x1p+0f/*1.000000e+00*/ / (0x1p+0f/*1.000000e+00*/ + expf((0x0p+0f/*0.000000e+00*/ - y0_2))));
+            float y2_2 = (sum1_1 + packed_leaf_stage0_ptr[((((j_2 / 8) * 216) + (j_2 % 8)) + 200)]);
+            float y3_2 = (0x1p+0f/*1.000000e+00*/ / (0x1p+0f/*1.000000e+00*/ + expf((0x0p+0f/*0.000000e+00*/ - y2_2))));
+            float y4_2 = (sum2_1 + packed_leaf_stage0_ptr[((((j_2 / 8) * 216) + (j_2 % 8)) + 208)]);
+            float y5_2 = tanhf(y4_2);
+            float y6_2 = (y3_2 * y5_2);
+            float y7_2 = tanhf(y6_2);
+            float y8_2 = (y1_2 * y7_2);
+            arena0_ptr[(((out0 * 16) + (instance_2 * 16)) + j_2)] = y8_2;
+            arena0_ptr[(((out1 * 16) + (instance_2 * 16)) + j_2)] = y6_2;
+          }
+        }
+        tvm_builtin_cuda_cta_sync();
+      }
+    }
+  }
+}

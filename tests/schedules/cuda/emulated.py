@@ -1,0 +1,37 @@
+"""Workloads on the emulated GPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from edbatch_tvm.compiler.gpu import EMULATED, emulated_kernels
+from edbatch_tvm.graph import merge
+from edbatch_tvm.models import get_workload
+from edbatch_tvm.models.check import compare
+from edbatch_tvm.models.reference import run_reference
+from edbatch_tvm.runtime import Model
+from relay_ext.pipeline import cell_passes, run_passes
+from relay_ext.signature import signature_of
+from schedules.cuda.kernels import Machine
+
+
+def emulated_model(mod: Any, weights: Any, **options: Any) -> Model:
+    """A model of cells without constants; `options` are those of emulated_kernels."""
+    single = run_passes(mod, cell_passes(fast_math=False))
+    signature = signature_of(mod)
+    kernels = emulated_kernels(single, signature, weights, **options)
+    return Model(signature, kernels, EMULATED, "agenda", "batch", 0.0)
+
+
+def check_workload(name: str, hidden: int, count: int, fill: int | None = None, **options: Any) -> Any:
+    """Compile and run a workload, hold it against the reference; the result, with ``kernel_names`` of the model."""
+    workload = get_workload(name)
+    mod, weights = workload.cells(hidden), workload.weights(hidden)
+    machine = Machine() if fill is None else Machine(fill=fill)
+    model = emulated_model(mod, weights, machine=machine, **options)
+    instances = workload.generate(count, signature_of(mod), seed=1)
+    result = model(instances)
+    graph = merge(instances)
+    compare(graph, result, run_reference(graph, workload.reference, weights)).require()
+    result.kernel_names = model.kernel_names
+    return result
