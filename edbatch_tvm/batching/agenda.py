@@ -14,6 +14,7 @@ class AgendaPolicy(FrontierPolicy):
     """The average is taken once, over all nodes of the type; the smaller type id wins a tie."""
 
     name = "agenda"
+    native = True
 
     def start(self, graph: InstanceGraph) -> None:
         """Average the depths."""

@@ -12,6 +12,11 @@ from edbatch_tvm.graph import InstanceGraph
 def check_schedule(graph: InstanceGraph, schedule: Schedule) -> None:
     """Check that `schedule` runs each node of `graph` once, after its operands, and one type a batch.
 
+    Parameters
+    ----------
+    graph : InstanceGraph
+    schedule : Schedule
+
     Raises
     ------
     PolicyError

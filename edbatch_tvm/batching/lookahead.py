@@ -21,6 +21,7 @@ class LookaheadPolicy(FrontierPolicy):
     """One step of lookahead by typewise heights."""
 
     name = "lookahead"
+    native = True
 
     def choose(self, frontier: Frontier) -> int:
         """The type that :func:`choose_lookahead` names."""

@@ -55,9 +55,17 @@ class FrontierPolicy(Policy):
     """A policy that runs, step by step, all ready nodes of one type.
 
     Running fewer never helps: what is left out only comes later. A subclass says which type.
+
+    Attributes
+    ----------
+    typewise : bool
+        Whether :meth:`choose` needs typewise frontiers.
+    native : bool
+        Whether the native kernels have the rule of this name.
     """
 
     typewise = False
+    native = False
 
     @abc.abstractmethod
     def choose(self, frontier: Frontier) -> int:
@@ -68,7 +76,7 @@ class FrontierPolicy(Policy):
 
     def run(self, graph: InstanceGraph) -> Run:
         """Schedule `graph` by the native kernel, or by :meth:`reference` where there is none."""
-        kernels = backend.kernels()
+        kernels = backend.kernels() if self.native else None
         if kernels is None:
             return Run(self.reference(graph), self.name)
         return Run(Schedule.for_graph(graph, *kernels.run(graph, self.name)), self.name)
@@ -89,6 +97,12 @@ _REGISTRY: dict[str, Callable[[], Policy]] = {}
 
 def register_policy(name: str, factory: Callable[[], Policy]) -> None:
     """Make ``schedule(graph, policy=name)`` use the policy that `factory` returns.
+
+    Parameters
+    ----------
+    name : str
+    factory : callable
+        Returns the policy; called whenever it is asked for.
 
     Raises
     ------

@@ -15,6 +15,7 @@ class RatioPolicy(FrontierPolicy):
     """
 
     name = "ratio"
+    native = True
     typewise = True
 
     def choose(self, frontier: Frontier) -> int:

@@ -94,6 +94,8 @@ def compile_model(
         If weights are missing, extra, or of another shape or dtype.
     TargetError
         If the target is unknown or not available here.
+    PlanError
+        If the plan or the granularity is unknown, or `fused` does not go with the granularity.
 
     Examples
     --------

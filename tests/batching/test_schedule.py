@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 import edbatch_tvm.batching as batching
 from edbatch_tvm.batching import (
+    FrontierPolicy,
     Policy,
     Run,
     Schedule,
@@ -23,6 +24,7 @@ from edbatch_tvm.batching import (
     save_policy,
     schedule,
 )
+from edbatch_tvm.batching.frontier import Frontier
 from edbatch_tvm.errors import PolicyError
 from edbatch_tvm.graph import InstanceGraph
 from tests.batching.graphs import bilstm, minibatches, tree, typed_dags
@@ -175,6 +177,18 @@ def test_a_registered_policy() -> None:
     assert schedule(chain(), "ours")[1].policy == "ours"
     with pytest.raises(PolicyError, match="a policy called 'ours' is registered already"):
         register_policy("ours", Ours)
+
+
+def test_a_rule_of_ones_own() -> None:
+    class Largest(FrontierPolicy):
+        name = "largest"
+
+        def choose(self, frontier: Frontier) -> int:
+            return max(range(frontier.num_types), key=lambda type_id: frontier.size[type_id])
+
+    result, info = schedule(chain(), Largest())
+    check_schedule(chain(), result)
+    assert (info.policy, len(result)) == ("largest", 2)
 
 
 def test_a_policy_file(tmp_path: object) -> None:
