@@ -13,10 +13,16 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.mark.parametrize(
     ("script", "arguments", "expected"),
-    [("memory_plans", "treelstm --hidden 16 --batch-size 4 --rounds 1", "treelstm, hidden 16")],
+    [
+        ("memory_plans", "treelstm --hidden 16 --batch-size 4 --rounds 1", "treelstm, hidden 16"),
+        ("cuda", "--emulate --workloads treelstm --dtypes float32 --json {json}", "1 rows, 0 wrong, 0 not run"),
+    ],
 )
-def test_script(script: str, arguments: str, expected: str) -> None:
-    command = [sys.executable, "-m", f"benchmarks.{script}", *arguments.split()]
+def test_script(script: str, arguments: str, expected: str, tmp_path: Path) -> None:
+    if script == "cuda":
+        pytest.importorskip("torch")
+    given = arguments.format(json=tmp_path / "figures.json").split()
+    command = [sys.executable, "-m", f"benchmarks.{script}", *given]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert expected in done.stdout

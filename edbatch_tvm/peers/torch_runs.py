@@ -112,22 +112,33 @@ class ByHand:
     weights : mapping of str to float32 array
     compiled : bool
         Cells under ``torch.compile``, which fuses their element-wise code; results are then copied to their slice.
+    device : str
+        Where it runs.
+    dtype : torch.dtype, optional
+        Of weights and values, in place of float32.
     """
 
     def __init__(
-        self, workload: str, graph: InstanceGraph, weights: Mapping[str, np.ndarray], compiled: bool = False
+        self,
+        workload: str,
+        graph: InstanceGraph,
+        weights: Mapping[str, np.ndarray],
+        compiled: bool = False,
+        device: str = "cpu",
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         assert graph.signature is not None
+        self._device = device
         self._graph, self._signature = graph, graph.signature
         self._cells = MODELS[workload]()
         self._compiled = compiled
         self._steps = _compiled_steps(self._cells) if compiled else {n: cell.step for n, cell in self._cells.items()}
-        tensors = _tensors(weights)
+        tensors = {name: tensor.to(device, dtype) for name, tensor in _tensors(weights).items()}
         self._weights = {name: self._cells[name].prepare(tensors) for name in self._signature.names}
         batches = hand_batches(graph, PHASES.get(workload) or phases_of(graph))
         self._place(batches)
         self._buffers = [
-            torch.zeros(int(rows), *spec.shape)
+            torch.zeros(int(rows), *spec.shape, device=device, dtype=dtype)
             for rows, spec in zip(self._used, self._signature.value_specs, strict=True)
         ]
         self._attributes = self._in_order(batches)
@@ -154,7 +165,7 @@ class ByHand:
             if cell.attributes and nodes:
                 place = np.searchsorted(self._graph.nodes_of(kind), np.concatenate(nodes))
                 arrays = [self._graph.attributes[kind, a.name][place] for a in cell.attributes]
-                found[cell.name] = [torch.from_numpy(array.astype(np.int64)) for array in arrays]
+                found[cell.name] = [torch.from_numpy(array.astype(np.int64)).to(self._device) for array in arrays]
         self._done = dict.fromkeys(self._signature.names, 0)
         return found
 
@@ -176,11 +187,11 @@ class ByHand:
         given = [_by_operand(cell, values[pointer[node] : pointer[node + 1]].tolist()) for node in nodes.tolist()]
         buffer = self._buffers[self._buffer_of(cell, names)]
         rows = np.array([self._row[v] if v >= 0 else 0 for one in given for name in names for v in one[name]], np.int64)
-        index = torch.from_numpy(rows)
+        index = torch.from_numpy(rows).to(self._device)
         if _variadic(cell, names[0]):
             counts = np.array([len(one[names[0]]) for one in given], np.int64)
-            offsets = torch.from_numpy(np.cumsum(counts) - counts)
-            variadic = Rows(buffer, index, offsets, torch.arange(len(rows)))
+            offsets = torch.from_numpy(np.cumsum(counts) - counts).to(self._device)
+            variadic = Rows(buffer, index, offsets, torch.arange(len(rows), device=self._device))
             return lambda: variadic
         n, k, shape = len(nodes), len(names), buffer.shape[1:]
         first = int(rows[0])
@@ -220,7 +231,7 @@ class ByHand:
         graph = self._graph
         wanted = graph.outputs.astype(np.int64)
         arena = self._signature.output_arena[graph.node_type[wanted[0] // graph.stride], wanted[0] % graph.stride]
-        return self._buffers[int(arena)].numpy()[self._row[wanted]]
+        return self._buffers[int(arena)].float().cpu().numpy()[self._row[wanted]]
 
 
 def _compiled_steps(cells: Mapping[str, TorchCell]) -> dict[str, Any]:

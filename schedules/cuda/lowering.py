@@ -14,6 +14,8 @@ from tvm import IRModule, s_tir, tirx
 from tvm.s_tir.pipeline import finalize_host_passes
 from tvm.target import Target
 
+from schedules.cuda import nvcc  # noqa: F401  (registers how CUDA source is compiled)
+
 GPU_PIPELINE = "edbatch_gpu_kernel"
 """Name of this pipeline for ``tvm.compile(..., tir_pipeline=...)``."""
 

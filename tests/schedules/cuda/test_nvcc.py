@@ -1,0 +1,31 @@
+"""Machine code: compiled once, kept, and errors of the compiler in one line."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from edbatch_tvm.errors import TargetError
+from schedules.cuda import nvcc
+
+pytestmark = pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc")
+
+KERNEL = 'extern "C" __global__ void one(float* x) { x[threadIdx.x] += 1.0f; }\n'
+
+
+def test_compiled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    first = nvcc.machine_code(KERNEL, "sm_80")
+    assert first[:4] == b"\x7fELF"
+    monkeypatch.setattr(nvcc, "_compiled", lambda *_: pytest.fail("compiled again"))
+    assert nvcc.machine_code(KERNEL, "sm_80") == first
+    assert len(list((tmp_path / "edbatch-tvm" / "cuda").iterdir())) == 1
+
+
+def test_source_that_does_not_compile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(TargetError, match=r"nvcc failed for sm_80: .*error") as caught:
+        nvcc.machine_code("__global__ void one() { nothing; }\n", "sm_80")
+    assert "\n" not in str(caught.value)
