@@ -2,10 +2,10 @@
 
 ``python benchmarks/cuda.py [--json cuda.json] [--seconds 420] [--workloads ...] [--hidden ...] [--batch ...]``
 
-On a machine with an NVIDIA GPU, nvcc (or NVRTC) and PyTorch. Nothing is downloaded: where TVM is not installed, a
-folder ``tvm-site`` in the project or beside it, in which the wheels of apache-tvm and apache-tvm-ffi for this Python are
-unpacked, or the same as ``tvm-site.tar.xz``, is used. ``--emulate`` goes through all of it, at sizes that take seconds,
-with the kernels as loops on the CPU; its times mean nothing.
+On a machine with an NVIDIA GPU, nvcc (or NVRTC) and PyTorch. Nothing is downloaded: where TVM is not installed, the
+wheels of apache-tvm and apache-tvm-ffi for this Python, unpacked in a folder ``tvm-site`` in the project or beside it,
+or that folder as ``tvm-site.tar.xz``, will do. ``--emulate`` goes through all of it, at sizes that take seconds, with
+the kernels as loops on the CPU; its times mean nothing.
 
 What is compared, for every workload, hidden size, batch size and dtype, in instances a second:
 
