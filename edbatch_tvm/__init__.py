@@ -28,11 +28,13 @@ if TYPE_CHECKING:
     from edbatch_tvm.explanation import Explanation, explain
     from edbatch_tvm.graph import Builder, InstanceGraph, Signature, merge, validate
     from edbatch_tvm.memory import Plan, PQTree, plan_memory
+    from edbatch_tvm.recording import AutoBatched, autobatch
     from edbatch_tvm.runtime import Model, Report, Result
 
 __version__ = "0.1.0"
 
 _HOME = {
+    "AutoBatched": "recording",
     "Builder": "graph",
     "EdbatchError": "errors",
     "Explanation": "explanation",
@@ -46,6 +48,7 @@ _HOME = {
     "Schedule": "batching",
     "ScheduleInfo": "batching",
     "Signature": "graph",
+    "autobatch": "recording",
     "cells_from_nn": "compiler",
     "cells_from_torch": "compiler",
     "check_schedule": "batching",
@@ -64,6 +67,7 @@ _HOME = {
 }
 
 __all__ = [
+    "AutoBatched",
     "Builder",
     "EdbatchError",
     "Explanation",
@@ -77,6 +81,7 @@ __all__ = [
     "Schedule",
     "ScheduleInfo",
     "Signature",
+    "autobatch",
     "cells_from_nn",
     "cells_from_torch",
     "check_schedule",

@@ -65,3 +65,7 @@ class TargetError(EdbatchError, RuntimeError):
 
 class EnvironmentMismatch(EdbatchError, ImportError):
     """Installed packages that do not fit together, or one that is missing."""
+
+
+class RecordingError(EdbatchError, RuntimeError):
+    """Code of a PyTorch model that cannot be recorded, or a model that is not in the state for it."""

@@ -37,8 +37,8 @@ class DropUnitDims:
         y = R.tanh(y1)
 
     Parameters and results keep their shapes. A broadcast to the shape of the other argument of an element-wise
-    operator goes away too, as does the cast of an index, and a table indexed by an attribute becomes ``R.take``. An
-    operator without a rule keeps the shapes it was written with.
+    operator goes away too, as does the cast of an index; a table indexed by an attribute becomes ``R.take``, and a
+    ``R.take`` of a constant index a slice. An operator without a rule keeps the shapes it was written with.
     """
 
     def transform_module(self, mod: IRModule, _context: tvm.transform.PassContext) -> IRModule:
@@ -208,7 +208,18 @@ class _Rewriter:
 
     def _take(self, call: relax.Call) -> Any | None:
         table, index = (self._value(argument) for argument in call.args)
-        if call.attrs.axis is None or int(call.attrs.axis) != 0:
+        if call.attrs.axis is None:
+            return None
+        axis = int(call.attrs.axis) % len(table.shape)
+        given = call.args[1]
+        if isinstance(given, tvm.ir.GenericConst) and not given.ty.shape.values:
+            if _is_one(table.shape[axis]):
+                return self._result(call, self._bare(table))
+            ones = min(axis, table.ones)
+            position = int(given.value.numpy()) % int(table.shape[axis])
+            part = R.strided_slice(self._without(table, ones), [axis - ones], [position], [position + 1])
+            return self._result(call, part)
+        if axis != 0:
             return None
         return self._result(call, R.take(self._full(table), self._index(index), axis=0, mode=call.attrs.mode))
 
@@ -232,6 +243,8 @@ class _Rewriter:
         values = self._value(call.args[0])
         if not isinstance(values, list) or call.attrs.axis is None:
             return None
+        if len(values) == 1:
+            return values[0]
         axis = int(call.attrs.axis) % len(values[0].shape)
         ones = min(axis, *(value.ones for value in values))
         return self._result(call, R.concat([self._without(value, ones) for value in values], axis - ones))

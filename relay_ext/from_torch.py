@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import inspect
 import logging
 import warnings
@@ -73,11 +74,8 @@ def import_cell(
     torch = require_torch()
     if not isinstance(module, torch.nn.Module):
         raise CellError(f"cell {name!r} is a {type(module).__name__}", "a torch.nn.Module")
-    program = _export(name, module, tuple(arguments), tuple(variadic))
-    function = _import(name, program)
-    signature = program.graph_signature
-    weights = {placeholder: module.get_parameter(path) for placeholder, path in signature.inputs_to_parameters.items()}
-    return cell_with_weights(name, function, weights, signature.inputs_to_parameters, names)
+    shapes = _dynamic_shapes(name, module, tuple(arguments), tuple(variadic))
+    return import_program(name, module, export_program(name, module, tuple(arguments), shapes), names)
 
 
 def require_torch() -> Any:
@@ -98,24 +96,32 @@ def require_torch() -> Any:
 # Export ---------------------------------------------------------------------------------------------------------
 
 
-def _export(name: str, module: Any, arguments: tuple[Any, ...], variadic: tuple[str, ...]) -> Any:
-    """The exported program of `module`, in core operators."""
+def export_program(name: str, module: Any, arguments: tuple[Any, ...], shapes: Any = None) -> Any:
+    """The exported program of `module`, in core operators.
+
+    Parameters
+    ----------
+    name : str
+        What the cell is called in errors.
+    module : torch.nn.Module
+    arguments : tuple
+        Examples of the arguments of ``forward``; integers count as integer tensors.
+    shapes : optional
+        What ``torch.export`` is told about dimensions; None if all are static.
+
+    Raises
+    ------
+    CellError
+        If the module cannot be exported.
+    """
     torch = require_torch()
     tree = torch.utils._pytree
     given = tree.tree_map(lambda leaf: torch.tensor(leaf) if type(leaf) is int else leaf, arguments)
     # Export takes one tensor given twice for one input.
     given = tree.tree_map(lambda leaf: leaf.detach().clone() if isinstance(leaf, torch.Tensor) else leaf, given)
-    shapes = _dynamic_shapes(name, module, given, variadic)
     try:
-        with torch.no_grad(), _quiet():
-            try:
-                program = torch.export.export(module, given, dynamic_shapes=shapes, strict=False)
-            except Exception:
-                # Only the bytecode tracer keeps len(rows) symbolic; it is slower to start.
-                if shapes is None:
-                    raise
-                program = torch.export.export(module, given, dynamic_shapes=shapes, strict=True)
-            program = program.run_decompositions()
+        with torch.no_grad(), _quiet(), _symbolic_numbers(torch):
+            program = torch.export.export(module, given, dynamic_shapes=shapes, strict=False).run_decompositions()
     except Exception as error:
         raise CellError(
             f"cell {name!r} cannot be exported ({first_line(error)})",
@@ -161,6 +167,49 @@ def _check_deterministic(name: str, program: Any) -> None:
 
 
 @contextmanager
+def _symbolic_numbers(torch: Any) -> Iterator[None]:
+    """Let numbers that differ from call to call stay symbolic where Python code or ``torch.tensor`` would fix them.
+
+    ``len(rows)`` is the symbol that ``rows.shape[0]`` is: Python makes an int of whatever ``__len__`` returns, the number
+    of the example for good. ``torch.tensor(word)`` is `word`, which is an integer tensor while a cell is exported.
+    """
+    plain_len = builtins.len
+
+    def symbolic_len(thing: Any) -> Any:
+        return thing.shape[0] if isinstance(thing, torch.Tensor) and thing.ndim else plain_len(thing)
+
+    class SymbolicTensors(torch.overrides.TorchFunctionMode):
+        def __torch_function__(self, function: Any, _: Any, arguments: Any = (), named: Any = None) -> Any:
+            if function in (torch.tensor, torch.as_tensor) and arguments:
+                tensor = _stacked(torch, arguments[0])
+                if tensor is not None:
+                    dtype = (named or {}).get("dtype")
+                    return tensor if dtype is None else tensor.to(dtype)
+            return function(*arguments, **(named or {}))
+
+    builtins.len = symbolic_len
+    try:
+        with SymbolicTensors():
+            yield
+    finally:
+        builtins.len = plain_len
+
+
+def _stacked(torch: Any, data: Any) -> Any:
+    """Nested lists of numbers and tensors as one tensor; None if there is no tensor among them."""
+    if isinstance(data, torch.Tensor):
+        return data
+    if not isinstance(data, list | tuple):
+        return None
+    items = [_stacked(torch, item) for item in data]
+    if all(item is None for item in items):
+        return None
+    return torch.stack(
+        [torch.full((), given) if item is None else item for item, given in zip(items, data, strict=True)]
+    )
+
+
+@contextmanager
 def _quiet() -> Iterator[None]:
     """Without the warnings that export and import raise about themselves, and the log of an attempt that failed."""
     level = logging.root.manager.disable
@@ -182,17 +231,25 @@ def first_line(error: BaseException) -> str:
 # Import ---------------------------------------------------------------------------------------------------------
 
 
-def _import(name: str, program: Any) -> relax.Function:
-    """The Relax function of an exported program, with the weights as parameters behind the inputs."""
+def import_program(name: str, module: Any, program: Any, names: WeightNames) -> relax.Function:
+    """The Relax function of the exported program of `module`, with its weights as parameters behind the inputs.
+
+    `names` is extended by the weights of the cell.
+
+    Raises
+    ------
+    CellError
+        If an operator of the program is not known to TVM's importer.
+    """
     from tvm.relax.frontend.torch import from_exported_program
 
     try:
         with _quiet():
-            module = from_exported_program(
+            imported = from_exported_program(
                 program,
                 keep_params_as_input=True,
                 unwrap_unit_return_tuple=True,
-                custom_convert_map={"repeat.default": _repeat},
+                custom_convert_map=_CONVERSIONS,
                 run_ep_decomposition=False,
             )
     except Exception as error:
@@ -201,7 +258,9 @@ def _import(name: str, program: Any) -> relax.Function:
             "operators that TVM's importer of exported programs knows",
             "compute this part outside the cell, or with other operators",
         ) from error
-    return module["main"]
+    paths = program.graph_signature.inputs_to_parameters
+    weights = {placeholder: module.get_parameter(path) for placeholder, path in paths.items()}
+    return cell_with_weights(name, imported["main"], weights, paths, names)
 
 
 def _repeat(node: Any, importer: Any) -> relax.Var:
@@ -220,6 +279,24 @@ def _repeat(node: Any, importer: Any) -> relax.Var:
         shape = [count if _is_one(extent) else extent for count, extent in zip(times, extents, strict=True)]
         return emit(relax.op.broadcast_to(source, shape))
     return emit(relax.op.tile(source, times))
+
+
+def _scalar(node: Any, importer: Any) -> relax.Var:
+    """``x.item()`` of an integer tensor: the tensor itself, for those that take one in place of a number."""
+    return importer.env[node.args[0]]
+
+
+def _select(node: Any, importer: Any) -> relax.Var:
+    """``x[i]`` along one dimension, where i may be an attribute."""
+    source, dim, index = node.args[0], node.args[1], node.args[2]
+    if not hasattr(index, "op"):
+        return importer._select(node)
+    axis = dim % importer.env[source].ty.ndim
+    return importer.block_builder.emit(relax.op.take(importer.env[source], importer.env[index], axis=axis))
+
+
+_CONVERSIONS = {"repeat.default": _repeat, "_local_scalar_dense.default": _scalar, "select.int": _select}
+"""Operators that TVM's importer converts in another way, or not at all."""
 
 
 def _is_one(extent: Any) -> bool:

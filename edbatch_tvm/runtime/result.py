@@ -49,8 +49,8 @@ class Result:
         pointer = self.graph.output_ptr
         values = self.graph.outputs[pointer[instance] : pointer[instance + 1]]
         if self.graph.scalar_output[instance]:
-            return self._view(int(values[0]))
-        return [self._view(value) for value in values.tolist()]
+            return self.value(int(values[0]))
+        return [self.value(value) for value in values.tolist()]
 
     def __iter__(self) -> Iterator[Any]:
         return (self[instance] for instance in range(len(self)))
@@ -67,10 +67,22 @@ class Result:
             raise GraphError(f"value {value} is no output of a node", f"values of {self.graph!r}")
         return arena
 
-    def _view(self, value: int) -> np.ndarray:
+    def value(self, value: int) -> np.ndarray:
+        """Any value, as a view.
+
+        Parameters
+        ----------
+        value : int
+            As ``node * stride + slot``.
+
+        Raises
+        ------
+        GraphError
+            If it is no value of the graph.
+        """
         arena = self._arena(value)
         spec = self._signature.value_specs[arena]
-        view = self._views[arena][self.plan.value_row[value], : spec.size].reshape(spec.shape)
+        view: np.ndarray = self._views[arena][self.plan.value_row[value], : spec.size].reshape(spec.shape)
         return view
 
     def values(self, values: Any) -> np.ndarray:

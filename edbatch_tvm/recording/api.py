@@ -1,0 +1,236 @@
+"""``edbatch_tvm.autobatch``: batch a PyTorch model as it is."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils import _pytree as pytree
+
+from edbatch_tvm.errors import RecordingError
+from edbatch_tvm.recording.driver import Driver
+from edbatch_tvm.recording.flush import compute_batched, compute_eagerly
+from edbatch_tvm.recording.lazy import LazyRows, LazyTensor, is_lazy
+from edbatch_tvm.recording.library import Library
+from edbatch_tvm.recording.recorder import Recorder
+from edbatch_tvm.recording.views import find_sites, recording_view
+from edbatch_tvm.runtime import Model, Report
+
+_FIRST_ELEMENTS = 4
+"""Elements that run by the model's own code, at most, to find out what its cells are."""
+
+
+def autobatch(model: torch.nn.Module, cells: Sequence[str], **options: Any) -> AutoBatched:
+    """Batch a PyTorch model as it is, for inference.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Its ``forward`` is written for one element, with recursion, loops and branches as it likes.
+    cells : sequence of str
+        Names of submodules and methods (``"leaf"``, ``"node_forward"``, ``"encoder.cell"``) that do the work: tensors
+        in, tensors out, the same code for every call of one kind. Calls of them are recorded and run in batches.
+        Integers among their arguments become attributes, tensors that were stacked variadic operands.
+    **options
+        For :func:`edbatch_tvm.compile`: ``target``, ``policy``, ``plan``.
+
+    Returns
+    -------
+    AutoBatched
+
+    Raises
+    ------
+    RecordingError
+        If a name is neither a submodule nor a method.
+    EnvironmentMismatch
+        If torch or greenlet is not installed.
+
+    Examples
+    --------
+    >>> fast = eb.autobatch(model, cells=["leaf", "node_forward"])        # doctest: +SKIP
+    >>> with torch.no_grad():
+    ...     scores = fast(trees)                                          # doctest: +SKIP
+    """
+    return AutoBatched(model, cells, options)
+
+
+class AutoBatched:
+    """A PyTorch model that runs minibatches; made by :func:`autobatch`.
+
+    Called with a list, it runs the model's ``forward`` on every element and returns the results in order; called with
+    anything else, on that one element. Between cells, what ``forward`` computes with tensors is recorded too; where it
+    reads a value, everything recorded so far runs, for all elements at once, and they go on together.
+
+    The first call runs a few elements by the model's own code to find out what the cells are, then compiles them.
+    Weights that changed since the last call are taken over.
+
+    Attributes
+    ----------
+    model : torch.nn.Module
+    reports : list of Report
+        One for every time that batches were run during the last call.
+    """
+
+    def __init__(self, model: torch.nn.Module, cells: Sequence[str], options: dict[str, Any]) -> None:
+        if not isinstance(model, torch.nn.Module):
+            raise RecordingError(f"a model that is a {type(model).__name__}", "a torch.nn.Module")
+        self.model = model
+        self.reports: list[Report] = []
+        self._cells = list(cells) if not isinstance(cells, str) else cells
+        self._options = options
+        self._sites = find_sites(model, self._cells)
+        self._library = Library(model, options)
+        self._state = _state_of(model)
+        self._lock = threading.Lock()
+        Driver(lambda: None)  # finds out now that greenlet is missing
+
+    def __repr__(self) -> str:
+        return f"AutoBatched({type(self.model).__name__}, cells={self._cells!r})"
+
+    @property
+    def compiled(self) -> Model | None:
+        """The compiled model; None before the first call."""
+        return self._library.model
+
+    @property
+    def batches(self) -> int:
+        """Number of batches that the last call ran."""
+        return sum(report.batches for report in self.reports)
+
+    def __call__(self, elements: Any) -> Any:
+        """The model on every element of a list, or on one element."""
+        if type(elements) is list:
+            return self.map(elements)
+        return self._run([partial(_forward, arguments=(elements,))])[0]
+
+    def map(self, elements: Iterable[Any]) -> list[Any]:
+        """The model on every element, in order.
+
+        Parameters
+        ----------
+        elements : iterable
+            An element that is a tuple gives the arguments of ``forward`` if that takes several.
+
+        Raises
+        ------
+        RecordingError
+            If gradients would be needed, the model is in training mode, or what it does cannot be recorded.
+        Exception
+            What ``forward`` raises; a note says for which element.
+        """
+        several = _takes_several(self.model)
+        return self._run(
+            [
+                partial(_forward, arguments=element if several and type(element) is tuple else (element,))
+                for element in elements
+            ]
+        )
+
+    # A call -----------------------------------------------------------------------------------------------------
+
+    def _run(self, functions: list[Callable[[torch.nn.Module], Any]]) -> list[Any]:
+        self._check_inference()
+        with self._lock:
+            self._take_over_changes()
+        self.reports = []
+        first = [] if self._library.model is not None else self._first_elements(functions)
+        return [*first, *self._minibatch(functions[len(first) :], self._compute_batched)]
+
+    def _first_elements(self, functions: list[Callable[[torch.nn.Module], Any]]) -> list[Any]:
+        """Run elements by the model's own code until one of them brings no new cell."""
+        results: list[Any] = []
+        for function in functions[:_FIRST_ELEMENTS]:
+            known = len(self._library.cells)
+            results += self._minibatch([function], compute_eagerly)
+            if known and len(self._library.cells) == known:
+                break
+        if self._library.cells:
+            self._library.compiled()
+        return results
+
+    def _minibatch(
+        self, functions: list[Callable[[torch.nn.Module], Any]], compute: Callable[[Recorder], Any]
+    ) -> list[Any]:
+        driver = Driver(lambda: compute(recorder))
+        recorder = Recorder(self._library, driver.wait)
+        views = (recording_view(self.model, self._sites, recorder) for _ in functions)
+        results = driver.run([partial(function, view) for function, view in zip(functions, views, strict=True)])
+        compute(recorder)
+        return _computed(results, recorder)
+
+    def _compute_batched(self, recorder: Recorder) -> None:
+        result = compute_batched(recorder)
+        if result is not None:
+            self.reports.append(result.report)
+
+    def _check_inference(self) -> None:
+        if torch.is_grad_enabled() and any(parameter.requires_grad for parameter in self.model.parameters()):
+            raise RecordingError(
+                f"{type(self.model).__name__} is called where gradients are recorded",
+                "inference",
+                "with torch.no_grad(): ...",
+            )
+
+    def _take_over_changes(self) -> None:
+        state = _state_of(self.model)
+        if state == self._state:
+            return
+        if [one[0] for one in state] == [one[0] for one in self._state]:
+            self._library.refresh()
+        else:
+            self._sites = find_sites(self.model, self._cells)
+            self._library = Library(self.model, self._options)
+        self._state = state
+
+
+def _forward(model: torch.nn.Module, arguments: tuple[Any, ...]) -> Any:
+    return model(*arguments)
+
+
+def _takes_several(model: torch.nn.Module) -> bool:
+    code = model.forward.__code__ if hasattr(model.forward, "__code__") else None
+    return code is not None and (code.co_argcount > 2 or bool(code.co_flags & 0x04))
+
+
+def _state_of(model: torch.nn.Module) -> list[tuple[Any, Any]]:
+    """What cells depend on: first what they are compiled for, then where weights lie and how often they changed."""
+    parameters = [(id(one), (one.data_ptr(), _version(one))) for one in model.parameters()]
+    buffers = [((id(one), one.data_ptr(), _version(one)), None) for one in model.buffers()]
+    modules = [((id(one), one.training), None) for one in model.modules()]
+    return [*parameters, *buffers, *modules]
+
+
+def _version(tensor: torch.Tensor) -> int:
+    return 0 if tensor.is_inference() else tensor._version
+
+
+def _computed(results: list[Any], recorder: Recorder) -> list[Any]:
+    """`results` with recorded tensors computed: copies that share no memory with the arenas."""
+    leaves, structure = pytree.tree_flatten(results)
+    rows = {id(leaf): leaf.rows() for leaf in leaves if type(leaf) is LazyRows}
+    wanted = [leaf for leaf in leaves if type(leaf) is LazyTensor]
+    wanted += [row for each in rows.values() for row in each]
+    by_kind: dict[Any, list[LazyTensor]] = {}
+    ends = np.array([end for _, end in recorder.spans()], np.int64)
+    own = [leaf for leaf in wanted if leaf.recorder is recorder and leaf.value >= 0]
+    epochs = np.searchsorted(ends, [leaf.value for leaf in own], side="right").tolist()
+    for leaf, epoch in zip(own, epochs, strict=True):
+        by_kind.setdefault((epoch, leaf.spec), []).append(leaf)
+    tensors: dict[int, torch.Tensor] = {}
+    for (epoch, spec), members in by_kind.items():
+        stacked = recorder.epochs[epoch].rows(np.array([member.value for member in members], np.int64))
+        parts = torch.from_numpy(stacked).reshape(len(members), *spec.shape).unbind()
+        tensors.update((id(member), part) for member, part in zip(members, parts, strict=True))
+
+    def computed(leaf: Any) -> Any:
+        if type(leaf) is LazyRows:
+            return torch.stack([computed(row) for row in rows[id(leaf)]])
+        if not is_lazy(leaf):
+            return leaf
+        return tensors[id(leaf)] if id(leaf) in tensors else leaf.computed().clone()
+
+    return pytree.tree_unflatten([computed(leaf) for leaf in leaves], structure)

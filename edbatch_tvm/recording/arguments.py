@@ -1,0 +1,180 @@
+"""The arguments of a call as a key and flat inputs, and back.
+
+A call such as ``merge(x, [h, c], 3)`` is recorded as the flat inputs ``x, h, c, 3``. Its key says what is left, the
+structure around them and the constants among them; calls of one key are calls of one cell. A key is a tuple of
+
+* a :class:`TensorSpec` for an operand, a :class:`RowsSpec` for a variadic one;
+* ``("stack", k, RowsSpec)`` for k operands that are stacked inside the cell;
+* ``("attribute", dtype, shape)`` and ``("integer",)`` for attributes: integer tensors, Python integers;
+* ``("weight", path)`` for a parameter of the model;
+* ``("tuple", n)``, ``("list", n)`` and ``("dict", names)`` before the parts of a structure;
+* ``("constant", type, value)`` and ``("slice", start, stop, step)`` for anything else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from edbatch_tvm.errors import RecordingError
+from edbatch_tvm.recording.specs import RowsSpec, TensorSpec, spec_of
+
+Key = tuple[Any, ...]
+
+INTEGER = ("integer",)
+
+EXAMPLE_ROWS = 3
+"""Rows of a variadic operand while its cell is exported; 0 and 1 are special to ``torch.export``."""
+
+
+def key_of_tensor(tensor: torch.Tensor) -> tuple[Any, ...]:
+    """The part of a key that stands for an integer tensor."""
+    return ("attribute", tensor.dtype, tensor.shape)
+
+
+def key_of_constant(thing: Any) -> tuple[Any, ...]:
+    """The part of a key that stands for something that is no tensor.
+
+    Raises
+    ------
+    RecordingError
+        If it cannot be told from others: it has no hash.
+    """
+    if type(thing) is slice:
+        return ("slice", thing.start, thing.stop, thing.step)
+    try:
+        hash(thing)
+    except TypeError:
+        raise RecordingError(
+            f"an argument of a cell is a {type(thing).__name__}",
+            "tensors, integers, and tuples, lists and dicts of them; or constants that have a hash",
+        ) from None
+    return ("constant", type(thing), thing)
+
+
+@dataclass(frozen=True)
+class Input:
+    """One flat input of a cell.
+
+    Attributes
+    ----------
+    spec : TensorSpec
+        Its shape; of one row, where it is variadic.
+    rows : bool
+        Whether it is a variadic operand.
+    example : tensor or int or None
+        For an attribute, its value in the call that the cell was made for.
+    """
+
+    spec: TensorSpec
+    rows: bool = False
+    example: Any = None
+
+    def random(self, rows: int) -> torch.Tensor:
+        """A value to try the cell on."""
+        if self.example is not None:
+            return torch.as_tensor(self.example)
+        return torch.randn((rows, self.spec.size) if self.rows else (self.spec.size,))
+
+    def shaped(self, value: Any) -> Any:
+        """The value of a flat input in its shape."""
+        if self.example is not None or len(self.spec.shape) == 1:
+            return value
+        return value.reshape((value.shape[0], *self.spec.shape) if self.rows else self.spec.shape)
+
+
+class _Taken(int):
+    """Stands for the flat input of that number."""
+
+
+@dataclass(frozen=True)
+class _Stacked:
+    first: int
+    count: int
+
+
+@dataclass(frozen=True)
+class _Weight:
+    number: int
+
+
+@dataclass
+class CallPlan:
+    """How the flat inputs of one kind of call become its arguments.
+
+    Attributes
+    ----------
+    inputs : list of Input
+    weights : list of tensor
+        Parameters of the model among the arguments.
+    """
+
+    inputs: list[Input] = field(default_factory=list)
+    weights: list[torch.Tensor] = field(default_factory=list)
+    _structure: list[Any] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, key: Key, attributes: Sequence[Any], weights: Mapping[str, torch.Tensor]) -> CallPlan:
+        """The plan of calls of `key`; `attributes` are those of one such call, `weights` the model's by path."""
+        plan = cls()
+        parts, examples = iter(key), iter(attributes)
+        for part in parts:
+            plan._structure.append(plan._read(part, parts, examples, weights))
+        return plan
+
+    @property
+    def is_variadic(self) -> bool:
+        """Whether the cell takes any number of rows."""
+        return any(entry.rows for entry in self.inputs)
+
+    def _read(
+        self, part: Any, parts: Iterator[Any], examples: Iterator[Any], weights: Mapping[str, torch.Tensor]
+    ) -> Any:
+        if isinstance(part, TensorSpec):
+            return self._input(Input(part))
+        if isinstance(part, RowsSpec):
+            return self._input(Input(part.row, rows=True))
+        kind, *details = part
+        if kind == "stack":
+            count, rows = details
+            first = len(self.inputs)
+            self.inputs += [Input(rows.row)] * count
+            return _Stacked(first, count)
+        if kind in ("attribute", "integer"):
+            shape = details[1] if kind == "attribute" else ()
+            return self._input(Input(spec_of(shape), example=next(examples)))
+        if kind == "weight":
+            self.weights.append(weights[details[0]])
+            return _Weight(len(self.weights) - 1)
+        if kind in ("tuple", "list"):
+            items = [self._read(next(parts), parts, examples, weights) for _ in range(details[0])]
+            return items if kind == "list" else tuple(items)
+        if kind == "dict":
+            return {name: self._read(next(parts), parts, examples, weights) for name in details[0]}
+        return slice(*details) if kind == "slice" else details[1]
+
+    def _input(self, entry: Input) -> _Taken:
+        self.inputs.append(entry)
+        return _Taken(len(self.inputs) - 1)
+
+    def arguments(self, flat: Sequence[Any], weights: Sequence[torch.Tensor]) -> list[Any]:
+        """The arguments of the call whose flat inputs are `flat`."""
+
+        def rebuilt(part: Any) -> Any:
+            if isinstance(part, _Taken):
+                return self.inputs[part].shaped(flat[part])
+            if isinstance(part, _Stacked):
+                rows = range(part.first, part.first + part.count)
+                return torch.stack([self.inputs[row].shaped(flat[row]) for row in rows])
+            if isinstance(part, _Weight):
+                return weights[part.number]
+            if type(part) in (tuple, list):
+                return type(part)(rebuilt(item) for item in part)
+            if type(part) is dict:
+                return {name: rebuilt(item) for name, item in part.items()}
+            return part
+
+        return [rebuilt(part) for part in self._structure]

@@ -1,0 +1,260 @@
+"""The recorder: calls of cells, of all instances in flight, as flat lists.
+
+A recorded call appends a few numbers and makes one object for each output; everything else happens when the graph is
+computed, on arrays (:mod:`edbatch_tvm.recording.flush`).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, float32
+
+from edbatch_tvm.errors import RecordingError
+from edbatch_tvm.recording import tensor_ops
+from edbatch_tvm.recording.arguments import INTEGER, Key, key_of_constant, key_of_tensor
+from edbatch_tvm.recording.lazy import LazyRows, LazyTensor, is_lazy
+from edbatch_tvm.recording.specs import TensorSpec, spec_of_tensor
+
+if TYPE_CHECKING:
+    from edbatch_tvm.recording.flush import Epoch
+    from edbatch_tvm.recording.library import Library, Site
+
+_new = object.__new__
+
+
+class Recorder:
+    """What the instances of one minibatch have recorded.
+
+    Values are numbered from 0 over all flushes; ``-1 - i`` is tensor i of :attr:`externals`.
+
+    Attributes
+    ----------
+    recorded, done : int
+        Number of values recorded, and of those computed.
+    types, counts, operands : list of int
+        What is not computed yet: the type of every node, its number of operands, and all operands.
+    attributes : dict of int to list
+        The attribute rows of every type, in node order.
+    externals : list of tuple
+        Tensors that entered from outside, their specs, and how often each had been changed in place by then.
+    viewed : set of int
+        Values that are seen through more than one tensor.
+    epochs : list of Epoch
+        What has been computed.
+    """
+
+    __slots__ = (
+        *("attributes", "counts", "done", "epochs", "external_number", "externals", "library", "operands"),
+        *("recorded", "types", "viewed", "wait"),
+    )
+
+    def __init__(self, library: Library, wait: Callable[[], None]) -> None:
+        self.library = library
+        self.wait = wait
+        self.recorded = 0
+        self.done = 0
+        self.types: list[int] = []
+        self.counts: list[int] = []
+        self.operands: list[int] = []
+        self.attributes: defaultdict[int, list[list[Any]]] = defaultdict(list)
+        self.externals: list[tuple[torch.Tensor, TensorSpec, int]] = []
+        self.external_number: dict[int, int] = {}
+        self.viewed: set[int] = set()
+        self.epochs: list[Epoch] = []
+
+    # Recording --------------------------------------------------------------------------------------------------
+
+    def call(self, site: Site, arguments: tuple[Any, ...]) -> Any:
+        """Record one call of a cell."""
+        # What every call passes through: no more function calls and objects than it takes.
+        key: list[Any] = []
+        operands: list[int] = []
+        attributes: list[Any] = []
+        rows = -1
+        vary = site.integers_vary
+        for argument in arguments:
+            kind = type(argument)
+            if kind is LazyTensor and argument.recorder is self:
+                key.append(argument.spec)
+                operands.append(argument.value)
+            elif kind is Tensor and vary and argument.dtype is float32:
+                number = self.value_of(argument)
+                key.append(self.externals[-1 - number][1])
+                operands.append(number)
+            elif kind is LazyRows and argument.recorder is self and (rows == -1 or rows == len(argument.values)):
+                rows = len(argument.values)
+                key.append(argument.spec)
+                operands += argument.values
+            elif kind is int and vary:
+                key.append(INTEGER)
+                attributes.append(argument)
+            else:
+                self._describe(argument, key, operands, attributes, vary)
+        cell = site.cells.get(tuple(key))
+        if cell is None:
+            cell, operands, attributes = self.library.specialise(self, site, arguments)
+        type_id = cell.type_id
+        self.types.append(type_id)
+        self.counts.append(len(operands))
+        self.operands += operands
+        if attributes:
+            self.attributes[type_id].append(attributes)
+        value = self.recorded
+        made = []
+        for spec in cell.outputs:
+            tensor = _new(LazyTensor)
+            tensor.recorder = self
+            tensor.value = value
+            tensor.spec = spec
+            made.append(tensor)
+            value += 1
+        self.recorded = value
+        return tensor if cell.single else cell.returned(made)
+
+    def described(
+        self, arguments: tuple[Any, ...], integers_vary: bool, fixed_rows: bool = False
+    ) -> tuple[Key, list[int], list[Any]]:
+        """The key of a call, the values it reads and its attributes; see :mod:`edbatch_tvm.recording.arguments`.
+
+        In step with :meth:`call`, but for `fixed_rows`: no operand is variadic.
+        """
+        key: list[Any] = []
+        operands: list[int] = []
+        attributes: list[Any] = []
+        rows = -1
+        for argument in arguments:
+            kind = type(argument)
+            if kind is LazyTensor and argument.recorder is self:
+                key.append(argument.spec)
+                operands.append(argument.value)
+            elif kind is LazyRows and rows in (-1, len(argument.values)) and not fixed_rows:
+                # All variadic operands of a call have one number of rows; others are stacked inside.
+                rows = len(argument.values)
+                key.append(argument.spec)
+                operands += argument.values if argument.recorder is self else map(self.value_of, argument.rows())
+            else:
+                self._describe(argument, key, operands, attributes, integers_vary)
+        return tuple(key), operands, attributes
+
+    def _describe(
+        self, argument: Any, key: list[Any], operands: list[int], attributes: list[Any], integers_vary: bool
+    ) -> None:
+        kind = type(argument)
+        if kind is LazyTensor:
+            key.append(argument.spec)
+            operands.append(self.value_of(argument))
+        elif kind is LazyRows:
+            key.append(("stack", len(argument.values), argument.spec))
+            operands += [self.value_of(row) for row in argument.rows()]
+        elif isinstance(argument, torch.Tensor):
+            path = None if integers_vary else self.library.path_of(argument)
+            if path is not None:
+                key.append(("weight", path))
+            elif argument.is_floating_point():
+                number = self.value_of(argument)
+                key.append(self.externals[-1 - number][1])
+                operands.append(number)
+            else:
+                key.append(key_of_tensor(argument))
+                attributes.append(argument)
+        elif kind is int and integers_vary:
+            key.append(INTEGER)
+            attributes.append(argument)
+        elif kind is tuple or kind is list or isinstance(argument, tuple):
+            key.append(("list" if kind is list else "tuple", len(argument)))
+            for item in argument:
+                self._describe(item, key, operands, attributes, integers_vary)
+        elif kind is dict:
+            key.append(("dict", tuple(argument)))
+            for item in argument.values():
+                self._describe(item, key, operands, attributes, integers_vary)
+        else:
+            key.append(key_of_constant(argument))
+
+    def value_of(self, tensor: Any) -> int:
+        """The number of a recorded tensor, or of a tensor from outside."""
+        if type(tensor) is LazyTensor:
+            if tensor.recorder is self:
+                return tensor.value
+            tensor = tensor.computed()
+        elif is_lazy(tensor):
+            raise RecordingError("a list of stacked tensors", "a list of tensors")
+        try:
+            version = tensor._version
+        except RuntimeError:  # made in inference mode: it will not tell whether it was changed
+            tensor, version = tensor.clone(), 0
+        number = self.external_number.get(id(tensor))
+        if number is None or self.externals[number][2] != version:
+            number = len(self.externals)
+            self.externals.append((tensor, spec_of_tensor(tensor), version))
+            self.external_number[id(tensor)] = number
+        return -1 - number
+
+    def check_unchanged(self, number: int) -> None:
+        """Check that an external tensor still holds what it held when it was passed."""
+        tensor, _, version = self.externals[number]
+        if not tensor.is_inference() and tensor._version != version:
+            shape = list(tensor.shape)
+            raise RecordingError(
+                f"a tensor of shape {shape} was changed in place after it was passed to a cell",
+                "tensors that stay as they are until their values are read",
+                "pass tensor.clone()",
+            )
+
+    # Tensor functions between cells -----------------------------------------------------------------------------
+
+    def tensor_function(self, function: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        """A tensor function with recorded tensors among its arguments."""
+        return tensor_ops.apply(self, function, arguments, named)
+
+    def operator(self, function: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        """Record a tensor function as a cell of its own."""
+        if named:
+            return self.call(self.library.operator_site(function, tuple(named)), (*arguments, *named.values()))
+        return self.call(self.library.operator_site(function, ()), arguments)
+
+    # Values -----------------------------------------------------------------------------------------------------
+
+    def read(self, tensor: LazyTensor) -> torch.Tensor:
+        """The value of a recorded tensor; whatever is recorded is computed first, for all instances in flight."""
+        if tensor.value >= self.done:
+            self.wait()
+        return self.epoch_of(tensor.value).tensor(tensor.value).reshape(tensor.shape)
+
+    def epoch_of(self, value: int) -> Epoch:
+        """What computed `value`."""
+        return next(epoch for epoch in reversed(self.epochs) if value >= epoch.first)
+
+    def spans(self) -> Iterator[tuple[Epoch, int]]:
+        """Each epoch, and the number after its last value."""
+        return zip(self.epochs, [*(epoch.first for epoch in self.epochs[1:]), self.done], strict=False)
+
+    def finish_epoch(self, epoch: Epoch) -> None:
+        """Everything that was recorded is computed: it is `epoch`."""
+        self.epochs.append(epoch)
+        self.done = self.recorded
+        self.types, self.counts, self.operands = [], [], []
+        self.attributes = defaultdict(list)
+
+
+class CellCall:
+    """Stands for a submodule or method of the model while instances run: calling it records."""
+
+    __slots__ = ("recorder", "site")
+
+    def __init__(self, recorder: Recorder, site: Site) -> None:
+        self.recorder = recorder
+        self.site = site
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        """Record one call."""
+        if named:
+            arguments = self.site.positional(arguments, named)
+        return self.recorder.call(self.site, arguments)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.site.target, name)
