@@ -170,8 +170,8 @@ def _check_deterministic(name: str, program: Any) -> None:
 def _symbolic_numbers(torch: Any) -> Iterator[None]:
     """Let numbers that differ from call to call stay symbolic where Python code or ``torch.tensor`` would fix them.
 
-    ``len(rows)`` is the symbol that ``rows.shape[0]`` is: Python makes an int of whatever ``__len__`` returns, the number
-    of the example for good. ``torch.tensor(word)`` is `word`, which is an integer tensor while a cell is exported.
+    ``len(rows)`` is the symbol that ``rows.shape[0]`` is: Python makes an int of whatever ``__len__`` returns, the
+    number of the example for good. ``torch.tensor(word)`` is `word`, an integer tensor while a cell is exported.
     """
     plain_len = builtins.len
 

@@ -134,11 +134,10 @@ class Library:
             if cell is not None:
                 return cell
             if len(site.cells) == MOST_CELLS:
-                first = next(iter(site.refused.values()), "")
+                reason = next((f" ({refusal})" for refusal in site.refused.values()), "")
                 raise RecordingError(
-                    f"{site.name!r} has been called with more than {MOST_CELLS} kinds of arguments",
-                    "few shapes and constants, as each is compiled"
-                    + (f"; not compiled once for all: {first}" * bool(first)),
+                    f"{site.name!r} has been called with more than {MOST_CELLS} kinds of arguments{reason}",
+                    "few shapes and constants: each is compiled",
                     "pass numbers that differ from call to call as tensors, and stack what comes in any number",
                 )
             plan = CallPlan.of(key, attributes, self._names.params)

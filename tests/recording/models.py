@@ -41,8 +41,8 @@ def random_trees(count: int, vocabulary: int = 50, seed: int = 0) -> list[Tree]:
 class ChildSumTreeLSTM(nn.Module):
     """The child-sum TreeLSTM of Tai, Socher and Manning (ACL 2015), equations 2 to 8, for one tree.
 
-    For a node with input x and children k: s = sum_k h_k; i, o, u = gates of W x + U s + b; f_k = sigmoid(W_f x + U_f h_k
-    + b_f); c = i * u + sum_k f_k * c_k; h = o * tanh(c). The states of the children are the rows of a matrix.
+    For a node with input x and children k: s = sum_k h_k; i, o, u = gates of W x + U s + b; f_k = sigmoid(W_f x +
+    U_f h_k + b_f); c = i * u + sum_k f_k * c_k; h = o * tanh(c). The states of the children are rows of a matrix.
     """
 
     def __init__(self, hidden: int, vocabulary: int = 50, classes: int = 5) -> None:
