@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     )
     from edbatch_tvm.compiler import cells_from_nn, cells_from_torch, emit_source
     from edbatch_tvm.compiler import compile_model as compile
+    from edbatch_tvm.compiler import load_model as load
     from edbatch_tvm.errors import EdbatchError
     from edbatch_tvm.explanation import Explanation, explain
     from edbatch_tvm.graph import Builder, InstanceGraph, Signature, merge, validate
@@ -66,6 +67,8 @@ _HOME = {
     "validate": "graph",
 }
 
+_RENAMED = {"compile": "compile_model", "load": "load_model"}
+
 __all__ = [
     "AutoBatched",
     "Builder",
@@ -89,6 +92,7 @@ __all__ = [
     "emit_source",
     "explain",
     "learn_policy",
+    "load",
     "load_policy",
     "lower_bound",
     "merge",
@@ -102,8 +106,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name == "compile":
-        value = import_module("edbatch_tvm.compiler").compile_model
+    if name in _RENAMED:
+        value = getattr(import_module("edbatch_tvm.compiler"), _RENAMED[name])
     elif name in _HOME:
         value = getattr(import_module(f"edbatch_tvm.{_HOME[name]}"), name)
     else:

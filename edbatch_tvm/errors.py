@@ -59,6 +59,10 @@ class DataError(EdbatchError, ValueError):
     """A data file that does not have the documented format; names the file and the line."""
 
 
+class ModelFileError(EdbatchError, ValueError):
+    """A file that is no saved model, a broken one, or one that cannot run on this machine or with these versions."""
+
+
 class TargetError(EdbatchError, RuntimeError):
     """A device or target that is not available here."""
 

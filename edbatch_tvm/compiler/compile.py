@@ -14,6 +14,7 @@ from tvm.target import Target
 
 from edbatch_tvm.batching.api import PolicyLike
 from edbatch_tvm.compiler.gpu import DEFAULT_ARCH, EMULATED, cuda_target, emulated_kernels, gpu_kernels, gpu_sources
+from edbatch_tvm.compiler.parts import Parts, attributes_of
 from edbatch_tvm.compiler.weights import WeightReader
 from edbatch_tvm.errors import CellError, PlanError, TargetError
 from edbatch_tvm.memory import resolve_plan
@@ -138,6 +139,7 @@ def compile_model(
     signature = with_index_bounds(signature, single)
     arrays = arrays | reader.constants
     kernels: KernelSet | DeviceKernels
+    parts = None
     if emulated:
         kernels = emulated_kernels(single, signature, arrays, launch)
     elif on_gpu:
@@ -149,10 +151,11 @@ def compile_model(
         module = run_passes(single, back, dump_dir, first=len(front))
         library = tvm.compile(module, target=resolved, tir_pipeline=KERNEL_PIPELINE)
         kernels = KernelSet(module, library, arrays)
+        parts = Parts(library, attributes_of(module), resolved, reader)
     table = None if split is None else split.table(signature)
     seconds = perf_counter() - begin
     name = EMULATED if emulated else str(resolved.kind)
-    return Model(signature, kernels, name, policy, plan, seconds, table, mod, reader.read)
+    return Model(signature, kernels, name, policy, plan, seconds, table, mod, reader.read, parts)
 
 
 def emit_source(
@@ -187,6 +190,16 @@ def emit_source(
     mod = run_passes(mod, [BindSizes(find_sizes(mod, None, sizes))])
     single = run_passes(mod, cell_passes(fast_math=False))
     return gpu_sources(single, with_index_bounds(signature_of(mod), single), resolved)
+    back = kernel_passes(signature, machine)
+    if not fused:
+        back.append(AddGathers(signature))
+    module = run_passes(single, back, dump_dir, first=len(front))
+    library = tvm.compile(module, target=resolved, tir_pipeline=KERNEL_PIPELINE)
+    kernels = KernelSet(module, library, arrays | reader.constants)
+    parts = Parts(library, attributes_of(module), resolved, reader)
+    table = None if split is None else split.table(signature)
+    seconds = perf_counter() - begin
+    return Model(signature, kernels, str(resolved.kind), policy, plan, seconds, table, mod, reader.read, parts)
 
 
 def resolve_target(target: str | Mapping[str, Any] | Target) -> Target:

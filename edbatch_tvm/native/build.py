@@ -55,7 +55,7 @@ def library_path(name: str) -> Path:
     for version in (importlib.metadata.version("apache-tvm"), importlib.metadata.version("apache-tvm-ffi")):
         digest.update(version.encode())
     digest.update(platform.machine().encode())
-    digest.update(_cpu_features().encode())
+    digest.update(cpu_features().encode())
     return cache_directory() / f"{name}-{digest.hexdigest()[:20]}.so"
 
 
@@ -129,13 +129,13 @@ def _compile(name: str) -> Any:
 
     functions = {key: function.with_attr("global_symbol", key) for key, function in _functions(name).items()}
     target: dict[str, Any] = {"kind": "llvm", "opt-level": 2}
-    if "avx2" in _cpu_features().split():
+    if "avx2" in cpu_features().split():
         # Eight lanes to a register, for the typewise rows.
         target["mcpu"] = "x86-64-v3"
     return tvm.compile(tvm.IRModule(functions), target=tvm.target.Target(target), tir_pipeline=KERNEL_PIPELINE)
 
 
-def _cpu_features() -> str:
+def cpu_features() -> str:
     """Features of the CPU as Linux lists them; empty elsewhere."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:

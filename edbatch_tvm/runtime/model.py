@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -49,6 +50,8 @@ class Model:
         For each cell, how it is run: ``stage``, or ``general (reason)``.
     source : tvm.IRModule or None
         The cells of `signature` as TVMScript functions, if they are known: for explanations.
+    parts : edbatch_tvm.compiler.parts.Parts or None
+        What it was compiled to, for :meth:`save`.
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class Model:
         table: ExpansionTable | None = None,
         source: tvm.IRModule | None = None,
         read_weights: Callable[[Mapping[str, Any] | None], Mapping[str, np.ndarray]] | None = None,
+        parts: Any = None,
     ) -> None:
         self.signature = signature
         self.source = source
@@ -73,6 +77,7 @@ class Model:
         self.paths = kernels.paths
         self._kernels: Any = kernels
         self._read_weights = read_weights
+        self.parts = parts
         self.policy = policy
         self._variadic_types = [number for number, cell in enumerate(signature) if cell.variadic_count]
         self._pool = ArenaPool(signature.value_specs)
@@ -104,6 +109,17 @@ class Model:
     def kernel_names(self) -> dict[str, tuple[str, ...]]:
         """The kernels that each cell runs, in order."""
         return {cell: tuple(kernel.name for kernel in kernels) for cell, kernels in self._kernels.by_cell.items()}
+
+    @property
+    def settled_policy(self) -> Policy | None:
+        """The policy in use; None for ``auto`` before the first minibatch."""
+        return self._chosen
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the model to one file, for :func:`edbatch_tvm.load`; see :func:`edbatch_tvm.compiler.save_model`."""
+        from edbatch_tvm.compiler import save_model
+
+        save_model(self, path)
 
     def builder(self) -> Builder:
         """A builder for instances of this model."""

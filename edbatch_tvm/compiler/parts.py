@@ -1,0 +1,101 @@
+"""What a model was compiled to, kept so that it can be saved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import tvm
+from tvm import IRModule, tirx
+from tvm.target import Target
+
+from edbatch_tvm.compiler.weights import WeightReader
+from edbatch_tvm.errors import EnvironmentMismatch
+
+Attributes = Mapping[str, Mapping[str, Any]]
+"""Of each kernel the attributes that say how to call it: integers, texts and lists of both."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What :class:`edbatch_tvm.runtime.kernels.KernelSet` takes, and what the code needs to run.
+
+    Attributes
+    ----------
+    library : tvm.runtime.Executable or bytes
+        The compiled kernels, or the shared library that they were loaded from.
+    attributes : mapping
+    target : Target
+    reader : WeightReader
+    """
+
+    library: Any
+    attributes: Attributes
+    target: Target
+    reader: WeightReader
+
+    def shared_library(self) -> bytes:
+        """The shared library.
+
+        Raises
+        ------
+        EnvironmentMismatch
+            If it cannot be linked here.
+        """
+        if isinstance(self.library, bytes):
+            return self.library
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / "library.so"
+            try:
+                self.library.export_library(str(path))
+                return path.read_bytes()
+            except (OSError, RuntimeError) as error:
+                reason = str(error).strip().splitlines()[0]
+                raise EnvironmentMismatch(
+                    f"the kernels cannot be linked ({reason})", "a C compiler such as gcc", "install one, then save"
+                ) from None
+
+
+def attributes_of(module: IRModule) -> dict[str, dict[str, Any]]:
+    """The attributes of the kernels in `module`."""
+    return {
+        var.name_hint: {
+            str(key): plain for key, value in function.attrs.items() if (plain := _plain(value)) is not None
+        }
+        for var, function in module.functions.items()
+    }
+
+
+def declarations(attributes: Attributes) -> IRModule:
+    """A module of functions without bodies that have these attributes."""
+    functions = {}
+    for name, values in attributes.items():
+        function = tirx.PrimFunc([], tirx.Evaluate(0))
+        for key, value in values.items():
+            function = function.with_attr(key, value)
+        functions[name] = function
+    return IRModule(functions)
+
+
+def load_library(content: bytes) -> Any:
+    """The kernels in a shared library. They are native code of whoever made it."""
+    with TemporaryDirectory(prefix="edbatch-model-") as folder:
+        path = Path(folder) / "library.so"
+        path.write_bytes(content)
+        # The file may go as soon as it is mapped.
+        return tvm.runtime.load_module(str(path))
+
+
+def _plain(value: Any) -> Any:
+    """`value` as JSON has it; None for what it has not."""
+    if isinstance(value, tirx.IntImm):
+        return int(value)
+    if isinstance(value, int | str):
+        return int(value) if isinstance(value, int) else str(value)
+    if isinstance(value, tvm.ir.Array | list | tuple):
+        items = [_plain(item) for item in value]
+        return None if None in items else items
+    return None

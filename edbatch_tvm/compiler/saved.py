@@ -1,0 +1,349 @@
+"""Saved models: one file that loads in a fresh process without compiling.
+
+A saved model is an uncompressed zip archive of
+
+================ ====================================================================================================
+``model.json``   format and version, versions of TVM and this package, target and instruction sets, signature, attributes
+                 of the kernels, plan, policy, digests of the other members
+``library.so``   the kernels: native code, which loading the model loads. **Load models only from who you would take
+                 a program from.** Everything else is data: nothing is unpickled, and nothing in the JSON is executed.
+``weights.npz``  the weights as given, and the constants of cells
+``policy.json``  a learned policy, as :func:`edbatch_tvm.batching.save_policy` writes it; not in every model
+================ ====================================================================================================
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from time import perf_counter
+from typing import Any, NoReturn
+
+import numpy as np
+from tvm.target import Target
+
+from edbatch_tvm.batching import FsmPolicy, get_policy, load_policy, policy_names, save_policy
+from edbatch_tvm.batching.api import PolicyLike
+from edbatch_tvm.compiler.parts import Parts, declarations, load_library
+from edbatch_tvm.compiler.weights import WeightReader
+from edbatch_tvm.errors import EdbatchError, ModelFileError, PlanError, PolicyError, TargetError
+from edbatch_tvm.graph.spec import Attribute, CellSignature, Operand, Signature, ValueSpec
+from edbatch_tvm.memory import resolve_plan
+from edbatch_tvm.runtime.cpu import architecture, instruction_sets, missing_sets
+from edbatch_tvm.runtime.kernels import KernelSet
+from edbatch_tvm.runtime.model import Model
+from edbatch_tvm.runtime.threads import prepare_threads
+from edbatch_tvm.tvm_version import REQUIRED
+
+FORMAT, VERSION = "edbatch-model", 1
+
+MANIFEST, LIBRARY, WEIGHTS, POLICY = "model.json", "library.so", "weights.npz", "policy.json"
+
+CALLING_SOURCES = ("schedules/abi.py", "edbatch_tvm/memory/steps.py", "edbatch_tvm/runtime/kernels.py")
+"""Files that say how kernels are called: a library made under others is not called under these."""
+
+_BROKEN = (
+    KeyError,
+    IndexError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    RecursionError,
+    MemoryError,
+    RuntimeError,
+    OSError,
+)
+
+
+def save_model(model: Model, path: str | os.PathLike[str]) -> None:
+    """Write `model` to one file; who reads meanwhile sees the old file or the whole new one.
+
+    Parameters
+    ----------
+    model : Model
+        Of granularity ``cell``, for a CPU.
+    path : path
+
+    Raises
+    ------
+    PlanError
+        If the model runs operators instead of cells.
+    PolicyError
+        If its policy is neither a registered one nor learned.
+    TargetError
+        If it is not for a CPU.
+    EnvironmentMismatch
+        If there is no C compiler to link the library with.
+    ModelFileError
+        If the file cannot be written.
+    """
+    parts: Parts | None = model.parts
+    if model.granularity != "cell" or parts is None or parts.reader.grouped is not None:
+        raise PlanError("a model that runs operators cannot be saved", "granularity 'cell'")
+    if model.target != "llvm":
+        raise TargetError(f"a model for {model.target!r} cannot be saved", "one for 'llvm'")
+    name, learned = _policy_of(model)
+    members = {LIBRARY: parts.shared_library(), WEIGHTS: _npz(parts.reader)}
+    if learned is not None:
+        members[POLICY] = _policy_bytes(learned)
+    document = {
+        "format": FORMAT,
+        "version": VERSION,
+        "versions": _versions(),
+        "architecture": architecture(),
+        "target": str(parts.target),
+        "instruction_sets": list(instruction_sets(parts.target)),
+        "plan": model.plan_name,
+        "policy": name,
+        "cells": [_cell_json(cell) for cell in model.signature],
+        "kernels": parts.attributes,
+        "weights": {name: _spec_json(spec) for name, spec in parts.reader.wanted.items()},
+        "sha256": {member: hashlib.sha256(content).hexdigest() for member, content in members.items()},
+    }
+    text = json.dumps(document, indent=1).encode()
+    _write(Path(path), {MANIFEST: text, **members})
+
+
+def load_model(
+    path: str | os.PathLike[str],
+    params: Mapping[str, Any] | None = None,
+    policy: PolicyLike | None = None,
+    plan: str | None = None,
+) -> Model:
+    """Read a model that :meth:`edbatch_tvm.Model.save` wrote. Nothing is compiled.
+
+    The file holds native code, which is loaded: take models only from who you would take a program from.
+
+    Parameters
+    ----------
+    path : path
+    params : mapping of str to array, optional
+        Weights instead of the saved ones.
+    policy : str, path, Policy or callable, optional
+        Instead of the saved one.
+    plan : str, optional
+        Memory plan instead of the saved one.
+
+    Returns
+    -------
+    Model
+
+    Raises
+    ------
+    ModelFileError
+        If the file cannot be read, is no saved model or a broken one, was saved by another version, or is for a CPU
+        that has what this one has not.
+    WeightError
+        If `params` do not fit.
+    """
+    begin = perf_counter()
+    name = str(path)
+
+    def refuse(given: str, expected: str = "", hint: str = "") -> NoReturn:
+        raise ModelFileError(f"model file {name!r}: {given}", expected, hint)
+
+    try:
+        members = _read(Path(path), refuse)
+        document = json.loads(members[MANIFEST])
+        _require_fit(document, refuse)
+        for member, digest in document["sha256"].items():
+            if hashlib.sha256(members[member]).hexdigest() != digest:
+                refuse(f"{member} is damaged", "the file as it was saved")
+        signature = Signature(_cell(cell) for cell in document["cells"])
+        wanted = {weight: _spec(spec) for weight, spec in document["weights"].items()}
+        with np.load(io.BytesIO(members[WEIGHTS]), allow_pickle=False) as arrays:
+            saved = {key: arrays[key] for key in arrays.files}
+        constants = {key: array for key, array in saved.items() if key not in wanted}
+        given = {key: saved[key] for key in wanted}
+        target = Target(json.loads(document["target"]))
+        attributes: dict[str, dict[str, Any]] = document["kernels"]
+        module = declarations(attributes)
+        saved_plan, saved_policy = resolve_plan(document["plan"]), str(document["policy"])
+        learned = _learned(members[POLICY], signature) if POLICY in members else None
+    except EdbatchError as error:
+        if isinstance(error, ModelFileError):
+            raise
+        refuse(error.given, error.expected, error.hint)
+    except _BROKEN as error:
+        refuse(f"is broken ({type(error).__name__}: {error})", "the file as it was saved")
+    reader = WeightReader(wanted, given if params is None else params, None, constants)
+    arrays_given = reader.read()
+    prepare_threads()
+    try:
+        library = load_library(members[LIBRARY])
+        kernels = KernelSet(module, library, arrays_given)
+    except _BROKEN as error:
+        refuse(f"its library does not load ({str(error).strip().splitlines()[0]})", "the file as it was saved")
+    chosen: PolicyLike = policy if policy is not None else learned if learned is not None else saved_policy
+    parts = Parts(members[LIBRARY], attributes, target, reader)
+    return Model(
+        signature,
+        kernels,
+        "llvm",
+        chosen,
+        saved_plan if plan is None else resolve_plan(plan),
+        perf_counter() - begin,
+        read_weights=reader.read,
+        parts=parts,
+    )
+
+
+# What has to fit ------------------------------------------------------------------------------------------------------
+
+
+def _versions() -> dict[str, str]:
+    """Versions that the library and the way it is called depend on."""
+    root = Path(__file__).resolve().parents[2]
+    calling = hashlib.sha256(b"".join((root / source).read_bytes() for source in CALLING_SOURCES)).hexdigest()
+    return {**{package: metadata.version(package) for package in REQUIRED}, "calling convention": calling[:12]}
+
+
+def _require_fit(document: Any, refuse: Any) -> None:
+    """Refuse a model that was not saved for this machine and these versions."""
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        refuse("is no saved model", f"format {FORMAT!r}")
+    if document.get("version") != VERSION:
+        refuse(f"version {document.get('version')!r}", f"version {VERSION}", "compile and save it again")
+    for package, own in _versions().items():
+        found = document["versions"].get(package)
+        if found != own:
+            refuse(f"saved with {package} {found}", f"{package} {own}", "compile and save it again")
+    if document["architecture"] != architecture():
+        refuse(f"is for {document['architecture']}", f"one for this machine, {architecture()}", "compile it here")
+    missing = missing_sets(map(str, document["instruction_sets"]))
+    if missing:
+        refuse(
+            f"needs {', '.join(missing)}, which this CPU does not have",
+            "a model for its instruction sets",
+            'compile it here, or for an older CPU: target={"kind": "llvm", "mcpu": "x86-64-v3"}',
+        )
+
+
+# Members --------------------------------------------------------------------------------------------------------------
+
+
+def _read(path: Path, refuse: Any) -> dict[str, bytes]:
+    """The members of the archive. None is compressed, so none is larger than the file."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = {entry.filename: entry for entry in archive.infolist()}
+            if MANIFEST not in entries:
+                refuse("is no saved model", "an archive that Model.save wrote")
+            names = [one for one in (MANIFEST, LIBRARY, WEIGHTS, POLICY) if one in entries]
+            if any(entries[one].compress_type != zipfile.ZIP_STORED for one in names):
+                refuse("is compressed", "the file as it was saved")
+            return {one: archive.read(one) for one in names}
+    except zipfile.BadZipFile as error:
+        refuse(f"is no saved model, or a damaged one ({error})", "the file as it was saved")
+    except (EOFError, NotImplementedError) as error:
+        refuse(f"is damaged ({error})", "the file as it was saved")
+    except OSError as error:
+        refuse(f"cannot be read: {error.strerror or error}")
+    raise AssertionError  # every path above returns or raises
+
+
+def _write(path: Path, members: Mapping[str, bytes]) -> None:
+    try:
+        descriptor, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(descriptor, "wb") as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+                for member, content in members.items():
+                    archive.writestr(member, content)
+            os.chmod(scratch, 0o644)
+            os.replace(scratch, path)
+        except BaseException:
+            os.unlink(scratch)
+            raise
+    except OSError as error:
+        raise ModelFileError(f"model file {str(path)!r} cannot be written: {error.strerror}") from error
+
+
+def _npz(reader: WeightReader) -> bytes:
+    """What :func:`numpy.savez` writes, for weights of any name."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for name, array in reader.read().items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, array, allow_pickle=False)
+    return buffer.getvalue()
+
+
+# Policies -------------------------------------------------------------------------------------------------------------
+
+
+def _policy_of(model: Model) -> tuple[str, FsmPolicy | None]:
+    """Name of the model's policy, and its table if it is a learned one."""
+    policy = model.policy
+    if isinstance(policy, str) and policy in ("auto", *policy_names()):
+        return policy, None
+    settled = model.settled_policy
+    if isinstance(settled, FsmPolicy):
+        return "fsm", settled
+    if settled is not None and settled.name in policy_names():
+        usual = get_policy(settled.name)
+        if type(settled) is type(usual) and vars(settled) == vars(usual):
+            return settled.name, None
+    raise PolicyError(
+        f"the policy {policy!r} cannot be saved",
+        "a registered one as it is, or a learned state machine",
+        'model.policy = "auto", then save',
+    )
+
+
+def _policy_bytes(policy: FsmPolicy) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / POLICY
+        save_policy(policy, path)
+        return path.read_bytes()
+
+
+def _learned(content: bytes, signature: Signature) -> FsmPolicy:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / POLICY
+        path.write_bytes(content)
+        return load_policy(path, signature.names)
+
+
+# Signatures -----------------------------------------------------------------------------------------------------------
+
+
+def _spec_json(spec: ValueSpec) -> dict[str, Any]:
+    return {"shape": list(spec.shape), "dtype": spec.dtype}
+
+
+def _spec(document: dict[str, Any]) -> ValueSpec:
+    shape = tuple(document["shape"])
+    if not all(type(extent) is int and extent >= 0 for extent in shape):
+        raise ValueError(f"a shape of {shape}")
+    return ValueSpec(shape, str(np.dtype(document["dtype"])))
+
+
+def _cell_json(cell: CellSignature) -> dict[str, Any]:
+    return {
+        "name": cell.name,
+        "operands": [{"name": o.name, **_spec_json(o.spec), "variadic": o.variadic} for o in cell.operands],
+        "attributes": [{"name": a.name, **_spec_json(a.spec), "bound": a.bound} for a in cell.attributes],
+        "outputs": [_spec_json(spec) for spec in cell.outputs],
+    }
+
+
+def _cell(document: dict[str, Any]) -> CellSignature:
+    return CellSignature(
+        str(document["name"]),
+        tuple(Operand(str(o["name"]), _spec(o), bool(o["variadic"])) for o in document["operands"]),
+        tuple(Attribute(str(a["name"]), _spec(a), _bound(a["bound"])) for a in document["attributes"]),
+        tuple(_spec(spec) for spec in document["outputs"]),
+    )
+
+
+def _bound(bound: Any) -> int | None:
+    if bound is not None and type(bound) is not int:
+        raise ValueError(f"a bound of {bound!r}")
+    return bound
