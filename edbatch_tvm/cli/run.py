@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from edbatch_tvm.batching import policy_names
 from edbatch_tvm.batching.search import WIDTH
-from edbatch_tvm.cli.options import add_verb, not_negative, positive
+from edbatch_tvm.cli.options import add_verb, new_file, not_negative, positive
 from edbatch_tvm.cli.output import learning_bar, print_pairs, search_bar, track, write_json
 
 if TYPE_CHECKING:
@@ -53,6 +53,8 @@ def register(verbs: Any) -> None:
     )
     add("--target", default="llvm", help="what to compile for: llvm, cuda or cuda-emulated (%(default)s)")
     add("--emit-source", type=Path, metavar="DIR", help="write the CUDA source of the kernels there, and do no more")
+    add("--save", type=new_file, metavar="FILE", help="write the compiled model, weights and policy")
+    add("--load", type=Path, metavar="FILE", help="a saved model of these cells and sizes, instead of compiling")
     add("--check", action="store_true", help="compare with the float64 reference; wrong results are an error")
     add("--dump", type=Path, metavar="DIR", help="write graph and schedule of each minibatch as text")
 

@@ -3,8 +3,8 @@
 A saved model is an uncompressed zip archive of
 
 ================ ====================================================================================================
-``model.json``   format and version, versions of TVM and this package, target and instruction sets, signature, attributes
-                 of the kernels, plan, policy, digests of the other members
+``model.json``   format and version, versions of TVM and this package, target and instruction sets, signature,
+                 attributes of the kernels, plan, policy, digests of the other members
 ``library.so``   the kernels: native code, which loading the model loads. **Load models only from who you would take
                  a program from.** Everything else is data: nothing is unpickled, and nothing in the JSON is executed.
 ``weights.npz``  the weights as given, and the constants of cells
@@ -85,10 +85,10 @@ def save_model(model: Model, path: str | os.PathLike[str]) -> None:
         If the file cannot be written.
     """
     parts: Parts | None = model.parts
-    if model.granularity != "cell" or parts is None or parts.reader.grouped is not None:
-        raise PlanError("a model that runs operators cannot be saved", "granularity 'cell'")
-    if model.target != "llvm":
+    if model.target != "llvm" or parts is None:
         raise TargetError(f"a model for {model.target!r} cannot be saved", "one for 'llvm'")
+    if model.granularity != "cell":
+        raise PlanError("a model that runs operators cannot be saved", "granularity 'cell'")
     name, learned = _policy_of(model)
     members = {LIBRARY: parts.shared_library(), WEIGHTS: _npz(parts.reader)}
     if learned is not None:

@@ -14,7 +14,8 @@ import numpy as np
 from edbatch_tvm.batching import AUTO, LEARNERS, Policy, Schedule, SearchPolicy, as_policy, best_policy
 from edbatch_tvm.batching.qlearning import Progress
 from edbatch_tvm.batching.search import WIDTH, SearchProgress
-from edbatch_tvm.compiler import compile_model
+from edbatch_tvm.compiler import compile_model, load_model
+from edbatch_tvm.errors import PlanError
 from edbatch_tvm.graph import InstanceGraph, Signature, format_graph
 from edbatch_tvm.graph.expand import ExpansionTable
 from edbatch_tvm.memory import resolve_plan
@@ -55,6 +56,8 @@ class RunOptions:
     seed: int = 0
     check: bool = False
     dump: Path | None = None
+    save: Path | None = None
+    load: Path | None = None
 
 
 @dataclass
@@ -208,16 +211,23 @@ def prepare(
     policy = _policy(options, workload, signature, table, report, progress, search_progress)
     weights = workload.weights(options.hidden, options.seed)
     begin = perf_counter()
-    model = compile_model(
-        mod,
-        weights,
-        target=options.target,
-        policy=policy,
-        plan=report.plan,
-        granularity=options.granularity,
-        fused=options.fused,
-    )
+    if options.load is not None:
+        if options.granularity != "cell":
+            raise PlanError(f"a saved model at granularity {options.granularity!r}", "granularity 'cell'")
+        model = load_model(options.load, weights, policy, report.plan)
+    else:
+        model = compile_model(
+            mod,
+            weights,
+            target=options.target,
+            policy=policy,
+            plan=report.plan,
+            granularity=options.granularity,
+            fused=options.fused,
+        )
     report.compile_seconds = perf_counter() - begin
+    if options.save is not None:
+        model.save(options.save)
     return Prepared(options, workload, signature, minibatches, weights, model, report)
 
 

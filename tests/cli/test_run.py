@@ -184,3 +184,12 @@ def test_with_the_real_model(tmp_path: Path) -> None:
     assert report["bytes_gathered"] == 0
     assert report["lookups"] > 0
     assert report["peak_gflops"] > 0
+
+
+def test_saved_and_loaded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "model.edb"
+    command = ["run", "treelstm", "--hidden", "8", "--batch-size", "4", "--minibatches", "1", "--check"]
+    assert main([*command, "--save", str(path)]) == 0
+    assert main([*command, "--load", str(path)]) == 0
+    assert main(["run", "treelstm", "--hidden", "4", "--load", str(path)]) == 1
+    assert "expected float32[256,8]" in capsys.readouterr().err
