@@ -190,16 +190,6 @@ def emit_source(
     mod = run_passes(mod, [BindSizes(find_sizes(mod, None, sizes))])
     single = run_passes(mod, cell_passes(fast_math=False))
     return gpu_sources(single, with_index_bounds(signature_of(mod), single), resolved)
-    back = kernel_passes(signature, machine)
-    if not fused:
-        back.append(AddGathers(signature))
-    module = run_passes(single, back, dump_dir, first=len(front))
-    library = tvm.compile(module, target=resolved, tir_pipeline=KERNEL_PIPELINE)
-    kernels = KernelSet(module, library, arrays | reader.constants)
-    parts = Parts(library, attributes_of(module), resolved, reader)
-    table = None if split is None else split.table(signature)
-    seconds = perf_counter() - begin
-    return Model(signature, kernels, str(resolved.kind), policy, plan, seconds, table, mod, reader.read, parts)
 
 
 def resolve_target(target: str | Mapping[str, Any] | Target) -> Target:
