@@ -67,6 +67,12 @@ def _bad_data() -> Any:
     return parse_graph("instance\n  %0 = 7()\n  %2 = 7()")
 
 
+def _bad_model_file() -> Any:
+    from edbatch_tvm.compiler import load_model
+
+    return load_model(__file__)
+
+
 def _bad_target() -> Any:
     from edbatch_tvm.compiler.compile import resolve_target
 
@@ -95,6 +101,7 @@ EXAMPLES: dict[str, Callable[[], Any]] = {
     "PlanError": _bad_plan,
     "ConfigError": _bad_config,
     "DataError": _bad_data,
+    "ModelFileError": _bad_model_file,
     "TargetError": _bad_target,
     "EnvironmentMismatch": _bad_environment,
 }
