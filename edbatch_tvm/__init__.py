@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from edbatch_tvm.memory import Plan, PQTree, plan_memory
     from edbatch_tvm.recording import AutoBatched, autobatch
     from edbatch_tvm.runtime import Model, Report, Result
+    from edbatch_tvm.tuning import TuneReport, tune
 
 __version__ = "0.1.0"
 
@@ -49,6 +50,7 @@ _HOME = {
     "Schedule": "batching",
     "ScheduleInfo": "batching",
     "Signature": "graph",
+    "TuneReport": "tuning",
     "autobatch": "recording",
     "cells_from_nn": "compiler",
     "cells_from_torch": "compiler",
@@ -64,6 +66,7 @@ _HOME = {
     "register_policy": "batching",
     "save_policy": "batching",
     "schedule": "batching",
+    "tune": "tuning",
     "validate": "graph",
 }
 
@@ -84,6 +87,7 @@ __all__ = [
     "Schedule",
     "ScheduleInfo",
     "Signature",
+    "TuneReport",
     "autobatch",
     "cells_from_nn",
     "cells_from_torch",
@@ -101,6 +105,7 @@ __all__ = [
     "register_policy",
     "save_policy",
     "schedule",
+    "tune",
     "validate",
 ]
 

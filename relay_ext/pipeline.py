@@ -15,6 +15,7 @@ from relay_ext.fuse_cells import FuseCells
 from relay_ext.legalize_cells import LegalizeCells
 from relay_ext.stage_cells import StageCells
 from schedules.cpu.machine import Machine
+from schedules.tuning.records import Records
 
 
 def cell_passes(fast_math: bool = True) -> list[tvm.transform.Pass]:
@@ -22,9 +23,9 @@ def cell_passes(fast_math: bool = True) -> list[tvm.transform.Pass]:
     return [CheckCells(), LegalizeCells(), FuseCells(), *([FastMath()] if fast_math else [])]
 
 
-def kernel_passes(signature: Signature, machine: Machine) -> list[tvm.transform.Pass]:
-    """From TIR functions for one instance to kernels for a batch."""
-    return [StageCells(signature, machine), BatchCells(signature, machine)]
+def kernel_passes(signature: Signature, machine: Machine, records: Records | None = None) -> list[tvm.transform.Pass]:
+    """From TIR functions for one instance to kernels for a batch, tuned where there are `records`."""
+    return [StageCells(signature, machine, records=records), BatchCells(signature, machine, records)]
 
 
 def lowering(signature: Signature, machine: Machine) -> tvm.transform.Sequential:

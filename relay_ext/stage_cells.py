@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import tvm
 from tvm import IRModule, tirx
@@ -18,6 +19,7 @@ from schedules.cpu.machine import Machine
 from schedules.cpu.packing import pack_kernel, packing_of
 from schedules.cpu.stage_kernel import stage_kernel
 from schedules.stage import Stage
+from schedules.tuning.records import Records
 
 ORDER = "edbatch.order"
 """Attribute of a kernel: its place among the kernels of its cell."""
@@ -50,12 +52,13 @@ class StageCells:
         internal_stage0_pack(U_iou, ..., packed)                  # once, at load
 
     A cell of another form is left as it is, with the reason in its attribute :data:`REASON`. `configs` has the tiling
-    of stages by name; the others are tiled by default.
+    of stages by name; the others are tiled as `records` of tuning say, or by default.
     """
 
     signature: Signature
     machine: Machine
     configs: Mapping[str, StageConfig] = field(default_factory=dict)
+    records: Records | None = None
 
     def transform_module(self, mod: IRModule, _context: tvm.transform.PassContext) -> IRModule:
         """Run the pass."""
@@ -71,21 +74,32 @@ class StageCells:
         return IRModule(functions)
 
     def _kernels(self, function: tirx.PrimFunc, stage: Stage, order: int) -> dict[str, tirx.PrimFunc]:
-        inputs, names = int(function.attrs[NUM_INPUT]), [str(name) for name in function.attrs[WEIGHTS]]
-        buffers = dict(zip(list(function.params)[inputs : inputs + len(names)], names, strict=True))
-        tables = {name: (tuple(map(int, buffer.shape)), str(buffer.dtype)) for buffer, name in buffers.items()}
-        binding = bind_cell(self.signature, stage.cell)
-        kernel = stage_kernel(stage, binding, self.machine, tables, self.configs.get(stage.name))
-        scratch = [f"{o.scratch}:{stage.domain}:{stage.rows * stage.columns}" for o in stage.outputs if o.scratch]
-        shape = [packing_of(stage, self.machine).size]
-        kernel = kernel.with_attrs(
-            {CELL: stage.cell, ORDER: order, PATH: "stage", PACKED_SHAPE: shape, SCRATCH: scratch}
-        )
+        config = self.configs.get(stage.name)
+        if config is None and self.records is not None:
+            config = self.records.stage_config(stage, self.machine)
+        kernel = stage_kernel_of(function, stage, self.signature, self.machine, config).with_attr(ORDER, order)
         kernels = {stage.name: kernel}
-        if shape[0]:
-            pack = pack_kernel(stage, self.machine, buffers)
+        if packing_of(stage, self.machine).size:
+            pack = pack_kernel(stage, self.machine, _weights(function))
             kernels[f"{stage.name}_pack"] = pack.with_attrs({CELL: stage.cell, ORDER: order, PATH: "pack"})
         return kernels
+
+
+def stage_kernel_of(
+    function: tirx.PrimFunc, stage: Stage, signature: Signature, machine: Machine, config: StageConfig | None = None
+) -> tirx.PrimFunc:
+    """The kernel of a stage of the fused cell `function`, tiled by `config` or else by default."""
+    tables = {name: (tuple(map(int, buffer.shape)), str(buffer.dtype)) for buffer, name in _weights(function).items()}
+    kernel = stage_kernel(stage, bind_cell(signature, stage.cell), machine, tables, config)
+    scratch = [f"{o.scratch}:{stage.domain}:{stage.rows * stage.columns}" for o in stage.outputs if o.scratch]
+    shape = [packing_of(stage, machine).size]
+    return kernel.with_attrs({CELL: stage.cell, PATH: "stage", PACKED_SHAPE: shape, SCRATCH: scratch})
+
+
+def _weights(function: tirx.PrimFunc) -> dict[Any, str]:
+    """The weight parameters of a fused cell and their names."""
+    inputs, names = int(function.attrs[NUM_INPUT]), [str(name) for name in function.attrs[WEIGHTS]]
+    return dict(zip(list(function.params)[inputs : inputs + len(names)], names, strict=True))
 
 
 def stages_of(function: tirx.PrimFunc, signature: Signature) -> list[Stage]:

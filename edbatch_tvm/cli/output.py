@@ -39,6 +39,20 @@ def search_bar() -> Iterator[Callable[[int, int, int], None]]:
         yield show
 
 
+@contextmanager
+def tuning_bar(trials: int) -> Iterator[Callable[[str, float | None], None]]:
+    """A progress bar of tuning on standard error; silent where that is no terminal."""
+    with tqdm(total=trials, desc="tuning", unit=" trials", disable=None, leave=False, file=sys.stderr) as bar:
+
+        def show(name: str, ratio: float | None) -> None:
+            bar.set_postfix_str(
+                f"{name}: {'failed' if ratio is None else f'{ratio:.2f} of the default'}", refresh=False
+            )
+            bar.update()
+
+        yield show
+
+
 def track(items: Iterable[Any], what: str) -> Iterable[Any]:
     """`items`, with a progress bar."""
     return tqdm(items, desc=what, disable=None, leave=False, file=sys.stderr)

@@ -55,6 +55,12 @@ def register(verbs: Any) -> None:
     add("--emit-source", type=Path, metavar="DIR", help="write the CUDA source of the kernels there, and do no more")
     add("--save", type=new_file, metavar="FILE", help="write the compiled model, weights and policy")
     add("--load", type=Path, metavar="FILE", help="a saved model of these cells and sizes, instead of compiling")
+    add(
+        "--database",
+        type=Path,
+        metavar="DIR",
+        help="tuning records to use, or none (those of the package for this very CPU, if there are any)",
+    )
     add("--check", action="store_true", help="compare with the float64 reference; wrong results are an error")
     add("--dump", type=Path, metavar="DIR", help="write graph and schedule of each minibatch as text")
 

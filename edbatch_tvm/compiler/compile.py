@@ -15,13 +15,14 @@ from tvm.target import Target
 from edbatch_tvm.batching.api import PolicyLike
 from edbatch_tvm.compiler.gpu import DEFAULT_ARCH, EMULATED, cuda_target, emulated_kernels, gpu_kernels, gpu_sources
 from edbatch_tvm.compiler.parts import Parts, attributes_of
+from edbatch_tvm.compiler.records import NO_RECORDS, find_records
 from edbatch_tvm.compiler.weights import WeightReader
 from edbatch_tvm.errors import CellError, PlanError, TargetError
 from edbatch_tvm.memory import resolve_plan
 from edbatch_tvm.runtime.device import DeviceKernels, Launch
 from edbatch_tvm.runtime.kernels import KernelSet
 from edbatch_tvm.runtime.model import Model
-from edbatch_tvm.runtime.threads import prepare_threads
+from edbatch_tvm.runtime.threads import num_threads, prepare_threads
 from relay_ext.add_gathers import AddGathers
 from relay_ext.bind_sizes import BindSizes, find_sizes
 from relay_ext.check_cells import CheckCells
@@ -48,6 +49,7 @@ def compile_model(
     granularity: str = "cell",
     fused: bool = True,
     dump_dir: str | Path | None = None,
+    database: str | Path | None = None,
     sizes: Mapping[str, int] | None = None,
     launch: Launch = "schedule",
 ) -> Model:
@@ -78,6 +80,9 @@ def compile_model(
         contiguously are copied by kernels of their own first. It is there to compare with.
     dump_dir : path, optional
         Write the module after every pass to this folder.
+    database : str or path, optional
+        Folder of tuning records (:func:`edbatch_tvm.tune` makes one), ``"none"`` for untuned kernels; by default the
+        records that come with the package for this very kind of CPU and number of threads, if there are any.
     sizes : mapping of str to int, optional
         Numbers for symbolic sizes of the cells, ``{"H": 64}``; those that a weight has are read off its shape.
     launch : {"schedule", "batch"}
@@ -97,6 +102,8 @@ def compile_model(
         If the target is unknown or not available here.
     PlanError
         If the plan or the granularity is unknown, or `fused` does not go with the granularity.
+    DatabaseError
+        If `database` has no readable records of this device.
 
     Examples
     --------
@@ -120,6 +127,9 @@ def compile_model(
     on_gpu = emulated or resolved.kind.name == "cuda"
     if on_gpu and not fused:
         raise PlanError(f"fused=False for target {target!r}", 'target="llvm"')
+    if on_gpu and database is not None and str(database) != NO_RECORDS:
+        raise TargetError(f"tuning records for target {target!r}", "an llvm target")
+    records = None if on_gpu else find_records(database, resolved, num_threads())
     reader = WeightReader(weights_of(mod), params or {})
     arrays = reader.read()
     grouped = granularity.startswith("group")
@@ -145,7 +155,7 @@ def compile_model(
     elif on_gpu:
         kernels = gpu_kernels(single, signature, arrays, resolved, launch)
     else:
-        back = kernel_passes(signature, machine_of(resolved))
+        back = kernel_passes(signature, machine_of(resolved), records)
         if not fused:
             back.append(AddGathers(signature))
         module = run_passes(single, back, dump_dir, first=len(front))

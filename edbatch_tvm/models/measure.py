@@ -53,6 +53,7 @@ class RunOptions:
     granularity: str = "cell"
     fused: bool = True
     target: str = "llvm"
+    database: Path | None = None
     seed: int = 0
     check: bool = False
     dump: Path | None = None
@@ -225,6 +226,16 @@ def prepare(
             granularity=options.granularity,
             fused=options.fused,
         )
+    model = compile_model(
+        mod,
+        weights,
+        target=options.target,
+        policy=policy,
+        plan=report.plan,
+        granularity=options.granularity,
+        fused=options.fused,
+        database=options.database,
+    )
     report.compile_seconds = perf_counter() - begin
     if options.save is not None:
         model.save(options.save)

@@ -29,3 +29,11 @@ def prepare_threads() -> None:
     if "OMP_NUM_THREADS" not in os.environ:
         os.environ.setdefault("TVM_NUM_THREADS", str(physical_cores()))
     os.environ.setdefault("TVM_BIND_THREADS", "0")
+
+
+def num_threads() -> int:
+    """Number of threads that kernels run on."""
+    for name in ("TVM_NUM_THREADS", "OMP_NUM_THREADS"):
+        if os.environ.get(name, "").isdigit():
+            return max(1, int(os.environ[name]))
+    return physical_cores()

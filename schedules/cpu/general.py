@@ -21,8 +21,12 @@ def schedule_general(function: tirx.PrimFunc, machine: Machine) -> tirx.PrimFunc
     schedule = s_tir.Schedule(IRModule({"main": function}))
     for block in _leaf_blocks(schedule):
         _schedule_block(schedule, block, machine.lanes)
+    return lower_blocks(schedule.mod)
+
+
+def lower_blocks(module: IRModule) -> tirx.PrimFunc:
+    """The function ``main`` of `module`, scheduled blocks, as plain loops."""
     passes = s_tir.transform
-    module = schedule.mod
     for lower in (
         passes.LowerInitBlock,
         passes.PlanAndUpdateBufferAllocationLocation,

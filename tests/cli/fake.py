@@ -50,6 +50,7 @@ class FakeModel:
         plan: str,
         granularity: str,
         fused: bool,
+        database: Any = None,
     ) -> None:
         self.signature = signature_of(mod)
         self.params, self.target, self.policy = params, target, policy

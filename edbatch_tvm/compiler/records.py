@@ -1,0 +1,39 @@
+"""The tuning records that a compilation uses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tvm.target import Target
+
+from schedules.devices import SHIPPED, device_name
+from schedules.tuning.database import TuningDatabase
+from schedules.tuning.records import DatabaseRecords, Records
+
+NO_RECORDS = "none"
+"""The database that has no records."""
+
+
+def find_records(database: str | Path | None, target: Target, threads: int) -> Records | None:
+    """The records of a device in `database`.
+
+    Parameters
+    ----------
+    database : str or path, optional
+        A folder that ``edbatch tune`` made; ``"none"``; or nothing, for the records that are shipped for this device,
+        if there are any.
+    target : tvm.target.Target
+    threads : int
+
+    Raises
+    ------
+    DatabaseError
+        If a folder that is named has no readable records of this device.
+    """
+    if str(database) == NO_RECORDS:
+        return None
+    if database is None:
+        if not (SHIPPED / device_name(target, threads)).is_dir():
+            return None
+        database = SHIPPED
+    return DatabaseRecords(TuningDatabase(database, target, threads))

@@ -1,0 +1,276 @@
+"""``edbatch_tvm.tune``: find out what is slow, search faster schedules for it, keep what is verified."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from tvm import IRModule
+from tvm.target import Target
+
+from edbatch_tvm.batching.api import PolicyLike
+from edbatch_tvm.compiler.compile import compile_model, resolve_target
+from edbatch_tvm.compiler.records import NO_RECORDS
+from edbatch_tvm.errors import DataError, EdbatchError, EnvironmentMismatch, TargetError
+from edbatch_tvm.graph import InstanceGraph
+from edbatch_tvm.models.reference import Function
+from edbatch_tvm.runtime.threads import num_threads
+from edbatch_tvm.tuning.histogram import allot, batch_sizes, loads_of, shares
+from edbatch_tvm.tuning.subjects import Subjects, find_subjects
+from edbatch_tvm.tuning.verify import Verification, verify
+from schedules.cpu.machine import machine_of
+from schedules.devices import SHIPPED
+from schedules.tuning.database import TuningDatabase
+from schedules.tuning.outcome import Load, Outcome, Progress
+from schedules.tuning.remote import RemoteTimer, Tracker
+from schedules.tuning.stages import tune_stage
+from schedules.tuning.subjects import stage_subject
+from schedules.tuning.tile_records import SIZES
+from schedules.tuning.tiles import tune_tiles
+from schedules.tuning.timing import LocalTimer, Timer
+from schedules.tuning.worker import WorkerTimer
+
+TRIALS = 256
+"""Trials of a run where no number is given."""
+
+LEAST_TRIALS = 8
+"""Trials of a bucket that matters, at least."""
+
+
+@dataclass(frozen=True)
+class TuneReport:
+    """What a tuning run found.
+
+    Attributes
+    ----------
+    device : str
+    database : str
+        The folder of the device's records.
+    kernels : list of Outcome
+    trials, failed : int
+        Made in this run, and those of them that could not be built or run.
+    known : int
+        Trials that the database had before.
+    untunable : dict
+        For cells that cannot be tuned, why.
+    verification : Verification or None
+        None where the tuned build cannot be run: another machine's target.
+    seconds : float
+    """
+
+    device: str
+    database: str
+    kernels: list[Outcome]
+    trials: int
+    failed: int
+    known: int
+    untunable: dict[str, str]
+    verification: Verification | None
+    seconds: float
+
+    def as_json(self) -> dict[str, Any]:
+        """The report as nested dicts of plain values."""
+        kernels = [
+            {
+                "name": outcome.name,
+                "kind": outcome.kind,
+                "buckets": [
+                    {
+                        "batch": str(gain.load),
+                        "count": gain.load.count,
+                        "batches": gain.load.batches,
+                        "default_seconds": gain.default_seconds,
+                        "tuned_seconds": gain.tuned_seconds,
+                        "gain": gain.gain,
+                        "choice": gain.choice,
+                    }
+                    for gain in outcome.gains
+                ],
+            }
+            for outcome in self.kernels
+        ]
+        checked = None
+        if self.verification is not None:
+            checked = {**asdict(self.verification), "gain": self.verification.gain, "kept": self.verification.good}
+        return {
+            "device": self.device,
+            "database": self.database,
+            "trials": self.trials,
+            "failed": self.failed,
+            "known": self.known,
+            "seconds": self.seconds,
+            "kernels": kernels,
+            "untunable": self.untunable,
+            "verification": checked,
+        }
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One tuning run: everything the parts of it share."""
+
+    subjects: Subjects
+    database: TuningDatabase
+    timer: Timer
+    target: Target
+    threads: int
+    seed: int
+    progress: Progress
+    outcomes: list[Outcome] = field(default_factory=list)
+
+
+def tune(
+    mod: IRModule,
+    params: Mapping[str, Any],
+    minibatches: Sequence[Sequence[InstanceGraph]],
+    target: str | Mapping[str, Any] | Target = "llvm",
+    trials: int = TRIALS,
+    database: str | Path | None = None,
+    policy: PolicyLike = "auto",
+    fresh: Sequence[Sequence[InstanceGraph]] | None = None,
+    reference: Mapping[str, Function] | None = None,
+    tracker: Tracker | None = None,
+    isolate: bool = True,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> TuneReport:
+    """Tune the kernels of a model for a device.
+
+    Parameters
+    ----------
+    mod : IRModule
+        Cells, as for :func:`edbatch_tvm.compile`.
+    params : mapping of str to array
+        The weights.
+    minibatches : sequence of sequence of InstanceGraph
+        Real data: kernels are tuned for the batch sizes that occur in its schedules.
+    target : str, mapping or tvm.target.Target
+        The device, as for :func:`edbatch_tvm.compile`.
+    trials : int
+        About so many candidates in all, those of earlier runs included: a second run makes none.
+    database : str or path, optional
+        Folder of databases, made if it is missing; the one inside the package by default.
+    policy : str, path, Policy or callable
+        How schedules are made.
+    fresh : sequence of sequence of InstanceGraph, optional
+        Minibatches to verify the tuned build on; without them the last of `minibatches` is held back for it.
+    reference : mapping of str to callable, optional
+        The cells in NumPy, to verify against; without it, the default build is what results are held against.
+    tracker : Tracker, optional
+        Where devices for measuring are to be had; without it, this machine measures.
+    isolate : bool
+        Measure in a worker process, which a crashing candidate cannot take this one with.
+    seed : int
+        Of the searches.
+    progress : callable, optional
+        Called after every trial with what is tuned, and the time over the default's (None if the trial failed).
+
+    Returns
+    -------
+    TuneReport
+
+    Raises
+    ------
+    DatabaseError
+        If the database cannot be made or read.
+    DataError
+        If there is no data to tune on.
+    TargetError
+        If the target or the tracker's device is not to be had.
+    EnvironmentMismatch
+        If what MetaSchedule needs is not installed.
+    EdbatchError
+        If the tuned build gives wrong results; nothing is kept then.
+    """
+    begin = perf_counter()
+    data = [list(instances) for instances in minibatches]
+    if fresh is None:
+        data, fresh = (data[:-1], data[-1:]) if len(data) > 1 else (data, data)
+    if not data:
+        raise DataError("no minibatches to tune on", "1 or more")
+    resolved = resolve_target(target)
+    if resolved.kind.name != "llvm":
+        raise TargetError(f"tuning for target {target!r}", "an llvm target")
+    default = compile_model(mod, params, target=resolved, policy=policy, database=NO_RECORDS)
+    sizes = batch_sizes(default.schedule(default.merge(instances))[0] for instances in data)
+    timer, threads = _timer(resolved, tracker, isolate)
+    try:
+        folder = TuningDatabase(SHIPPED if database is None else database, resolved, threads, create=True)
+        known = folder.trials_count()
+        subjects = find_subjects(mod, machine_of(resolved))
+        run = _Run(subjects, folder, timer, resolved, threads, seed, progress or (lambda *_: None))
+        loads = {name: loads_of(sizes[cell]) for name, cell in subjects.cell_of.items() if cell in sizes}
+        _search(run, loads, trials)
+    finally:
+        timer.close()
+    checked = None
+    if tracker is None:
+        tuned = compile_model(mod, params, target=resolved, policy=policy, database=folder.path.parent)
+        checked = verify(default, tuned, fresh, params, reference)
+        if not checked.good:
+            _drop(run)
+        if not checked.right:
+            raise EdbatchError(
+                f"tuned kernels are off by {checked.max_relative_error:.3g}", "results of the reference", "report this"
+            )
+    return TuneReport(
+        folder.device,
+        str(folder.path),
+        run.outcomes,
+        sum(outcome.trials for outcome in run.outcomes),
+        sum(outcome.failed for outcome in run.outcomes),
+        known,
+        subjects.untunable,
+        checked,
+        perf_counter() - begin,
+    )
+
+
+def _timer(target: Target, tracker: Tracker | None, isolate: bool) -> tuple[Timer, int]:
+    """What measures, and its number of threads."""
+    if tracker is not None:
+        remote = RemoteTimer(target, tracker)
+        return remote, remote.threads
+    return (WorkerTimer(dict(target.export())) if isolate else LocalTimer(target)), num_threads()
+
+
+def _search(run: _Run, loads: Mapping[str, list[Load]], trials: int) -> None:
+    """Tune what matters, the costliest first."""
+    share = shares(loads, run.subjects.multiply_adds)
+    trials_of = allot(trials, share, LEAST_TRIALS)
+    if find_spec("psutil") is None and any(name in run.subjects.tiles for name, _ in trials_of):
+        raise EnvironmentMismatch("psutil is missing", "what MetaSchedule needs", "pip install edbatch-tvm[tune]")
+    cost: dict[str, float] = {}
+    for name, load in trials_of:
+        cost[name] = cost.get(name, 0.0) + share[name, load]
+    for name in sorted(cost, key=lambda name: -cost[name]):
+        wanted = [(load, trials_of[name, load]) for load in loads[name] if (name, load) in trials_of]
+        if name in run.subjects.stages:
+            outcome = tune_stage(run.subjects.stages[name], wanted, run.database, run.timer, run.seed, run.progress)
+        else:
+            outcome = tune_tiles(
+                run.subjects.tiles[name],
+                [load for load, _ in wanted],
+                sum(number for _, number in wanted),
+                run.database,
+                run.timer,
+                run.target,
+                run.threads,
+                run.seed,
+                run.progress,
+            )
+        run.outcomes.append(outcome)
+
+
+def _drop(run: _Run) -> None:
+    """Forget what this run would keep."""
+    changed = {outcome.name for outcome in run.outcomes if any(gain.choice != "default" for gain in outcome.gains)}
+    stages = [run.subjects.stages[name] for name in changed if name in run.subjects.stages]
+    tiles = [run.subjects.tiles[name] for name in changed if name in run.subjects.tiles]
+    modules = [stage_subject(one.stage, one.machine) for one in stages]
+    modules += [one.module(size) for one in tiles for size in SIZES]
+    run.database.keep((module, None, 0.0) for module in modules)

@@ -1,0 +1,132 @@
+"""A timer on another machine, through TVM's RPC tracker and servers.
+
+Kernels are compiled here and linked there, so the machines need the same TVM and the remote one a C compiler; the
+target says what the remote CPU is. A server runs every session in a process of its own: a candidate that crashes ends
+its session, and the next one asks the tracker for another.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tvm
+from tvm import rpc
+from tvm.target import Target
+
+from edbatch_tvm.errors import TargetError
+from schedules.tuning.timing import ROUNDS, Candidate, TrialFailed, build, reason_of, time_calls
+
+SESSION_SECONDS = 600
+"""Seconds after which a server ends a session."""
+
+_KEPT = 16
+
+
+@dataclass(frozen=True)
+class Tracker:
+    """Where the tracker listens, and the key that the servers of a device have registered under."""
+
+    host: str
+    port: int
+    key: str
+
+    @classmethod
+    def parse(cls, address: str, key: str) -> Tracker:
+        """The tracker at ``HOST:PORT``.
+
+        Raises
+        ------
+        TargetError
+            If `address` has another form, or there is no key.
+        """
+        host, _, port = address.rpartition(":")
+        if not host or not port.isdigit():
+            raise TargetError(f"tracker {address!r}", "HOST:PORT")
+        if not key:
+            raise TargetError("a tracker without a device key", "the key the servers were started with", "--rpc-key")
+        return cls(host, int(port), key)
+
+
+class RemoteTimer:
+    """Times kernels on a device that a tracker knows.
+
+    Parameters
+    ----------
+    target : tvm.target.Target
+        Of the remote device.
+    tracker : Tracker
+
+    Raises
+    ------
+    TargetError
+        If the tracker or a device cannot be reached.
+    """
+
+    def __init__(self, target: Target, tracker: Tracker) -> None:
+        self.target = target
+        self.tracker = tracker
+        self._folder = tempfile.TemporaryDirectory(prefix="edbatch-tune-")
+        self._uploaded: OrderedDict[Candidate, tuple[Any, list[Any]]] = OrderedDict()
+        self._names = 0
+        self._session: Any = None
+        try:
+            self._connect()
+        except Exception as error:
+            self._folder.cleanup()
+            raise TargetError(
+                f"no device {tracker.key!r} at tracker {tracker.host}:{tracker.port} ({reason_of(error)})",
+                "a running tracker and a free server",
+                "see docs/tuning.md",
+            ) from None
+
+    @property
+    def threads(self) -> int:
+        """Worker threads of the remote device."""
+        return int(self._connect().get_function("runtime.NumThreads")())
+
+    def time(self, candidates: Sequence[Candidate], rounds: int = ROUNDS) -> list[list[float]]:
+        """See :class:`schedules.tuning.timing.Timer`."""
+        try:
+            session = self._connect()
+            calls = [self._call(session, candidate) for candidate in candidates]
+            return time_calls(calls, session.cpu(0), rounds)
+        except Exception as error:
+            self._disconnect()
+            raise TrialFailed(f"remote: {reason_of(error)}") from None
+
+    def close(self) -> None:
+        """End the session."""
+        self._disconnect()
+        self._folder.cleanup()
+
+    def _connect(self) -> Any:
+        if self._session is None:
+            tracker = rpc.connect_tracker(self.tracker.host, self.tracker.port)
+            self._session = tracker.request(self.tracker.key, session_timeout=SESSION_SECONDS, max_retry=1)
+        return self._session
+
+    def _disconnect(self) -> None:
+        self._uploaded.clear()
+        self._session = None
+
+    def _call(self, session: Any, candidate: Candidate) -> tuple[Any, str, list[Any]]:
+        if candidate not in self._uploaded:
+            self._names += 1
+            path = Path(self._folder.name) / f"kernel{self._names}.tar"
+            build(candidate.module, self.target).export_library(str(path))
+            session.upload(str(path))
+            path.unlink()
+            module = session.load_module(path.name)
+            session.remove(path.name)
+            device = session.cpu(0)
+            arrays = [tvm.runtime.tensor(array, device=device) for array in candidate.bench.arrays()]
+            self._uploaded[candidate] = module, arrays
+            if len(self._uploaded) > _KEPT:
+                self._uploaded.popitem(last=False)
+        module, arrays = self._uploaded[candidate]
+        return module, candidate.bench.name, arrays

@@ -1,0 +1,144 @@
+"""Kernels timed side by side, in this process.
+
+Other processes share the machine, so one number says little. Kernels to be compared are timed in turn, a millisecond
+each, several rounds. Rounds in which a thread of this process had to wait for a processor are made again, as often as
+patience lasts: on a busy machine they would tell that one thread is better than two.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from glob import glob
+from time import perf_counter
+from typing import Any, Protocol
+
+import tvm
+from tvm.target import Target
+
+from schedules.cpu.lowering import KERNEL_PIPELINE
+from schedules.tuning.bench import BatchBench
+
+ROUNDS = 5
+"""Rounds of a trial."""
+
+BLOCK_SECONDS = 1e-3
+"""Least time of one kernel in one round."""
+
+PATIENCE = 5
+"""Rounds are repeated until so many times the wanted number were made."""
+
+WAITING_SHARE = 0.02
+"""Share of a round that threads may wait for processors."""
+
+_KEPT = 16
+
+
+class TrialFailed(Exception):
+    """A candidate that cannot be built or run, and why."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A kernel to be timed: its module as JSON text, and the batch."""
+
+    module: str
+    bench: BatchBench
+
+    @classmethod
+    def of(cls, function: tvm.tirx.PrimFunc, bench: BatchBench) -> Candidate:
+        """The candidate that is this one kernel."""
+        return cls(tvm.ir.save_json(tvm.IRModule({bench.name: function})), bench)
+
+
+class Timer(Protocol):
+    """Something that times kernels; this process, a worker, or another machine."""
+
+    def time(self, candidates: Sequence[Candidate], rounds: int = ROUNDS) -> list[list[float]]:
+        """Seconds of a call, for each candidate and round.
+
+        Raises
+        ------
+        TrialFailed
+            If one of them cannot be built or run.
+        """
+
+    def close(self) -> None:
+        """Give back what the timer holds."""
+
+
+class LocalTimer:
+    """Times kernels in this process: a candidate that crashes takes it along.
+
+    Parameters
+    ----------
+    target : tvm.target.Target
+    """
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self._built: OrderedDict[Candidate, tuple[Any, list[Any]]] = OrderedDict()
+
+    def time(self, candidates: Sequence[Candidate], rounds: int = ROUNDS) -> list[list[float]]:
+        """See :class:`Timer`."""
+        try:
+            calls = [self._call(candidate) for candidate in candidates]
+            return time_calls(calls, tvm.cpu(0), rounds)
+        except (RuntimeError, ValueError, TypeError, AttributeError, KeyError, IndexError) as error:
+            raise TrialFailed(reason_of(error)) from None
+
+    def close(self) -> None:
+        """Forget what was built."""
+        self._built.clear()
+
+    def _call(self, candidate: Candidate) -> tuple[Any, str, list[Any]]:
+        if candidate not in self._built:
+            module = build(candidate.module, self.target).jit()
+            arrays = [tvm.runtime.tensor(array) for array in candidate.bench.arrays()]
+            self._built[candidate] = module, arrays
+            if len(self._built) > _KEPT:
+                self._built.popitem(last=False)
+        self._built.move_to_end(candidate)
+        module, arrays = self._built[candidate]
+        return module, candidate.bench.name, arrays
+
+
+def build(module: str, target: Target) -> Any:
+    """The library of a kernel module given as JSON text."""
+    return tvm.compile(tvm.ir.load_json(module), target=target, tir_pipeline=KERNEL_PIPELINE)
+
+
+def time_calls(calls: Sequence[tuple[Any, str, list[Any]]], device: Any, rounds: int) -> list[list[float]]:
+    """Seconds a call, for each of `calls` (module, name of the function, arrays) and each round."""
+    evaluators = []
+    for module, name, arrays in calls:
+        once = min(module.time_evaluator(name, device, number=1, repeat=3)(0, *arrays).results)
+        number = max(1, min(10_000, int(BLOCK_SECONDS / max(once, 1e-9))))
+        evaluators.append((module.time_evaluator(name, device, number=number, repeat=1), arrays))
+    made: list[tuple[float, list[float]]] = []
+    while sum(waited <= WAITING_SHARE for waited, _ in made) < rounds and len(made) < PATIENCE * rounds:
+        begin, waiting = perf_counter(), waiting_seconds()
+        times = [float(evaluator(0, *arrays).results[0]) for evaluator, arrays in evaluators]
+        made.append(((waiting_seconds() - waiting) / (perf_counter() - begin), times))
+    made.sort(key=lambda one: one[0])
+    return [list(times) for times in zip(*(times for _, times in made[:rounds]), strict=True)]
+
+
+def waiting_seconds() -> float:
+    """How long the threads of this process have waited for a processor; 0 where Linux does not say."""
+    return sum(map(_waiting_nanoseconds, glob("/proc/self/task/*/schedstat"))) / 1e9
+
+
+def _waiting_nanoseconds(path: str) -> int:
+    try:
+        with open(path, encoding="ascii") as file:
+            return int(file.read().split()[1])
+    except (OSError, IndexError, ValueError):  # the thread has ended
+        return 0
+
+
+def reason_of(error: BaseException) -> str:
+    """The last line of an error that came through TVM."""
+    lines = str(error).strip().splitlines()
+    return lines[-1].strip() if lines else type(error).__name__
