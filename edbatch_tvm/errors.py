@@ -61,6 +61,8 @@ class DataError(EdbatchError, ValueError):
 
 class ModelFileError(EdbatchError, ValueError):
     """A file that is no saved model, a broken one, or one that cannot run on this machine or with these versions."""
+
+
 class DatabaseError(EdbatchError, ValueError):
     """A tuning database that is missing, broken, or of another device."""
 

@@ -225,17 +225,8 @@ def prepare(
             plan=report.plan,
             granularity=options.granularity,
             fused=options.fused,
+            database=options.database,
         )
-    model = compile_model(
-        mod,
-        weights,
-        target=options.target,
-        policy=policy,
-        plan=report.plan,
-        granularity=options.granularity,
-        fused=options.fused,
-        database=options.database,
-    )
     report.compile_seconds = perf_counter() - begin
     if options.save is not None:
         model.save(options.save)
