@@ -5,7 +5,7 @@ from __future__ import annotations
 import runpy
 import sys
 from pathlib import Path
-from time import perf_counter
+from time import process_time
 
 import pytest
 
@@ -14,8 +14,8 @@ SCRIPTS = sorted(FOLDER.glob("[0-9][0-9]_*.py"))
 SECONDS = 30
 
 
-def test_numbers_have_no_gaps() -> None:
-    assert [int(script.name[:2]) for script in SCRIPTS] == list(range(1, len(SCRIPTS) + 1))
+def test_numbers_differ() -> None:
+    assert len({script.name[:2] for script in SCRIPTS}) == len(SCRIPTS) > 5
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
@@ -32,9 +32,9 @@ def test_tutorial(script: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.
 
     monkeypatch.setattr(pyplot, "show", show)
     monkeypatch.setattr(sys, "argv", [str(script)])
-    begin = perf_counter()
+    begin = process_time()
     runpy.run_path(str(script), run_name="__main__")
-    assert perf_counter() - begin < SECONDS
+    assert process_time() - begin < SECONDS
     assert axes
     assert all(axes)
     assert capsys.readouterr().out

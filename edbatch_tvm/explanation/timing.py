@@ -31,14 +31,14 @@ def batch_seconds(model: Model, graph: InstanceGraph, plan: Plan, repeat: int = 
     -------
     float64 array of shape [batches]
     """
-    model.execute(graph, plan)
+    model.execute(graph, plan).synchronize()
     least = np.full(len(plan.steps) + 1, np.inf)
     parts = [_part(plan, batch, batch + 1) for batch in range(len(plan.steps))]
     parts.append(_part(plan, 0, 0))
     for _ in range(repeat):
         for number, part in enumerate(parts):
             begin = perf_counter()
-            model.execute(graph, part)
+            model.execute(graph, part).synchronize()
             least[number] = min(least[number], perf_counter() - begin)
     seconds: np.ndarray = np.maximum(least[:-1] - least[-1], 0.0)
     return seconds
