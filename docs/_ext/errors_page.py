@@ -55,10 +55,24 @@ def _bad_plan() -> Any:
     return resolve_plan("dense")
 
 
+def _bad_recording() -> Any:
+    from edbatch_tvm.recording import autobatch
+
+    return autobatch(object(), ["leaf"])
+
+
 def _bad_config() -> Any:
     from schedules.cpu.config import StageConfig
 
     return StageConfig.from_json([])
+
+
+def _bad_database() -> Any:
+    from edbatch_tvm.compiler import compile_model
+    from edbatch_tvm.models import get_workload
+
+    workload = get_workload("treegru")
+    return compile_model(workload.cells(4), workload.weights(4, 0), database="missing")
 
 
 def _bad_data() -> Any:
@@ -99,7 +113,9 @@ EXAMPLES: dict[str, Callable[[], Any]] = {
     "WeightError": _bad_weights,
     "PolicyError": _bad_policy,
     "PlanError": _bad_plan,
+    "RecordingError": _bad_recording,
     "ConfigError": _bad_config,
+    "DatabaseError": _bad_database,
     "DataError": _bad_data,
     "ModelFileError": _bad_model_file,
     "TargetError": _bad_target,

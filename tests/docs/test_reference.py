@@ -78,7 +78,7 @@ def test_docstring(name: str) -> None:
         section = re.search(r"Parameters\n-+\n(.*?)(?:\n\w[\w ]*\n-+\n|\Z)", text, re.DOTALL)
         assert section is not None, f"{name}: no section Parameters"
         for parameter in parameters:
-            assert re.search(rf"(?m)^[\w, ]*\b{parameter}\b[\w, ]*( :.*)?$", section[1]), f"{name}: {parameter}"
+            assert re.search(rf"(?m)^[\w, *]*\b{parameter}\b[\w, ]*( :.*)?$", section[1]), f"{name}: {parameter}"
     tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
     raised = {
         node.exc.func.id
