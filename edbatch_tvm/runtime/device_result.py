@@ -107,7 +107,8 @@ class DeviceResult(Result):
             self._views = [self._memory.download(tensor) for tensor in self._lease.arenas.tensors]
         return self._views
 
-    def _view(self, value: int) -> Any:
+    def value(self, value: int) -> Any:
+        """See :meth:`~edbatch_tvm.runtime.result.Result.value`."""
         arena = self._arena(value)
         spec, tensor = self._signature.value_specs[arena], self._lease.arenas.tensors[arena]
         pitch = int(tensor.shape[1]) * np.dtype(spec.dtype).itemsize
