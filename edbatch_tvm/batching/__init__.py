@@ -1,7 +1,7 @@
 """Batching: policies that turn an instance graph into few batches. NumPy only; fast with :mod:`edbatch_tvm.native`."""
 
 from edbatch_tvm.batching import agenda, depth, fsm, lookahead, ratio  # noqa: F401  (they register themselves)
-from edbatch_tvm.batching.api import PolicyLike, as_policy, clear_cache, schedule, structure_digest
+from edbatch_tvm.batching.api import PolicyLike, as_policy, clear_cache, schedule
 from edbatch_tvm.batching.best import BestPolicy, best_policy
 from edbatch_tvm.batching.bounds import heights, lower_bound
 from edbatch_tvm.batching.check import check_schedule
@@ -17,6 +17,7 @@ from edbatch_tvm.batching.policy_file import load_policy, save_policy
 from edbatch_tvm.batching.qlearning import QLearning
 from edbatch_tvm.batching.schedule import Schedule, ScheduleInfo, parse_schedule
 from edbatch_tvm.batching.search import SearchPolicy
+from edbatch_tvm.batching.structure import structure_digest
 from edbatch_tvm.batching.tradeoff import Tradeoff, trade_off
 
 __all__ = [

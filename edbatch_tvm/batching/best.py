@@ -35,6 +35,11 @@ class BestPolicy(Policy):
         """Name, the policies' and the costs."""
         return self.name, tuple(policy.identity for policy in self.policies), self.costs and self.costs.digest
 
+    @property
+    def trusted(self) -> bool:
+        """Whether all of the policies are."""
+        return all(policy.trusted for policy in self.policies)
+
     def run(self, graph: InstanceGraph) -> Run:
         """Schedule `graph`."""
         runs = (policy.run(graph) for policy in self.policies)

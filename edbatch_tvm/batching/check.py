@@ -23,8 +23,11 @@ def check_schedule(graph: InstanceGraph, schedule: Schedule) -> None:
         Naming the first batch and node at fault.
     """
     order, pointer = schedule.order, schedule.batch_ptr
+    for name, array in (("order", order), ("batch_ptr", pointer), ("batch_type", schedule.batch_type)):
+        if not isinstance(array, np.ndarray) or array.ndim != 1 or array.dtype.kind not in "iu":
+            raise PolicyError(f"{name} of the schedule is {array!r:.60}", "a one-dimensional array of integers")
     count = graph.num_nodes
-    sizes = np.diff(pointer)
+    sizes: np.ndarray = np.diff(pointer.astype(np.int64))
     if len(pointer) != len(schedule) + 1 or pointer[0] != 0 or pointer[-1] != len(order) or (sizes < 1).any():
         raise PolicyError("batch_ptr is not a list of offsets", f"0 first, always rising, {len(order)} last")
     if len(order) and (order.min() < 0 or order.max() >= count):

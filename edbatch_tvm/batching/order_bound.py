@@ -90,20 +90,23 @@ def typewise_depths(graph: InstanceGraph) -> np.ndarray:
 
 def reversed_graph(graph: InstanceGraph) -> InstanceGraph:
     """The graph with all edges turned round; node v becomes ``n - 1 - v``."""
-    from edbatch_tvm.graph import InstanceGraph
+    from edbatch_tvm.graph import InstanceGraph, require_checked
 
+    require_checked(graph)
     last = graph.num_nodes - 1
     user = np.repeat(np.arange(graph.num_nodes), np.diff(graph.operand_ptr))
     known = graph.operand_node >= 0
     new_user, new_operand = last - graph.operand_node[known], last - user[known]
     order = np.argsort(new_user, kind="stable")
     pointer = np.searchsorted(new_user[order], np.arange(graph.num_nodes + 1))
-    return InstanceGraph(
+    turned = InstanceGraph(
         np.ascontiguousarray(graph.node_type[::-1]),
         pointer.astype(np.int32),
         new_operand[order].astype(np.int32),
         type_label=np.arange(graph.num_types),
     )
+    turned.checked = True
+    return turned
 
 
 def _types_of_a_cycle(reach: list[np.ndarray], numbers: tuple[int, ...]) -> set[int]:

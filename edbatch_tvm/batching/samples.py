@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from edbatch_tvm.errors import PolicyError
-from edbatch_tvm.graph import InstanceGraph
+from edbatch_tvm.graph import InstanceGraph, require_checked
 
 
 def over_one_type_list(graphs: Sequence[InstanceGraph]) -> tuple[list[InstanceGraph], tuple[str, ...]]:
@@ -23,6 +23,8 @@ def over_one_type_list(graphs: Sequence[InstanceGraph]) -> tuple[list[InstanceGr
     if not any(graph.num_nodes for graph in graphs):
         raise PolicyError(f"{len(graphs)} graphs without a node", "graphs to learn from")
     first = graphs[0]
+    for graph in graphs:
+        require_checked(graph)
     if first.signature is not None or first.type_label is None:
         for index, graph in enumerate(graphs):
             if graph.type_names != first.type_names:
@@ -41,9 +43,11 @@ def over_one_type_list(graphs: Sequence[InstanceGraph]) -> tuple[list[InstanceGr
 
 
 def _bare(graph: InstanceGraph, node_type: np.ndarray, num_types: int) -> InstanceGraph:
-    return InstanceGraph(
+    bare = InstanceGraph(
         node_type, graph.operand_ptr, graph.operand_node, node_ptr=graph.node_ptr, type_label=np.arange(num_types)
     )
+    bare.checked = True
+    return bare
 
 
 class Resampler:
@@ -82,9 +86,11 @@ class Resampler:
             counts.append(np.diff(pointer))
             nodes.append(np.where(producer >= 0, producer + np.int32(start - first), np.int32(-1)))
             start += last - first
-        return InstanceGraph(
+        drawn = InstanceGraph(
             np.concatenate(types),
             np.cumsum(np.concatenate(counts), dtype=np.int32),
             np.concatenate(nodes),
             type_label=self._graphs[0].type_label,
         )
+        drawn.checked = True
+        return drawn

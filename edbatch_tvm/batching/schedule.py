@@ -34,6 +34,11 @@ class Schedule:
     graph : InstanceGraph, optional
         The graph it was made for, or another of the same structure.
 
+    Attributes
+    ----------
+    checked : bool
+        Whether this is known to be a valid schedule of `graph`; :func:`edbatch_tvm.schedule` makes no others.
+
     Examples
     --------
     >>> schedule = Schedule(
@@ -48,7 +53,7 @@ class Schedule:
     1: 2
     """
 
-    __slots__ = ("batch_ptr", "batch_type", "graph", "order", "type_label", "type_names")
+    __slots__ = ("batch_ptr", "batch_type", "checked", "graph", "order", "type_label", "type_names")
 
     def __init__(
         self,
@@ -65,6 +70,7 @@ class Schedule:
         self.batch_type = batch_type
         self.type_label = type_label
         self.type_names = type_names
+        self.checked = False
 
     @classmethod
     def for_graph(

@@ -6,7 +6,7 @@ from edbatch_tvm.graph.merge import merge
 from edbatch_tvm.graph.networkx_view import from_networkx, to_networkx
 from edbatch_tvm.graph.spec import Attribute, CellSignature, Operand, Signature, ValueSpec
 from edbatch_tvm.graph.text import format_graph, parse_graph
-from edbatch_tvm.graph.validate import validate
+from edbatch_tvm.graph.validate import require_checked, validate
 
 __all__ = [
     "FIRST_EXTERNAL",
@@ -23,6 +23,7 @@ __all__ = [
     "from_networkx",
     "merge",
     "parse_graph",
+    "require_checked",
     "to_networkx",
     "validate",
 ]

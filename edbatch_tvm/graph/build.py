@@ -167,6 +167,7 @@ class Builder:
         finally:
             self._reset()
         validate(graph)
+        graph.freeze()
         return graph
 
     def _graph(self, outputs: tuple[Any, ...]) -> InstanceGraph:

@@ -59,7 +59,9 @@ class InstanceGraph:
 
     Notes
     -----
-    The arrays are not copied and must not be changed afterwards. :func:`edbatch_tvm.graph.validate` checks them.
+    The arrays are not copied and must not be changed afterwards: kernels trust a graph that was checked. Those of a
+    graph that the builder, :meth:`from_arrays` or :func:`edbatch_tvm.graph.parse_graph` made are read-only.
+    :func:`edbatch_tvm.graph.validate` checks them.
     """
 
     def __init__(
@@ -137,6 +139,7 @@ class InstanceGraph:
             type_label=labels,
         )
         validate(graph)
+        graph.freeze()
         return graph
 
     @classmethod
@@ -154,6 +157,16 @@ class InstanceGraph:
         from edbatch_tvm.graph.networkx_view import to_networkx
 
         return to_networkx(self)
+
+    def freeze(self) -> None:
+        """Make the arrays read-only, so that they stay as they were checked."""
+        for array in (*self.__dict__.values(), *self.attributes.values(), *self.external_data):
+            if isinstance(array, np.ndarray):
+                array.flags.writeable = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy, here or in another process, lies elsewhere.
+        return {name: value for name, value in self.__dict__.items() if name != "addresses"}
 
     # Views ------------------------------------------------------------------------------------------------------
 

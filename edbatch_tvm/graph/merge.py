@@ -126,19 +126,23 @@ def _common_types(instances: Sequence[InstanceGraph]) -> Sequence[InstanceGraph]
     if all(np.array_equal(label, every[0]) for label in every):
         return instances
     joint = np.unique(np.concatenate(every))
-    return [
-        InstanceGraph(
-            np.searchsorted(joint, label)[g.node_type].astype(np.int16),
-            g.operand_ptr,
-            g.operand_value,
-            outputs=g.outputs,
-            node_ptr=g.node_ptr,
-            output_ptr=g.output_ptr,
-            type_label=joint,
-            scalar_output=g.scalar_output,
-        )
-        for g, label in zip(instances, every, strict=True)
-    ]
+    return [_with_types(g, np.searchsorted(joint, label), joint) for g, label in zip(instances, every, strict=True)]
+
+
+def _with_types(graph: InstanceGraph, type_of: np.ndarray, labels: np.ndarray) -> InstanceGraph:
+    """A bare graph over another list of type labels."""
+    changed = InstanceGraph(
+        type_of[graph.node_type].astype(np.int16),
+        graph.operand_ptr,
+        graph.operand_value,
+        outputs=graph.outputs,
+        node_ptr=graph.node_ptr,
+        output_ptr=graph.output_ptr,
+        type_label=labels,
+        scalar_output=graph.scalar_output,
+    )
+    changed.checked = graph.checked
+    return changed
 
 
 def _merge_attributes(instances: Sequence[InstanceGraph]) -> dict[tuple[int, str], np.ndarray]:

@@ -233,3 +233,14 @@ class Signature:
             for slot, spec in enumerate(cell.outputs):
                 table[type_id, slot] = self.arena(spec)
         return table
+
+
+def first_difference(given: Signature | None, wanted: Signature) -> tuple[str, str]:
+    """The first cells in which two different signatures differ, as text."""
+    if given is None:
+        return "none (a bare graph)", str(wanted[0]) if len(wanted) else "none"
+    cells = [str(cell) for cell in given]
+    names = [str(cell) for cell in wanted]
+    count = max(len(cells), len(names))
+    pairs = zip(cells + ["none"] * (count - len(cells)), names + ["none"] * (count - len(names)), strict=True)
+    return next((pair for pair in pairs if pair[0] != pair[1]), ("none", "none"))

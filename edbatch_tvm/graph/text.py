@@ -101,6 +101,7 @@ def parse_graph(text: str, signature: Signature | None = None) -> InstanceGraph:
         _fail("no line 'instance'")
     graph = parser.graph()
     validate(graph)
+    graph.freeze()
     return graph
 
 

@@ -9,6 +9,17 @@ import numpy as np
 from edbatch_tvm.errors import GraphError
 from edbatch_tvm.graph.instance import FIRST_EXTERNAL, ZERO, InstanceGraph
 
+_INTEGERS = (
+    "node_type",
+    "operand_ptr",
+    "operand_value",
+    "outputs",
+    "node_ptr",
+    "output_ptr",
+    "external_spec",
+    "external_row",
+)
+
 
 def as_index_array(name: str, array: Any, dtype: type[np.signedinteger[Any]] = np.int32) -> np.ndarray:
     """`array` as a one-dimensional array of integers of `dtype`; always a copy.
@@ -33,6 +44,20 @@ def as_index_array(name: str, array: Any, dtype: type[np.signedinteger[Any]] = n
     return result
 
 
+def require_checked(graph: InstanceGraph) -> None:
+    """Check `graph` unless that was done before.
+
+    Raises
+    ------
+    GraphError
+        If it is no graph, or no well-formed one.
+    """
+    if not isinstance(graph, InstanceGraph):
+        raise GraphError(f"a {type(graph).__name__}", "an InstanceGraph")
+    if not graph.checked:
+        validate(graph)
+
+
 def validate(graph: InstanceGraph) -> None:
     """Check that `graph` is a DAG in producer-before-user order that fits its signature.
 
@@ -41,6 +66,7 @@ def validate(graph: InstanceGraph) -> None:
     GraphError
         Naming the first node at fault, what was found there and what was expected.
     """
+    _check_arrays(graph)
     _check_pointers(graph)
     _check_external(graph)
     _check_producers(graph)
@@ -54,6 +80,18 @@ def validate(graph: InstanceGraph) -> None:
 
 def _name(graph: InstanceGraph, node: int) -> str:
     return f"node {node} ({graph.type_names[graph.node_type[node]]})"
+
+
+def _check_arrays(graph: InstanceGraph) -> None:
+    for name in _INTEGERS:
+        array = getattr(graph, name)
+        if not isinstance(array, np.ndarray) or array.ndim != 1 or array.dtype.kind != "i":
+            given = f"{array.ndim}-D of {array.dtype}" if isinstance(array, np.ndarray) else f"a {type(array).__name__}"
+            raise GraphError(f"{name} is {given}", "a one-dimensional array of signed integers")
+    for name, array in (*graph.attributes.items(), *enumerate(graph.external_data)):
+        if not isinstance(array, np.ndarray):
+            what = f"external_data[{name}]" if isinstance(name, int) else f"attribute {name[1]!r} of type id {name[0]}"
+            raise GraphError(f"{what} is a {type(array).__name__}", "an array")
 
 
 def _check_pointers(graph: InstanceGraph) -> None:
@@ -257,4 +295,4 @@ def _check_outputs(graph: InstanceGraph) -> None:
         raise GraphError(f"declared output {outputs[np.argmax(bad)]} is no value of the graph", "outputs of its nodes")
 
 
-__all__ = ["FIRST_EXTERNAL", "ZERO", "as_index_array", "operand_slots", "validate"]
+__all__ = ["FIRST_EXTERNAL", "ZERO", "as_index_array", "operand_slots", "require_checked", "validate"]

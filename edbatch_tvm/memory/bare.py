@@ -28,7 +28,7 @@ def with_signature(graph: InstanceGraph, shape: Sequence[int] = (1,)) -> Instanc
         else:
             operands = tuple(Operand(f"x{i}", spec) for i in range(int(found.sum())))
         cells.append(CellSignature(name, operands, (), (spec,)))
-    return InstanceGraph(
+    dressed = InstanceGraph(
         graph.node_type,
         graph.operand_ptr,
         graph.operand_value,
@@ -37,3 +37,5 @@ def with_signature(graph: InstanceGraph, shape: Sequence[int] = (1,)) -> Instanc
         node_ptr=graph.node_ptr,
         output_ptr=graph.output_ptr,
     )
+    dressed.checked = graph.checked
+    return dressed

@@ -16,9 +16,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edbatch_tvm.batching.check import check_schedule
 from edbatch_tvm.batching.schedule import Schedule
+from edbatch_tvm.batching.structure import same_structure
 from edbatch_tvm.errors import PlanError
 from edbatch_tvm.graph.instance import InstanceGraph
+from edbatch_tvm.graph.validate import require_checked
 from edbatch_tvm.memory import backend
 from edbatch_tvm.memory.bare import with_signature
 from edbatch_tvm.memory.cache import LayoutCache, structure_key
@@ -44,6 +47,8 @@ class Plan:
     ----------
     name : str
         Which plan this is.
+    graph : InstanceGraph
+        The graph it was made for.
     schedule : Schedule
         The schedule it was made for.
     order : int32 array of shape [nodes]
@@ -68,6 +73,7 @@ class Plan:
     """
 
     name: str
+    graph: InstanceGraph
     schedule: Schedule
     order: np.ndarray
     steps: np.ndarray
@@ -107,7 +113,7 @@ def plan_memory(schedule: Schedule, graph: InstanceGraph | None = None, plan: st
     Parameters
     ----------
     schedule : Schedule
-        A valid schedule of `graph`.
+        A valid schedule of `graph`; it is checked unless :func:`edbatch_tvm.schedule` made it for this structure.
     graph : InstanceGraph, optional
         Default: the graph that the schedule was made for. The values of a bare graph count as one element each.
     plan : {"auto", "batch", "order", "pq"}
@@ -118,6 +124,10 @@ def plan_memory(schedule: Schedule, graph: InstanceGraph | None = None, plan: st
     ------
     PlanError
         If there is no such plan, or no graph that fits the schedule.
+    GraphError
+        If the graph is not well formed.
+    PolicyError
+        If the schedule is none of the graph.
 
     Examples
     --------
@@ -128,11 +138,16 @@ def plan_memory(schedule: Schedule, graph: InstanceGraph | None = None, plan: st
     {'contiguous': 2, 'broadcast': 0, 'indexed': 0}
     """
     name = resolve_plan(plan)
+    if not isinstance(schedule, Schedule):
+        raise PlanError(f"a {type(schedule).__name__}", "a Schedule")
     graph = graph if graph is not None else schedule.graph
     if graph is None:
         raise PlanError("a schedule without its graph", "the graph it is for", "plan_memory(schedule, graph)")
+    require_checked(graph)
     if graph.num_nodes != schedule.num_nodes:
         raise PlanError(f"a graph of {graph.num_nodes} nodes", f"the {schedule.num_nodes} nodes of the schedule")
+    if not (schedule.checked and same_structure(graph, schedule.graph)):
+        check_schedule(graph, schedule)
     graph = with_signature(graph)
     planner = backend.planner(graph)
     if name == "batch":
@@ -197,6 +212,7 @@ def plan_of_layout(name: str, graph: InstanceGraph, schedule: Schedule, layout: 
         done += count
     return Plan(
         name,
+        graph,
         schedule,
         layout.order,
         tables.steps,

@@ -13,6 +13,8 @@ from edbatch_tvm.batching.backend import Arrays
 from edbatch_tvm.batching.encoding import TIGHT
 from edbatch_tvm.batching.prices import UNLIMITED
 from edbatch_tvm.errors import GraphError
+from edbatch_tvm.graph import require_checked
+from edbatch_tvm.native.arguments import as_argument, never_empty
 from edbatch_tvm.native.build import load_library
 from edbatch_tvm.native.constants import (
     AGENDA,
@@ -276,11 +278,8 @@ def load() -> NativeKernels:
 
 
 def _structure(graph: InstanceGraph) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    node = np.ascontiguousarray(graph.operand_node, np.int32)
-    if not len(node):
-        # TVM refuses a null pointer, which is what an empty array may have.
-        node = np.full(1, -1, np.int32)
-    return np.ascontiguousarray(graph.node_type, np.int16), np.ascontiguousarray(graph.operand_ptr, np.int32), node
+    require_checked(graph)
+    return as_argument(graph.node_type, np.int16), as_argument(graph.operand_ptr), never_empty(graph.operand_node)
 
 
 def _outputs(nodes: int) -> Arrays:

@@ -8,6 +8,7 @@ from edbatch_tvm.batching.schedule import Schedule
 from edbatch_tvm.graph import InstanceGraph
 from edbatch_tvm.memory.layout import Layout, signature_of
 from edbatch_tvm.memory.tables import Tables
+from edbatch_tvm.native.arguments import as_argument, never_empty
 from edbatch_tvm.native.build import load_library
 from edbatch_tvm.native.cell_tables import BYTES, COUNTS, FILLED, IO_SLOTS, WEIGHTS, CellTables, cell_tables
 
@@ -40,13 +41,13 @@ class NativePlanner:
         asks = batches * tables.operands.shape[1]
         order = np.empty(nodes, np.int32)
         self._order(
-            _as(graph.operand_ptr),
-            _never_empty(graph.operand_value),
-            _never_empty(graph.operand_node),
+            as_argument(graph.operand_ptr),
+            never_empty(graph.operand_value),
+            never_empty(graph.operand_node),
             _outside(graph),
-            _as(schedule.order),
-            _as(schedule.batch_ptr),
-            _as(schedule.batch_type, np.int16),
+            as_argument(schedule.order),
+            as_argument(schedule.batch_ptr),
+            as_argument(schedule.batch_type, np.int16),
             base,
             tables.cells,
             tables.operands,
@@ -66,13 +67,13 @@ class NativePlanner:
         attribute_row = np.empty(nodes, np.int32)
         io = np.zeros(IO_SLOTS, np.int64)
         self._fill(
-            _as(graph.node_type, np.int16),
-            _as(graph.operand_ptr),
-            _never_empty(graph.operand_value),
+            as_argument(graph.node_type, np.int16),
+            as_argument(graph.operand_ptr),
+            never_empty(graph.operand_value),
             _outside(graph),
-            _as(layout.order),
-            _as(schedule.batch_ptr),
-            _as(schedule.batch_type, np.int16),
+            as_argument(layout.order),
+            as_argument(schedule.batch_ptr),
+            as_argument(schedule.batch_type, np.int16),
             layout.base,
             tables.cells,
             tables.operands,
@@ -97,13 +98,13 @@ class NativePlanner:
         cells = cell_tables(signature_of(graph))
         io = np.zeros(1, np.int64)
         self._any_worse(
-            _as(graph.operand_ptr),
-            _never_empty(graph.operand_value),
-            _never_empty(graph.operand_node),
+            as_argument(graph.operand_ptr),
+            never_empty(graph.operand_value),
+            never_empty(graph.operand_node),
             _outside(graph),
-            _as(layout.order),
-            _as(schedule.batch_ptr),
-            _as(schedule.batch_type, np.int16),
+            as_argument(layout.order),
+            as_argument(schedule.batch_ptr),
+            as_argument(schedule.batch_type, np.int16),
             layout.base,
             cells.cells,
             cells.operands,
@@ -121,7 +122,7 @@ class NativePlanner:
         for arena, rows in enumerate(graph.external_data):
             arena_rows[arena] += len(rows)
         work = np.empty(len(schedule) + len(tables.cells), np.int32)
-        batch_ptr, batch_type = _as(schedule.batch_ptr), _as(schedule.batch_type, np.int16)
+        batch_ptr, batch_type = as_argument(schedule.batch_ptr), as_argument(schedule.batch_type, np.int16)
         self._place(together, batch_ptr, batch_type, tables.output_arena, work, base, arena_rows)
         return base, tuple(arena_rows.tolist())
 
@@ -135,16 +136,6 @@ def load() -> NativePlanner:
         If TVM is missing.
     """
     return NativePlanner()
-
-
-def _as(array: np.ndarray, dtype: type[np.int32] | type[np.int16] = np.int32) -> np.ndarray:
-    """The array as the kernels take it; a user's schedule may have other integers."""
-    return np.ascontiguousarray(array, dtype)
-
-
-def _never_empty(array: np.ndarray) -> np.ndarray:
-    """TVM refuses a null pointer, which is what an empty array may have."""
-    return _as(array) if len(array) else np.full(1, -1, np.int32)
 
 
 def _outside(graph: InstanceGraph) -> np.ndarray:

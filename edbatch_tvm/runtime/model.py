@@ -17,9 +17,11 @@ import tvm_ffi
 from edbatch_tvm.batching import Policy, Schedule, ScheduleInfo, as_policy, choose_policy
 from edbatch_tvm.batching import schedule as schedule_graph
 from edbatch_tvm.batching.api import PolicyLike
-from edbatch_tvm.errors import GraphError
-from edbatch_tvm.graph import Builder, InstanceGraph, Signature, merge, validate
+from edbatch_tvm.batching.structure import same_rows
+from edbatch_tvm.errors import GraphError, PlanError
+from edbatch_tvm.graph import Builder, InstanceGraph, Signature, merge, require_checked, validate
 from edbatch_tvm.graph.expand import Expansion, ExpansionTable, expand
+from edbatch_tvm.graph.spec import first_difference
 from edbatch_tvm.memory import Plan, plan_memory
 from edbatch_tvm.memory.gathers import GatheredPlan, gather_operands
 from edbatch_tvm.runtime.arenas import ArenaPool, ArenaSet
@@ -202,16 +204,18 @@ class Model:
         """
         if isinstance(instances, InstanceGraph):
             raise GraphError("one instance graph", "a list of instance graphs", "model([instance])")
+        if not (hasattr(instances, "__len__") and hasattr(instances, "__getitem__")):
+            raise GraphError(f"instances in a {type(instances).__name__}", "a list of instance graphs")
         equal: Signature | None = self.cells
         for position, instance in enumerate(instances):
             if not isinstance(instance, InstanceGraph):
                 raise GraphError(f"instance {position} is a {type(instance).__name__}", "an InstanceGraph")
             # Comparing signatures takes microseconds: those of one minibatch are mostly one object.
             if instance.signature is not equal and instance.signature != self.cells:
-                cells = instance.signature.names if instance.signature is not None else "none (a bare graph)"
+                given, expected = first_difference(instance.signature, self.cells)
                 raise GraphError(
-                    f"instance {position} was built for other cells: {cells}",
-                    f"the cells of this model, {self.cells.names}",
+                    f"instance {position} was built for other cells: {given}",
+                    f"{expected}, a cell of this model",
                     "use model.builder()",
                 )
             equal = instance.signature
@@ -229,13 +233,20 @@ class Model:
         return self._chosen
 
     def plan(self, graph: InstanceGraph, schedule: Schedule, cache: bool = False) -> Plan:
-        """Where the values of `graph` lie; with `cache`, a plan made before for this very schedule will do."""
+        """Where the values of `graph` lie; with `cache`, a plan made before for this structure and schedule will do.
+
+        Raises
+        ------
+        GraphError, PolicyError
+            If `graph` is not well formed, or `schedule` none of its schedules.
+        """
         if not cache or len(graph.external_row):
             return self._new_plan(graph, schedule)
         key = id(schedule), self.plan_name
         with self._lock:
             found = self._plans.get(key)
-        if found is not None and found.schedule is schedule:
+        # A function may return one schedule for graphs that read other outputs.
+        if found is not None and found.schedule is schedule and same_rows(graph, found.graph):
             return found
         plan = self._new_plan(graph, schedule)
         with self._lock:
@@ -254,7 +265,16 @@ class Model:
         return not self._kernels.gathers
 
     def execute(self, graph: InstanceGraph, plan: Plan, info: ScheduleInfo | None = None) -> Result:
-        """Run the batches of the schedule that `plan` was made for; `info` goes into the report."""
+        """Run the batches of the schedule that `plan` was made for; `info` goes into the report.
+
+        Raises
+        ------
+        GraphError
+            If `graph` does not consist of the cells that this model runs.
+        PlanError
+            If `plan` was made for another graph.
+        """
+        self._check(graph, plan)
         if isinstance(self._kernels, DeviceKernels):
             return self._kernels.execute(graph, plan, info)
         arenas = self._pool.acquire(plan.arena_rows)
@@ -266,6 +286,21 @@ class Model:
             raise
         report = Report(graph, plan, info, self.paths, calls)
         return Result(graph, plan, report, self._pool.lease(arenas))
+
+    def _check(self, graph: InstanceGraph, plan: Plan) -> None:
+        require_checked(graph)
+        if graph.signature is not self.signature and graph.signature != self.signature:
+            given, expected = first_difference(graph.signature, self.signature)
+            raise GraphError(
+                f"a graph over other cells: {given}",
+                f"{expected}, a cell of this model",
+                "model.merge(instances) makes a graph that runs",
+            )
+        if not isinstance(plan, Plan) or not same_rows(graph, plan.graph):
+            given = f"a plan of {plan.graph!r}" if isinstance(plan, Plan) else f"a {type(plan).__name__}"
+            raise PlanError(f"{given} for {graph!r}", "a plan of this graph", "model.plan(graph, schedule) makes one")
+        if isinstance(plan, GatheredPlan) == self.fused:
+            raise PlanError(f"a {type(plan).__name__} for a model with fused={self.fused}", "a plan of model.plan()")
 
     def _place_external(self, graph: InstanceGraph, arenas: ArenaSet) -> None:
         for arena, rows in enumerate(graph.external_data):
