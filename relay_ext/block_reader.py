@@ -1,8 +1,8 @@
 """Reading the blocks of a fused cell: what each buffer is, as a formula.
 
 The analysis behind stage detection. A block that writes ``buffer[i, j] = f(i, j)`` is a :class:`Compute`; one that
-writes ``buffer[i] = buffer[i] + f(i, k)`` from zero is a :class:`Reduce`. Anything else is :class:`NotReadable`, and
-the cell keeps the general path.
+writes ``buffer[i] = buffer[i] + f(i, k)`` from zero, or a maximum or minimum in the same way, is a :class:`Reduce`.
+Anything else is :class:`NotReadable`, and the cell keeps the general path.
 """
 
 from __future__ import annotations
@@ -13,6 +13,10 @@ from typing import Any
 import tvm
 from tvm import tirx
 from tvm.s_tir.stmt import SBlock, SBlockRealize
+
+from schedules.stage import Combine
+
+_COMBINE: dict[type, Combine] = {tirx.Add: "sum", tirx.Max: "max", tirx.Min: "min"}
 
 
 class NotReadable(Exception):
@@ -29,11 +33,13 @@ class Compute:
 
 @dataclass(frozen=True)
 class Reduce:
-    """``buffer[iters] = sum over reduce_iters of source``."""
+    """``buffer[iters] = sum (max, min) over reduce_iters of source``; over nothing, `identity`."""
 
     iters: tuple[Any, ...]
     reduce_iters: tuple[tuple[Any, Any], ...]
     source: Any
+    combine: Combine = "sum"
+    identity: float = 0.0
 
 
 Definition = Compute | Reduce
@@ -86,15 +92,15 @@ def _read_block(realize: SBlockRealize, loops: list[tirx.For]) -> tuple[Any, Def
     if not reduce:
         return store.buffer, Compute(iters, store.value)
     init, value = block.init, store.value
-    if (
-        not isinstance(init, tirx.BufferStore)
-        or not isinstance(init.value, tirx.FloatImm)
-        or float(init.value.value) != 0
-    ):
-        raise NotReadable(f"block {block.name_hint!r} is a reduction that does not start at 0")
-    if not isinstance(value, tirx.Add):
-        raise NotReadable(f"block {block.name_hint!r} is a reduction other than a sum")
+    combine = _COMBINE.get(type(value))
+    if combine is None:
+        raise NotReadable(f"block {block.name_hint!r} is a reduction other than a sum, maximum or minimum")
+    if not isinstance(init, tirx.BufferStore) or not isinstance(init.value, tirx.FloatImm):
+        raise NotReadable(f"block {block.name_hint!r} is a reduction that does not start at a number")
+    identity = float(init.value.value)
+    if combine == "sum" and identity != 0:
+        raise NotReadable(f"block {block.name_hint!r} is a sum that does not start at 0")
     for running, source in ((value.a, value.b), (value.b, value.a)):
         if isinstance(running, tvm.ir.TensorLoad) and running.source.same_as(store.buffer):
-            return store.buffer, Reduce(iters, tuple((a.var, a.dom.extent) for a in reduce), source)
-    raise NotReadable(f"block {block.name_hint!r} is a reduction other than a sum")
+            return store.buffer, Reduce(iters, tuple((a.var, a.dom.extent) for a in reduce), source, combine, identity)
+    raise NotReadable(f"block {block.name_hint!r} is a reduction other than a sum, maximum or minimum")

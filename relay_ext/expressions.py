@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tvm
@@ -17,55 +17,50 @@ def is_one(extent: Any) -> bool:
     return isinstance(extent, tirx.IntImm) and int(extent) == 1
 
 
-def size_of(buffer: Any) -> int:
-    """Number of elements of a buffer of static shape.
+def static_extents(buffer: Any, by_row: bool) -> tuple[int, ...]:
+    """The extents of one value of `buffer`: without the first one, the variadic rows, if `by_row`.
 
     Raises
     ------
     NotReadable
         If its shape is symbolic.
     """
-    size = 1
-    for extent in buffer.shape:
-        if not isinstance(extent, tirx.IntImm):
-            raise NotReadable(f"{buffer.name!r} has a row for each variadic operand and is the input of a product")
-        size *= int(extent)
-    return size
+    extents = list(buffer.shape)[by_row:]
+    if not all(isinstance(extent, tirx.IntImm) for extent in extents):
+        raise NotReadable(f"{buffer.name!r} has the symbolic shape {buffer.shape}")
+    return tuple(map(int, extents))
 
 
-def flat_index(buffer: Any, indices: Any) -> Any:
-    """Position of the element at `indices` in the row-major order of `buffer`."""
+def flat_index(extents: Sequence[int], indices: Sequence[Any]) -> Any:
+    """Position of the element at `indices` in the row-major order of a value with these extents."""
     index: Any = tirx.const(0, "int64")
-    for position, (extent, at) in enumerate(zip(buffer.shape, indices, strict=True)):
+    for position, (extent, at) in enumerate(zip(extents, indices, strict=True)):
         index = at if position == 0 else index * extent + at
     return index
 
 
-def indices_of(buffer: Any, column: Any) -> list[Any]:
-    """The indices in `buffer` of the element at position `column` of its row-major order."""
+def indices_at(extents: Sequence[int], position: Any) -> list[Any]:
+    """The indices of the element at `position` of the row-major order of a value with these extents."""
     indices: list[Any] = []
-    rest = column
-    for extent in reversed(list(buffer.shape)):
-        indices.append(tirx.floormod(rest, extent))
-        rest = tirx.floordiv(rest, extent)
+    for extent in reversed(extents):
+        indices.append(tirx.floormod(position, extent))
+        position = tirx.floordiv(position, extent)
     return indices[::-1]
 
 
-def as_affine(analyzer: sym.Analyzer, index: Any, variable: Any) -> tuple[int, int] | None:
-    """``(1, c)`` if index is variable + c, ``(0, c)`` if it is the constant c, else None."""
-    for coefficient in (1, 0):
-        rest = analyzer.simplify(index - variable * coefficient)
-        if isinstance(rest, tirx.IntImm):
-            return coefficient, int(rest)
-    return None
-
-
-def first_position(analyzer: sym.Analyzer, buffer: Any, load: Any, k: Any, low: int) -> int:
-    """Position in `buffer` that `load` reads at k = low, if it reads one element after another."""
-    affine = as_affine(analyzer, flat_index(buffer, load.indices), k)
-    if affine is None or affine[0] != 1:
-        raise NotReadable(f"the input of a product reads {buffer.name!r} at {load.indices}")
-    return affine[1] + low
+def as_affine(analyzer: sym.Analyzer, index: Any, variables: Sequence[Any]) -> tuple[int, tuple[int, ...]] | None:
+    """``(c, (a, b, ...))`` if index is c + a * x + b * y + ... of `variables` with constants a, b, c, else None."""
+    strides = []
+    for variable in variables:
+        step = analyzer.simplify(substitute(index, {variable: variable + 1}) - index)
+        if not isinstance(step, tirx.IntImm):
+            return None
+        strides.append(int(step))
+    rest = index
+    for variable, stride in zip(variables, strides, strict=True):
+        rest = rest - variable * stride
+    rest = analyzer.simplify(rest)
+    return (int(rest), tuple(strides)) if isinstance(rest, tirx.IntImm) else None
 
 
 def as_condition(value: Any) -> tuple[Any, Any, Any] | None:

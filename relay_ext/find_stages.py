@@ -1,18 +1,21 @@
 """Stage detection: cut a fused cell where a contraction consumes the result of another (design, section 6).
 
-A cell whose blocks are element-wise code, contractions of an instance's vectors with weights, and sums over variadic
-rows becomes a list of :class:`schedules.stage.Stage`. LSTM and TreeLSTM cells are one stage; a GRU, whose second
-product reads ``r * h``, is two. A cell outside this form is :class:`~relay_ext.block_reader.NotReadable` with the
-reason, and takes the general path.
+A cell whose blocks are element-wise code, contractions, and reductions over variadic rows becomes a list of
+:class:`schedules.stage.Stage`. LSTM and TreeLSTM cells are one stage; a GRU, whose second product reads ``r * h``, is
+two; a child-sum TreeLSTM is three: the sum of its children's h, the forget gates over its children, and the rest. A
+cell outside this form is :class:`~relay_ext.block_reader.NotReadable` with the reason, and takes the general path.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+from math import prod
 from typing import Any
 
 from tvm import tirx
 
-from relay_ext.expressions import size_of
+from relay_ext.block_reader import Compute, NotReadable
+from relay_ext.expressions import buffers_read, depends_on
 from relay_ext.stage_inputs import StageInputs
 from relay_ext.trace_stage import Group, StageTracer
 from schedules import stage as ir
@@ -34,10 +37,11 @@ def find_stages(function: tirx.PrimFunc, variadic: tuple[bool, ...], is_operand:
         If the cell is not made of stages; the message says why.
     """
     inputs = StageInputs(function, variadic, is_operand)
-    groups: dict[tuple[int, int], Group] = {}
+    groups: dict[tuple[int, ir.Domain, int, int], Group] = {}
 
     def place(buffer: Any, slot: int, scratch: str) -> None:
-        key = (inputs.level(buffer), size_of(buffer))
+        rows, columns = _shape(inputs, buffer)
+        key = (inputs.level(buffer), inputs.domain(buffer), rows, columns)
         groups.setdefault(key, Group(*key)).targets.append((buffer, slot, scratch))
 
     for slot, buffer in enumerate(inputs.outputs):
@@ -45,4 +49,39 @@ def find_stages(function: tirx.PrimFunc, variadic: tuple[bool, ...], is_operand:
     for buffer, name in inputs.scratch.items():
         place(buffer, -1, name)
     ordered = [groups[key] for key in sorted(groups)]
-    return [StageTracer(inputs, group, f"{inputs.cell}_stage{n}").stage() for n, group in enumerate(ordered)]
+    return [_trace(inputs, group, f"{inputs.cell}_stage{n}") for n, group in enumerate(ordered)]
+
+
+def _trace(inputs: StageInputs, group: Group, name: str) -> ir.Stage:
+    """The stage of `group`; what cannot be computed as one long row is computed as a matrix, where it is one."""
+    shapes = {inputs.extents(buffer) for buffer, _, _ in group.targets}
+    try:
+        return StageTracer(inputs, group, name).stage()
+    except NotReadable:
+        if group.rows > 1 or len(shapes) > 1 or len(*shapes) < 2:
+            raise
+    (extents,) = shapes
+    return StageTracer(inputs, replace(group, rows=prod(extents[:-1]), columns=extents[-1]), name).stage()
+
+
+def _shape(inputs: StageInputs, buffer: Any) -> tuple[int, int]:
+    """Rows and columns that a stage computes `buffer` in: one row, unless a product of matrices is part of it."""
+    extents = inputs.extents(buffer)
+    if sum(extent > 1 for extent in extents) > 1 and _has_matrix_product(inputs, buffer, inputs.level(buffer)):
+        return prod(extents[:-1]), extents[-1]
+    return 1, prod(extents)
+
+
+def _has_matrix_product(inputs: StageInputs, buffer: Any, level: int) -> bool:
+    """Whether the stage of `level` that computes `buffer` computes a product whose value moves with its axes, too."""
+    if buffer in inputs.scratch and inputs.level(buffer) < level:
+        return False
+    definition = inputs.definitions.get(buffer)
+    if isinstance(definition, Compute):
+        return any(_has_matrix_product(inputs, other, level) for other in buffers_read(definition.value))
+    if definition is None or inputs.is_row_reduction(definition):
+        return False
+    found = inputs.contraction(buffer, definition)
+    axes = [v for v, e in zip(definition.iters, buffer.shape, strict=True) if isinstance(e, tirx.IntImm) and int(e) > 1]
+    positions = [segment.position for segments in found.values for segment in segments]
+    return len(axes) > 1 and any(depends_on(position, axis) for position in positions for axis in axes)

@@ -1,8 +1,12 @@
-"""What the contractions of a cell read: rows of operands, rows of tables, or rows an earlier stage has to write."""
+"""The buffers of a cell: what they are, what contractions read, and what an earlier stage has to write as scratch rows.
+
+A value is written to scratch rows where a contraction reads what was computed, and where a value that needs a loop of
+its own passes from an instance to its variadic rows or back: those are stages over different domains.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import tvm
@@ -14,9 +18,9 @@ from relay_ext.expressions import (
     as_condition,
     buffers_read,
     change_point,
-    first_position,
     flat_index,
     is_one,
+    static_extents,
     substitute,
 )
 from relay_ext.fuse_cells import CELL, NUM_INPUT, WEIGHTS
@@ -27,13 +31,35 @@ _FLOAT = "float32"
 
 @dataclass(frozen=True)
 class Segment:
-    """Elements [low, high) of a contraction's input: consecutive elements of one row, from `offset` on."""
+    """A factor of a contraction for k in [low, high): the element of `source` at `position`.
 
-    source: Any
+    `position` is an expression of k and the axes of the contraction's result. `buffer` is what has to be written to
+    scratch rows first, or None; `source` is known for the others from the start.
+    """
+
+    source: ir.Source | None
     buffer: Any
-    offset: int
+    position: Any
     low: int
     high: int
+
+
+@dataclass(frozen=True)
+class Contraction:
+    """A sum of products over ``k < extent``.
+
+    Attributes
+    ----------
+    weight : expression or None
+        The factor that is made of weights.
+    values : tuple of lists of Segment
+        The factors that are values: one, or two where there is no weight.
+    """
+
+    k: Any
+    extent: int
+    weight: Any
+    values: tuple[list[Segment], ...]
 
 
 class StageInputs:
@@ -63,59 +89,115 @@ class StageInputs:
         self.definitions = read_blocks(function)
         self.scratch: dict[Any, str] = {}
         self.levels: dict[Any, int] = {}
-        self.segments: dict[Any, list[Segment]] = {}
+        self.contractions: dict[Any, Contraction] = {}
 
-    # Levels: how many contractions stand before a buffer on one path -------------------------------------------
+    # What a buffer is ------------------------------------------------------------------------------------------
 
-    def level(self, buffer: Any) -> int:
-        """Number of contractions on the longest path to `buffer` that had to end before it can be computed."""
-        if buffer in self.levels:
-            return self.levels[buffer]
-        definition = self.definitions.get(buffer)
-        if definition is None:
-            result = 0
-        elif isinstance(definition, Compute):
-            result = max((self.level(other) for other in buffers_read(definition.value)), default=0)
-        elif self.is_row_sum(definition):
-            result = max((self.level(other) for other in buffers_read(definition.source)), default=0)
-        else:
-            result = self._contraction_level(buffer, definition)
-        self.levels[buffer] = result
-        return result
+    def domain(self, buffer: Any) -> ir.Domain:
+        """``rows`` for what has a row for each variadic row."""
+        shape = list(buffer.shape)
+        by_row = self.row_count is not None and bool(shape) and self.row_count.same_as(shape[0])
+        return "rows" if by_row else "instances"
 
-    def is_row_sum(self, definition: Reduce) -> bool:
-        """True for a sum over the rows of the variadic operands."""
+    def extents(self, buffer: Any) -> tuple[int, ...]:
+        """The extents of `buffer` for one element of its domain."""
+        return static_extents(buffer, self.domain(buffer) == "rows")
+
+    def position(self, buffer: Any, indices: Any, row: Any) -> Any:
+        """Position of an element within a row of `buffer`; `row` is the variadic row that may be read."""
+        indices = list(indices)
+        if self.domain(buffer) == "rows":
+            if row is None or not indices[0].same_as(row):
+                raise NotReadable(f"a row of {buffer.name!r} is read at {indices[0]}")
+            indices = indices[1:]
+        return flat_index(self.extents(buffer), indices)
+
+    def is_row_reduction(self, definition: Reduce) -> bool:
+        """True for a reduction over the rows of the variadic operands."""
         extents = [extent for _, extent in definition.reduce_iters if not is_one(extent)]
         return len(extents) == 1 and self.row_count is not None and extents[0].same_as(self.row_count)
 
-    def _contraction_level(self, buffer: Any, definition: Reduce) -> int:
-        k, extent, input_factor, _ = self.contraction(buffer, definition)
-        if buffer not in self.segments:
-            self.segments[buffer] = self.cut(input_factor, k, 0, extent)
+    def is_looped(self, buffer: Any) -> bool:
+        """True for what needs a loop of its own in the domain of `buffer`: a contraction or a reduction."""
+        definition = self.definitions.get(buffer)
+        if definition is None or isinstance(definition, Reduce):
+            return definition is not None
+        domain = self.domain(buffer)
+        return any(self.domain(b) == domain and self.is_looped(b) for b in buffers_read(definition.value))
+
+    def scratch_source(self, buffer: Any) -> ir.Scratch:
+        """The scratch rows that `buffer` is written to from now on."""
+        self.scratch.setdefault(buffer, f"{self.cell}.{len(self.scratch)}")
+        return ir.Scratch(self.scratch[buffer], self.domain(buffer))
+
+    # Levels: which stage can compute a buffer -------------------------------------------------------------------
+
+    def level(self, buffer: Any) -> int:
+        """The first stage that can compute `buffer`: all scratch rows it needs are written by earlier ones."""
+        if buffer not in self.levels:
+            self.levels[buffer] = self._level(buffer)
+        return self.levels[buffer]
+
+    def _level(self, buffer: Any) -> int:
+        definition = self.definitions.get(buffer)
+        if definition is None:
+            return 0
+        if isinstance(definition, Compute):
+            return self._deepest(definition.value, self.domain(buffer))
+        if self.is_row_reduction(definition):
+            return self._deepest(definition.source, "instances")
+        found = self.contraction(buffer, definition)
+        needed = [segment.buffer for segments in found.values for segment in segments if segment.buffer is not None]
+        return 1 + max((self.level(other) for other in needed), default=0)
+
+    def _deepest(self, expression: Any, domain: ir.Domain) -> int:
         deepest = 0
-        for segment in self.segments[buffer]:
-            if segment.buffer is not None:
-                deepest = max(deepest, self.level(segment.buffer))
-        return deepest + 1
+        for other in buffers_read(expression):
+            crosses = self.domain(other) != domain and self.is_looped(other)
+            if crosses:
+                self.scratch_source(other)
+            deepest = max(deepest, self.level(other) + crosses)
+        return deepest
 
     # Contractions ----------------------------------------------------------------------------------------------
 
-    def contraction(self, buffer: Any, definition: Reduce) -> tuple[Any, int, Any, Any]:
-        """Reduction variable, its extent, the factor from the instance, the factor from the weights."""
+    def contraction(self, buffer: Any, definition: Reduce) -> Contraction:
+        """The contraction that `buffer` is."""
+        if buffer not in self.contractions:
+            self.contractions[buffer] = self._contraction(buffer, definition)
+        return self.contractions[buffer]
+
+    def _contraction(self, buffer: Any, definition: Reduce) -> Contraction:
         loops = [(var, extent) for var, extent in definition.reduce_iters if not is_one(extent)]
+        if definition.combine != "sum":
+            raise NotReadable(f"{buffer.name!r} is a {definition.combine}imum over elements of a value")
         if len(loops) != 1 or not isinstance(loops[0][1], tirx.IntImm):
             raise NotReadable(f"{buffer.name!r} is a reduction over {len(loops)} axes or a symbolic one")
-        source = definition.source
-        if not isinstance(source, tirx.Mul):
-            raise NotReadable(f"{buffer.name!r} is a reduction of something other than a product")
-        factors = [source.a, source.b]
-        constant = [self._weights_only(factor) for factor in factors]
-        if constant[0] == constant[1]:
-            what = "weights" if constant[0] else "values of the instance"
-            raise NotReadable(f"both factors of the product {buffer.name!r} are {what}")
-        (k, extent), weight = loops[0], constant.index(True)
+        k, extent = loops[0][0], int(loops[0][1])
         ones = {var: tirx.const(0, var.ty.dtype) for var, other in definition.reduce_iters if is_one(other)}
-        return k, int(extent), substitute(factors[1 - weight], ones), substitute(factors[weight], ones)
+        factors = [substitute(factor, ones) for factor in self._factors(definition.source)]
+        weights = [factor for factor in factors if self._weights_only(factor)]
+        values = [factor for factor in factors if not self._weights_only(factor)]
+        if not values:
+            raise NotReadable(f"both factors of the product {buffer.name!r} are weights")
+        cut = _Cut(self, buffer, definition, k)
+        segments = tuple([self._sourced(one) for one in cut.segments(factor, 0, extent)] for factor in values)
+        return Contraction(k, extent, weights[0] if weights else None, segments)
+
+    def _sourced(self, segment: Segment) -> Segment:
+        return segment if segment.buffer is None else replace(segment, source=self.scratch_source(segment.buffer))
+
+    def _factors(self, source: Any) -> list[Any]:
+        """The factors of what is summed; element-wise blocks that multiply are seen through."""
+        if isinstance(source, tirx.Mul):
+            return [source.a, source.b]
+        if isinstance(source, tvm.ir.TensorLoad):
+            definition = self.definitions.get(source.source)
+            if isinstance(definition, Compute):
+                inner = substitute(definition.value, dict(zip(definition.iters, source.indices, strict=True)))
+                if isinstance(inner, tirx.Mul):
+                    return [inner.a, inner.b]
+        return [source, tirx.const(1, _FLOAT)]
 
     def _weights_only(self, expression: Any) -> bool:
         for buffer in buffers_read(expression):
@@ -127,59 +209,13 @@ class StageInputs:
                 return False
         return True
 
-    def cut(self, expression: Any, k: Any, low: int, high: int) -> list[Segment]:
-        """Rows that `expression`, a function of k in [low, high), reads one element after another."""
-        analyzer = sym.Analyzer()
-        analyzer.bind(k, tvm.ir.Range(low, high))
-        expression = analyzer.simplify(expression)
-        condition = as_condition(expression)
-        if condition is not None:
-            test, then, otherwise = condition
-            middle = change_point(test, k, low, high)
-            if middle is None:
-                raise NotReadable(f"the input of a product depends on {test}")
-            first, second, border = middle
-            pieces: list[Segment] = []
-            for taken, start, stop in ((first, low, border), (second, border, high)):
-                if start < stop:
-                    pieces += self.cut(then if taken else otherwise, k, start, stop)
-            return pieces
-        if not isinstance(expression, tvm.ir.TensorLoad):
-            raise NotReadable(f"the input of a product is the expression {expression}, not a value")
-        buffer = expression.source
-        if buffer in self.operands:
-            if isinstance(self.operands[buffer], ir.Variadic):
-                raise NotReadable(f"{buffer.name!r} enters a product over variadic rows")
-            return [
-                Segment(self.operands[buffer], None, first_position(analyzer, buffer, expression, k, low), low, high)
-            ]
-        if buffer in self.weights:
-            table, offset = self.lookup(analyzer, expression, k, low)
-            return [Segment(table, None, offset, low, high)]
-        definition = self.definitions.get(buffer)
-        if isinstance(definition, Compute):
-            inner = substitute(definition.value, dict(zip(definition.iters, expression.indices, strict=True)))
-            try:
-                if not isinstance(inner, tvm.ir.TensorLoad) and as_condition(inner) is None:
-                    raise NotReadable("computed")
-                return self.cut(inner, k, low, high)
-            except NotReadable:
-                pass
-        elif definition is None:
-            raise NotReadable(f"the input of a product reads {buffer.name!r}")
-        self.scratch.setdefault(buffer, f"{self.cell}.{len(self.scratch)}")
-        source = ir.Scratch(self.scratch[buffer])
-        return [Segment(source, buffer, first_position(analyzer, buffer, expression, k, low), low, high)]
-
-    def lookup(self, analyzer: sym.Analyzer, load: Any, moving: Any, low: int) -> tuple[ir.Lookup, int]:
-        """A load ``table[attribute, column]`` as a source and the column at ``moving = low``."""
-        if len(load.indices) != 2:
-            raise NotReadable(f"a value of the instance indexes {load.source.name!r}, which is not two-dimensional")
+    def lookup(self, analyzer: sym.Analyzer, load: Any) -> tuple[ir.Lookup, Any]:
+        """A load ``table[attribute, ...]`` as a source and the position in its row."""
         attribute, position = self.attribute(analyzer, load.indices[0])
-        column = as_affine(analyzer, load.indices[1], moving)
-        if column is None or column[0] != 1:
-            raise NotReadable(f"the row of {load.source.name!r} is not read one element after another")
-        return ir.Lookup(self.weights[load.source], attribute, position), column[1] + low
+        if any(buffers_read(index) for index in load.indices[1:]):
+            raise NotReadable(f"values of the instance index {load.source.name!r} at more than its first axis")
+        extents = static_extents(load.source, by_row=True)
+        return ir.Lookup(self.weights[load.source], attribute, position), flat_index(extents, load.indices[1:])
 
     def attribute(self, analyzer: sym.Analyzer, index: Any) -> tuple[int, int]:
         """The attribute element that `index` is, casts removed."""
@@ -187,7 +223,70 @@ class StageInputs:
             index = index.value
         if not isinstance(index, tvm.ir.TensorLoad) or index.source not in self.attributes:
             raise NotReadable(f"a table is indexed by {index}, not by an attribute")
-        position = analyzer.simplify(flat_index(index.source, index.indices))
+        position = analyzer.simplify(flat_index(static_extents(index.source, False), index.indices))
         if not isinstance(position, tirx.IntImm):
             raise NotReadable("an attribute is read at a position that is no constant")
         return self.attributes[index.source], int(position)
+
+
+class _Cut:
+    """Cuts the factors of one contraction into segments."""
+
+    def __init__(self, inputs: StageInputs, buffer: Any, definition: Reduce, k: Any) -> None:
+        self.inputs = inputs
+        self.k = k
+        by_row = inputs.domain(buffer) == "rows"
+        self.row = definition.iters[0] if by_row else None
+        self.axes = list(zip(definition.iters[by_row:], inputs.extents(buffer), strict=True))
+
+    def segments(self, factor: Any, low: int, high: int) -> list[Segment]:
+        """The rows that `factor`, a function of k in [low, high) and the axes of the result, reads."""
+        inputs, analyzer = self.inputs, sym.Analyzer()
+        for variable, extent in self.axes:
+            analyzer.bind(variable, tvm.ir.Range(0, extent))
+        analyzer.bind(self.k, tvm.ir.Range(low, high))
+        factor = analyzer.simplify(factor)
+        condition = as_condition(factor)
+        if condition is not None:
+            return self._pieces(condition, low, high)
+        if not isinstance(factor, tvm.ir.TensorLoad):
+            raise NotReadable(f"the input of a product is the expression {factor}, not a value")
+        buffer = factor.source
+        if buffer in inputs.weights:
+            table, position = inputs.lookup(analyzer, factor)
+            return [Segment(table, None, self._readable(analyzer, buffer, position), low, high)]
+        definition = inputs.definitions.get(buffer)
+        if isinstance(definition, Compute):
+            inner = substitute(definition.value, dict(zip(definition.iters, factor.indices, strict=True)))
+            if isinstance(inner, tvm.ir.TensorLoad) or as_condition(inner) is not None:
+                try:
+                    return self.segments(inner, low, high)
+                except NotReadable:
+                    # As scratch rows, in the order of its own axes, it may be readable yet.
+                    pass
+        elif definition is None and buffer not in inputs.operands:
+            raise NotReadable(f"the input of a product reads {buffer.name!r}")
+        position = self._readable(analyzer, buffer, inputs.position(buffer, factor.indices, self.row))
+        if buffer in inputs.operands:
+            return [Segment(inputs.operands[buffer], None, position, low, high)]
+        return [Segment(None, buffer, position, low, high)]
+
+    def _pieces(self, condition: tuple[Any, Any, Any], low: int, high: int) -> list[Segment]:
+        test, then, otherwise = condition
+        middle = change_point(test, self.k, low, high)
+        if middle is None:
+            raise NotReadable(f"the input of a product depends on {test}")
+        first, second, border = middle
+        pieces: list[Segment] = []
+        for taken, start, stop in ((first, low, border), (second, border, high)):
+            if start < stop:
+                pieces += self.segments(then if taken else otherwise, start, stop)
+        return pieces
+
+    def _readable(self, analyzer: sym.Analyzer, buffer: Any, position: Any) -> Any:
+        """`position`, if elements that follow each other in k or in the last axis lie side by side."""
+        variables = [self.k, *(variable for variable, _ in self.axes)]
+        affine = as_affine(analyzer, position, variables)
+        if affine is None or 1 not in (affine[1][0], affine[1][-1]):
+            raise NotReadable(f"the input of a product reads {buffer.name!r} at {position}")
+        return position

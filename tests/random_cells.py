@@ -15,7 +15,7 @@ from tvm import IRModule, relax
 from tvm.relax import op as R
 from tvm.script import tirx as T
 
-from edbatch_tvm.graph import CellSignature, Signature
+from edbatch_tvm.graph import CellSignature, Signature, ValueSpec
 
 ATTRIBUTE_WIDTH = 5
 
@@ -53,18 +53,42 @@ def _body(
     for operand, value in zip(cell.operands, operands, strict=True):
         size = operand.spec.size
         if not operand.variadic:
-            vectors.append((ops.reshape(value, (size,)), size))
+            vectors.append(_vector(ops, rng, operand.spec, value))
             continue
         rows = ops.reshape_rows(value, size)
-        kind = rng.choice(["sum", "gated", "product"] if general else ["sum", "gated"])
+        kind = rng.choice(["sum", "gated", "product", "forget"])
         if kind == "gated":
             rows = ops.mul(ops.sigmoid(rows), rows)
         elif kind == "product":
             rows = ops.tanh(ops.matmul(rows, ops.weight((size, size))))
+        elif kind == "forget":
+            gate = ops.matmul(rows, ops.weight((size, size)))
+            if vectors and rng.random() < 0.6:
+                vector, width = rng.choice(vectors)
+                gate = ops.add(gate, ops.matmul(vector, ops.weight((width, size))))
+            rows = ops.mul(ops.sigmoid(gate), rows)
         vectors.append((ops.sum_rows(rows), size))
     for attribute, value in zip(cell.attributes, attributes, strict=True):
         vectors.append((ops.take(ops.weight((attribute.bound, ATTRIBUTE_WIDTH)), value), ATTRIBUTE_WIDTH))
     return [_output(ops, rng, vectors, spec.size, spec.shape, general) for spec in cell.outputs]
+
+
+def _vector(ops: Any, rng: random.Random, spec: ValueSpec, value: Any) -> tuple[Any, int]:
+    """An operand as a vector; a matrix may be multiplied by weights, on either side, or by itself first."""
+    size = spec.size
+    if len(spec.shape) != 2:
+        return ops.reshape(value, (size,)), size
+    rows, columns = spec.shape
+    kind = rng.choice(["flat", "left", "right", "square", "vector"])
+    if kind == "left":
+        value, rows = ops.matmul(ops.weight((3, rows)), value), 3
+    elif kind == "right":
+        value, columns = ops.tanh(ops.matmul(value, ops.weight((columns, 5)))), 5
+    elif kind == "square":
+        value, columns = ops.matmul(value, ops.transpose(value)), rows
+    elif kind == "vector":
+        return ops.matmul(ops.matmul(value, ops.weight((columns,))), value), columns
+    return ops.reshape(value, (rows * columns,)), rows * columns
 
 
 def _output(ops: Any, rng: random.Random, vectors: Any, size: int, shape: Any, general: bool) -> Any:
@@ -142,6 +166,9 @@ class _RelaxOps:
     def matmul(self, a: Any, b: Any) -> Any:
         return self._emit(R.matmul(a, b))
 
+    def transpose(self, a: Any) -> Any:
+        return self._emit(R.permute_dims(a))
+
     def add(self, a: Any, b: Any) -> Any:
         return self._emit(R.add(a, b))
 
@@ -199,6 +226,9 @@ class _NumpyOps:
 
     def matmul(self, a: Any, b: Any) -> Any:
         return a @ b
+
+    def transpose(self, a: Any) -> Any:
+        return a.T
 
     def add(self, a: Any, b: Any) -> Any:
         return a + b

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from math import gcd
 from typing import TYPE_CHECKING, Any
 
 import tvm_ffi
@@ -30,7 +31,7 @@ _COMBINE: dict[ir.Combine, Callable[[Any, Any], Any]] = {
 }
 
 _DOT_COLUMNS = 4
-"""Columns of a product whose sums run along the lanes that are computed at once."""
+"""At most so many columns of a product whose sums run along the lanes are computed at once."""
 
 
 class Tile:
@@ -149,7 +150,7 @@ class Tile:
     def _zeros(self) -> Any:
         buffer = T.alloc_buffer((self.rows * self.lanes,), _FLOAT, scope="global")
         for row in range(self.rows):
-            zero = tirx.Broadcast(tirx.const(0, _FLOAT), self.lanes)
+            zero = self._broadcast(tirx.const(0, _FLOAT))
             T.buffer_store(buffer, zero, [self._lanes_at(row * self.lanes)])
         return buffer
 
@@ -166,6 +167,9 @@ class Tile:
 
     def _broadcast(self, value: Any) -> Any:
         return tirx.Broadcast(value, self.lanes) if self.lanes > 1 else value
+
+    def _each_lane(self) -> Any:
+        return T.vectorized(0, self.lanes) if self.lanes > 1 else T.serial(0, 1)
 
     def _unrolled(self, length: int, step: Callable[[Any], None]) -> None:
         """`step` for every k below `length`, several in one iteration."""
@@ -222,6 +226,7 @@ class Tile:
     def _dots(self, gate: int, one: ir.Product, factor: int | None) -> None:
         """Add a product whose elements of the sum lie side by side in both factors, a few columns at a time."""
         kernel, read = self.kernel, one.right
+        together = gcd(self.lanes, _DOT_COLUMNS)
         with T.serial(0, self.rows) as row:
             matrix_row = self.matrix_row(row)
             left = (
@@ -231,8 +236,8 @@ class Tile:
             )
             right = self._elements(read, row)
             for c, first in enumerate(self.columns):
-                with T.serial(0, -(-self.lanes // _DOT_COLUMNS)) as block:
-                    places = [tirx.min(block * _DOT_COLUMNS + q, self.lanes - 1) for q in range(_DOT_COLUMNS)]
+                with T.serial(0, self.lanes // together) as block:
+                    places = [block * together + q for q in range(together)]
                     columns = [tirx.min(first + place, self.stage.columns - 1) for place in places]
                     starts = [kernel.bind("column", read.column * column) for column in columns]
                     sums = dot(left, right, starts, one.length, kernel.machine.lanes)
@@ -272,7 +277,7 @@ class Tile:
                         self._reduce(at, line, begin)
                         continue
                     result = T.alloc_buffer((lanes,), str(line.variable.ty.dtype), scope="global")
-                    with T.vectorized(0, lanes) as lane:
+                    with self._each_lane() as lane:
                         T.buffer_store(result, at.value(line.expression, lane), [lane])
                     at.lets[line.variable] = result
                 for output in stage.outputs:
@@ -286,20 +291,20 @@ class Tile:
             buffer = kernel.arenas[kernel.binding.output_arena[output.slot]]
             row = kernel.output_row[output.slot] + position
         base = self.matrix_row(at.row) * stage.columns + at.column
-        with T.vectorized(0, self.lanes) as lane:
+        with self._each_lane() as lane:
             T.buffer_store(buffer, at.value(output.expression, lane), [row, base + lane])
 
     def _reduce(self, at: _At, line: ir.Reduction, begin: Any) -> None:
         """A reduction over the rows of the variadic operands of one instance; over no rows the identity."""
-        lanes, combine = self.lanes, _COMBINE[line.combine]
-        result = T.alloc_buffer((lanes,), _FLOAT, scope="global")
-        with T.vectorized(0, lanes) as lane:
+        combine = _COMBINE[line.combine]
+        result = T.alloc_buffer((self.lanes,), _FLOAT, scope="global")
+        with self._each_lane() as lane:
             T.buffer_store(result, tirx.const(line.identity, _FLOAT), [lane])
         with T.serial(0, at.count) as p:
             for source in self.stage.sources:
                 if _is_row(source):
                     at.rows[source] = self.kernel.bind("variadic_row", self.kernel.row(source, begin + p, at.instance))
-            with T.vectorized(0, lanes) as lane:
+            with self._each_lane() as lane:
                 T.buffer_store(result, combine(result[lane], at.value(line.expression, lane)), [lane])
         at.lets[line.variable] = result
 

@@ -100,27 +100,75 @@ def test_reasons() -> None:
             return y
 
     @I.ir_module
-    class ProductOfRows:
+    class SumOfProducts:
         @R.function
-        def cell(x: R.Tensor(("k", H), "float32"), W: R.Tensor((H, H), "float32")):
-            R.func_attr({"num_input": 1})
+        def cell(M: R.Tensor((H, H), "float32"), N: R.Tensor((H, H), "float32")):
             with R.dataflow():
-                y = R.sum(R.tanh(R.matmul(x, W)), axis=0)
+                y = R.sum(R.multiply(M, N), axis=0)
                 R.output(y)
             return y
 
     @I.ir_module
-    class ProductOfValues:
+    class Joined:
         @R.function
-        def cell(x: R.Tensor((H,), "float32"), M: R.Tensor((H, H), "float32")):
+        def cell(M: R.Tensor((H, H), "float32"), N: R.Tensor((H, H), "float32")):
             with R.dataflow():
-                y = R.matmul(x, M)
+                y = R.concat((M, N), axis=0)
                 R.output(y)
             return y
 
-    assert reason(Softmax) == "block 'T_softmax_maxelem' is a reduction that does not start at 0"
-    assert reason(ProductOfRows) == "'x' enters a product over variadic rows"
-    assert "are values of the instance" in reason(ProductOfValues)
+    assert reason(Softmax) == "'T_softmax_maxelem' is a maximum over elements of a value"
+    assert reason(SumOfProducts) == "both factors of the product 'lv_red_intermediate' move with the column"
+    assert reason(Joined) == "an expression depends on T.int64(8) <= i"
+
+
+def test_products_over_variadic_rows_and_of_matrices(golden: Golden) -> None:
+    @I.ir_module
+    class Cells:
+        @R.function
+        def child_sum(
+            hs: R.Tensor(("k", H), "float32"),
+            x: R.Tensor((H,), "float32"),
+            U: R.Tensor((H, H), "float32"),
+            W: R.Tensor((H, H), "float32"),
+        ):
+            R.func_attr({"num_input": 2})
+            with R.dataflow():
+                y = R.mean(R.sigmoid(R.matmul(hs, U) + R.matmul(x, W)) * hs, axis=0)
+                R.output(y)
+            return y
+
+        @R.function
+        def attention(keys: R.Tensor(("k", H), "float32"), query: R.Tensor((H,), "float32")):
+            with R.dataflow():
+                y = R.matmul(R.nn.softmax(R.matmul(keys, query), axis=-1), keys)
+                R.output(y)
+            return y
+
+        @R.function
+        def matrices(
+            M: R.Tensor((3, H), "float32"),
+            N: R.Tensor((H, 5), "float32"),
+            V: R.Tensor((H, 5), "float32"),
+            b: R.Tensor((5,), "float32"),
+        ):
+            R.func_attr({"num_input": 2})
+            with R.dataflow():
+                y = R.matmul(M, N) + R.tanh(R.matmul(M, V) + b)
+                R.output(y)
+            return y
+
+        @R.function
+        def transposed(M: R.Tensor((3, H), "float32"), v: R.Tensor((H,), "float32"), u: R.Tensor((3,), "float32")):
+            with R.dataflow():
+                y = R.matmul(u, M)
+                z = R.matmul(M, v)
+                R.output(y, z)
+            return y, z
+
+    names = ("child_sum", "attention", "matrices", "transposed")
+    text = "\n".join(line for cell in names for line in stages_or_reason(Cells, cell))
+    golden("stages/forms.txt", text)
 
 
 def test_user_written_tir_is_read_like_any_other() -> None:

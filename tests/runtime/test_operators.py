@@ -123,6 +123,82 @@ CASES: dict[str, Case] = {
         lambda k, q: R.matmul(R.nn.softmax(R.matmul(k, q), -1), k),
         lambda k, q: softmax(k @ q) @ k if len(k) else np.zeros(H),
     ),
+    "matrix_layer": (
+        [MATRIX, MATRIX],
+        [(H, 20), (20,)],
+        lambda a, b, w, v: R.tanh(R.add(R.matmul(R.add(a, b), w), v)),
+        lambda a, b, w, v: np.tanh((a + b) @ w + v),
+    ),
+    "matrix_stacked_both_ways": (
+        [MATRIX, MATRIX],
+        [(5, 2 * H), (5, H)],
+        lambda a, b, w, v: R.add(R.matmul(w, R.concat([a, b], axis=0)), v),
+        lambda a, b, w, v: w @ np.concatenate([a, b]) + v,
+    ),
+    "matrix_rows_joined": (
+        [MATRIX, MATRIX],
+        [(H, 6)],
+        lambda a, b, w: R.matmul(R.concat([a, b], axis=0), w),
+        lambda a, b, w: np.concatenate([a, b]) @ w,
+    ),
+    "matrix_product": ([MATRIX, MATRIX], [], lambda a, b: R.matmul(R.tanh(a), b), lambda a, b: np.tanh(a) @ b),
+    "vector_matrix": ([MATRIX, VECTOR], [], lambda m, x: R.matmul(x, m), lambda m, x: x @ m),
+    "matrix_weight": ([MATRIX], [(H,)], lambda m, w: R.matmul(m, w), lambda m, w: m @ w),
+    "weight_matrix": ([MATRIX], [(H,)], lambda m, w: R.matmul(w, m), lambda m, w: w @ m),
+    "rows_of_matrix_scaled": (
+        [MATRIX, MATRIX, VECTOR],
+        [],
+        lambda a, b, x: R.multiply(R.matmul(a, b), R.expand_dims(x, 1)),
+        lambda a, b, x: (a @ b) * x[:, None],
+    ),
+    "child_sum": (
+        [MANY, MANY, VECTOR],
+        [(H, H), (H, H), (H, H)],
+        lambda h, c, x, u, v, w: R.add(
+            R.sum(R.multiply(R.sigmoid(R.add(R.matmul(h, u), R.matmul(x, v))), c), axis=0),
+            R.tanh(R.matmul(R.sum(h, axis=0), w)),
+        ),
+        lambda h, c, x, u, v, w: (sigmoid(h @ u + x @ v) * c).sum(0) + np.tanh(h.sum(0) @ w),
+    ),
+    "two_layers_many": (
+        [MANY, WORD],
+        [(H, 24), (24, H), (WORDS, 24)],
+        lambda h, i, u, v, t: R.max(
+            R.tanh(R.matmul(R.sigmoid(R.add(R.matmul(h, u), R.take(t, i, axis=0))), v)), axis=0
+        ),
+        lambda h, i, u, v, t: np.tanh(sigmoid(h @ u + t[i]) @ v).max(0) if len(h) else np.full(H, -3.4028235e38),
+    ),
+    "concat_many": (
+        [MANY, MANY],
+        [(2 * H, H)],
+        lambda a, b, u: R.sum(R.tanh(R.matmul(R.concat([a, b], axis=1), u)), axis=0),
+        lambda a, b, u: np.tanh(np.concatenate([a, b], 1) @ u).sum(0),
+    ),
+    "centred_many": (
+        [MANY],
+        [(H, H)],
+        lambda h, u: R.sum(R.tanh(R.matmul(R.subtract(h, R.sum(h, axis=0)), u)), axis=0),
+        lambda h, u: np.tanh((h - h.sum(0)) @ u).sum(0),
+    ),
+    "gated_sum_many": (
+        [MANY, VECTOR],
+        [(H, H)],
+        lambda h, x, u: R.sum(R.multiply(h, R.sigmoid(R.matmul(x, u))), axis=0),
+        lambda h, x, u: (h * sigmoid(x @ u)).sum(0),
+    ),
+    "gate_of_a_value_many": (
+        [MANY, VECTOR],
+        [],
+        lambda h, x: R.sum(R.multiply(h, R.sigmoid(R.add(x, x))), axis=0),
+        lambda h, x: (h * sigmoid(x + x)).sum(0),
+    ),
+    "min_many": ([MANY], [], lambda x: R.min(x, axis=0), lambda x: x.min(0) if len(x) else np.full(H, 3.4028235e38)),
+    "matrices_of_rows": (
+        [MANY, VECTOR],
+        [(H, 3 * H)],
+        lambda h, x, u: R.sum(R.matmul(R.reshape(R.matmul(h, u), (h.ty.shape.values[0], 3, H)), x), axis=0),
+        lambda h, x, u: ((h @ u).reshape(len(h), 3, H) @ x).sum(0),
+    ),
     "two_results": (
         [VECTOR],
         [(H, 5)],
@@ -200,6 +276,23 @@ def test_operator(name: str, model: eb.Model, weights: dict[str, np.ndarray]) ->
     for got, wanted in zip(result, expected, strict=True):
         for a, b in zip(got, wanted, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-5, atol=2e-5)
+
+
+GENERAL = {
+    "half_concat": "an expression depends on T.int64(5) <= j",
+    "layer_norm": "block 'x0_mean' does not write its axes in order",
+    "lookup_column": "a table is indexed by j, not by an attribute",
+    "lookup_pair": "an attribute is read at a position that is no constant",
+    "matrix_rows_joined": "an expression depends on T.int64(16) <= i",
+    "number": "block 'compute' does not write its axes in order",
+    "softmax": "'T_softmax_maxelem' is a maximum over elements of a value",
+}
+"""Cells outside the stage form, with the reason; all others have to be made of stages."""
+
+
+def test_paths(model: eb.Model) -> None:
+    general = {name: path for name, path in model.paths.items() if path != "stage"}
+    assert general == {name: f"general ({reason})" for name, reason in GENERAL.items()}
 
 
 def refused(mod: IRModule, params: dict[str, np.ndarray] | None = None) -> str:
