@@ -107,10 +107,16 @@ class StageInputs:
         """Position of an element within a row of `buffer`; `row` is the variadic row that may be read."""
         indices = list(indices)
         if self.domain(buffer) == "rows":
-            if row is None or not indices[0].same_as(row):
+            if row is None or not self._is_row(indices[0], row):
                 raise NotReadable(f"a row of {buffer.name!r} is read at {indices[0]}")
             indices = indices[1:]
         return flat_index(self.extents(buffer), indices)
+
+    def _is_row(self, index: Any, row: Any) -> bool:
+        """Whether `index` is `row`; a reshape of rows leaves it modulo their number."""
+        if isinstance(index, tirx.FloorMod) and index.b.same_as(self.row_count):
+            index = index.a
+        return bool(index.same_as(row))
 
     def is_row_reduction(self, definition: Reduce) -> bool:
         """True for a reduction over the rows of the variadic operands."""
@@ -179,7 +185,8 @@ class StageInputs:
         weights = [factor for factor in factors if self._weights_only(factor)]
         values = [factor for factor in factors if not self._weights_only(factor)]
         if not values:
-            raise NotReadable(f"both factors of the product {buffer.name!r} are weights")
+            # Where one of them is computed, it can go through scratch rows like a value.
+            values, weights = weights[:1], weights[1:]
         cut = _Cut(self, buffer, definition, k)
         segments = tuple([self._sourced(one) for one in cut.segments(factor, 0, extent)] for factor in values)
         return Contraction(k, extent, weights[0] if weights else None, segments)
