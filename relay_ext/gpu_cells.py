@@ -77,8 +77,8 @@ def gpu_program(module: IRModule, signature: Signature, machine: Machine | None 
         for buffer, name in _weight_buffers(function).items():
             shape, dtype = tuple(map(int, buffer.shape)), str(buffer.dtype)
             shapes[f"weight:{name}"] = shape, dtype
-            if len(shape) == 2:
-                shapes[f"table:{name}"] = (shape[0], abi.padded(shape[1])), dtype
+            if len(shape) > 1:
+                shapes[f"table:{name}"] = abi.table_shape(shape), dtype
         try:
             stages = _tiled_stages(function, signature)
             paths[cell.name] = "stage"

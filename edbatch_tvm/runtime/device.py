@@ -16,7 +16,7 @@ from edbatch_tvm.graph import InstanceGraph, Signature
 from edbatch_tvm.memory import Plan
 from edbatch_tvm.runtime.device_memory import DeviceMemory
 from edbatch_tvm.runtime.device_result import DeviceArenas, DeviceResult, Lease
-from edbatch_tvm.runtime.kernels import Kernel
+from edbatch_tvm.runtime.kernels import Kernel, as_table
 from edbatch_tvm.runtime.report import Report
 from relay_ext.gpu_cells import GpuProgram
 from relay_ext.gpu_general import GeneralPart
@@ -95,9 +95,7 @@ class DeviceKernels:
             if kind == "weight":
                 tensors[name] = self.memory.tensor(weights[weight])
             elif kind == "table":
-                array = weights[weight]
-                wide = np.pad(array, ((0, 0), (0, padded(array.shape[1]) - array.shape[1])))
-                tensors[name] = self.memory.tensor(wide)
+                tensors[name] = self.memory.tensor(as_table(weights[weight]))
             elif kind == "packed":
                 tensors[name] = self.memory.tensor(self._packed(weight, weights))
         self._weights = tensors

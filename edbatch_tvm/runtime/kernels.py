@@ -118,7 +118,7 @@ class KernelSet:
             for kind, name in kernel.arguments:
                 if kind in ("table", "weight"):
                     array = weights[name]
-                    tensors[kind, name] = _aligned(_as_table(array) if kind == "table" else array)
+                    tensors[kind, name] = _aligned(as_table(array) if kind == "table" else array)
         self.weight_tensors = tensors
 
 
@@ -129,7 +129,8 @@ def _aligned(array: np.ndarray) -> Any:
     return tvm.runtime.from_dlpack(array)
 
 
-def _as_table(array: np.ndarray) -> np.ndarray:
+def as_table(array: np.ndarray) -> np.ndarray:
+    """A weight as kernels look rows up in it: two-dimensional, rows padded."""
     rows, width = table_shape(array.shape)
     array = array.reshape(rows, -1)
     return np.pad(array, ((0, 0), (0, width - array.shape[1]))) if width > array.shape[1] else array
