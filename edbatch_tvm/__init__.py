@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from edbatch_tvm.memory import Plan, PQTree, plan_memory
     from edbatch_tvm.recording import AutoBatched, autobatch
     from edbatch_tvm.runtime import Model, Report, Result
+    from edbatch_tvm.runtime.threads import get_num_threads, set_num_threads
     from edbatch_tvm.tuning import TuneReport, tune
 
 __version__ = "0.1.0"
@@ -57,6 +58,7 @@ _HOME = {
     "check_schedule": "batching",
     "emit_source": "compiler",
     "explain": "explanation",
+    "get_num_threads": "runtime.threads",
     "learn_policy": "batching",
     "load_policy": "batching",
     "lower_bound": "batching",
@@ -66,6 +68,7 @@ _HOME = {
     "register_policy": "batching",
     "save_policy": "batching",
     "schedule": "batching",
+    "set_num_threads": "runtime.threads",
     "tune": "tuning",
     "validate": "graph",
 }
@@ -95,6 +98,7 @@ __all__ = [
     "compile",
     "emit_source",
     "explain",
+    "get_num_threads",
     "learn_policy",
     "load",
     "load_policy",
@@ -105,6 +109,7 @@ __all__ = [
     "register_policy",
     "save_policy",
     "schedule",
+    "set_num_threads",
     "tune",
     "validate",
 ]

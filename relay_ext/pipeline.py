@@ -6,15 +6,19 @@ from pathlib import Path
 
 import tvm
 from tvm import IRModule
+from tvm.target import Target
 
 from edbatch_tvm.graph.spec import Signature
 from relay_ext.batch_cells import BatchCells
 from relay_ext.check_cells import CheckCells
 from relay_ext.fast_math import FastMath
 from relay_ext.fuse_cells import FuseCells
+from relay_ext.join_kernels import JoinKernels
 from relay_ext.legalize_cells import LegalizeCells
+from relay_ext.share_loops import ShareLoops
 from relay_ext.stage_cells import StageCells
 from schedules.cpu.machine import Machine
+from schedules.cpu.sharing import sharing_ir
 from schedules.tuning.records import Records
 
 
@@ -26,6 +30,11 @@ def cell_passes(fast_math: bool = True) -> list[tvm.transform.Pass]:
 def kernel_passes(signature: Signature, machine: Machine, records: Records | None = None) -> list[tvm.transform.Pass]:
     """From TIR functions for one instance to kernels for a batch, tuned where there are `records`."""
     return [StageCells(signature, machine, records=records), BatchCells(signature, machine, records)]
+
+
+def program_passes(signature: Signature, target: Target) -> list[tvm.transform.Pass]:
+    """From kernels to one function that runs a schedule."""
+    return [ShareLoops(), JoinKernels(signature, sharing_ir(target))]
 
 
 def lowering(signature: Signature, machine: Machine) -> tvm.transform.Sequential:

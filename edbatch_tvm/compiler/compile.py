@@ -22,7 +22,7 @@ from edbatch_tvm.memory import resolve_plan
 from edbatch_tvm.runtime.device import DeviceKernels, Launch
 from edbatch_tvm.runtime.kernels import KernelSet
 from edbatch_tvm.runtime.model import Model
-from edbatch_tvm.runtime.threads import num_threads, prepare_threads
+from edbatch_tvm.runtime.threads import get_num_threads, prepare_threads
 from relay_ext.add_gathers import AddGathers
 from relay_ext.bind_sizes import BindSizes, find_sizes
 from relay_ext.check_cells import CheckCells
@@ -30,7 +30,7 @@ from relay_ext.fuse_cells import cell_constants
 from relay_ext.group_ops import GroupOps
 from relay_ext.index_bounds import with_index_bounds
 from relay_ext.lift_weights import lift_weights
-from relay_ext.pipeline import cell_passes, kernel_passes, run_passes
+from relay_ext.pipeline import cell_passes, kernel_passes, program_passes, run_passes
 from relay_ext.signature import signature_of, weights_of
 from relay_ext.split_cells import split_cells
 from schedules.cpu.lowering import KERNEL_PIPELINE
@@ -129,7 +129,7 @@ def compile_model(
         raise PlanError(f"fused=False for target {target!r}", 'target="llvm"')
     if on_gpu and database is not None and str(database) != NO_RECORDS:
         raise TargetError(f"tuning records for target {target!r}", "an llvm target")
-    records = None if on_gpu else find_records(database, resolved, num_threads())
+    records = None if on_gpu else find_records(database, resolved, get_num_threads())
     reader = WeightReader(weights_of(mod), params or {})
     arrays = reader.read()
     grouped = granularity.startswith("group")
@@ -158,6 +158,7 @@ def compile_model(
         back = kernel_passes(signature, machine_of(resolved), records)
         if not fused:
             back.append(AddGathers(signature))
+        back += program_passes(signature, resolved)
         module = run_passes(single, back, dump_dir, first=len(front))
         library = tvm.compile(module, target=resolved, tir_pipeline=KERNEL_PIPELINE)
         kernels = KernelSet(module, library, arrays)

@@ -81,7 +81,7 @@ class DeviceKernels:
             cell = signature[part.type_id].name
             function = self._functions.get(part.name, self._functions.get(SCHEDULE))
             arguments = tuple(tuple(text.split(":", 1)) for text in part.arguments())
-            self.by_cell[cell].append(Kernel(part.name, cell, function, arguments))  # type: ignore[arg-type]
+            self.by_cell[cell].append(Kernel(part.name, cell, arguments, function))  # type: ignore[arg-type]
         self._free: list[DeviceArenas] = []
         self._workspaces: dict[int, _Workspace] = {}
         self._lock = threading.Lock()

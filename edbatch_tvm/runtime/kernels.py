@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,18 +15,22 @@ from edbatch_tvm.errors import WeightError
 from edbatch_tvm.graph.spec import ValueSpec
 from relay_ext.add_gathers import ARENA
 from relay_ext.fuse_cells import CELL
+from relay_ext.join_kernels import PROGRAM
 from relay_ext.stage_cells import ORDER, PACKED_SHAPE, PATH, REASON, SCRATCH
 from schedules.abi import ALIGNMENT, ARGUMENTS, padded, table_shape
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """One kernel of a cell and its arguments after (step, steps, index), each a kind and a name."""
+    """One kernel of a cell and its arguments after (step, steps, index), each a kind and a name.
+
+    ``function`` runs it for one batch; None where only the program runs kernels.
+    """
 
     name: str
     cell: str
-    function: Any
     arguments: tuple[tuple[str, str], ...]
+    function: Any = None
 
 
 def check_weights(wanted: Mapping[str, ValueSpec], given: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -68,15 +73,29 @@ def _as_numpy(name: str, weight: Any) -> np.ndarray:
 
 
 class KernelSet:
-    """All kernels of a model with its packed weights; ``gathers`` are those that copy rows, by arena.
+    """All kernels of a model with its packed weights.
+
+    Nothing is compiled here: the attributes of `module` and the functions of `library` are all it takes, so that a
+    model that was saved needs the attributes :data:`~relay_ext.stage_cells.PATH`, ``CELL``, ``ORDER``, ``REASON``,
+    ``SCRATCH``, ``PACKED_SHAPE`` and :data:`~schedules.abi.ARGUMENTS` by function, the library and the weights.
 
     Parameters
     ----------
     module : IRModule
-        Kernels as the pipeline leaves them: their attributes say how to call them.
-    library : tvm.runtime.Executable
-        The same, compiled.
+        Parts, packing functions and the program as the pipeline leaves them.
+    library : tvm.runtime.Executable or tvm.runtime.Module
+        The same, compiled: it has the program and the packing functions.
     weights : mapping of str to array
+
+    Attributes
+    ----------
+    program : callable
+        See :class:`relay_ext.join_kernels.JoinKernels`.
+    arguments : tuple of (kind, name)
+        What the program takes after ``copy_ptr``.
+    by_cell : dict from cell name to list of Kernel
+    gathers : bool
+        Whether operands are copied by kernels of their own.
     """
 
     def __init__(self, module: IRModule, library: Any, weights: Mapping[str, np.ndarray]) -> None:
@@ -86,23 +105,22 @@ class KernelSet:
         self.weight_tensors: dict[tuple[str, str], Any] = {}
         self._packs: dict[str, tuple[Any, tuple[str, ...], tuple[int, ...]]] = {}
         every = {var.name_hint: function for var, function in module.functions.items()}
-        functions = {name: function for name, function in every.items() if function.attrs[PATH] != "gather"}
-        self.gathers = {
-            int(function.attrs[ARENA]): library[name] for name, function in every.items() if name not in functions
-        }
+        functions = {name: function for name, function in every.items() if CELL in function.attrs}
+        self.gathers = any(ARENA in function.attrs for function in every.values())
+        self.program = library[PROGRAM]
+        self.arguments = _arguments(every[PROGRAM])
         for name, function in sorted(functions.items(), key=lambda item: int(item[1].attrs[ORDER])):
-            arguments = tuple(tuple(str(text).split(":", 1)) for text in function.attrs[ARGUMENTS])
             cell, path = str(function.attrs[CELL]), str(function.attrs[PATH])
             if path == "pack":
                 continue
             reason = f" ({function.attrs[REASON]})" if REASON in function.attrs else ""
             self.paths[cell] = path + reason
-            self.by_cell.setdefault(cell, []).append(Kernel(name, cell, library[name], arguments))  # type: ignore[arg-type]
+            self.by_cell.setdefault(cell, []).append(Kernel(name, cell, _arguments(function)))
             for text in function.attrs.get(SCRATCH, []):
                 scratch, domain, width = str(text).rsplit(":", 2)
                 self.scratch_width[domain][scratch] = padded(int(width))
             if f"{name}_pack" in functions:
-                sources = [str(text).split(":", 1)[1] for text in functions[f"{name}_pack"].attrs[ARGUMENTS]][:-1]
+                sources = [source for _, source in _arguments(functions[f"{name}_pack"])[:-1]]
                 shape = tuple(int(extent) for extent in function.attrs[PACKED_SHAPE])
                 self._packs[name] = library[f"{name}_pack"], tuple(sources), shape
         self.load(weights)
@@ -120,6 +138,21 @@ class KernelSet:
                     array = weights[name]
                     tensors[kind, name] = _aligned(as_table(array) if kind == "table" else array)
         self.weight_tensors = tensors
+
+    def multiplies(self, cell: str) -> int:
+        """About how many multiplications a node of `cell` takes: one for each element of its weights."""
+        used = {argument for kernel in self.by_cell.get(cell, ()) for argument in kernel.arguments}
+        return sum(
+            math.prod(tensor.shape)
+            for argument, tensor in self.weight_tensors.items()
+            if argument in used and argument[0] != "table"
+        )
+
+
+def _arguments(function: Any) -> tuple[tuple[str, str], ...]:
+    """The arguments that `function` lists, each a kind and a name."""
+    pairs = (str(text).partition(":") for text in function.attrs[ARGUMENTS])
+    return tuple((kind, name) for kind, _, name in pairs)
 
 
 def _aligned(array: np.ndarray) -> Any:

@@ -6,13 +6,11 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 import tvm
-import tvm_ffi
 
 from edbatch_tvm.batching import Policy, Schedule, ScheduleInfo, as_policy, choose_policy
 from edbatch_tvm.batching import schedule as schedule_graph
@@ -27,6 +25,7 @@ from edbatch_tvm.memory.gathers import GatheredPlan, gather_operands
 from edbatch_tvm.runtime.arenas import ArenaPool, ArenaSet
 from edbatch_tvm.runtime.device import DeviceKernels
 from edbatch_tvm.runtime.kernels import KernelSet
+from edbatch_tvm.runtime.program import Program
 from edbatch_tvm.runtime.report import Report
 from edbatch_tvm.runtime.result import Result
 
@@ -78,6 +77,7 @@ class Model:
         self.compile_seconds = compile_seconds
         self.paths = kernels.paths
         self._kernels: Any = kernels
+        self._program = Program(signature, kernels) if isinstance(kernels, KernelSet) else None
         self._read_weights = read_weights
         self.parts = parts
         self.policy = policy
@@ -280,7 +280,12 @@ class Model:
         arenas = self._pool.acquire(plan.arena_rows)
         try:
             self._place_external(graph, arenas)
-            calls = self._run(graph, plan, arenas)
+            with self._lock:
+                scratch = self._take_scratch(plan)
+            assert self._program is not None
+            calls = self._program.run(graph, plan, arenas, scratch)
+            with self._lock:
+                self._scratch = scratch
         except BaseException:
             self._pool.release(arenas)
             raise
@@ -307,74 +312,6 @@ class Model:
             if len(rows):
                 size = self.signature.value_specs[arena].size
                 arenas.views[arena][1 : 1 + len(rows), :size] = rows.reshape(len(rows), size)
-
-    def _run(self, graph: InstanceGraph, plan: Plan, arenas: ArenaSet) -> int:
-        """Call the kernels, batch after batch; how many calls that were."""
-        with self._lock:
-            scratch = self._take_scratch(plan)
-        steps, index = tvm_ffi.from_dlpack(plan.steps), tvm_ffi.from_dlpack(plan.index)
-        calls_of_type: list[list[tuple[Any, tuple[Any, ...]]]] = [[] for _ in self.signature]
-        for type_id, order in self._attribute_rows(graph, plan).items():
-            cell = self.signature[type_id]
-            calls_of_type[type_id] = [
-                (kernel.function, (steps, index, *self._arguments(kernel.arguments, arenas, scratch, order)))
-                for kernel in self._kernels.by_cell[cell.name]
-            ]
-        count = 0
-        copies = self._copies(plan, arenas, index)
-        for step, type_id in enumerate(plan.steps[:, 0].tolist()):
-            for function, arguments in copies[step] if copies else ():
-                function(*arguments)
-                count += 1
-            for function, arguments in calls_of_type[type_id]:
-                function(step, *arguments)
-                count += 1
-        with self._lock:
-            self._scratch = scratch
-        return count
-
-    def _copies(self, plan: Plan, arenas: ArenaSet, index: Any) -> list[list[tuple[Any, tuple[Any, ...]]]]:
-        """For each batch, the calls that copy its operands; none for a plan without copies."""
-        if not isinstance(plan, GatheredPlan):
-            return []
-        calls = [
-            (self._kernels.gathers[arena], (base, stride, rows, to, index, arenas.tensors[arena]))
-            for arena, base, stride, rows, to in plan.copies.tolist()
-        ]
-        ends = plan.copy_ptr.tolist()
-        return [calls[begin:end] for begin, end in pairwise(ends)]
-
-    def _attribute_rows(self, graph: InstanceGraph, plan: Plan) -> dict[int, list[Any]]:
-        """For every type that has nodes: its attribute arrays in schedule order, as tensors of two dimensions."""
-        rows: dict[int, list[Any]] = {}
-        for type_id, cell in enumerate(self.signature):
-            if not graph.type_count[type_id]:
-                continue
-            order = plan.attribute_order.get(type_id)
-            rows[type_id] = [
-                tvm_ffi.from_dlpack(graph.attributes[type_id, attribute.name][order].reshape(-1, attribute.spec.size))
-                for attribute in cell.attributes
-            ]
-        return rows
-
-    def _arguments(
-        self,
-        arguments: tuple[tuple[str, str], ...],
-        arenas: ArenaSet,
-        scratch: dict[str, Any],
-        attributes: list[Any],
-    ) -> list[Any]:
-        values = []
-        for kind, name in arguments:
-            if kind == "arena":
-                values.append(arenas.tensors[int(name)])
-            elif kind == "attribute":
-                values.append(attributes[int(name)])
-            elif kind == "scratch":
-                values.append(scratch[name])
-            else:
-                values.append(self._kernels.weight_tensors[kind, name])
-        return values
 
     def _take_scratch(self, plan: Plan) -> dict[str, Any]:
         """Workspace for the values that pass from stage to stage; a concurrent call gets its own."""

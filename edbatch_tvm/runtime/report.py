@@ -24,6 +24,7 @@ class Report:
     paths : dict from cell name to text
         ``stage``, or ``general (reason)``.
     kernel_calls : int
+        Kernels that ran: one for each stage of each batch, and copies; on a CPU in one call of the library.
     seconds : dict
         ``build`` (merging the instances), ``schedule``, ``plan``, ``execute``, ``total``.
     """

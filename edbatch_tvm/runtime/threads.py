@@ -1,9 +1,35 @@
-"""Worker threads of the kernels: all physical cores, not pinned, without the user setting anything."""
+"""Threads of the kernels: all physical cores, not pinned, without the user setting anything; any number at any time.
+
+TVM keeps a pool of workers for each thread that calls it, sized by ``TVM_NUM_THREADS`` (or ``OMP_NUM_THREADS``) at the
+first parallel call. A pool cannot grow afterwards, but any part of it can be used.
+"""
 
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
+
+import tvm_ffi
+
+from edbatch_tvm.errors import TargetError
+
+_ALL_CORES = 1
+"""TVM's mode that uses cores of any kind and, with ``TVM_BIND_THREADS=0``, leaves their affinity alone."""
+
+_SPINS = "1000"
+"""Turns for which an idle worker looks for work before it sleeps, each of which offers its core to others: longer than
+the host takes between two minibatches; TVM's own 300,000 keep a core busy for a tenth of a second after every run."""
+
+
+class _Pool(threading.local):
+    """What the pool of this thread was set to."""
+
+    threads = 0
+
+
+_POOL = _Pool()
+_wanted: int | None = None
 
 
 def physical_cores() -> int:
@@ -29,11 +55,50 @@ def prepare_threads() -> None:
     if "OMP_NUM_THREADS" not in os.environ:
         os.environ.setdefault("TVM_NUM_THREADS", str(physical_cores()))
     os.environ.setdefault("TVM_BIND_THREADS", "0")
+    os.environ.setdefault("TVM_THREAD_POOL_SPIN_COUNT", _SPINS)
 
 
-def num_threads() -> int:
-    """Number of threads that kernels run on."""
+def largest_number() -> int:
+    """Most threads that can be used: ``TVM_NUM_THREADS``, else ``OMP_NUM_THREADS``, else the physical cores."""
     for name in ("TVM_NUM_THREADS", "OMP_NUM_THREADS"):
         if os.environ.get(name, "").isdigit():
             return max(1, int(os.environ[name]))
     return physical_cores()
+
+
+def get_num_threads() -> int:
+    """Number of threads that kernels run on."""
+    return largest_number() if _wanted is None else _wanted
+
+
+def set_num_threads(threads: int) -> None:
+    """Run kernels on so many threads from the next minibatch on, in every thread of this process.
+
+    Parameters
+    ----------
+    threads : int
+        From 1 to :func:`largest_number`.
+
+    Raises
+    ------
+    TargetError
+        If it is not in this range.
+    """
+    global _wanted
+    most = largest_number()
+    if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= most:
+        raise TargetError(
+            f"{threads!r} threads",
+            f"a number from 1 to {most}",
+            "set TVM_NUM_THREADS before the first minibatch to have more",
+        )
+    _wanted = threads
+
+
+def use_threads() -> int:
+    """Set the pool of this thread to :func:`get_num_threads`; how many there are."""
+    threads = get_num_threads()
+    if _POOL.threads != threads:
+        tvm_ffi.get_global_func("runtime.config_threadpool")(_ALL_CORES, threads)
+        _POOL.threads = threads
+    return threads

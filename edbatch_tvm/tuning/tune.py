@@ -18,7 +18,7 @@ from edbatch_tvm.compiler.records import NO_RECORDS
 from edbatch_tvm.errors import DataError, EdbatchError, EnvironmentMismatch, TargetError
 from edbatch_tvm.graph import InstanceGraph
 from edbatch_tvm.models.reference import Function
-from edbatch_tvm.runtime.threads import num_threads
+from edbatch_tvm.runtime.threads import get_num_threads
 from edbatch_tvm.tuning.histogram import allot, batch_sizes, loads_of, shares
 from edbatch_tvm.tuning.subjects import Subjects, find_subjects
 from edbatch_tvm.tuning.verify import Verification, verify
@@ -235,7 +235,7 @@ def _timer(target: Target, tracker: Tracker | None, isolate: bool) -> tuple[Time
     if tracker is not None:
         remote = RemoteTimer(target, tracker)
         return remote, remote.threads
-    return (WorkerTimer(dict(target.export())) if isolate else LocalTimer(target)), num_threads()
+    return (WorkerTimer(dict(target.export())) if isolate else LocalTimer(target)), get_num_threads()
 
 
 def _search(run: _Run, loads: Mapping[str, list[Load]], trials: int) -> None:

@@ -1,0 +1,131 @@
+"""Running a schedule: one call of the compiled program for all batches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import tvm
+
+from edbatch_tvm.graph import InstanceGraph
+from edbatch_tvm.graph.spec import Signature
+from edbatch_tvm.memory import Plan
+from edbatch_tvm.memory.gathers import GatheredPlan
+from edbatch_tvm.memory.steps import TYPE
+from edbatch_tvm.runtime.arenas import ArenaSet
+from edbatch_tvm.runtime.kernels import KernelSet
+from edbatch_tvm.runtime.threads import use_threads
+from schedules.cpu.sharing import ROW
+
+SINGLE_MULTIPLIES = 2_000_000
+"""Minibatches of fewer multiplications run in the caller's thread alone: waking another one costs as much."""
+
+MOST_ALONE = 32
+"""Most minibatches in a row that run alone because the cores were busy with something else."""
+
+_NO_COPIES = np.zeros((1, 5), np.int32)
+_NO_COPY_PTR = np.zeros(1, np.int32)
+
+
+class Program:
+    """The compiled program of a model with the arguments it takes.
+
+    Parameters
+    ----------
+    signature : Signature
+        Of the graphs that are run.
+    kernels : KernelSet
+    """
+
+    def __init__(self, signature: Signature, kernels: KernelSet) -> None:
+        self._kernels = kernels
+        names = signature.names
+        self._calls = np.array([len(kernels.by_cell.get(name, ())) for name in names], np.int64)
+        self._multiplies = np.array([kernels.multiplies(name) for name in names], np.float64)
+        # A type without nodes still has attributes among the arguments.
+        self._absent = {
+            f"{type_id}.{number}": tvm.runtime.empty((1, attribute.spec.size), attribute.spec.dtype)
+            for type_id, cell in enumerate(signature)
+            for number, attribute in enumerate(cell.attributes)
+        }
+        self._attributes = [
+            (f"{type_id}.{number}", type_id, attribute.name, attribute.spec.size)
+            for type_id, cell in enumerate(signature)
+            for number, attribute in enumerate(cell.attributes)
+        ]
+        self._boards: list[_Board] = []
+        self._alone = self._next_alone = 0
+
+    def run(self, graph: InstanceGraph, plan: Plan, arenas: ArenaSet, scratch: dict[str, Any]) -> int:
+        """Run the batches of `plan`; how many kernels that were."""
+        if not len(plan.steps):
+            return 0
+        rows = self._attribute_rows(graph, plan)
+        values = []
+        for kind, name in self._kernels.arguments:
+            if kind == "arena":
+                values.append(arenas.tensors[int(name)])
+            elif kind == "attribute":
+                values.append(rows[name])
+            elif kind == "scratch":
+                values.append(scratch[name])
+            else:
+                values.append(self._kernels.weight_tensors[kind, name])
+        copies, copy_ptr = _NO_COPIES, _NO_COPY_PTR
+        if isinstance(plan, GatheredPlan):
+            copy_ptr = plan.copy_ptr
+            copies = plan.copies if len(plan.copies) else _NO_COPIES
+        threads = use_threads()
+        tasks = self._tasks(graph, threads)
+        board = self._take_board(threads)
+        program = self._kernels.program
+        program(tasks, 0, len(plan.steps), board.tensor, plan.steps, plan.index, copies, copy_ptr, *values)
+        if tasks > 1:
+            self._learn_from(board.words, tasks)
+        self._boards.append(board)
+        calls = int(self._calls[plan.steps[:, TYPE]].sum())
+        return calls + (int(copy_ptr[-1] - copy_ptr[0]) if isinstance(plan, GatheredPlan) else 0)
+
+    def _attribute_rows(self, graph: InstanceGraph, plan: Plan) -> dict[str, Any]:
+        """All attribute arrays in schedule order, two-dimensional."""
+        rows = dict(self._absent)
+        for argument, type_id, name, size in self._attributes:
+            if graph.type_count[type_id]:
+                order = plan.attribute_order[type_id]
+                rows[argument] = graph.attributes[type_id, name][order].reshape(-1, size)
+        return rows
+
+    def _tasks(self, graph: InstanceGraph, threads: int) -> int:
+        """How many threads to use."""
+        if threads == 1 or graph.type_count @ self._multiplies < SINGLE_MULTIPLIES:
+            return 1
+        if self._alone:
+            self._alone -= 1
+            return 1
+        return threads
+
+    def _learn_from(self, words: np.ndarray, tasks: int) -> None:
+        """If a thread was missing or lost its core, let the next minibatches run alone: each time twice as many."""
+        absent = not words[ROW : (1 + tasks) * ROW : ROW].all()
+        if absent or words[1]:
+            self._next_alone = min(2 * self._next_alone + 1, MOST_ALONE)
+            self._alone = self._next_alone
+        else:
+            self._next_alone = 0
+
+    def _take_board(self, threads: int) -> _Board:
+        """A board for so many threads; a concurrent call gets its own."""
+        try:
+            board = self._boards.pop()
+        except IndexError:
+            return _Board(threads)
+        return board if board.threads >= threads else _Board(threads)
+
+
+class _Board:
+    """Where threads claim work; see :mod:`schedules.cpu.sharing`."""
+
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
+        self.tensor = tvm.runtime.empty(((1 + threads) * ROW,), "int64")
+        self.words = np.from_dlpack(self.tensor)
