@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,19 +15,21 @@ from typing import Any
 
 import numpy as np
 
+from edbatch_tvm.batching import Policy
 from edbatch_tvm.compiler import compile_model
-from edbatch_tvm.errors import EdbatchError
-from edbatch_tvm.graph import InstanceGraph, merge
+from edbatch_tvm.errors import DataError, EdbatchError
+from edbatch_tvm.graph import Builder, InstanceGraph, Signature, merge
 from edbatch_tvm.models import get_workload
 from edbatch_tvm.models.check import TOLERANCE, compare
 from edbatch_tvm.models.contractions import multiply_adds_of_graph
-from edbatch_tvm.models.data import load_minibatches
+from edbatch_tvm.models.data import split
 from edbatch_tvm.models.fma import fma_gflops
 from edbatch_tvm.models.learning import Lesson, choose
 from edbatch_tvm.models.lessons import DATA_FILES
 from edbatch_tvm.models.measure import Seconds, unbatched_seconds
 from edbatch_tvm.models.peak import peak_gflops
 from edbatch_tvm.models.reference import run_reference
+from edbatch_tvm.models.workload import ReadOptions
 from edbatch_tvm.peers.contenders import (
     OF_TORCH,
     Contender,
@@ -58,6 +61,9 @@ PAUSE = 0.004
 
 SHORT = 0.05
 """Seconds; a run that takes less is done twice in a turn, and the second is timed."""
+
+LONG = 1.0
+"""Seconds; the same in the first turn, in which memory is touched for the first time."""
 
 REFERENCE_INSTANCES = 2
 
@@ -143,6 +149,7 @@ def measure_workload(
     signature = signature_of(mod)
     weights = workload.weights(hidden, options.seed)
     model = compile_model(mod, weights)
+    instances = _instances(name, signature, options)
     rates = {"peak_gflops": 0.0, "fma_gflops": 0.0}
     rows = []
     for batch_size in sizes(name, hidden, options):
@@ -150,12 +157,11 @@ def measure_workload(
             "peak_gflops": max(rates["peak_gflops"], peak_gflops()),
             "fma_gflops": max(rates["fma_gflops"], fma_gflops()),
         }
-        path = None if options.data_root is None or name not in DATA_FILES else options.data_root / DATA_FILES[name]
         count = options.minibatches or max(1, 8 // batch_size)
-        minibatches = load_minibatches(workload, signature, path, batch_size, count, options.seed)
-        model.policy = choose(workload, signature, Lesson(None, batch_size, seed=options.seed)).policy
+        minibatches = split(instances[: count * batch_size], batch_size)
+        model.policy = _policy(name, batch_size, options.seed)
         ours = Ours(model, minibatches)
-        contenders = [Contender("ours", "", ours.run, None, sum(map(len, minibatches)))]
+        contenders = [Contender("ours", "", ours.run, None, sum(map(len, minibatches)), ours.last)]
         skipped: dict[str, str] = {}
         for peer in options.peers:
             if not options.everywhere and peer in WHERE and (hidden, batch_size) not in WHERE[peer]:
@@ -173,6 +179,34 @@ def measure_workload(
         for peer, note in skipped.items():
             rows[-1].peers[peer] = {"note": note}
     return rows, rates
+
+
+def _instances(name: str, signature: Signature, options: BenchOptions) -> list[InstanceGraph]:
+    """As many instances as the largest minibatches take."""
+    workload = get_workload(name)
+    count = max((options.minibatches or max(1, 8 // size)) * size for size in options.batch_sizes)
+    path = None if options.data_root is None or name not in DATA_FILES else options.data_root / DATA_FILES[name]
+    builder = Builder(signature)
+    return [workload.graph(builder, item) for item in _items(name, path, count, options.seed)]
+
+
+@lru_cache(maxsize=1)
+def _items(name: str, path: Path | None, count: int, seed: int) -> list[Any]:
+    """What instances are made from; the same for all hidden sizes."""
+    source = get_workload(name).source
+    if path is None or source.read is None:
+        return list(source.generate(count, seed))
+    items = list(source.read(path, ReadOptions(seed)))[:count]
+    if len(items) < count:
+        raise DataError(f"{len(items)} instances in {path}", f"{count} or more")
+    return items
+
+
+@lru_cache(maxsize=16)
+def _policy(name: str, batch_size: int, seed: int) -> Policy:
+    """What ``auto`` chooses on other, generated instances; the same for all hidden sizes."""
+    workload = get_workload(name)
+    return choose(workload, signature_of(workload.cells(1)), Lesson(None, batch_size, seed=seed)).policy
 
 
 def sizes(name: str, hidden: int, options: BenchOptions) -> list[int]:
@@ -214,7 +248,7 @@ def _take_turns(contenders: list[Contender], options: BenchOptions) -> None:
             try:
                 sleep(PAUSE)
                 taken = one.run()
-                if turn == 0 or taken < SHORT:
+                if taken < (LONG if turn == 0 else SHORT):
                     taken = one.run()
             except EdbatchError:
                 raise
@@ -224,6 +258,7 @@ def _take_turns(contenders: list[Contender], options: BenchOptions) -> None:
                 one.note = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
                 continue
             one.times.append(taken)
+            one.details.append(one.detail())
 
 
 def _alive(contenders: list[Contender], turn: int) -> Iterator[Contender]:
@@ -270,10 +305,8 @@ def _row(
     contenders: Sequence[Contender],
     error: float,
 ) -> Row:
-    # What is timed in a turn is the last of its runs; the passes of the others do not count.
     mine = contenders[0]
-    timed = [one for one in ours.passes if one.total in set(mine.times)]
-    seconds = Seconds.median(timed)
+    seconds = Seconds.median(mine.details)
     graphs = [merge(instances) for instances in minibatches]
     flops = 2 * sum(multiply_adds_of_graph(mod, graph) for graph in graphs)
     row = Row(
@@ -300,8 +333,8 @@ def _row(
         if known is None or "note" in known or taken < known["seconds"]:
             found = {"form": one.form, "seconds": taken, "ratio": taken / seconds.total}
             found["ratio_of_best"] = min(one.times) * mine.instances / one.instances / min(mine.times)
-            if one.also:
-                found["also_seconds"] = median(one.also) * mine.instances / one.instances
+            if one.name == "dynet":
+                found["also_seconds"] = median(one.details) * mine.instances / one.instances
             row.peers[one.name] = found
     return row
 

@@ -37,8 +37,10 @@ class Contender:
         Declared outputs of the last run, one array a minibatch; None where it is our own kernels that ran.
     instances : int
         Instances of one run.
-    times, also : list of float
-        Seconds of the timed runs; seconds of what every run takes besides, not counted in them.
+    detail : callable
+        More about the last run.
+    times, details : list
+        Seconds of the timed runs, and what `detail` said of each.
     note : str
         Why it could not run.
     """
@@ -48,8 +50,9 @@ class Contender:
     run: Callable[[], float]
     outputs: Callable[[], list[np.ndarray]] | None
     instances: int
+    detail: Callable[[], Any] = lambda: None
     times: list[float] = field(default_factory=list)
-    also: list[float] = field(default_factory=list)
+    details: list[Any] = field(default_factory=list)
     note: str = ""
 
 
@@ -58,7 +61,7 @@ class Ours:
 
     def __init__(self, model: Any, minibatches: Sequence[list[InstanceGraph]]) -> None:
         self.model, self.minibatches = model, minibatches
-        self.passes: list[Seconds] = []
+        self.seconds = Seconds()
         self.batches = 0
         self.values: list[np.ndarray] = []
 
@@ -79,18 +82,21 @@ class Ours:
             total.add(Seconds(built - begin, scheduled - built, planned - scheduled, end - planned, end - begin))
             self.batches += len(schedule)
             self.values.append(result.values(graph.outputs))
-        self.passes.append(total)
+        self.seconds = total
         return total.total
 
+    def last(self) -> Seconds:
+        """The last run, stage by stage."""
+        return self.seconds
+
     def run_with(self, policy: Any) -> float:
-        """One run with another policy; does not count as one of ours."""
+        """One run with another policy."""
         own = self.model.policy
         self.model.policy = policy
         try:
             return self.run()
         finally:
             self.model.policy = own
-            self.passes.pop()
 
 
 def require_torch() -> Any:
@@ -135,14 +141,13 @@ def dynet_contender(
     """DyNet's forward pass, its own scheduling included; the making of its graph in Python is not counted."""
     # One minibatch: a process holds one at a time.
     dynet.load(workload, merge(minibatches[0]), weights)
-    found = Contender("dynet", "autobatch", lambda: run(), lambda: [dynet.outputs()], len(minibatches[0]))
+    last = [0.0]
 
     def run() -> float:
-        build, forward = dynet.run()
-        found.also.append(build)
+        last[0], forward = dynet.run()
         return forward
 
-    return found
+    return Contender("dynet", "autobatch", run, lambda: [dynet.outputs()], len(minibatches[0]), lambda: last[0])
 
 
 def _of_runs(peer: str, form: str, runs: list[Any], instances: int) -> Contender:
