@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from pathlib import Path
@@ -17,6 +16,7 @@ from edbatch_tvm.batching.policy_file import load_policy
 from edbatch_tvm.batching.schedule import Schedule, ScheduleInfo
 from edbatch_tvm.batching.structure import structure_digest
 from edbatch_tvm.errors import PolicyError
+from edbatch_tvm.fork_lock import fork_lock
 from edbatch_tvm.graph import InstanceGraph, require_checked
 
 PolicyLike = str | os.PathLike[str] | Policy | Callable[[InstanceGraph], Schedule]
@@ -153,7 +153,7 @@ class _ScheduleCache:
         self._capacity = capacity
         self._runs: OrderedDict[Hashable, Run] = OrderedDict()
         self._nodes = 0
-        self._lock = threading.Lock()
+        self._lock = fork_lock()
 
     def get(self, key: Hashable) -> Run | None:
         with self._lock:

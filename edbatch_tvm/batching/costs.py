@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edbatch_tvm.atomic_file import write_text
 from edbatch_tvm.batching.prices import Prices
 from edbatch_tvm.errors import PolicyError
 
@@ -122,7 +123,7 @@ class CostTable:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the table as JSON."""
         document = {"format": FORMAT, "version": VERSION, "seconds": self.as_dict()}
-        Path(path).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        write_text(path, json.dumps(document, indent=1) + "\n")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> CostTable:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
+from edbatch_tvm.atomic_file import write_text
 from edbatch_tvm.batching.encoding import ENCODINGS
 from edbatch_tvm.batching.fsm import FsmPolicy, LearnStats
 from edbatch_tvm.errors import PolicyError
@@ -49,15 +49,7 @@ def save_policy(policy: FsmPolicy, path: str | os.PathLike[str]) -> None:
     rows = ",\n".join("  " + json.dumps([list(state), action]) for state, action in sorted(policy.table.items()))
     text = f'{head[:-2]},\n "table": [\n{rows}\n ]\n}}\n'
     try:
-        descriptor, scratch = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(text)
-            os.chmod(scratch, 0o644)
-            os.replace(scratch, target)
-        except BaseException:
-            os.unlink(scratch)
-            raise
+        write_text(target, text)
     except OSError as error:
         raise PolicyError(f"policy file {str(target)!r} cannot be written: {error.strerror}") from error
 

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from edbatch_tvm.atomic_file import write_text
 from edbatch_tvm.cli.options import new_file, not_negative, positive
 from edbatch_tvm.cli.output import write_json
 from edbatch_tvm.errors import EdbatchError
@@ -69,9 +70,9 @@ def _explain_run(arguments: argparse.Namespace) -> None:
     if str(arguments.json) != "-":
         print(found)
     if arguments.html is not None:
-        arguments.html.write_text(found.to_html(f"edbatch explain {arguments.workload}"), encoding="utf-8")
+        write_text(arguments.html, found.to_html(f"edbatch explain {arguments.workload}"))
     if arguments.trace is not None:
-        arguments.trace.write_text(json.dumps(found.to_trace()), encoding="utf-8")
+        write_text(arguments.trace, json.dumps(found.to_trace()))
     write_json(arguments.json, {"workload": arguments.workload, **found.as_json()})
 
 
@@ -107,6 +108,6 @@ def _explain_memory(arguments: argparse.Namespace) -> None:
         plans = {cell.name: cell_plan(mod, cell.name) for cell in signature}
         trees = {name: found.tree for name, found in plans.items() if found is not None and found.tree is not None}
         page = memory_page(f"{arguments.workload}: memory", graph, plan, uses, trees)
-        arguments.html.write_text(page, encoding="utf-8")
+        write_text(arguments.html, page)
     figures = {"plan": plan.name, "batches": len(batches), "operands": plan.operands, "uses": [asdict(u) for u in uses]}
     write_json(arguments.json, figures)

@@ -12,6 +12,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from edbatch_tvm.atomic_file import write_text
+
 
 @contextmanager
 def learning_bar() -> Iterator[Callable[[int, int, int], None]]:
@@ -73,7 +75,7 @@ def write_json(path: Path | None, figures: dict[str, Any]) -> None:
     if str(path) == "-":
         sys.stdout.write(text)
     else:
-        path.write_text(text, encoding="utf-8")
+        write_text(path, text)
 
 
 def _finite(value: Any) -> Any:

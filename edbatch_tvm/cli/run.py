@@ -8,6 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edbatch_tvm.atomic_file import write_text
 from edbatch_tvm.batching import policy_names
 from edbatch_tvm.batching.search import WIDTH
 from edbatch_tvm.cli.options import add_verb, new_file, not_negative, positive
@@ -94,7 +95,7 @@ def _emit_source(arguments: argparse.Namespace) -> None:
     folder: Path = arguments.emit_source
     folder.mkdir(parents=True, exist_ok=True)
     for name, source in sources.items():
-        (folder / f"{name}.cu").write_text(source, encoding="utf-8")
+        write_text(folder / f"{name}.cu", source)
     print_pairs([("source", f"{len(sources)} kernels in {folder}")])
 
 

@@ -29,6 +29,7 @@ from typing import Any, NoReturn
 import numpy as np
 from tvm.target import Target
 
+from edbatch_tvm.atomic_file import replacing
 from edbatch_tvm.batching import FsmPolicy, get_policy, load_policy, policy_names, save_policy
 from edbatch_tvm.batching.api import PolicyLike
 from edbatch_tvm.compiler.parts import Parts, declarations, load_library
@@ -55,6 +56,7 @@ _BROKEN = (
     TypeError,
     ValueError,
     AttributeError,
+    zipfile.BadZipFile,
     RecursionError,
     MemoryError,
     RuntimeError,
@@ -158,6 +160,7 @@ def load_model(
                 refuse(f"{member} is damaged", "the file as it was saved")
         signature = Signature(_cell(cell) for cell in document["cells"])
         wanted = {weight: _spec(spec) for weight, spec in document["weights"].items()}
+        _require_stored(members[WEIGHTS], refuse)
         with np.load(io.BytesIO(members[WEIGHTS]), allow_pickle=False) as arrays:
             saved = {key: arrays[key] for key in arrays.files}
         constants = {key: array for key, array in saved.items() if key not in wanted}
@@ -249,18 +252,18 @@ def _read(path: Path, refuse: Any) -> dict[str, bytes]:
     raise AssertionError  # every path above returns or raises
 
 
+def _require_stored(content: bytes, refuse: Any) -> None:
+    """Refuse compressed weights, which may be of any size."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+            refuse(f"{WEIGHTS} is compressed", "the file as it was saved")
+
+
 def _write(path: Path, members: Mapping[str, bytes]) -> None:
     try:
-        descriptor, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(descriptor, "wb") as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-                for member, content in members.items():
-                    archive.writestr(member, content)
-            os.chmod(scratch, 0o644)
-            os.replace(scratch, path)
-        except BaseException:
-            os.unlink(scratch)
-            raise
+        with replacing(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+            for member, content in members.items():
+                archive.writestr(member, content)
     except OSError as error:
         raise ModelFileError(f"model file {str(path)!r} cannot be written: {error.strerror}") from error
 

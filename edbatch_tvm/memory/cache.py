@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 from collections import OrderedDict
 
 import numpy as np
 
 from edbatch_tvm.batching.schedule import Schedule
+from edbatch_tvm.fork_lock import fork_lock
 from edbatch_tvm.graph.instance import InstanceGraph
 from edbatch_tvm.memory.layout import Layout, signature_of
 
@@ -33,7 +33,7 @@ class LayoutCache:
         self._capacity = capacity
         self._layouts: OrderedDict[bytes, Layout] = OrderedDict()
         self._nodes = 0
-        self._lock = threading.Lock()
+        self._lock = fork_lock()
 
     def get(self, key: bytes) -> Layout | None:
         """The layout kept under `key`."""

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from edbatch_tvm.atomic_file import write_text
 from edbatch_tvm.batching import AUTO, LEARNERS, Policy, Schedule, SearchPolicy, as_policy, best_policy
 from edbatch_tvm.batching.qlearning import Progress
 from edbatch_tvm.batching.search import WIDTH, SearchProgress
@@ -350,5 +351,5 @@ def _count(report: RunReport, graph: InstanceGraph, info: Any, counts: Any) -> N
 def _dump(folder: Path, number: int, graph: InstanceGraph, schedule: Any) -> None:
     """Write graph and schedule of a minibatch in text form."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"minibatch-{number:04d}.graph.txt").write_text(format_graph(graph) + "\n", encoding="utf-8")
-    (folder / f"minibatch-{number:04d}.schedule.txt").write_text(f"{schedule}\n", encoding="utf-8")
+    write_text(folder / f"minibatch-{number:04d}.graph.txt", format_graph(graph) + "\n")
+    write_text(folder / f"minibatch-{number:04d}.schedule.txt", f"{schedule}\n")

@@ -1,8 +1,8 @@
 """Build the kernels once and keep the libraries in a cache directory.
 
 A library's name holds a digest of what it depends on: this package's sources, the TVM version and the CPU. A process
-writes a scratch file and renames it, so that another one sees no library or a whole one. A library that does not load
-is built again.
+writes a scratch file and renames it, so that another one sees no library or a whole one. A library that does not load,
+or whose content is not what was written (loading a part of one would end the process), is built again.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import platform
 import tempfile
 from pathlib import Path
 from typing import Any
+
+from edbatch_tvm.atomic_file import replacing
 
 CACHE_VARIABLE = "EDBATCH_CACHE"
 """Environment variable: cache directory, instead of ``$XDG_CACHE_HOME/edbatch-tvm``."""
@@ -81,21 +83,32 @@ def load_library(name: str) -> Any:
     import tvm
 
     path = library_path(name)
-    if path.is_file():
-        try:
+    try:
+        if _is_whole(path):
             return tvm.runtime.load_module(str(path))
-        except (OSError, RuntimeError):
-            path.unlink(missing_ok=True)
+    except (OSError, RuntimeError):
+        pass
     executable = _compile(name)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+        with tempfile.TemporaryDirectory() as scratch:
             built = Path(scratch) / path.name
             executable.export_library(str(built))
-            os.replace(built, path)
+            content = built.read_bytes()
+        with replacing(path) as file:
+            file.write(content + hashlib.sha256(content).digest())
         return tvm.runtime.load_module(str(path))
     except (OSError, RuntimeError):
         return executable
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a library is there and ends in the digest of what comes before."""
+    if not path.is_file():
+        return False
+    content = path.read_bytes()
+    size = hashlib.sha256().digest_size
+    return len(content) > size and hashlib.sha256(content[:-size]).digest() == content[-size:]
 
 
 def _functions(name: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from edbatch_tvm.atomic_file import write_text
 from edbatch_tvm.models import WORKLOADS
 
 BEGIN, END = "<!-- tables: written by edbatch bench cpu -->", "<!-- end of tables -->"
@@ -77,9 +78,9 @@ def write_tables(path: Path, text: str) -> None:
     head, found, rest = old.partition(BEGIN)
     _, ended, tail = rest.partition(END)
     if found and ended:
-        path.write_text(f"{head}{BEGIN}\n\n{text}\n\n{END}{tail}", encoding="utf-8")
+        write_text(path, f"{head}{BEGIN}\n\n{text}\n\n{END}{tail}")
     else:
-        path.write_text(f"{BEGIN}\n\n{text}\n\n{END}\n", encoding="utf-8")
+        write_text(path, f"{BEGIN}\n\n{text}\n\n{END}\n")
 
 
 def _sizes(figures: dict[str, Any]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
@@ -12,6 +11,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from edbatch_tvm.errors import RecordingError
+from edbatch_tvm.fork_lock import fork_lock
 from edbatch_tvm.recording.driver import Driver
 from edbatch_tvm.recording.flush import compute_batched, compute_eagerly
 from edbatch_tvm.recording.lazy import LazyRows, LazyTensor, is_lazy
@@ -85,7 +85,7 @@ class AutoBatched:
         self._sites = find_sites(model, self._cells)
         self._library = Library(model, options)
         self._state = _state_of(model)
-        self._lock = threading.Lock()
+        self._lock = fork_lock()
         Driver(lambda: None)  # finds out now that greenlet is missing
 
     def __repr__(self) -> str:

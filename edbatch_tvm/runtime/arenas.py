@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import weakref
 from collections.abc import Sequence
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 import tvm
 
+from edbatch_tvm.fork_lock import fork_lock
 from edbatch_tvm.graph.spec import ValueSpec
 from schedules.abi import padded
 
@@ -60,7 +60,7 @@ class ArenaPool:
         self._specs = tuple(specs)
         self._free: list[ArenaSet] = []
         self._keep = keep
-        self._lock = threading.Lock()
+        self._lock = fork_lock()
 
     def acquire(self, rows: Sequence[int]) -> ArenaSet:
         """Arenas of at least so many rows each; they belong to the caller until :meth:`lease` or :meth:`release`."""
@@ -83,9 +83,10 @@ class ArenaPool:
         remaining = [len(arenas.views)]
 
         def gone() -> None:
-            remaining[0] -= 1
-            if remaining[0] == 0:
-                self.release(arenas)
+            with self._lock:
+                remaining[0] -= 1
+                if remaining[0] == 0:
+                    self.release(arenas)
 
         views = []
         for view in arenas.views:

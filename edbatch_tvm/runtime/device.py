@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -12,6 +11,7 @@ import tvm
 
 from edbatch_tvm.batching import ScheduleInfo
 from edbatch_tvm.errors import GraphError
+from edbatch_tvm.fork_lock import fork_lock
 from edbatch_tvm.graph import InstanceGraph, Signature
 from edbatch_tvm.memory import Plan
 from edbatch_tvm.runtime.device_memory import DeviceMemory
@@ -84,7 +84,7 @@ class DeviceKernels:
             self.by_cell[cell].append(Kernel(part.name, cell, arguments, function))  # type: ignore[arg-type]
         self._free: list[DeviceArenas] = []
         self._workspaces: dict[int, _Workspace] = {}
-        self._lock = threading.Lock()
+        self._lock = fork_lock()
         self.load(weights)
 
     def load(self, weights: Mapping[str, np.ndarray]) -> None:

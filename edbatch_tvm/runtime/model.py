@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
@@ -16,7 +15,8 @@ from edbatch_tvm.batching import Policy, Schedule, ScheduleInfo, as_policy, choo
 from edbatch_tvm.batching import schedule as schedule_graph
 from edbatch_tvm.batching.api import PolicyLike
 from edbatch_tvm.batching.structure import same_rows
-from edbatch_tvm.errors import GraphError, PlanError
+from edbatch_tvm.errors import GraphError, PlanError, TargetError
+from edbatch_tvm.fork_lock import fork_lock
 from edbatch_tvm.graph import Builder, InstanceGraph, Signature, merge, require_checked, validate
 from edbatch_tvm.graph.expand import Expansion, ExpansionTable, expand
 from edbatch_tvm.graph.spec import first_difference
@@ -28,6 +28,7 @@ from edbatch_tvm.runtime.kernels import KernelSet
 from edbatch_tvm.runtime.program import Program
 from edbatch_tvm.runtime.report import Report
 from edbatch_tvm.runtime.result import Result
+from edbatch_tvm.runtime.threads import forked
 
 _CACHED_PLANS = 64
 
@@ -85,7 +86,7 @@ class Model:
         self._pool = ArenaPool(signature.value_specs)
         self._scratch: dict[str, Any] = {}
         self._plans: OrderedDict[tuple[int, str], Plan] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock = fork_lock()
 
     @property
     def policy(self) -> PolicyLike:
@@ -276,6 +277,12 @@ class Model:
         """
         self._check(graph, plan)
         if isinstance(self._kernels, DeviceKernels):
+            if self.target == "cuda" and forked():
+                raise TargetError(
+                    "a CUDA model in a forked process, which has no device",
+                    "a process of its own",
+                    'multiprocessing.get_context("spawn")',
+                )
             return self._kernels.execute(graph, plan, info)
         arenas = self._pool.acquire(plan.arena_rows)
         try:

@@ -2,12 +2,18 @@
 
 TVM keeps a pool of workers for each thread that calls it, sized by ``TVM_NUM_THREADS`` (or ``OMP_NUM_THREADS``) at the
 first parallel call. A pool cannot grow afterwards, but any part of it can be used.
+
+A forked child has none of its parent's threads, and TVM's pool would wait for them forever. So kernels run on the
+calling thread in a child that was forked after a model was compiled or loaded. A process started by ``spawn`` has
+worker threads of its own. (When such a child ends, TVM joins the threads it never had. That fails if the child started
+threads itself and ends by a return from main; :func:`os._exit`, which multiprocessing uses, skips it.)
 """
 
 from __future__ import annotations
 
 import os
 import threading
+from functools import cache
 from pathlib import Path
 
 import tvm_ffi
@@ -56,6 +62,28 @@ def prepare_threads() -> None:
         os.environ.setdefault("TVM_NUM_THREADS", str(physical_cores()))
     os.environ.setdefault("TVM_BIND_THREADS", "0")
     os.environ.setdefault("TVM_THREAD_POOL_SPIN_COUNT", _SPINS)
+    _watch_forks()
+
+
+_forked = False
+
+
+def forked() -> bool:
+    """Whether this process was forked from one that had compiled or loaded a model."""
+    return _forked
+
+
+def _run_alone() -> None:
+    """In a forked child: TVM reads the variable before every parallel call, and with one thread asks no pool."""
+    global _forked, _wanted
+    _forked, _wanted = True, None
+    os.environ["TVM_NUM_THREADS"] = "1"
+
+
+@cache
+def _watch_forks() -> None:
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_run_alone)
 
 
 def largest_number() -> int:
@@ -98,6 +126,8 @@ def set_num_threads(threads: int) -> None:
 def use_threads() -> int:
     """Set the pool of this thread to :func:`get_num_threads`; how many there are."""
     threads = get_num_threads()
+    if _forked:
+        return 1  # without a look at the pool, which is the parent's
     if _POOL.threads != threads:
         tvm_ffi.get_global_func("runtime.config_threadpool")(_ALL_CORES, threads)
         _POOL.threads = threads

@@ -12,6 +12,8 @@ from edbatch_tvm.batching import backend, get_policy
 from edbatch_tvm.native import build, load
 from tests.batching.graphs import bilstm
 
+ROOT = Path(__file__).resolve().parents[2]
+
 
 def test_built_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDBATCH_CACHE", str(tmp_path))
@@ -31,6 +33,37 @@ def test_a_broken_library_is_built_again(tmp_path: Path, monkeypatch: pytest.Mon
     assert len(load().run(bilstm(2), "lookahead")[2]) == 9
     assert library.stat().st_size > 1000
     assert list(tmp_path.iterdir()) == [library]
+
+
+@pytest.mark.parametrize("keep", [64, 0.5, 0.99])
+def test_a_part_of_a_library_is_not_loaded(keep: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDBATCH_CACHE", str(tmp_path))
+    load().run(bilstm(2), "lookahead")
+    library = build.library_path("schedule")
+    whole = library.read_bytes()
+    library.unlink()  # this process has it loaded
+    library.write_bytes(whole[: int(keep if keep > 1 else keep * len(whole))])
+    assert len(load().run(bilstm(2), "lookahead")[2]) == 9
+    assert build._is_whole(library)
+
+
+FIRST_USE = """
+from edbatch_tvm.batching import schedule
+from edbatch_tvm.graph import InstanceGraph
+result, info = schedule(InstanceGraph.from_arrays([0, 1], [0, 0, 1], [0]), "lookahead")
+print(len(result), info.backend)
+"""
+
+
+def test_two_processes_build_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDBATCH_CACHE", str(tmp_path))
+    both = [
+        subprocess.Popen([sys.executable, "-c", FIRST_USE], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+        for _ in range(2)
+    ]
+    assert [process.communicate(timeout=100)[0].strip() for process in both] == ["2 native"] * 2
+    (library,) = tmp_path.iterdir()
+    assert build._is_whole(library)
 
 
 def test_each_library_on_first_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
