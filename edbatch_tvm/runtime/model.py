@@ -72,6 +72,7 @@ class Model:
         self.signature = signature
         self.source = source
         self.cells = signature if table is None else table.cells
+        self._equal = self.cells
         self._table = table
         self.target = target
         self.plan_name = plan
@@ -207,22 +208,28 @@ class Model:
             raise GraphError("one instance graph", "a list of instance graphs", "model([instance])")
         if not (hasattr(instances, "__len__") and hasattr(instances, "__getitem__")):
             raise GraphError(f"instances in a {type(instances).__name__}", "a list of instance graphs")
-        equal: Signature | None = self.cells
         for position, instance in enumerate(instances):
             if not isinstance(instance, InstanceGraph):
                 raise GraphError(f"instance {position} is a {type(instance).__name__}", "an InstanceGraph")
-            # Comparing signatures takes microseconds: those of one minibatch are mostly one object.
-            if instance.signature is not equal and instance.signature != self.cells:
+            if instance.signature is not self._equal and not self._has_cells(instance.signature):
                 given, expected = first_difference(instance.signature, self.cells)
                 raise GraphError(
                     f"instance {position} was built for other cells: {given}",
                     f"{expected}, a cell of this model",
                     "use model.builder()",
                 )
-            equal = instance.signature
             if not instance.checked:
                 validate(instance)
         return merge(instances)
+
+    def _has_cells(self, signature: Signature | None) -> bool:
+        """Whether `signature` is that of this model's instances: what was equal last is kept, comparing is slow."""
+        if signature is self.cells or signature is self._equal:
+            return True
+        if signature is None or signature != self.cells:
+            return False
+        self._equal = signature
+        return True
 
     def schedule(self, graph: InstanceGraph, cache: bool = True) -> tuple[Schedule, ScheduleInfo]:
         """Batches of a minibatch graph by the model's policy."""
@@ -301,7 +308,8 @@ class Model:
 
     def _check(self, graph: InstanceGraph, plan: Plan) -> None:
         require_checked(graph)
-        if graph.signature is not self.signature and graph.signature != self.signature:
+        known = self._table is None and self._has_cells(graph.signature)
+        if not known and graph.signature is not self.signature and graph.signature != self.signature:
             given, expected = first_difference(graph.signature, self.signature)
             raise GraphError(
                 f"a graph over other cells: {given}",
