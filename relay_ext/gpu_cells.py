@@ -18,6 +18,7 @@ from schedules import stage as ir
 from schedules.cuda.arguments import packed_shape
 from schedules.cuda.kernels import Machine, Part, Shapes, StagePart, batch_kernel, schedule_kernel
 from schedules.cuda.packing import pack_kernel
+from schedules.cuda.products import FLOAT32, Products
 from schedules.cuda.threads import EmulatedThreads
 from schedules.cuda.tiles import is_tiled
 
@@ -58,13 +59,17 @@ class GpuProgram:
         return IRModule({str(kernel.attrs["global_symbol"]): kernel})
 
 
-def gpu_program(module: IRModule, signature: Signature, machine: Machine | None = None) -> GpuProgram:
+def gpu_program(
+    module: IRModule, signature: Signature, machine: Machine | None = None, products: Products = FLOAT32
+) -> GpuProgram:
     """The program of a module of fused cells.
 
     Parameters
     ----------
     module : IRModule
         Cells as FuseCells leaves them.
+    products : Products
+        What products of stages are computed in; general cells compute in float32.
     """
     parts: list[Part] = []
     shapes: Shapes = {}
@@ -80,17 +85,18 @@ def gpu_program(module: IRModule, signature: Signature, machine: Machine | None 
             if len(shape) > 1:
                 shapes[f"table:{name}"] = abi.table_shape(shape), dtype
         try:
-            stages = _tiled_stages(function, signature)
+            stages = _tiled_stages(function, signature, products)
             paths[cell.name] = "stage"
         except NotReadable as reason:
             paths[cell.name] = f"general ({reason})"
             stages = []
             parts.append(GeneralPart(function, cell, binding, attributes))
         for stage in stages:
-            parts.append(StagePart(stage, binding, attributes))
-            shapes[f"packed:{stage.name}"] = packed_shape(stage), "float32"
-            if packed_shape(stage)[1]:
-                packs[f"{stage.name}_pack"] = pack_kernel(stage, _weight_buffers(function))
+            parts.append(StagePart(stage, binding, attributes, products))
+            shape = packed_shape(stage, products)
+            shapes[f"packed:{stage.name}"] = shape, "float32"
+            if shape[1]:
+                packs[f"{stage.name}_pack"] = pack_kernel(stage, _weight_buffers(function), products)
             for output in stage.outputs:
                 if output.scratch:
                     scratch[output.scratch] = abi.padded(stage.columns), stage.domain
@@ -99,10 +105,10 @@ def gpu_program(module: IRModule, signature: Signature, machine: Machine | None 
     return GpuProgram(tuple(parts), shapes, IRModule(packs), scratch, paths, machine or Machine())
 
 
-def _tiled_stages(function: tirx.PrimFunc, signature: Signature) -> list[ir.Stage]:
+def _tiled_stages(function: tirx.PrimFunc, signature: Signature, products: Products) -> list[ir.Stage]:
     stages = stages_of(function, signature)
     for stage in stages:
-        if not is_tiled(stage):
+        if not is_tiled(stage, products):
             raise NotReadable(f"stage {stage.name!r} is of matrices, or has more gates than shared memory holds")
     return stages
 

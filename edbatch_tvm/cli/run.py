@@ -53,6 +53,7 @@ def register(verbs: Any) -> None:
         help="with --granularity op: separate kernels copy operands that are not contiguous, as other systems do",
     )
     add("--target", default="llvm", help="what to compile for: llvm, cuda or cuda-emulated (%(default)s)")
+    add("--dtype", default="float32", help="what products are computed in; shorter types on GPUs only (%(default)s)")
     add("--emit-source", type=Path, metavar="DIR", help="write the CUDA source of the kernels there, and do no more")
     add("--save", type=new_file, metavar="FILE", help="write the compiled model, weights and policy")
     add("--load", type=Path, metavar="FILE", help="a saved model of these cells and sizes, instead of compiling")
@@ -91,7 +92,9 @@ def _emit_source(arguments: argparse.Namespace) -> None:
     from edbatch_tvm.compiler import emit_source
     from edbatch_tvm.models import get_workload
 
-    sources = emit_source(get_workload(arguments.workload).cells(arguments.hidden), arguments.target)
+    sources = emit_source(
+        get_workload(arguments.workload).cells(arguments.hidden), arguments.target, dtype=arguments.dtype
+    )
     folder: Path = arguments.emit_source
     folder.mkdir(parents=True, exist_ok=True)
     for name, source in sources.items():

@@ -13,7 +13,15 @@ from tvm import IRModule
 from tvm.target import Target
 
 from edbatch_tvm.batching.api import PolicyLike
-from edbatch_tvm.compiler.gpu import DEFAULT_ARCH, EMULATED, cuda_target, emulated_kernels, gpu_kernels, gpu_sources
+from edbatch_tvm.compiler.gpu import (
+    DEFAULT_ARCH,
+    EMULATED,
+    cuda_target,
+    emulated_kernels,
+    gpu_kernels,
+    gpu_sources,
+    products_of,
+)
 from edbatch_tvm.compiler.parts import Parts, attributes_of
 from edbatch_tvm.compiler.records import NO_RECORDS, find_records
 from edbatch_tvm.compiler.weights import WeightReader
@@ -52,6 +60,7 @@ def compile_model(
     database: str | Path | None = None,
     sizes: Mapping[str, int] | None = None,
     launch: Launch = "schedule",
+    dtype: str = "float32",
 ) -> Model:
     """Compile cells into a model that runs minibatches of instances.
 
@@ -87,6 +96,9 @@ def compile_model(
         Numbers for symbolic sizes of the cells, ``{"H": 64}``; those that a weight has are read off its shape.
     launch : {"schedule", "batch"}
         On a GPU: one launch for a whole schedule, or one for every stage of every batch.
+    dtype : {"float32", "tfloat32", "bfloat16", "float16"}
+        On a GPU: what the products of stages are computed in, the last three on tensor cores. They are summed, and
+        values are kept, in float32.
 
     Returns
     -------
@@ -130,6 +142,7 @@ def compile_model(
     if on_gpu and database is not None and str(database) != NO_RECORDS:
         raise TargetError(f"tuning records for target {target!r}", "an llvm target")
     records = None if on_gpu else find_records(database, resolved, get_num_threads())
+    products = products_of(dtype, on_gpu)
     reader = WeightReader(weights_of(mod), params or {})
     arrays = reader.read()
     grouped = granularity.startswith("group")
@@ -151,9 +164,9 @@ def compile_model(
     kernels: KernelSet | DeviceKernels
     parts = None
     if emulated:
-        kernels = emulated_kernels(single, signature, arrays, launch)
+        kernels = emulated_kernels(single, signature, arrays, launch, products=products)
     elif on_gpu:
-        kernels = gpu_kernels(single, signature, arrays, resolved, launch)
+        kernels = gpu_kernels(single, signature, arrays, resolved, launch, products)
     else:
         back = kernel_passes(signature, machine_of(resolved), records)
         if not fused:
@@ -170,7 +183,10 @@ def compile_model(
 
 
 def emit_source(
-    mod: IRModule, target: str | Mapping[str, Any] | Target = "cuda", sizes: Mapping[str, int] | None = None
+    mod: IRModule,
+    target: str | Mapping[str, Any] | Target = "cuda",
+    sizes: Mapping[str, int] | None = None,
+    dtype: str = "float32",
 ) -> dict[str, str]:
     """The CUDA source of the kernels of cells, by kernel; needs neither weights nor a GPU.
 
@@ -182,6 +198,8 @@ def emit_source(
         A CUDA target; ``"cuda"`` stands for :data:`~edbatch_tvm.compiler.gpu.DEFAULT_ARCH`.
     sizes : mapping of str to int, optional
         Numbers for symbolic sizes of the cells.
+    dtype : {"float32", "tfloat32", "bfloat16", "float16"}
+        See :func:`compile_model`.
 
     Returns
     -------
@@ -200,7 +218,8 @@ def emit_source(
         raise TargetError(f"CUDA source for target {target!r}", '"cuda" or {"kind": "cuda", "arch": ...}')
     mod = run_passes(mod, [BindSizes(find_sizes(mod, None, sizes))])
     single = run_passes(mod, cell_passes(fast_math=False))
-    return gpu_sources(single, with_index_bounds(signature_of(mod), single), resolved)
+    signature = with_index_bounds(signature_of(mod), single)
+    return gpu_sources(single, signature, resolved, products_of(dtype, on_gpu=True))
 
 
 def resolve_target(target: str | Mapping[str, Any] | Target) -> Target:

@@ -16,6 +16,7 @@ from relay_ext.gpu_cells import GpuProgram, gpu_program
 from schedules.cpu.machine import host_target
 from schedules.cuda.kernels import Machine
 from schedules.cuda.lowering import build_kernels, cuda_source
+from schedules.cuda.products import FLOAT32, PRODUCTS, Products
 from schedules.cuda.threads import EmulatedThreads
 
 EMULATED = "cuda-emulated"
@@ -31,6 +32,7 @@ def gpu_kernels(
     weights: Mapping[str, np.ndarray],
     target: Target,
     launch: Launch = "schedule",
+    products: Products = FLOAT32,
 ) -> DeviceKernels:
     """The kernels of fused cells, built and loaded onto the GPU.
 
@@ -41,7 +43,8 @@ def gpu_kernels(
     """
     memory = CudaMemory()
     _check_arch(target, memory)
-    return _kernels(gpu_program(module, signature), signature, weights, target, memory, launch, None)
+    program = gpu_program(module, signature, products=products)
+    return _kernels(program, signature, weights, target, memory, launch, None)
 
 
 def emulated_kernels(
@@ -51,10 +54,11 @@ def emulated_kernels(
     launch: Launch = "schedule",
     machine: Machine | None = None,
     backwards: bool = False,
+    products: Products = FLOAT32,
 ) -> DeviceKernels:
     """The same kernels, built for the CPU; hardly optimised, as compiling takes longer than running."""
     target = Target({"kind": "llvm", "opt-level": 0})
-    program = gpu_program(module, signature, machine)
+    program = gpu_program(module, signature, machine, products)
     return _kernels(program, signature, weights, target, HostMemory(), launch, EmulatedThreads(backwards))
 
 
@@ -74,11 +78,26 @@ def _kernels(
     return DeviceKernels(signature, program, kernels, library, packs, weights, memory, launch, blocks)
 
 
-def gpu_sources(module: IRModule, signature: Signature, target: Target) -> dict[str, str]:
+def gpu_sources(module: IRModule, signature: Signature, target: Target, products: Products = FLOAT32) -> dict[str, str]:
     """The CUDA source of every kernel by name, and of the one that runs a whole schedule; needs no GPU."""
-    program = gpu_program(module, signature)
+    program = gpu_program(module, signature, products=products)
     every = {**dict(program.batch_kernels().functions), **dict(program.schedule_kernels().functions)}
     return {var.name_hint: cuda_source(IRModule({var: kernel}), target) for var, kernel in every.items()}
+
+
+def products_of(dtype: str, on_gpu: bool) -> Products:
+    """What products are computed in for the option `dtype`.
+
+    Raises
+    ------
+    TargetError
+        If there is no such dtype for the target.
+    """
+    names = list(PRODUCTS) if on_gpu else [FLOAT32.name]
+    if dtype not in names:
+        where = "a GPU" if on_gpu else "target 'llvm'"
+        raise TargetError(f"dtype {dtype!r} for {where}", f"one of {', '.join(names)}")
+    return PRODUCTS[dtype]
 
 
 def cuda_target(arch: str | None) -> Target:

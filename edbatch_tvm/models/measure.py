@@ -55,6 +55,7 @@ class RunOptions:
     fused: bool = True
     target: str = "llvm"
     database: Path | None = None
+    dtype: str = "float32"
     seed: int = 0
     check: bool = False
     dump: Path | None = None
@@ -198,7 +199,7 @@ def prepare(
     report = RunReport(
         workload=workload.name,
         target=options.target,
-        dtype="float32",
+        dtype=options.dtype,
         hidden=options.hidden,
         batch_size=options.batch_size,
         policy=options.policy,
@@ -227,6 +228,7 @@ def prepare(
             granularity=options.granularity,
             fused=options.fused,
             database=options.database,
+            dtype=options.dtype,
         )
     report.compile_seconds = perf_counter() - begin
     if options.save is not None:

@@ -26,6 +26,7 @@ from tvm.tirx.script.builder import ir as T
 
 from schedules import abi
 from schedules import stage as ir
+from schedules.cuda.products import FLOAT32, Products
 from schedules.cuda.threads import bind
 from schedules.cuda.tiles import PACK_LANES, sweeps_of, widest_columns
 
@@ -60,11 +61,10 @@ class Tables:
         return self.buffer[self.buffer[ATTRIBUTES + number] + row * size + position]
 
 
-def packed_shape(stage: ir.Stage) -> tuple[int, int]:
+def packed_shape(stage: ir.Stage, products: Products = FLOAT32) -> tuple[int, int]:
     """Chunks, and elements of packed weights a chunk; the second is 0 for a stage without weights."""
-    sweeps = sweeps_of(stage)
-    size = sum(sweep.length * len(sweep.gates) for sweep in sweeps) + len(stage.vectors)
-    return widest_columns(stage) // PACK_LANES, size * PACK_LANES
+    size = sum(sweep.size for sweep in sweeps_of(stage, products)) + len(stage.vectors) * PACK_LANES
+    return widest_columns(stage, products) // PACK_LANES, size
 
 
 def stage_arguments(stage: ir.Stage, binding: abi.CellBinding) -> list[str]:

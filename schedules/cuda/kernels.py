@@ -19,6 +19,7 @@ from tvm.tirx.script.builder import ir as T
 from schedules import abi
 from schedules import stage as ir
 from schedules.cuda.arguments import BATCHES, Arguments, Tables, stage_arguments
+from schedules.cuda.products import FLOAT32, Products
 from schedules.cuda.stage_code import StageCode
 from schedules.cuda.threads import EmulatedThreads, GpuThreads, Threads, bind, loop
 from schedules.cuda.tiles import least_rows, tiles_of
@@ -101,6 +102,7 @@ class StagePart:
     stage: ir.Stage
     binding: abi.CellBinding
     first_attribute: int
+    products: Products = FLOAT32
 
     @property
     def name(self) -> str:
@@ -118,13 +120,13 @@ class StagePart:
 
     def shared(self) -> tuple[int, int]:
         """See :meth:`Part.shared`."""
-        pool = max(tile.shared_elements(self.stage) for tile in tiles_of(self.stage))
-        return pool, StageCode.row_table_elements(self.stage)
+        pool = max(tile.shared_elements(self.stage) for tile in tiles_of(self.stage, self.products))
+        return pool, StageCode.row_table_elements(self.stage, self.products)
 
     def blocks(self, count: Any, machine: Machine) -> Any:
         """See :meth:`Part.blocks`."""
         result: Any = None
-        for tile in reversed(tiles_of(self.stage)):
+        for tile in reversed(tiles_of(self.stage, self.products)):
             chunks = -(-self.stage.columns // tile.columns)
             blocks = tirx.truncdiv(count + (tile.rows - 1), tile.rows) * chunks
             least = least_rows(self.stage, tile, machine.fill)
@@ -141,6 +143,7 @@ class StagePart:
             context.tables,
             context.arguments,
             context.machine.fill,
+            self.products,
         )
         code.emit(step, context.pool, context.row_table)
 

@@ -1,7 +1,8 @@
 """How the weights of a stage are packed for a GPU: once, at load, by code for the CPU.
 
-``[chunk of 8 columns][sweep][k][gate][column]``, then the stage's vectors ``[vector][column]`` of that chunk. What a
-tile copies for one depth of k is then one run of memory for each chunk.
+``[chunk of 8 columns][sweep][k][gate][column]``, for tensor cores ``[chunk][sweep][block of k][gate][word][column]``,
+then the stage's vectors ``[vector][column]`` of that chunk. What a tile copies for one depth of k is then one run of
+memory for each chunk.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ from tvm.tirx.script.builder import ir as T
 from schedules import abi
 from schedules import stage as ir
 from schedules.cuda.arguments import packed_shape
+from schedules.cuda.products import FLOAT32, WORDS, Products
 from schedules.cuda.tiles import PACK_LANES, sweeps_of
 
 
-def pack_kernel(stage: ir.Stage, weights: dict[Any, str]) -> tirx.PrimFunc:
+def pack_kernel(stage: ir.Stage, weights: dict[Any, str], products: Products = FLOAT32) -> tirx.PrimFunc:
     """The function ``pack(weights..., packed)`` of `stage`.
 
     Parameters
@@ -29,7 +31,7 @@ def pack_kernel(stage: ir.Stage, weights: dict[Any, str]) -> tirx.PrimFunc:
     weights : dict from buffer to name
         The weight parameters that the stage's expressions read.
     """
-    chunks, per_chunk = packed_shape(stage)
+    chunks, per_chunk = packed_shape(stage, products)
     expressions = [one.weight for gate in stage.gates for one in gate.passes if isinstance(one, ir.Pass)]
     used = [b for b in weights if any(_reads(e, b) for e in [*expressions, *stage.vectors])]
     name = f"{stage.name}_pack"
@@ -42,20 +44,25 @@ def pack_kernel(stage: ir.Stage, weights: dict[Any, str]) -> tirx.PrimFunc:
         with T.serial(0, chunks) as chunk, T.serial(0, PACK_LANES) as lane:
             column = chunk * PACK_LANES + lane
 
-            def store(expression: Any, position: Any, values: dict[Any, Any]) -> None:
+            def value(expression: Any, inside: Any, values: dict[Any, Any]) -> Any:
                 values = {v: tirx.Cast("int64", at) for v, at in {**values, stage.column: column}.items()}
-                value = _rewrite(expression, values, buffers)
-                inside = tirx.if_then_else(column < stage.columns, value, tirx.const(0, "float32"))
-                T.buffer_store(packed, inside, [chunk, position * PACK_LANES + lane])
+                found = _rewrite(expression, values, buffers)
+                return tirx.if_then_else(tirx.And(column < stage.columns, inside), found, tirx.const(0, "float32"))
 
-            base = 0
-            for sweep in sweeps_of(stage):
-                with T.serial(0, sweep.length) as k:
+            at = 0
+            words = WORDS if products.on_tensor_cores else 1
+            for sweep in sweeps_of(stage, products):
+                with T.serial(0, -(-sweep.length // products.block)) as block, T.serial(0, words) as word:
                     for place, one in enumerate(sweep.passes):
-                        store(one.weight, base + k * len(sweep.gates) + place, {one.k: k})
-                base += sweep.length * len(sweep.gates)
+                        values = []
+                        for part in range(products.per_word):
+                            k = block * products.block + word * products.per_word + part
+                            values.append(value(one.weight, k < sweep.length, {one.k: k}))
+                        row = (block * len(sweep.gates) + place) * words + word
+                        T.buffer_store(packed, products.packed(values), [chunk, sweep.base + row * PACK_LANES + lane])
+                at = sweep.base + sweep.size
             for number, vector in enumerate(stage.vectors):
-                store(vector, tirx.const(base + number, "int32"), {})
+                T.buffer_store(packed, value(vector, True, {}), [chunk, at + number * PACK_LANES + lane])
     return builder.get()
 
 

@@ -10,10 +10,11 @@ from tvm.tirx.script.builder import ir as T
 from schedules import abi
 from schedules import stage as ir
 from schedules.cuda.arguments import Arguments, Tables
+from schedules.cuda.products import FLOAT32, Products
 from schedules.cuda.sources import is_row_scratch, row_sources
 from schedules.cuda.threads import Threads, bind
 from schedules.cuda.tile_code import TileCode
-from schedules.cuda.tiles import PACK_LANES, Tile, least_rows, sweeps_of, tiles_of
+from schedules.cuda.tiles import Tile, least_rows, sweeps_of, tiles_of
 from schedules.rows import operand_row
 
 _INT = "int32"
@@ -28,6 +29,7 @@ class StageCode:
         Number of the cell's first attribute among those of the model.
     fill : int
         Number of blocks that fill the machine.
+    products : Products
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class StageCode:
         tables: Tables,
         arguments: Arguments,
         fill: int,
+        products: Products = FLOAT32,
     ) -> None:
         self.threads = threads
         self.stage = stage
@@ -47,15 +50,16 @@ class StageCode:
         self.tables = tables
         self.arguments = arguments
         self.fill = fill
-        self.sweeps = sweeps_of(stage)
-        self.vectors_at = sum(s.length * len(s.gates) for s in self.sweeps) * PACK_LANES
+        self.products = products
+        self.sweeps = sweeps_of(stage, products)
+        self.vectors_at = sum(sweep.size for sweep in self.sweeps)
         self.row_sources = row_sources(stage)
         self.counts_rows = any(isinstance(leaf, ir.RowCount) for leaf in stage.leaves.values())
 
     @staticmethod
-    def row_table_elements(stage: ir.Stage) -> int:
+    def row_table_elements(stage: ir.Stage, products: Products) -> int:
         """Elements of the shared table of rows."""
-        rows = max(tile.rows for tile in tiles_of(stage))
+        rows = max(tile.rows for tile in tiles_of(stage, products))
         return rows * len(row_sources(stage))
 
     def emit(self, step: Any, pool: Any, row_table: Any) -> None:
@@ -80,7 +84,7 @@ class StageCode:
             self.first_row = bind("first_row", tables[self.pointer])
         if self.stage.domain == "rows":
             self.count = bind("count", tables[self.pointer + self.instances] - self.first_row)
-        self._variants(tiles_of(self.stage))
+        self._variants(tiles_of(self.stage, self.products))
 
     def _variants(self, tiles: list[Tile]) -> None:
         """The tile loops: the largest tile that the batch fills the machine with."""

@@ -21,7 +21,7 @@ round: code in which a thread reads what another one writes in the same phase gi
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -29,8 +29,13 @@ from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script.builder import ir as T
 
+from schedules.cuda.products import MULTIPLY, PACK, WORDS, Products
+
 BLOCK = 256
 """Threads of a block."""
+
+WARP = 32
+"""Threads that execute an instruction together."""
 
 _COPY_16 = """
 __forceinline__ __device__ void edbatch_copy_16(void* to, const void* from) {
@@ -66,6 +71,9 @@ def loop(name: str, extent: Any, unroll: bool = False) -> Iterator[Any]:
     with (T.unroll if unroll else T.serial)(0, extent) as variable:
         IRBuilder.name(name, variable)
         yield variable
+
+
+Address = Callable[[Any, Any], Any]
 
 
 class Registers:
@@ -132,6 +140,23 @@ class Threads(ABC):
         """Copy 16 bytes, `elements` elements of `source`, to shared memory; they are there after :meth:`wait`."""
 
     @abstractmethod
+    def multiply(
+        self, products: Products, accumulators: Registers, pool: Any, rows: Address, weights: list[tuple[int, Address]]
+    ) -> None:
+        """On tensor cores: add the products of a block of rows with blocks of weights.
+
+        Parameters
+        ----------
+        accumulators : Registers
+        pool : buffer
+            Shared memory that both lie in: rows as float32, weights as packed words.
+        rows : callable
+            ``rows(lane, register)`` is where the first value of a fragment's word lies.
+        weights : list of (int, callable)
+            First of the four accumulators of a block, and ``address(lane, register)`` where a word lies.
+        """
+
+    @abstractmethod
     def commit(self) -> None:
         """End a group of copies."""
 
@@ -186,6 +211,21 @@ class GpuThreads(Threads):
         """See :meth:`Threads.copy`."""
         target, origin = T.address_of(to[at]), T.address_of(source[tuple(indices)])
         T.evaluate(T.cuda.func_call("edbatch_copy_16", target, origin, source_code=_COPY_16))
+
+    def multiply(
+        self, products: Products, accumulators: Registers, pool: Any, rows: Address, weights: list[tuple[int, Address]]
+    ) -> None:
+        """See :meth:`Threads.multiply`."""
+        lane, name = bind("lane", tirx.truncmod(self.thread, WARP)), products.name
+        a = []
+        for register in range(4):
+            at = T.address_of(pool[rows(lane, register)])
+            word = T.cuda.func_call(f"edbatch_word_{name}", at, source_code=PACK[name], return_type="uint32")
+            a.append(bind(f"a{register}", word))
+        for first, address in weights:
+            b = [bind("b", tirx.reinterpret("uint32", pool[address(lane, register)])) for register in range(2)]
+            c = T.address_of(accumulators.buffer[accumulators.first() + first])
+            T.evaluate(T.cuda.func_call(f"edbatch_multiply_{name}", c, *a, *b, source_code=MULTIPLY[name]))
 
     def commit(self) -> None:
         """See :meth:`Threads.commit`."""
@@ -250,6 +290,24 @@ class EmulatedThreads(Threads):
         at_source = (*rows, tirx.Ramp(column, 1, elements))
         value = source[at_source]
         T.buffer_store(to, value, [tirx.Ramp(at, 1, elements)])
+
+    def multiply(
+        self, products: Products, accumulators: Registers, pool: Any, rows: Address, weights: list[tuple[int, Address]]
+    ) -> None:
+        """What the instruction does, from the fragments that the lanes of the warp would load."""
+        lane = tirx.truncmod(self.thread, WARP)
+        for first, address in weights:
+            with loop("e", 4) as e, loop("word", WORDS) as word:
+                row = tirx.truncdiv(lane, 4) + 8 * tirx.truncdiv(e, 2)
+                column = 2 * tirx.truncmod(lane, 4) + tirx.truncmod(e, 2)
+                high = tirx.truncdiv(word, 4)
+                holder = tirx.truncmod(row, 8) * 4 + tirx.truncmod(word, 4)
+                x = bind("x_at", rows(holder, tirx.truncdiv(row, 8) + 2 * high))
+                w = pool[address(column * 4 + tirx.truncmod(word, 4), high)]
+                total = accumulators.load(first + e)
+                for place, value in enumerate(products.unpacked(w)):
+                    total = total + products.rounded(pool[x + place]) * value
+                accumulators.store(total, first + e)
 
     def commit(self) -> None:
         """Nothing: copies are made where they are asked for."""

@@ -14,6 +14,7 @@ Rows past the end of the batch repeat its last row and are not written; columns 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from tvm import tirx
@@ -21,8 +22,9 @@ from tvm.tirx.script.builder import ir as T
 
 from schedules import stage as ir
 from schedules.cuda.element_code import ElementCode
+from schedules.cuda.products import WORDS
 from schedules.cuda.sources import RowSource
-from schedules.cuda.threads import BLOCK, Registers, Threads, bind, loop
+from schedules.cuda.threads import BLOCK, WARP, Address, Registers, Threads, bind, loop
 from schedules.cuda.tiles import ACROSS, PACK_LANES, VECTOR, Sweep, Tile
 
 if TYPE_CHECKING:
@@ -59,10 +61,10 @@ class TileCode:
             if not self.gates:
                 self._flat()
                 return
-            accumulators = threads.registers("acc", self.gates * tile.per_thread * tile.across)
+            accumulators = threads.registers("acc", self.gates * tile.elements)
             with threads.phase():
                 self._find_rows()
-                with threads.unrolled("i", self.gates * tile.per_thread * tile.across) as i:
+                with threads.unrolled("i", self.gates * tile.elements) as i:
                     accumulators.store(tirx.const(0, _FLOAT), i)
             for sweep in code.sweeps:
                 self._sweep(sweep, accumulators)
@@ -127,17 +129,17 @@ class TileCode:
                     inside = depth * tile.depth + k + u < sweep.length
                     value = source[at[0], at[1] + u]
                     T.buffer_store(pool, tirx.if_then_else(inside, value, tirx.const(0, _FLOAT)), [to + u])
-        run = tile.depth * len(sweep.gates) * PACK_LANES
+        run = tile.depth // tile.products.per_word * len(sweep.gates) * PACK_LANES
         chunks = tile.columns // PACK_LANES
         for_weights = bind("to_weights", self.weights_at + buffer * self.weight_elements)
         with self._each(chunks * run // VECTOR) as e:
             part, q = bind("part", tirx.truncdiv(e, run // VECTOR)), bind("q", tirx.truncmod(e, run // VECTOR) * VECTOR)
             to = for_weights + part * (run + PACK_LANES) + q
             at = [self.chunk * chunks + part, sweep.base + depth * run + q]
-            if whole:
+            if sweep.size % run == 0:
                 self.threads.copy(pool, to, packed, at, VECTOR)
             else:
-                with T.If(depth * run + q < sweep.length * len(sweep.gates) * PACK_LANES):
+                with T.If(depth * run + q < sweep.size):
                     with T.Then():
                         self.threads.copy(pool, to, packed, at, VECTOR)
                     with T.Else(), self.threads.unrolled("u", VECTOR) as u:
@@ -147,7 +149,14 @@ class TileCode:
         return _Each(self.threads, count)
 
     def _multiply(self, sweep: Sweep, buffer: Any, accumulators: Registers) -> None:
-        """One depth of k from shared memory; a group takes every so many 4 k."""
+        """One depth of k from shared memory; the groups take turns."""
+        if self.tile.products.on_tensor_cores:
+            self._multiply_blocks(sweep, buffer, accumulators)
+        else:
+            self._multiply_vectors(sweep, buffer, accumulators)
+
+    def _multiply_vectors(self, sweep: Sweep, buffer: Any, accumulators: Registers) -> None:
+        """Four k at a time."""
         tile, pool, thread = self.tile, self.code.pool, self.threads.thread
         across, along, group = self._place()
         gates, chunk_stride = len(sweep.gates), (tile.depth * len(sweep.gates) + 1) * PACK_LANES
@@ -168,8 +177,35 @@ class TileCode:
                         step = column * (ACROSS // PACK_LANES) * chunk_stride
                         w = bind("w", pool[weights_at + step + ((k * VECTOR + u) * gates + place) * PACK_LANES])
                         with self.threads.unrolled("row", tile.per_thread) as row:
-                            one = self._accumulator(gate, row, column)
+                            one = gate * tile.elements + row * tile.across + column
                             accumulators.store(accumulators.load(one) + x.load(row * VECTOR + u) * w, one)
+
+    def _multiply_blocks(self, sweep: Sweep, buffer: Any, accumulators: Registers) -> None:
+        """A block of k at a time, on tensor cores."""
+        tile, products = self.tile, self.tile.products
+        side, band, group = self._warp_place()
+        gates, pitch = len(sweep.gates), tile.depth + VECTOR
+        chunk_stride = (tile.depth // products.per_word * gates + 1) * PACK_LANES
+        rows_at = bind("rows_at", buffer * self.row_elements + band * (16 * pitch))
+        weights_at = bind("weights_at", self.weights_at + buffer * self.weight_elements + side * chunk_stride)
+        with loop("turn", tile.depth // (products.block * tile.groups)) as turn:
+            block = bind("block_of_k", turn * tile.groups + group)
+
+            def rows(lane: Any, register: Any) -> Any:
+                row = tirx.truncdiv(lane, 4) + 8 * tirx.truncmod(register, 2)
+                word = tirx.truncmod(lane, 4) + 4 * tirx.truncdiv(register, 2)
+                return rows_at + row * pitch + block * products.block + word * products.per_word
+
+            def weights(place: int) -> Address:
+                def at(lane: Any, register: Any) -> Any:
+                    word = tirx.truncmod(lane, 4) + 4 * register
+                    first = weights_at + (block * gates + place) * (WORDS * PACK_LANES)
+                    return first + word * PACK_LANES + tirx.truncdiv(lane, 4)
+
+                return at
+
+            blocks = [(gate * tile.elements, weights(place)) for place, gate in enumerate(sweep.gates)]
+            self.threads.multiply(products, accumulators, self.code.pool, rows, blocks)
 
     def _place(self) -> tuple[Any, Any, Any]:
         """Where the thread stands: across the columns, along the rows, in which group."""
@@ -179,35 +215,51 @@ class TileCode:
         along = bind("along", tirx.truncmod(tirx.truncdiv(thread, ACROSS), height))
         return across, along, bind("group", tirx.truncdiv(thread, ACROSS * height))
 
-    def _accumulator(self, gate: Any, row: Any, column: int) -> Any:
-        return (gate * self.tile.per_thread + row) * self.tile.across + column
+    def _warp_place(self) -> tuple[Any, Any, Any]:
+        """The same of the thread's warp: in which half of the columns, which 16 rows, which group."""
+        warp, bands = bind("warp", tirx.truncdiv(self.threads.thread, WARP)), self.tile.rows // 16
+        band = bind("band", tirx.truncmod(tirx.truncdiv(warp, 2), bands))
+        return bind("side", tirx.truncmod(warp, 2)), band, bind("group", tirx.truncdiv(warp, 2 * bands))
 
     # The epilogue ----------------------------------------------------------------------------------------------
 
+    def _elements(self, finish: Callable[[Any, Any, Any, Any], None]) -> None:
+        """Call ``finish(element, row, column, group)`` for the elements that the thread has sums of."""
+        tile = self.tile
+        if tile.products.on_tensor_cores:
+            side, band, group = self._warp_place()
+            lane = bind("lane", tirx.truncmod(self.threads.thread, WARP))
+            with self.threads.unrolled("e", tile.elements) as e:
+                row = band * 16 + tirx.truncdiv(lane, 4) + 8 * tirx.truncdiv(e, 2)
+                column = side * PACK_LANES + 2 * tirx.truncmod(lane, 4) + tirx.truncmod(e, 2)
+                finish(e, bind("row", row), bind("column", column), group)
+            return
+        across, along, group = self._place()
+        with self.threads.unrolled("e", tile.elements) as e:
+            row = bind("row", along * tile.per_thread + tirx.truncdiv(e, tile.across))
+            finish(e, row, bind("column", across + tirx.truncmod(e, tile.across) * ACROSS), group)
+
     def _write_own(self, accumulators: Registers) -> None:
         """Every thread finishes the elements it has summed."""
-        tile = self.tile
+
+        def finish(e: Any, row: Any, column: Any, _: Any) -> None:
+            self._write(row, column, lambda gate: accumulators.load(gate * self.tile.elements + e))
+
         with self.threads.phase():
-            across, along, _ = self._place()
-            with self.threads.unrolled("row", tile.per_thread) as row:
-                for column in range(tile.across):
-                    here = along * tile.per_thread + row
-
-                    def total(gate: int, row: Any = row, column: int = column) -> Any:
-                        return accumulators.load(self._accumulator(gate, row, column))
-
-                    self._write(here, across + column * ACROSS, total)
+            self._elements(finish)
 
     def _sum_groups(self, accumulators: Registers) -> None:
         """Add what the groups have summed, through shared memory; then every element has a thread."""
         tile, pool = self.tile, self.code.pool
         area = tile.rows * tile.columns
+
+        def keep(e: Any, row: Any, column: Any, group: Any) -> None:
+            for gate in range(self.gates):
+                at = (group * self.gates + gate) * area + row * tile.columns + column
+                T.buffer_store(pool, accumulators.load(gate * tile.elements + e), [at])
+
         with self.threads.phase():
-            across, along, group = self._place()
-            with self.threads.unrolled("row", tile.per_thread) as row:
-                for gate in range(self.gates):
-                    at = (group * self.gates + gate) * area + (along * tile.per_thread + row) * tile.columns + across
-                    T.buffer_store(pool, accumulators.load(self._accumulator(gate, row, 0)), [at])
+            self._elements(keep)
         with self.threads.phase(), T.If(self.threads.thread < area), T.Then():
             element = self.threads.thread
             sums = []

@@ -51,6 +51,7 @@ class FakeModel:
         granularity: str,
         fused: bool,
         database: Any = None,
+        dtype: str = "float32",
     ) -> None:
         self.signature = signature_of(mod)
         self.params, self.target, self.policy = params, target, policy

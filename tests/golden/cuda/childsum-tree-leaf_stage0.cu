@@ -93,15 +93,17 @@ extern "C" __global__ void __launch_bounds__(256, 2) leaf_stage0_kernel(float* _
       int along_1 = ((((int)threadIdx.x) / 16) % 16);
       int group_1 = (((int)threadIdx.x) / 256);
       #pragma unroll
-      for (int row_5 = 0; row_5 < 4; ++row_5) {
-        int instance = (start + ((along_1 * 4) + row_5));
-        int j = ((chunk * 16) + across_1);
+      for (int e = 0; e < 4; ++e) {
+        int row_5 = ((along_1 * 4) + e);
+        int column = across_1;
+        int instance = (start + row_5);
+        int j = ((chunk * 16) + column);
         if ((instance < n) && (j < 8)) {
-          float y0 = (acc_ptr[row_5] + packed_leaf_stage0_ptr[((((j / 8) * 216) + (j % 8)) + 192)]);
+          float y0 = (acc_ptr[e] + packed_leaf_stage0_ptr[((((j / 8) * 216) + (j % 8)) + 192)]);
           float y1 = (0x1p+0f/*1.000000e+00*/ / (0x1p+0f/*1.000000e+00*/ + expf((0x0p+0f/*0.000000e+00*/ - y0))));
-          float y2 = (acc_ptr[(row_5 + 4)] + packed_leaf_stage0_ptr[((((j / 8) * 216) + (j % 8)) + 200)]);
+          float y2 = (acc_ptr[(e + 4)] + packed_leaf_stage0_ptr[((((j / 8) * 216) + (j % 8)) + 200)]);
           float y3 = (0x1p+0f/*1.000000e+00*/ / (0x1p+0f/*1.000000e+00*/ + expf((0x0p+0f/*0.000000e+00*/ - y2))));
-          float y4 = (acc_ptr[(row_5 + 8)] + packed_leaf_stage0_ptr[((((j / 8) * 216) + (j % 8)) + 208)]);
+          float y4 = (acc_ptr[(e + 8)] + packed_leaf_stage0_ptr[((((j / 8) * 216) + (j % 8)) + 208)]);
           float y5 = tanhf(y4);
           float y6 = (y3 * y5);
           float y7 = tanhf(y6);
@@ -207,10 +209,12 @@ extern "C" __global__ void __launch_bounds__(256, 2) leaf_stage0_kernel(float* _
         int along_3 = ((((int)threadIdx.x) / 16) % 4);
         int group_3 = (((int)threadIdx.x) / 64);
         #pragma unroll
-        for (int row_11 = 0; row_11 < 4; ++row_11) {
-          pool_ptr[((((group_3 * 768) + (along_3 * 64)) + (row_11 * 16)) + across_3)] = acc_ptr_1[row_11];
-          pool_ptr[(((((group_3 * 768) + (along_3 * 64)) + (row_11 * 16)) + across_3) + 256)] = acc_ptr_1[(row_11 + 4)];
-          pool_ptr[(((((group_3 * 768) + (along_3 * 64)) + (row_11 * 16)) + across_3) + 512)] = acc_ptr_1[(row_11 + 8)];
+        for (int e_1 = 0; e_1 < 4; ++e_1) {
+          int row_11 = ((along_3 * 4) + e_1);
+          int column_1 = across_3;
+          pool_ptr[(((group_3 * 768) + (row_11 * 16)) + column_1)] = acc_ptr_1[e_1];
+          pool_ptr[((((group_3 * 768) + (row_11 * 16)) + column_1) + 256)] = acc_ptr_1[(e_1 + 4)];
+          pool_ptr[((((group_3 * 768) + (row_11 * 16)) + column_1) + 512)] = acc_ptr_1[(e_1 + 8)];
         }
         tvm_builtin_cuda_cta_sync();
         if (((int)threadIdx.x) < 256) {
@@ -329,10 +333,12 @@ extern "C" __global__ void __launch_bounds__(256, 2) leaf_stage0_kernel(float* _
         int along_5 = ((((int)threadIdx.x) / 16) % 4);
         int group_5 = (((int)threadIdx.x) / 64);
         #pragma unroll
-        for (int row_17 = 0; row_17 < 1; ++row_17) {
-          pool_ptr[((((group_5 * 192) + (along_5 * 16)) + (row_17 * 16)) + across_5)] = acc_ptr_2[row_17];
-          pool_ptr[(((((group_5 * 192) + (along_5 * 16)) + (row_17 * 16)) + across_5) + 64)] = acc_ptr_2[(row_17 + 1)];
-          pool_ptr[(((((group_5 * 192) + (along_5 * 16)) + (row_17 * 16)) + across_5) + 128)] = acc_ptr_2[(row_17 + 2)];
+        for (int e_2 = 0; e_2 < 1; ++e_2) {
+          int row_17 = (along_5 + e_2);
+          int column_2 = across_5;
+          pool_ptr[(((group_5 * 192) + (row_17 * 16)) + column_2)] = acc_ptr_2[e_2];
+          pool_ptr[((((group_5 * 192) + (row_17 * 16)) + column_2) + 64)] = acc_ptr_2[(e_2 + 1)];
+          pool_ptr[((((group_5 * 192) + (row_17 * 16)) + column_2) + 128)] = acc_ptr_2[(e_2 + 2)];
         }
         tvm_builtin_cuda_cta_sync();
         if (((int)threadIdx.x) < 64) {

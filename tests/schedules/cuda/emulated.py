@@ -7,7 +7,7 @@ from typing import Any
 from edbatch_tvm.compiler.gpu import EMULATED, emulated_kernels
 from edbatch_tvm.graph import merge
 from edbatch_tvm.models import get_workload
-from edbatch_tvm.models.check import compare
+from edbatch_tvm.models.check import LEAST_VALUE, TOLERANCE, compare
 from edbatch_tvm.models.reference import run_reference
 from edbatch_tvm.runtime import Model
 from relay_ext.pipeline import cell_passes, run_passes
@@ -28,10 +28,14 @@ def check_workload(name: str, hidden: int, count: int, fill: int | None = None, 
     workload = get_workload(name)
     mod, weights = workload.cells(hidden), workload.weights(hidden)
     machine = Machine() if fill is None else Machine(fill=fill)
+    tolerance = options.pop("tolerance", TOLERANCE)
     model = emulated_model(mod, weights, machine=machine, **options)
     instances = workload.generate(count, signature_of(mod), seed=1)
     result = model(instances)
     graph = merge(instances)
-    compare(graph, result, run_reference(graph, workload.reference, weights)).require()
+    comparison = compare(graph, result, run_reference(graph, workload.reference, weights))
+    assert comparison.largest_value >= LEAST_VALUE
+    assert comparison.relative_error <= tolerance
+    result.relative_error = comparison.relative_error
     result.kernel_names = model.kernel_names
     return result

@@ -6,9 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tvm.script import ir as I
+from tvm.script import relax as R
 
 from edbatch_tvm.models import WORKLOADS
-from tests.schedules.cuda.emulated import check_workload
+from schedules.cuda.kernels import Machine
+from schedules.cuda.products import PRODUCTS
+from tests.schedules.cuda.emulated import check_workload, emulated_model
 
 QUICK = ("treelstm", "treegru", "childsum-tree", "mvrnn", "random-dag")
 """Between them: one stage and two, general cells with and without variadic rows, reductions, lookups of matrices."""
@@ -41,6 +45,41 @@ def test_the_order_of_threads_and_blocks_does_not_matter(name: str) -> None:
     forwards, backwards = (check_workload(name, 20, 6, backwards=turned) for turned in (False, True))
     for one, other in zip(forwards, backwards, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "bits"),
+    [("bfloat16", 8), pytest.param("tfloat32", 11, marks=SLOW), pytest.param("float16", 11, marks=SLOW)],
+)
+@pytest.mark.parametrize("fill", [1, 100_000], ids=["wide", "narrow"])
+def test_tensor_cores(dtype: str, bits: int, fill: int) -> None:
+    result = check_workload("treelstm", 20, 6, fill=fill, products=PRODUCTS[dtype], tolerance=2.0**-bits)
+    assert result.relative_error > 1e-5, "nothing was rounded"
+
+
+K, COLUMNS = 40, 24
+
+
+@I.ir_module
+class Product:
+    @R.function
+    def product(x: R.Tensor((K,), "float32"), W: R.Tensor((K, COLUMNS), "float32")):
+        R.func_attr({"num_input": 1})
+        with R.dataflow():
+            y = R.matmul(x, W)
+            R.output(y)
+        return y
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "tfloat32"])
+@pytest.mark.parametrize("fill", [1, 100_000], ids=["wide", "narrow"])
+def test_products_of_small_integers_are_exact(dtype: str, fill: int, rng: np.random.Generator) -> None:
+    x = rng.integers(-8, 9, (70, K)).astype(np.float32)
+    weights = {"W": rng.integers(-8, 9, (K, COLUMNS)).astype(np.float32)}
+    model = emulated_model(Product, weights, products=PRODUCTS[dtype], machine=Machine(fill=fill))
+    b = model.builder()
+    result = model([b.finish(b.call("product", row)) for row in x])
+    np.testing.assert_array_equal(np.stack([np.asarray(one) for one in result]), x @ weights["W"])
 
 
 def test_one_launch_and_many_give_the_same_bits() -> None:

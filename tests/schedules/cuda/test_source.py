@@ -24,6 +24,7 @@ from relay_ext.signature import signature_of
 from schedules.cuda import tiles
 from schedules.cuda.kernels import COOPERATIVE, LAUNCH_PARAMETERS, SCHEDULE
 from schedules.cuda.lowering import cuda_source, gpu_pipeline
+from schedules.cuda.products import PRODUCTS
 from schedules.cuda.tiles import SHARED_BYTES
 from tests.golden import Golden
 
@@ -31,10 +32,10 @@ SM90 = Target({"kind": "cuda", "arch": "sm_90a"}, host="llvm")
 
 
 @cache
-def program(workload: str, hidden: int) -> Any:
+def program(workload: str, hidden: int, dtype: str = "float32") -> Any:
     mod = get_workload(workload).cells(hidden)
     fused = run_passes(mod, cell_passes(fast_math=False))
-    return gpu_program(fused, with_index_bounds(signature_of(mod), fused))
+    return gpu_program(fused, with_index_bounds(signature_of(mod), fused), products=PRODUCTS[dtype])
 
 
 def kernel_text(source: str) -> str:
@@ -42,13 +43,16 @@ def kernel_text(source: str) -> str:
     return source[source.rindex('extern "C" __global__') :]
 
 
-@pytest.mark.parametrize("form", ["wide", "narrow"])
-def test_a_tile(form: str, golden: Golden, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tile,) = (one for one in tiles.tiles_of(program("lstm-nmt", 32).parts[-1].stage) if one.name == form)
+@pytest.mark.parametrize(
+    ("form", "dtype"), [("wide", "float32"), ("narrow", "float32"), ("wide", "bfloat16"), ("narrow", "tfloat32")]
+)
+def test_a_tile(form: str, dtype: str, golden: Golden, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = program("lstm-nmt", 32, dtype)
+    readout = replace(one, parts=one.parts[-1:])
+    (tile,) = (tile for tile in tiles.tiles_of(one.parts[-1].stage, PRODUCTS[dtype]) if tile.name == form)
     for module in ("kernels", "stage_code", "tiles"):
-        monkeypatch.setattr(f"schedules.cuda.{module}.tiles_of", lambda stage: [tile])
-    readout = replace(program("lstm-nmt", 32), parts=program("lstm-nmt", 32).parts[-1:])
-    golden(f"cuda/tile-{form}.cu", kernel_text(cuda_source(readout.batch_kernels(), SM90)))
+        monkeypatch.setattr(f"schedules.cuda.{module}.tiles_of", lambda *_: [tile])
+    golden(f"cuda/tile-{form}-{dtype}.cu", kernel_text(cuda_source(readout.batch_kernels(), SM90)))
 
 
 @pytest.mark.parametrize(
@@ -120,11 +124,18 @@ def compiled(source: str, arch: str, folder: Path) -> dict[str, int]:
 @pytest.mark.skipif(NVCC is None, reason="no nvcc")
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90a"])
 @pytest.mark.parametrize(
-    "workload", [name if name == "treelstm" else pytest.param(name, marks=pytest.mark.slow) for name in WORKLOADS]
+    ("workload", "dtype"),
+    [
+        ("treelstm", "float32"),
+        ("treelstm", "bfloat16"),
+        *(pytest.param(name, "float32", marks=pytest.mark.slow) for name in WORKLOADS if name != "treelstm"),
+        *(pytest.param(name, "bfloat16", marks=pytest.mark.slow) for name in WORKLOADS if name != "treelstm"),
+        *(pytest.param("treelstm", dtype, marks=pytest.mark.slow) for dtype in ("tfloat32", "float16")),
+    ],
 )
-def test_compiles(workload: str, arch: str, tmp_path: Path) -> None:
+def test_compiles(workload: str, dtype: str, arch: str, tmp_path: Path) -> None:
     target = Target({"kind": "cuda", "arch": arch}, host="llvm")
-    one = program(workload, 64)
+    one = program(workload, 64, dtype)
     found = compiled(cuda_source(one.schedule_kernels(), target), arch, tmp_path)
     # Two blocks of 256 threads have to fit on a multiprocessor with 65,536 registers.
     assert found["registers"] <= 128

@@ -112,30 +112,14 @@ extern "C" __global__ void __launch_bounds__(256, 2) readout_stage0_kernel(float
     int along_1 = ((((int)threadIdx.x) / 16) % 16);
     int group_1 = (((int)threadIdx.x) / 256);
     #pragma unroll
-    for (int row_7 = 0; row_7 < 4; ++row_7) {
-      int instance = (start + ((along_1 * 4) + row_7));
-      int j = ((chunk * 64) + across_1);
+    for (int e = 0; e < 16; ++e) {
+      int row_7 = ((along_1 * 4) + (e / 4));
+      int column = (across_1 + ((e % 4) * 16));
+      int instance = (start + row_7);
+      int j = ((chunk * 64) + column);
       if ((instance < n) && (j < 256)) {
-        float y0 = (acc_ptr[(row_7 * 4)] + packed_readout_stage0_ptr[((((j / 8) * 264) + (j % 8)) + 256)]);
+        float y0 = (acc_ptr[e] + packed_readout_stage0_ptr[((((j / 8) * 264) + (j % 8)) + 256)]);
         arena1_ptr[(((out0 * 256) + (instance * 256)) + j)] = y0;
-      }
-      int instance_1 = (start + ((along_1 * 4) + row_7));
-      int j_1 = ((chunk * 64) + (across_1 + 16));
-      if ((instance_1 < n) && (j_1 < 256)) {
-        float y0_1 = (acc_ptr[((row_7 * 4) + 1)] + packed_readout_stage0_ptr[((((j_1 / 8) * 264) + (j_1 % 8)) + 256)]);
-        arena1_ptr[(((out0 * 256) + (instance_1 * 256)) + j_1)] = y0_1;
-      }
-      int instance_2 = (start + ((along_1 * 4) + row_7));
-      int j_2 = ((chunk * 64) + (across_1 + 32));
-      if ((instance_2 < n) && (j_2 < 256)) {
-        float y0_2 = (acc_ptr[((row_7 * 4) + 2)] + packed_readout_stage0_ptr[((((j_2 / 8) * 264) + (j_2 % 8)) + 256)]);
-        arena1_ptr[(((out0 * 256) + (instance_2 * 256)) + j_2)] = y0_2;
-      }
-      int instance_3 = (start + ((along_1 * 4) + row_7));
-      int j_3 = ((chunk * 64) + (across_1 + 48));
-      if ((instance_3 < n) && (j_3 < 256)) {
-        float y0_3 = (acc_ptr[((row_7 * 4) + 3)] + packed_readout_stage0_ptr[((((j_3 / 8) * 264) + (j_3 % 8)) + 256)]);
-        arena1_ptr[(((out0 * 256) + (instance_3 * 256)) + j_3)] = y0_3;
       }
     }
     tvm_builtin_cuda_cta_sync();

@@ -2,7 +2,6 @@ extern "C" __global__ void __launch_bounds__(256, 2) readout_stage0_kernel(float
   __shared__ alignas(64) int rows_ptr[16];
   __shared__ alignas(64) float pool_ptr[3312];
   alignas(64) float acc_ptr[4];
-  alignas(64) float x_ptr[16];
   int steps_at = tables_ptr[0];
   int columns = tables_ptr[1];
   int index_at = tables_ptr[2];
@@ -58,35 +57,38 @@ extern "C" __global__ void __launch_bounds__(256, 2) readout_stage0_kernel(float
     tvm_builtin_cuda_cta_sync();
     for (int depth = 0; depth < 1; ++depth) {
       edbatch_commit();
-      int across = (((int)threadIdx.x) % 16);
-      int along = ((((int)threadIdx.x) / 16) % 4);
-      int group = (((int)threadIdx.x) / 64);
-      int rows_at = (((depth % 3) * 144) + (along * 36));
-      int weights_at = ((1728 + ((depth % 3) * 528)) + (((across / 8) * 264) + (((int)threadIdx.x) % 8)));
-      for (int turn_3 = 0; turn_3 < 2; ++turn_3) {
-        int k_1 = ((turn_3 * 4) + group);
-        #pragma unroll
-        for (int row_1 = 0; row_1 < 4; ++row_1) {
-          *(float4*)(x_ptr + (row_1 * 4)) = *(float4*)(pool_ptr + (((row_1 * 36) + (rows_at * 4)) + (k_1 * 4)));
-        }
-        #pragma unroll
-        for (int u = 0; u < 4; ++u) {
-          float w = pool_ptr[(((k_1 * 32) + (u * 8)) + weights_at)];
-          #pragma unroll
-          for (int row_2 = 0; row_2 < 4; ++row_2) {
-            acc_ptr[row_2] = (acc_ptr[row_2] + (x_ptr[((row_2 * 4) + u)] * w));
-          }
-        }
+      int warp = (((int)threadIdx.x) / 32);
+      int band = 0;
+      int side = (warp % 2);
+      int group = (warp / 2);
+      int rows_at = (((depth % 3) * 576) + (band * 576));
+      int weights_at = ((1728 + ((depth % 3) * 528)) + (side * 264));
+      for (int turn_3 = 0; turn_3 < 1; ++turn_3) {
+        int block_of_k = ((turn_3 * 4) + group);
+        int lane = (((int)threadIdx.x) % 32);
+        uint a0 = edbatch_word_tfloat32((&(pool_ptr[(((((lane / 4) * 36) + (block_of_k * 8)) + rows_at) + (lane % 4))])));
+        uint a1 = edbatch_word_tfloat32((&(pool_ptr[((((((lane / 4) * 36) + (block_of_k * 8)) + rows_at) + (lane % 4)) + 288)])));
+        uint a2 = edbatch_word_tfloat32((&(pool_ptr[((((((lane / 4) * 36) + (block_of_k * 8)) + rows_at) + (lane % 4)) + 4)])));
+        uint a3 = edbatch_word_tfloat32((&(pool_ptr[((((((lane / 4) * 36) + (block_of_k * 8)) + rows_at) + (lane % 4)) + 292)])));
+          float v_ = pool_ptr[((((block_of_k * 64) + ((lane % 4) * 8)) + (lane / 4)) + weights_at)];
+        uint b = (*(uint *)(&(v_)));
+          float v__1 = pool_ptr[(((((block_of_k * 64) + ((lane % 4) * 8)) + (lane / 4)) + weights_at) + 32)];
+        uint b_1 = (*(uint *)(&(v__1)));
+        edbatch_multiply_tfloat32((&(acc_ptr[0])), a0, a1, a2, a3, b, b_1);
       }
       edbatch_wait_1();
       tvm_builtin_cuda_cta_sync();
     }
-    int across_1 = (((int)threadIdx.x) % 16);
-    int along_1 = ((((int)threadIdx.x) / 16) % 4);
-    int group_1 = (((int)threadIdx.x) / 64);
+    int warp_1 = (((int)threadIdx.x) / 32);
+    int band_1 = 0;
+    int side_1 = (warp_1 % 2);
+    int group_1 = (warp_1 / 2);
+    int lane_1 = (((int)threadIdx.x) % 32);
     #pragma unroll
-    for (int row_3 = 0; row_3 < 4; ++row_3) {
-      pool_ptr[((((group_1 * 256) + (along_1 * 64)) + (row_3 * 16)) + across_1)] = acc_ptr[row_3];
+    for (int e = 0; e < 4; ++e) {
+      int row_1 = (((band_1 * 16) + (lane_1 / 4)) + (8 * (e / 2)));
+      int column = (((side_1 * 8) + (2 * (lane_1 % 4))) + (e % 2));
+      pool_ptr[(((group_1 * 256) + (row_1 * 16)) + column)] = acc_ptr[e];
     }
     tvm_builtin_cuda_cta_sync();
     if (((int)threadIdx.x) < 256) {
