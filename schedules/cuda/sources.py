@@ -18,5 +18,7 @@ def is_row_scratch(source: ir.Source) -> bool:
 def row_sources(stage: ir.Stage) -> list[RowSource]:
     """The sources that have one row for an element of the stage's domain, which is found once for a tile."""
     if stage.domain == "rows":
-        return [*stage.sources, OWNER]
+        by_instance = any(isinstance(leaf, ir.AttributeValue) for leaf in stage.leaves.values())
+        by_instance |= any(not isinstance(s, ir.Variadic) and not is_row_scratch(s) for s in stage.sources)
+        return [*stage.sources, *([OWNER] if by_instance else [])]
     return [s for s in stage.sources if not isinstance(s, ir.Variadic) and not is_row_scratch(s)]

@@ -23,7 +23,7 @@ from tvm.tirx.script.builder import ir as T
 from schedules import stage as ir
 from schedules.cuda.element_code import ElementCode
 from schedules.cuda.products import WORDS
-from schedules.cuda.sources import RowSource
+from schedules.cuda.sources import OWNER, RowSource
 from schedules.cuda.threads import BLOCK, WARP, Address, Registers, Threads, bind, loop
 from schedules.cuda.tiles import ACROSS, PACK_LANES, VECTOR, Sweep, Tile
 
@@ -82,7 +82,7 @@ class TileCode:
             return
         with T.If(self.threads.thread < tile.rows), T.Then():
             position = bind("position", tirx.min(self.start + self.threads.thread, code.count - 1))
-            owner = code.owner(position) if self.stage.domain == "rows" else position
+            owner = code.owner(position) if OWNER in code.row_sources else position
             for number, source in enumerate(code.row_sources):
                 row = owner if isinstance(source, str) else code.row(source, position, owner)
                 T.buffer_store(code.row_table, row, [number * tile.rows + self.threads.thread])

@@ -46,7 +46,7 @@ def random_signature(seed: int) -> Signature:
 class Case:
     """A compiled random model with its reference."""
 
-    def __init__(self, seed: int, general: bool) -> None:
+    def __init__(self, seed: int, general: bool, target: str = "llvm") -> None:
         signature = random_signature(seed)
         mod = cells_for(signature, seed, general)
         rng = np.random.default_rng(seed)
@@ -54,7 +54,7 @@ class Case:
             name: (rng.uniform(-1, 1, spec.shape) / np.sqrt(spec.shape[0])).astype(np.float32)
             for name, spec in weights_of(mod).items()
         }
-        self.model = eb.compile(mod, self.weights)
+        self.model = eb.compile(mod, self.weights, target=target)
         self.reference = reference_for(signature, seed, general, self.weights)
         assert self.model.signature == signature
 

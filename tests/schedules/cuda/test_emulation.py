@@ -15,7 +15,7 @@ from schedules.cuda.products import PRODUCTS
 from tests.schedules.cuda.emulated import check_workload, emulated_model
 
 QUICK = ("treelstm", "treegru", "childsum-tree", "mvrnn", "random-dag")
-"""Between them: one stage and two, general cells with and without variadic rows, reductions, lookups of matrices."""
+"""Between them: one stage and several, stages over variadic rows, reductions, general cells, lookups of matrices."""
 
 
 SLOW = pytest.mark.slow
