@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,12 +92,13 @@ def bench_cpu(arguments: argparse.Namespace) -> None:
 
 
 def _set_threads(given: int | None, peers: list[str]) -> int:
-    """Set the same number of threads everywhere, before the first parallel call."""
+    """Set the same number of threads everywhere."""
     from edbatch_tvm.peers.contenders import OF_TORCH, require_torch
-    from edbatch_tvm.runtime.threads import physical_cores
+    from edbatch_tvm.runtime.threads import get_num_threads, set_num_threads
 
-    threads = given or physical_cores()
-    os.environ["TVM_NUM_THREADS"] = str(threads)
+    if given is not None:
+        set_num_threads(given)
+    threads = get_num_threads()
     if OF_TORCH & set(peers):
         require_torch().set_num_threads(threads)
     return threads

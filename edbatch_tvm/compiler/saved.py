@@ -47,7 +47,14 @@ FORMAT, VERSION = "edbatch-model", 1
 
 MANIFEST, LIBRARY, WEIGHTS, POLICY = "model.json", "library.so", "weights.npz", "policy.json"
 
-CALLING_SOURCES = ("schedules/abi.py", "edbatch_tvm/memory/steps.py", "edbatch_tvm/runtime/kernels.py")
+CALLING_SOURCES = (
+    "schedules/abi.py",
+    "schedules/cpu/sharing.py",
+    "relay_ext/join_kernels.py",
+    "edbatch_tvm/memory/steps.py",
+    "edbatch_tvm/runtime/kernels.py",
+    "edbatch_tvm/runtime/program.py",
+)
 """Files that say how kernels are called: a library made under others is not called under these."""
 
 _BROKEN = (

@@ -16,7 +16,7 @@ from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script.builder import ir as T
 
-from edbatch_tvm.runtime.threads import prepare_threads
+from edbatch_tvm.runtime.threads import prepare_threads, use_threads
 from schedules.cpu.lowering import KERNEL_PIPELINE
 from schedules.cpu.machine import Machine, host_target, machine_of
 
@@ -32,6 +32,7 @@ REPEATS = 11
 def fma_gflops(repeats: int = REPEATS) -> float:
     """GFLOP/s of fused multiply-adds on float32, all threads, operands in the first-level caches; best of `repeats`."""
     kernel, flops, arguments = _prepared()
+    use_threads()
     best = float("inf")
     for _ in range(repeats + 1):  # the first one warms up and may count all the same
         begin = perf_counter()

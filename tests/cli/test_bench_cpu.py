@@ -81,5 +81,5 @@ def test_tables_between_marks(tmp_path: Path) -> None:
 def test_fresh_processes() -> None:
     figures = in_fresh_processes("treelstm", 16)
     for part in figures.values():
-        assert set(part) == {"import", "compile", "first_run"}
+        assert set(part) == {"import", "compile", "first_run", "cpu"}
         assert all(seconds > 0 for seconds in part.values())
