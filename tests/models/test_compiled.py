@@ -23,9 +23,6 @@ from relay_ext.signature import signature_of
 HIDDEN, INSTANCES = 8, 4
 
 GENERAL = {
-    "mvrnn": {"leaf", "internal"},  # matrices as values
-    "childsum-tree": {"internal"},  # a product over variadic rows
-    "random-dag": {"largest"},  # a maximum over variadic rows
     "bilstm-tagger-char": {"spell"},  # nothing but a concatenation
 }
 """Cells that may take the general path; all others are stages."""
