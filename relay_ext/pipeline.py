@@ -17,7 +17,7 @@ from relay_ext.join_kernels import JoinKernels
 from relay_ext.legalize_cells import LegalizeCells
 from relay_ext.share_loops import ShareLoops
 from relay_ext.stage_cells import StageCells
-from schedules.cpu.machine import Machine
+from schedules.cpu.machine import Machine, machine_of
 from schedules.cpu.sharing import sharing_ir
 from schedules.tuning.records import Records
 
@@ -37,14 +37,15 @@ def program_passes(signature: Signature, target: Target) -> list[tvm.transform.P
     return [ShareLoops(), JoinKernels(signature, sharing_ir(target))]
 
 
-def lowering(signature: Signature, machine: Machine) -> tvm.transform.Sequential:
-    """All passes from cells to kernels as one pass, for cells of `signature`.
+def lowering(signature: Signature, target: Target) -> tvm.transform.Sequential:
+    """All passes from cells to the function that runs a schedule on a CPU as one pass, for cells of `signature`.
 
     Examples
     --------
-    >>> lowering(signature_of(mod), machine_of(host_target()))(mod)       # doctest: +SKIP
+    >>> lowering(signature_of(mod), host_target())(mod)       # doctest: +SKIP
     """
-    return tvm.transform.Sequential([*cell_passes(), *kernel_passes(signature, machine)], name="edbatch.lowering")
+    passes = [*cell_passes(), *kernel_passes(signature, machine_of(target)), *program_passes(signature, target)]
+    return tvm.transform.Sequential(passes, name="edbatch.lowering")
 
 
 def run_passes(

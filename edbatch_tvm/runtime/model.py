@@ -281,6 +281,8 @@ class Model:
             If `graph` does not consist of the cells that this model runs.
         PlanError
             If `plan` was made for another graph.
+        TargetError
+            If the model is on a GPU and this process was forked from another.
         """
         self._check(graph, plan)
         if isinstance(self._kernels, DeviceKernels):

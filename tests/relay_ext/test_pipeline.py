@@ -9,12 +9,21 @@ from tvm.ir.instrument import PassTimingInstrument, pass_instrument
 import edbatch_tvm as eb
 from edbatch_tvm.models import get_workload
 from relay_ext.bind_sizes import BindSizes
-from relay_ext.pipeline import cell_passes, kernel_passes, lowering, run_passes
+from relay_ext.pipeline import cell_passes, kernel_passes, lowering, program_passes, run_passes
 from relay_ext.signature import signature_of
 from relay_ext.split_cells import SplitCells
 from schedules.cpu.machine import host_target, machine_of
 
-NAMES = ["CheckCells", "LegalizeCells", "FuseCells", "FastMath", "StageCells", "BatchCells"]
+NAMES = [
+    "CheckCells",
+    "LegalizeCells",
+    "FuseCells",
+    "FastMath",
+    "StageCells",
+    "BatchCells",
+    "ShareLoops",
+    "JoinKernels",
+]
 
 
 @pass_instrument
@@ -31,13 +40,14 @@ class Seen:
 @pytest.mark.parametrize("name", ["treelstm", "mvrnn", "childsum-tree"])
 def test_one_sequential_is_the_lowering(name: str) -> None:
     mod = get_workload(name).cells(8)
-    signature, machine = signature_of(mod), machine_of(host_target())
+    signature, target = signature_of(mod), host_target()
     seen = Seen()
     with tvm.transform.PassContext(instruments=[seen]):
-        together = lowering(signature, machine)(mod)
+        together = lowering(signature, target)(mod)
     assert [one for one in seen.names if one in NAMES] == NAMES
     assert "edbatch.lowering" in seen.names
-    one_by_one = run_passes(mod, [*cell_passes(), *kernel_passes(signature, machine)])
+    kernels = [*kernel_passes(signature, machine_of(target)), *program_passes(signature, target)]
+    one_by_one = run_passes(mod, [*cell_passes(), *kernels])
     tvm.ir.assert_structural_equal(together, one_by_one)
 
 
