@@ -19,12 +19,11 @@ from tvm import rpc
 from tvm.target import Target
 
 from edbatch_tvm.errors import TargetError
-from schedules.tuning.timing import ROUNDS, Candidate, TrialFailed, build, reason_of, time_calls
+from schedules.tuning.bench import BatchBench
+from schedules.tuning.timing import ROUNDS, Candidate, TrialFailed, build, reason_of, remember, time_calls
 
 SESSION_SECONDS = 600
 """Seconds after which a server ends a session."""
-
-_KEPT = 16
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,8 @@ class RemoteTimer:
         self.target = target
         self.tracker = tracker
         self._folder = tempfile.TemporaryDirectory(prefix="edbatch-tune-")
-        self._uploaded: OrderedDict[Candidate, tuple[Any, list[Any]]] = OrderedDict()
+        self._libraries: OrderedDict[str, Any] = OrderedDict()
+        self._arrays: OrderedDict[BatchBench, list[Any]] = OrderedDict()
         self._names = 0
         self._session: Any = None
         try:
@@ -111,22 +111,24 @@ class RemoteTimer:
         return self._session
 
     def _disconnect(self) -> None:
-        self._uploaded.clear()
+        self._libraries.clear()
+        self._arrays.clear()
         self._session = None
 
     def _call(self, session: Any, candidate: Candidate) -> tuple[Any, str, list[Any]]:
-        if candidate not in self._uploaded:
-            self._names += 1
-            path = Path(self._folder.name) / f"kernel{self._names}.tar"
-            build(candidate.module, self.target).export_library(str(path))
-            session.upload(str(path))
-            path.unlink()
-            module = session.load_module(path.name)
-            session.remove(path.name)
-            device = session.cpu(0)
-            arrays = [tvm.runtime.tensor(array, device=device) for array in candidate.bench.arrays()]
-            self._uploaded[candidate] = module, arrays
-            if len(self._uploaded) > _KEPT:
-                self._uploaded.popitem(last=False)
-        module, arrays = self._uploaded[candidate]
+        device = session.cpu(0)
+        module = remember(self._libraries, candidate.module, lambda: self._upload(session, candidate.module))
+        arrays = remember(
+            self._arrays,
+            candidate.bench,
+            lambda: [tvm.runtime.tensor(array, device=device) for array in candidate.bench.arrays()],
+        )
         return module, candidate.bench.name, arrays
+
+    def _upload(self, session: Any, module: str) -> Any:
+        self._names += 1
+        path = Path(self._folder.name) / f"kernel{self._names}.tar"
+        build(module, self.target).export_library(str(path))
+        session.upload(str(path))
+        path.unlink()
+        return session.load_module(path.name)

@@ -8,11 +8,11 @@ patience lasts: on a busy machine they would tell that one thread is better than
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from glob import glob
 from time import perf_counter
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import tvm
 from tvm.target import Target
@@ -32,7 +32,11 @@ PATIENCE = 5
 WAITING_SHARE = 0.02
 """Share of a round that threads may wait for processors."""
 
-_KEPT = 16
+KEPT = 16
+"""Libraries and benches that a timer remembers."""
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
 
 
 class TrialFailed(Exception):
@@ -78,7 +82,8 @@ class LocalTimer:
 
     def __init__(self, target: Target) -> None:
         self.target = target
-        self._built: OrderedDict[Candidate, tuple[Any, list[Any]]] = OrderedDict()
+        self._libraries: OrderedDict[str, Any] = OrderedDict()
+        self._arrays: OrderedDict[BatchBench, list[Any]] = OrderedDict()
 
     def time(self, candidates: Sequence[Candidate], rounds: int = ROUNDS) -> list[list[float]]:
         """See :class:`Timer`."""
@@ -90,18 +95,25 @@ class LocalTimer:
 
     def close(self) -> None:
         """Forget what was built."""
-        self._built.clear()
+        self._libraries.clear()
+        self._arrays.clear()
 
     def _call(self, candidate: Candidate) -> tuple[Any, str, list[Any]]:
-        if candidate not in self._built:
-            module = build(candidate.module, self.target).jit()
-            arrays = [tvm.runtime.tensor(array) for array in candidate.bench.arrays()]
-            self._built[candidate] = module, arrays
-            if len(self._built) > _KEPT:
-                self._built.popitem(last=False)
-        self._built.move_to_end(candidate)
-        module, arrays = self._built[candidate]
+        module = remember(self._libraries, candidate.module, lambda: build(candidate.module, self.target).jit())
+        arrays = remember(
+            self._arrays, candidate.bench, lambda: [tvm.runtime.tensor(array) for array in candidate.bench.arrays()]
+        )
         return module, candidate.bench.name, arrays
+
+
+def remember(found: OrderedDict[Key, Value], key: Key, make: Callable[[], Value]) -> Value:
+    """What is known of `key`, or made now; of what is known, the last few are remembered."""
+    if key not in found:
+        found[key] = make()
+        if len(found) > KEPT:
+            found.popitem(last=False)
+    found.move_to_end(key)
+    return found[key]
 
 
 def build(module: str, target: Target) -> Any:
