@@ -18,8 +18,12 @@ INNERMOST = 64
 UNROLLS = (0, 16, 64, 512)
 
 
-def tile_space() -> ms.SpaceGenerator:
-    """Multi-level tiling of products, factored reductions, and where each block is computed."""
+def tile_space(reuse: bool = True) -> ms.SpaceGenerator:
+    """Multi-level tiling of products, factored reductions, and where each block is computed.
+
+    `reuse`: products may write to a tile of their own first. MetaSchedule's rule for it fails on some chains of
+    products.
+    """
     rules = ms.schedule_rule
     return ms.space_generator.PostOrderApply(
         sch_rules=[
@@ -31,7 +35,7 @@ def tile_space() -> ms.SpaceGenerator:
                 max_innermost_factor=INNERMOST,
                 vector_load_lens=None,
                 reuse_read=None,
-                reuse_write=rules.ReuseType(req="may", levels=[1, 2], scope="global"),
+                reuse_write=rules.ReuseType(req="may", levels=[1, 2], scope="global") if reuse else None,
             ),
             rules.ParallelizeVectorizeUnroll(
                 max_jobs_per_core=-1,
@@ -61,10 +65,18 @@ def _silent(*_: object) -> None:
 class TileContext(ms.TuneContext):
     """A tuning context that does not import TVM's tensor intrinsics: that takes 15 s, and this space uses none."""
 
-    def __init__(self, module: IRModule, target: Target, strategy: ms.SearchStrategy, seed: int, threads: int) -> None:
+    def __init__(
+        self,
+        module: IRModule,
+        target: Target,
+        strategy: ms.SearchStrategy,
+        seed: int,
+        threads: int,
+        reuse: bool = True,
+    ) -> None:
         # Rules and mutators ask the target how many cores it has.
         with_cores = Target({**target.export(), "num-cores": threads})
         self.__init_handle_by_constructor__(
-            _ffi_api.TuneContext, module, with_cores, tile_space(), strategy, "tile", threads, seed, _silent
+            _ffi_api.TuneContext, module, with_cores, tile_space(reuse), strategy, "tile", threads, seed, _silent
         )
         _ffi_api.TuneContextInitialize(self)

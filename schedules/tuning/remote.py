@@ -7,6 +7,7 @@ its session, and the next one asks the tracker for another.
 
 from __future__ import annotations
 
+import socket
 import tempfile
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -21,6 +22,9 @@ from tvm.target import Target
 from edbatch_tvm.errors import TargetError
 from schedules.tuning.bench import BatchBench
 from schedules.tuning.timing import ROUNDS, Candidate, TrialFailed, build, reason_of, remember, time_calls
+
+CONNECT_SECONDS = 5.0
+"""Seconds to wait for a tracker to answer."""
 
 SESSION_SECONDS = 600
 """Seconds after which a server ends a session."""
@@ -106,8 +110,14 @@ class RemoteTimer:
 
     def _connect(self) -> Any:
         if self._session is None:
+            # TVM would try to connect for a minute.
+            socket.create_connection((self.tracker.host, self.tracker.port), CONNECT_SECONDS).close()
             tracker = rpc.connect_tracker(self.tracker.host, self.tracker.port)
-            self._session = tracker.request(self.tracker.key, session_timeout=SESSION_SECONDS, max_retry=1)
+            known = [str(one["key"]).removeprefix("server:") for one in tracker.summary()["server_info"]]
+            if self.tracker.key not in known:
+                # TVM would wait for one to come.
+                raise RuntimeError(f"the tracker knows {', '.join(sorted(set(known))) or 'no servers'}")
+            self._session = tracker.request(self.tracker.key, session_timeout=SESSION_SECONDS)
         return self._session
 
     def _disconnect(self) -> None:

@@ -150,13 +150,19 @@ class _TileSearch:
             population_size=64, init_min_unmeasured=16, genetic_num_iters=2
         )
         # A resumed search goes on where the database ends: with another seed it does not propose the same again.
-        context = TileContext(self.module, self.target, strategy, seed + 1 + len(self.done), threads)
+        seed += 1 + len(self.done)
+        context = TileContext(self.module, self.target, strategy, seed, threads)
+        try:
+            spaces = context.generate_design_space()
+        except RuntimeError:
+            context = TileContext(self.module, self.target, strategy.clone(), seed, threads, reuse=False)
+            spaces = context.generate_design_space()
         measured = ms.database.MemoryDatabase()
         workload = measured.commit_workload(self.module)
         for trace, seconds in self.database.trials(self.module):
             measured.commit_tuning_record(ms.database.TuningRecord(trace, workload, seconds, self.target, None))
         model = cost_model(threads, seed)
-        context.pre_tuning(max(4 * trials, ROUND), ROUND, context.generate_design_space(), measured, model)
+        context.pre_tuning(max(4 * trials, ROUND), ROUND, spaces, measured, model)
         while left > 0:
             candidates = context.generate_measure_candidates()
             if not candidates:
