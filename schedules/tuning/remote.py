@@ -139,6 +139,7 @@ class RemoteTimer:
         self._names += 1
         path = Path(self._folder.name) / f"kernel{self._names}.tar"
         build(module, self.target).export_library(str(path))
-        session.upload(str(path))
+        # Given a path, TVM leaves the file open.
+        session.upload(bytearray(path.read_bytes()), path.name)
         path.unlink()
         return session.load_module(path.name)

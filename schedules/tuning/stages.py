@@ -1,7 +1,8 @@
-"""Search for stage kernels: tiles, unrolling, loop order and threads, for each bucket of batch sizes.
+"""Search for stage kernels: tiles, unrolling and loop order, for each bucket of batch sizes.
 
-The space of a bucket has a few hundred points (:class:`schedules.cpu.config.Bucket`). The search starts at the default
-and climbs: it tries points that differ from the best one so far in one field, in seeded random order, and now and then
+Whether threads share the tiles stays as it is by default: on a machine that others use too, timing says that one
+thread is better. The space of a bucket has about two hundred points (:class:`schedules.cpu.config.Bucket`). The search
+starts at the default and climbs: it tries points that differ from the best one so far in one field, in seeded random order, and now and then
 any point; it ends when every neighbour of the best has been tried. The best few are then timed again beside the
 default.
 """
@@ -62,10 +63,9 @@ def space(stage: Stage, machine: Machine) -> list[Bucket]:
                 continue
             for unroll in UNROLLS if stage.gates else UNROLLS[:1]:
                 for order in ("chunks", "rows"):
-                    for parallel in (True, False):
-                        bucket = Bucket(None, rows, chunks, unroll, order, parallel)
-                        if _fits(stage, machine, bucket):
-                            found.append(bucket)
+                    bucket = Bucket(None, rows, chunks, unroll, order)
+                    if _fits(stage, machine, bucket):
+                        found.append(bucket)
     return found
 
 
@@ -190,14 +190,15 @@ class _StageSearch:
         """The next point to try, again and again."""
         done = self.done[str(load)]
         start = self._start(load)
+        space = [replace(one, parallel=start.parallel) for one in self.space]
         if start not in done:
             yield start
         while True:
             best = min(done, key=lambda bucket: done[bucket])
-            near = [one for one in self.space if one not in done and _distance(one, best) == 1]
+            near = [one for one in space if one not in done and _distance(one, best) == 1]
             if not near:
                 return
-            rest = [one for one in self.space if one not in done]
+            rest = [one for one in space if one not in done]
             yield rng.choice(rest if rng.random() < RANDOM_SHARE else near)
 
     def _start(self, load: Load) -> Bucket:
@@ -284,7 +285,7 @@ def _distance(one: Bucket, other: Bucket) -> int:
         if mine != theirs:
             step = abs(_place(values, mine) - _place(values, theirs))
             near += 1 if step <= 2 else 2
-    return near + (one.order != other.order) + (one.parallel != other.parallel)
+    return near + (one.order != other.order)
 
 
 def _place(values: Sequence[int], value: int) -> float:

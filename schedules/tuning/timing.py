@@ -1,9 +1,8 @@
 """Kernels timed side by side, in this process.
 
 Other processes share the machine, so one number says little. Kernels to be compared are timed in turn, less than a
-millisecond each, several rounds. Rounds in which a thread of this process had to wait for a processor are made again:
-they would tell that one thread is better than two. Where patience ends before there are enough quiet rounds, nothing is
-measured at all. Where the system allows it, rounds run at a higher priority.
+millisecond each, several rounds. Rounds in which a thread of this process had to wait for a processor are made again,
+until patience ends; then those that waited least count. Where the system allows it, rounds run at a higher priority.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ ROUNDS = 5
 BLOCK_SECONDS = 4e-4
 """Least time of one kernel in one round."""
 
-PATIENCE = 12
+PATIENCE = 6
 """Rounds are repeated until so many times the wanted number were made."""
 
 WAITING_SHARE = 0.02
@@ -134,18 +133,14 @@ def time_calls(calls: Sequence[tuple[Any, str, list[Any]]], device: Any, rounds:
         once = min(module.time_evaluator(name, device, number=1, repeat=3)(0, *arrays).results)
         number = max(1, min(10_000, int(BLOCK_SECONDS / max(once, 1e-9))))
         evaluators.append((module.time_evaluator(name, device, number=number, repeat=1), arrays))
-    quiet: list[list[float]] = []
-    made = 0
+    made: list[tuple[float, list[float]]] = []
     with raised_priority():
-        while len(quiet) < rounds and made < PATIENCE * rounds:
+        while sum(waited <= WAITING_SHARE for waited, _ in made) < rounds and len(made) < PATIENCE * rounds:
             begin, waiting = perf_counter(), waiting_seconds()
             times = [float(evaluator(0, *arrays).results[0]) for evaluator, arrays in evaluators]
-            made += 1
-            if waiting_seconds() - waiting <= WAITING_SHARE * (perf_counter() - begin):
-                quiet.append(times)
-    if 2 * len(quiet) < rounds:
-        raise TrialFailed(f"the machine is busy: {len(quiet)} of {made} rounds were quiet")
-    return [list(times) for times in zip(*quiet, strict=True)]
+            made.append(((waiting_seconds() - waiting) / (perf_counter() - begin), times))
+    made.sort(key=lambda one: one[0])
+    return [list(times) for times in zip(*(times for _, times in made[:rounds]), strict=True)]
 
 
 @contextmanager

@@ -40,9 +40,9 @@ class MadeUp:
 
 
 def few_rows_are_best(bucket: Bucket, count: int) -> float:
-    """Tiles of 2 rows and 2 chunks, for small batches alone in one thread."""
-    best = abs(bucket.rows - 2) + abs(bucket.chunks - 2) + (bucket.order != "rows")
-    return 1e-6 * (1 + best + (bucket.parallel if count < 100 else not bucket.parallel))
+    """Tiles of 2 rows and 2 chunks; for small batches in the order of rows."""
+    best = abs(bucket.rows - 2) + abs(bucket.chunks - 2)
+    return 1e-6 * (1 + best + (bucket.order != ("rows" if count < 100 else "chunks")))
 
 
 @pytest.fixture(scope="module")
@@ -64,11 +64,11 @@ def tuned(subject: StageSubject, database: TuningDatabase, timer: MadeUp, trials
 def test_finds_the_best_and_keeps_it(subject: StageSubject, database: TuningDatabase) -> None:
     outcome = tuned(subject, database, MadeUp(few_rows_are_best))
     assert [gain.tuned_seconds for gain in outcome.gains] == [1e-6, 1e-6]
-    assert [gain.choice for gain in outcome.gains] == ["2 x 2, rows first, one thread", "2 x 2, rows first"]
+    assert [gain.choice for gain in outcome.gains] == ["2 x 2, rows first", "2 x 2, chunks first"]
     config = DatabaseRecords(database).stage_config(subject.stage, subject.machine)
     assert config is not None
-    assert bucket_for(config, 5) == Bucket(None, 2, 2, bucket_for(config, 5).unroll, "rows", False)
-    assert bucket_for(config, 10_000).parallel
+    assert bucket_for(config, 5) == Bucket(None, 2, 2, bucket_for(config, 5).unroll, "rows")
+    assert bucket_for(config, 10_000).order == "chunks"
     default = default_config(subject.stage, subject.machine)
     assert bucket_for(config, 100) == bucket_for(default, 100)
 
@@ -81,9 +81,9 @@ def test_a_second_run_makes_no_trial(subject: StageSubject, database: TuningData
     assert second.trials == 0
     assert [gain.choice for gain in second.gains] == [gain.choice for gain in first.gains]
     third = tuned(subject, again, MadeUp(few_rows_are_best), trials=15)
-    assert third.trials == 10
+    assert 0 < third.trials <= 10
     texts = [json.dumps([str(x) for x in trace.insts[1].inputs]) for trace, _ in again.trials(_module(subject))]
-    assert len(set(texts)) == len(texts) == 30
+    assert len(set(texts)) == len(texts) == 20 + third.trials
 
 
 def test_candidates_that_fail_are_recorded(subject: StageSubject, database: TuningDatabase) -> None:
