@@ -2,9 +2,9 @@
 
 Whether threads share the tiles stays as it is by default: on a machine that others use too, timing says that one
 thread is better. The space of a bucket has about two hundred points (:class:`schedules.cpu.config.Bucket`). The search
-starts at the default and climbs: it tries points that differ from the best one so far in one field, in seeded random order, and now and then
-any point; it ends when every neighbour of the best has been tried. The best few are then timed again beside the
-default.
+starts at the default and climbs: it tries points that differ from the best one so far in one field, in seeded random
+order, and now and then any point; it ends when every neighbour of the best has been tried. The best few are then timed
+again beside the default.
 """
 
 from __future__ import annotations
