@@ -15,7 +15,7 @@ from edbatch_tvm.memory.steps import TYPE
 from edbatch_tvm.runtime.arenas import ArenaSet
 from edbatch_tvm.runtime.kernels import KernelSet
 from edbatch_tvm.runtime.threads import use_threads
-from schedules.cpu.sharing import ROW
+from schedules.cpu.sharing import PATIENCE, ROW
 
 SINGLE_MULTIPLIES = 2_000_000
 """Minibatches of fewer multiplications run in the caller's thread alone: waking another one costs as much."""
@@ -81,7 +81,7 @@ class Program:
         program = self._kernels.program
         program(tasks, 0, len(plan.steps), board.tensor, plan.steps, plan.index, copies, copy_ptr, *values)
         if tasks > 1:
-            self._learn_from(board.words, tasks)
+            self._learn_from(board.words)
         self._boards.append(board)
         calls = int(self._calls[plan.steps[:, TYPE]].sum())
         return calls + (int(copy_ptr[-1] - copy_ptr[0]) if isinstance(plan, GatheredPlan) else 0)
@@ -104,10 +104,10 @@ class Program:
             return 1
         return threads
 
-    def _learn_from(self, words: np.ndarray, tasks: int) -> None:
+    def _learn_from(self, words: np.ndarray) -> None:
         """If a thread was missing or lost its core, let the next minibatches run alone: each time twice as many."""
-        absent = not words[ROW : (1 + tasks) * ROW : ROW].all()
-        if absent or words[1]:
+        # The caller's thread lost its patience with the others at the end, or nobody could go on for long.
+        if words[ROW + 1] < PATIENCE // 4 or words[1]:
             self._next_alone = min(2 * self._next_alone + 1, MOST_ALONE)
             self._alone = self._next_alone
         else:

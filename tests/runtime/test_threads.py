@@ -112,14 +112,14 @@ def test_a_core_that_is_taken(model: eb.Model, instances: list[eb.InstanceGraph]
     words = np.zeros(3 * program.ROW, np.int64)
     alone = []
     for _ in range(8):
-        taken._learn_from(words, 2)
+        taken._learn_from(words)
         alone.append(taken._alone)
     assert alone == [1, 3, 7, 15, 31, program.MOST_ALONE, program.MOST_ALONE, program.MOST_ALONE]
-    words[[program.ROW, 2 * program.ROW]] = 1
-    taken._learn_from(words, 2)
+    words[program.ROW + 1] = program.PATIENCE
+    taken._learn_from(words)
     assert taken._next_alone == 0
     words[1] = 1
-    taken._learn_from(words, 2)
+    taken._learn_from(words)
     assert taken._next_alone == 1
 
 
