@@ -166,9 +166,14 @@ def default_config(stage: Stage, machine: Machine) -> StageConfig:
     """Tiles whose accumulators fill the registers; for small batches tiles of few rows and more chunks.
 
     One instance, and 2 or 3, are one tile of rows: every weight is read once. Up to :data:`MEDIUM` the tile is small,
-    so that few rows are computed twice.
+    so that few rows are computed twice. Where rows of a tile share no weights, and for the rows of a matrix, whose
+    number is known, one variant does.
     """
     rows, chunks = _largest_tile(stage, machine)
+    if stage.rows > 1:
+        return StageConfig((Bucket(None, rows, chunks),))
+    if not any(isinstance(one, Pass) for gate in stage.gates for one in gate.passes):
+        return StageConfig((Bucket(None, 1, min(_ALONE, chunks_of(stage, machine))),))
     buckets = [Bucket(upto, tile, _chunks_beside(tile, stage, machine)) for upto, tile in _SMALL if tile < rows]
     return StageConfig((*buckets, Bucket(None, rows, chunks)))
 
@@ -177,6 +182,9 @@ MEDIUM = 16
 """Batches up to this size have a tile of 4 rows."""
 
 _SMALL = ((1, 1), (3, 3), (MEDIUM, 4))
+
+_ALONE = 4
+"""Chunks of a tile without weights to share."""
 
 _ENOUGH = 2.0
 """Multiply-adds for each load from which on a tile keeps the arithmetic units busy."""
