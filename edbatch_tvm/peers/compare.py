@@ -26,7 +26,7 @@ from edbatch_tvm.models.data import split
 from edbatch_tvm.models.fma import fma_gflops
 from edbatch_tvm.models.learning import Lesson, choose
 from edbatch_tvm.models.lessons import DATA_FILES
-from edbatch_tvm.models.measure import Seconds, unbatched_seconds
+from edbatch_tvm.models.measure import Seconds
 from edbatch_tvm.models.peak import peak_gflops
 from edbatch_tvm.models.reference import run_reference
 from edbatch_tvm.models.workload import ReadOptions
@@ -34,6 +34,7 @@ from edbatch_tvm.peers.contenders import (
     OF_TORCH,
     Contender,
     Ours,
+    Unbatched,
     dynet_contender,
     torch_contenders,
 )
@@ -231,8 +232,8 @@ def _contenders(
         assert dynet is not None
         return [dynet_contender(dynet, name, minibatches, weights)]
     if peer == "unbatched":
-        every = [instance for instances in minibatches for instance in instances]
-        return [Contender(peer, "execution alone", lambda: unbatched_seconds(ours.model, every), None, count)]
+        alone = Unbatched(ours.model, minibatches)
+        return [Contender(peer, "one node at a time", alone.run, None, count)]
     return [Contender(peer, "our kernels", lambda: ours.run_with(peer), None, count)]
 
 
@@ -244,7 +245,9 @@ def _take_turns(contenders: list[Contender], options: BenchOptions) -> None:
             3 if perf_counter() - begin < 3 * options.budget else 2
         ):
             break
-        for one in _alive(contenders, turn):
+        # Each turn begins with another one: what runs after an idle process has an advantage on a busy machine.
+        first = turn % len(contenders)
+        for one in _alive(contenders[first:] + contenders[:first], turn):
             try:
                 sleep(PAUSE)
                 taken = one.run()

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from edbatch_tvm.batching import Schedule
 from edbatch_tvm.errors import EnvironmentMismatch
 from edbatch_tvm.graph import InstanceGraph, merge
 from edbatch_tvm.models.measure import Seconds
@@ -97,6 +98,29 @@ class Ours:
             return self.run()
         finally:
             self.model.policy = own
+
+
+class Unbatched:
+    """Our kernels, one instance after another, one node at a time: merging, planning and execution.
+
+    Finding the schedule counts nothing: there is only one.
+    """
+
+    def __init__(self, model: Any, minibatches: Sequence[list[InstanceGraph]]) -> None:
+        self.model = model
+        self.calls = []
+        for instance in (instance for instances in minibatches for instance in instances):
+            graph = model.merge([instance])
+            alone = [(int(kind), [node]) for node, kind in enumerate(graph.node_type)]
+            self.calls.append((instance, graph, Schedule.from_batches(graph, alone)))
+
+    def run(self) -> float:
+        """One run of all instances."""
+        begin = perf_counter()
+        for instance, graph, schedule in self.calls:
+            self.model.merge([instance])
+            self.model.execute(graph, self.model.plan(graph, schedule))
+        return perf_counter() - begin
 
 
 def require_torch() -> Any:
