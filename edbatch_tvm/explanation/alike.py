@@ -74,7 +74,7 @@ def _form(function: relax.Function) -> tuple[Any, ...]:
 def _operator(call: relax.Call) -> str:
     """The operator of a call and its attributes; the function that ``call_tir`` calls is one of its arguments."""
     called = getattr(call.op, "name", type(call.op).__name__)
-    return called if called == "relax.reshape" else f"{called}{call.attrs if call.attrs is not None else ''}"
+    return called if call.attrs is None else f"{called} {call.attrs}"
 
 
 def _difference(function: relax.Function, name: str, other: relax.Function) -> Alike:
