@@ -15,6 +15,7 @@ from edbatch_tvm.models import WORKLOADS
 
 if TYPE_CHECKING:
     from edbatch_tvm.tuning import TuneReport
+    from edbatch_tvm.tuning.gpu import GpuTuneReport
 
 TRIALS = 256
 
@@ -27,7 +28,7 @@ def register(verbs: Any) -> None:
     add = parser.add_argument
     add("workload", metavar="WORKLOAD", choices=WORKLOADS, help=", ".join(WORKLOADS))
     add("--hidden", type=positive, default=128, metavar="H", help="hidden and embedding size (%(default)s)")
-    add("--target", default="llvm", help="what to compile for: llvm, or a TVM target as JSON (%(default)s)")
+    add("--target", default="llvm", help="what to compile for: llvm, cuda, or a TVM target as JSON (%(default)s)")
     add(
         "--trials",
         type=positive,
@@ -55,14 +56,26 @@ def register(verbs: Any) -> None:
 def tune(arguments: argparse.Namespace) -> None:
     """Run the verb."""
     from edbatch_tvm.models.tuning import TuneOptions, tune_workload
+    from edbatch_tvm.tuning.gpu import GpuTuneReport
 
     options = TuneOptions(**{field.name: getattr(arguments, field.name) for field in fields(TuneOptions)})
     with tuning_bar(options.trials) as show:
         report = tune_workload(options, show)
     if str(arguments.json) != "-":
-        print_pairs(table(report))
+        print_pairs(gpu_table(report) if isinstance(report, GpuTuneReport) else table(report))
         sys.stdout.flush()
     write_json(arguments.json, report.as_json())
+
+
+def gpu_table(report: GpuTuneReport) -> list[tuple[str, str]]:
+    """The figures of a tuning run on a GPU for a reader."""
+    rows = [("device", f"{report.device}, record in {report.database}")]
+    for trial in report.trials:
+        setting = f"fill {trial.machine.fill}, {trial.machine.blocks_per_unit} blocks"
+        rows.append((setting, trial.failed or f"{1e3 * trial.seconds:.3f} ms"))
+    gain = report.trials[0].seconds / report.best.seconds
+    rows.append(("best", f"{report.best.machine}, {gain:.2f} x, relative error {report.max_relative_error:.1e}"))
+    return rows
 
 
 def table(report: TuneReport) -> list[tuple[str, str]]:

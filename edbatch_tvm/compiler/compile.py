@@ -17,13 +17,15 @@ from edbatch_tvm.compiler.gpu import (
     DEFAULT_ARCH,
     EMULATED,
     cuda_target,
+    device_of,
     emulated_kernels,
+    find_machine,
     gpu_kernels,
     gpu_sources,
     products_of,
 )
 from edbatch_tvm.compiler.parts import Parts, attributes_of
-from edbatch_tvm.compiler.records import NO_RECORDS, find_records
+from edbatch_tvm.compiler.records import find_records
 from edbatch_tvm.compiler.weights import WeightReader
 from edbatch_tvm.errors import CellError, PlanError, TargetError
 from edbatch_tvm.memory import resolve_plan
@@ -43,6 +45,8 @@ from relay_ext.signature import signature_of, weights_of
 from relay_ext.split_cells import split_cells
 from schedules.cpu.lowering import KERNEL_PIPELINE
 from schedules.cpu.machine import host_target, machine_of
+from schedules.cuda.kernels import Machine
+from schedules.cuda.records import model_key
 
 GRANULARITIES = ("cell", "group", "group-declared", "op")
 """What a node of a minibatch graph can be."""
@@ -57,7 +61,7 @@ def compile_model(
     granularity: str = "cell",
     fused: bool = True,
     dump_dir: str | Path | None = None,
-    database: str | Path | None = None,
+    database: str | Path | Machine | None = None,
     sizes: Mapping[str, int] | None = None,
     launch: Launch = "schedule",
     dtype: str = "float32",
@@ -139,9 +143,9 @@ def compile_model(
     on_gpu = emulated or resolved.kind.name == "cuda"
     if on_gpu and not fused:
         raise PlanError(f"fused=False for target {target!r}", 'target="llvm"')
-    if on_gpu and database is not None and str(database) != NO_RECORDS:
-        raise TargetError(f"tuning records for target {target!r}", "an llvm target")
-    records = None if on_gpu else find_records(database, resolved, get_num_threads())
+    if isinstance(database, Machine) and not on_gpu:
+        raise TargetError(f"settings of a GPU for target {target!r}", "a folder of records")
+    records = None if on_gpu else find_records(database, resolved, get_num_threads())  # type: ignore[arg-type]
     products = products_of(dtype, on_gpu)
     reader = WeightReader(weights_of(mod), params or {})
     arrays = reader.read()
@@ -163,10 +167,14 @@ def compile_model(
     arrays = arrays | reader.constants
     kernels: KernelSet | DeviceKernels
     parts = None
-    if emulated:
-        kernels = emulated_kernels(single, signature, arrays, launch, products=products)
-    elif on_gpu:
-        kernels = gpu_kernels(single, signature, arrays, resolved, launch, products)
+    if on_gpu:
+        key = model_key(single, dtype)
+        machine = find_machine(database, device_of(target), key)
+        if emulated:
+            kernels = emulated_kernels(single, signature, arrays, launch, machine, products=products)
+        else:
+            kernels = gpu_kernels(single, signature, arrays, resolved, launch, products, machine)
+        kernels.tuning_key = key
     else:
         back = kernel_passes(signature, machine_of(resolved), records)
         if not fused:

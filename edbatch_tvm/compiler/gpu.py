@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tvm import IRModule
 from tvm.target import Target
 
-from edbatch_tvm.errors import TargetError
+from edbatch_tvm.compiler.records import NO_RECORDS
+from edbatch_tvm.errors import DatabaseError, TargetError
 from edbatch_tvm.graph.spec import Signature
 from edbatch_tvm.runtime.device import DeviceKernels, Launch
 from edbatch_tvm.runtime.device_memory import CudaMemory, DeviceMemory, HostMemory
@@ -17,7 +20,9 @@ from schedules.cpu.machine import host_target
 from schedules.cuda.kernels import Machine
 from schedules.cuda.lowering import build_kernels, cuda_source
 from schedules.cuda.products import FLOAT32, PRODUCTS, Products
+from schedules.cuda.records import machine_of, read_records, records_path
 from schedules.cuda.threads import EmulatedThreads
+from schedules.devices import SHIPPED
 
 EMULATED = "cuda-emulated"
 """Target of models whose GPU kernels run as loops on the CPU, to check them where there is no GPU."""
@@ -33,6 +38,7 @@ def gpu_kernels(
     target: Target,
     launch: Launch = "schedule",
     products: Products = FLOAT32,
+    machine: Machine | None = None,
 ) -> DeviceKernels:
     """The kernels of fused cells, built and loaded onto the GPU.
 
@@ -43,7 +49,7 @@ def gpu_kernels(
     """
     memory = CudaMemory()
     _check_arch(target, memory)
-    program = gpu_program(module, signature, products=products)
+    program = gpu_program(module, signature, machine, products)
     return _kernels(program, signature, weights, target, memory, launch, None)
 
 
@@ -83,6 +89,45 @@ def gpu_sources(module: IRModule, signature: Signature, target: Target, products
     program = gpu_program(module, signature, products=products)
     every = {**dict(program.batch_kernels().functions), **dict(program.schedule_kernels().functions)}
     return {var.name_hint: cuda_source(IRModule({var: kernel}), target) for var, kernel in every.items()}
+
+
+def find_machine(database: str | Path | Machine | None, device: str, key: str) -> Machine | None:
+    """The tuned settings for a model, or None for the default.
+
+    Parameters
+    ----------
+    database : str, path or Machine, optional
+        A folder that ``edbatch tune`` wrote to; ``"none"``; nothing, for the records that are shipped; or the settings.
+    device : str
+    key : str
+        See :func:`schedules.cuda.records.model_key`.
+
+    Raises
+    ------
+    DatabaseError
+        If a folder that is named has no readable records of this device.
+    """
+    if isinstance(database, Machine) or str(database) == NO_RECORDS:
+        return database if isinstance(database, Machine) else None
+    path = records_path(SHIPPED if database is None else database, device)
+    if database is not None and not path.is_file():
+        raise DatabaseError(f"no records of device {device!r} in {database}", "a folder that edbatch tune wrote to")
+    record = read_records(path).get(key)
+    return None if record is None else machine_of(record)
+
+
+def device_of(target: Any) -> str:
+    """The name that records of a device are kept under.
+
+    Raises
+    ------
+    TargetError
+        If there is no GPU.
+    """
+    if target == EMULATED:
+        return EMULATED
+    name = str(CudaMemory().device.device_name)
+    return "cuda-" + "-".join("".join(c if c.isalnum() else " " for c in name.lower()).split())
 
 
 def products_of(dtype: str, on_gpu: bool) -> Products:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from edbatch_tvm.compiler.gpu import EMULATED
 from edbatch_tvm.models import get_workload
 from edbatch_tvm.models.data import load_minibatches
 from edbatch_tvm.tuning import TuneReport, tune
+from edbatch_tvm.tuning.gpu import GpuTuneReport, tune_gpu
 from edbatch_tvm.tuning.tune import TRIALS
 from relay_ext.signature import signature_of
 from schedules.tuning.outcome import Progress
@@ -37,7 +39,7 @@ class TuneOptions:
     seed: int = 0
 
 
-def tune_workload(options: TuneOptions, progress: Progress | None = None) -> TuneReport:
+def tune_workload(options: TuneOptions, progress: Progress | None = None) -> TuneReport | GpuTuneReport:
     """Tune a workload as `options` say and verify it on fresh instances, which are always generated.
 
     Raises
@@ -52,6 +54,18 @@ def tune_workload(options: TuneOptions, progress: Progress | None = None) -> Tun
     size, seed = options.batch_size, options.seed
     minibatches = load_minibatches(workload, signature, options.data, size, options.minibatches, seed)
     fresh = load_minibatches(workload, signature, None, size, FRESH_MINIBATCHES, seed + FRESH_SEED)
+    if options.target in ("cuda", EMULATED):
+        return tune_gpu(
+            mod,
+            workload.weights(options.hidden, seed),
+            minibatches,
+            fresh,
+            workload.reference,
+            options.target,
+            options.trials,
+            options.database,
+            options.policy,
+        )
     return tune(
         mod,
         workload.weights(options.hidden, seed),

@@ -52,6 +52,11 @@ class DeviceKernels:
     weights : mapping of str to array
     blocks : int
         Size of the grid that runs a schedule.
+
+    Attributes
+    ----------
+    tuning_key : str
+        What tuned settings of the model are kept under.
     """
 
     def __init__(
@@ -73,6 +78,7 @@ class DeviceKernels:
         self.blocks = blocks
         self.paths = program.paths
         self.gathers: dict[int, Any] = {}
+        self.tuning_key = ""
         self._packs = packs
         self._arguments = {var.name_hint: _texts(function) for var, function in module.functions.items()}
         self._functions = {name: library[name] for name in self._arguments}

@@ -111,6 +111,10 @@ class CudaMemory(DeviceMemory):
             )
         self.units = int(self.device.multi_processor_count)
         self._driver = ctypes.CDLL("libcuda.so.1")
+        # The context that TVM works in too; a thread that has called nothing yet has none.
+        self._context = ctypes.c_void_p()
+        self._driver.cuInit(0)
+        self._driver.cuDevicePrimaryCtxRetain(ctypes.byref(self._context), ctypes.c_int(number))
         self._staged: deque[tuple[Any, int, Any]] = deque()
 
     @property
@@ -150,6 +154,7 @@ class CudaMemory(DeviceMemory):
         """Pinned memory that no copy reads from any more, and its size: `size` bytes or more."""
         while self._staged:
             memory, room, event = self._staged[0]
+            self._driver.cuCtxSetCurrent(self._context)
             if len(self._staged) < _STAGED and self._driver.cuEventQuery(event) != 0:
                 break
             self._call("cuEventSynchronize", event)
@@ -169,6 +174,6 @@ class CudaMemory(DeviceMemory):
         return event
 
     def _call(self, name: str, *arguments: Any) -> None:
-        code = getattr(self._driver, name)(*arguments)
+        code = self._driver.cuCtxSetCurrent(self._context) or getattr(self._driver, name)(*arguments)
         if code:
             raise TargetError(f"{name} of the CUDA driver returned error {code}", "0")

@@ -125,6 +125,11 @@ class Model:
 
         save_model(self, path)
 
+    @property
+    def tuning_key(self) -> str:
+        """What tuned settings for a GPU are kept under; empty on a CPU."""
+        return getattr(self._kernels, "tuning_key", "")
+
     def builder(self) -> Builder:
         """A builder for instances of this model."""
         return Builder(self.cells)

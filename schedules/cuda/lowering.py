@@ -20,6 +20,23 @@ GPU_PIPELINE = "edbatch_gpu_kernel"
 """Name of this pipeline for ``tvm.compile(..., tir_pipeline=...)``."""
 
 
+@tvm.transform.module_pass(opt_level=0, name="SharedMemoryOfThreads")
+class SharedMemoryOfThreads:
+    """Take back the promise that TVM makes for every device function: that no two pointers meet.
+
+    It becomes ``__restrict__``, and lets a compiler move a load across a barrier that it cannot see to concern the
+    pointer. Here threads read behind a barrier what others wrote before it: scratch rows, arenas, workspace.
+    """
+
+    def transform_module(self, mod: IRModule, _context: tvm.transform.PassContext) -> IRModule:
+        """Run the pass."""
+        functions = {}
+        for var, function in mod.functions.items():
+            on_device = function.attrs["target"].kind.name == "cuda"
+            functions[var] = function.with_attr("tirx.noalias", False) if on_device else function
+        return IRModule(functions, attrs=mod.attrs)
+
+
 def gpu_pipeline() -> tvm.transform.Pass:
     """The passes from plain loops to host and device functions, in the order of TVM's default pipeline."""
     return tvm.transform.Sequential(
@@ -35,6 +52,7 @@ def gpu_pipeline() -> tvm.transform.Pass:
             tirx.transform.VerifyMemory(),
             tirx.transform.AnnotateEntryFunc(),
             tirx.transform.SplitHostDevice(),
+            SharedMemoryOfThreads(),
             tirx.transform.MakePackedAPI(),
             tirx.transform.FP8StorageLegalize(),
             tirx.transform.BF16StorageLegalize(),

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from schedules import abi
 from schedules import stage as ir
 from schedules.cuda.products import FLOAT32, Products
+from schedules.cuda.sources import row_sources
 from schedules.cuda.threads import BLOCK
 
 ACROSS = 16
@@ -30,7 +31,8 @@ VECTOR = 4
 SHARED_BYTES = 48 * 1024
 """Shared memory that a block has without asking for more."""
 
-_ROW_TABLE_BYTES = 4096
+ROW_TABLE_BYTES = 4096
+"""The part of it that is kept for the table of rows; kernels of several stages have the most that one needs of each."""
 
 
 @dataclass(frozen=True)
@@ -147,13 +149,15 @@ def _fitted(
     products: Products = FLOAT32,
 ) -> Tile | None:
     """The tile with as many buffers, then as much depth, as shared memory has room for; None if it has none."""
+    if 4 * rows * len(row_sources(stage)) > ROW_TABLE_BYTES:
+        return None
     longest = max(sweep.length for sweep in sweeps_of(stage, products))
     least = max(VECTOR, products.block) * groups
     depth = max(least, min(depth, abi.padded(longest, least)))
     while True:
         for buffers in (3, 2):
             tile = Tile(name, rows, per_thread, across, groups, depth, buffers, products)
-            if 4 * tile.shared_elements(stage) + _ROW_TABLE_BYTES <= SHARED_BYTES:
+            if 4 * tile.shared_elements(stage) + ROW_TABLE_BYTES <= SHARED_BYTES:
                 return tile
         if depth == least:
             return None

@@ -1,4 +1,4 @@
-extern "C" __global__ void __launch_bounds__(256, 2) join_stage0_kernel(float* __restrict__ arena0_ptr, int* __restrict__ tables_ptr, int blocks, int step) {
+extern "C" __global__ void __launch_bounds__(256, 2) join_stage0_kernel(float* arena0_ptr, int* tables_ptr, int blocks, int step) {
   alignas(64) float total_s0_ptr[1];
   int steps_at = tables_ptr[0];
   int columns = tables_ptr[1];

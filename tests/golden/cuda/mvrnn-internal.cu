@@ -1,4 +1,4 @@
-extern "C" __global__ void __launch_bounds__(256, 2) internal_kernel(float* __restrict__ arena0_ptr, float* __restrict__ arena1_ptr, int* __restrict__ tables_ptr, float* __restrict__ weight_W_M_ptr, float* __restrict__ weight_W_v_ptr, float* __restrict__ weight_b_ptr, float* __restrict__ weight_b_M_ptr, float* __restrict__ workspace_float32_ptr, int blocks, int step) {
+extern "C" __global__ void __launch_bounds__(256, 2) internal_kernel(float* arena0_ptr, float* arena1_ptr, int* tables_ptr, float* weight_W_M_ptr, float* weight_W_v_ptr, float* weight_b_ptr, float* weight_b_M_ptr, float* workspace_float32_ptr, int blocks, int step) {
   int steps_at = tables_ptr[0];
   int columns = tables_ptr[1];
   int index_at = tables_ptr[2];

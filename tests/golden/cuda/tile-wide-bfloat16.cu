@@ -1,4 +1,4 @@
-extern "C" __global__ void __launch_bounds__(256, 2) readout_stage0_kernel(float* __restrict__ arena0_ptr, float* __restrict__ arena1_ptr, float* __restrict__ packed_readout_stage0_ptr, int* __restrict__ tables_ptr, int blocks, int step) {
+extern "C" __global__ void __launch_bounds__(256, 2) readout_stage0_kernel(float* arena0_ptr, float* arena1_ptr, float* packed_readout_stage0_ptr, int* tables_ptr, int blocks, int step) {
   __shared__ alignas(64) int rows_ptr[64];
   __shared__ alignas(64) float pool_ptr[7728];
   alignas(64) float acc_ptr[4];

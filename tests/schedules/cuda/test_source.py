@@ -143,6 +143,10 @@ def test_compiles(workload: str, dtype: str, arch: str, tmp_path: Path) -> None:
     assert found["shared"] <= SHARED_BYTES
 
 
+def test_threads_may_exchange_values_through_memory() -> None:
+    assert "__restrict__" not in cuda_source(program("treegru", 8).schedule_kernels(), SM90)
+
+
 def test_sources_by_name() -> None:
     mod = get_workload("treelstm").cells(8)
     fused = run_passes(mod, cell_passes(fast_math=False))
