@@ -12,7 +12,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup-done
 
-.PHONY: setup demo test test-slow lint types format docs clean
+.PHONY: setup demo test test-slow test-wheel lint types format docs clean
 
 setup: $(STAMP)
 
@@ -30,6 +30,10 @@ test: $(STAMP)
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -q -m slow $(ARGS)
+
+# The wheel in clean environments, one for each Python from 3.10 to 3.13 that is here.
+test-wheel:
+	.ci/test-wheel
 
 lint: $(STAMP)
 	$(BIN)/ruff check

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from numbers import Real
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,12 @@ VERSION = 1
 
 TICK = 1e-9
 """The search counts in whole nanoseconds."""
+
+LARGEST = np.iinfo(np.int32).max
+"""Nodes of the largest batch that costs may be of."""
+
+LONGEST = 1e6
+"""Seconds that a batch may take at most."""
 
 
 class CostTable:
@@ -56,12 +62,12 @@ class CostTable:
         self._table: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         for name, entries in seconds.items():
             sizes = sorted(entries)
-            if not sizes or sizes[0] < 1:
-                raise PolicyError(f"costs of {name!r} for sizes {sizes}", "one or more sizes of 1 or more")
-            times = [float(entries[size]) for size in sizes]
-            if not all(time > 0 and math.isfinite(time) for time in times):
-                raise PolicyError(f"costs of {name!r}: {times} seconds", "positive numbers")
-            self._table[name] = np.array(sizes), np.array(times)
+            if not sizes or sizes[0] < 1 or sizes[-1] > LARGEST:
+                raise PolicyError(f"costs of {name!r} for sizes {sizes!r:.60}", f"one or more sizes of 1 to {LARGEST}")
+            times = [entries[size] for size in sizes]
+            if not all(isinstance(time, Real) and 0 < time <= LONGEST for time in times):
+                raise PolicyError(f"costs of {name!r}: {times!r:.60} seconds", f"positive numbers up to {LONGEST:.0e}")
+            self._table[name] = np.array(sizes), np.array(times, np.float64)
 
     def __repr__(self) -> str:
         return f"CostTable({', '.join(f'{name}: {len(sizes)} sizes' for name, (sizes, _) in self._table.items())})"
@@ -143,7 +149,7 @@ class CostTable:
             }
         except OSError as error:
             raise PolicyError(f"cost file {str(path)!r} cannot be read: {error.strerror}") from error
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise PolicyError(f"cost file {str(path)!r} is no cost table", "a file that CostTable.save wrote") from None
         return cls(entries)
 

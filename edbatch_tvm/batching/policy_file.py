@@ -81,8 +81,12 @@ def load_policy(path: str | os.PathLike[str], type_names: tuple[str, ...] | None
         refuse("is no text", "a policy file written by save_policy")
     try:
         document = json.loads(text, parse_constant=lambda constant: refuse(f"holds {constant}", "whole numbers"))
-    except (json.JSONDecodeError, RecursionError) as error:
-        where = f"line {error.lineno}: {error.msg}" if isinstance(error, json.JSONDecodeError) else "nested too deep"
+    except PolicyError:
+        raise
+    except json.JSONDecodeError as error:
+        refuse(f"is no JSON (line {error.lineno}: {error.msg})", "a policy file written by save_policy")
+    except (ValueError, RecursionError) as error:
+        where = "nested too deep" if isinstance(error, RecursionError) else "a number of too many digits"
         refuse(f"is no JSON ({where})", "a policy file written by save_policy")
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         refuse("is no policy", f"an object with format {FORMAT!r}")

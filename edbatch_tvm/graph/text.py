@@ -110,7 +110,7 @@ def _fail(message: str) -> NoReturn:
 
 
 _INPUT = re.compile(r"(\w+): (k\*|operand |attribute )?(\S+)( < [0-9]+)?")
-_CELL = re.compile(r"cell ([\w$.]+)\((.*)\) -> \((.*)\)")
+_CELL = re.compile(r"cell ([\w$.]+)\(([^()]*)\) -> \(([^()]*)\)")
 _NODE = re.compile(r"%([0-9]+) = ([\w$.]+)\(([^()]*)\)((?: \w+=.*)?)")
 _ATTRIBUTE = re.compile(r" (\w+)=")
 _VALUE = re.compile(r"%([0-9]+)(?:\.([0-9]+))?")

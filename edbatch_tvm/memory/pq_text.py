@@ -45,8 +45,8 @@ def parse_tree(text: str) -> PQTree:
     top: list[Node] = []
     for match in _TOKEN.finditer(text):
         token = match[0]
-        if not (token.isdecimal() or token in "()[]"):
-            raise PlanError(f"{token!r} in a PQ tree", "leaves, ( ) and [ ]")
+        if not ((token.isdecimal() and len(token) < 10) or token in "()[]"):
+            raise PlanError(f"{token[:60]!r} in a PQ tree", "leaves, ( ) and [ ]")
         siblings = open_nodes[-1][1] if open_nodes else top
         if token in "([":
             node = Node(P if token == "(" else Q)

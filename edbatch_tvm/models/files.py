@@ -6,6 +6,9 @@ from pathlib import Path
 
 from edbatch_tvm.errors import DataError
 
+_SHOWN = 200
+"""Characters of a broken line that an error shows."""
+
 
 def read_lines(path: str | Path) -> list[str]:
     """The lines of a UTF-8 text file without their ends; line ``i`` of the file is item ``i - 1``.
@@ -34,4 +37,5 @@ def read_lines(path: str | Path) -> list[str]:
 
 def broken_line(path: str | Path, line: int, given: str, expected: str) -> DataError:
     """The error for line `line` (from 1) of `path`."""
-    return DataError(f"{path}, line {line}: {given}", expected)
+    shown = given if len(given) <= _SHOWN else f"{given[: _SHOWN // 2]} ... {given[-_SHOWN // 2 :]}"
+    return DataError(f"{path}, line {line}: {shown}", expected)

@@ -46,7 +46,7 @@ def test_save_and_load(tmp_path: Path) -> None:
 
 
 def test_bad_tables(tmp_path: Path) -> None:
-    with pytest.raises(PolicyError, match=r"costs of 'leaf' for sizes \[0\]; expected one or more sizes of 1 or more"):
+    with pytest.raises(PolicyError, match=r"costs of 'leaf' for sizes \[0\]; expected one or more sizes of 1 to"):
         CostTable({"leaf": {0: 1.0}})
     with pytest.raises(PolicyError, match=r"costs of 'leaf': \[-1.0\] seconds; expected positive numbers"):
         CostTable({"leaf": {1: -1.0}})

@@ -14,6 +14,9 @@ from edbatch_tvm.models.lattice_lstm.build import Arc
 from edbatch_tvm.models.vocabulary import VOCABULARY
 from edbatch_tvm.models.workload import ReadOptions
 
+_DIGITS = 18
+"""Digits of the longest number."""
+
 
 def read_lattices(path: str | Path, _: ReadOptions) -> list[list[list[Arc]]]:
     """The lattices of a file, in file order; tags are counted and dropped, ids taken modulo 256.
@@ -79,7 +82,7 @@ class _Lines:
             raise self.error("the end of the file", expected)
         fields = self.lines[self.position - 1].split()
         for field in fields:
-            if not (field.isascii() and field.isdigit()):
+            if not (field.isascii() and field.isdigit() and len(field) <= _DIGITS):
                 raise self.error(f"{field!r}", expected)
         return [int(field) for field in fields]
 
