@@ -93,7 +93,8 @@ def table(report: TuneReport) -> list[tuple[str, str]]:
     if checked is None:
         rows.append(("verified", "no: the tuned build is for another machine"))
         return rows
-    verdict = "kept" if checked.good else "slower: dropped"
+    found = any(gain.choice != "default" for outcome in report.kernels for gain in outcome.gains)
+    verdict = "nothing to keep" if not found else "kept" if checked.good else "slower: dropped"
     rows.append(
         (
             "verified",

@@ -11,6 +11,7 @@ from edbatch_tvm.models.data import load_minibatches
 from edbatch_tvm.tuning import TuneReport, tune
 from edbatch_tvm.tuning.gpu import GpuTuneReport, tune_gpu
 from edbatch_tvm.tuning.tune import TRIALS
+from edbatch_tvm.tuning.run import TRIALS
 from relay_ext.signature import signature_of
 from schedules.tuning.outcome import Progress
 from schedules.tuning.remote import Tracker

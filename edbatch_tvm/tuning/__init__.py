@@ -1,6 +1,6 @@
 """Tuning of a model's kernels for a device, on the batch sizes of real data.
 
-Reading order: ``histogram`` (which batch sizes matter), ``subjects`` (the kernels of a module), ``tune`` (the run),
+Reading order: ``histogram`` (which batch sizes matter), ``subjects`` (the kernels of a module), ``run``,
 ``verify`` (what is kept only if it is right and faster).
 """
 
@@ -8,6 +8,6 @@ from edbatch_tvm.tvm_version import require_tvm
 
 require_tvm()
 
-from edbatch_tvm.tuning.tune import TuneReport, tune  # noqa: E402  (TVM must not be imported before the check)
+from edbatch_tvm.tuning.run import TuneReport, tune  # noqa: E402  (TVM must not be imported before the check)
 
 __all__ = ["TuneReport", "tune"]
