@@ -10,7 +10,6 @@ from edbatch_tvm.models import get_workload
 from edbatch_tvm.models.data import load_minibatches
 from edbatch_tvm.tuning import TuneReport, tune
 from edbatch_tvm.tuning.gpu import GpuTuneReport, tune_gpu
-from edbatch_tvm.tuning.tune import TRIALS
 from edbatch_tvm.tuning.run import TRIALS
 from relay_ext.signature import signature_of
 from schedules.tuning.outcome import Progress
