@@ -28,6 +28,9 @@ exclude_patterns = ["_build", "README.md"]
 html_theme = "furo"
 html_title = "edbatch-tvm"
 html_show_copyright = False
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+highlight_language = "none"  # what has no language is output or a table
 html_theme_options = {"navigation_with_keys": True}
 
 myst_enable_extensions = ["dollarmath"]
