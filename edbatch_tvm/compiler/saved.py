@@ -102,7 +102,7 @@ def save_model(model: Model, path: str | os.PathLike[str]) -> None:
     members = {LIBRARY: parts.shared_library(), WEIGHTS: _npz(parts.reader)}
     if learned is not None:
         members[POLICY] = _policy_bytes(learned)
-    document = {
+    document: dict[str, Any] = {
         "format": FORMAT,
         "version": VERSION,
         "versions": _versions(),
@@ -116,6 +116,7 @@ def save_model(model: Model, path: str | os.PathLike[str]) -> None:
         "weights": {name: _spec_json(spec) for name, spec in parts.reader.wanted.items()},
         "sha256": {member: hashlib.sha256(content).hexdigest() for member, content in members.items()},
     }
+    document["sha256"][MANIFEST] = hashlib.sha256(_said(document)).hexdigest()
     text = json.dumps(document, indent=1).encode()
     _write(Path(path), {MANIFEST: text, **members})
 
@@ -162,8 +163,10 @@ def load_model(
         members = _read(Path(path), refuse)
         document = json.loads(members[MANIFEST])
         _require_fit(document, refuse)
-        for member, digest in document["sha256"].items():
-            if hashlib.sha256(members[member]).hexdigest() != digest:
+        digests = document["sha256"]
+        for member in sorted(members.keys() | digests.keys()):
+            content = members.get(member, b"") if member != MANIFEST else _said(document)
+            if hashlib.sha256(content).hexdigest() != digests.get(member):
                 refuse(f"{member} is damaged", "the file as it was saved")
         signature = Signature(_cell(cell) for cell in document["cells"])
         wanted = {weight: _spec(spec) for weight, spec in document["weights"].items()}
@@ -213,6 +216,12 @@ def _versions() -> dict[str, str]:
     root = Path(__file__).resolve().parents[2]
     calling = hashlib.sha256(b"".join((root / source).read_bytes() for source in CALLING_SOURCES)).hexdigest()
     return {**{package: metadata.version(package) for package in REQUIRED}, "calling convention": calling[:12]}
+
+
+def _said(document: dict[str, Any]) -> bytes:
+    """All that the manifest says of the kernels: called in another way, they would read and write anywhere."""
+    said = {name: value for name, value in document.items() if name != "sha256"}
+    return json.dumps(said, sort_keys=True).encode()
 
 
 def _require_fit(document: Any, refuse: Any) -> None:

@@ -134,3 +134,25 @@ def test_module_runs_as_a_command() -> None:
     done = subprocess.run([sys.executable, "-m", "edbatch_tvm", "run"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith("edbatch: error: ")
+
+
+INTERRUPTED = """
+import os, signal, sys, threading
+from edbatch_tvm.cli import main
+threading.Timer(float(sys.argv[1]), os.kill, (os.getpid(), signal.SIGINT)).start()
+sys.exit(main(["learn", "lattice-lstm", "--learner", "paper", "--output", sys.argv[2]]))
+"""
+
+
+@pytest.mark.parametrize("seconds", [0.2, pytest.param(6.0, marks=pytest.mark.slow)])
+def test_a_real_interrupt_while_learning(seconds: float, tmp_path: Path) -> None:
+    policy = tmp_path / "policy.json"
+    policy.write_text("old")
+    command = [sys.executable, "-c", INTERRUPTED, str(seconds), str(policy)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    if done.returncode == 0:  # learned before the signal came
+        assert policy.read_text() != "old"
+        return
+    assert (done.returncode, done.stderr) == (130, "edbatch: interrupted\n")
+    assert policy.read_text() == "old"
+    assert [one.name for one in tmp_path.iterdir()] == ["policy.json"]

@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import edbatch_tvm as eb
 from edbatch_tvm.batching import SearchPolicy
@@ -22,6 +24,7 @@ from edbatch_tvm.compiler import saved
 from edbatch_tvm.errors import ModelFileError, PlanError, PolicyError, WeightError
 from edbatch_tvm.models import get_workload
 from edbatch_tvm.runtime import Model
+from tests.fuzz.mutations import broken_json
 
 HIDDEN = 16
 WORKLOAD = get_workload("treegru")
@@ -44,12 +47,14 @@ def outputs(model: Model) -> np.ndarray:
     return result.values(result.graph.outputs)
 
 
-def edited(file: Path, to: Path, change: Callable[[dict[str, Any]], None]) -> Path:
-    """A copy of `file` with another manifest."""
+def edited(file: Path, to: Path, change: Callable[[dict[str, Any]], None], sealed: bool = True) -> Path:
+    """A copy of `file` with another manifest; `sealed`: with the digest of that manifest."""
     with zipfile.ZipFile(file) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     document = json.loads(members[saved.MANIFEST])
     change(document)
+    if sealed:
+        document["sha256"][saved.MANIFEST] = hashlib.sha256(saved._said(document)).hexdigest()
     members[saved.MANIFEST] = json.dumps(document).encode()
     with zipfile.ZipFile(to, "w") as archive:
         for name, content in members.items():
@@ -168,6 +173,40 @@ def test_refused_with_a_reason(file: Path, tmp_path: Path, change: dict[str, Any
     path = edited(file, tmp_path / "model.edb", lambda document: document.update(change))
     with pytest.raises(ModelFileError, match=message):
         eb.load(path)
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_manifests_of_other_types(file: Path, tmp_path: Path, data: st.DataObject) -> None:
+    def change(document: dict[str, Any]) -> None:
+        name = data.draw(st.sampled_from(sorted(document)))
+        document[name] = data.draw(broken_json(document[name]))
+
+    with zipfile.ZipFile(file) as archive:
+        before = json.loads(archive.read(saved.MANIFEST))
+    path = edited(file, tmp_path / "model.edb", change, sealed=False)
+    with zipfile.ZipFile(path) as archive:
+        same = json.loads(archive.read(saved.MANIFEST)) == before
+    if not same:
+        with pytest.raises(ModelFileError):
+            eb.load(path)
+
+
+def test_compressed_weights(file: Path, tmp_path: Path) -> None:
+    large = io.BytesIO()
+    np.savez_compressed(large, b=np.zeros(10**7, np.float32))
+
+    def change(document: dict[str, Any]) -> None:
+        document["sha256"][saved.WEIGHTS] = hashlib.sha256(large.getvalue()).hexdigest()
+
+    edited(file, tmp_path / "first.edb", change)
+    with zipfile.ZipFile(tmp_path / "first.edb") as archive:
+        members = {name: archive.read(name) for name in archive.namelist()} | {saved.WEIGHTS: large.getvalue()}
+    with zipfile.ZipFile(tmp_path / "model.edb", "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    with pytest.raises(ModelFileError, match=r"weights\.npz is compressed"):
+        eb.load(tmp_path / "model.edb")
 
 
 def test_damaged_files(file: Path, tmp_path: Path) -> None:
