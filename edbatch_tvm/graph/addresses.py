@@ -17,7 +17,7 @@ NODES, EDGES, OUTPUTS, INSTANCES = range(4)
     TYPE_COUNT,
     OPERAND_PTR,
     OPERAND_VALUE,
-    OPERAND_NODE,
+    DEPENDENCY,
     OUTPUT,
     NODE_PTR,
     OUTPUT_PTR,
@@ -47,12 +47,15 @@ def find_addresses(graph: InstanceGraph) -> Addresses | None:
     nodes, edges, outputs = len(graph.node_type), len(graph.operand_value), len(graph.outputs)
     if not nodes or graph.node_type.min() < 0 or graph.node_type.max() >= graph.num_types:
         return None
+    pointer = graph.operand_ptr
+    if len(pointer) != nodes + 1 or pointer[0] or pointer[-1] != edges or (np.diff(pointer) < 0).any():
+        return None
     regular: list[tuple[np.ndarray, np.dtype, tuple[int, ...]]] = [
         (graph.node_type, np.dtype(np.int16), (nodes,)),
         (graph.type_count, np.dtype(np.int64), (graph.num_types,)),
         (graph.operand_ptr, np.dtype(np.int32), (nodes + 1,)),
         (graph.operand_value, np.dtype(np.int32), (edges,)),
-        (graph.operand_node, np.dtype(np.int32), (edges,)),
+        (graph.dependency, np.dtype(np.int32), (edges,)),
         (graph.outputs, np.dtype(np.int32), (outputs,)),
         (graph.node_ptr, np.dtype(np.int32), (graph.num_instances + 1,)),
         (graph.output_ptr, np.dtype(np.int32), (graph.num_instances + 1,)),

@@ -212,6 +212,24 @@ class InstanceGraph:
         return node
 
     @cached_property
+    def dependency(self) -> np.ndarray:
+        """Node that each operand makes its user wait for, as int32[e].
+
+        As :attr:`operand_node`, but -1 for an operand whose producer an earlier operand of the same node names too:
+        a state h and its c are one dependency, and schedulers follow half of the edges.
+        """
+        known = np.flatnonzero(self.operand_node >= 0)
+        user = np.repeat(np.arange(self.num_nodes), np.diff(self.operand_ptr))[known]
+        edge = user * self.num_nodes + self.operand_node[known]
+        order = np.argsort(edge, kind="stable")
+        repeated = known[order[1:][np.diff(edge[order]) == 0]]
+        if not len(repeated):
+            return self.operand_node
+        node = self.operand_node.copy()
+        node[repeated] = -1
+        return node
+
+    @cached_property
     def addresses(self) -> Addresses | None:
         """Where the arrays lie, for the native merge; None if they are outside its form."""
         return find_addresses(self)

@@ -279,7 +279,7 @@ def load() -> NativeKernels:
 
 def _structure(graph: InstanceGraph) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     require_checked(graph)
-    return as_argument(graph.node_type, np.int16), as_argument(graph.operand_ptr), never_empty(graph.operand_node)
+    return as_argument(graph.node_type, np.int16), as_argument(graph.operand_ptr), never_empty(graph.dependency)
 
 
 def _outputs(nodes: int) -> Arrays:

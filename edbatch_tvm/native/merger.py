@@ -49,9 +49,9 @@ class NativeMerger:
         node_type = np.empty(nodes, np.int16)
         operand_ptr = np.empty(nodes + 1, np.int32)
         operand_value = np.empty(max(1, edges), np.int32)
-        # Where every value is a node's only one, the values are the nodes.
-        same = stride == 1 and all(graph.operand_node is graph.operand_value for graph in instances)
-        operand_node = np.empty(1 if same else max(1, edges), np.int32)
+        # Where every value is a node's only one and read once, the values are the nodes.
+        same = stride == 1 and all(graph.dependency is graph.operand_value for graph in instances)
+        dependency = np.empty(1 if same else max(1, edges), np.int32)
         outputs = np.empty(max(1, totals[OUTPUTS]), np.int32)
         node_ptr = np.empty(totals[INSTANCES] + 1, np.int32)
         output_ptr = np.empty(totals[INSTANCES] + 1, np.int32)
@@ -63,7 +63,7 @@ class NativeMerger:
             node_type,
             operand_ptr,
             operand_value,
-            operand_node,
+            dependency,
             outputs,
             node_ptr,
             output_ptr,
@@ -83,7 +83,7 @@ class NativeMerger:
             type_label=first.type_label,
             scalar_output=scalar_output,
         )
-        graph.operand_node = graph.operand_value if same else operand_node[:edges]
+        graph.dependency = graph.operand_value if same else dependency[:edges]
         graph.type_count = type_count
         return graph
 

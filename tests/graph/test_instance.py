@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from itertools import pairwise
 
 import numpy as np
 from hypothesis import given
@@ -43,6 +44,12 @@ def test_operand_node_and_slots(minibatch: Minibatch) -> None:
     assert operand_slots(graph).dtype == np.int16
     assert graph.operand_node.tolist() == producers
     assert graph.operand_node.dtype == np.int32
+    dependencies = []
+    for begin, end in pairwise(graph.operand_ptr.tolist()):
+        named = producers[begin:end]
+        dependencies += [-1 if producer in named[:i] else producer for i, producer in enumerate(named)]
+    assert graph.dependency.tolist() == dependencies
+    assert graph.dependency.dtype == np.int32
 
 
 @given(bare_graphs())

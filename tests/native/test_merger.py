@@ -29,7 +29,7 @@ def test_equal_to_numpy(minibatch: Minibatch) -> None:
     assert regular(minibatch)
     assert_same(merged, wanted)
     assert list(merged.attributes) == sorted(wanted.attributes)
-    for name in ("operand_node", "type_count"):
+    for name in ("dependency", "type_count"):
         found = getattr(merged, name)
         assert found.dtype == getattr(wanted, name).dtype
         np.testing.assert_array_equal(found, getattr(wanted, name))
@@ -64,6 +64,6 @@ def test_what_is_left_to_numpy() -> None:
 
 def test_python_can_be_forced(monkeypatch: pytest.MonkeyPatch) -> None:
     graph = chain(np.array([0, 1], np.int32))
-    assert "operand_node" in vars(merge([graph, graph]))
+    assert "dependency" in vars(merge([graph, graph]))
     monkeypatch.setenv("EDBATCH_BACKEND", "python")
-    assert "operand_node" not in vars(merge([graph, graph]))
+    assert "dependency" not in vars(merge([graph, graph]))

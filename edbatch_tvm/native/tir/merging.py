@@ -10,12 +10,12 @@ from tvm.script import tirx as T
 
 from edbatch_tvm.graph.addresses import (
     ATTRIBUTES,
+    DEPENDENCY,
     EDGES,
     INSTANCES,
     NODE_PTR,
     NODE_TYPE,
     NODES,
-    OPERAND_NODE,
     OPERAND_PTR,
     OPERAND_VALUE,
     OUTPUT,
@@ -36,7 +36,7 @@ def merge(
     node_type_: T.handle,
     operand_ptr_: T.handle,
     operand_value_: T.handle,
-    operand_node_: T.handle,
+    dependency_: T.handle,
     output_: T.handle,
     node_ptr_: T.handle,
     output_ptr_: T.handle,
@@ -59,7 +59,7 @@ def merge(
     node_type = T.match_buffer(node_type_, (n,), "int16", align=2)
     operand_ptr = T.match_buffer(operand_ptr_, (n + 1,), "int32", align=4)
     operand_value = T.match_buffer(operand_value_, (edges,), "int32", align=4)
-    operand_node = T.match_buffer(operand_node_, (links,), "int32", align=4)
+    dependency = T.match_buffer(dependency_, (links,), "int32", align=4)
     output = T.match_buffer(output_, (declared,), "int32", align=4)
     node_ptr = T.match_buffer(node_ptr_, (instances + 1,), "int32", align=4)
     output_ptr = T.match_buffer(output_ptr_, (instances + 1,), "int32", align=4)
@@ -90,10 +90,10 @@ def merge(
             value: T.let = from_value[i]
             operand_value[edge + i] = T.Select(value >= 0, value + node * stride, value)
         if links == edges:
-            from_node = T.decl_buffer((ANY,), "int32", data=T.reinterpret("handle", rows[g, OPERAND_NODE]), align=4)
+            from_node = T.decl_buffer((ANY,), "int32", data=T.reinterpret("handle", rows[g, DEPENDENCY]), align=4)
             for i in range(T.Cast("int32", rows[g, EDGES])):
                 producer: T.let = from_node[i]
-                operand_node[edge + i] = T.Select(producer >= 0, producer + node, producer)
+                dependency[edge + i] = T.Select(producer >= 0, producer + node, producer)
         from_output = T.decl_buffer((ANY,), "int32", data=T.reinterpret("handle", rows[g, OUTPUT]), align=4)
         for i in range(T.Cast("int32", rows[g, OUTPUTS])):
             output[out + i] = from_output[i] + node * stride

@@ -33,7 +33,11 @@ def typewise_heights(n, chunks, node_type, operand_ptr, operand_node, height):
                 height[v, c * LANES + j] = 0
     for i in range(n):
         v: T.let = n - 1 - i
-        height[v, T.Cast("int32", node_type[v])] += 1
+        own: T.let = T.Cast("int32", node_type[v])
+        # As vectors: a vector load right after a store of one element has to wait for it.
+        for c in range(chunks):
+            for j in T.vectorized(LANES):
+                height[v, c * LANES + j] += T.Select(c * LANES + j == own, 1, 0)
         begin: T.let = operand_ptr[v]
         for k in range(operand_ptr[v + 1] - begin):
             p: T.let = operand_node[begin + k]

@@ -222,12 +222,12 @@ def stepping(learning: bool) -> Any:
                         reach[t, c * LANES + j] = 0
                 for u in range(t):
                     if tail[u] > head[u]:
-                        own: T.let = reach[u, u]
-                        reach[u, u] = 0
                         for c in range(chunks):
                             for j in T.vectorized(LANES):
-                                reach[t, c * LANES + j] = T.max(reach[t, c * LANES + j], reach[u, c * LANES + j])
-                        reach[u, u] = own
+                                reach[t, c * LANES + j] = T.max(
+                                    reach[t, c * LANES + j],
+                                    T.Select(c * LANES + j == u, 0, reach[u, c * LANES + j]),
+                                )
                 for u in range(t):
                     tight[u] = T.Select(reach[u, u] > reach[t, u], 1, 0)
 
