@@ -15,8 +15,10 @@ from relay_ext.gpu_general import GeneralPart
 from relay_ext.stage_cells import stages_of
 from schedules import abi
 from schedules import stage as ir
-from schedules.cuda.arguments import packed_shape
-from schedules.cuda.kernels import Machine, Part, Shapes, StagePart, batch_kernel, schedule_kernel
+from schedules.cuda.arguments import has_weights, packed_shape
+from schedules.cuda.kernels import Machine, MatrixPart, Part, Shapes, StagePart, batch_kernel, schedule_kernel
+from schedules.cuda.matrix_code import is_by_instance
+from schedules.cuda.matrix_packing import MatrixPacking, matrix_pack_kernel
 from schedules.cuda.packing import pack_kernel
 from schedules.cuda.products import FLOAT32, Products
 from schedules.cuda.threads import EmulatedThreads
@@ -92,15 +94,22 @@ def gpu_program(
             stages = []
             parts.append(GeneralPart(function, cell, binding, attributes))
         for stage in stages:
-            parts.append(StagePart(stage, binding, attributes, products))
-            shape = packed_shape(stage, products)
-            shapes[f"packed:{stage.name}"] = shape, "float32"
-            if shape[1]:
-                packs[f"{stage.name}_pack"] = pack_kernel(stage, _weight_buffers(function), products)
+            buffers = _weight_buffers(function)
+            if is_tiled(stage, products):
+                parts.append(StagePart(stage, binding, attributes, products))
+                shapes[f"packed:{stage.name}"] = packed_shape(stage, products), "float32"
+                pack = pack_kernel(stage, buffers, products)
+            else:
+                parts.append(MatrixPart(stage, binding, attributes))
+                shapes[f"packed:{stage.name}"] = (MatrixPacking(stage).size,), "float32"
+                pack = matrix_pack_kernel(stage, buffers)
+            if has_weights(stage):
+                packs[f"{stage.name}_pack"] = pack
             for output in stage.outputs:
                 if output.scratch:
-                    scratch[output.scratch] = abi.padded(stage.columns), stage.domain
-                    shapes[f"scratch:{output.scratch}"] = (stage.columns,), "float32"
+                    width = stage.rows * stage.columns
+                    scratch[output.scratch] = abi.padded(width), stage.domain
+                    shapes[f"scratch:{output.scratch}"] = (width,), "float32"
         attributes += len(cell.attributes)
     return GpuProgram(tuple(parts), shapes, IRModule(packs), scratch, paths, machine or Machine())
 
@@ -108,8 +117,8 @@ def gpu_program(
 def _tiled_stages(function: tirx.PrimFunc, signature: Signature, products: Products) -> list[ir.Stage]:
     stages = stages_of(function, signature)
     for stage in stages:
-        if not is_tiled(stage, products):
-            raise NotReadable(f"stage {stage.name!r} is of matrices, or has more gates than shared memory holds")
+        if not is_tiled(stage, products) and not is_by_instance(stage):
+            raise NotReadable(f"stage {stage.name!r} has more gates than shared memory holds, or matrices in rows")
     return stages
 
 

@@ -209,6 +209,10 @@ class DeviceKernels:
         room = tuple(int(count * _GROWTH) + 1 for count in rows)
         tensors = []
         for spec, count in zip(self.signature.value_specs, room, strict=True):
+            if count * padded(spec.size) >= 2**31:
+                raise GraphError(
+                    f"{count} values of {spec}", "an arena of less than 2**31 elements", "smaller minibatches"
+                )
             tensor = self.memory.empty((count, padded(spec.size)), spec.dtype)
             self.memory.upload(np.zeros(padded(spec.size), spec.dtype), tensor)
             tensors.append(tensor)

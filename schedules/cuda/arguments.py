@@ -67,6 +67,12 @@ def packed_shape(stage: ir.Stage, products: Products = FLOAT32) -> tuple[int, in
     return widest_columns(stage, products) // PACK_LANES, size
 
 
+def has_weights(stage: ir.Stage) -> bool:
+    """Whether weights are packed for `stage`."""
+    passes = [one for gate in stage.gates for one in gate.passes]
+    return bool(stage.vectors) or any(isinstance(one, ir.Pass) or not isinstance(one.left, ir.Read) for one in passes)
+
+
 def stage_arguments(stage: ir.Stage, binding: abi.CellBinding) -> list[str]:
     """The arguments of a stage's kernel after `tables`."""
     arenas = [binding.output_arena[o.slot] for o in stage.outputs if o.slot >= 0]
@@ -74,7 +80,7 @@ def stage_arguments(stage: ir.Stage, binding: abi.CellBinding) -> list[str]:
     tables = [f"table:{s.weight}" for s in stage.sources if isinstance(s, ir.Lookup)]
     scratch = [f"scratch:{o.scratch}" for o in stage.outputs if o.scratch]
     scratch += [f"scratch:{s.name}" for s in stage.sources if isinstance(s, ir.Scratch)]
-    packed = [f"packed:{stage.name}"] if packed_shape(stage)[1] else []
+    packed = [f"packed:{stage.name}"] if has_weights(stage) else []
     return list(dict.fromkeys([f"arena:{a}" for a in arenas] + tables + scratch + packed))
 
 

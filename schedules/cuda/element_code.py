@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import tvm_ffi
 from tvm import tirx
+from tvm.tirx.script.builder import ir as T
 
 from schedules import stage as ir
 from schedules.cuda.sources import OWNER, is_row_scratch
@@ -36,6 +37,7 @@ class ElementCode:
         self.column = column
         self.total = total
         self.rows: dict[ir.Source, Any] = {}
+        self.matrix_row: Any = 0
         self._offsets: tuple[Any, Any] | None = None
 
     def reduce(self, line: ir.Reduction, lets: dict[Any, Any]) -> Any:
@@ -70,17 +72,38 @@ class ElementCode:
 
         return tvm_ffi.structural_map(expression, (tirx.Var, replace))
 
+    def vector(self, index: int) -> Any:
+        """The element of a packed vector."""
+        packed = self.code.arguments[f"packed:{self.code.stage.name}"]
+        at = self.code.vectors_at + index * PACK_LANES + tirx.truncmod(self.column, PACK_LANES)
+        return packed[tirx.truncdiv(self.column, PACK_LANES), at]
+
+    def outputs(self) -> None:
+        """Compute the body, and write every output."""
+        code, stage = self.code, self.code.stage
+        lets: dict[Any, Any] = {}
+        for line in stage.body:
+            value = self.reduce(line, lets) if isinstance(line, ir.Reduction) else self.value(line.expression, lets)
+            lets[line.variable] = bind(str(line.variable.name), value)
+        column = self.matrix_row * stage.columns + self.column if stage.rows > 1 else self.column
+        for output in stage.outputs:
+            value = self.value(output.expression, lets)
+            if output.scratch:
+                T.buffer_store(code.arguments[f"scratch:{output.scratch}"], value, [self.position, column])
+            else:
+                arena = code.arguments[f"arena:{code.binding.output_arena[output.slot]}"]
+                T.buffer_store(arena, value, [code.output_row[output.slot] + self.position, column])
+
     def _leaf(self, leaf: ir.Leaf) -> Any:
         code = self.code
         match leaf:
             case ir.Element(source, offset, moving):
                 column = offset + self.column if moving else tirx.const(offset, "int32")
+                column = column + leaf.row * self.matrix_row if leaf.row else column
                 row = self.rows[source] if source in self.rows else self.tile.row(source, self.row)
                 return code.buffer(source)[row, column]
             case ir.Vector(index):
-                packed = code.arguments[f"packed:{code.stage.name}"]
-                at = code.vectors_at + index * PACK_LANES + tirx.truncmod(self.column, PACK_LANES)
-                return packed[tirx.truncdiv(self.column, PACK_LANES), at]
+                return self.vector(index)
             case ir.Accumulator(gate):
                 return self.total(gate)
             case ir.RowCount():

@@ -19,6 +19,7 @@ from tvm.tirx.script.builder import ir as T
 from schedules import abi
 from schedules import stage as ir
 from schedules.cuda.arguments import BATCHES, Arguments, Tables, stage_arguments
+from schedules.cuda.matrix_code import SHARED_ELEMENTS, MatrixCode, is_matrix_product, tiles_of_instance
 from schedules.cuda.products import FLOAT32, Products
 from schedules.cuda.stage_code import StageCode
 from schedules.cuda.threads import EmulatedThreads, GpuThreads, Threads, bind, loop
@@ -144,6 +145,50 @@ class StagePart:
             context.arguments,
             context.machine.fill,
             self.products,
+        )
+        code.emit(step, context.pool, context.row_table)
+
+
+@dataclass(frozen=True)
+class MatrixPart:
+    """A stage of matrices, or of products of values; see :class:`Part`."""
+
+    stage: ir.Stage
+    binding: abi.CellBinding
+    first_attribute: int
+
+    @property
+    def name(self) -> str:
+        """See :meth:`Part.name`."""
+        return self.stage.name
+
+    @property
+    def type_id(self) -> int:
+        """See :meth:`Part.type_id`."""
+        return self.binding.type_id
+
+    def arguments(self) -> list[str]:
+        """See :meth:`Part.arguments`."""
+        return stage_arguments(self.stage, self.binding)
+
+    def shared(self) -> tuple[int, int]:
+        """See :meth:`Part.shared`."""
+        return SHARED_ELEMENTS if is_matrix_product(self.stage) else 0, 0
+
+    def blocks(self, count: Any, machine: Machine) -> Any:
+        """See :meth:`Part.blocks`."""
+        return count * tiles_of_instance(self.stage)
+
+    def emit(self, context: Context, step: Any) -> None:
+        """See :meth:`Part.emit`."""
+        code = MatrixCode(
+            context.threads,
+            self.stage,
+            self.binding,
+            self.first_attribute,
+            context.tables,
+            context.arguments,
+            context.machine.fill,
         )
         code.emit(step, context.pool, context.row_table)
 

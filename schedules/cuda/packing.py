@@ -33,7 +33,7 @@ def pack_kernel(stage: ir.Stage, weights: dict[Any, str], products: Products = F
     """
     chunks, per_chunk = packed_shape(stage, products)
     expressions = [one.weight for gate in stage.gates for one in gate.passes if isinstance(one, ir.Pass)]
-    used = [b for b in weights if any(_reads(e, b) for e in [*expressions, *stage.vectors])]
+    used = [b for b in weights if any(reads(e, b) for e in [*expressions, *stage.vectors])]
     name = f"{stage.name}_pack"
     with IRBuilder() as builder, T.prim_func():
         T.func_name(name)
@@ -46,7 +46,7 @@ def pack_kernel(stage: ir.Stage, weights: dict[Any, str], products: Products = F
 
             def value(expression: Any, inside: Any, values: dict[Any, Any]) -> Any:
                 values = {v: tirx.Cast("int64", at) for v, at in {**values, stage.column: column}.items()}
-                found = _rewrite(expression, values, buffers)
+                found = rewritten(expression, values, buffers)
                 return tirx.if_then_else(tirx.And(column < stage.columns, inside), found, tirx.const(0, "float32"))
 
             at = 0
@@ -66,14 +66,15 @@ def pack_kernel(stage: ir.Stage, weights: dict[Any, str], products: Products = F
     return builder.get()
 
 
-def _reads(expression: Any, buffer: Any) -> bool:
+def reads(expression: Any, buffer: Any) -> bool:
+    """Whether `expression` reads `buffer`."""
     found: list[Any] = []
     keep: Callable[[Any], None] = found.append
     tvm_ffi.structural_walk(expression, (tvm.ir.TensorLoad, lambda load: keep(load.source)))
     return any(other.same_as(buffer) for other in found)
 
 
-def _rewrite(expression: Any, values: dict[Any, Any], buffers: dict[Any, Any]) -> Any:
+def rewritten(expression: Any, values: dict[Any, Any], buffers: dict[Any, Any]) -> Any:
     """`expression` with variables replaced by `values` and loads moved to `buffers`."""
 
     def load(node: Any) -> Any:

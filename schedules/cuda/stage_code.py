@@ -14,7 +14,7 @@ from schedules.cuda.products import FLOAT32, Products
 from schedules.cuda.sources import is_row_scratch, row_sources
 from schedules.cuda.threads import Threads, bind
 from schedules.cuda.tile_code import TileCode
-from schedules.cuda.tiles import Tile, least_rows, sweeps_of, tiles_of
+from schedules.cuda.tiles import Tile, is_tiled, least_rows, sweeps_of, tiles_of
 from schedules.rows import operand_row
 
 _INT = "int32"
@@ -51,7 +51,7 @@ class StageCode:
         self.arguments = arguments
         self.fill = fill
         self.products = products
-        self.sweeps = sweeps_of(stage, products)
+        self.sweeps = sweeps_of(stage, products) if is_tiled(stage, products) else []
         self.vectors_at = sum(sweep.size for sweep in self.sweeps)
         self.row_sources = row_sources(stage)
         self.counts_rows = any(isinstance(leaf, ir.RowCount) for leaf in stage.leaves.values())
@@ -84,6 +84,10 @@ class StageCode:
             self.first_row = bind("first_row", tables[self.pointer])
         if self.stage.domain == "rows":
             self.count = bind("count", tables[self.pointer + self.instances] - self.first_row)
+        self.loops()
+
+    def loops(self) -> None:
+        """The loops over tiles."""
         self._variants(tiles_of(self.stage, self.products))
 
     def _variants(self, tiles: list[Tile]) -> None:

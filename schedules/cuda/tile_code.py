@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 from tvm import tirx
 from tvm.tirx.script.builder import ir as T
 
-from schedules import stage as ir
 from schedules.cuda.element_code import ElementCode
 from schedules.cuda.products import WORDS
 from schedules.cuda.sources import OWNER, RowSource
@@ -146,7 +145,7 @@ class TileCode:
                         T.buffer_store(pool, tirx.const(0, _FLOAT), [to + u])
 
     def _each(self, count: int) -> Any:
-        return _Each(self.threads, count)
+        return Each(self.threads, count)
 
     def _multiply(self, sweep: Sweep, buffer: Any, accumulators: Registers) -> None:
         """One depth of k from shared memory; the groups take turns."""
@@ -283,21 +282,10 @@ class TileCode:
         position = bind("instance", self.start + row)
         j = bind("j", self.chunk * self.tile.columns + column)
         with T.If(tirx.And(position < code.count, j < stage.columns)), T.Then():
-            at = ElementCode(self, row, position, j, total)
-            lets: dict[Any, Any] = {}
-            for line in stage.body:
-                value = at.reduce(line, lets) if isinstance(line, ir.Reduction) else at.value(line.expression, lets)
-                lets[line.variable] = bind(str(line.variable.name), value)
-            for output in stage.outputs:
-                value = at.value(output.expression, lets)
-                if output.scratch:
-                    T.buffer_store(code.arguments[f"scratch:{output.scratch}"], value, [position, j])
-                else:
-                    arena = code.arguments[f"arena:{code.binding.output_arena[output.slot]}"]
-                    T.buffer_store(arena, value, [code.output_row[output.slot] + position, j])
+            ElementCode(self, row, position, j, total).outputs()
 
 
-class _Each:
+class Each:
     """Context: the threads of a block share `count` pieces of work; the value is the number of one piece."""
 
     def __init__(self, threads: Threads, count: int) -> None:

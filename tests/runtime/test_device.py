@@ -91,6 +91,12 @@ def test_one_vector_holds_all_tables(model: eb.Model) -> None:
     np.testing.assert_array_equal(sorted(words[words[ATTRIBUTES] :]), [1, 2, 3, 4])
 
 
+def test_arenas_too_large_for_indices_of_32_bits_are_refused(model: eb.Model) -> None:
+    kernels: Any = model._kernels
+    with pytest.raises(GraphError, match="an arena of less than 2"):
+        kernels._acquire((2**30,) * len(model.signature.value_specs), 0)
+
+
 def test_what_a_gpu_does_not_do(weights: dict[str, np.ndarray]) -> None:
     with pytest.raises(PlanError, match="fused=False for target 'cuda-emulated'"):
         eb.compile(Tree, weights, target="cuda-emulated", granularity="op", fused=False)

@@ -15,7 +15,7 @@ from schedules.cuda.products import PRODUCTS
 from tests.schedules.cuda.emulated import check_workload, emulated_model
 
 QUICK = ("treelstm", "treegru", "childsum-tree", "mvrnn", "random-dag")
-"""Between them: one stage and several, stages over variadic rows, reductions, general cells, lookups of matrices."""
+"""Between them: one stage and several, stages over variadic rows, of matrices, reductions, lookups of matrices."""
 
 
 SLOW = pytest.mark.slow
@@ -38,6 +38,12 @@ def test_tiles_with_rows_and_columns_and_k_that_do_not_fill_them(name: str, hidd
     counts = result.plan.steps[:, 1]
     assert counts.max() > 64
     assert (counts % 64).any()
+
+
+def test_matrices_that_fill_tiles_and_that_do_not() -> None:
+    for hidden in (64, 68):
+        result = check_workload("mvrnn", hidden, 1)
+        assert [len(result.kernel_names[cell]) for cell in ("leaf", "internal", "readout")] == [2, 3, 1]
 
 
 @pytest.mark.parametrize("name", ["childsum-tree", pytest.param("treegru", marks=SLOW)])

@@ -56,7 +56,14 @@ def test_a_tile(form: str, dtype: str, golden: Golden, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize(
-    ("workload", "kernel"), [("lattice-gru", "join_stage0"), ("mvrnn", "internal"), ("childsum-tree", "leaf_stage0")]
+    ("workload", "kernel"),
+    [
+        ("lattice-gru", "join_stage0"),
+        ("childsum-tree", "internal_stage1"),
+        ("mvrnn", "internal_stage0"),
+        ("mvrnn", "internal_stage1"),
+        ("bilstm-tagger-char", "spell"),
+    ],
 )
 def test_a_kernel(workload: str, kernel: str, golden: Golden) -> None:
     module = program(workload, 8).batch_kernels()
