@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from edbatch_tvm.batching import Policy
+from edbatch_tvm.batching import Policy, choose_policy
 from edbatch_tvm.compiler import compile_model
 from edbatch_tvm.errors import DataError, EdbatchError
 from edbatch_tvm.graph import Builder, InstanceGraph, Signature, merge
@@ -24,8 +24,8 @@ from edbatch_tvm.models.check import TOLERANCE, compare
 from edbatch_tvm.models.contractions import multiply_adds_of_graph
 from edbatch_tvm.models.data import split
 from edbatch_tvm.models.fma import fma_gflops
-from edbatch_tvm.models.learning import Lesson, choose
-from edbatch_tvm.models.lessons import DATA_FILES
+from edbatch_tvm.models.learning import LEARN_MINIBATCHES
+from edbatch_tvm.models.lessons import DATA_FILES, lesson_and_exam
 from edbatch_tvm.models.measure import Seconds
 from edbatch_tvm.models.peak import peak_gflops
 from edbatch_tvm.models.reference import run_reference
@@ -67,6 +67,9 @@ LONG = 1.0
 """Seconds; the same in the first turn, in which memory is touched for the first time."""
 
 REFERENCE_INSTANCES = 2
+
+LESSON_SIZE = 64
+"""Instances of a minibatch that the policy learns from."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +163,7 @@ def measure_workload(
         }
         count = options.minibatches or max(1, 8 // batch_size)
         minibatches = split(instances[: count * batch_size], batch_size)
-        model.policy = _policy(name, batch_size, options.seed)
+        model.policy = _policy(name, options.data_root, options.seed)
         ours = Ours(model, minibatches)
         contenders = [Contender("ours", "", ours.run, None, sum(map(len, minibatches)), ours.last)]
         skipped: dict[str, str] = {}
@@ -197,17 +200,17 @@ def _items(name: str, path: Path | None, count: int, seed: int) -> list[Any]:
     source = get_workload(name).source
     if path is None or source.read is None:
         return list(source.generate(count, seed))
-    items = list(source.read(path, ReadOptions(seed)))[:count]
+    learned = LEARN_MINIBATCHES * LESSON_SIZE
+    items = list(source.read(path, ReadOptions(seed)))[learned : learned + count]
     if len(items) < count:
-        raise DataError(f"{len(items)} instances in {path}", f"{count} or more")
+        raise DataError(f"{len(items)} instances in {path} after the {learned} to learn from", f"{count} or more")
     return items
 
 
-@lru_cache(maxsize=16)
-def _policy(name: str, batch_size: int, seed: int) -> Policy:
-    """What ``auto`` chooses on other, generated instances; the same for all hidden sizes."""
-    workload = get_workload(name)
-    return choose(workload, signature_of(workload.cells(1)), Lesson(None, batch_size, seed=seed)).policy
+@lru_cache(maxsize=1)
+def _policy(name: str, data_root: Path | None, seed: int) -> Policy:
+    """The best policy on other instances, a state machine learned from them included; the same for all sizes."""
+    return choose_policy(lesson_and_exam(name, data_root, LESSON_SIZE, LEARN_MINIBATCHES, 1, seed).lesson, seed=seed)
 
 
 def sizes(name: str, hidden: int, options: BenchOptions) -> list[int]:
