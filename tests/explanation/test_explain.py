@@ -21,9 +21,12 @@ from tests.explanation.cells import ALIKE
 GRANULARITIES = ("cell", "op")
 
 
+WORKLOAD = {"cell": get_workload("lattice-lstm"), "op": get_workload("treelstm")}
+
+
 @lru_cache
 def model(granularity: str = "cell", fused: bool = True) -> eb.Model:
-    workload = get_workload("lattice-lstm")
+    workload = WORKLOAD[granularity]
     cells, weights = workload.cells(16), workload.weights(16, 0)
     return eb.compile(cells, weights, policy="agenda", granularity=granularity, fused=fused)
 
@@ -31,7 +34,7 @@ def model(granularity: str = "cell", fused: bool = True) -> eb.Model:
 @lru_cache
 def explanation(granularity: str = "cell", instances: int = 3) -> Explanation:
     one = model(granularity)
-    return eb.explain(one, get_workload("lattice-lstm").generate(instances, one.cells, 0))
+    return eb.explain(one, WORKLOAD[granularity].generate(instances, one.cells, 0))
 
 
 @pytest.mark.parametrize("granularity", GRANULARITIES)
@@ -57,7 +60,7 @@ def test_figures_add_up(granularity: str) -> None:
 
 def test_batches_take_time_and_leave_results_alone() -> None:
     one = model()
-    instances = get_workload("lattice-lstm").generate(2, one.cells, 1)
+    instances = WORKLOAD["cell"].generate(2, one.cells, 1)
     before = one(instances)
     expected = [np.array(value) for value in before[0]]
     found = eb.explain(one, instances, repeat=2)
@@ -69,13 +72,13 @@ def test_batches_take_time_and_leave_results_alone() -> None:
 
 def test_unfused_runs_are_explained() -> None:
     one = model("op", fused=False)
-    found = eb.explain(one, get_workload("lattice-lstm").generate(2, one.cells, 0), repeat=1)
+    found = eb.explain(one, WORKLOAD["op"].generate(2, one.cells, 0), repeat=1)
     assert all(step.seconds is not None for step in found.steps)
 
 
 def test_without_times() -> None:
     one = model()
-    found = eb.explain(one, get_workload("lattice-lstm").generate(2, one.cells, 0), repeat=0)
+    found = eb.explain(one, WORKLOAD["cell"].generate(2, one.cells, 0), repeat=0)
     assert {cell.seconds for cell in found.cells} == {None}
     assert "µs" not in found.to_html().split("<h3>In order</h3>")[0].split("<h2>Batches</h2>")[1]
     assert all(event["dur"] == 1 for event in found.to_trace()["traceEvents"] if event.get("cat") == "batch")
