@@ -7,7 +7,8 @@ import inspect
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import cache
 from typing import Any
 
 from tvm import relax, tirx
@@ -120,8 +121,10 @@ def export_program(name: str, module: Any, arguments: tuple[Any, ...], shapes: A
     # Export takes one tensor given twice for one input.
     given = tree.tree_map(lambda leaf: leaf.detach().clone() if isinstance(leaf, torch.Tensor) else leaf, given)
     try:
-        with torch.no_grad(), _quiet(), _symbolic_numbers(torch):
-            program = torch.export.export(module, given, dynamic_shapes=shapes, strict=False).run_decompositions()
+        with torch.no_grad(), _quiet():
+            with _symbolic_tensors(torch), _symbolic_len(torch) if shapes is not None else nullcontext():
+                program = torch.export.export(module, given, dynamic_shapes=shapes, strict=False)
+            program = program.run_decompositions()
     except Exception as error:
         raise CellError(
             f"cell {name!r} cannot be exported ({first_line(error)})",
@@ -130,6 +133,12 @@ def export_program(name: str, module: Any, arguments: tuple[Any, ...], shapes: A
         ) from error
     _check_deterministic(name, program)
     return program
+
+
+@cache
+def rows_dimension() -> Any:
+    """The dimension of variadic operands, one and the same for all of them."""
+    return require_torch().export.Dim("k")
 
 
 def _dynamic_shapes(name: str, module: Any, arguments: tuple[Any, ...], variadic: tuple[str, ...]) -> Any:
@@ -150,7 +159,7 @@ def _dynamic_shapes(name: str, module: Any, arguments: tuple[Any, ...], variadic
                 f"the example for {parameter!r} of cell {name!r} has shape {tuple(rows[0].shape)}",
                 "[k, ...] with k of 2 or more, for a variadic operand",
             )
-        spec = {0: torch.export.Dim.DYNAMIC} if parameter in variadic else None
+        spec = {0: rows_dimension()} if parameter in variadic else None
         shapes.append(tree.tree_map(lambda leaf, spec=spec: spec if isinstance(leaf, torch.Tensor) else None, argument))
     return tuple(shapes)
 
@@ -167,16 +176,28 @@ def _check_deterministic(name: str, program: Any) -> None:
 
 
 @contextmanager
-def _symbolic_numbers(torch: Any) -> Iterator[None]:
-    """Let numbers that differ from call to call stay symbolic where Python code or ``torch.tensor`` would fix them.
+def _symbolic_len(torch: Any) -> Iterator[None]:
+    """Let ``len(rows)`` be the symbol that ``rows.shape[0]`` is.
 
-    ``len(rows)`` is the symbol that ``rows.shape[0]`` is: Python makes an int of whatever ``__len__`` returns, the
-    number of the example for good. ``torch.tensor(word)`` is `word`, an integer tensor while a cell is exported.
+    Python makes an int of whatever ``__len__`` returns, which would be the number of rows of the example for good.
     """
-    plain_len = builtins.len
+    plain = builtins.len
 
-    def symbolic_len(thing: Any) -> Any:
-        return thing.shape[0] if isinstance(thing, torch.Tensor) and thing.ndim else plain_len(thing)
+    def symbolic(thing: Any) -> Any:
+        # What stands for a list of any length has a shape too.
+        shape = getattr(thing, "shape", None) if isinstance(thing, torch.Tensor | list) else None
+        return shape[0] if shape else plain(thing)
+
+    builtins.len = symbolic
+    try:
+        yield
+    finally:
+        builtins.len = plain
+
+
+@contextmanager
+def _symbolic_tensors(torch: Any) -> Iterator[None]:
+    """Let ``torch.tensor(word)`` be `word` where that is a tensor already, as integers are while a cell is exported."""
 
     class SymbolicTensors(torch.overrides.TorchFunctionMode):
         def __torch_function__(self, function: Any, _: Any, arguments: Any = (), named: Any = None) -> Any:
@@ -187,12 +208,8 @@ def _symbolic_numbers(torch: Any) -> Iterator[None]:
                     return tensor if dtype is None else tensor.to(dtype)
             return function(*arguments, **(named or {}))
 
-    builtins.len = symbolic_len
-    try:
-        with SymbolicTensors():
-            yield
-    finally:
-        builtins.len = plain_len
+    with SymbolicTensors():
+        yield
 
 
 def _stacked(torch: Any, data: Any) -> Any:
@@ -295,7 +312,32 @@ def _select(node: Any, importer: Any) -> relax.Var:
     return importer.block_builder.emit(relax.op.take(importer.env[source], importer.env[index], axis=axis))
 
 
-_CONVERSIONS = {"repeat.default": _repeat, "_local_scalar_dense.default": _scalar, "select.int": _select}
+def _largest(node: Any, importer: Any) -> Any:
+    """``x.max(dim)`` of which nobody wants the indices: a reduction, where TVM's importer sorts."""
+    if any(user.args[1] == 1 and user.users for user in node.users):
+        raise CellError("the indices of max(dim)", "its values", "take argmax outside the cell")
+    keep = node.args[2] if len(node.args) > 2 else False
+    return importer.block_builder.emit(relax.op.max(importer.env[node.args[0]], [node.args[1]], keep)), None
+
+
+def _extreme(build: Any) -> Any:
+    """``x.amax(dim)`` and ``x.amin(dim)``."""
+
+    def convert(node: Any, importer: Any) -> relax.Var:
+        source, dims, keep = (*node.args, *([], False)[len(node.args) - 1 :])
+        return importer.block_builder.emit(build(importer.env[source], list(dims) or None, keep))
+
+    return convert
+
+
+_CONVERSIONS = {
+    "amax.default": _extreme(relax.op.max),
+    "amin.default": _extreme(relax.op.min),
+    "repeat.default": _repeat,
+    "_local_scalar_dense.default": _scalar,
+    "select.int": _select,
+    "max.dim": _largest,
+}
 """Operators that TVM's importer converts in another way, or not at all."""
 
 

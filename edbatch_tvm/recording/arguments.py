@@ -4,6 +4,7 @@ A call such as ``merge(x, [h, c], 3)`` is recorded as the flat inputs ``x, h, c,
 structure around them and the constants among them; calls of one key are calls of one cell. A key is a tuple of
 
 * a :class:`TensorSpec` for an operand, a :class:`RowsSpec` for a variadic one;
+* ``("listed", n, pairs)`` before n :class:`RowsSpec` for a list of any length, of tensors or (`pairs`) of tuples of n;
 * ``("stack", k, RowsSpec)`` for k operands that are stacked inside the cell;
 * ``("attribute", dtype, shape)`` and ``("integer",)`` for attributes: integer tensors, Python integers;
 * ``("weight", path)`` for a parameter of the model;
@@ -20,6 +21,7 @@ from typing import Any
 import torch
 
 from edbatch_tvm.errors import RecordingError
+from edbatch_tvm.recording.row_list import row_list
 from edbatch_tvm.recording.specs import RowsSpec, TensorSpec, spec_of
 
 Key = tuple[Any, ...]
@@ -97,6 +99,12 @@ class _Stacked:
 
 
 @dataclass(frozen=True)
+class _Listed:
+    parts: tuple[_Taken, ...]
+    pairs: bool
+
+
+@dataclass(frozen=True)
 class _Weight:
     number: int
 
@@ -143,6 +151,9 @@ class CallPlan:
             first = len(self.inputs)
             self.inputs += [Input(rows.row)] * count
             return _Stacked(first, count)
+        if kind == "listed":
+            count, pairs = details
+            return _Listed(tuple(self._read(next(parts), parts, examples, weights) for _ in range(count)), pairs)
         if kind in ("attribute", "integer"):
             shape = details[1] if kind == "attribute" else ()
             return self._input(Input(spec_of(shape), example=next(examples)))
@@ -169,6 +180,8 @@ class CallPlan:
             if isinstance(part, _Stacked):
                 rows = range(part.first, part.first + part.count)
                 return torch.stack([self.inputs[row].shaped(flat[row]) for row in rows])
+            if isinstance(part, _Listed):
+                return row_list([self.inputs[rows].shaped(flat[rows]) for rows in part.parts], part.pairs)
             if isinstance(part, _Weight):
                 return weights[part.number]
             if type(part) in (tuple, list):

@@ -226,6 +226,13 @@ def is_lazy(thing: Any) -> bool:
     return type(thing) in LAZY
 
 
+def is_tensor(thing: Any) -> bool:
+    """Whether `thing` is one value: recorded, or a tensor of floating-point numbers."""
+    if is_lazy(thing):
+        return type(thing) is LazyTensor
+    return isinstance(thing, torch.Tensor) and thing.is_floating_point()
+
+
 def recorder_in(arguments: Any) -> Recorder:
     """The recorder of the first lazy tensor among `arguments`, those in lists and tuples included."""
     for argument in arguments:

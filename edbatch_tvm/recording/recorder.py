@@ -16,7 +16,7 @@ from torch import Tensor, float32
 from edbatch_tvm.errors import RecordingError
 from edbatch_tvm.recording import tensor_ops
 from edbatch_tvm.recording.arguments import INTEGER, Key, key_of_constant, key_of_tensor
-from edbatch_tvm.recording.lazy import LazyRows, LazyTensor, is_lazy
+from edbatch_tvm.recording.lazy import LazyRows, LazyTensor, is_lazy, is_tensor
 from edbatch_tvm.recording.specs import TensorSpec, spec_of_tensor
 
 if TYPE_CHECKING:
@@ -92,6 +92,9 @@ class Recorder:
             elif kind is int and vary:
                 key.append(INTEGER)
                 attributes.append(argument)
+            elif kind is list and vary and argument and (rows == -1 or rows == len(argument)):
+                if self._describe_list(argument, key, operands, attributes):
+                    rows = len(argument)
             else:
                 self._describe(argument, key, operands, attributes, vary)
         cell = site.cells.get(tuple(key))
@@ -136,9 +139,32 @@ class Recorder:
                 rows = len(argument.values)
                 key.append(argument.spec)
                 operands += argument.values if argument.recorder is self else map(self.value_of, argument.rows())
+            elif kind is list and integers_vary and argument and rows in (-1, len(argument)) and not fixed_rows:
+                if self._describe_list(argument, key, operands, attributes):
+                    rows = len(argument)
             else:
                 self._describe(argument, key, operands, attributes, integers_vary)
         return tuple(key), operands, attributes
+
+    def _describe_list(self, argument: list[Any], key: list[Any], operands: list[int], attributes: list[Any]) -> bool:
+        """Append a list: as a list of any length if its elements are alike, and else element by element."""
+        pairs = type(argument[0]) is tuple
+        if pairs and all(type(item) is tuple and len(item) == len(argument[0]) for item in argument):
+            columns = list(zip(*argument, strict=True))
+        else:
+            columns = [tuple(argument)]
+        parts: list[LazyRows] = []
+        if all(is_tensor(item) for column in columns for item in column):
+            stacked = (tensor_ops.as_rows(self, "stack", column) for column in columns)
+            parts = [part for part in stacked if part is not None]
+        if len(parts) != len(columns):
+            self._describe(argument, key, operands, attributes, True)
+            return False
+        key.append(("listed", len(parts), pairs))
+        for part in parts:
+            key.append(part.spec)
+            operands += part.values
+        return True
 
     def _describe(
         self, argument: Any, key: list[Any], operands: list[int], attributes: list[Any], integers_vary: bool
@@ -221,6 +247,9 @@ class Recorder:
 
     def read(self, tensor: LazyTensor) -> torch.Tensor:
         """The value of a recorded tensor; whatever is recorded is computed first, for all instances in flight."""
+        if tensor.value < 0:
+            self.check_unchanged(-1 - tensor.value)
+            return self.externals[-1 - tensor.value][0].reshape(tensor.shape)
         if tensor.value >= self.done:
             self.wait()
         return self.epoch_of(tensor.value).tensor(tensor.value).reshape(tensor.shape)

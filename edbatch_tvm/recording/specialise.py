@@ -14,7 +14,7 @@ from edbatch_tvm.errors import CellError
 from edbatch_tvm.recording.arguments import EXAMPLE_ROWS, CallPlan
 from edbatch_tvm.recording.specs import TensorSpec, spec_of
 from relay_ext.check_cells import CheckCells
-from relay_ext.from_torch import export_program, import_program
+from relay_ext.from_torch import export_program, import_program, rows_dimension
 from relay_ext.imported_cells import WeightNames, imported_module
 from relay_ext.index_bounds import with_index_bounds
 from relay_ext.pipeline import cell_passes, run_passes
@@ -125,7 +125,7 @@ def make_cell(name: str, type_id: int, code: CellModule, names: WeightNames) -> 
     outputs = tuple(_output_spec(name, leaf) for leaf in leaves if isinstance(leaf, torch.Tensor))
     if not outputs:
         raise CellError(f"cell {name!r} returns no tensor", "one tensor or more")
-    shapes = tuple({0: torch.export.Dim.DYNAMIC} if entry.rows else None for entry in inputs)
+    shapes = tuple({0: rows_dimension()} if entry.rows else None for entry in inputs)
     program = export_program(name, code, tuple(flat), (shapes,) if code.plan.is_variadic else None)
     _check_program(name, code, program)
     function = import_program(name, code, program, names)

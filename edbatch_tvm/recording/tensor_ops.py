@@ -30,7 +30,7 @@ _PARTS = _names("__getitem__ select narrow t transpose permute T expand expand_a
 
 _RECORDED = _names("""
     add sub subtract rsub mul multiply div divide true_divide neg negative pow abs square sqrt exp log clamp
-    __add__ __radd__ __sub__ __rsub__ __mul__ __rmul__ __truediv__ __rtruediv__ __neg__ __pow__ __abs__
+    __add__ __radd__ __sub__ __rsub__ __mul__ __rmul__ __truediv__ __rtruediv__ __rdiv__ __neg__ __pow__ __abs__
     tanh sigmoid relu gelu silu leaky_relu softmax log_softmax minimum maximum addcmul lerp
     sum mean amax amin matmul mv dot linear __matmul__ __rmatmul__
     cat concat stack hstack chunk split unbind
@@ -62,7 +62,7 @@ def apply(recorder: Recorder, function: Any, arguments: tuple[Any, ...], named: 
     """
     name = getattr(function, "__name__", str(function))
     if name in ("stack", "cat", "concat"):
-        rows = _as_rows(recorder, name, *arguments, **named)
+        rows = as_rows(recorder, name, *arguments, **named)
         if rows is not None:
             return rows
     if name in _COPIES:
@@ -93,7 +93,7 @@ def _canonical(function: Any, name: str, named: dict[str, Any]) -> Any:
     return method if method is not None and not named else function
 
 
-def _as_rows(recorder: Recorder, name: str, tensors: Any, dim: int = 0, axis: int | None = None) -> LazyRows | None:
+def as_rows(recorder: Recorder, name: str, tensors: Any, dim: int = 0, axis: int | None = None) -> LazyRows | None:
     """A list of tensors stacked along the first dimension as rows; None if it is something else."""
     if (dim if axis is None else axis) != 0 or type(tensors) not in (list, tuple):
         return None

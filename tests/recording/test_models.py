@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch.utils import _pytree as pytree
 
 import edbatch_tvm as eb
+from tests.recording.checks import assert_equal
 from tests.recording.models import (
     ChildSumTreeLSTM,
     GreedyDecoder,
@@ -17,18 +17,6 @@ from tests.recording.models import (
     ShiftReduceParser,
     random_trees,
 )
-
-
-def assert_equal(found: list[Any], wanted: list[Any]) -> None:
-    """Equal in structure and numbers to 1e-5 of the largest value."""
-    assert len(found) == len(wanted)
-    for one, other in zip(pytree.tree_leaves(found), pytree.tree_leaves(wanted), strict=True):
-        if isinstance(other, torch.Tensor):
-            assert type(one) is torch.Tensor
-            assert one.shape == other.shape
-            assert (one - other).abs().max() <= 1e-5 * other.abs().max()
-        else:
-            assert one == other
 
 
 def sentences(count: int, vocabulary: int) -> list[list[int]]:
@@ -94,10 +82,10 @@ def test_a_greedy_decoder_that_stops_when_it_likes() -> None:
     assert fast.batches * 10 < steps
 
 
-@pytest.mark.parametrize("cells", [["encoder", "decoder.0", "output", "source", "target"]])
-def test_the_same_decoder_by_submodules_in_containers(cells: list[str]) -> None:
+@pytest.mark.slow
+def test_the_same_decoder_by_submodules_in_containers() -> None:
     model = GreedyDecoder(16, longest=6)
-    fast = eb.autobatch(model, cells=cells)
+    fast = eb.autobatch(model, cells=["encoder", "decoder.0", "output", "source", "target"])
     given = sentences(8, 20)
     expected = [model(words) for words in given]
     assert fast(given) == expected

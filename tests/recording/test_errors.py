@@ -1,0 +1,130 @@
+"""What autobatch says when a model cannot be recorded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import edbatch_tvm as eb
+from edbatch_tvm.errors import CellError, RecordingError
+from tests.recording.test_cells import Shapes
+
+
+class Model(nn.Module):
+    """Calls one cell, then does what the element says."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = nn.Linear(4, 4)
+        self.drop = nn.Dropout(0.5)
+
+    def integers(self, x: torch.Tensor) -> torch.Tensor:
+        return x.argmax()
+
+    def branch(self, x: torch.Tensor) -> torch.Tensor:
+        return x if x.sum() > 0 else -x
+
+    def constant(self, x: torch.Tensor, option: object) -> torch.Tensor:
+        return x
+
+    def step(self, x: torch.Tensor) -> torch.Tensor:
+        return self.drop(self.cell(x))
+
+    def forward(self, what: str) -> Any:
+        x = torch.ones(4)
+        h = self.cell(x)
+        if what == "unsupported":
+            return torch.fft.fft(h)
+        if what == "changed":
+            y = torch.ones(4)
+            h = self.cell(y)
+            y.zero_()
+            return h
+        if what == "double":
+            return self.cell(torch.ones(4, dtype=torch.float64))
+        if what == "option":
+            return self.constant(h, bytearray())
+        if what == "fails":
+            raise KeyError("missing word")
+        return getattr(self, what)(h) if what != "fine" else h
+
+
+CELLS = ["cell", "integers", "branch", "constant", "step"]
+
+
+@pytest.mark.parametrize(
+    ("what", "error", "message"),
+    [
+        (
+            "unsupported",
+            RecordingError,
+            r"fft_fft\(\) on a tensor that is not computed yet; expected arithmetic, .* "
+            r"\(hint: compute it inside a cell: list the submodule or method that calls it in cells=\[...\]\)",
+        ),
+        ("changed", RecordingError, r"a tensor of shape \[4\] was changed in place .* \(hint: pass tensor.clone\(\)\)"),
+        (
+            "double",
+            RecordingError,
+            r"an argument of a cell is a tensor of torch.float64 on cpu; expected torch.float32",
+        ),
+        ("option", RecordingError, r"an argument of a cell is a bytearray; expected tensors, integers"),
+        (
+            "integers",
+            CellError,
+            r"cell 'integers' returns a tensor of torch.int64; expected float32 .*hint: return scores",
+        ),
+        ("branch", CellError, r"cell 'branch' cannot be exported .*hint: leave branches on values"),
+        ("step", CellError, r"cell 'step' draws random numbers .*hint: call .eval\(\)"),
+        ("fails", KeyError, "missing word"),
+    ],
+)
+def test_what_a_model_does_wrong(what: str, error: type[Exception], message: str) -> None:
+    model = Model()
+    fast = eb.autobatch(model, cells=CELLS)
+    with pytest.raises(error, match=message) as caught:
+        fast(["fine", "fine", what, "fine"])
+    notes = getattr(caught.value, "__notes__", None)
+    assert notes is None or notes[-1].startswith("in element ")
+    # The others are ended, and the next call is as if nothing had happened.
+    assert torch.equal(fast(["fine"])[0], model("fine"))
+
+
+def test_what_is_asked_for() -> None:
+    model = Model()
+    with pytest.raises(RecordingError, match=r"Model has no submodule or method 'cel'; .*hint: did you mean 'cell'\?"):
+        eb.autobatch(model, cells=["cel"])
+    with pytest.raises(RecordingError, match="cells='cell'; expected a list of names"):
+        eb.autobatch(model, cells="cell")
+    with pytest.raises(RecordingError, match="a model that is a type"):
+        eb.autobatch(Model, cells=["cell"])  # type: ignore[arg-type]
+    with pytest.raises(RecordingError, match="the model's own forward as a cell"):
+        eb.autobatch(model, cells=["forward"])
+
+
+def test_gradients_are_not_for_it() -> None:
+    fast = eb.autobatch(Model(), cells=["cell"])
+    with (
+        torch.enable_grad(),
+        pytest.raises(
+            RecordingError, match=r"where gradients are recorded; expected inference \(hint: with torch.no_grad"
+        ),
+    ):
+        fast(["fine"])
+
+
+def test_too_many_kinds_of_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edbatch_tvm.recording.library.MOST_CELLS", 2)
+    fast = eb.autobatch(Shapes(), cells=["cell"])
+    with pytest.raises(
+        RecordingError, match=r"'cell' has been called with more than 2 kinds of arguments; expected few"
+    ):
+        fast([torch.ones(n) for n in (1, 2, 3)])
+
+
+def test_a_missing_greenlet_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "greenlet", None)
+    with pytest.raises(eb.EdbatchError, match=r"greenlet is not installed; .*pip install 'edbatch-tvm\[torch\]'"):
+        eb.autobatch(Model(), cells=["cell"])
