@@ -11,10 +11,11 @@ from contextlib import contextmanager, nullcontext
 from functools import cache
 from typing import Any
 
-from tvm import relax, tirx
+from tvm import relax
 
 from edbatch_tvm.errors import CellError, EnvironmentMismatch
 from relay_ext.imported_cells import ImportedCells, WeightNames, cell_with_weights, imported_module
+from relay_ext.torch_conversions import CONVERSIONS
 
 
 def cells_from_torch(
@@ -266,7 +267,7 @@ def import_program(name: str, module: Any, program: Any, names: WeightNames) -> 
                 program,
                 keep_params_as_input=True,
                 unwrap_unit_return_tuple=True,
-                custom_convert_map=_CONVERSIONS,
+                custom_convert_map=CONVERSIONS,
                 run_ep_decomposition=False,
             )
     except Exception as error:
@@ -278,68 +279,3 @@ def import_program(name: str, module: Any, program: Any, names: WeightNames) -> 
     paths = program.graph_signature.inputs_to_parameters
     weights = {placeholder: module.get_parameter(path) for placeholder, path in paths.items()}
     return cell_with_weights(name, imported["main"], weights, paths, names)
-
-
-def _repeat(node: Any, importer: Any) -> relax.Var:
-    """``x.repeat(times)``; TVM's own conversion refuses a symbolic number of times.
-
-    A dimension of 1 that is repeated is a broadcast, which needs no copy.
-    """
-    emit = importer.block_builder.emit
-    source = importer.env[node.args[0]]
-    times = [importer.env[count] if hasattr(count, "op") else count for count in node.args[1]]
-    extents = [1] * (len(times) - source.ty.ndim) + list(source.ty.shape.values)
-    source = emit(relax.op.reshape(source, extents)) if len(extents) > source.ty.ndim else source
-    if all(
-        (isinstance(count, int) and count == 1) or _is_one(extent) for count, extent in zip(times, extents, strict=True)
-    ):
-        shape = [count if _is_one(extent) else extent for count, extent in zip(times, extents, strict=True)]
-        return emit(relax.op.broadcast_to(source, shape))
-    return emit(relax.op.tile(source, times))
-
-
-def _scalar(node: Any, importer: Any) -> relax.Var:
-    """``x.item()`` of an integer tensor: the tensor itself, for those that take one in place of a number."""
-    return importer.env[node.args[0]]
-
-
-def _select(node: Any, importer: Any) -> relax.Var:
-    """``x[i]`` along one dimension, where i may be an attribute."""
-    source, dim, index = node.args[0], node.args[1], node.args[2]
-    if not hasattr(index, "op"):
-        return importer._select(node)
-    axis = dim % importer.env[source].ty.ndim
-    return importer.block_builder.emit(relax.op.take(importer.env[source], importer.env[index], axis=axis))
-
-
-def _largest(node: Any, importer: Any) -> Any:
-    """``x.max(dim)`` of which nobody wants the indices: a reduction, where TVM's importer sorts."""
-    if any(user.args[1] == 1 and user.users for user in node.users):
-        raise CellError("the indices of max(dim)", "its values", "take argmax outside the cell")
-    keep = node.args[2] if len(node.args) > 2 else False
-    return importer.block_builder.emit(relax.op.max(importer.env[node.args[0]], [node.args[1]], keep)), None
-
-
-def _extreme(build: Any) -> Any:
-    """``x.amax(dim)`` and ``x.amin(dim)``."""
-
-    def convert(node: Any, importer: Any) -> relax.Var:
-        source, dims, keep = (*node.args, *([], False)[len(node.args) - 1 :])
-        return importer.block_builder.emit(build(importer.env[source], list(dims) or None, keep))
-
-    return convert
-
-
-_CONVERSIONS = {
-    "amax.default": _extreme(relax.op.max),
-    "amin.default": _extreme(relax.op.min),
-    "repeat.default": _repeat,
-    "_local_scalar_dense.default": _scalar,
-    "select.int": _select,
-    "max.dim": _largest,
-}
-"""Operators that TVM's importer converts in another way, or not at all."""
-
-
-def _is_one(extent: Any) -> bool:
-    return isinstance(extent, int | tirx.IntImm) and int(extent) == 1

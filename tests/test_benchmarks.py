@@ -15,11 +15,12 @@ ROOT = Path(__file__).resolve().parents[1]
     ("script", "arguments", "expected"),
     [
         ("memory_plans", "treelstm --hidden 16 --batch-size 4 --rounds 1", "treelstm, hidden 16"),
+        ("autobatch", "--hidden 8 --batch-size 6 --rounds 1 --calls 100", "recording a call"),
         ("cuda", "--emulate --workloads treelstm --dtypes float32 --json {json}", "1 rows, 0 wrong, 0 not run"),
     ],
 )
 def test_script(script: str, arguments: str, expected: str, tmp_path: Path) -> None:
-    if script == "cuda":
+    if script in ("autobatch", "cuda"):
         pytest.importorskip("torch")
     given = arguments.format(json=tmp_path / "figures.json").split()
     command = [sys.executable, "-m", f"benchmarks.{script}", *given]

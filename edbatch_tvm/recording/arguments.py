@@ -26,6 +26,9 @@ from edbatch_tvm.recording.specs import RowsSpec, TensorSpec, spec_of
 
 Key = tuple[Any, ...]
 
+_RANDOM = torch.Generator().manual_seed(0)
+"""A generator of its own: the user's goes on as if nothing had been tried."""
+
 INTEGER = ("integer",)
 
 EXAMPLE_ROWS = 3
@@ -79,7 +82,8 @@ class Input:
         """A value to try the cell on."""
         if self.example is not None:
             return torch.as_tensor(self.example)
-        return torch.randn((rows, self.spec.size) if self.rows else (self.spec.size,))
+        shape = (rows, self.spec.size) if self.rows else (self.spec.size,)
+        return torch.randn(shape, generator=_RANDOM)
 
     def shaped(self, value: Any) -> Any:
         """The value of a flat input in its shape."""

@@ -12,7 +12,7 @@ import torch
 from edbatch_tvm.compiler import compile_model
 from edbatch_tvm.errors import CellError, RecordingError
 from edbatch_tvm.recording.arguments import CallPlan, Key
-from edbatch_tvm.recording.specialise import Cell, CellModule, make_cell
+from edbatch_tvm.recording.specialise import Cell, CellModule, check_compiled, make_cell
 from edbatch_tvm.runtime import Model
 from relay_ext.imported_cells import WeightNames, imported_module
 
@@ -169,8 +169,12 @@ class Library:
         """The compiled model of all cells; compiles if there are new ones."""
         with self._lock:
             if self._compiled is None or not self.is_compiled:
+                known = 0 if self._compiled is None else self._compiled[0]
                 cells = imported_module({cell.name: cell.function for cell in self.cells}, self._names)
-                self._compiled = len(self.cells), compile_model(*cells, **self._options)
+                model = compile_model(*cells, **self._options)
+                for cell in self.cells[known:]:
+                    check_compiled(cell, model)
+                self._compiled = len(self.cells), model
             return self._compiled[1]
 
     def refresh(self) -> None:

@@ -13,6 +13,7 @@ from tvm import relax
 from edbatch_tvm.errors import CellError
 from edbatch_tvm.recording.arguments import EXAMPLE_ROWS, CallPlan
 from edbatch_tvm.recording.specs import TensorSpec, spec_of
+from edbatch_tvm.runtime import Model
 from relay_ext.check_cells import CheckCells
 from relay_ext.from_torch import export_program, import_program, rows_dimension
 from relay_ext.imported_cells import WeightNames, imported_module
@@ -22,6 +23,8 @@ from relay_ext.signature import signature_of
 
 _TRIED_ROWS = (1, 2, 5)
 """Numbers of rows for which a variadic cell is compared with the model's own code."""
+
+_REPORT = "leave the operator to code outside the cell, and report it: TVM imports it as something else"
 
 _TOLERANCE = 1e-4
 """Largest difference of the exported program from the model's own code, relative to the largest value."""
@@ -172,12 +175,42 @@ def _check_program(name: str, code: CellModule, program: Any) -> None:
         with torch.no_grad():
             wanted = code(*_as_given(code, flat))
             found = _run_program(program, flat)
-        for one, other in zip(found, wanted, strict=True):
-            if one.shape != other.shape or (one - other).abs().max() > _TOLERANCE * other.abs().max().clamp(min=1e-3):
-                raise CellError(
-                    f"cell {name!r} computes something else once exported",
-                    "tensor code that depends on the shapes of its arguments alone",
-                )
+        if not _close(found, wanted):
+            raise CellError(
+                f"cell {name!r} computes something else once exported",
+                "tensor code that depends on the shapes of its arguments alone",
+            )
+
+
+def check_compiled(cell: Cell, model: Model) -> None:
+    """Compare a cell of `model` with the code it was made of.
+
+    Raises
+    ------
+    CellError
+        If an operator of it is imported or lowered to something else than PyTorch computes.
+    """
+    inputs = cell.code.plan.inputs
+    flat = [entry.random(EXAMPLE_ROWS) for entry in inputs]
+    operands = [value.numpy() for entry, value in zip(inputs, flat, strict=True) if entry.example is None]
+    given = [value.numpy() for entry, value in zip(inputs, flat, strict=True) if entry.example is not None]
+    names = [attribute.name for attribute in model.signature[cell.name].attributes]
+    builder = model.builder()
+    value = builder.call(cell.name, *operands, **dict(zip(names, given, strict=True)))
+    instance = builder.finish(list(value) if isinstance(value, tuple) else [value])
+    with torch.no_grad():
+        wanted = cell.code(*_as_given(cell.code, flat))
+    if not _close([torch.from_numpy(array) for array in model([instance])[0]], wanted):
+        raise CellError(f"cell {cell.name!r} computes something else once compiled", "what PyTorch computes", _REPORT)
+
+
+def _close(found: Sequence[torch.Tensor], wanted: Sequence[torch.Tensor]) -> bool:
+    """Whether tensors agree up to rounding, relative to the largest value of each."""
+    return all(
+        one.shape == other.shape
+        and (not other.numel() or bool((one - other).abs().max() <= _TOLERANCE * other.abs().max().clamp(min=1e-3)))
+        for one, other in zip(found, wanted, strict=True)
+    )
 
 
 def _run_program(program: Any, flat: list[torch.Tensor]) -> Sequence[torch.Tensor]:

@@ -1,0 +1,138 @@
+"""PyTorch models as they are, eagerly and by ``eb.autobatch``, in turn.
+
+Run as ``python -m benchmarks.autobatch``. Times are the shortest of ``--rounds``, each of which runs eager PyTorch
+(with one thread or two) and then the batched model on the same elements.
+"""
+
+from __future__ import annotations
+
+import argparse
+import timeit
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils import _pytree as pytree
+
+import edbatch_tvm as eb
+from edbatch_tvm.models.childsum_tree.arity import flat
+from edbatch_tvm.models.treelstm.reader import read_labelled_trees
+from edbatch_tvm.recording.lazy import LazyRows, LazyTensor
+from edbatch_tvm.recording.recorder import CellCall, Recorder
+from tests.recording.models import (
+    ChildSumTreeLSTM,
+    GreedyDecoder,
+    ModularTreeLSTM,
+    ShiftReduceParser,
+    random_trees,
+    tree_of,
+)
+
+VOCABULARY = 256
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print one line a model."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--hidden", type=int, default=128)
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--sst", type=Path, help="a file of Stanford Sentiment Treebank trees; default: generated ones")
+    parser.add_argument("--calls", type=int, default=20_000, help="calls that the cost of recording is measured on")
+    options = parser.parse_args(arguments)
+    torch.manual_seed(0)
+    torch.set_grad_enabled(False)
+    hidden, count = options.hidden, options.batch_size
+    trees = trees_of(options.sst, count)
+    tokens = sentences(count, VOCABULARY)
+    print(f"hidden {hidden}, {count} elements, float32, CPU")
+    columns = ("model", "eager ms", "batched ms", "faster", "batches", "flushes", "relative error")
+    print("".join(f"{name:>16}" for name in columns))
+    for name, model, cells, elements in [
+        ("tree, method", ChildSumTreeLSTM(hidden, VOCABULARY), ["node_forward"], trees),
+        ("tree, submodule", ModularTreeLSTM(hidden, VOCABULARY), ["word", "cell", "classify"], trees),
+        ("parser", ShiftReduceParser(hidden, VOCABULARY), ["shift", "reduce", "score"], tokens),
+        ("decoder", GreedyDecoder(hidden, VOCABULARY), ["encode", "step"], tokens),
+    ]:
+        print("".join(f"{cell:>16}" for cell in (name, *compare(model, cells, elements, options.rounds))))
+    print(f"recording a call: {recording_cost(hidden, options.calls):.2f} µs")
+
+
+def trees_of(path: Path | None, count: int) -> list[Any]:
+    """Trees of a file, or generated ones of any arity."""
+    if path is None:
+        return random_trees(count, VOCABULARY)
+    trees = []
+    for labelled in read_labelled_trees(path)[:count]:
+        # Numbers of words as the reader makes them; binary, as the treebank is.
+        symbols = [symbol for symbol, _ in labelled]
+        trees.append(tree_of(flat(symbols, [False] * len(symbols)), VOCABULARY))
+    return trees
+
+
+def sentences(count: int, vocabulary: int) -> list[list[int]]:
+    """Random sentences of 10 to 29 words."""
+    rng = np.random.default_rng(0)
+    return [rng.integers(1, vocabulary, rng.integers(10, 30)).tolist() for _ in range(count)]
+
+
+def compare(model: torch.nn.Module, cells: list[str], elements: list[Any], rounds: int) -> list[str]:
+    """The columns of one model: times, their ratio, batches, flushes, error."""
+    fast = eb.autobatch(model, cells)
+    fast(elements)
+    found, expected = fast(elements), [model(element) for element in elements]
+    leaves = zip(pytree.tree_leaves(found), pytree.tree_leaves(expected), strict=True)
+    error = max(difference(one, other) for one, other in leaves)
+    eager, batched = float("inf"), float("inf")
+    for number in range(rounds):
+        torch.set_num_threads(1 + number % 2)
+        eager = min(eager, seconds(lambda: [model(element) for element in elements]))
+        torch.set_num_threads(1)
+        batched = min(batched, seconds(lambda: fast(elements)))
+    ratio = f"{eager / batched:.1f} x"
+    times = [f"{eager * 1e3:.1f}", f"{batched * 1e3:.1f}", ratio]
+    return [*times, f"{fast.batches}", f"{len(fast.reports)}", f"{error:.1e}"]
+
+
+def seconds(action: Callable[[], Any]) -> float:
+    """How long `action` takes."""
+    begin = perf_counter()
+    action()
+    return perf_counter() - begin
+
+
+def difference(found: Any, wanted: Any) -> float:
+    """Largest difference relative to the largest value; of other things than tensors, 0 if they are equal."""
+    if isinstance(wanted, torch.Tensor):
+        return float((found - wanted).abs().max() / wanted.abs().max())
+    return 0.0 if found == wanted else float("inf")
+
+
+def recording_cost(hidden: int, calls: int) -> float:
+    """Microseconds that a call of the tree's cell takes beyond a call that does nothing."""
+    model = ChildSumTreeLSTM(hidden, VOCABULARY)
+    fast = eb.autobatch(model, ["node_forward"])
+    fast(random_trees(3, VOCABULARY))
+    recorder = Recorder(fast._library, lambda: None)
+    record = CellCall(recorder, fast._sites["node_forward"])
+    x, zero = torch.zeros(hidden), torch.zeros(1, hidden)
+    c, h = record(x, zero, zero)
+    child_c, child_h = torch.cat([c, c, c]), torch.cat([h, h, h])
+    assert type(c) is LazyTensor
+    assert type(child_c) is LazyRows
+
+    class Nothing:
+        def __call__(self, *_arguments: Any, **_named: Any) -> Any:
+            return c, h
+
+    def best(call: Callable[..., Any]) -> float:
+        return min(timeit.repeat(lambda: call(x, child_c, child_h), number=calls, repeat=5)) / calls * 1e6
+
+    return best(record) - best(Nothing())
+
+
+if __name__ == "__main__":
+    main()
