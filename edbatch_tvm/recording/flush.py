@@ -14,6 +14,9 @@ from edbatch_tvm.runtime import Model, Result
 if TYPE_CHECKING:
     from edbatch_tvm.recording.recorder import Recorder
 
+UNTOLD = -1
+"""Version of a tensor from outside that has none; the recorder has a copy of its own."""
+
 
 class Epoch(Protocol):
     """The values of one flush; they are numbered from `first`."""
@@ -164,11 +167,13 @@ def _external_rows(recorder: Recorder, signature: Signature, external: np.ndarra
 
     numbers = -1 - external[external < 0]
     by_spec: dict[Any, list[int]] = {}
-    for position, tensor in enumerate(numbers.tolist()):
-        recorder.check_unchanged(tensor)
-        by_spec.setdefault(recorder.externals[tensor][1], []).append(position)
+    entries = [recorder.externals[number] for number in numbers.tolist()]
+    for position, (tensor, spec, version) in enumerate(entries):
+        if version != UNTOLD and tensor._version != version:
+            recorder.check_unchanged(int(numbers[position]))
+        by_spec.setdefault(spec, []).append(position)
     for spec, members in by_spec.items():
-        stacked = torch.stack([recorder.externals[number][0] for number in numbers[members].tolist()])
+        stacked = torch.stack([entries[position][0] for position in members])
         place(np.array(members), stacked.detach().reshape(len(members), spec.size).numpy())
     for epoch, end in recorder.spans():
         members_of = np.flatnonzero((external >= epoch.first) & (external < end))

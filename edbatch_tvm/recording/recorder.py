@@ -16,6 +16,7 @@ from torch import Tensor, float32
 from edbatch_tvm.errors import RecordingError
 from edbatch_tvm.recording import tensor_ops
 from edbatch_tvm.recording.arguments import INTEGER, Key, key_of_constant, key_of_tensor
+from edbatch_tvm.recording.flush import UNTOLD
 from edbatch_tvm.recording.lazy import LazyRows, LazyTensor, is_lazy, is_tensor
 from edbatch_tvm.recording.specs import TensorSpec, spec_of_tensor
 
@@ -212,7 +213,7 @@ class Recorder:
         try:
             version = tensor._version
         except RuntimeError:  # made in inference mode: it will not tell whether it was changed
-            tensor, version = tensor.clone(), 0
+            tensor, version = tensor.clone(), UNTOLD
         number = self.external_number.get(id(tensor))
         if number is None or self.externals[number][2] != version:
             number = len(self.externals)
@@ -223,7 +224,7 @@ class Recorder:
     def check_unchanged(self, number: int) -> None:
         """Check that an external tensor still holds what it held when it was passed."""
         tensor, _, version = self.externals[number]
-        if not tensor.is_inference() and tensor._version != version:
+        if version != UNTOLD and tensor._version != version:
             shape = list(tensor.shape)
             raise RecordingError(
                 f"a tensor of shape {shape} was changed in place after it was passed to a cell",

@@ -19,6 +19,9 @@ def _names(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
+_STACKS = _names("stack cat concat")
+"""Functions that make rows of tensors."""
+
 _COPIES = _names("clone contiguous detach float cpu requires_grad_ type_as to alias")
 """Functions that leave a float32 tensor in host memory as it is."""
 
@@ -61,7 +64,7 @@ def apply(recorder: Recorder, function: Any, arguments: tuple[Any, ...], named: 
         If it is none of the functions of this module.
     """
     name = getattr(function, "__name__", str(function))
-    if name in ("stack", "cat", "concat"):
+    if name in _STACKS:
         rows = as_rows(recorder, name, *arguments, **named)
         if rows is not None:
             return rows
@@ -97,8 +100,15 @@ def as_rows(recorder: Recorder, name: str, tensors: Any, dim: int = 0, axis: int
     """A list of tensors stacked along the first dimension as rows; None if it is something else."""
     if (dim if axis is None else axis) != 0 or type(tensors) not in (list, tuple):
         return None
-    values: list[int] = []
-    spec = None
+    first = tensors[0]
+    if type(first) is LazyTensor:
+        # The states of children: all recorded here, all alike.
+        row = first.spec
+        values = [t.value for t in tensors if type(t) is LazyTensor and t.spec is row and t.recorder is recorder]
+        spec = _row_of(row, name)
+        if len(values) == len(tensors) and spec is not None:
+            return LazyRows(recorder, values, spec)
+    values, spec = [], None
     for tensor in tensors:
         kind = type(tensor)
         if kind is LazyRows and name != "stack":
