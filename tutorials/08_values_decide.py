@@ -67,8 +67,7 @@ class Parser(nn.Module):
 # they go on together; sentences that are done drop out.
 
 torch.manual_seed(0)
-torch.set_grad_enabled(False)
-parser = Parser().eval()
+parser = Parser().eval().requires_grad_(False)
 rng = np.random.default_rng(0)
 sentences = [rng.integers(VOCABULARY, size=rng.integers(5, 20)).tolist() for _ in range(64)]
 
@@ -83,6 +82,7 @@ assert [actions for actions, _ in parsed] == [actions for actions, _ in expected
 error = max((one - other).abs().max().item() for (_, one), (_, other) in zip(parsed, expected, strict=True))
 steps = sum(len(actions) for actions, _ in parsed)
 print(f"largest difference from PyTorch: {error:.1e}")
+assert error < 1e-5
 print(f"{steps} actions of {len(sentences)} sentences in {fast.batches} batches")
 
 # %%
@@ -98,3 +98,4 @@ axes.set_yscale("log")
 axes.set_xlabel("round")
 axes.legend()
 figure.tight_layout()
+plt.show()
