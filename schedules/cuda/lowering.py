@@ -70,7 +70,8 @@ tirx.register_tir_pipeline(GPU_PIPELINE, lambda: (gpu_pipeline(), finalize_host_
 
 def build_kernels(module: IRModule, target: Target) -> Any:
     """`module` compiled; `target` is a CUDA target with a host, or LLVM for an emulation."""
-    return tvm.compile(module, target=target, tir_pipeline=GPU_PIPELINE)
+    with target:  # the CUDA compiler is asked for the current target's architecture
+        return tvm.compile(module, target=target, tir_pipeline=GPU_PIPELINE)
 
 
 def cuda_source(module: IRModule, target: Target) -> str:

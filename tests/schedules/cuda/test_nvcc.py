@@ -29,3 +29,13 @@ def test_source_that_does_not_compile(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(TargetError, match=r"nvcc failed for sm_80: .*error") as caught:
         nvcc.machine_code("__global__ void one() { nothing; }\n", "sm_80")
     assert "\n" not in str(caught.value)
+
+
+def test_tvm_asks_for_the_architecture_of_the_current_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import tvm_ffi
+    from tvm.target import Target
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with Target({"kind": "cuda", "arch": "sm_80"}, host="llvm"):
+        code = tvm_ffi.get_global_func("tvm_callback_cuda_compile")(KERNEL)
+    assert bytes(code) == nvcc.machine_code(KERNEL, "sm_80")
