@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from edbatch_tvm import errors
+from edbatch_tvm.cli import main
 from edbatch_tvm.errors import CellError, DataError, EdbatchError, GraphError
 from edbatch_tvm.graph import Attribute, Builder, CellSignature, InstanceGraph, Operand, Signature, ValueSpec, validate
 from tests.graph.cells import TREE, H
@@ -335,3 +338,50 @@ def test_signatures() -> None:
     assert message(CellError, lambda: TREE.arena(ValueSpec((9,)))) == (
         "a value of float32[9]; expected one of float32[4], float32[3], float32[]"
     )
+
+
+# Classes and the command line -----------------------------------------------------------------------------------
+
+
+def test_every_class_of_errors_is_raised() -> None:
+    root = Path(errors.__file__).parents[1]
+    sources = [path for folder in ("edbatch_tvm", "relay_ext", "schedules") for path in (root / folder).rglob("*.py")]
+    text = "\n".join(path.read_text(encoding="utf-8") for path in sources if path.name != "errors.py")
+    classes = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, EdbatchError)]
+    assert len(classes) > 8
+    for kind in classes:
+        assert kind is EdbatchError or f"{kind.__name__}(" in text, f"{kind.__name__} is never raised"
+        assert kind.__doc__, kind.__name__
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        "run treelstm",
+        "learn treelstm",
+        "explain treelstm",
+        "tune treelstm",
+        "bench batching",
+        "bench memory",
+        "bench costs treelstm",
+    ],
+)
+@pytest.mark.parametrize("options", ["--nonsense", "--seed x", "--json /no/such/folder/file.json"])
+def test_bad_options_of_every_verb(verb: str, options: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([*verb.split(), *options.split()])
+    error = capsys.readouterr().err
+    assert caught.value.code == 2
+    assert error.startswith("edbatch: error: ")
+    assert error.count("\n") == 1
+    assert options.split()[0] in error
+
+
+@pytest.mark.parametrize("line", ["", "fly", "run", "run nothing", "bench", "bench nothing", "learn", "explain"])
+def test_verbs_and_workloads_that_are_none(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(line.split())
+    error = capsys.readouterr().err
+    assert caught.value.code == 2
+    assert error.startswith("edbatch: error: ")
+    assert error.count("\n") == 1

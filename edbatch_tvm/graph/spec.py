@@ -123,6 +123,8 @@ class Signature:
 
     def __init__(self, cells: Iterable[CellSignature]) -> None:
         self.cells = tuple(cells)
+        if len(self.cells) > np.iinfo(np.int16).max:
+            raise CellError(f"{len(self.cells)} cells", f"at most {np.iinfo(np.int16).max}")
         self._type_of = {cell.name: type_id for type_id, cell in enumerate(self.cells)}
         if len(self._type_of) != len(self.cells):
             raise CellError("two cells have one name", "different names", f"cells: {[c.name for c in self.cells]}")

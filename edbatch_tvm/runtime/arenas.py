@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import tvm
 
+from edbatch_tvm.errors import PlanError
 from edbatch_tvm.fork_lock import fork_lock
 from edbatch_tvm.graph.spec import ValueSpec
 from schedules.abi import padded
@@ -18,12 +19,15 @@ _SLACK_ROWS = 1
 
 _GROWTH = 1.25
 
+_MOST = np.iinfo(np.int32).max
+"""Elements of the largest arena: kernels compute offsets in int32."""
+
 
 class ArenaSet:
     """The arenas of one run; `views` are NumPy arrays over the same memory."""
 
     def __init__(self, specs: Sequence[ValueSpec], rows: Sequence[int]) -> None:
-        self.rows = tuple(int(count * _GROWTH) + _SLACK_ROWS for count in rows)
+        self.rows = tuple(_room(spec, count) for spec, count in zip(specs, rows, strict=True))
         self.tensors: list[Any] = []
         self.views: list[np.ndarray] = []
         for spec, count in zip(specs, self.rows, strict=True):
@@ -36,6 +40,16 @@ class ArenaSet:
     def fits(self, rows: Sequence[int]) -> bool:
         """Whether a run that needs so many rows can use these arenas."""
         return all(need + _SLACK_ROWS <= have for need, have in zip(rows, self.rows, strict=True))
+
+
+def _room(spec: ValueSpec, rows: int) -> int:
+    """Rows to allocate where `rows` are needed."""
+    most = _MOST // padded(spec.size)
+    if rows + _SLACK_ROWS > most:
+        raise PlanError(
+            f"{rows} values of {spec} in one minibatch", f"at most {most - _SLACK_ROWS}", "use smaller minibatches"
+        )
+    return min(int(rows * _GROWTH) + _SLACK_ROWS, most)
 
 
 class _Lease:

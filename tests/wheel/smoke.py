@@ -23,7 +23,6 @@ from edbatch_tvm.models.reference import run_reference
 
 VERBS = (
     ("run", "treelstm", "--hidden", "16", "--batch-size", "8", "--minibatches", "1", "--check"),
-    ("run", "lattice-lstm", "--hidden", "8", "--batch-size", "4", "--minibatches", "1", "--check", "--policy", "depth"),
     ("learn", "treelstm", "--batch-size", "8", "--minibatches", "2", "--output", "policy.json"),
     ("run", "treelstm", "--hidden", "16", "--batch-size", "8", "--minibatches", "1", "--policy", "policy.json"),
     ("explain", "treelstm", "--hidden", "16", "--batch-size", "4", "--html", "page.html"),
