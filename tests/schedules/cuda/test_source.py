@@ -129,15 +129,18 @@ def compiled(source: str, arch: str, folder: Path) -> dict[str, int]:
 
 
 @pytest.mark.skipif(NVCC is None, reason="no nvcc")
-@pytest.mark.parametrize("arch", ["sm_80", "sm_90a"])
 @pytest.mark.parametrize(
-    ("workload", "dtype"),
+    ("workload", "dtype", "arch"),
     [
-        ("treelstm", "float32"),
-        ("treelstm", "bfloat16"),
-        *(pytest.param(name, "float32", marks=pytest.mark.slow) for name in WORKLOADS if name != "treelstm"),
-        *(pytest.param(name, "bfloat16", marks=pytest.mark.slow) for name in WORKLOADS if name != "treelstm"),
-        *(pytest.param("treelstm", dtype, marks=pytest.mark.slow) for dtype in ("tfloat32", "float16")),
+        ("treelstm", "float32", "sm_80"),
+        ("treelstm", "bfloat16", "sm_90a"),
+        *(
+            pytest.param(name, dtype, arch, marks=pytest.mark.slow)
+            for name in WORKLOADS
+            for dtype in (PRODUCTS if name == "treelstm" else ("float32", "bfloat16"))
+            for arch in ("sm_80", "sm_90a")
+            if (name, dtype, arch) not in (("treelstm", "float32", "sm_80"), ("treelstm", "bfloat16", "sm_90a"))
+        ),
     ],
 )
 def test_compiles(workload: str, dtype: str, arch: str, tmp_path: Path) -> None:
