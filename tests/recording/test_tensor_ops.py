@@ -40,6 +40,7 @@ def check(between: Callable[[Any, Any], Any], shape: tuple[int, ...] = (H,)) -> 
     return fast
 
 
+@pytest.mark.slow
 def test_arithmetic_and_activations() -> None:
     def between(a: Any, b: Any) -> Any:
         total = a + b - a * b / 2 + (1 - a) + 3 * b + (-a)
@@ -60,6 +61,7 @@ def test_arithmetic_and_activations() -> None:
     assert len([name for name in fast.compiled.signature.names if name.startswith("sigmoid")]) == 1
 
 
+@pytest.mark.slow
 def test_joining_and_taking_apart() -> None:
     def between(a: Any, b: Any) -> Any:
         both = torch.cat([a, b, torch.ones(1)])
