@@ -16,6 +16,10 @@ ROOT = Path(__file__).resolve().parents[1]
     [
         ("memory_plans", "treelstm --hidden 16 --batch-size 4 --rounds 1", "treelstm, hidden 16"),
         ("autobatch", "--hidden 8 --batch-size 6 --rounds 1 --calls 100", "recording a call"),
+        ("large_minibatch", "--nodes 5000 --hidden 8 --json {json}", "treelstm, hidden 8: "),
+        pytest.param(
+            "soak", "--minibatches 600 --hidden 8 --allow 40", "growth after 120 minibatches", marks=pytest.mark.slow
+        ),
         ("cuda", "--emulate --workloads treelstm --dtypes float32 --json {json}", "1 rows, 0 wrong, 0 not run"),
     ],
 )

@@ -27,7 +27,7 @@ from edbatch_tvm.compiler.gpu import (
 from edbatch_tvm.compiler.parts import Parts, attributes_of
 from edbatch_tvm.compiler.records import find_records
 from edbatch_tvm.compiler.weights import WeightReader
-from edbatch_tvm.errors import CellError, PlanError, TargetError
+from edbatch_tvm.errors import CellError, PlanError, TargetError, WeightError
 from edbatch_tvm.memory import resolve_plan
 from edbatch_tvm.runtime.device import DeviceKernels, Launch
 from edbatch_tvm.runtime.kernels import KernelSet
@@ -132,6 +132,8 @@ def compile_model(
     begin = perf_counter()
     if not isinstance(mod, IRModule):
         raise CellError(f"cells are a {type(mod).__name__}", "an IRModule", "decorate the class with @I.ir_module")
+    if not isinstance(params, Mapping | None):
+        raise WeightError(f"weights in a {type(params).__name__}", "a dict of names and arrays")
     mod = run_passes(mod, [BindSizes(find_sizes(mod, params, sizes))])
     plan = resolve_plan(plan)
     if granularity not in GRANULARITIES:
@@ -182,7 +184,13 @@ def compile_model(
         back += program_passes(signature, resolved)
         module = run_passes(single, back, dump_dir, first=len(front))
         library = tvm.compile(module, target=resolved, tir_pipeline=KERNEL_PIPELINE)
-        kernels = KernelSet(module, library, arrays)
+        try:
+            kernels = KernelSet(module, library, arrays)
+        except RuntimeError as error:  # what TVM says of a library for another architecture
+            reason = str(error).strip().splitlines()[-1]
+            raise TargetError(
+                f"kernels for {target!r} do not run here ({reason})", "a target of this machine"
+            ) from None
         parts = Parts(library, attributes_of(module), resolved, reader)
     table = None if split is None else split.table(signature)
     seconds = perf_counter() - begin

@@ -172,6 +172,7 @@ class Builder:
 
     def _graph(self, outputs: tuple[Any, ...]) -> InstanceGraph:
         listed = len(outputs) == 1 and isinstance(outputs[0], list | tuple | np.ndarray)
+        listed = listed and getattr(outputs[0], "shape", None) != ()
         declared = list(outputs[0]) if listed else list(outputs)
         for value in declared:
             if not _is_value(value):
@@ -287,7 +288,10 @@ def _attribute_array(cell: CellSignature, name: str, rows: list[Any]) -> np.ndar
     try:
         array = np.asarray(rows)
     except ValueError:
-        shapes = sorted({np.shape(row) for row in rows})
+        try:
+            shapes = sorted({np.shape(row) for row in rows})
+        except ValueError:  # of a list that holds lists of several lengths, or itself
+            shapes = []
         raise GraphError(f"{what} has shapes {shapes}", str(attribute.spec)) from None
     if array.shape[1:] != attribute.spec.shape:
         raise GraphError(f"{what} has shape {array.shape[1:]} (first: {rows[0]!r})", str(attribute.spec))

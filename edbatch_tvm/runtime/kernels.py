@@ -41,6 +41,8 @@ def check_weights(wanted: Mapping[str, ValueSpec], given: Mapping[str, Any]) -> 
     WeightError
         Naming weights that are missing, extra, or of another shape or dtype.
     """
+    if not isinstance(given, Mapping):
+        raise WeightError(f"weights in a {type(given).__name__}", "a dict of names and arrays")
     missing = [name for name in wanted if name not in given]
     extra = [name for name in given if name not in wanted]
     if missing:

@@ -9,6 +9,7 @@ import numpy as np
 
 from edbatch_tvm.errors import GraphError
 from edbatch_tvm.graph.instance import InstanceGraph
+from edbatch_tvm.graph.validate import as_index_array
 from edbatch_tvm.memory.plan import Plan
 from edbatch_tvm.runtime.report import Report
 
@@ -102,7 +103,7 @@ class Result:
         GraphError
             If one is no value of the graph, or their specs differ.
         """
-        wanted = np.asarray(values, np.int64)
+        wanted = as_index_array("values", values, np.int64)
         if not len(wanted):
             raise GraphError("no values", "one or more")
         stride = self.graph.stride

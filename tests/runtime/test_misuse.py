@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import edbatch_tvm as eb
 from edbatch_tvm.batching import Policy, Run, Schedule, clear_cache
-from edbatch_tvm.errors import EdbatchError, GraphError, PlanError, PolicyError
+from edbatch_tvm.errors import EdbatchError, GraphError, PlanError, PolicyError, TargetError, WeightError
 from edbatch_tvm.graph import InstanceGraph
 from edbatch_tvm.models import get_workload
 from edbatch_tvm.models.reference import run_reference
@@ -268,3 +268,31 @@ def test_results_kept_alive(model: eb.Model) -> None:
         copies.append([value.copy() for value in kept[-1]])
     for mine, then in zip(kept, copies, strict=True):
         np.testing.assert_array_equal(np.concatenate(mine), np.concatenate(then))
+
+
+def test_values_that_are_none(model: eb.Model) -> None:
+    result = model(instances(model, 2))
+    for given in ([2**70], "a", [[0]], [0.5], None, 3, [-1], [10**9]):
+        with pytest.raises(GraphError):
+            result.values(given)
+
+
+def test_attributes_and_outputs_of_no_shape(model: eb.Model) -> None:
+    endless: list[Any] = []
+    endless.append(endless)
+    b = model.builder()
+    b.call("leaf", word=endless)
+    with pytest.raises(GraphError, match="attribute 'word' of 'leaf'"):
+        b.finish()
+    b.call("leaf", word=1)
+    with pytest.raises(GraphError, match="declared output is a ndarray"):
+        b.finish(np.array(0))
+
+
+def test_weights_and_targets_that_do_not_fit(model: eb.Model) -> None:
+    with pytest.raises(WeightError, match="weights in a int; expected a dict"):
+        model.refresh(5)
+    with pytest.raises(WeightError, match="weights in a list; expected a dict"):
+        eb.compile(WORKLOAD.cells(8), list(WEIGHTS))
+    with pytest.raises(TargetError, match=r"kernels for .*aarch64.* do not run here"):
+        eb.compile(WORKLOAD.cells(8), WEIGHTS, target={"kind": "llvm", "mtriple": "aarch64-linux-gnu"})
