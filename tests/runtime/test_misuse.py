@@ -272,9 +272,9 @@ def test_results_kept_alive(model: eb.Model) -> None:
 
 def test_values_that_are_none(model: eb.Model) -> None:
     result = model(instances(model, 2))
-    for given in ([2**70], "a", [[0]], [0.5], None, 3, [-1], [10**9]):
+    for thing in ([2**70], "a", [[0]], [0.5], None, 3, [-1], [10**9]):
         with pytest.raises(GraphError):
-            result.values(given)
+            result.values(thing)
 
 
 def test_attributes_and_outputs_of_no_shape(model: eb.Model) -> None:
