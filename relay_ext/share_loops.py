@@ -24,6 +24,9 @@ GRAIN_OPERATIONS = 8192
 GRAINS_PER_THREAD = 4
 """A loop is cut into so many grains a thread, if they are large enough: what another thread can help out with."""
 
+MOST_GRAIN_OPERATIONS = 64 * GRAIN_OPERATIONS
+"""And into more where a grain would have more vector operations: who has none left waits for the grains of others."""
+
 _C_ABI = 1
 """``CallingConv::kCPackedFunc``: arguments are lowered already, leave them alone."""
 
@@ -169,7 +172,7 @@ class _Sharer:
         items, size, grains, launch, begin, count = (
             tirx.Var(name, "int32") for name in ("items", "size", "grains", "launch", "begin", "count")
         )
-        least = max(1, GRAIN_OPERATIONS // max(1, operations(loop.body)))
+        least, most = (max(1, n // max(1, operations(loop.body))) for n in (GRAIN_OPERATIONS, MOST_GRAIN_OPERATIONS))
         share = tirx.floordiv(loop.extent + (self.tasks * GRAINS_PER_THREAD - 1), self.tasks * GRAINS_PER_THREAD)
         grain = tirx.decl_buffer((1,), "int32", "grain")
         arguments = (self.board, launch, self.task, self.tasks, grains, items)
@@ -184,7 +187,7 @@ class _Sharer:
         return tirx.SeqStmt(
             [
                 tirx.Bind(items, loop.extent),
-                tirx.Bind(size, tirx.max(share, least)),
+                tirx.Bind(size, tirx.max(tirx.min(share, most), least)),
                 tirx.Bind(grains, tirx.floordiv(items + (size - 1), tirx.max(size, 1))),
                 tirx.Bind(launch, self.launches[0] + 1),
                 tirx.BufferStore(self.launches, launch, [0]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -15,13 +16,13 @@ from edbatch_tvm.memory.steps import TYPE
 from edbatch_tvm.runtime.arenas import ArenaSet
 from edbatch_tvm.runtime.kernels import KernelSet
 from edbatch_tvm.runtime.threads import use_threads
-from schedules.cpu.sharing import PATIENCE, ROW
+from schedules.cpu.sharing import ROW, YIELDS
 
 SINGLE_MULTIPLIES = 2_000_000
 """Minibatches of fewer multiplications run in the caller's thread alone: waking another one costs as much."""
 
 MOST_ALONE = 32
-"""Most minibatches in a row that run alone because the cores were busy with something else."""
+"""Most minibatches in a row that run in one thread because the cores were busy with something else."""
 
 _NO_COPIES = np.zeros((1, 5), np.int32)
 _NO_COPY_PTR = np.zeros(1, np.int32)
@@ -55,6 +56,7 @@ class Program:
         ]
         self._boards: list[_Board] = []
         self._alone = self._next_alone = 0
+        self._pace_alone = float("inf")
 
     def run(self, graph: InstanceGraph, plan: Plan, arenas: ArenaSet, scratch: dict[str, Any]) -> int:
         """Run the batches of `plan`; how many kernels that were."""
@@ -76,12 +78,14 @@ class Program:
             copy_ptr = plan.copy_ptr
             copies = plan.copies if len(plan.copies) else _NO_COPIES
         threads = use_threads()
-        tasks = self._tasks(graph, threads)
+        multiplies = float(graph.type_count @ self._multiplies)
+        tasks = self._tasks(multiplies, threads)
         board = self._take_board(threads)
         program = self._kernels.program
+        begin = perf_counter()
         program(tasks, 0, len(plan.steps), board.tensor, plan.steps, plan.index, copies, copy_ptr, *values)
-        if tasks > 1:
-            self._learn_from(board.words)
+        if multiplies >= SINGLE_MULTIPLIES:
+            self._learn_from((perf_counter() - begin) / multiplies, tasks, int(board.words[YIELDS]))
         self._boards.append(board)
         calls = int(self._calls[plan.steps[:, TYPE]].sum())
         return calls + (int(copy_ptr[-1] - copy_ptr[0]) if isinstance(plan, GatheredPlan) else 0)
@@ -95,19 +99,33 @@ class Program:
                 rows[argument] = graph.attributes[type_id, name][order].reshape(-1, size)
         return rows
 
-    def _tasks(self, graph: InstanceGraph, threads: int) -> int:
-        """How many threads to use."""
-        if threads == 1 or graph.type_count @ self._multiplies < SINGLE_MULTIPLIES:
+    def _tasks(self, multiplies: float, threads: int) -> int:
+        """How many threads to use for so many multiplications."""
+        if threads == 1 or multiplies < SINGLE_MULTIPLIES:
             return 1
         if self._alone:
             self._alone -= 1
             return 1
         return threads
 
-    def _learn_from(self, words: np.ndarray) -> None:
-        """If a thread was missing or lost its core, let the next minibatches run alone: each time twice as many."""
-        # The caller's thread lost its patience with the others at the end, or nobody could go on for long.
-        if words[ROW + 1] < PATIENCE // 4 or words[1]:
+    def _learn_from(self, pace: float, tasks: int, yields: int) -> None:
+        """Let the next minibatches run in one thread if several were slower: each time twice as many.
+
+        Several threads are slower where one of them loses its core, to another process, with work in its hands.
+        Somebody waits for long then; but so may somebody at the end of large work: the pace decides.
+
+        Parameters
+        ----------
+        pace : float
+            Seconds for each multiplication.
+        tasks : int
+            Threads that worked.
+        yields : int
+            How often one of them waited for long.
+        """
+        if tasks == 1:
+            self._pace_alone = pace
+        elif yields and (pace > self._pace_alone or self._pace_alone == float("inf")):
             self._next_alone = min(2 * self._next_alone + 1, MOST_ALONE)
             self._alone = self._next_alone
         else:

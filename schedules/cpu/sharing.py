@@ -25,6 +25,9 @@ from tvm.target import Target
 ROW = 16
 """Words from one row of the board to the next: two cache lines, since neighbours are fetched in pairs."""
 
+YIELDS = 1
+"""Word of the board that counts how often a thread offered its core to others."""
+
 CLAIM, FINISH = "edbatch_claim", "edbatch_finish"
 """Names of ``claim(board, launch, task, tasks, grains, items) -> grain`` and ``finish(board, launch, items)``."""
 

@@ -107,20 +107,20 @@ def test_beside_torch(model: eb.Model, instances: list[eb.InstanceGraph], always
         assert float(product[0, 0]) == 256.0
 
 
-def test_a_core_that_is_taken(model: eb.Model, instances: list[eb.InstanceGraph]) -> None:
+def test_a_core_that_is_taken(model: eb.Model) -> None:
     taken = program.Program(model.signature, model._kernels)
-    words = np.zeros(3 * program.ROW, np.int64)
-    alone = []
-    for _ in range(8):
-        taken._learn_from(words)
-        alone.append(taken._alone)
-    assert alone == [1, 3, 7, 15, 31, program.MOST_ALONE, program.MOST_ALONE, program.MOST_ALONE]
-    words[program.ROW + 1] = program.PATIENCE
-    taken._learn_from(words)
+    taken._learn_from(pace=1.0, tasks=2, yields=0)
+    assert taken._alone == 0
+    taken._learn_from(pace=1.0, tasks=2, yields=1)  # perhaps the end of large work
+    assert taken._alone == 1
+    taken._learn_from(pace=2.0, tasks=1, yields=0)
+    taken._learn_from(pace=1.0, tasks=2, yields=1)  # it was
     assert taken._next_alone == 0
-    words[1] = 1
-    taken._learn_from(words)
-    assert taken._next_alone == 1
+    alone = []
+    for _ in range(7):
+        taken._learn_from(pace=3.0, tasks=2, yields=1)
+        alone.append(taken._alone)
+    assert alone == [1, 3, 7, 15, 31, program.MOST_ALONE, program.MOST_ALONE]
 
 
 POOL = """
