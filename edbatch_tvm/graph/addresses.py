@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -25,6 +26,10 @@ NODES, EDGES, OUTPUTS, INSTANCES = range(4)
     ATTRIBUTES,
 ) = range(4, 14)
 """Then addresses; from ``ATTRIBUTES`` on, address and number of rows of each attribute of the signature."""
+
+
+_APART = 16
+_BLOCK_BYTES = 1 << 16
 
 
 class Addresses(NamedTuple):
@@ -61,18 +66,34 @@ def find_addresses(graph: InstanceGraph) -> Addresses | None:
         (graph.output_ptr, np.dtype(np.int32), (graph.num_instances + 1,)),
         (graph.scalar_output, np.dtype(np.bool_), (graph.num_instances,)),
     ]
-    row = [nodes, edges, outputs, graph.num_instances, *(array.ctypes.data for array, _, _ in regular)]
     columns = graph.signature.attribute_columns if graph.signature is not None else ()
-    for key, dtype, shape in columns:
-        rows = graph.attributes.get(key)
-        row += [0, 0] if rows is None else [rows.ctypes.data, len(rows)]
+    attributes = [graph.attributes.get(key) for key, _, _ in columns]
+    for rows, (_, dtype, shape) in zip(attributes, columns, strict=True):
         if rows is not None:
             regular.append((rows, dtype, (len(rows), *shape)))
     if len(graph.external_row) or graph.external_data or graph.attributes.keys() - {key for key, _, _ in columns}:
         return None
     if not all(_is_regular(*one) for one in regular):
         return None
-    return Addresses(np.array(row, np.int64).tobytes(), tuple(array for array, _, _ in regular))
+    arrays, addresses = _together([array for array, _, _ in regular])
+    row = [nodes, edges, outputs, graph.num_instances, *addresses[: ATTRIBUTES - NODE_TYPE]]
+    of_attributes = iter(addresses[ATTRIBUTES - NODE_TYPE :])
+    for rows in attributes:
+        row += [0, 0] if rows is None else [next(of_attributes), len(rows)]
+    return Addresses(np.array(row, np.int64).tobytes(), arrays)
+
+
+def _together(arrays: list[np.ndarray]) -> tuple[tuple[np.ndarray, ...], list[int]]:
+    """Small arrays one behind the other in one block, to be read as one stream; and the address of each array."""
+    ends = list(accumulate(-(-array.nbytes // _APART) * _APART for array in arrays))
+    if ends[-1] > _BLOCK_BYTES:
+        return tuple(arrays), [array.ctypes.data for array in arrays]
+    block = np.empty(ends[-1], np.uint8)
+    begins = [0, *ends[:-1]]
+    for begin, array in zip(begins, arrays, strict=True):
+        block[begin : begin + array.nbytes] = array.reshape(-1).view(np.uint8)
+    start = block.ctypes.data
+    return (block,), [start + begin for begin in begins]
 
 
 def _is_regular(array: np.ndarray, dtype: np.dtype, shape: tuple[int, ...]) -> bool:
