@@ -14,6 +14,7 @@ from tvm.target import Target
 
 from edbatch_tvm.batching.api import PolicyLike
 from edbatch_tvm.compiler.compile import compile_model, resolve_target
+from edbatch_tvm.compiler.gpu import EMULATED
 from edbatch_tvm.compiler.records import NO_RECORDS
 from edbatch_tvm.errors import DataError, EdbatchError, EnvironmentMismatch, TargetError
 from edbatch_tvm.graph import InstanceGraph
@@ -193,7 +194,7 @@ def tune(
     if not data:
         raise DataError("no minibatches to tune on", "1 or more")
     resolved = resolve_target(target)
-    if resolved.kind.name != "llvm":
+    if resolved.kind.name != "llvm" or target == EMULATED:
         raise TargetError(f"tuning for target {target!r}", "an llvm target")
     default = compile_model(mod, params, target=resolved, policy=policy, database=NO_RECORDS)
     sizes = batch_sizes(default.schedule(default.merge(instances))[0] for instances in data)
