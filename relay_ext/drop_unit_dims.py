@@ -14,6 +14,7 @@ import tvm_ffi
 from tvm import IRModule, relax, tirx
 from tvm.relax import op as R
 
+from relay_ext.expressions import is_one
 from relay_ext.row_ops import ELEMENTWISE
 from relay_ext.signature import cell_functions, num_input, output_vars
 
@@ -66,7 +67,7 @@ class _Value:
     @property
     def ones(self) -> int:
         """Number of leading dimensions of 1."""
-        return next((i for i, extent in enumerate(self.shape) if not _is_one(extent)), len(self.shape))
+        return next((i for i, extent in enumerate(self.shape) if not is_one(extent)), len(self.shape))
 
 
 class _Rewriter:
@@ -213,7 +214,7 @@ class _Rewriter:
         axis = int(call.attrs.axis) % len(table.shape)
         given = call.args[1]
         if isinstance(given, tvm.ir.GenericConst) and not given.ty.shape.values:
-            if _is_one(table.shape[axis]):
+            if is_one(table.shape[axis]):
                 return self._result(call, self._bare(table))
             ones = min(axis, table.ones)
             position = int(given.value.numpy()) % int(table.shape[axis])
@@ -285,10 +286,6 @@ _RULES: dict[str, Callable[[_Rewriter, relax.Call], Any | None]] = {
     "relax.nn.softmax": _Rewriter._softmax,
     "relax.nn.log_softmax": _Rewriter._softmax,
 }
-
-
-def _is_one(extent: Any) -> bool:
-    return isinstance(extent, tirx.IntImm) and int(extent) == 1
 
 
 def _is_integer(expression: Any) -> bool:

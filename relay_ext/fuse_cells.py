@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import tvm
 from tvm import IRModule, relax, tirx, topi
@@ -21,6 +21,22 @@ NUM_OUTPUT = "edbatch.num_output"
 
 WEIGHTS = "edbatch.weights"
 """Attribute: names of the weight parameters, which stand between inputs and outputs."""
+
+
+class CellParams(NamedTuple):
+    """The parameters of a fused cell by what they are; `weights` with their names."""
+
+    inputs: list[Any]
+    weights: dict[Any, str]
+    outputs: list[Any]
+
+
+def cell_params(function: tirx.PrimFunc) -> CellParams:
+    """The parameters of a cell as FuseCells left it."""
+    params, inputs = list(function.params), int(function.attrs[NUM_INPUT])
+    names = [str(name) for name in function.attrs[WEIGHTS]]
+    end = inputs + len(names)
+    return CellParams(params[:inputs], dict(zip(params[inputs:end], names, strict=True)), params[end:])
 
 
 @tvm.transform.module_pass(opt_level=0, name="FuseCells")

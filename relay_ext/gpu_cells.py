@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from tvm import IRModule, tirx
 
 from edbatch_tvm.graph.spec import Signature
 from relay_ext.binding import bind_cell
 from relay_ext.block_reader import NotReadable
-from relay_ext.fuse_cells import NUM_INPUT, WEIGHTS
+from relay_ext.fuse_cells import cell_params
 from relay_ext.gpu_general import GeneralPart
 from relay_ext.stage_cells import stages_of
 from schedules import abi
@@ -81,7 +80,7 @@ def gpu_program(
     attributes = 0
     for cell in signature:
         function, binding = module[cell.name], bind_cell(signature, cell.name)
-        for buffer, name in _weight_buffers(function).items():
+        for buffer, name in cell_params(function).weights.items():
             shape, dtype = tuple(map(int, buffer.shape)), str(buffer.dtype)
             shapes[f"weight:{name}"] = shape, dtype
             if len(shape) > 1:
@@ -94,7 +93,7 @@ def gpu_program(
             stages = []
             parts.append(GeneralPart(function, cell, binding, attributes))
         for stage in stages:
-            buffers = _weight_buffers(function)
+            buffers = cell_params(function).weights
             if is_tiled(stage, products):
                 parts.append(StagePart(stage, binding, attributes, products))
                 shapes[f"packed:{stage.name}"] = packed_shape(stage, products), "float32"
@@ -120,8 +119,3 @@ def _tiled_stages(function: tirx.PrimFunc, signature: Signature, products: Produ
         if not is_tiled(stage, products) and not is_by_instance(stage):
             raise NotReadable(f"stage {stage.name!r} has more gates than shared memory holds, or matrices in rows")
     return stages
-
-
-def _weight_buffers(function: tirx.PrimFunc) -> dict[Any, str]:
-    inputs, names = int(function.attrs[NUM_INPUT]), [str(name) for name in function.attrs[WEIGHTS]]
-    return dict(zip(list(function.params)[inputs : inputs + len(names)], names, strict=True))

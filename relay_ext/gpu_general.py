@@ -10,7 +10,7 @@ from tvm import sym, tirx
 from tvm.tirx.script.builder import ir as T
 
 from edbatch_tvm.graph.spec import CellSignature
-from relay_ext.fuse_cells import NUM_INPUT, WEIGHTS
+from relay_ext.fuse_cells import cell_params
 from schedules import abi
 from schedules.cuda.arguments import WORKSPACE
 from schedules.cuda.kernels import Context, Machine
@@ -52,10 +52,7 @@ class GeneralPart:
         self.first_attribute = first_attribute
         self.name = cell.name
         self.type_id = binding.type_id
-        params = list(function.params)
-        inputs, names = int(function.attrs[NUM_INPUT]), [str(name) for name in function.attrs[WEIGHTS]]
-        self.inputs, self.outputs = params[:inputs], params[inputs + len(names) :]
-        self.weights = dict(zip(params[inputs : inputs + len(names)], names, strict=True))
+        self.inputs, self.weights, self.outputs = cell_params(function)
         self.operand = {operand.name: number for number, operand in enumerate(cell.operands)}
         self.attribute = {attribute.name: number for number, attribute in enumerate(cell.attributes)}
         spread = spread_cell(function)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import tvm
 from tvm import IRModule, tirx
@@ -13,7 +12,7 @@ from edbatch_tvm.graph.spec import Signature
 from relay_ext.binding import bind_cell
 from relay_ext.block_reader import NotReadable
 from relay_ext.find_stages import find_stages
-from relay_ext.fuse_cells import CELL, NUM_INPUT, WEIGHTS
+from relay_ext.fuse_cells import CELL, cell_params
 from schedules.cpu.config import StageConfig
 from schedules.cpu.machine import Machine
 from schedules.cpu.packing import pack_kernel, packing_of
@@ -80,7 +79,7 @@ class StageCells:
         kernel = stage_kernel_of(function, stage, self.signature, self.machine, config).with_attr(ORDER, order)
         kernels = {stage.name: kernel}
         if packing_of(stage, self.machine).size:
-            pack = pack_kernel(stage, self.machine, _weights(function))
+            pack = pack_kernel(stage, self.machine, cell_params(function).weights)
             kernels[f"{stage.name}_pack"] = pack.with_attrs({CELL: stage.cell, ORDER: order, PATH: "pack"})
         return kernels
 
@@ -89,23 +88,20 @@ def stage_kernel_of(
     function: tirx.PrimFunc, stage: Stage, signature: Signature, machine: Machine, config: StageConfig | None = None
 ) -> tirx.PrimFunc:
     """The kernel of a stage of the fused cell `function`, tiled by `config` or else by default."""
-    tables = {name: (tuple(map(int, buffer.shape)), str(buffer.dtype)) for buffer, name in _weights(function).items()}
+    tables = {
+        name: (tuple(map(int, buffer.shape)), str(buffer.dtype))
+        for buffer, name in cell_params(function).weights.items()
+    }
     kernel = stage_kernel(stage, bind_cell(signature, stage.cell), machine, tables, config)
     scratch = [f"{o.scratch}:{stage.domain}:{stage.rows * stage.columns}" for o in stage.outputs if o.scratch]
     shape = [packing_of(stage, machine).size]
     return kernel.with_attrs({CELL: stage.cell, PATH: "stage", PACKED_SHAPE: shape, SCRATCH: scratch})
 
 
-def _weights(function: tirx.PrimFunc) -> dict[Any, str]:
-    """The weight parameters of a fused cell and their names."""
-    inputs, names = int(function.attrs[NUM_INPUT]), [str(name) for name in function.attrs[WEIGHTS]]
-    return dict(zip(list(function.params)[inputs : inputs + len(names)], names, strict=True))
-
-
 def stages_of(function: tirx.PrimFunc, signature: Signature) -> list[Stage]:
     """The stages of a fused cell of `signature`; see :func:`relay_ext.find_stages.find_stages`."""
     cell = signature[str(function.attrs[CELL])]
-    params = list(function.params)[: int(function.attrs[NUM_INPUT])]
+    params = cell_params(function).inputs
     variadic = {operand.name: operand.variadic for operand in cell.operands}
     return find_stages(
         function,

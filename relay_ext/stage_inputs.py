@@ -23,7 +23,7 @@ from relay_ext.expressions import (
     static_extents,
     substitute,
 )
-from relay_ext.fuse_cells import CELL, NUM_INPUT, WEIGHTS
+from relay_ext.fuse_cells import CELL, cell_params
 from schedules import stage as ir
 
 _FLOAT = "float32"
@@ -67,25 +67,19 @@ class StageInputs:
 
     def __init__(self, function: tirx.PrimFunc, variadic: tuple[bool, ...], is_operand: tuple[bool, ...]) -> None:
         self.cell = str(function.attrs[CELL])
-        params = list(function.params)
-        inputs = int(function.attrs[NUM_INPUT])
-        names = [str(name) for name in function.attrs[WEIGHTS]]
-        self.weights = dict(zip(params[inputs : inputs + len(names)], names, strict=True))
-        self.outputs = params[inputs + len(names) :]
+        inputs, self.weights, self.outputs = cell_params(function)
         self.operands: dict[Any, ir.Operand | ir.Variadic] = {}
         self.attributes: dict[Any, int] = {}
-        for position, param in enumerate(params[:inputs]):
+        for position, param in enumerate(inputs):
             if is_operand[position]:
                 number = sum(is_operand[:position])
                 self.operands[param] = ir.Variadic(number) if variadic[position] else ir.Operand(number)
             else:
                 self.attributes[param] = position - sum(is_operand[:position])
-        for param in params:
+        for param in inputs:
             if param in self.operands and str(param.dtype) != _FLOAT:
                 raise NotReadable(f"operand {param.name!r} is {param.dtype}, not {_FLOAT}")
-        self.row_count = next(
-            (p.shape[0] for p in params[:inputs] if isinstance(self.operands.get(p), ir.Variadic)), None
-        )
+        self.row_count = next((p.shape[0] for p in inputs if isinstance(self.operands.get(p), ir.Variadic)), None)
         self.definitions = read_blocks(function)
         self.scratch: dict[Any, str] = {}
         self.levels: dict[Any, int] = {}

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import tvm
-import tvm_ffi
 from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script.builder import ir as T
 
-from schedules import abi
 from schedules import stage as ir
 from schedules.cpu.config import chunks_of, first_column, lanes_of
 from schedules.cpu.machine import Machine
+from schedules.packing import declare_pack, rewritten, uses
 
 
 @dataclass(frozen=True)
@@ -77,7 +74,7 @@ def packing_of(stage: ir.Stage, machine: Machine) -> Packing:
         base += length * len(gates) * lanes
     size, vectors, factors = base * chunks, [], {}
     for vector in stage.vectors:
-        by_row = stage.rows > 1 and _uses(vector, stage.row)
+        by_row = stage.rows > 1 and uses(vector, stage.row)
         vectors.append((size, chunks * lanes if by_row else 0))
         size += chunks * lanes * (stage.rows if by_row else 1)
     for number, gate in enumerate(stage.gates):
@@ -98,21 +95,11 @@ def pack_kernel(stage: ir.Stage, machine: Machine, weights: dict[Any, str]) -> t
     """
     packing = packing_of(stage, machine)
     lanes = packing.lanes
-    used = [b for b in weights if any(_reads(e, b) for e in _weight_expressions(stage))]
     with IRBuilder() as builder, T.prim_func():
-        T.func_name(f"{stage.name}_pack")
-        buffers = {old: T.arg(old.name, T.buffer(list(old.shape), str(old.dtype), align=4)) for old in used}
-        packed = T.arg("packed", T.buffer((packing.size,), "float32", align=abi.ALIGNMENT))
-        T.func_attr(
-            {
-                "global_symbol": f"{stage.name}_pack",
-                "tirx.noalias": True,
-                abi.ARGUMENTS: [f"weight:{weights[b]}" for b in used] + [f"packed:{stage.name}"],
-            }
-        )
+        buffers, packed = declare_pack(stage, weights, (packing.size,))
 
         def store(expression: Any, position: Any, values: dict[Any, Any], inside: Any = None) -> None:
-            value = _rewrite(expression, {v: tirx.Cast("int64", at) for v, at in values.items()}, buffers)
+            value = rewritten(expression, values, buffers)
             if inside is not None:
                 value = tirx.if_then_else(inside, value, tirx.const(0, "float32"))
             T.buffer_store(packed, value, [position])
@@ -137,38 +124,3 @@ def pack_kernel(stage: ir.Stage, machine: Machine, weights: dict[Any, str]) -> t
             with T.serial(0, stage.rows) as i, T.serial(0, product.length) as k:
                 store(product.left, base + i * product.length + k, {product.k: k, stage.row: i})
     return builder.get()
-
-
-def _weight_expressions(stage: ir.Stage) -> list[Any]:
-    found: list[Any] = list(stage.vectors)
-    for gate in stage.gates:
-        for one in gate.passes:
-            if isinstance(one, ir.Pass):
-                found.append(one.weight)
-            elif not isinstance(one.left, ir.Read):
-                found.append(one.left)
-    return found
-
-
-def _reads(expression: Any, buffer: Any) -> bool:
-    found: list[Any] = []
-    keep: Callable[[Any], None] = found.append
-    tvm_ffi.structural_walk(expression, (tvm.ir.TensorLoad, lambda load: keep(load.source)))
-    return any(other.same_as(buffer) for other in found)
-
-
-def _uses(expression: Any, variable: Any) -> bool:
-    found: list[Any] = []
-    keep: Callable[[Any], None] = found.append
-    tvm_ffi.structural_walk(expression, (tirx.Var, lambda node: keep(node)))
-    return any(other.same_as(variable) for other in found)
-
-
-def _rewrite(expression: Any, values: dict[Any, Any], buffers: dict[Any, Any]) -> Any:
-    """`expression` with variables replaced by `values` and loads moved to `buffers`."""
-
-    def load(node: Any) -> Any:
-        return tirx.BufferLoad(buffers[node.source], node.indices)
-
-    moved = tvm_ffi.structural_map(expression, (tirx.Var, lambda variable: values.get(variable, variable)))
-    return tvm_ffi.structural_map(moved, (tvm.ir.TensorLoad, load))

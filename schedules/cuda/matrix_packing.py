@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import tvm_ffi
 from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script.builder import ir as T
 
 from schedules import abi
 from schedules import stage as ir
-from schedules.cuda.packing import reads, rewritten
+from schedules.packing import declare_pack, rewritten, uses
 
 
 class MatrixPacking:
@@ -31,7 +30,7 @@ class MatrixPacking:
         self.factors: dict[tuple[int, int], int] = {}
         self.size = 0
         for vector in stage.vectors:
-            by_row = stage.rows > 1 and _uses(vector, stage.row)
+            by_row = stage.rows > 1 and uses(vector, stage.row)
             self.vectors.append((self.size, stage.columns if by_row else 0))
             self._add(stage.columns * (stage.rows if by_row else 1))
         for number, gate in enumerate(stage.gates):
@@ -57,22 +56,10 @@ def matrix_pack_kernel(stage: ir.Stage, weights: dict[Any, str]) -> tirx.PrimFun
             parts.append((one.weight, base, one.length, stage.columns, one.k, stage.column))
         else:
             parts.append((one.left, base, stage.rows, one.length, stage.row, one.k))
-    used = [b for b in weights if any(reads(part[0], b) for part in parts)]
-    name = f"{stage.name}_pack"
     with IRBuilder() as builder, T.prim_func():
-        T.func_name(name)
-        buffers = {old: T.arg(old.name, T.buffer(list(old.shape), str(old.dtype), align=4)) for old in used}
-        packed = T.arg("packed", T.buffer((packing.size,), "float32", align=abi.ALIGNMENT))
-        texts = [f"weight:{weights[b]}" for b in used] + [f"packed:{stage.name}"]
-        T.func_attr({"global_symbol": name, "tirx.noalias": True, abi.ARGUMENTS: texts})
+        buffers, packed = declare_pack(stage, weights, (packing.size,))
         for expression, base, rows, columns, row, column in parts:
             with T.serial(0, rows) as i, T.serial(0, columns) as j:
-                values = {column: tirx.Cast("int64", j)} | ({} if row is None else {row: tirx.Cast("int64", i)})
+                values = {column: j} | ({} if row is None else {row: i})
                 T.buffer_store(packed, rewritten(expression, values, buffers), [base + i * columns + j])
     return builder.get()
-
-
-def _uses(expression: Any, variable: Any) -> bool:
-    found: list[Any] = []
-    tvm_ffi.structural_walk(expression, (tirx.Var, lambda node: found.append(node)))
-    return any(other.same_as(variable) for other in found)
