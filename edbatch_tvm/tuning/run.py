@@ -216,7 +216,10 @@ def tune(
             _drop(run)
         if not checked.right:
             raise EdbatchError(
-                f"tuned kernels are off by {checked.max_relative_error:.3g}", "results of the reference", "report this"
+                f"tuned kernels are off by {checked.max_relative_error:.3g}, "
+                f"those by default by {checked.default_relative_error:.3g}",
+                "results of the reference",
+                "report this",
             )
     return TuneReport(
         folder.device,

@@ -30,6 +30,9 @@ class Verification:
         Of executing all of them, the sum of the least times.
     max_relative_error : float
         Against the float64 reference where there is one, otherwise against the default build.
+    default_relative_error : float
+        Of the default build against the same; 0 where it is what results are held against. A cell that magnifies
+        rounding has a large one.
     against : {"reference", "default"}
     """
 
@@ -37,12 +40,17 @@ class Verification:
     default_seconds: float
     tuned_seconds: float
     max_relative_error: float
+    default_relative_error: float
     against: str
 
     @property
     def right(self) -> bool:
-        """Whether the results are those of the reference."""
-        return self.max_relative_error <= TOLERANCE
+        """Whether the results are those of the reference, as nearly as float32 allows.
+
+        Where a cell magnifies rounding (a softmax of large numbers does), the default build is off by more than the
+        tolerance too; the tuned one sums in another order and may be off by as much again.
+        """
+        return self.max_relative_error <= max(TOLERANCE, 2 * self.default_relative_error)
 
     @property
     def good(self) -> bool:
@@ -64,7 +72,7 @@ def verify(
     rounds: int = FINAL_ROUNDS,
 ) -> Verification:
     """Run `minibatches` by both builds in turn, with the same schedules and plans, and compare results."""
-    error = 0.0
+    error = default_error = 0.0
     totals = [0.0, 0.0]
     for instances in minibatches:
         graph = default.merge(instances)
@@ -72,7 +80,9 @@ def verify(
         plan = default.plan(graph, schedule)
         if reference is not None:
             expected = run_reference(graph, reference, weights)
-            error = float(np.maximum(error, compare(graph, tuned.execute(graph, plan), expected).relative_error))
+            off = [compare(graph, model.execute(graph, plan), expected).relative_error for model in (default, tuned)]
+            default_error = float(np.maximum(default_error, off[0]))
+            error = float(np.maximum(error, off[1]))
         else:
             error = float(np.maximum(error, _difference(default, tuned, graph, plan)))
         times: list[list[float]] = [[], []]
@@ -83,7 +93,7 @@ def verify(
                 seconds.append(perf_counter() - begin)
         totals = [total + min(seconds) for total, seconds in zip(totals, times, strict=True)]
     against = "default" if reference is None else "reference"
-    return Verification(len(minibatches), totals[0], totals[1], error, against)
+    return Verification(len(minibatches), totals[0], totals[1], error, default_error, against)
 
 
 def _difference(default: Model, tuned: Model, graph: InstanceGraph, plan: Any) -> float:

@@ -7,13 +7,14 @@ schedule MetaSchedule found, or one ``annotate`` instruction with a configuratio
 space of their own.
 
 Records are appended line by line. A line that was cut off, because the process was killed while it wrote, is dropped
-when the database is opened.
+when the database is opened; any other change of a file is an error (:mod:`schedules.tuning.digests`).
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from tvm.target import Target
 
 from edbatch_tvm.errors import DatabaseError
 from schedules.devices import device_name
+from schedules.tuning.digests import Digests
 from schedules.tuning.timing import reason_of
 
 CONFIG = "edbatch.config"
@@ -58,6 +60,7 @@ class TuningDatabase:
         self.target = target
         self.path = Path(folder) / self.device
         self._open(Path(folder), create)
+        self._digests = Digests(self.path)
         self._kept = self._load("database", create)
         self._trials: ms.database.JSONDatabase | None = None
 
@@ -105,14 +108,18 @@ class TuningDatabase:
         scratch = _files(self.path, "scratch")
         for path in scratch:
             path.unlink(missing_ok=True)
+        # Workloads stay, at their numbers: between the two replacements the old records go with the new workloads.
+        shutil.copyfile(names[0], scratch[0])
         fresh = ms.database.JSONDatabase(str(scratch[0]), str(scratch[1]))
         for record in records:
             _commit(fresh, record.workload.mod, record.trace, list(map(float, record.run_secs)), self.target)
         for module, trace, seconds in changed:
             if trace is not None:
                 _commit(fresh, module, trace, [seconds], self.target)
+        self._digests.announce(dict(zip(names, scratch, strict=True)))
         for old, new in zip(scratch, names, strict=True):
             os.replace(old, new)
+        self._digests.write(names)
         self._kept = self._load("database", False)
 
     # Trials ------------------------------------------------------------------------------------------------------
@@ -132,6 +139,7 @@ class TuningDatabase:
     def add_trial(self, module: IRModule, trace: Trace, seconds: list[float]) -> None:
         """Append a trial; no seconds for one that failed."""
         _commit(self._all_trials(), module, trace, seconds or [FAILED_SECONDS], self.target)
+        self._digests.write(_files(self.path, "trials"))
 
     def trials_count(self) -> int:
         """Number of trials so far, of all workloads."""
@@ -144,18 +152,26 @@ class TuningDatabase:
 
     def _load(self, name: str, create: bool) -> ms.database.JSONDatabase:
         paths = _files(self.path, name)
-        for path in paths:
-            if path.is_file():
-                _repair(path)
-            elif not create and name == "database":
-                raise DatabaseError(f"{path} is missing", "the records of a device", "edbatch tune makes them")
+        missing = [path for path in paths if not path.is_file()]
+        if missing and not (create and len(missing) == len(paths)):
+            raise DatabaseError(f"{missing[0]} is missing", "the records of a device", "edbatch tune makes them")
         try:
-            return ms.database.JSONDatabase(str(paths[0]), str(paths[1]), allow_missing=create)
+            if not missing:
+                for path in paths:
+                    self._digests.check(path, appended=name == "trials")
+            database = ms.database.JSONDatabase(str(paths[0]), str(paths[1]), allow_missing=create)
+        except DatabaseError:
+            raise
+        except OSError as error:
+            raise DatabaseError(f"{self.path / name}_*.json ({error.strerror})", "files to read and write") from None
         except (RuntimeError, ValueError, TypeError, AttributeError, KeyError, IndexError) as error:
             raise DatabaseError(
                 f"{self.path / name}_*.json cannot be read ({reason_of(error)})",
                 "workloads and records that MetaSchedule wrote",
             ) from None
+        if missing:
+            self._digests.write(paths)
+        return database
 
 
 def config_trace(module: IRModule, text: str) -> Trace:
@@ -205,24 +221,3 @@ def _commit(database: Any, module: IRModule, trace: Trace, seconds: list[float],
 
 def _files(folder: Path, name: str) -> tuple[Path, Path]:
     return folder / f"{name}_workload.json", folder / f"{name}_tuning_record.json"
-
-
-def _repair(path: Path) -> None:
-    """Drop a last line that was cut off; any other line that is no JSON is an error."""
-    text = path.read_text(encoding="utf-8")
-    lines = text.splitlines(keepends=True)
-    good = 0
-    for number, line in enumerate(lines, 1):
-        try:
-            json.loads(line)
-        except ValueError:
-            if number == len(lines) and not line.endswith("\n"):
-                break
-            raise DatabaseError(f"{path}:{number} is not JSON", "one record a line") from None
-        if not line.endswith("\n"):
-            break
-        good += len(line)
-    if good < len(text):
-        scratch = path.with_suffix(".scratch")
-        scratch.write_text(text[:good], encoding="utf-8")
-        os.replace(scratch, path)

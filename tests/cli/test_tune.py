@@ -20,7 +20,7 @@ def report(good: bool = True) -> TuneReport:
         BucketGain(Load(8, 15, 10, 4, 40), 4e-6, 2e-6, "6 x 1, chunks first"),
         BucketGain(Load(256, 0, 300, 2, 600), 1e-4, 1e-4, "default"),
     )
-    checked = Verification(2, 2e-3, 1e-3 if good else 3e-3, 2e-7, "reference")
+    checked = Verification(2, 2e-3, 1e-3 if good else 3e-3, 2e-7, 1e-7, "reference")
     outcome = Outcome("internal_stage0", "stage", gains)
     return TuneReport("haswell-2", "records/haswell-2", [outcome], 16, 1, 3, {"sum": "why"}, checked, 12.0)
 

@@ -7,11 +7,15 @@ in little memory, and nothing in it is executed.
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from tvm import IRModule
+from tvm.script import tirx as T
+from tvm.target import Target
 
 from edbatch_tvm.batching import CostTable, FsmPolicy, load_policy, parse_schedule, save_policy, schedule
 from edbatch_tvm.graph import Builder, InstanceGraph, merge, parse_graph
@@ -25,10 +29,24 @@ from edbatch_tvm.models.lstm_nmt.reader import pair_files, read_pairs
 from edbatch_tvm.models.treelstm.reader import read_trees
 from edbatch_tvm.models.workload import ReadOptions
 from schedules.cpu.config import StageConfig
+from schedules.tuning.database import TuningDatabase, config_trace
 from tests.graph.cells import TREE
 
 SEPARATOR = b"\x1e"
-"""Between the two files of a pair."""
+"""Between the files of a group."""
+
+HASWELL = Target({"kind": "llvm", "mcpu": "haswell"})
+
+
+@T.prim_func(s_tir=True)
+def _double(x: T.Buffer((8,), "float32"), y: T.Buffer((8,), "float32")):
+    for i in range(8):
+        with T.sblock("double"):
+            v = T.axis.spatial(8, i)
+            y[v] = x[v] * T.float32(2)
+
+
+DOUBLE = IRModule({"main": _double.with_attr("global_symbol", "main")})
 
 
 class Loader(NamedTuple):
@@ -73,6 +91,23 @@ def _pairs(content: bytes, folder: Path) -> object:
     return read_pairs(folder / "pairs", ReadOptions())
 
 
+_DATABASE = ("digests.json", "database_workload.json", "database_tuning_record.json")
+
+
+def _database(content: bytes, folder: Path) -> object:
+    database = TuningDatabase(folder, HASWELL, 2, create=True).path
+    for name, part in zip(_DATABASE, [*content.split(SEPARATOR), b"", b""], strict=False):
+        (database / name).write_bytes(part)
+    return TuningDatabase(folder, HASWELL, 2).kept(DOUBLE)
+
+
+def _kept() -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        database = TuningDatabase(folder, HASWELL, 2, create=True)
+        database.keep([(DOUBLE, config_trace(DOUBLE, "[]"), 1e-6)])
+        return SEPARATOR.join((database.path / name).read_bytes() for name in _DATABASE)
+
+
 def _policy(path: Path) -> object:
     policy = load_policy(path)
     graph = InstanceGraph.from_arrays([0, 1, 1], [0, 0, 1, 2], [0, 1])
@@ -93,8 +128,6 @@ def _config(text: str) -> object:
 
 
 def _written(write: Callable[[Path], object]) -> bytes:
-    import tempfile
-
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "file.json"
         write(path)
@@ -134,5 +167,6 @@ LOADERS = {
         _from_file(_policy),
     ),
     "costs": Loader(_written(CostTable({"leaf": {1: 1e-6, 8: 3e-6}, "pair": {4: 2e-6}}).save), _from_file(_costs)),
+    "tuning-database": Loader(_kept(), _database),
     "stage-config": Loader(json.dumps(_BUCKETS, indent=1).encode(), _from_text(_config)),
 }

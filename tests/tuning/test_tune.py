@@ -11,6 +11,7 @@ from tvm.s_tir import meta_schedule as ms
 
 import edbatch_tvm as eb
 from edbatch_tvm.errors import DatabaseError, DataError, EdbatchError, TargetError
+from edbatch_tvm.tuning.verify import Verification
 from relay_ext.signature import signature_of
 from schedules.tuning.timing import Candidate, LocalTimer, TrialFailed
 from tests.tuning import user_cell
@@ -97,6 +98,19 @@ def test_bad_input(tmp_path: Path) -> None:
         tune(tmp_path / "file")
     with pytest.raises(DatabaseError, match="expected a folder"):
         eb.compile(mod, weights, database=tmp_path / "nowhere")
+
+
+def test_what_counts_as_right() -> None:
+    def off(error: float, default: float) -> bool:
+        return Verification(1, 1.0, 1.0, error, default, "reference").right
+
+    assert off(9e-6, 0.0)
+    assert not off(1.1e-5, 1e-7)
+    # A cell that magnifies rounding: the default build is off too.
+    assert off(3.1e-5, 3e-5)
+    assert not off(7e-5, 3e-5)
+    assert not off(float("nan"), 3e-5)
+    assert not off(1.0, float("nan"))
 
 
 @pytest.mark.slow

@@ -41,10 +41,11 @@ def cells(H: int) -> IRModule:
 
 
 def weights(H: int) -> dict[str, np.ndarray]:
-    """Seeded weights."""
+    """Seeded weights; those of the softmax are of a size at which it does not magnify rounding."""
     rng = np.random.default_rng(0)
     shapes = {"table": (WORDS, H), "W": (2 * H, H), "V": (H, H)}
-    return {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+    drawn = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+    return {**drawn, "W": drawn["W"] / np.float32(H) ** 0.5}
 
 
 def _leaf(word: Any, table: np.ndarray) -> tuple[np.ndarray, ...]:
