@@ -80,10 +80,10 @@ def _kernel(machine: Machine, rows: int, vectors: int) -> tirx.PrimFunc:
                 for span in spans:
                     T.buffer_store(one, tirx.Broadcast(tirx.const(0, "float32"), lanes), [span])
             with T.serial(0, INNER) as k:
-                for number, one in enumerate(sums):
-                    weight = right[k, tirx.Ramp(number * lanes, 1, lanes)]
-                    for row, span in enumerate(spans):
-                        x = tirx.Broadcast(left[row, k], lanes)
+                for row, span in enumerate(spans):
+                    x = tirx.Broadcast(left[row, k], lanes)
+                    for number, one in enumerate(sums):
+                        weight = right[k, tirx.Ramp(number * lanes, 1, lanes)]
                         T.buffer_store(one, one[span] + x * weight, [span])
             for number, one in enumerate(sums):
                 for row, span in enumerate(spans):

@@ -190,46 +190,81 @@ _ENOUGH = 2.0
 """Multiply-adds for each load from which on a tile keeps the arithmetic units busy."""
 
 
-def gates_at_once(stage: Stage) -> int:
+def gate_groups(stage: Stage, machine: Machine) -> list[tuple[int, ...]]:
+    """The gates of `stage`, by number, in groups that are computed one after another."""
+    widest, number = max(_sweep_widths(stage).values(), default=1), len(stage.gates)
+    size = -(-number // -(-widest // machine.gates))
+    return [tuple(range(begin, min(begin + size, number))) for begin in range(0, number, size)] if number else []
+
+
+def gates_at_once(stage: Stage, machine: Machine) -> int:
     """Accumulators that one step of a contraction adds to, for one row and chunk: what a tile's registers are for."""
-    sweeps: dict[Any, int] = {}
-    for gate in stage.gates:
-        for one in gate.passes:
+    groups = gate_groups(stage, machine)
+    return max((width for group in groups for width in _sweep_widths(stage, group).values()), default=1)
+
+
+def _sweep_widths(stage: Stage, gates: Sequence[int] | None = None) -> dict[Any, int]:
+    """For all elements that passes read one after another, the number of passes that do."""
+    widths: dict[Any, int] = {}
+    for number in range(len(stage.gates)) if gates is None else gates:
+        for one in stage.gates[number].passes:
             key = (one.source, one.offset, one.length, one.row) if isinstance(one, Pass) else one
-            sweeps[key] = sweeps.get(key, 0) + 1
-    return max(sweeps.values(), default=1)
+            widths[key] = widths.get(key, 0) + 1
+    return widths
+
+
+def holds_weights(rows: int, wide: int, machine: Machine) -> bool:
+    """Whether registers hold a step's `wide` vectors of weights beside the accumulators of `rows` rows.
+
+    Each row of the tile then reads its element in turn. Otherwise the elements of the rows are held, and each vector
+    of weights is read in turn: what is fewer has to fit.
+    """
+    return (rows + 1) * wide <= machine.registers - machine.reserved
 
 
 def _largest_tile(stage: Stage, machine: Machine) -> tuple[int, int]:
     """Rows and chunks of the tile that loads least for its arithmetic: accumulators fill the registers."""
-    total, gates = chunks_of(stage, machine), gates_at_once(stage)
+    total, gates = chunks_of(stage, machine), gates_at_once(stage, machine)
 
-    def worth(tile: tuple[int, int]) -> tuple[float, int]:
+    def worth(tile: tuple[int, int]) -> tuple[float, bool, int]:
         rows, chunks = tile
         wide = chunks * gates
         computed_twice = total / (-(-total // chunks) * chunks)
-        return computed_twice * min(_ENOUGH, rows * wide / (rows + wide)), -rows
+        loads_least = computed_twice * min(_ENOUGH, rows * wide / (rows + wide))
+        return loads_least, holds_weights(rows, wide, machine), -rows
 
     most = min(stage.rows, _MOST_ROWS) if stage.rows > 1 else _MOST_ROWS
-    tiles = [(max(1, min(most, _rows_beside(c * gates, machine))), c) for c in range(1, min(total, _MOST_CHUNKS) + 1)]
-    return max(tiles, key=worth)
+    tiles = [
+        (min(most, rows), chunks)
+        for chunks in range(1, min(total, _MOST_CHUNKS) + 1)
+        for rows in _rows_beside(chunks * gates, machine)
+        if rows > 0
+    ]
+    return max(tiles, key=worth, default=(1, 1))
 
 
 _MOST_ROWS, _MOST_CHUNKS = 12, 6
 
 
-def _rows_beside(wide: int, machine: Machine) -> int:
-    """Rows whose accumulators fit beside `wide` vectors of weights."""
-    return (machine.registers - machine.reserved - wide) // wide
+def _rows_beside(wide: int, machine: Machine) -> tuple[int, int]:
+    """Rows whose accumulators fit beside `wide` vectors of weights, and those that fit beside their own elements."""
+    free = machine.registers - machine.reserved
+    return free // wide - 1, free // (wide + 1)
 
 
 def _chunks_beside(rows: int, stage: Stage, machine: Machine) -> int:
     """Chunks of a tile of few rows: enough sums to hide the latency of an addition, and work for two threads."""
-    total, gates = chunks_of(stage, machine), gates_at_once(stage)
-    fit = [c for c in range(1, total + 1) if rows * c * gates <= machine.registers - machine.reserved - c * gates]
-    shared = [c for c in fit if total % c == 0 and total // c >= 2 and rows * c * gates <= _SUMS]
-    return max(shared, default=1)
+    total, gates = chunks_of(stage, machine), gates_at_once(stage, machine)
+    free = machine.registers - machine.reserved
+    shared = [c for c in range(1, total // 2 + 1) if total % c == 0 and rows * c * gates <= _SUMS]
+    held = [c for c in shared if holds_weights(rows, c * gates, machine)]
+    if rows * max(held, default=0) * gates >= _LEAST_SUMS:
+        return max(held)
+    return max((c for c in shared if rows * c * gates + rows <= free), default=1)
 
+
+_LEAST_SUMS = 8
+"""Sums under way that hide the latency of a multiply-add: 4 cycles at two a cycle."""
 
 _SUMS = 16
-"""Sums under way that hide the latency of a multiply-add: 4 cycles at two a cycle, twice over."""
+"""Sums under way that are worth more chunks: twice as many."""

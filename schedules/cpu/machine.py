@@ -19,16 +19,19 @@ class Machine:
         Vector registers that hold `lanes` elements each.
     reserved : int
         Registers that a tile needs beside its accumulators and weights.
+    gates : int
+        Sums for one row and chunk that are computed at once, at most: with more, a tile of several rows does not fit.
     """
 
     lanes: int
     registers: int
     reserved: int = 1
+    gates: int = 4
 
 
-AVX512 = Machine(lanes=16, registers=32)
+AVX512 = Machine(lanes=16, registers=32, gates=8)
 AVX2 = Machine(lanes=8, registers=16)
-BASELINE = Machine(lanes=8, registers=8)
+BASELINE = Machine(lanes=8, registers=8, gates=2)
 
 
 def machine_of(target: Target) -> Machine:

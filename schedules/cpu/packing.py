@@ -10,7 +10,7 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script.builder import ir as T
 
 from schedules import stage as ir
-from schedules.cpu.config import chunks_of, first_column, lanes_of
+from schedules.cpu.config import chunks_of, first_column, gate_groups, lanes_of
 from schedules.cpu.machine import Machine
 from schedules.packing import declare_pack, rewritten, uses
 
@@ -62,16 +62,13 @@ class Packing:
 def packing_of(stage: ir.Stage, machine: Machine) -> Packing:
     """The packing of `stage`; it does not depend on how the kernel is tiled."""
     lanes, chunks = lanes_of(stage, machine), chunks_of(stage, machine)
-    grouped: dict[tuple[ir.Source, int, int, int], list[tuple[int, ir.Pass]]] = {}
-    for number, gate in enumerate(stage.gates):
-        for one in gate.passes:
-            if isinstance(one, ir.Pass):
-                grouped.setdefault((one.source, one.offset, one.length, one.row), []).append((number, one))
-    sweeps, base = [], 0
-    for (source, offset, length, row), members in grouped.items():
-        gates = tuple(number for number, _ in members)
-        sweeps.append(Sweep(source, offset, length, row, gates, tuple(one for _, one in members), base))
-        base += length * len(gates) * lanes
+    sweeps: list[Sweep] = []
+    base = 0
+    for group in gate_groups(stage, machine):
+        for (source, offset, length, row), members in _passes(stage, group).items():
+            gates = tuple(number for number, _ in members)
+            sweeps.append(Sweep(source, offset, length, row, gates, tuple(one for _, one in members), base))
+            base += length * len(gates) * lanes
     size, vectors, factors = base * chunks, [], {}
     for vector in stage.vectors:
         by_row = stage.rows > 1 and uses(vector, stage.row)
@@ -83,6 +80,18 @@ def packing_of(stage: ir.Stage, machine: Machine) -> Packing:
                 factors[number, place] = size
                 size += stage.rows * one.length
     return Packing(lanes, chunks, tuple(sweeps), base, tuple(vectors), factors, size)
+
+
+def _passes(
+    stage: ir.Stage, gates: tuple[int, ...]
+) -> dict[tuple[ir.Source, int, int, int], list[tuple[int, ir.Pass]]]:
+    """The passes of some gates by the elements they read."""
+    found: dict[tuple[ir.Source, int, int, int], list[tuple[int, ir.Pass]]] = {}
+    for number in gates:
+        for one in stage.gates[number].passes:
+            if isinstance(one, ir.Pass):
+                found.setdefault((one.source, one.offset, one.length, one.row), []).append((number, one))
+    return found
 
 
 def pack_kernel(stage: ir.Stage, machine: Machine, weights: dict[Any, str]) -> tirx.PrimFunc:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from math import gcd
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import tvm_ffi
@@ -12,7 +13,7 @@ from tvm import tirx
 from tvm.tirx.script.builder import ir as T
 
 from schedules import stage as ir
-from schedules.cpu.config import Bucket, first_column
+from schedules.cpu.config import Bucket, first_column, holds_weights
 from schedules.cpu.dot import dot, moved, weights_from
 from schedules.cpu.packing import Sweep
 
@@ -186,15 +187,18 @@ class Tile:
         packing, gates = self.packing, len(sweep.gates)
         offsets = [sweep.offset + sweep.row * self.matrix_row(row) for row in range(self.rows)]
 
+        pairs = [(c, gate) for c in range(len(self.columns)) for gate in range(gates)]
+        turns = [(row, pair) for row in range(self.rows) for pair in pairs]
+        if not holds_weights(self.rows, len(pairs), self.kernel.machine):
+            turns.sort(key=itemgetter(1))
+
         def step(k: Any) -> None:
-            for row in range(self.rows):
+            for row, (c, gate) in turns:
                 x = self._broadcast(source[rows[row], offsets[row] + k])
+                base = (self.chunk + c) * packing.per_chunk + sweep.base
+                weight = self.kernel.packed[self._lanes_at(base + (k * gates + gate) * self.lanes)]
                 lanes = self._lanes_at(row * self.lanes)
-                for c in range(len(self.columns)):
-                    base = (self.chunk + c) * packing.per_chunk + sweep.base
-                    for gate in range(gates):
-                        weight = self.kernel.packed[self._lanes_at(base + (k * gates + gate) * self.lanes)]
-                        T.buffer_store(sums[gate][c], sums[gate][c][lanes] + x * weight, [lanes])
+                T.buffer_store(sums[gate][c], sums[gate][c][lanes] + x * weight, [lanes])
 
         self._unrolled(sweep.length, step)
 

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from edbatch_tvm.errors import ConfigError, DatabaseError
-from schedules.cpu.config import UNROLLS, Bucket, StageConfig, chunks_of, default_config
+from schedules.cpu.config import UNROLLS, Bucket, StageConfig, chunks_of, default_config, gates_at_once
 from schedules.cpu.machine import Machine
 from schedules.stage import Stage
 from schedules.tuning.bench import VARIADIC_ROWS
@@ -55,7 +55,7 @@ class StageSubject:
 
 def space(stage: Stage, machine: Machine) -> list[Bucket]:
     """Every variant that is worth a trial: accumulators may fill the registers, with a few over."""
-    gates = max(1, len(stage.gates) + len(stage.reductions))
+    gates = gates_at_once(stage, machine)
     found = []
     for rows in ROWS:
         for chunks in CHUNKS:

@@ -5,6 +5,7 @@ A workload is compiled once for all tests of this file.
 
 from __future__ import annotations
 
+import platform
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -19,6 +20,7 @@ from edbatch_tvm.models import WORKLOADS, get_workload
 from edbatch_tvm.models.check import compare
 from edbatch_tvm.models.reference import run_reference
 from relay_ext.signature import signature_of
+from schedules.cpu.machine import BASELINE, host_target, machine_of
 
 HIDDEN, INSTANCES = 8, 4
 
@@ -47,6 +49,20 @@ def compiled(name: str) -> Compiled:
     graph = merge(instances)
     reference = run_reference(graph, workload.reference, weights)
     return Compiled(compile_model(mod, weights), instances, graph, reference)
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="x86 targets")
+@pytest.mark.parametrize("mcpu", ["x86-64", "haswell"])
+@pytest.mark.parametrize("name", ["treelstm", "grid-lstm"])
+def test_processors_with_fewer_registers(name: str, mcpu: str) -> None:
+    if mcpu == "haswell" and machine_of(host_target()) == BASELINE:
+        pytest.skip("needs AVX2")
+    workload, hidden = get_workload(name), 24
+    mod, weights = workload.cells(hidden), workload.weights(hidden)
+    instances = workload.generate(9, signature_of(mod), seed=2)
+    graph = merge(instances)
+    model = compile_model(mod, weights, target={"kind": "llvm", "mcpu": mcpu}, policy="lookahead")
+    compare(graph, model(instances), run_reference(graph, workload.reference, weights)).require()
 
 
 @pytest.mark.parametrize("policy", ["depth", "agenda", "lookahead", "auto"])

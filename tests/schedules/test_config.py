@@ -9,8 +9,18 @@ from tvm import tirx
 
 from edbatch_tvm.errors import ConfigError
 from schedules import stage as ir
-from schedules.cpu.config import Bucket, StageConfig, chunks_of, default_config, lanes_of
-from schedules.cpu.machine import AVX2, AVX512
+from schedules.cpu.config import (
+    Bucket,
+    StageConfig,
+    chunks_of,
+    default_config,
+    gate_groups,
+    gates_at_once,
+    holds_weights,
+    lanes_of,
+)
+from schedules.cpu.machine import AVX2, AVX512, BASELINE
+from schedules.cpu.packing import packing_of
 
 
 def stage(columns: int, rows: int = 1) -> ir.Stage:
@@ -29,6 +39,42 @@ def test_defaults_fit_and_survive_json(machine: Any, rows: int, columns: int) ->
     config.check(one, machine)
     assert StageConfig.from_json(config.as_json()) == config
     assert lanes_of(one, machine) * chunks_of(one, machine) >= columns
+
+
+def gated(widths: dict[int, int]) -> ir.Stage:
+    """A stage whose gates read operands: gate g the first ``widths[g]`` of them, and then adds them up."""
+    column, k = tirx.Var("j", "int64"), tirx.Var("k", "int64")
+    weight = tirx.const(1, "float32")
+    gates = tuple(
+        ir.Gate(tuple(ir.Pass(ir.Operand(source), 0, 64, weight, k) for source in range(count)))
+        for count in widths.values()
+    )
+    x = tirx.Var("x0", "float32")
+    return ir.Stage("cell", "s", 64, column, gates, (), (), (ir.Output(x, 0),), {x: ir.Accumulator(0)})
+
+
+def test_gates_are_computed_in_groups_that_leave_rows_room() -> None:
+    lstm, grid, tree = gated(dict.fromkeys(range(4), 2)), gated(dict.fromkeys(range(8), 2)), gated({0: 2, 1: 2, 2: 1})
+    assert [gate_groups(grid, machine) for machine in (AVX512, AVX2)] == [
+        [(0, 1, 2, 3, 4, 5, 6, 7)],
+        [(0, 1, 2, 3), (4, 5, 6, 7)],
+    ]
+    assert gate_groups(lstm, BASELINE) == [(0, 1), (2, 3)]
+    assert gate_groups(tree, BASELINE) == [(0, 1), (2,)]
+    assert gate_groups(stage(5), AVX2) == []
+    for one in (lstm, grid, tree):
+        for machine in (AVX512, AVX2, BASELINE):
+            assert [number for group in gate_groups(one, machine) for number in group] == list(range(len(one.gates)))
+            packing = packing_of(one, machine)
+            gates = gates_at_once(one, machine)
+            assert max(len(sweep.gates) for sweep in packing.sweeps) == gates <= machine.gates
+            sizes = [sweep.length * len(sweep.gates) * packing.lanes for sweep in packing.sweeps]
+            assert [sweep.base for sweep in packing.sweeps] == [sum(sizes[:number]) for number in range(len(sizes))]
+            for bucket in default_config(one, machine).buckets:
+                wide = bucket.chunks * gates
+                fewer = wide if holds_weights(bucket.rows, wide, machine) else bucket.rows
+                assert bucket.rows * wide + fewer + machine.reserved <= machine.registers
+                assert bucket.rows > 1 or bucket.upto == 1
 
 
 def message(value: Any) -> str:
