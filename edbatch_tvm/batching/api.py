@@ -14,7 +14,7 @@ from edbatch_tvm.batching.check import check_schedule
 from edbatch_tvm.batching.policy import Policy, Run, get_policy, policy_names
 from edbatch_tvm.batching.policy_file import load_policy
 from edbatch_tvm.batching.schedule import Schedule, ScheduleInfo
-from edbatch_tvm.batching.structure import structure_digest
+from edbatch_tvm.batching.structure import cache_key
 from edbatch_tvm.errors import PolicyError
 from edbatch_tvm.fork_lock import fork_lock
 from edbatch_tvm.graph import InstanceGraph, require_checked
@@ -116,7 +116,8 @@ def schedule(graph: InstanceGraph, policy: PolicyLike = "auto", cache: bool = Tr
     begin = perf_counter()
     chosen = as_policy(policy)
     require_checked(graph)
-    key = (structure_digest(graph), chosen.identity, backend.label()) if cache else None
+    kernels = backend.label()
+    key = (cache_key(graph), chosen.identity, kernels) if cache else None
     run = _CACHE.get(key) if key is not None else None
     cached = run is not None
     if run is None:
@@ -135,7 +136,7 @@ def schedule(graph: InstanceGraph, policy: PolicyLike = "auto", cache: bool = Tr
         misses=run.misses,
         states=run.states,
         seconds=seconds,
-        backend=backend.label(),
+        backend=kernels,
         cached=cached,
         _bound=lambda: lower_bound(graph),
     )

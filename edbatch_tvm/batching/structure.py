@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
-import weakref
-
 import numpy as np
 
 from edbatch_tvm.graph import InstanceGraph
 
-_DIGESTS: weakref.WeakKeyDictionary[InstanceGraph, bytes] = weakref.WeakKeyDictionary()
-
 
 def structure_digest(graph: InstanceGraph) -> bytes:
     """Digest of what schedules and plans depend on: types, operands (the output slot included), names of the types."""
-    digest = _DIGESTS.get(graph)
-    if digest is None:
-        hasher = hashlib.blake2b(repr((graph.num_nodes, graph.type_names)).encode(), digest_size=16)
-        for array in (graph.node_type, graph.operand_ptr, graph.operand_value):
-            hasher.update(np.ascontiguousarray(array).data)
-        digest = _DIGESTS[graph] = hasher.digest()
-    return digest
+    return graph.digest
+
+
+def cache_key(graph: InstanceGraph) -> tuple[str, bytes]:
+    """What two graphs share only if they have the same structure: of a merged graph, the structures of its parts.
+
+    Instances keep their digests, so that a minibatch is not read once more.
+    """
+    parts = graph.digest_of_parts
+    return ("whole", graph.digest) if parts is None else ("parts", parts)
 
 
 def same_structure(graph: InstanceGraph, other: InstanceGraph | None) -> bool:
     """Whether a schedule of `other` is one of `graph`, too."""
-    return graph is other or (other is not None and structure_digest(graph) == structure_digest(other))
+    if graph is other or other is None:
+        return graph is other
+    return cache_key(graph) == cache_key(other) or graph.digest == other.digest
 
 
 def same_rows(graph: InstanceGraph, other: InstanceGraph) -> bool:

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 NODES, EDGES, OUTPUTS, INSTANCES = range(4)
 """First columns: lengths."""
 
+SIGNATURE, VALUES_ARE_NODES, DIGEST = range(4, 7)
+"""Then the identity of the signature, whether every value is a node's only one and read once, and the digest (two)."""
+
 (
     NODE_TYPE,
     TYPE_COUNT,
@@ -24,7 +27,7 @@ NODES, EDGES, OUTPUTS, INSTANCES = range(4)
     OUTPUT_PTR,
     SCALAR,
     ATTRIBUTES,
-) = range(4, 14)
+) = range(8, 18)
 """Then addresses; from ``ATTRIBUTES`` on, address and number of rows of each attribute of the signature."""
 
 
@@ -76,7 +79,9 @@ def find_addresses(graph: InstanceGraph) -> Addresses | None:
     if not all(_is_regular(*one) for one in regular):
         return None
     arrays, addresses = _together([array for array, _, _ in regular])
-    row = [nodes, edges, outputs, graph.num_instances, *addresses[: ATTRIBUTES - NODE_TYPE]]
+    same = graph.dependency is graph.operand_value
+    row = [nodes, edges, outputs, graph.num_instances, id(graph.signature), same]
+    row += [*np.frombuffer(graph.digest, np.int64).tolist(), *addresses[: ATTRIBUTES - NODE_TYPE]]
     of_attributes = iter(addresses[ATTRIBUTES - NODE_TYPE :])
     for rows in attributes:
         row += [0, 0] if rows is None else [next(of_attributes), len(rows)]

@@ -23,6 +23,9 @@ class Merger(Protocol):
     def merge(self, instances: Sequence[InstanceGraph]) -> InstanceGraph | None:
         """The merge of graphs of one signature; None if one of them is outside the regular form."""
 
+    def merge_rows(self, rows: Sequence[bytes], first: InstanceGraph) -> InstanceGraph | None:
+        """The merge of the graphs that have these rows, `first` the first of them; None if signatures differ, too."""
+
 
 _found: Merger | None = None
 _looked_for = False

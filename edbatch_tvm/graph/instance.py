@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -56,6 +57,11 @@ class InstanceGraph:
     ----------
     checked : bool
         Whether :func:`edbatch_tvm.graph.validate` found nothing wrong with this graph, or with all it was merged of.
+    digest_of_parts : bytes or None
+        Of a merged graph, a digest of the digests of what it was merged of: graphs in which it is the same have the
+        same structure. Graphs of the same structure may differ in it.
+    merge_row : bytes or None
+        The row of :attr:`addresses`, of a checked graph that has been merged into another.
 
     Notes
     -----
@@ -99,6 +105,8 @@ class InstanceGraph:
             raise GraphError(f"scalar_output has shape {scalar.shape}", f"({instances},), one entry for each instance")
         self.scalar_output = scalar if scalar.shape else np.full(instances, scalar)
         self.checked = False
+        self.digest_of_parts: bytes | None = None
+        self.merge_row: bytes | None = None
 
     # Construction -----------------------------------------------------------------------------------------------
 
@@ -166,7 +174,7 @@ class InstanceGraph:
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy, here or in another process, lies elsewhere.
-        return {name: value for name, value in self.__dict__.items() if name != "addresses"}
+        return {name: value for name, value in self.__dict__.items() if name != "addresses"} | {"merge_row": None}
 
     # Views ------------------------------------------------------------------------------------------------------
 
@@ -228,6 +236,14 @@ class InstanceGraph:
         node = self.operand_node.copy()
         node[repeated] = -1
         return node
+
+    @cached_property
+    def digest(self) -> bytes:
+        """Digest of what schedules and plans depend on: types, operands (the output slot included), type names."""
+        hasher = hashlib.blake2b(repr((self.num_nodes, self.type_names)).encode(), digest_size=16)
+        for array in (self.node_type, self.operand_ptr, self.operand_value):
+            hasher.update(np.ascontiguousarray(array).data)
+        return hasher.digest()
 
     @cached_property
     def addresses(self) -> Addresses | None:

@@ -47,6 +47,9 @@ _RULES = {"agenda": AGENDA, "ratio": RATIO, "lookahead": LOOKAHEAD}
 SCRATCH_BYTES = 1 << 26
 """Larger buffers are not kept."""
 
+MOST_ENTRIES = np.iinfo(np.int32).max // 2
+"""Of a table."""
+
 _NO_KEY = np.zeros(1, np.uint64)
 _NO_ACTION = np.zeros(1, np.int32)
 
@@ -255,7 +258,7 @@ _SCRATCH = _Scratch()
 def _check_size(graph: InstanceGraph) -> None:
     """Refuse what the kernels cannot index with int32."""
     entries = max(graph.num_nodes, 1) * _padded(graph.num_types), 8 * graph.num_nodes + 2 * len(graph.operand_value)
-    if max(entries) > np.iinfo(np.int32).max // 2:
+    if max(entries) > MOST_ENTRIES:
         raise GraphError(
             f"a graph of {graph.num_nodes} nodes of {graph.num_types} types", "one whose tables int32 can index"
         )

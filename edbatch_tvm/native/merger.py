@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
 import numpy as np
 
-from edbatch_tvm.graph.addresses import ATTRIBUTES, EDGES, INSTANCES, NODES, OUTPUTS
+from edbatch_tvm.graph.addresses import (
+    ATTRIBUTES,
+    DIGEST,
+    EDGES,
+    INSTANCES,
+    NODES,
+    OUTPUTS,
+    SIGNATURE,
+    VALUES_ARE_NODES,
+)
 from edbatch_tvm.graph.instance import InstanceGraph
 from edbatch_tvm.native.build import load_library
+
+_MOST = np.iinfo(np.int32).max
 
 
 class NativeMerger:
@@ -26,31 +38,34 @@ class NativeMerger:
     def merge(self, instances: Sequence[InstanceGraph]) -> InstanceGraph | None:
         """The merge of graphs of one signature; None if one of them is outside the regular form."""
         found = [graph.addresses for graph in instances]
-        if None in found:
-            return None
-        first = instances[0]
-        rows = np.frombuffer(bytearray().join([one.row for one in found if one is not None]), np.int64)
-        rows = rows.reshape(len(instances), -1)
-        totals = rows.sum(0).tolist()
+        rows = [one.row for one in found if one is not None]
+        return self._merged(_table(rows), instances[0]) if len(rows) == len(found) else None
+
+    def merge_rows(self, rows: Sequence[bytes], first: InstanceGraph) -> InstanceGraph | None:
+        """The merge of the graphs that have these rows, `first` the first of them; None if signatures differ, too."""
+        table = _table(rows)
+        return self._merged(table, first) if (table[:, SIGNATURE] == id(first.signature)).all() else None
+
+    def _merged(self, rows: np.ndarray, first: InstanceGraph) -> InstanceGraph | None:
+        totals = rows[:, :SIGNATURE].sum(0).tolist()
         nodes, edges, stride = totals[NODES], totals[EDGES], first.stride
-        if max(nodes * stride, edges) > np.iinfo(np.int32).max:
+        if max(nodes * stride, edges) > _MOST:
             return None
         columns = first.signature.attribute_columns if first.signature is not None else ()
         attributes = {}
         # TVM refuses a null pointer, which is what an empty array may have.
         table = np.zeros((max(1, len(columns)), 3), np.int64)
         for number, (key, dtype, shape) in enumerate(columns):
-            count = totals[ATTRIBUTES + 2 * number + 1]
+            count = int(rows[:, ATTRIBUTES + 2 * number + 1].sum())
             if count:
                 merged_rows = attributes[key] = np.empty((count, *shape), dtype)
-                table[number] = merged_rows.ctypes.data, merged_rows.nbytes // count, 0
-                if merged_rows.nbytes > np.iinfo(np.int32).max:
+                table[number] = merged_rows.__array_interface__["data"][0], merged_rows.nbytes // count, 0
+                if merged_rows.nbytes > _MOST:
                     return None
         node_type = np.empty(nodes, np.int16)
         operand_ptr = np.empty(nodes + 1, np.int32)
         operand_value = np.empty(max(1, edges), np.int32)
-        # Where every value is a node's only one and read once, the values are the nodes.
-        same = stride == 1 and all(graph.dependency is graph.operand_value for graph in instances)
+        same = stride == 1 and bool(rows[:, VALUES_ARE_NODES].all())
         dependency = np.empty(1 if same else max(1, edges), np.int32)
         outputs = np.empty(max(1, totals[OUTPUTS]), np.int32)
         node_ptr = np.empty(totals[INSTANCES] + 1, np.int32)
@@ -85,6 +100,7 @@ class NativeMerger:
         )
         graph.dependency = graph.operand_value if same else dependency[:edges]
         graph.type_count = type_count
+        graph.digest_of_parts = hashlib.blake2b(rows[:, DIGEST : DIGEST + 2].tobytes(), digest_size=16).digest()
         return graph
 
 
@@ -97,3 +113,8 @@ def load() -> NativeMerger:
         If TVM is missing.
     """
     return NativeMerger()
+
+
+def _table(rows: Sequence[bytes]) -> np.ndarray:
+    # From a bytearray: TVM refuses what is read-only.
+    return np.frombuffer(bytearray().join(rows), np.int64).reshape(len(rows), -1)

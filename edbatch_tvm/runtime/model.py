@@ -19,6 +19,7 @@ from edbatch_tvm.errors import GraphError, PlanError, TargetError
 from edbatch_tvm.fork_lock import fork_lock
 from edbatch_tvm.graph import Builder, InstanceGraph, Signature, merge, require_checked, validate
 from edbatch_tvm.graph.expand import Expansion, ExpansionTable, expand
+from edbatch_tvm.graph.merge import merge_again
 from edbatch_tvm.graph.spec import first_difference
 from edbatch_tvm.memory import Plan, plan_memory
 from edbatch_tvm.memory.gathers import GatheredPlan, gather_operands
@@ -213,6 +214,9 @@ class Model:
             raise GraphError("one instance graph", "a list of instance graphs", "model([instance])")
         if not (hasattr(instances, "__len__") and hasattr(instances, "__getitem__")):
             raise GraphError(f"instances in a {type(instances).__name__}", "a list of instance graphs")
+        merged = merge_again(instances)
+        if merged is not None and self._has_cells(merged.signature):
+            return merged
         for position, instance in enumerate(instances):
             if not isinstance(instance, InstanceGraph):
                 raise GraphError(f"instance {position} is a {type(instance).__name__}", "an InstanceGraph")

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import pickle
+from copy import deepcopy
+
 import numpy as np
 import pytest
 from hypothesis import given
 
-from edbatch_tvm.graph import InstanceGraph, merge
-from edbatch_tvm.graph.merge import reference_merge
+from edbatch_tvm.batching.structure import same_structure
+from edbatch_tvm.graph import Builder, InstanceGraph, Signature, merge, validate
+from edbatch_tvm.graph.merge import merge_again, reference_merge
 from edbatch_tvm.native.merger import load
+from tests.graph.cells import TREE
 from tests.graph.oracle import assert_same
 from tests.strategies import Minibatch, bare_graphs, minibatches
 
 NATIVE = load()
+TREE_TOO = Signature(list(TREE))
 
 
 def regular(minibatch: Minibatch) -> bool:
@@ -36,6 +42,49 @@ def test_equal_to_numpy(minibatch: Minibatch) -> None:
     again = NATIVE.merge([merged, merged])
     assert again is not None
     assert_same(again, reference_merge([wanted, wanted]))
+
+
+@given(minibatches(max_instances=6))
+def test_merging_again_is_merging(minibatch: Minibatch) -> None:
+    instances = minibatch.instances
+    for instance in instances:
+        validate(instance)
+    assert merge_again(instances) is None
+    merged = merge(instances)
+    again = merge_again(instances)
+    if len(instances) < 2 or any(instance.merge_row is None for instance in instances):
+        assert again is None
+        return
+    assert again is not None
+    assert again.checked
+    assert_same(again, merged)
+    assert again.digest_of_parts == merged.digest_of_parts is not None
+    assert same_structure(again, merged)
+    assert same_structure(merged, reference_merge(instances))
+    others = [*instances[1:], instances[0]]
+    turned = merge_again(others)
+    assert turned is not None
+    assert_same(turned, reference_merge(others))
+    if [graph.digest for graph in others] == [graph.digest for graph in instances]:
+        assert turned.digest_of_parts == merged.digest_of_parts
+    else:
+        assert turned.digest_of_parts != merged.digest_of_parts
+    for copy in (pickle.loads(pickle.dumps(instances[0])), deepcopy(instances[0])):
+        assert copy.merge_row is None
+        assert merge_again([copy, copy]) is None
+
+
+def test_merging_again_takes_nothing_else() -> None:
+    builder, other = Builder(TREE), Builder(TREE_TOO)
+    graphs = [b.finish(b.call("leaf", word=1)[0]) for b in (builder, builder, other, other)]
+    merge(graphs[:2])
+    merge(graphs[2:])
+    assert merge_again(graphs[:2]) is not None
+    assert merge_again(graphs) is None
+    assert_same(merge(graphs), reference_merge(graphs))
+    assert merge_again([graphs[0], None]) is None  # type: ignore[list-item]
+    assert merge_again(graphs[:1]) is None
+    assert merge_again([]) is None
 
 
 @given(bare_graphs())
