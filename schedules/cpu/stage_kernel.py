@@ -27,7 +27,7 @@ from schedules import stage as ir
 from schedules.cpu.config import Bucket, StageConfig, default_config
 from schedules.cpu.machine import Machine
 from schedules.cpu.packing import packing_of
-from schedules.cpu.tile import Tile
+from schedules.cpu.tile import Tile, panels_of
 from schedules.rows import operand_row
 
 _INT = "int32"
@@ -172,33 +172,53 @@ class StageKernel:
                 self._variants(tuple(others), bucket.upto + 1)
 
     def _loop(self, bucket: Bucket, least: int) -> None:
-        stage, chunks = self.stage, self.packing.chunks
-        groups = -(-chunks // bucket.chunks)
-        matrix = stage.rows > 1
-        rows = min(bucket.rows, stage.rows) if matrix else bucket.rows
-        if matrix:
-            tiles: Any = -(-stage.rows // rows)
-            total = self.count * (groups * tiles)
-        else:
-            # The simplifier has to see that it divides by 1 or more, although no batch is empty.
-            tiles = self.bind("tiles", tirx.max(tirx.floordiv(self.count + (rows - 1), rows), 1))
-            total = tiles * groups
-        with (T.parallel if bucket.parallel else T.serial)(0, total) as work:
-            element = None
-            if matrix:
-                element = self.bind("element", tirx.floordiv(work, groups * tiles))
-                work = work - element * (groups * tiles)
-            if bucket.order == "chunks":
-                group = self.bind("group", tirx.floordiv(work, tiles))
-                tile = work - group * tiles
-            else:
-                tile = self.bind("tile", tirx.floordiv(work, groups))
-                group = work - tile * groups
-            chunk = self.bind("chunk", tirx.min(group * bucket.chunks, chunks - bucket.chunks))
-            short = not matrix and least < rows
-            last = (stage.rows if matrix else self.count) - rows
+        groups = -(-self.packing.chunks // bucket.chunks)
+        if self.stage.rows > 1:
+            self._matrix_loop(bucket, groups)
+            return
+        rows = bucket.rows
+        # The simplifier has to see that it divides by 1 or more, although no batch is empty.
+        tiles = self.bind("tiles", tirx.max(tirx.floordiv(self.count + (rows - 1), rows), 1))
+        with self._tasks(bucket, tiles * groups) as work:
+            group, tile = self._split(bucket, work, groups, tiles)
+            short = least < rows
+            last = self.count - rows
             start = self.bind("start", tirx.min(tile * rows, tirx.max(last, 0) if short else last))
-            Tile(self, bucket, rows, chunk, start, element, short).write()
+            Tile(self, bucket, rows, self._first_chunk(bucket, group), start, None, short).write()
+
+    def _matrix_loop(self, bucket: Bucket, groups: int) -> None:
+        """The tiles of matrices; those that are multiplied with the same panels follow one another."""
+        rows = min(bucket.rows, self.stage.rows)
+        tiles = -(-self.stage.rows // rows)
+        panels = bool(panels_of(self.stage))
+        tasks = groups if panels else groups * tiles
+        with self._tasks(bucket, self.count * tasks) as work:
+            element = self.bind("element", tirx.floordiv(work, tasks))
+            work = work - element * tasks
+            if not panels:
+                group, tile = self._split(bucket, work, groups, tiles)
+                start = self.bind("start", tirx.min(tile * rows, self.stage.rows - rows))
+                Tile(self, bucket, rows, self._first_chunk(bucket, group), start, element, False).write()
+                return
+            chunk = self._first_chunk(bucket, work)
+            copies = Tile(self, bucket, 1, chunk, tirx.const(0, _INT), element, False).copy_panels()
+            with T.serial(0, tiles) as tile:
+                start = self.bind("start", tirx.min(tile * rows, self.stage.rows - rows))
+                Tile(self, bucket, rows, chunk, start, element, False, copies).write()
+
+    def _tasks(self, bucket: Bucket, total: Any) -> Any:
+        return (T.parallel if bucket.parallel else T.serial)(0, total)
+
+    def _split(self, bucket: Bucket, work: Any, groups: int, tiles: Any) -> tuple[Any, Any]:
+        """The group of chunks and the tile of rows that task number `work` is."""
+        if bucket.order == "chunks":
+            group = self.bind("group", tirx.floordiv(work, tiles))
+            return group, work - group * tiles
+        tile = self.bind("tile", tirx.floordiv(work, groups))
+        return work - tile * groups, tile
+
+    def _first_chunk(self, bucket: Bucket, group: Any) -> Any:
+        return self.bind("chunk", tirx.min(group * bucket.chunks, self.packing.chunks - bucket.chunks))
 
     # Sources ---------------------------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from math import gcd
 from operator import itemgetter
@@ -39,11 +39,20 @@ class Tile:
     """A tile of `rows` rows, from `start` on, and of the bucket's chunks, from `chunk` on.
 
     Rows are elements of the stage's domain, or rows of the matrix that is element `element` of it. If `short`, there
-    may be fewer than `rows`; the last one stands in for those that are missing.
+    may be fewer than `rows`; the last one stands in for those that are missing. `panels` are copies that
+    :meth:`copy_panels` made.
     """
 
     def __init__(
-        self, kernel: StageKernel, bucket: Bucket, rows: int, chunk: Any, start: Any, element: Any, short: bool
+        self,
+        kernel: StageKernel,
+        bucket: Bucket,
+        rows: int,
+        chunk: Any,
+        start: Any,
+        element: Any,
+        short: bool,
+        panels: Mapping[tuple[int, int], Any] | None = None,
     ) -> None:
         self.kernel = kernel
         self.stage = kernel.stage
@@ -55,6 +64,7 @@ class Tile:
         self.start = start
         self.element = element
         self.short = short
+        self.panels = panels or {}
         self.columns = [first_column(self.stage, kernel.machine, chunk + c) for c in range(bucket.chunks)]
         self.owners: Any = None
         self.results: dict[int, list[Any]] = {}
@@ -69,6 +79,25 @@ class Tile:
                 if isinstance(one, ir.Product) and one.right.column != 1:
                     self._dots(number, one, self.packing.factors.get((number, place)))
         self._epilogue()
+
+    def copy_panels(self) -> dict[tuple[int, int], Any]:
+        """Copies of the columns of right factors that all rows of a matrix are multiplied with, by gate and place.
+
+        As they lie, a step of the sum is a row of the matrix further: a power of two of bytes, for which a cache has
+        few places. In the copy the steps follow one another.
+        """
+        if self.stage.domain == "rows" and _reads_instances(self.stage):
+            self._find_owners()
+        width, panels = len(self.columns) * self.lanes, {}
+        for (number, place), one in panels_of(self.stage).items():
+            right, read = self.kernel.buffer(one.right.source), one.right
+            (row,) = self._rows_of(read.source)
+            panel = panels[number, place] = T.alloc_buffer((one.length * width,), _FLOAT, scope="global")
+            with T.serial(0, one.length) as k:
+                for c, column in enumerate(self.columns):
+                    value = right[row, self._lanes_at(read.offset + read.step * k + column)]
+                    T.buffer_store(panel, value, [self._lanes_at(k * width + c * self.lanes)])
+        return panels
 
     # Rows ------------------------------------------------------------------------------------------------------
 
@@ -132,8 +161,7 @@ class Tile:
         for number, gate in enumerate(self.stage.gates):
             for place, one in enumerate(gate.passes):
                 if isinstance(one, ir.Product) and one.right.column == 1:
-                    factor = self.packing.factors.get((number, place))
-                    steps.append(((number,), partial(self._product, one, factor)))
+                    steps.append(((number,), partial(self._product, one, (number, place))))
         last = {number: place for place, (gates, _) in enumerate(steps) for number in gates}
         sums: dict[int, list[Any]] = {}
         for number in range(len(self.stage.gates)):
@@ -182,18 +210,19 @@ class Tile:
         for k in range(whole * unroll, length):
             step(tirx.const(k, _INT))
 
+    def _turns(self, wide: int) -> list[tuple[int, int]]:
+        """The rows of a step and its `wide` vectors, in the order in which the fewer of both stay in registers."""
+        turns = [(row, number) for row in range(self.rows) for number in range(wide)]
+        return turns if holds_weights(self.rows, wide, self.kernel.machine) else sorted(turns, key=itemgetter(1))
+
     def _sweep(self, sweep: Sweep, sums: list[list[Any]]) -> None:
         source, rows = self.kernel.buffer(sweep.source), self._rows_of(sweep.source)
         packing, gates = self.packing, len(sweep.gates)
         offsets = [sweep.offset + sweep.row * self.matrix_row(row) for row in range(self.rows)]
 
-        pairs = [(c, gate) for c in range(len(self.columns)) for gate in range(gates)]
-        turns = [(row, pair) for row in range(self.rows) for pair in pairs]
-        if not holds_weights(self.rows, len(pairs), self.kernel.machine):
-            turns.sort(key=itemgetter(1))
-
         def step(k: Any) -> None:
-            for row, (c, gate) in turns:
+            for row, number in self._turns(len(self.columns) * gates):
+                c, gate = divmod(number, gates)
                 x = self._broadcast(source[rows[row], offsets[row] + k])
                 base = (self.chunk + c) * packing.per_chunk + sweep.base
                 weight = self.kernel.packed[self._lanes_at(base + (k * gates + gate) * self.lanes)]
@@ -202,22 +231,31 @@ class Tile:
 
         self._unrolled(sweep.length, step)
 
-    def _product(self, one: ir.Product, factor: int | None, gate_sums: list[list[Any]]) -> None:
+    def _product(self, one: ir.Product, place: tuple[int, int], gate_sums: list[list[Any]]) -> None:
         """A product whose columns lie side by side in the right factor."""
         (sums,) = gate_sums
-        right, rights = self.kernel.buffer(one.right.source), self._rows_of(one.right.source)
-        left = self._left(one, factor)
+        left, right = self._left(one, self.packing.factors.get(place)), self._right(one, place)
 
         def step(k: Any) -> None:
-            for row in range(self.rows):
+            for row, c in self._turns(len(self.columns)):
                 x = self._broadcast(left(row, k))
                 lanes = self._lanes_at(row * self.lanes)
-                offset = one.right.offset + one.right.row * self.matrix_row(row) + one.right.step * k
-                for c, column in enumerate(self.columns):
-                    value = right[rights[row], self._lanes_at(offset + column)]
-                    T.buffer_store(sums[c], sums[c][lanes] + x * value, [lanes])
+                T.buffer_store(sums[c], sums[c][lanes] + x * right(row, k, c), [lanes])
 
         self._unrolled(one.length, step)
+
+    def _right(self, one: ir.Product, place: tuple[int, int]) -> Callable[[int, Any, int], Any]:
+        """The elements of a product's right factor for a row of the tile, k and a chunk."""
+        if place in self.panels:
+            panel, width = self.panels[place], len(self.columns) * self.lanes
+            return lambda row, k, c: panel[self._lanes_at(k * width + c * self.lanes)]
+        read, buffer, rows = one.right, self.kernel.buffer(one.right.source), self._rows_of(one.right.source)
+
+        def value(row: int, k: Any, c: int) -> Any:
+            offset = read.offset + read.row * self.matrix_row(row) + read.step * k
+            return buffer[rows[row], self._lanes_at(offset + self.columns[c])]
+
+        return value
 
     def _left(self, one: ir.Product, factor: int | None) -> Callable[[int, Any], Any]:
         """The element of a product's left factor for a row of the tile and k."""
@@ -357,6 +395,16 @@ class _At:
                 value = kernel.attributes[attribute][kernel.first + self.instance, position]
                 return tirx.Cast(_FLOAT, value)
         raise TypeError(leaf)
+
+
+def panels_of(stage: ir.Stage) -> dict[tuple[int, int], ir.Product]:
+    """Products of matrices whose right factor is one for all rows, by gate and place among its passes."""
+    return {
+        (number, place): one
+        for number, gate in enumerate(stage.gates)
+        for place, one in enumerate(gate.passes)
+        if stage.rows > 1 and isinstance(one, ir.Product) and one.right.column == 1 and one.right.row == 0
+    }
 
 
 def _is_row(source: ir.Source) -> bool:
