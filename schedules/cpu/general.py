@@ -19,8 +19,8 @@ def schedule_general(function: tirx.PrimFunc, machine: Machine) -> tirx.PrimFunc
     last spatial axis of every block is moved innermost and vectorised where its extent is known.
     """
     schedule = s_tir.Schedule(IRModule({"main": function}))
-    for block in _leaf_blocks(schedule):
-        _schedule_block(schedule, block, machine.lanes)
+    for block in leaf_blocks(schedule):
+        schedule_block(schedule, block, machine.lanes)
     return lower_blocks(schedule.mod)
 
 
@@ -39,12 +39,14 @@ def lower_blocks(module: IRModule) -> tirx.PrimFunc:
     return module["main"]
 
 
-def _leaf_blocks(schedule: Schedule) -> list[SBlockRV]:
+def leaf_blocks(schedule: Schedule) -> list[SBlockRV]:
+    """The blocks of ``main``."""
     root = schedule.get_sblock("root", func_name="main")
     return list(schedule.get_child_blocks(root))
 
 
-def _schedule_block(schedule: Schedule, block: SBlockRV, lanes: int) -> None:
+def schedule_block(schedule: Schedule, block: SBlockRV, lanes: int) -> None:
+    """Initialise a reduction apart; move the last spatial axis innermost and vectorise it."""
     statement = schedule.get(block)
     loops = list(schedule.get_loops(block))
     kinds = [axis.iter_type for axis in statement.iter_vars]

@@ -18,6 +18,8 @@ from tvm.s_tir.schedule import Trace
 from tvm.target import Target
 
 from schedules.cpu.general import lower_blocks
+from schedules.cpu.machine import machine_of
+from schedules.cpu.register_tiles import register_tiled
 from schedules.cpu.tile_cells import TunedTile, tile_cell
 from schedules.cpu.tile_space import TileContext
 from schedules.tuning.database import FAILED_SECONDS, TuningDatabase, trace_key
@@ -32,6 +34,9 @@ ROUND = 8
 """Candidates that MetaSchedule proposes at a time."""
 
 FINALISTS = 3
+
+REGISTER_SHARE = 3
+"""How many candidates with tiles in registers come on one that MetaSchedule's rules make, at first."""
 
 
 @dataclass(frozen=True)
@@ -157,6 +162,10 @@ class _TileSearch:
         except RuntimeError:
             context = TileContext(self.module, self.target, strategy.clone(), seed, threads, reuse=False)
             spaces = context.generate_design_space()
+        # Most candidates of MetaSchedule's own rules are several times slower than no tiles at all.
+        tiled = register_tiled(self.module, machine_of(self.target).lanes, seed)
+        if tiled is not None:
+            spaces = [*spaces, *[tiled] * (REGISTER_SHARE * len(spaces))]
         measured = ms.database.MemoryDatabase()
         workload = measured.commit_workload(self.module)
         for trace, seconds in self.database.trials(self.module):
