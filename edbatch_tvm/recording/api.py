@@ -18,9 +18,10 @@ from edbatch_tvm.recording.driver import Driver
 from edbatch_tvm.recording.flush import compute_batched, compute_eagerly, rows_of_values
 from edbatch_tvm.recording.lazy import LazyRows, LazyTensor, is_lazy
 from edbatch_tvm.recording.library import Library
+from edbatch_tvm.recording.parameters import own_parameter
 from edbatch_tvm.recording.recorder import Recorder
 from edbatch_tvm.recording.specs import TensorSpec
-from edbatch_tvm.recording.views import find_sites, recording_view
+from edbatch_tvm.recording.views import find_sites, recording_views
 from edbatch_tvm.runtime import Model, Report
 
 _FIRST_ELEMENTS = 4
@@ -160,7 +161,7 @@ class AutoBatched:
     ) -> list[Any]:
         driver = Driver(lambda: compute(recorder))
         recorder = Recorder(self._library, driver.wait)
-        views = (recording_view(self.model, self._sites, recorder) for _ in functions)
+        views = recording_views(self.model, self._sites, recorder, len(functions))
         with collections_later() if self._library.is_compiled else nullcontext():
             results = driver.run([partial(function, view) for function, view in zip(functions, views, strict=True)])
             compute(recorder)
@@ -193,13 +194,19 @@ class AutoBatched:
 
 @contextmanager
 def collections_later() -> Iterator[None]:
-    """No garbage collection for now: recording makes many objects, and each collection would look at all of them."""
+    """No garbage collection for now: recording makes many objects, and each collection would look at all of them.
+
+    Nor does the next one afterwards: what is alive then has lived long enough to count as old.
+    """
     enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
         if enabled:
+            if not gc.get_freeze_count():  # else somebody keeps objects out of all collections
+                gc.freeze()
+                gc.unfreeze()
             gc.enable()
 
 
@@ -245,7 +252,7 @@ def _computed(results: list[Any], recorder: Recorder) -> list[Any]:
         if type(leaf) is LazyRows:
             return torch.stack([computed(row) for row in rows[id(leaf)]])
         if not is_lazy(leaf):
-            return leaf
+            return own_parameter(leaf)
         return tensors[id(leaf)] if id(leaf) in tensors else leaf.computed().clone()
 
     return pytree.tree_unflatten([computed(leaf) for leaf in leaves], structure)

@@ -15,6 +15,7 @@ from edbatch_tvm.runtime import Model, Result
 
 if TYPE_CHECKING:
     from edbatch_tvm.recording.recorder import Recorder
+    from edbatch_tvm.recording.specs import TensorSpec
 
 UNTOLD = -1
 """Version of a tensor from outside that has none; the recorder has a copy of its own."""
@@ -177,8 +178,10 @@ def _attributes(recorder: Recorder, signature: Signature) -> dict[tuple[int, str
         attributes = signature[type_id].attributes
         for number, attribute in enumerate(attributes):
             column = entries[number :: len(attributes)]
-            # All of one kind: calls with other kinds are calls of other cells.
-            stacked = np.array(column, np.int64) if type(column[0]) is int else torch.stack(column).numpy()
+            if set(map(type, column)) == {int}:
+                stacked = np.array(column, np.int64)
+            else:
+                stacked = torch.stack([torch.as_tensor(entry) for entry in column]).numpy()
             arrays[type_id, attribute.name] = stacked.astype(attribute.spec.dtype, copy=False)
     return arrays
 
@@ -197,16 +200,15 @@ def _external_rows(recorder: Recorder, signature: Signature, external: np.ndarra
     found: list[tuple[np.ndarray, np.ndarray]] = []
     # Sorted, so tensors from outside come first.
     outside = int(np.searchsorted(external, 0))
-    by_spec: dict[Any, tuple[list[int], list[torch.Tensor]]] = {}
-    for position, value in enumerate(external[:outside].tolist()):
-        tensor, spec, version = recorder.externals[-1 - value]
+    entries = [recorder.externals[-1 - value] for value in external[:outside].tolist()]
+    by_spec: dict[TensorSpec, list[int]] = {}
+    for position, (tensor, spec, version) in enumerate(entries):
         if version != UNTOLD and tensor._version != version:
-            recorder.check_unchanged(-1 - value)
-        members, tensors = by_spec.setdefault(spec, ([], []))
-        members.append(position)
-        tensors.append(tensor)
-    for spec, (members, tensors) in by_spec.items():
-        rows = torch.stack(tensors).detach().reshape(len(members), spec.size).numpy()
+            recorder.check_unchanged(int(-1 - external[position]))
+        by_spec.setdefault(spec, []).append(position)
+    for spec, members in by_spec.items():
+        rows = torch.stack([entries[position][0] for position in members])
+        rows = rows.detach().reshape(len(members), spec.size).numpy()
         # First states are zeros, one made for each leaf: they need no rows. (Not -0.0, which may matter.)
         other = rows.view(np.int32).any(1)
         found.append((np.array(members)[other], rows if other.all() else rows[other]))

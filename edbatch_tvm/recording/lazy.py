@@ -34,9 +34,10 @@ class _Recorded:
     grad = None
     grad_fn = None
 
-    @classmethod
+    # Static, for torch looks it up for every tensor of a list: a class method would be made anew each time.
+    @staticmethod
     def __torch_function__(
-        cls, function: Any, _types: Any, arguments: tuple[Any, ...] = (), named: dict[str, Any] | None = None
+        function: Any, _types: Any, arguments: tuple[Any, ...] = (), named: dict[str, Any] | None = None
     ) -> Any:
         # The states of children, thousands of times a minibatch: not the long way.
         if (function is _CAT or function is _STACK) and len(arguments) == 1 and (not named or named == _FIRST):
@@ -51,6 +52,9 @@ class _Recorded:
             raise AttributeError(f"'Tensor' object has no attribute {name!r}")
         if not callable(attribute):
             raise RecordingError(f"attribute {name!r} of a tensor that is not computed yet", "shape, dtype or device")
+
+        if name in _READ_METHODS:
+            return lambda *arguments, **named: getattr(self.computed(), name)(*arguments, **named)
 
         def method(*arguments: Any, **named: Any) -> Any:
             return self.recorder.tensor_function(attribute, (self, *arguments), named)
@@ -242,6 +246,9 @@ def joined_rows(tensors: Any, stacked: bool) -> LazyRows | None:
     made.spec = rows
     return made
 
+
+_READ_METHODS = frozenset({"argmax", "argmin", "item", "tolist", "numpy", "all", "any", "nonzero"})
+"""Methods of one tensor that read its numbers: the short way, for parsers and decoders take it at every step."""
 
 _CAT, _STACK = torch.cat, torch.stack
 _FIRST = {"dim": 0}

@@ -18,6 +18,7 @@ from edbatch_tvm.recording import tensor_ops
 from edbatch_tvm.recording.arguments import INTEGER, Key, key_of_constant, key_of_tensor
 from edbatch_tvm.recording.flush import UNTOLD
 from edbatch_tvm.recording.lazy import LazyRows, LazyTensor, is_lazy, is_tensor
+from edbatch_tvm.recording.parameters import RecordedParameter, own_parameter
 from edbatch_tvm.recording.specs import TensorSpec, spec_of_tensor
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ class Recorder:
         Tensors that entered from outside, their specs, and how often each had been changed in place by then.
     external_number : dict of int to int
         The last number of a tensor from outside, by its id.
+    parameters : dict of int to RecordedParameter
+        What ``forward`` sees of the model's parameters, by the id of each.
     viewed : set of int
         Values that are seen through more than one tensor.
     epochs : list of Epoch
@@ -52,7 +55,7 @@ class Recorder:
 
     __slots__ = (
         *("attributes", "done", "ends", "epochs", "external_number", "externals", "library", "operands"),
-        *("recorded", "types", "viewed", "wait"),
+        *("parameters", "recorded", "types", "viewed", "wait"),
     )
 
     def __init__(self, library: Library, wait: Callable[[], None]) -> None:
@@ -66,6 +69,7 @@ class Recorder:
         self.attributes: defaultdict[int, list[Any]] = defaultdict(list)
         self.externals: list[tuple[torch.Tensor, TensorSpec, int]] = []
         self.external_number: dict[int, int] = {}
+        self.parameters: dict[int, RecordedParameter] = {}
         self.viewed: set[int] = set()
         self.epochs: list[Epoch] = []
 
@@ -91,12 +95,14 @@ class Recorder:
                     operands += argument.values
                 elif kind is Tensor and vary:
                     if argument.dtype is float32:
-                        number = self.value_of(argument)
+                        number = self._external(argument)
                         step = step[self.externals[-1 - number][1]]
                         operands.append(number)
                     else:
-                        step = step[key_of_tensor(argument)]
-                        attributes.append(argument)
+                        part = key_of_tensor(argument)
+                        step = step[part]
+                        # A number is read while it is at hand.
+                        attributes.append(argument if part[2] else argument.item())
                 elif kind is int and vary:
                     step = step[INTEGER]
                     attributes.append(argument)
@@ -195,6 +201,7 @@ class Recorder:
             key.append(("stack", len(argument.values), argument.spec))
             operands += [self.value_of(row) for row in argument.rows()]
         elif isinstance(argument, torch.Tensor):
+            argument = own_parameter(argument)
             path = None if integers_vary else self.library.path_of(argument)
             if path is not None:
                 key.append(("weight", path))
@@ -227,6 +234,13 @@ class Recorder:
             tensor = tensor.computed()
         elif is_lazy(tensor):
             raise RecordingError("a list of stacked tensors", "a list of tensors")
+        return self._external(own_parameter(tensor))
+
+    def is_as_passed(self, tensor: torch.Tensor) -> bool:
+        """Whether a tensor from outside has not been changed since it was passed."""
+        return self.externals[-1 - self.external_number[id(tensor)]][2] == tensor._version
+
+    def _external(self, tensor: torch.Tensor) -> int:
         try:
             version = tensor._version
         except RuntimeError:  # made in inference mode: it will not tell whether it was changed

@@ -58,7 +58,7 @@ class Cell:
 
     @property
     def made(self) -> tuple[int, tuple[TensorSpec, ...], Callable[[list[Any]], Any] | None]:
-        """What recording a call takes: the type, the outputs, and `returned` unless one tensor is returned by itself."""
+        """What recording a call takes: the type, the outputs, and `returned` unless the call returns one tensor."""
         return self.type_id, self.outputs, None if self.single else self.returned
 
     @property
@@ -77,7 +77,7 @@ class Cell:
         flat: list[Any] = []
         for entry in inputs:
             if entry.example is not None:
-                flat.append(next(values))
+                flat.append(entry.like_example(next(values)))
             elif entry.rows:
                 flat.append(torch.stack([next(rest) for _ in range(count)]))
             else:
