@@ -73,7 +73,7 @@ def validate(graph: InstanceGraph) -> None:
     if graph.signature is not None:
         _check_arity(graph)
         _check_operand_specs(graph)
-    _check_attributes(graph)
+    check_attributes(graph)
     _check_outputs(graph)
     graph.checked = True
 
@@ -250,7 +250,14 @@ def _raise_for_spec(graph: InstanceGraph, edge: int, node: int, slot: int, got: 
     raise GraphError(f"{given}, {signature.value_specs[got]}", str(operand.spec))
 
 
-def _check_attributes(graph: InstanceGraph) -> None:
+def check_attributes(graph: InstanceGraph) -> None:
+    """Check that every node has the attributes of its cell, within their bounds.
+
+    Raises
+    ------
+    GraphError
+        Naming the first node at fault.
+    """
     cells = graph.signature or ()
     known = {(type_id, attribute.name) for type_id, cell in enumerate(cells) for attribute in cell.attributes}
     for type_id, name in graph.attributes.keys() - known:
@@ -295,4 +302,12 @@ def _check_outputs(graph: InstanceGraph) -> None:
         raise GraphError(f"declared output {outputs[np.argmax(bad)]} is no value of the graph", "outputs of its nodes")
 
 
-__all__ = ["FIRST_EXTERNAL", "ZERO", "as_index_array", "operand_slots", "require_checked", "validate"]
+__all__ = [
+    "FIRST_EXTERNAL",
+    "ZERO",
+    "as_index_array",
+    "check_attributes",
+    "operand_slots",
+    "require_checked",
+    "validate",
+]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import gc
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -13,11 +15,13 @@ from torch.utils import _pytree as pytree
 from edbatch_tvm.errors import RecordingError
 from edbatch_tvm.fork_lock import fork_lock
 from edbatch_tvm.recording.driver import Driver
-from edbatch_tvm.recording.flush import compute_batched, compute_eagerly
+from edbatch_tvm.recording.flush import compute_batched, compute_eagerly, rows_of_values
 from edbatch_tvm.recording.lazy import LazyRows, LazyTensor, is_lazy
 from edbatch_tvm.recording.library import Library
+from edbatch_tvm.recording.parameters import own_parameter
 from edbatch_tvm.recording.recorder import Recorder
-from edbatch_tvm.recording.views import find_sites, recording_view
+from edbatch_tvm.recording.specs import TensorSpec
+from edbatch_tvm.recording.views import find_sites, recording_views
 from edbatch_tvm.runtime import Model, Report
 
 _FIRST_ELEMENTS = 4
@@ -157,10 +161,11 @@ class AutoBatched:
     ) -> list[Any]:
         driver = Driver(lambda: compute(recorder))
         recorder = Recorder(self._library, driver.wait)
-        views = (recording_view(self.model, self._sites, recorder) for _ in functions)
-        results = driver.run([partial(function, view) for function, view in zip(functions, views, strict=True)])
-        compute(recorder)
-        return _computed(results, recorder)
+        views = recording_views(self.model, self._sites, recorder, len(functions))
+        with collections_later() if self._library.is_compiled else nullcontext():
+            results = driver.run([partial(function, view) for function, view in zip(functions, views, strict=True)])
+            compute(recorder)
+            return _computed(results, recorder)
 
     def _compute_batched(self, recorder: Recorder) -> None:
         result = compute_batched(recorder)
@@ -185,6 +190,24 @@ class AutoBatched:
             self._sites = find_sites(self.model, self._cells)
             self._library = Library(self.model, self._options)
         self._state = state
+
+
+@contextmanager
+def collections_later() -> Iterator[None]:
+    """No garbage collection for now: recording makes many objects, and each collection would look at all of them.
+
+    Nor does the next one afterwards: what is alive then has lived long enough to count as old.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            if not gc.get_freeze_count():  # else somebody keeps objects out of all collections
+                gc.freeze()
+                gc.unfreeze()
+            gc.enable()
 
 
 def _forward(model: torch.nn.Module, arguments: tuple[Any, ...]) -> Any:
@@ -214,23 +237,22 @@ def _computed(results: list[Any], recorder: Recorder) -> list[Any]:
     rows = {id(leaf): leaf.rows() for leaf in leaves if type(leaf) is LazyRows}
     wanted = [leaf for leaf in leaves if type(leaf) is LazyTensor]
     wanted += [row for each in rows.values() for row in each]
-    by_kind: dict[Any, list[LazyTensor]] = {}
-    ends = np.array([end for _, end in recorder.spans()], np.int64)
-    own = [leaf for leaf in wanted if leaf.recorder is recorder and leaf.value >= 0]
-    epochs = np.searchsorted(ends, [leaf.value for leaf in own], side="right").tolist()
-    for leaf, epoch in zip(own, epochs, strict=True):
-        by_kind.setdefault((epoch, leaf.spec), []).append(leaf)
+    by_spec: dict[TensorSpec, list[LazyTensor]] = {}
+    for leaf in wanted:
+        if leaf.recorder is recorder and leaf.value >= 0:
+            by_spec.setdefault(leaf.spec, []).append(leaf)
     tensors: dict[int, torch.Tensor] = {}
-    for (epoch, spec), members in by_kind.items():
-        stacked = recorder.epochs[epoch].rows(np.array([member.value for member in members], np.int64))
-        parts = torch.from_numpy(stacked).reshape(len(members), *spec.shape).unbind()
-        tensors.update((id(member), part) for member, part in zip(members, parts, strict=True))
+    for spec, members in by_spec.items():
+        values = np.array([member.value for member in members], np.int64)
+        for positions, found in rows_of_values(recorder.epochs, values):
+            parts = torch.from_numpy(found).reshape(len(found), *spec.shape).unbind()
+            tensors.update((id(members[at]), part) for at, part in zip(positions.tolist(), parts, strict=True))
 
     def computed(leaf: Any) -> Any:
         if type(leaf) is LazyRows:
             return torch.stack([computed(row) for row in rows[id(leaf)]])
         if not is_lazy(leaf):
-            return leaf
+            return own_parameter(leaf)
         return tensors[id(leaf)] if id(leaf) in tensors else leaf.computed().clone()
 
     return pytree.tree_unflatten([computed(leaf) for leaf in leaves], structure)

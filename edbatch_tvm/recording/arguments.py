@@ -78,6 +78,12 @@ class Input:
     rows: bool = False
     example: Any = None
 
+    def like_example(self, value: Any) -> Any:
+        """The value of an attribute as the model's code gets it: a tensor, if it was given one."""
+        if isinstance(self.example, torch.Tensor) and not isinstance(value, torch.Tensor):
+            return torch.tensor(value, dtype=self.example.dtype)
+        return value
+
     def random(self, rows: int) -> torch.Tensor:
         """A value to try the cell on."""
         if self.example is not None:

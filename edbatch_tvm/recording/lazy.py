@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from edbatch_tvm.errors import RecordingError
-from edbatch_tvm.recording.specs import RowsSpec, TensorSpec
+from edbatch_tvm.recording.specs import RowsSpec, TensorSpec, joined_spec
 
 if TYPE_CHECKING:
     from edbatch_tvm.recording.recorder import Recorder
@@ -22,8 +22,8 @@ class _Recorded:
     recorder: Recorder
     shape: torch.Size
 
-    # Code that asks gets the answer for tensors; `type(x)` tells the truth.
-    __class__ = property(lambda self: torch.Tensor)
+    # Code that asks gets the answer for tensors; `type(x)` tells the truth. No property: torch asks at every turn.
+    __class__ = torch.Tensor
     __hash__ = object.__hash__
 
     dtype = torch.float32
@@ -34,10 +34,16 @@ class _Recorded:
     grad = None
     grad_fn = None
 
-    @classmethod
+    # Static, for torch looks it up for every tensor of a list: a class method would be made anew each time.
+    @staticmethod
     def __torch_function__(
-        cls, function: Any, _types: Any, arguments: tuple[Any, ...] = (), named: dict[str, Any] | None = None
+        function: Any, _types: Any, arguments: tuple[Any, ...] = (), named: dict[str, Any] | None = None
     ) -> Any:
+        # The states of children, thousands of times a minibatch: not the long way.
+        if (function is _CAT or function is _STACK) and len(arguments) == 1 and (not named or named == _FIRST):
+            rows = joined_rows(arguments[0], function is _STACK)
+            if rows is not None:
+                return rows
         return recorder_in(arguments).tensor_function(function, arguments, named or {})
 
     def __getattr__(self, name: str) -> Any:
@@ -46,6 +52,9 @@ class _Recorded:
             raise AttributeError(f"'Tensor' object has no attribute {name!r}")
         if not callable(attribute):
             raise RecordingError(f"attribute {name!r} of a tensor that is not computed yet", "shape, dtype or device")
+
+        if name in _READ_METHODS:
+            return lambda *arguments, **named: getattr(self.computed(), name)(*arguments, **named)
 
         def method(*arguments: Any, **named: Any) -> Any:
             return self.recorder.tensor_function(attribute, (self, *arguments), named)
@@ -217,6 +226,33 @@ class LazyRows(_Recorded):
         """Another tensor of the same rows."""
         return LazyRows(self.recorder, self.values, self.spec)
 
+
+def joined_rows(tensors: Any, stacked: bool) -> LazyRows | None:
+    """Recorded tensors, all alike, stacked or joined along the first dimension as rows; None for anything else."""
+    if type(tensors) not in (list, tuple) or type(tensors[0]) is not LazyTensor:
+        return None
+    recorder, spec = tensors[0].recorder, tensors[0].spec
+    values = []
+    for tensor in tensors:
+        if type(tensor) is not LazyTensor or tensor.spec is not spec or tensor.recorder is not recorder:
+            return None
+        values.append(tensor.value)
+    rows = joined_spec(spec, stacked)
+    if rows is None:
+        return None
+    made = _new(LazyRows)
+    made.recorder = recorder
+    made.values = values
+    made.spec = rows
+    return made
+
+
+_READ_METHODS = frozenset({"argmax", "argmin", "item", "tolist", "numpy", "all", "any", "nonzero"})
+"""Methods of one tensor that read its numbers: the short way, for parsers and decoders take it at every step."""
+
+_CAT, _STACK = torch.cat, torch.stack
+_FIRST = {"dim": 0}
+_new = object.__new__
 
 LAZY = (LazyTensor, LazyRows)
 

@@ -37,6 +37,9 @@ class Site:
     named : tuple of str
         Names of the last arguments, for a tensor function called with arguments by name.
     cells : dict of key to Cell
+    steps : dict
+        The same for calls as the recorder describes them: part after part of the key leads to another dict, and None
+        in the last one to what recording the call takes, :attr:`Cell.made`.
     refused : dict of key to CellError
         Kinds of calls that cannot be a cell, and why.
     """
@@ -55,8 +58,16 @@ class Site:
         self.integers_vary = integers_vary
         self.named = named
         self.cells: dict[Key, Cell] = {}
+        self.steps: dict[Any, Any] = {}
         self.refused: dict[Key, CellError] = {}
         self._signature: inspect.Signature | None = None
+
+    def learn(self, key: Key, cell: Cell) -> None:
+        """Let calls of `key` find their cell step by step."""
+        step = self.steps
+        for part in key:
+            step = step.setdefault(part, {})
+        step[None] = cell.made
 
     def positional(self, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> tuple[Any, ...]:
         """The arguments of a call in the order of the parameters."""
@@ -122,7 +133,10 @@ class Library:
                 refusal = site.refused.get(key)
                 if refusal is None:
                     try:
-                        return self._cell(site, key, attributes), operands, attributes
+                        cell = self._cell(site, key, attributes)
+                        if integers_vary == site.integers_vary and not fixed_rows:
+                            site.learn(key, cell)
+                        return cell, operands, attributes
                     except CellError as error:
                         refusal = site.refused[key] = error
         assert refusal is not None

@@ -7,7 +7,7 @@ computed, on arrays (:mod:`edbatch_tvm.recording.flush`).
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,6 +18,7 @@ from edbatch_tvm.recording import tensor_ops
 from edbatch_tvm.recording.arguments import INTEGER, Key, key_of_constant, key_of_tensor
 from edbatch_tvm.recording.flush import UNTOLD
 from edbatch_tvm.recording.lazy import LazyRows, LazyTensor, is_lazy, is_tensor
+from edbatch_tvm.recording.parameters import RecordedParameter, own_parameter
 from edbatch_tvm.recording.specs import TensorSpec, spec_of_tensor
 
 if TYPE_CHECKING:
@@ -36,12 +37,16 @@ class Recorder:
     ----------
     recorded, done : int
         Number of values recorded, and of those computed.
-    types, counts, operands : list of int
-        What is not computed yet: the type of every node, its number of operands, and all operands.
+    types, ends, operands : list of int
+        What is not computed yet: the type of every node, where its operands end, and all operands.
     attributes : dict of int to list
-        The attribute rows of every type, in node order.
+        The attributes of every type, node after node.
     externals : list of tuple
         Tensors that entered from outside, their specs, and how often each had been changed in place by then.
+    external_number : dict of int to int
+        The last number of a tensor from outside, by its id.
+    parameters : dict of int to RecordedParameter
+        What ``forward`` sees of the model's parameters, by the id of each.
     viewed : set of int
         Values that are seen through more than one tensor.
     epochs : list of Epoch
@@ -49,8 +54,8 @@ class Recorder:
     """
 
     __slots__ = (
-        *("attributes", "counts", "done", "epochs", "external_number", "externals", "library", "operands"),
-        *("recorded", "types", "viewed", "wait"),
+        *("attributes", "done", "ends", "epochs", "external_number", "externals", "library", "operands"),
+        *("parameters", "recorded", "types", "viewed", "wait"),
     )
 
     def __init__(self, library: Library, wait: Callable[[], None]) -> None:
@@ -59,11 +64,12 @@ class Recorder:
         self.recorded = 0
         self.done = 0
         self.types: list[int] = []
-        self.counts: list[int] = []
+        self.ends: list[int] = []
         self.operands: list[int] = []
-        self.attributes: defaultdict[int, list[list[Any]]] = defaultdict(list)
+        self.attributes: defaultdict[int, list[Any]] = defaultdict(list)
         self.externals: list[tuple[torch.Tensor, TensorSpec, int]] = []
         self.external_number: dict[int, int] = {}
+        self.parameters: dict[int, RecordedParameter] = {}
         self.viewed: set[int] = set()
         self.epochs: list[Epoch] = []
 
@@ -72,52 +78,69 @@ class Recorder:
     def call(self, site: Site, arguments: tuple[Any, ...]) -> Any:
         """Record one call of a cell."""
         # What every call passes through: no more function calls and objects than it takes.
-        key: list[Any] = []
+        step = site.steps
         operands: list[int] = []
         attributes: list[Any] = []
         rows = -1
         vary = site.integers_vary
-        for argument in arguments:
-            kind = type(argument)
-            if kind is LazyTensor and argument.recorder is self:
-                key.append(argument.spec)
-                operands.append(argument.value)
-            elif kind is Tensor and vary and argument.dtype is float32:
-                number = self.value_of(argument)
-                key.append(self.externals[-1 - number][1])
-                operands.append(number)
-            elif kind is LazyRows and argument.recorder is self and (rows == -1 or rows == len(argument.values)):
-                rows = len(argument.values)
-                key.append(argument.spec)
-                operands += argument.values
-            elif kind is int and vary:
-                key.append(INTEGER)
-                attributes.append(argument)
-            elif kind is list and vary and argument and (rows == -1 or rows == len(argument)):
-                if self._describe_list(argument, key, operands, attributes):
-                    rows = len(argument)
-            else:
-                self._describe(argument, key, operands, attributes, vary)
-        cell = site.cells.get(tuple(key))
-        if cell is None:
+        try:
+            for argument in arguments:
+                kind = type(argument)
+                if kind is LazyTensor and argument.recorder is self:
+                    step = step[argument.spec]
+                    operands.append(argument.value)
+                elif kind is LazyRows and argument.recorder is self and (rows == -1 or rows == len(argument.values)):
+                    rows = len(argument.values)
+                    step = step[argument.spec]
+                    operands += argument.values
+                elif kind is Tensor and vary:
+                    if argument.dtype is float32:
+                        number = self._external(argument)
+                        step = step[self.externals[-1 - number][1]]
+                        operands.append(number)
+                    else:
+                        part = key_of_tensor(argument)
+                        step = step[part]
+                        # A number is read while it is at hand.
+                        attributes.append(argument if part[2] else argument.item())
+                elif kind is int and vary:
+                    step = step[INTEGER]
+                    attributes.append(argument)
+                else:
+                    key: list[Any] = []
+                    if kind is list and vary and argument and (rows == -1 or rows == len(argument)):
+                        if self._describe_list(argument, key, operands, attributes):
+                            rows = len(argument)
+                    else:
+                        self._describe(argument, key, operands, attributes, vary)
+                    for part in key:
+                        step = step[part]
+            type_id, outputs, returned = step[None]
+        except KeyError:
             cell, operands, attributes = self.library.specialise(self, site, arguments)
-        type_id = cell.type_id
+            type_id, outputs, returned = cell.made
         self.types.append(type_id)
-        self.counts.append(len(operands))
         self.operands += operands
+        self.ends.append(len(self.operands))
         if attributes:
-            self.attributes[type_id].append(attributes)
+            self.attributes[type_id] += attributes
         value = self.recorded
+        self.recorded = value + len(outputs)
+        if returned is None:
+            tensor: Any = _new(LazyTensor)
+            tensor.recorder = self
+            tensor.value = value
+            tensor.spec = outputs[0]
+            return tensor
         made = []
-        for spec in cell.outputs:
+        for spec in outputs:
             tensor = _new(LazyTensor)
             tensor.recorder = self
             tensor.value = value
             tensor.spec = spec
             made.append(tensor)
             value += 1
-        self.recorded = value
-        return tensor if cell.single else cell.returned(made)
+        return returned(made)
 
     def described(
         self, arguments: tuple[Any, ...], integers_vary: bool, fixed_rows: bool = False
@@ -178,6 +201,7 @@ class Recorder:
             key.append(("stack", len(argument.values), argument.spec))
             operands += [self.value_of(row) for row in argument.rows()]
         elif isinstance(argument, torch.Tensor):
+            argument = own_parameter(argument)
             path = None if integers_vary else self.library.path_of(argument)
             if path is not None:
                 key.append(("weight", path))
@@ -210,24 +234,29 @@ class Recorder:
             tensor = tensor.computed()
         elif is_lazy(tensor):
             raise RecordingError("a list of stacked tensors", "a list of tensors")
+        return self._external(own_parameter(tensor))
+
+    def is_as_passed(self, tensor: torch.Tensor) -> bool:
+        """Whether a tensor from outside has not been changed since it was passed."""
+        return self.externals[-1 - self.external_number[id(tensor)]][2] == tensor._version
+
+    def _external(self, tensor: torch.Tensor) -> int:
         try:
             version = tensor._version
         except RuntimeError:  # made in inference mode: it will not tell whether it was changed
             tensor, version = tensor.clone(), UNTOLD
         number = self.external_number.get(id(tensor))
-        if number is None or self.externals[number][2] != version:
-            number = len(self.externals)
+        if number is None or self.externals[-1 - number][2] != version:
             self.externals.append((tensor, spec_of_tensor(tensor), version))
-            self.external_number[id(tensor)] = number
-        return -1 - number
+            number = self.external_number[id(tensor)] = -len(self.externals)
+        return number
 
     def check_unchanged(self, number: int) -> None:
         """Check that an external tensor still holds what it held when it was passed."""
         tensor, _, version = self.externals[number]
         if version != UNTOLD and tensor._version != version:
-            shape = list(tensor.shape)
             raise RecordingError(
-                f"a tensor of shape {shape} was changed in place after it was passed to a cell",
+                f"a tensor of shape {list(tensor.shape)} was changed in place after it was passed to a cell",
                 "tensors that stay as they are until their values are read",
                 "pass tensor.clone()",
             )
@@ -253,21 +282,21 @@ class Recorder:
             return self.externals[-1 - tensor.value][0].reshape(tensor.shape)
         if tensor.value >= self.done:
             self.wait()
-        return self.epoch_of(tensor.value).tensor(tensor.value).reshape(tensor.shape)
+        flat = self.epoch_of(tensor.value).tensor(tensor.value)
+        return flat if len(tensor.shape) == 1 else flat.reshape(tensor.shape)
 
     def epoch_of(self, value: int) -> Epoch:
         """What computed `value`."""
-        return next(epoch for epoch in reversed(self.epochs) if value >= epoch.first)
-
-    def spans(self) -> Iterator[tuple[Epoch, int]]:
-        """Each epoch, and the number after its last value."""
-        return zip(self.epochs, [*(epoch.first for epoch in self.epochs[1:]), self.done], strict=False)
+        for epoch in reversed(self.epochs):
+            if value >= epoch.first:
+                return epoch
+        raise RecordingError(f"value {value} of a graph that is not computed")
 
     def finish_epoch(self, epoch: Epoch) -> None:
         """Everything that was recorded is computed: it is `epoch`."""
         self.epochs.append(epoch)
         self.done = self.recorded
-        self.types, self.counts, self.operands = [], [], []
+        self.types, self.ends, self.operands = [], [], []
         self.attributes = defaultdict(list)
 
 

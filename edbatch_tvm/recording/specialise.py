@@ -56,6 +56,16 @@ class Cell:
     function: relax.Function
     code: CellModule
 
+    @property
+    def made(self) -> tuple[int, tuple[TensorSpec, ...], Callable[[list[Any]], Any] | None]:
+        """What recording a call takes: the type, the outputs, and `returned` unless the call returns one tensor."""
+        return self.type_id, self.outputs, None if self.single else self.returned
+
+    @property
+    def attributes(self) -> int:
+        """Number of attributes of a call."""
+        return sum(entry.example is not None for entry in self.code.plan.inputs)
+
     def evaluate(self, operands: list[torch.Tensor], attributes: Sequence[Any]) -> list[torch.Tensor]:
         """The outputs, flat, computed by the model's own code for one node."""
         rest = iter(operands)
@@ -67,7 +77,7 @@ class Cell:
         flat: list[Any] = []
         for entry in inputs:
             if entry.example is not None:
-                flat.append(next(values))
+                flat.append(entry.like_example(next(values)))
             elif entry.rows:
                 flat.append(torch.stack([next(rest) for _ in range(count)]))
             else:

@@ -46,6 +46,7 @@ class RowsSpec:
 
 _SPECS: dict[torch.Size, TensorSpec] = {}
 _ROWS: dict[TensorSpec, RowsSpec] = {}
+_JOINED: tuple[dict[TensorSpec, RowsSpec | None], dict[TensorSpec, RowsSpec | None]] = ({}, {})
 _RESULTS: dict[tuple[Any, ...], TensorSpec] = {}
 _MOST_RESULTS = 10_000
 
@@ -61,6 +62,17 @@ def rows_of(row: TensorSpec) -> RowsSpec:
     """The spec of stacked rows of spec `row`."""
     found = _ROWS.get(row)
     return found if found is not None else _ROWS.setdefault(row, RowsSpec(row))
+
+
+def joined_spec(row: TensorSpec, stacked: bool) -> RowsSpec | None:
+    """What ``torch.stack`` makes of tensors of `row`; or ``torch.cat``, of tensors that are one row, else None."""
+    known = _JOINED[stacked]
+    try:
+        return known[row]
+    except KeyError:
+        one_row = len(row.shape) > 1 and row.shape[0] == 1
+        joined = rows_of(row) if stacked else rows_of(spec_of(row.shape[1:])) if one_row else None
+        return known.setdefault(row, joined)
 
 
 def spec_of_tensor(tensor: torch.Tensor) -> TensorSpec:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from edbatch_tvm.errors import RecordingError
-from edbatch_tvm.recording.lazy import LazyRows, LazyTensor, is_lazy
-from edbatch_tvm.recording.specs import RowsSpec, TensorSpec, result_spec, rows_of, spec_of
+from edbatch_tvm.recording.lazy import LazyRows, LazyTensor, is_lazy, joined_rows
+from edbatch_tvm.recording.specs import joined_spec, result_spec, rows_of, spec_of
 
 if TYPE_CHECKING:
     from edbatch_tvm.recording.recorder import Recorder
@@ -100,15 +99,11 @@ def as_rows(recorder: Recorder, name: str, tensors: Any, dim: int = 0, axis: int
     """A list of tensors stacked along the first dimension as rows; None if it is something else."""
     if (dim if axis is None else axis) != 0 or type(tensors) not in (list, tuple):
         return None
-    first = tensors[0]
-    if type(first) is LazyTensor:
-        # The states of children: all recorded here, all alike.
-        row = first.spec
-        values = [t.value for t in tensors if type(t) is LazyTensor and t.spec is row and t.recorder is recorder]
-        spec = _row_of(row, name)
-        if len(values) == len(tensors) and spec is not None:
-            return LazyRows(recorder, values, spec)
-    values, spec = [], None
+    quick = joined_rows(tensors, name == "stack")
+    if quick is not None and quick.recorder is recorder:
+        return quick
+    values: list[int] = []
+    spec = None
     for tensor in tensors:
         kind = type(tensor)
         if kind is LazyRows and name != "stack":
@@ -122,7 +117,7 @@ def as_rows(recorder: Recorder, name: str, tensors: Any, dim: int = 0, axis: int
                 return None
             else:
                 row = spec_of(tensor.shape)
-            rows = _row_of(row, name)
+            rows = joined_spec(row, name == "stack")
             spec = rows if spec is None else spec
             same = rows is spec
             own = kind is LazyTensor and tensor.recorder is recorder
@@ -130,14 +125,6 @@ def as_rows(recorder: Recorder, name: str, tensors: Any, dim: int = 0, axis: int
         if spec is None or not same:
             return None
     return None if spec is None else LazyRows(recorder, values, spec)
-
-
-@cache
-def _row_of(spec: TensorSpec, name: str) -> RowsSpec | None:
-    """What `torch.stack` makes of tensors of `spec`; for ``cat``, of tensors that are one row; else None."""
-    if name == "stack":
-        return rows_of(spec)
-    return rows_of(spec_of(spec.shape[1:])) if len(spec.shape) > 1 and spec.shape[0] == 1 else None
 
 
 def _copy(function: Any, name: str, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 
 from edbatch_tvm.errors import RecordingError
 from edbatch_tvm.recording.library import Site
+from edbatch_tvm.recording.parameters import RecordedParameters
 from edbatch_tvm.recording.recorder import CellCall, Recorder
 
 
@@ -56,33 +57,61 @@ def _unknown(model: torch.nn.Module, name: str) -> RecordingError:
     )
 
 
-def recording_view(model: torch.nn.Module, sites: Mapping[str, Site], recorder: Recorder) -> torch.nn.Module:
-    """A copy of `model` whose cells record.
+def recording_views(
+    model: torch.nn.Module, sites: Mapping[str, Site], recorder: Recorder, count: int
+) -> Iterator[torch.nn.Module]:
+    """Copies of `model` whose cells record, one for each instance.
 
-    Modules on the way to a cell are copied, with the parameters, buffers and other submodules of the original; what
-    ``forward`` sets on the model stays with the copy.
+    Modules on the way to a cell are copied for each instance, with the buffers and other submodules of the original;
+    what ``forward`` sets on the model stays with the copy. Of other modules with parameters there is one copy for all.
+    The parameters of copies are recorded ones.
     """
-    copies: dict[str, torch.nn.Module] = {}
+    cells = {id(site.target) for site in sites.values()}
+    on_the_way = {path for name in sites for path in _prefixes(name)}
+    shared: dict[int, torch.nn.Module] = {}
 
-    def copy_of(path: str) -> torch.nn.Module:
-        if path not in copies:
-            copy = copies[path] = _shallow_copy(model.get_submodule(path))
-            if path:
-                above, _, last = path.rpartition(".")
-                _replace(copy_of(above), last, copy)
-        return copies[path]
+    def shared_copy(module: torch.nn.Module) -> torch.nn.Module:
+        """A copy of `module` and what it consists of, if there are parameters among that; else itself."""
+        if id(module) not in shared:
+            shared[id(module)] = module  # where it contains itself
+            if id(module) not in cells and not isinstance(module, torch.jit.ScriptModule):
+                below = {name: one and shared_copy(one) for name, one in module._modules.items()}
+                if module._parameters or any(one is not module._modules[name] for name, one in below.items()):
+                    copy = shared[id(module)] = _shallow_copy(module, recorder)
+                    copy._modules.update(below)
+        return shared[id(module)]
 
-    view = copy_of("")
-    for name, site in sites.items():
-        path, _, last = name.rpartition(".")
-        _replace(copy_of(path), last, CellCall(recorder, site))
-    return view
+    def copied(module: torch.nn.Module, path: str, copies: dict[str, torch.nn.Module]) -> torch.nn.Module:
+        copy = copies[path] = _shallow_copy(module, recorder)
+        for name, below in module._modules.items():
+            inner = f"{path}.{name}" if path else name
+            if below is not None:
+                _replace(copy, name, copied(below, inner, copies) if inner in on_the_way else shared_copy(below))
+        return copy
+
+    for _ in range(count):
+        copies: dict[str, torch.nn.Module] = {}
+        copied(model, "", copies)
+        for name, site in sites.items():
+            path, _, last = name.rpartition(".")
+            _replace(copies[path], last, CellCall(recorder, site))
+        yield copies[""]
 
 
-def _shallow_copy(module: torch.nn.Module) -> torch.nn.Module:
+def _prefixes(name: str) -> Iterator[str]:
+    """The modules that contain what `name` names, but for the model itself."""
+    path = name.rpartition(".")[0]
+    while path:
+        yield path
+        path = path.rpartition(".")[0]
+
+
+def _shallow_copy(module: torch.nn.Module, recorder: Recorder) -> torch.nn.Module:
     copy = object.__new__(type(module))
     copy.__dict__ = vars(module).copy()
     copy.__dict__["_modules"] = vars(module)["_modules"].copy()
+    if vars(module)["_parameters"]:
+        copy.__dict__["_parameters"] = RecordedParameters(vars(module)["_parameters"], recorder)
     return copy
 
 

@@ -98,6 +98,11 @@ class DeviceResult(Result):
         self._downloaded()
         return super().values(values)
 
+    def arena(self, arena: int) -> np.ndarray:
+        """See :meth:`~edbatch_tvm.runtime.result.Result.arena`; a copy on the host."""
+        self._downloaded()
+        return super().arena(arena)
+
     def synchronize(self) -> None:
         """Wait until it is computed."""
         self._memory.synchronize()

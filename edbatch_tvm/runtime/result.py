@@ -68,6 +68,16 @@ class Result:
             raise GraphError(f"value {value} is no output of a node", f"values of {self.graph!r}")
         return arena
 
+    def arena(self, arena: int) -> np.ndarray:
+        """All rows of an arena, flat, as a view; `plan.value_row` says which of them are values.
+
+        Parameters
+        ----------
+        arena : int
+            Index into ``signature.value_specs``.
+        """
+        return self._views[arena][:, : self._signature.value_specs[arena].size]
+
     def value(self, value: int) -> np.ndarray:
         """Any value, as a view.
 

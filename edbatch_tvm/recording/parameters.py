@@ -1,0 +1,129 @@
+"""Parameters of a model as its ``forward`` sees them: a row that is taken by number is made once a minibatch.
+
+A leaf of a tree model says ``weight[word]``, and a minibatch has thousands of leaves.
+"""
+
+from __future__ import annotations
+
+from sys import getrefcount
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from edbatch_tvm.recording.recorder import Recorder
+
+_getitem = Tensor.__getitem__
+
+
+def _references_of_an_unheld_row() -> int:
+    """What :meth:`RecordedParameter.__getitem__` counts for a row that nobody holds but itself and the recorder."""
+    rows = {0: object()}
+    known = [(rows[0], None)]
+
+    def count(index: int) -> int:
+        row = rows.get(index)
+        return getrefcount(row)
+
+    references = count(0)
+    known.clear()
+    return references
+
+
+_UNHELD = _references_of_an_unheld_row()
+
+
+class RecordedParameter(torch.nn.Parameter):
+    """A parameter of the model for one minibatch: another tensor with the same memory and the same count of changes.
+
+    Attributes
+    ----------
+    parameter : torch.nn.Parameter
+        The model's own.
+    """
+
+    parameter: torch.nn.Parameter
+    _recorder: Recorder
+    _rows: dict[int, Tensor]
+
+    @classmethod
+    def of(cls, parameter: torch.nn.Parameter, recorder: Recorder) -> RecordedParameter:
+        """The `parameter` for the minibatch of `recorder`."""
+        made: RecordedParameter = Tensor._make_subclass(cls, parameter.detach(), parameter.requires_grad)
+        made.parameter = parameter
+        made._recorder = recorder
+        made._rows = {}
+        return made
+
+    def __getitem__(self, index: Any) -> Any:
+        if type(index) is int:
+            row = self._rows.get(index)
+            # A row that nobody holds may as well be new, if it is as it was: a change of its shape counts, too.
+            if row is not None and getrefcount(row) == _UNHELD and self._recorder.is_as_passed(row):
+                return row
+            row = _getitem(self, index)
+            if not row.is_inference():
+                self._rows[index] = row
+                self._recorder.value_of(row)
+            return row
+        return _getitem(self, index)
+
+    # What is set on it is set on the parameter of the model -------------------------------------------------------
+
+    @property
+    def data(self) -> Tensor:
+        """See :attr:`torch.Tensor.data`."""
+        return self.parameter.data
+
+    @data.setter
+    def data(self, data: Tensor) -> None:
+        self.parameter.data = data
+        Tensor.data.__set__(self, data)
+        self._rows = {}
+
+    @property
+    def grad(self) -> Tensor | None:
+        """See :attr:`torch.Tensor.grad`."""
+        return self.parameter.grad
+
+    @grad.setter
+    def grad(self, grad: Tensor | None) -> None:
+        self.parameter.grad = grad
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        return self.parameter.__deepcopy__(memo)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return self.parameter.__reduce_ex__(protocol)
+
+
+class RecordedParameters(dict[str, Any]):
+    """The parameters of a module by name; one that is looked up is a recorded one.
+
+    Parameters
+    ----------
+    parameters : dict
+    recorder : Recorder
+    """
+
+    def __init__(self, parameters: dict[str, Any], recorder: Recorder) -> None:
+        super().__init__(parameters)
+        self._recorder = recorder
+
+    def __getitem__(self, name: str) -> Any:
+        parameter = super().__getitem__(name)
+        made = self._recorder.parameters.get(id(parameter))
+        if made is not None:
+            return made
+        plain = type(parameter) is torch.nn.Parameter and parameter.dtype is torch.float32 and parameter.is_cpu
+        # Rows of what has one dimension are numbers, which cells seldom take.
+        if not plain or parameter.layout is not torch.strided or parameter.dim() < 2:
+            return parameter
+        made = self._recorder.parameters[id(parameter)] = RecordedParameter.of(parameter, self._recorder)
+        return made
+
+
+def own_parameter(tensor: Any) -> Any:
+    """The model's own parameter for a recorded one; anything else as it is."""
+    return tensor.parameter if type(tensor) is RecordedParameter else tensor
