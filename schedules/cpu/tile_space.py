@@ -15,7 +15,7 @@ from tvm.target import Target
 INNERMOST = 64
 """Largest extent of an innermost tile and of a vectorised loop."""
 
-UNROLLS = (0, 16, 64, 512)
+UNROLLS = (0, 16, 64)
 
 
 def tile_space(reuse: bool = True) -> ms.SpaceGenerator:
