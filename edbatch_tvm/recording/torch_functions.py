@@ -62,7 +62,7 @@ def _reading(original: Any) -> Callable[..., Any]:
 def _value(thing: Any) -> Any:
     """`thing` with recorded tensors computed; itself if there are none in it."""
     if type(thing) in LAZY:
-        return thing.computed()
+        return thing.computed().clone()  # it lies in an arena, and as_tensor gives it away as it is
     if isinstance(thing, list | tuple):
         for item in thing:
             if type(item) not in _NUMBERS:

@@ -113,7 +113,10 @@ def test_values_are_read(fast: eb.AutoBatched) -> None:
         assert not any(map(is_lazy, made))
         return made
 
+    found = run(fast, between)
+    kept = [[tensor.clone() for tensor in made] for made in found]
     run(fast, between)
+    assert_equal(found, kept)  # they share no memory with the arenas
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is")
