@@ -21,6 +21,7 @@ from edbatch_tvm.recording.library import Library
 from edbatch_tvm.recording.parameters import own_parameter
 from edbatch_tvm.recording.recorder import Recorder
 from edbatch_tvm.recording.specs import TensorSpec
+from edbatch_tvm.recording.torch_functions import replaced_functions
 from edbatch_tvm.recording.views import find_sites, recording_views
 from edbatch_tvm.runtime import Model, Report
 
@@ -162,7 +163,7 @@ class AutoBatched:
         driver = Driver(lambda: compute(recorder))
         recorder = Recorder(self._library, driver.wait)
         views = recording_views(self.model, self._sites, recorder, len(functions))
-        with collections_later() if self._library.is_compiled else nullcontext():
+        with replaced_functions(), collections_later() if self._library.is_compiled else nullcontext():
             results = driver.run([partial(function, view) for function, view in zip(functions, views, strict=True)])
             compute(recorder)
             return _computed(results, recorder)

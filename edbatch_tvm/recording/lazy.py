@@ -44,7 +44,8 @@ class _Recorded:
             rows = joined_rows(arguments[0], function is _STACK)
             if rows is not None:
                 return rows
-        return recorder_in(arguments).tensor_function(function, arguments, named or {})
+        named = named or {}
+        return recorder_in((*arguments, *named.values())).tensor_function(function, arguments, named)
 
     def __getattr__(self, name: str) -> Any:
         attribute = getattr(torch.Tensor, name, None)

@@ -13,6 +13,7 @@ from edbatch_tvm.compiler import compile_model
 from edbatch_tvm.errors import CellError, RecordingError
 from edbatch_tvm.recording.arguments import CallPlan, Key
 from edbatch_tvm.recording.specialise import Cell, CellModule, check_compiled, make_cell
+from edbatch_tvm.recording.torch_functions import original_functions
 from edbatch_tvm.runtime import Model
 from relay_ext.imported_cells import WeightNames, imported_module
 
@@ -156,7 +157,8 @@ class Library:
                 )
             plan = CallPlan.of(key, attributes, self._names.params)
             code = CellModule(site.target, site.owner, plan, site.named)
-            cell = make_cell(self._free_name(site), len(self.cells), code, self._names)
+            with original_functions():
+                cell = make_cell(self._free_name(site), len(self.cells), code, self._names)
             self.cells.append(cell)
             site.cells[key] = cell
             return cell
@@ -184,10 +186,11 @@ class Library:
         with self._lock:
             if self._compiled is None or not self.is_compiled:
                 known = 0 if self._compiled is None else self._compiled[0]
-                cells = imported_module({cell.name: cell.function for cell in self.cells}, self._names)
-                model = compile_model(*cells, **self._options)
-                for cell in self.cells[known:]:
-                    check_compiled(cell, model)
+                with original_functions():
+                    cells = imported_module({cell.name: cell.function for cell in self.cells}, self._names)
+                    model = compile_model(*cells, **self._options)
+                    for cell in self.cells[known:]:
+                        check_compiled(cell, model)
                 self._compiled = len(self.cells), model
             return self._compiled[1]
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from edbatch_tvm.recording.lazy import is_lazy
+
 if TYPE_CHECKING:
     from edbatch_tvm.recording.recorder import Recorder
 
@@ -77,7 +79,9 @@ class RecordedParameter(torch.nn.Parameter):
         return self.parameter.data
 
     @data.setter
-    def data(self, data: Tensor) -> None:
+    def data(self, data: Any) -> None:
+        if is_lazy(data):
+            data = data.computed().clone()  # what is computed lies in an arena
         self.parameter.data = data
         Tensor.data.__set__(self, data)
         self._rows = {}
@@ -88,8 +92,8 @@ class RecordedParameter(torch.nn.Parameter):
         return self.parameter.grad
 
     @grad.setter
-    def grad(self, grad: Tensor | None) -> None:
-        self.parameter.grad = grad
+    def grad(self, grad: Any) -> None:
+        self.parameter.grad = grad.computed().clone() if is_lazy(grad) else grad
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         return self.parameter.__deepcopy__(memo)

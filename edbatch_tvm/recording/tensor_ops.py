@@ -18,7 +18,7 @@ def _names(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-_STACKS = _names("stack cat concat")
+_STACKS = _names("stack cat concat concatenate")
 """Functions that make rows of tensors."""
 
 _COPIES = _names("clone contiguous detach float cpu requires_grad_ type_as to alias")
@@ -35,7 +35,7 @@ _RECORDED = _names("""
     __add__ __radd__ __sub__ __rsub__ __mul__ __rmul__ __truediv__ __rtruediv__ __rdiv__ __neg__ __pow__ __abs__
     tanh sigmoid relu gelu silu leaky_relu softmax log_softmax minimum maximum addcmul lerp
     sum mean amax amin matmul mv dot linear __matmul__ __rmatmul__
-    cat concat stack hstack chunk split unbind
+    cat concat concatenate stack hstack chunk split unbind
 """)
 """Functions that become nodes of the graph, each a cell of its own."""
 
@@ -63,6 +63,10 @@ def apply(recorder: Recorder, function: Any, arguments: tuple[Any, ...], named: 
         If it is none of the functions of this module.
     """
     name = getattr(function, "__name__", str(function))
+    if "out" in named:
+        named = named.copy()
+        if named.pop("out") is not None:
+            raise RecordingError(f"{name}(out=...) on a tensor that is not computed yet", "a result of its own")
     if name in _STACKS:
         rows = as_rows(recorder, name, *arguments, **named)
         if rows is not None:
