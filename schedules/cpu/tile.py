@@ -8,7 +8,6 @@ from math import gcd
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
-import tvm_ffi
 from tvm import tirx
 from tvm.tirx.script.builder import ir as T
 
@@ -16,6 +15,7 @@ from schedules import stage as ir
 from schedules.cpu.config import Bucket, first_column, holds_weights
 from schedules.cpu.dot import dot, moved, weights_from
 from schedules.cpu.packing import Sweep
+from schedules.cpu.tile_values import At
 
 if TYPE_CHECKING:
     from schedules.cpu.stage_kernel import StageKernel
@@ -313,7 +313,7 @@ class Tile:
                 count = kernel.bind("k", kernel.index[kernel.pointer + instance + 1] - offset)
                 begin = kernel.bind("begin", offset - kernel.index[kernel.pointer])
             for c, column in enumerate(self.columns):
-                at = _At(self, row, c, column, instance, rows, count)
+                at = At(self, row, c, column, instance, rows, count)
                 for line in stage.body:
                     if isinstance(line, ir.Reduction):
                         self._reduce(at, line, begin)
@@ -325,7 +325,7 @@ class Tile:
                 for output in stage.outputs:
                     self._store(output, at, position)
 
-    def _store(self, output: ir.Output, at: _At, position: Any) -> None:
+    def _store(self, output: ir.Output, at: At, position: Any) -> None:
         kernel, stage = self.kernel, self.stage
         if output.scratch:
             buffer, row = kernel.scratch[output.scratch], position
@@ -336,7 +336,7 @@ class Tile:
         with self._each_lane() as lane:
             T.buffer_store(buffer, at.value(output.expression, lane), [row, base + lane])
 
-    def _reduce(self, at: _At, line: ir.Reduction, begin: Any) -> None:
+    def _reduce(self, at: At, line: ir.Reduction, begin: Any) -> None:
         """A reduction over the rows of the variadic operands of one instance; over no rows the identity."""
         combine = _COMBINE[line.combine]
         result = T.alloc_buffer((self.lanes,), _FLOAT, scope="global")
@@ -349,52 +349,6 @@ class Tile:
             with self._each_lane() as lane:
                 T.buffer_store(result, combine(result[lane], at.value(line.expression, lane)), [lane])
         at.lets[line.variable] = result
-
-
-class _At:
-    """Expressions of a stage at one row of a tile and one chunk of columns."""
-
-    def __init__(
-        self, tile: Tile, row: Any, chunk: int, column: Any, instance: Any, rows: dict[ir.Source, Any], count: Any
-    ) -> None:
-        self.tile = tile
-        self.row = row
-        self.chunk = chunk
-        self.column = column
-        self.instance = instance
-        self.rows = dict(rows)
-        self.count = count
-        self.lets: dict[Any, Any] = {}
-
-    def value(self, expression: Any, lane: Any) -> Any:
-        """`expression` with every leaf and let replaced by what it stands for in this lane."""
-
-        def replace(variable: Any) -> Any:
-            if variable in self.lets:
-                return self.lets[variable][lane]
-            leaf = self.tile.stage.leaves.get(variable)
-            return variable if leaf is None else self._leaf(leaf, lane)
-
-        return tvm_ffi.structural_map(expression, (tirx.Var, replace))
-
-    def _leaf(self, leaf: ir.Leaf, lane: Any) -> Any:
-        tile, kernel, lanes = self.tile, self.tile.kernel, self.tile.lanes
-        matrix_row = tile.matrix_row(self.row)
-        match leaf:
-            case ir.Element(source, offset, moving, row):
-                at = offset + row * matrix_row
-                return kernel.buffer(source)[self.rows[source], at + self.column + lane if moving else at]
-            case ir.Vector(index):
-                base, by_row = tile.packing.vectors[index]
-                return kernel.packed[base + by_row * matrix_row + (tile.chunk + self.chunk) * lanes + lane]
-            case ir.Accumulator(gate):
-                return tile.results[gate][self.chunk][self.row * lanes + lane]
-            case ir.RowCount():
-                return tirx.Cast(_FLOAT, self.count)
-            case ir.AttributeValue(attribute, position):
-                value = kernel.attributes[attribute][kernel.first + self.instance, position]
-                return tirx.Cast(_FLOAT, value)
-        raise TypeError(leaf)
 
 
 def panels_of(stage: ir.Stage) -> dict[tuple[int, int], ir.Product]:
