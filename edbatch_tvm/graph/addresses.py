@@ -10,24 +10,26 @@ import numpy as np
 if TYPE_CHECKING:
     from edbatch_tvm.graph.instance import InstanceGraph
 
-NODES, EDGES, OUTPUTS, INSTANCES = range(4)
+NODES, EDGES, OUTPUTS, INSTANCES, USES = range(5)
 """First columns: lengths."""
 
-SIGNATURE, VALUES_ARE_NODES, DIGEST = range(4, 7)
-"""Then the identity of the signature, whether every value is a node's only one and read once, and the digest (two)."""
+SIGNATURE, DIGEST = range(5, 7)
+"""Then the identity of the signature and the digest (two columns)."""
 
 (
     NODE_TYPE,
     TYPE_COUNT,
     OPERAND_PTR,
     OPERAND_VALUE,
-    DEPENDENCY,
+    USE_PTR,
+    USER,
+    WAITS,
     OUTPUT,
     NODE_PTR,
     OUTPUT_PTR,
     SCALAR,
     ATTRIBUTES,
-) = range(8, 18)
+) = range(8, 20)
 """Then addresses; from ``ATTRIBUTES`` on, address and number of rows of each attribute of the signature."""
 
 
@@ -58,12 +60,17 @@ def find_addresses(graph: InstanceGraph) -> Addresses | None:
     pointer = graph.operand_ptr
     if len(pointer) != nodes + 1 or pointer[0] or pointer[-1] != edges or (np.diff(pointer) < 0).any():
         return None
+    if edges and graph.operand_value.max() >= nodes * graph.stride:
+        return None
+    uses = graph.uses
     regular: list[tuple[np.ndarray, np.dtype, tuple[int, ...]]] = [
         (graph.node_type, np.dtype(np.int16), (nodes,)),
         (graph.type_count, np.dtype(np.int64), (graph.num_types,)),
         (graph.operand_ptr, np.dtype(np.int32), (nodes + 1,)),
         (graph.operand_value, np.dtype(np.int32), (edges,)),
-        (graph.dependency, np.dtype(np.int32), (edges,)),
+        (uses.ptr, np.dtype(np.int32), (nodes + 1,)),
+        (uses.user, np.dtype(np.int32), uses.user.shape),
+        (uses.waits, np.dtype(np.int32), (nodes,)),
         (graph.outputs, np.dtype(np.int32), (outputs,)),
         (graph.node_ptr, np.dtype(np.int32), (graph.num_instances + 1,)),
         (graph.output_ptr, np.dtype(np.int32), (graph.num_instances + 1,)),
@@ -79,8 +86,7 @@ def find_addresses(graph: InstanceGraph) -> Addresses | None:
     if not all(_is_regular(*one) for one in regular):
         return None
     arrays, addresses = _together([array for array, _, _ in regular])
-    same = graph.dependency is graph.operand_value
-    row = [nodes, edges, outputs, graph.num_instances, id(graph.signature), same]
+    row = [nodes, edges, outputs, graph.num_instances, len(uses.user), id(graph.signature)]
     row += [*np.frombuffer(graph.digest, np.int64).tolist(), *addresses[: ATTRIBUTES - NODE_TYPE]]
     of_attributes = iter(addresses[ATTRIBUTES - NODE_TYPE :])
     for rows in attributes:

@@ -12,6 +12,7 @@ import numpy as np
 from edbatch_tvm.errors import GraphError
 from edbatch_tvm.graph.addresses import Addresses, find_addresses
 from edbatch_tvm.graph.spec import Signature
+from edbatch_tvm.graph.uses import Uses, find_uses
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -220,22 +221,9 @@ class InstanceGraph:
         return node
 
     @cached_property
-    def dependency(self) -> np.ndarray:
-        """Node that each operand makes its user wait for, as int32[e].
-
-        As :attr:`operand_node`, but -1 for an operand whose producer an earlier operand of the same node names too:
-        a state h and its c are one dependency, and schedulers follow half of the edges.
-        """
-        known = np.flatnonzero(self.operand_node >= 0)
-        user = np.repeat(np.arange(self.num_nodes), np.diff(self.operand_ptr))[known]
-        edge = user * self.num_nodes + self.operand_node[known]
-        order = np.argsort(edge, kind="stable")
-        repeated = known[order[1:][np.diff(edge[order]) == 0]]
-        if not len(repeated):
-            return self.operand_node
-        node = self.operand_node.copy()
-        node[repeated] = -1
-        return node
+    def uses(self) -> Uses:
+        """The users of each node, and how many nodes each one waits for."""
+        return find_uses(self.operand_ptr, self.operand_node)
 
     @cached_property
     def digest(self) -> bytes:

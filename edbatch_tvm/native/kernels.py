@@ -94,7 +94,8 @@ class NativeKernels:
         _check_size(graph)
         height = np.empty((graph.num_nodes, _padded(graph.num_types)), np.int32)
         if graph.num_nodes:
-            self._heights(*_structure(graph), height)
+            node_type, ptr, user, _ = _structure(graph)
+            self._heights(node_type, ptr, user, height)
         return height[:, : graph.num_types]
 
     def depth_schedule(self, graph: InstanceGraph) -> Arrays:
@@ -106,7 +107,8 @@ class NativeKernels:
         order, batch_ptr, batch_type = _outputs(count)
         io = np.zeros(IO_SLOTS, np.int64)
         per_type = np.empty(graph.num_types, np.int32)
-        self._depth_schedule(*_structure(graph), *work, per_type, order, batch_ptr, batch_type, io)
+        node_type, ptr, user, _ = _structure(graph)
+        self._depth_schedule(node_type, ptr, user, *work, per_type, order, batch_ptr, batch_type, io)
         return _trim(order, batch_ptr, batch_type, int(io[BATCHES]))
 
     def run(self, graph: InstanceGraph, rule: str) -> Arrays:
@@ -141,16 +143,16 @@ class NativeKernels:
         nodes, types, columns = graph.num_nodes, graph.num_types, _padded(graph.num_types)
         if not nodes:
             return np.empty(0, np.int16), True
-        structure = _structure(graph)
+        node_type, *uses = _structure(graph)
         batch_type = np.empty(nodes, np.int16)
         io = np.zeros(IO_SLOTS, np.int64)
         self._search(
             width,
             types,
             limit,
-            *structure,
+            node_type,
+            *uses,
             np.empty((nodes, columns), np.int32),
-            np.empty(2 * (nodes + len(structure[2])), np.int32),
             np.empty((2 * width, nodes), np.int32),
             np.empty((2 * width, nodes), np.int32),
             np.empty((2 * width * (types + 1), columns), np.int32),
@@ -205,11 +207,10 @@ class NativeKernels:
     ) -> Arrays:
         _check_size(graph)
         nodes, types, width = graph.num_nodes, graph.num_types, _padded(graph.num_types)
-        node_type, operand_ptr, operand_node = _structure(graph)
         with_heights = rule in (LOOKAHEAD, FSM) or encoding == TIGHT
         height = _SCRATCH.get("height", nodes if with_heights else 1, width)
         blocked = _SCRATCH.get("blocked", nodes if rule in (RATIO, LEARN) else 1, width)
-        size = (types + 1) * width + 6 * nodes + len(operand_node) + 6 * types + 6
+        size = (types + 1) * width + 6 * nodes + 6 * types + 6
         work = _SCRATCH.get("work", size + (2 * nodes if rule == LEARN else 0))
         outputs = np.empty(nodes, np.int32), _SCRATCH.get("batch_ptr", nodes + 1), np.empty(nodes, np.int16)
         if batch_type is not None:
@@ -219,9 +220,8 @@ class NativeKernels:
             rule,
             encoding,
             types,
-            node_type,
-            operand_ptr,
-            operand_node,
+            *_structure(graph),
+            as_argument(graph.type_count, np.int64),
             key,
             action,
             learning,
@@ -280,9 +280,10 @@ def load() -> NativeKernels:
     return NativeKernels()
 
 
-def _structure(graph: InstanceGraph) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _structure(graph: InstanceGraph) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     require_checked(graph)
-    return as_argument(graph.node_type, np.int16), as_argument(graph.operand_ptr), never_empty(graph.dependency)
+    ptr, user, waits = graph.uses
+    return as_argument(graph.node_type, np.int16), as_argument(ptr), never_empty(user), as_argument(waits)
 
 
 def _outputs(nodes: int) -> Arrays:

@@ -15,9 +15,10 @@ from edbatch_tvm.graph.addresses import (
     NODES,
     OUTPUTS,
     SIGNATURE,
-    VALUES_ARE_NODES,
+    USES,
 )
 from edbatch_tvm.graph.instance import InstanceGraph
+from edbatch_tvm.graph.uses import Uses
 from edbatch_tvm.native.build import load_library
 
 _MOST = np.iinfo(np.int32).max
@@ -65,8 +66,9 @@ class NativeMerger:
         node_type = np.empty(nodes, np.int16)
         operand_ptr = np.empty(nodes + 1, np.int32)
         operand_value = np.empty(max(1, edges), np.int32)
-        same = stride == 1 and bool(rows[:, VALUES_ARE_NODES].all())
-        dependency = np.empty(1 if same else max(1, edges), np.int32)
+        use_ptr = np.empty(nodes + 1, np.int32)
+        user = np.empty(max(1, totals[USES]), np.int32)
+        waits = np.empty(nodes, np.int32)
         outputs = np.empty(max(1, totals[OUTPUTS]), np.int32)
         node_ptr = np.empty(totals[INSTANCES] + 1, np.int32)
         output_ptr = np.empty(totals[INSTANCES] + 1, np.int32)
@@ -78,7 +80,9 @@ class NativeMerger:
             node_type,
             operand_ptr,
             operand_value,
-            dependency,
+            use_ptr,
+            user,
+            waits,
             outputs,
             node_ptr,
             output_ptr,
@@ -98,7 +102,7 @@ class NativeMerger:
             type_label=first.type_label,
             scalar_output=scalar_output,
         )
-        graph.dependency = graph.operand_value if same else dependency[:edges]
+        graph.uses = Uses(use_ptr, user[: totals[USES]], waits)
         graph.type_count = type_count
         graph.digest_of_parts = hashlib.blake2b(rows[:, DIGEST : DIGEST + 2].tobytes(), digest_size=16).digest()
         return graph

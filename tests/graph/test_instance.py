@@ -44,12 +44,13 @@ def test_operand_node_and_slots(minibatch: Minibatch) -> None:
     assert operand_slots(graph).dtype == np.int16
     assert graph.operand_node.tolist() == producers
     assert graph.operand_node.dtype == np.int32
-    dependencies = []
-    for begin, end in pairwise(graph.operand_ptr.tolist()):
-        named = producers[begin:end]
-        dependencies += [-1 if producer in named[:i] else producer for i, producer in enumerate(named)]
-    assert graph.dependency.tolist() == dependencies
-    assert graph.dependency.dtype == np.int32
+    read = [set(producers[begin:end]) - {-1} for begin, end in pairwise(graph.operand_ptr.tolist())]
+    ptr, user, waits = graph.uses
+    assert waits.tolist() == [len(nodes) for nodes in read]
+    assert [user[begin:end].tolist() for begin, end in pairwise(ptr.tolist())] == [
+        [other for other, nodes in enumerate(read) if node in nodes] for node in range(graph.num_nodes)
+    ]
+    assert {array.dtype for array in graph.uses} == {np.dtype(np.int32)}
 
 
 @given(bare_graphs())

@@ -35,10 +35,9 @@ def test_equal_to_numpy(minibatch: Minibatch) -> None:
     assert regular(minibatch)
     assert_same(merged, wanted)
     assert list(merged.attributes) == sorted(wanted.attributes)
-    for name in ("dependency", "type_count"):
-        found = getattr(merged, name)
-        assert found.dtype == getattr(wanted, name).dtype
-        np.testing.assert_array_equal(found, getattr(wanted, name))
+    for found, numpy in zip((*merged.uses, merged.type_count), (*wanted.uses, wanted.type_count), strict=True):
+        assert found.dtype == numpy.dtype
+        np.testing.assert_array_equal(found, numpy)
     again = NATIVE.merge([merged, merged])
     assert again is not None
     assert_same(again, reference_merge([wanted, wanted]))
@@ -105,7 +104,8 @@ def test_what_is_left_to_numpy() -> None:
     strided = chain(np.array([0, 9, 1, 9], np.int32)[::2])
     wide = chain(np.array([0, 1], np.int64))
     no_type = chain(np.array([0, 1], np.int32), np.array([0, -1, 0], np.int16))
-    for graph in (strided, wide, no_type):
+    no_producer = chain(np.array([0, 9], np.int32))
+    for graph in (strided, wide, no_type, no_producer):
         assert graph.addresses is None
         assert NATIVE.merge([graph, graph]) is None
     assert merge([strided, strided]).operand_value.tolist() == [0, 1, 3, 4]
@@ -113,6 +113,6 @@ def test_what_is_left_to_numpy() -> None:
 
 def test_python_can_be_forced(monkeypatch: pytest.MonkeyPatch) -> None:
     graph = chain(np.array([0, 1], np.int32))
-    assert "dependency" in vars(merge([graph, graph]))
+    assert "uses" in vars(merge([graph, graph]))
     monkeypatch.setenv("EDBATCH_BACKEND", "python")
-    assert "dependency" not in vars(merge([graph, graph]))
+    assert "uses" not in vars(merge([graph, graph]))

@@ -7,7 +7,7 @@ from tvm.script import tirx as T
 
 from edbatch_tvm.batching.encoding import HASH_FACTOR
 from edbatch_tvm.native.constants import BATCHES, COST, DROPPED, FAILED, LANES
-from edbatch_tvm.native.tir.shared import link_uses, typewise_heights
+from edbatch_tvm.native.tir.shared import typewise_heights
 
 
 @T.prim_func
@@ -16,10 +16,10 @@ def search(
     t: T.int32,
     limit_: T.int64,
     node_type_: T.handle,
-    operand_ptr_: T.handle,
-    operand_node_: T.handle,
+    use_ptr_: T.handle,
+    user_: T.handle,
+    waits_: T.handle,
     height_: T.handle,
-    links_: T.handle,
     indegree_: T.handle,
     queue_: T.handle,
     reach_: T.handle,
@@ -37,17 +37,16 @@ def search(
     n = T.int32()
     e = T.int32()
     p = T.int32()
-    link_size = T.int32()
     rows = T.int32()
     reach_rows = T.int32()
     sizes = T.int32()
     slots = T.int32()
     io_size = T.int32()
     node_type = T.match_buffer(node_type_, (n,), "int16", align=2)
-    operand_ptr = T.match_buffer(operand_ptr_, (n + 1,), "int32", align=4)
-    operand_node = T.match_buffer(operand_node_, (e,), "int32", align=4)
+    use_ptr = T.match_buffer(use_ptr_, (n + 1,), "int32", align=4)
+    user = T.match_buffer(user_, (e,), "int32", align=4)
+    waits = T.match_buffer(waits_, (n,), "int32", align=4)
     height = T.match_buffer(height_, (n, p), "int32", align=4)
-    links = T.match_buffer(links_, (link_size,), "int32", align=4)
     # States: row s is state s of this step's beam, row `width + s` one of the next's, and the other way round.
     indegree = T.match_buffer(indegree_, (rows, n), "int32", align=4)
     queue = T.match_buffer(queue_, (rows, n), "int32", align=4)
@@ -69,10 +68,6 @@ def search(
     trace = T.match_buffer(trace_, (n, width), "int32", align=4)
     batch_type = T.match_buffer(batch_type_, (n,), "int16", align=2)
     io = T.match_buffer(io_, (io_size,), "int64", align=8)
-    first_use = T.decl_buffer((n,), "int32", data=links.data, elem_offset=0)
-    next_use = T.decl_buffer((e,), "int32", data=links.data, elem_offset=n)
-    user = T.decl_buffer((e,), "int32", data=links.data, elem_offset=n + e)
-    start = T.decl_buffer((n,), "int32", data=links.data, elem_offset=n + 2 * e)
     chunks: T.let = T.truncdiv(p, LANES)
     key = T.uint64(0)
 
@@ -157,8 +152,7 @@ def search(
         candidate[at, 2] = third
         candidate[at, 3] = fourth
 
-    typewise_heights(n, chunks, node_type, operand_ptr, operand_node, height)
-    link_uses(n, operand_ptr, operand_node, first_use, next_use, user, start)
+    typewise_heights(n, chunks, node_type, use_ptr, user, height)
     for u in range(t):
         small[0, t + u] = 0
         marks[0, u + 1] = T.uint64(0)
@@ -170,14 +164,14 @@ def search(
     cost[0, 0] = T.int64(0)
     for v in range(n):
         small[0, t + T.Cast("int32", node_type[v])] += 1
-        indegree[0, v] = start[v]
+        indegree[0, v] = waits[v]
     before = 0
     for u in range(t):
         small[0, u] = before
         before += small[0, t + u]
         small[0, t + u] = small[0, u]
     for v in range(n):
-        if start[v] == 0:
+        if waits[v] == 0:
             push(0, v)
     find_tight(0)
 
@@ -260,13 +254,13 @@ def search(
                 for j in T.vectorized(LANES):
                     reach[d * (t + 1) + u, c * LANES + j] = 0
             for k in range(ready):
-                edge = first_use[queue[s, begin + k]]
-                while edge >= 0:
-                    v: T.let = user[edge]
+                ran: T.let = queue[s, begin + k]
+                first: T.let = use_ptr[ran]
+                for i_use in range(use_ptr[ran + 1] - first):
+                    v: T.let = user[first + i_use]
                     indegree[d, v] -= 1
                     if indegree[d, v] == 0:
                         push(d, v)
-                    edge = next_use[edge]
             find_tight(d)
             if small[d, 3 * t] == n and cost[d, 0] <= limit:
                 # From here on only what costs less.

@@ -12,25 +12,25 @@ from edbatch_tvm.native.tir.shared import longest_depths, typewise_heights
 @T.prim_func
 def heights(
     node_type_: T.handle,
-    operand_ptr_: T.handle,
-    operand_node_: T.handle,
+    use_ptr_: T.handle,
+    user_: T.handle,
     height_: T.handle,
 ):
     n = T.int32()
     e = T.int32()
     p = T.int32()
     node_type = T.match_buffer(node_type_, (n,), "int16", align=2)
-    operand_ptr = T.match_buffer(operand_ptr_, (n + 1,), "int32", align=4)
-    operand_node = T.match_buffer(operand_node_, (e,), "int32", align=4)
+    use_ptr = T.match_buffer(use_ptr_, (n + 1,), "int32", align=4)
+    user = T.match_buffer(user_, (e,), "int32", align=4)
     height = T.match_buffer(height_, (n, p), "int32", align=4)
-    typewise_heights(n, T.truncdiv(p, LANES), node_type, operand_ptr, operand_node, height)
+    typewise_heights(n, T.truncdiv(p, LANES), node_type, use_ptr, user, height)
 
 
 @T.prim_func
 def depth_schedule(
     node_type_: T.handle,
-    operand_ptr_: T.handle,
-    operand_node_: T.handle,
+    use_ptr_: T.handle,
+    user_: T.handle,
     depth_: T.handle,
     by_depth_: T.handle,
     level_end_: T.handle,
@@ -45,8 +45,8 @@ def depth_schedule(
     t = T.int32()
     io_size = T.int32()
     node_type = T.match_buffer(node_type_, (n,), "int16", align=2)
-    operand_ptr = T.match_buffer(operand_ptr_, (n + 1,), "int32", align=4)
-    operand_node = T.match_buffer(operand_node_, (e,), "int32", align=4)
+    use_ptr = T.match_buffer(use_ptr_, (n + 1,), "int32", align=4)
+    user = T.match_buffer(user_, (e,), "int32", align=4)
     depth = T.match_buffer(depth_, (n,), "int32", align=4)
     by_depth = T.match_buffer(by_depth_, (n,), "int32", align=4)
     level_end = T.match_buffer(level_end_, (n,), "int32", align=4)
@@ -55,7 +55,7 @@ def depth_schedule(
     batch_ptr = T.match_buffer(batch_ptr_, (n + 1,), "int32", align=4)
     batch_type = T.match_buffer(batch_type_, (n,), "int16", align=2)
     io = T.match_buffer(io_, (io_size,), "int64", align=8)
-    longest_depths(n, operand_ptr, operand_node, depth)
+    longest_depths(n, use_ptr, user, depth)
     levels = 0
     for v in range(n):
         level_end[v] = 0

@@ -10,7 +10,6 @@ from tvm.script import tirx as T
 
 from edbatch_tvm.graph.addresses import (
     ATTRIBUTES,
-    DEPENDENCY,
     EDGES,
     INSTANCES,
     NODE_PTR,
@@ -23,6 +22,10 @@ from edbatch_tvm.graph.addresses import (
     OUTPUTS,
     SCALAR,
     TYPE_COUNT,
+    USE_PTR,
+    USER,
+    USES,
+    WAITS,
 )
 
 ANY = 1 << 30
@@ -36,7 +39,9 @@ def merge(
     node_type_: T.handle,
     operand_ptr_: T.handle,
     operand_value_: T.handle,
-    dependency_: T.handle,
+    use_ptr_: T.handle,
+    user_: T.handle,
+    waits_: T.handle,
     output_: T.handle,
     node_ptr_: T.handle,
     output_ptr_: T.handle,
@@ -59,7 +64,9 @@ def merge(
     node_type = T.match_buffer(node_type_, (n,), "int16", align=2)
     operand_ptr = T.match_buffer(operand_ptr_, (n + 1,), "int32", align=4)
     operand_value = T.match_buffer(operand_value_, (edges,), "int32", align=4)
-    dependency = T.match_buffer(dependency_, (links,), "int32", align=4)
+    use_ptr = T.match_buffer(use_ptr_, (n + 1,), "int32", align=4)
+    user = T.match_buffer(user_, (links,), "int32", align=4)
+    waits = T.match_buffer(waits_, (n,), "int32", align=4)
     output = T.match_buffer(output_, (declared,), "int32", align=4)
     node_ptr = T.match_buffer(node_ptr_, (instances + 1,), "int32", align=4)
     output_ptr = T.match_buffer(output_ptr_, (instances + 1,), "int32", align=4)
@@ -71,7 +78,9 @@ def merge(
     edge = 0
     out = 0
     instance = 0
+    use = 0
     operand_ptr[0] = 0
+    use_ptr[0] = 0
     node_ptr[0] = 0
     output_ptr[0] = 0
     for g in range(graphs):
@@ -89,11 +98,15 @@ def merge(
         for i in range(T.Cast("int32", rows[g, EDGES])):
             value: T.let = from_value[i]
             operand_value[edge + i] = T.Select(value >= 0, value + node * stride, value)
-        if links == edges:
-            from_node = T.decl_buffer((ANY,), "int32", data=T.reinterpret("handle", rows[g, DEPENDENCY]), align=4)
-            for i in range(T.Cast("int32", rows[g, EDGES])):
-                producer: T.let = from_node[i]
-                dependency[edge + i] = T.Select(producer >= 0, producer + node, producer)
+        from_use_ptr = T.decl_buffer((ANY,), "int32", data=T.reinterpret("handle", rows[g, USE_PTR]), align=4)
+        for i in range(size):
+            use_ptr[node + i + 1] = from_use_ptr[i + 1] + use
+        from_user = T.decl_buffer((ANY,), "int32", data=T.reinterpret("handle", rows[g, USER]), align=4)
+        for i in range(T.Cast("int32", rows[g, USES])):
+            user[use + i] = from_user[i] + node
+        from_waits = T.decl_buffer((ANY,), "int32", data=T.reinterpret("handle", rows[g, WAITS]), align=4)
+        for i in range(size):
+            waits[node + i] = from_waits[i]
         from_output = T.decl_buffer((ANY,), "int32", data=T.reinterpret("handle", rows[g, OUTPUT]), align=4)
         for i in range(T.Cast("int32", rows[g, OUTPUTS])):
             output[out + i] = from_output[i] + node * stride
@@ -119,5 +132,6 @@ def merge(
                 attribute[a, 2] += T.Cast("int64", count * width)
         node += size
         edge += T.Cast("int32", rows[g, EDGES])
+        use += T.Cast("int32", rows[g, USES])
         out += T.Cast("int32", rows[g, OUTPUTS])
         instance += inner

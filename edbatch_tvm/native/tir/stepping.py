@@ -36,7 +36,6 @@ from edbatch_tvm.native.tir.shared import (
     USES,
     WAITS,
     group_by_batch,
-    list_uses,
     longest_depths,
     typewise_heights,
 )
@@ -56,8 +55,10 @@ def stepping(learning: bool) -> Any:
         encoding: T.int32,
         t: T.int32,
         node_type_: T.handle,
-        operand_ptr_: T.handle,
-        operand_node_: T.handle,
+        use_ptr_: T.handle,
+        user_: T.handle,
+        waits_: T.handle,
+        type_count_: T.handle,
         key_: T.handle,
         action_: T.handle,
         rows_: T.handle,
@@ -80,8 +81,10 @@ def stepping(learning: bool) -> Any:
         work_size = T.int32()
         io_size = T.int32()
         node_type = T.match_buffer(node_type_, (n,), "int16", align=2)
-        operand_ptr = T.match_buffer(operand_ptr_, (n + 1,), "int32", align=4)
-        operand_node = T.match_buffer(operand_node_, (e,), "int32", align=4)
+        use_ptr = T.match_buffer(use_ptr_, (n + 1,), "int32", align=4)
+        user = T.match_buffer(user_, (e,), "int32", align=4)
+        waits_for = T.match_buffer(waits_, (n,), "int32", align=4)
+        type_count = T.match_buffer(type_count_, (t,), "int64", align=8)
         # Policy table, open addressing: key 0 is an empty slot; the number of slots is a power of two.
         key = T.match_buffer(key_, (slots,), "uint64", align=8)
         action = T.match_buffer(action_, (action_slots,), "int32", align=4)
@@ -103,15 +106,14 @@ def stepping(learning: bool) -> Any:
         node = T.decl_buffer((n + 1, 4), "int32", data=work.data, elem_offset=base)
         queue = T.decl_buffer((n,), "int32", data=work.data, elem_offset=base + 4 * n + 4)
         stack = T.decl_buffer((n,), "int32", data=work.data, elem_offset=base + 5 * n + 4)
-        user = T.decl_buffer((e,), "int32", data=work.data, elem_offset=base + 6 * n + 4)
-        head = T.decl_buffer((t,), "int32", data=work.data, elem_offset=base + 6 * n + e + 4)
-        tail = T.decl_buffer((t,), "int32", data=work.data, elem_offset=base + 6 * n + e + t + 4)
-        ranking = T.decl_buffer((t,), "int32", data=work.data, elem_offset=base + 6 * n + e + 2 * t + 4)
-        typewise = T.decl_buffer((t,), "int32", data=work.data, elem_offset=base + 6 * n + e + 3 * t + 4)
-        tight = T.decl_buffer((t,), "int32", data=work.data, elem_offset=base + 6 * n + e + 4 * t + 4)
-        word = T.decl_buffer((t + 2,), "int32", data=work.data, elem_offset=base + 6 * n + e + 5 * t + 4)
-        trace_slot = T.decl_buffer((n,), "int32", data=work.data, elem_offset=base + 6 * n + e + 6 * t + 6)
-        trace_reward = T.decl_buffer((n,), "int32", data=work.data, elem_offset=base + 7 * n + e + 6 * t + 6)
+        head = T.decl_buffer((t,), "int32", data=work.data, elem_offset=base + 6 * n + 4)
+        tail = T.decl_buffer((t,), "int32", data=work.data, elem_offset=base + 6 * n + t + 4)
+        ranking = T.decl_buffer((t,), "int32", data=work.data, elem_offset=base + 6 * n + 2 * t + 4)
+        typewise = T.decl_buffer((t,), "int32", data=work.data, elem_offset=base + 6 * n + 3 * t + 4)
+        tight = T.decl_buffer((t,), "int32", data=work.data, elem_offset=base + 6 * n + 4 * t + 4)
+        word = T.decl_buffer((t + 2,), "int32", data=work.data, elem_offset=base + 6 * n + 5 * t + 4)
+        trace_slot = T.decl_buffer((n,), "int32", data=work.data, elem_offset=base + 6 * n + 6 * t + 6)
+        trace_reward = T.decl_buffer((n,), "int32", data=work.data, elem_offset=base + 7 * n + 6 * t + 6)
 
         chunks: T.let = T.truncdiv(p, LANES)
         with_heights = 0  # 1 once heights are known and `reach` is kept up to date
@@ -154,21 +156,21 @@ def stepping(learning: bool) -> Any:
                 elif rows[at, u] > rows[at, top] or (rows[at, u] == rows[at, top] and u < top):
                     top = u
 
-        list_uses(n, node_type, operand_ptr, operand_node, node, user)
-        for u in range(t):
-            tail[u] = 0
         for v in range(n):
-            tail[T.Cast("int32", node_type[v])] += 1
+            node[v, WAITS] = waits_for[v]
+            node[v, USES] = use_ptr[v]
+            node[v, TYPE] = T.Cast("int32", node_type[v])
+        node[n, USES] = use_ptr[n]
         # The ready nodes of type u are queue[head[u]:tail[u]], in a part of the queue that has room for all of type u.
         before = 0
         for u in range(t):
             head[u] = before
-            before += tail[u]
+            before += T.Cast("int32", type_count[u])
             tail[u] = head[u]
             ranking[u] = u
         if not learning:
             if rule == AGENDA:
-                longest_depths(n, operand_ptr, operand_node, stack)
+                longest_depths(n, use_ptr, user, stack)
                 for u in range(t):
                     io[IO_SLOTS + u] = T.int64(0)
                     typewise[u] = 0
@@ -183,19 +185,18 @@ def stepping(learning: bool) -> Any:
                 for c in range(chunks):
                     for j in T.vectorized(LANES):
                         blocked[v, c * LANES + j] = 0
-                begin: T.let = operand_ptr[v]
-                for i in range(operand_ptr[v + 1] - begin):
-                    producer: T.let = operand_node[begin + i]
-                    if producer >= 0:
-                        u: T.let = T.Cast("int32", node_type[producer])
-                        own: T.let = blocked[producer, u]
-                        blocked[producer, u] = 1
-                        for c in range(chunks):
-                            for j in T.vectorized(LANES):
-                                blocked[v, c * LANES + j] += T.min(blocked[producer, c * LANES + j], 1)
-                        blocked[producer, u] = own
-                if blocked[v, T.Cast("int32", node_type[v])] == 0:
-                    typewise[T.Cast("int32", node_type[v])] += 1
+            for v in range(n):
+                own: T.let = T.Cast("int32", node_type[v])
+                begin: T.let = use_ptr[v]
+                for i in range(use_ptr[v + 1] - begin):
+                    s: T.let = user[begin + i]
+                    for c in range(chunks):
+                        for j in T.vectorized(LANES):
+                            blocked[s, c * LANES + j] += T.Select(
+                                c * LANES + j == own, 1, T.min(blocked[v, c * LANES + j], 1)
+                            )
+                if blocked[v, own] == 0:
+                    typewise[own] += 1
         for v in range(n):
             if node[v, WAITS] == 0:
                 push(v)
@@ -205,7 +206,7 @@ def stepping(learning: bool) -> Any:
             if missing == 1 or rule == LOOKAHEAD or encoding == TIGHT:
                 if with_heights == 0:
                     # From now on reach[u, x] is the largest height_x of a ready node of type u.
-                    typewise_heights(n, chunks, node_type, operand_ptr, operand_node, height)
+                    typewise_heights(n, chunks, node_type, use_ptr, user, height)
                     for u in range(t):
                         for c in range(chunks):
                             for j in T.vectorized(LANES):
