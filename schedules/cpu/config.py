@@ -173,7 +173,8 @@ def default_config(stage: Stage, machine: Machine) -> StageConfig:
     if stage.rows > 1:
         return StageConfig((Bucket(None, rows, chunks),))
     if not any(isinstance(one, Pass) for gate in stage.gates for one in gate.passes):
-        return StageConfig((Bucket(None, 1, min(_ALONE, chunks_of(stage, machine))),))
+        # Row after row: the matrices that a lookup copies are long, and a piece of each in turn is new to every cache.
+        return StageConfig((Bucket(None, 1, max(1, min(_ALONE, chunks_of(stage, machine) // 2)), order="rows"),))
     buckets = [Bucket(upto, tile, _chunks_beside(tile, stage, machine)) for upto, tile in _SMALL if tile < rows]
     return StageConfig((*buckets, Bucket(None, rows, chunks)))
 
@@ -183,8 +184,8 @@ MEDIUM = 16
 
 _SMALL = ((1, 1), (3, 3), (MEDIUM, 4))
 
-_ALONE = 4
-"""Chunks of a tile without weights to share."""
+_ALONE = 8
+"""Most chunks of a tile without weights to share."""
 
 _ENOUGH = 2.0
 """Multiply-adds for each load from which on a tile keeps the arithmetic units busy."""

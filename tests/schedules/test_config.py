@@ -41,6 +41,11 @@ def test_defaults_fit_and_survive_json(machine: Any, rows: int, columns: int) ->
     assert lanes_of(one, machine) * chunks_of(one, machine) >= columns
 
 
+def test_what_shares_no_weights_goes_row_after_row() -> None:
+    for columns, chunks in ((128 * 128, 8), (128, 8), (64, 4), (5, 1)):
+        assert default_config(stage(columns), AVX2).buckets == (Bucket(None, 1, chunks, order="rows"),)
+
+
 def gated(widths: dict[int, int]) -> ir.Stage:
     """A stage whose gates read operands: gate g the first ``widths[g]`` of them, and then adds them up."""
     column, k = tirx.Var("j", "int64"), tirx.Var("k", "int64")
