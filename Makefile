@@ -7,6 +7,8 @@ PYTHON ?= $(shell for p in python3.11 python3; do \
 	$$p -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && { echo $$p; break; }; done)
 # More arguments for pytest, such as ARGS="-k merge".
 ARGS ?=
+# Processes that share the tests.
+JOBS ?= 2
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -26,7 +28,7 @@ demo: $(STAMP)
 	$(BIN)/python tutorials/demo.py
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -q $(ARGS)
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile $(ARGS)
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -q -m slow $(ARGS)

@@ -15,7 +15,9 @@ ROOT = Path(__file__).resolve().parents[1]
     ("script", "arguments", "expected"),
     [
         ("memory_plans", "treelstm --hidden 16 --batch-size 4 --rounds 1", "treelstm, hidden 16"),
-        ("autobatch", "--hidden 8 --batch-size 6 --rounds 1 --calls 100", "recording a call"),
+        pytest.param(
+            "autobatch", "--hidden 8 --batch-size 6 --rounds 1 --calls 100", "recording a call", marks=pytest.mark.slow
+        ),
         ("large_minibatch", "--nodes 5000 --hidden 8 --json {json}", "treelstm, hidden 8: "),
         pytest.param(
             "soak", "--minibatches 600 --hidden 8 --allow 40", "growth after 120 minibatches", marks=pytest.mark.slow

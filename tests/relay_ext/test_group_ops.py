@@ -187,7 +187,7 @@ def test_packing_is_lifted_to_load_time() -> None:
     assert lifted["main_transform_params"].script().count("R.concat(") > 2
 
 
-@pytest.mark.parametrize("planned", [False, True], ids=["declared", "planned"])
+@pytest.mark.parametrize("planned", [pytest.param(False, marks=pytest.mark.slow), True], ids=["declared", "planned"])
 def test_grouped_cells_compute_the_same(planned: bool) -> None:
     rng = np.random.default_rng(5)
     weights = {
