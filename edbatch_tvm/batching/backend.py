@@ -6,12 +6,11 @@ The batching package itself never imports TVM. The native package is imported wh
 from __future__ import annotations
 
 import importlib
-import os
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from edbatch_tvm.graph.backend import VARIABLE
+from edbatch_tvm.graph import backend
 
 if TYPE_CHECKING:
     from edbatch_tvm.batching.prices import Prices
@@ -65,8 +64,8 @@ def label() -> str:
 
 def _find() -> tuple[Kernels | None, str]:
     global _found
-    if os.environ.get(VARIABLE) == "python":
-        return None, f"python ({VARIABLE}=python)"
+    if backend.python_only:
+        return None, f"python ({backend.VARIABLE}=python)"
     if _found is None:
         try:
             native = importlib.import_module("edbatch_tvm.native")

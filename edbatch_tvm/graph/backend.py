@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from edbatch_tvm.graph.instance import InstanceGraph
 
 VARIABLE = "EDBATCH_BACKEND"
-"""Environment variable; ``python`` forces the reference."""
+"""Environment variable; ``python`` forces the reference. Read once, when this package is imported."""
+
+python_only = os.environ.get(VARIABLE) == "python"
 
 
 class Merger(Protocol):
@@ -34,7 +36,7 @@ _looked_for = False
 def merger() -> Merger | None:
     """The fast merge, or None."""
     global _found, _looked_for
-    if os.environ.get(VARIABLE) == "python":
+    if python_only:
         return None
     if not _looked_for:
         _looked_for = True

@@ -58,9 +58,8 @@ class InstanceGraph:
     ----------
     checked : bool
         Whether :func:`edbatch_tvm.graph.validate` found nothing wrong with this graph, or with all it was merged of.
-    digest_of_parts : bytes or None
-        Of a merged graph, a digest of the digests of what it was merged of: graphs in which it is the same have the
-        same structure. Graphs of the same structure may differ in it.
+    part_digests : int64 array of shape [parts, 2] or None
+        Of a merged graph, the digests of what it was merged of.
     merge_row : bytes or None
         The row of :attr:`addresses`, of a checked graph that has been merged into another.
 
@@ -70,6 +69,11 @@ class InstanceGraph:
     graph that the builder, :meth:`from_arrays` or :func:`edbatch_tvm.graph.parse_graph` made are read-only.
     :func:`edbatch_tvm.graph.validate` checks them.
     """
+
+    # What merging asks of each instance has a place of its own, which is found without looking into two dicts.
+    __slots__ = ("__dict__", "__weakref__", "merge_row")
+
+    merge_row: bytes | None
 
     def __init__(
         self,
@@ -106,8 +110,8 @@ class InstanceGraph:
             raise GraphError(f"scalar_output has shape {scalar.shape}", f"({instances},), one entry for each instance")
         self.scalar_output = scalar if scalar.shape else np.full(instances, scalar)
         self.checked = False
-        self.digest_of_parts: bytes | None = None
-        self.merge_row: bytes | None = None
+        self.part_digests: np.ndarray | None = None
+        self.merge_row = None
 
     # Construction -----------------------------------------------------------------------------------------------
 
@@ -173,9 +177,9 @@ class InstanceGraph:
             if isinstance(array, np.ndarray):
                 array.flags.writeable = False
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> tuple[dict[str, Any], dict[str, None]]:
         # A copy, here or in another process, lies elsewhere.
-        return {name: value for name, value in self.__dict__.items() if name != "addresses"} | {"merge_row": None}
+        return {name: value for name, value in self.__dict__.items() if name != "addresses"}, {"merge_row": None}
 
     # Views ------------------------------------------------------------------------------------------------------
 
@@ -232,6 +236,15 @@ class InstanceGraph:
         for array in (self.node_type, self.operand_ptr, self.operand_value):
             hasher.update(np.ascontiguousarray(array).data)
         return hasher.digest()
+
+    @cached_property
+    def digest_of_parts(self) -> bytes | None:
+        """Digest of the digests of what this was merged of; None if it was not.
+
+        Graphs in which it is the same have the same structure. Graphs of the same structure may differ in it.
+        """
+        parts = self.part_digests
+        return None if parts is None else hashlib.blake2b(parts.tobytes(), digest_size=16).digest()
 
     @cached_property
     def addresses(self) -> Addresses | None:

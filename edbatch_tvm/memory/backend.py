@@ -6,11 +6,10 @@ This package itself never imports TVM. The native package is imported when a pla
 from __future__ import annotations
 
 import importlib
-import os
 from typing import Protocol
 
 from edbatch_tvm.batching.schedule import Schedule
-from edbatch_tvm.graph.backend import VARIABLE
+from edbatch_tvm.graph import backend
 from edbatch_tvm.graph.instance import InstanceGraph
 from edbatch_tvm.memory import layout, order, tables
 from edbatch_tvm.memory.layout import Layout
@@ -22,6 +21,9 @@ class Planner(Protocol):
 
     def by_batch(self, graph: InstanceGraph, schedule: Schedule) -> Layout:
         """The layout of the plan ``batch``."""
+
+    def fill_by_batch(self, graph: InstanceGraph, schedule: Schedule) -> tuple[Layout, Tables]:
+        """The layout of the plan ``batch``, and its tables."""
 
     def order(self, graph: InstanceGraph, schedule: Schedule) -> Layout:
         """The layout of the plan ``order``."""
@@ -41,6 +43,12 @@ class ReferencePlanner:
     fill = staticmethod(tables.fill)
     indexes_no_others = staticmethod(tables.indexes_no_others)
 
+    @staticmethod
+    def fill_by_batch(graph: InstanceGraph, schedule: Schedule) -> tuple[Layout, Tables]:
+        """The layout of the plan ``batch``, and its tables."""
+        found = layout.by_batch(graph, schedule)
+        return found, tables.fill(graph, schedule, found)
+
 
 _REFERENCE = ReferencePlanner()
 _native: Planner | None = None
@@ -50,7 +58,7 @@ _looked_for = False
 def planner(graph: InstanceGraph) -> Planner:
     """The planner to use for `graph`."""
     global _native, _looked_for
-    if os.environ.get(VARIABLE) == "python" or not graph.num_nodes:
+    if backend.python_only or not graph.num_nodes:
         return _REFERENCE
     if not _looked_for:
         _looked_for = True

@@ -151,8 +151,7 @@ def plan_memory(schedule: Schedule, graph: InstanceGraph | None = None, plan: st
     graph = with_signature(graph)
     planner = backend.planner(graph)
     if name == "batch":
-        layout = planner.by_batch(graph, schedule)
-        return plan_of_layout(name, graph, schedule, layout, planner.fill(graph, schedule, layout))
+        return plan_of_layout(name, graph, schedule, *planner.fill_by_batch(graph, schedule))
     if name == "order":
         return plan_of_layout(name, graph, schedule, *_order(planner, graph, schedule))
     key = structure_key(graph, schedule)
@@ -202,13 +201,10 @@ def no_worse(one: Tables, other: Tables) -> bool:
 def plan_of_layout(name: str, graph: InstanceGraph, schedule: Schedule, layout: Layout, tables: Tables) -> Plan:
     """The plan of a layout and the tables that follow from it."""
     attribute_order = {}
-    lookups = done = 0
-    batches = np.bincount(schedule.batch_type, minlength=graph.num_types)
-    for type_id, cell in enumerate(signature_of(graph)):
-        count = int(graph.type_count[type_id])
+    done = 0
+    for type_id, (cell, count) in enumerate(zip(signature_of(graph), graph.type_count.tolist(), strict=True)):
         if cell.attributes and count:
             attribute_order[type_id] = tables.attribute_row[done : done + count]
-            lookups += int(batches[type_id]) * sum(attribute.bound is not None for attribute in cell.attributes)
         done += count
     return Plan(
         name,
@@ -222,6 +218,6 @@ def plan_of_layout(name: str, graph: InstanceGraph, schedule: Schedule, layout: 
         attribute_order,
         tables.operand_counts,
         tables.bytes_indexed,
-        lookups,
-        int(np.diff(schedule.batch_ptr).max(initial=0)),
+        tables.lookups,
+        tables.largest_batch,
     )

@@ -24,6 +24,7 @@ class Tables:
     ----------
     attribute_row : int32 array of shape [nodes]
         For the types one after the other: the nodes in the order of their rows, as numbers among those of the type.
+    lookups, largest_batch : int
     """
 
     steps: np.ndarray
@@ -32,6 +33,8 @@ class Tables:
     attribute_row: np.ndarray
     operand_counts: np.ndarray
     bytes_indexed: int
+    lookups: int
+    largest_batch: int
 
 
 def step_columns(layouts: list[CellLayout]) -> int:
@@ -67,8 +70,9 @@ class _Filler:
         steps[:, TYPE] = schedule.batch_type
         steps[:, COUNT] = self.size
         attribute_row = np.empty(graph.num_nodes, np.int32)
-        self.tables = Tables(steps, np.zeros(1, np.int32), self._rows(schedule, layout), attribute_row, np.zeros(3), 0)
-        self.tables.operand_counts = np.zeros(3, np.int64)
+        rows, largest = self._rows(schedule, layout), int(self.size.max(initial=0))
+        counts = np.zeros(3, np.int64)
+        self.tables = Tables(steps, np.zeros(1, np.int32), rows, attribute_row, counts, 0, 0, largest)
         row_of = np.concatenate([self.tables.value_row, external_rows(graph)])
         operand_row = row_of[graph.operand_value]
         type_of_order = graph.node_type[layout.order]
@@ -78,6 +82,7 @@ class _Filler:
             nodes = layout.order[type_of_order == type_id]
             attribute_row[done : done + len(nodes)] = np.searchsorted(graph.nodes_of(type_id), nodes)
             done += len(nodes)
+            self.tables.lookups += len(batches) * sum(attribute.bound is not None for attribute in cell.attributes)
             first = np.zeros(len(batches) + 1, np.int64)
             np.cumsum(self.size[batches], out=first[1:])
             steps[batches, FIRST] = first[:-1]

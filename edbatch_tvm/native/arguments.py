@@ -9,6 +9,8 @@ import numpy as np
 
 def as_argument(array: np.ndarray, dtype: type[np.signedinteger[Any]] = np.int32) -> np.ndarray:
     """`array` as kernels read it; a copy if it has other integers, gaps, or is read-only (TVM refuses that)."""
+    if array.dtype == dtype and array.flags.carray:
+        return array
     result = np.ascontiguousarray(array, dtype)
     return result if result.flags.writeable else result.copy()
 

@@ -12,14 +12,16 @@ from edbatch_tvm.memory.layout import row_bytes
 from edbatch_tvm.memory.steps import CellLayout
 from edbatch_tvm.memory.tables import step_columns
 
-WIDTH, OPERANDS, FIXED, REPEATED = range(4)
-"""Columns of ``cells``: numbers of outputs and operands, fixed arity, number of variadic operands."""
+WIDTH, OPERANDS, FIXED, REPEATED, BOUND = range(5)
+"""Columns of ``cells``: numbers of outputs and operands, fixed arity, number of variadic operands, and of attributes
+that are rows of tables."""
 
 FIXED_BEFORE, REPEATED_BEFORE, VARIADIC, ROW_BYTES = range(4)
 """Columns of ``operands``: fixed and variadic operands before this one, whether it is variadic, bytes of its rows."""
 
-COUNTS, BYTES, FILLED, IO_SLOTS = 0, 3, 4, 5
-"""Slots of the results of ``fill``: three counts of operands, bytes indexed, the length of the index."""
+COUNTS, BYTES, FILLED, LOOKUPS, LARGEST, IO_SLOTS = 0, 3, 4, 5, 6, 7
+"""Slots of the results of ``fill``: three counts of operands, bytes indexed, the length of the index, attributes that
+are rows of tables (one of a batch counts once), nodes of the largest batch."""
 
 WEIGHTS = 64
 """Requests are ranked by the number of bits of their size."""
@@ -31,7 +33,7 @@ class CellTables:
 
     Attributes
     ----------
-    cells : int32 array of shape [types, 4]
+    cells : int32 array of shape [types, 5]
     operands : int32 array of shape [types, most operands of a cell, 4]
     output_arena : int32 array of shape [types, stride]
     columns : int
@@ -60,10 +62,11 @@ def cell_tables(signature: Signature) -> CellTables:
 
 def _make(signature: Signature) -> CellTables:
     most = max(1, *(len(cell.operands) for cell in signature))
-    cells = np.zeros((len(signature), 4), np.int32)
+    cells = np.zeros((len(signature), 5), np.int32)
     operands = np.zeros((len(signature), most, 4), np.int32)
     for type_id, cell in enumerate(signature):
-        cells[type_id] = len(cell.outputs), len(cell.operands), cell.fixed_arity, cell.variadic_count
+        bound = sum(attribute.bound is not None for attribute in cell.attributes)
+        cells[type_id] = len(cell.outputs), len(cell.operands), cell.fixed_arity, cell.variadic_count, bound
         before = [0, 0]
         for number, operand in enumerate(cell.operands):
             operands[type_id, number] = *before, operand.variadic, row_bytes(operand.spec)

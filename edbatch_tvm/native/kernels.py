@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -207,11 +206,9 @@ class NativeKernels:
     ) -> Arrays:
         _check_size(graph)
         nodes, types, width = graph.num_nodes, graph.num_types, _padded(graph.num_types)
-        with_heights = rule in (LOOKAHEAD, FSM) or encoding == TIGHT
-        height = _SCRATCH.get("height", nodes if with_heights else 1, width)
-        blocked = _SCRATCH.get("blocked", nodes if rule in (RATIO, LEARN) else 1, width)
-        size = (types + 1) * width + 6 * nodes + 6 * types + 6
-        work = _SCRATCH.get("work", size + (2 * nodes if rule == LEARN else 0))
+        tables = (rule in (LOOKAHEAD, FSM) or encoding == TIGHT) + (rule in (RATIO, LEARN))
+        size = (types + 1) * width + (8 if rule == LEARN else 6) * nodes + 6 * types + 6 + tables * nodes * width
+        work = _SCRATCH.get("work", size)
         outputs = np.empty(nodes, np.int32), _SCRATCH.get("batch_ptr", nodes + 1), np.empty(nodes, np.int16)
         if batch_type is not None:
             outputs[2][: len(batch_type)] = batch_type
@@ -225,8 +222,6 @@ class NativeKernels:
             key,
             action,
             learning,
-            height,
-            blocked,
             work,
             *outputs,
             io,
@@ -241,15 +236,14 @@ class _Scratch(threading.local):
     def __init__(self) -> None:
         self._buffers: dict[str, np.ndarray] = {}
 
-    def get(self, name: str, *shape: int) -> np.ndarray:
+    def get(self, name: str, size: int) -> np.ndarray:
         """An int32 array of any contents."""
-        size = math.prod(shape)
         buffer = self._buffers.get(name)
         if buffer is None or len(buffer) < size:
             buffer = np.empty(size, np.int32)
             if buffer.nbytes <= SCRATCH_BYTES:
                 self._buffers[name] = buffer
-        return buffer[:size].reshape(shape)
+        return buffer[:size]
 
 
 _SCRATCH = _Scratch()
@@ -257,8 +251,8 @@ _SCRATCH = _Scratch()
 
 def _check_size(graph: InstanceGraph) -> None:
     """Refuse what the kernels cannot index with int32."""
-    entries = max(graph.num_nodes, 1) * _padded(graph.num_types), 8 * graph.num_nodes + 2 * len(graph.operand_value)
-    if max(entries) > MOST_ENTRIES:
+    entries = (graph.num_nodes + 1) * (2 * _padded(graph.num_types) + 8)
+    if max(entries, len(graph.operand_value)) > MOST_ENTRIES:
         raise GraphError(
             f"a graph of {graph.num_nodes} nodes of {graph.num_types} types", "one whose tables int32 can index"
         )

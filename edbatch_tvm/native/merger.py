@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
+from itertools import accumulate
 
 import numpy as np
 
 from edbatch_tvm.graph.addresses import (
     ATTRIBUTES,
     DIGEST,
-    EDGES,
-    INSTANCES,
-    NODES,
-    OUTPUTS,
     SIGNATURE,
-    USES,
 )
 from edbatch_tvm.graph.instance import InstanceGraph
 from edbatch_tvm.graph.uses import Uses
@@ -45,66 +40,51 @@ class NativeMerger:
     def merge_rows(self, rows: Sequence[bytes], first: InstanceGraph) -> InstanceGraph | None:
         """The merge of the graphs that have these rows, `first` the first of them; None if signatures differ, too."""
         table = _table(rows)
-        return self._merged(table, first) if (table[:, SIGNATURE] == id(first.signature)).all() else None
+        same = table[:, SIGNATURE].tolist().count(id(first.signature)) == len(rows)
+        return self._merged(table, first) if same else None
 
     def _merged(self, rows: np.ndarray, first: InstanceGraph) -> InstanceGraph | None:
-        totals = rows[:, :SIGNATURE].sum(0).tolist()
-        nodes, edges, stride = totals[NODES], totals[EDGES], first.stride
-        if max(nodes * stride, edges) > _MOST:
+        totals = rows.sum(0).tolist()  # those of identities and addresses mean nothing
+        nodes, edges, outputs, instances, uses = totals[:SIGNATURE]
+        if max(nodes * first.stride, edges) > _MOST:
             return None
         columns = first.signature.attribute_columns if first.signature is not None else ()
         attributes = {}
         # TVM refuses a null pointer, which is what an empty array may have.
         table = np.zeros((max(1, len(columns)), 3), np.int64)
         for number, (key, dtype, shape) in enumerate(columns):
-            count = int(rows[:, ATTRIBUTES + 2 * number + 1].sum())
+            count = totals[ATTRIBUTES + 2 * number + 1]
             if count:
                 merged_rows = attributes[key] = np.empty((count, *shape), dtype)
                 table[number] = merged_rows.__array_interface__["data"][0], merged_rows.nbytes // count, 0
                 if merged_rows.nbytes > _MOST:
                     return None
         node_type = np.empty(nodes, np.int16)
-        operand_ptr = np.empty(nodes + 1, np.int32)
-        operand_value = np.empty(max(1, edges), np.int32)
-        use_ptr = np.empty(nodes + 1, np.int32)
-        user = np.empty(max(1, totals[USES]), np.int32)
-        waits = np.empty(nodes, np.int32)
-        outputs = np.empty(max(1, totals[OUTPUTS]), np.int32)
-        node_ptr = np.empty(totals[INSTANCES] + 1, np.int32)
-        output_ptr = np.empty(totals[INSTANCES] + 1, np.int32)
-        scalar_output = np.empty(totals[INSTANCES], np.bool_)
+        scalar_output = np.empty(instances, np.bool_)
         type_count = np.zeros(first.num_types, np.int64)
-        self._merge(
-            stride,
-            rows,
-            node_type,
-            operand_ptr,
-            operand_value,
-            use_ptr,
-            user,
-            waits,
-            outputs,
-            node_ptr,
-            output_ptr,
-            scalar_output.view(np.int8),
-            type_count,
-            table,
-        )
+        # The other arrays one behind the other, which is one argument instead of eight.
+        lengths = nodes + 1, edges, nodes + 1, uses, nodes, outputs, instances + 1, instances + 1
+        block = np.empty(sum(lengths), np.int32)
+        self._merge(first.stride, rows, node_type, block, scalar_output.view(np.int8), type_count, table)
+        ends = list(accumulate(lengths))
+        operand_ptr, operand_value, use_ptr, user, waits, declared, node_ptr, output_ptr = [
+            block[end - length : end] for length, end in zip(lengths, ends, strict=True)
+        ]
         graph = InstanceGraph(
             node_type,
             operand_ptr,
-            operand_value[:edges],
+            operand_value,
             first.signature,
             attributes=attributes,
-            outputs=outputs[: totals[OUTPUTS]],
+            outputs=declared,
             node_ptr=node_ptr,
             output_ptr=output_ptr,
             type_label=first.type_label,
             scalar_output=scalar_output,
         )
-        graph.uses = Uses(use_ptr, user[: totals[USES]], waits)
+        graph.uses = Uses(use_ptr, user, waits)
         graph.type_count = type_count
-        graph.digest_of_parts = hashlib.blake2b(rows[:, DIGEST : DIGEST + 2].tobytes(), digest_size=16).digest()
+        graph.part_digests = rows[:, DIGEST : DIGEST + 2]
         return graph
 
 

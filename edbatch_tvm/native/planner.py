@@ -10,7 +10,7 @@ from edbatch_tvm.memory.layout import Layout, signature_of
 from edbatch_tvm.memory.tables import Tables
 from edbatch_tvm.native.arguments import as_argument, never_empty
 from edbatch_tvm.native.build import load_library
-from edbatch_tvm.native.cell_tables import BYTES, COUNTS, FILLED, IO_SLOTS, WEIGHTS, CellTables, cell_tables
+from edbatch_tvm.native.cell_tables import BYTES, COUNTS, FILLED, IO_SLOTS, LARGEST, LOOKUPS, WEIGHTS, cell_tables
 
 
 class NativePlanner:
@@ -31,12 +31,18 @@ class NativePlanner:
 
     def by_batch(self, graph: InstanceGraph, schedule: Schedule) -> Layout:
         """The layout of the plan ``batch``."""
-        return Layout(schedule.order, *self._blocks(graph, schedule, cell_tables(signature_of(graph)), 0))
+        return Layout(schedule.order, *self._blocks(graph, schedule, 0))
+
+    def fill_by_batch(self, graph: InstanceGraph, schedule: Schedule) -> tuple[Layout, Tables]:
+        """The layout of the plan ``batch``, and its tables."""
+        base, arena_rows = np.empty((len(schedule), graph.stride), np.int32), _arena_rows(graph)
+        tables = self._filled(graph, schedule, schedule.order, base, arena_rows, 1)
+        return Layout(schedule.order, base, tuple(arena_rows.tolist())), tables
 
     def order(self, graph: InstanceGraph, schedule: Schedule) -> Layout:
         """The layout of the plan ``order``."""
         tables = cell_tables(signature_of(graph))
-        base, arena_rows = self._blocks(graph, schedule, tables, 1)
+        base, arena_rows = self._blocks(graph, schedule, 1)
         nodes, batches = graph.num_nodes, len(schedule)
         asks = batches * tables.operands.shape[1]
         order = np.empty(nodes, np.int32)
@@ -59,6 +65,18 @@ class NativePlanner:
 
     def fill(self, graph: InstanceGraph, schedule: Schedule, layout: Layout) -> Tables:
         """The tables of a layout."""
+        return self._filled(graph, schedule, layout.order, layout.base, _arena_rows(graph), 0)
+
+    def _filled(
+        self,
+        graph: InstanceGraph,
+        schedule: Schedule,
+        order: np.ndarray,
+        base: np.ndarray,
+        arena_rows: np.ndarray,
+        stack: int,
+    ) -> Tables:
+        """Tables; with `stack` 1, `base` and `arena_rows` are results, too."""
         tables = cell_tables(signature_of(graph))
         nodes, types = graph.num_nodes, len(tables.cells)
         steps = np.zeros((len(schedule), tables.columns), np.int32)
@@ -67,14 +85,17 @@ class NativePlanner:
         attribute_row = np.empty(nodes, np.int32)
         io = np.zeros(IO_SLOTS, np.int64)
         self._fill(
+            stack,
+            tables.output_arena,
+            arena_rows,
             as_argument(graph.node_type, np.int16),
             as_argument(graph.operand_ptr),
             never_empty(graph.operand_value),
             _outside(graph),
-            as_argument(layout.order),
+            as_argument(order),
             as_argument(schedule.batch_ptr),
             as_argument(schedule.batch_type, np.int16),
-            layout.base,
+            base,
             tables.cells,
             tables.operands,
             np.empty(2 * nodes + (6 + tables.operands.shape[1]) * types, np.int32),
@@ -84,11 +105,19 @@ class NativePlanner:
             attribute_row,
             io,
         )
-        filled = int(io[FILLED])
+        found = io.tolist()
+        filled = found[FILLED]
         if not filled:
             index[:1] = 0
         return Tables(
-            steps, index[: max(1, filled)], value_row.ravel(), attribute_row, io[COUNTS : COUNTS + 3], int(io[BYTES])
+            steps,
+            index[: max(1, filled)],
+            value_row.ravel(),
+            attribute_row,
+            io[COUNTS : COUNTS + 3],
+            found[BYTES],
+            found[LOOKUPS],
+            found[LARGEST],
         )
 
     def indexes_no_others(self, graph: InstanceGraph, schedule: Schedule, tables: Tables, layout: Layout) -> bool:
@@ -114,13 +143,9 @@ class NativePlanner:
         )
         return not io[0]
 
-    def _blocks(
-        self, graph: InstanceGraph, schedule: Schedule, tables: CellTables, together: int
-    ) -> tuple[np.ndarray, tuple[int, ...]]:
-        base = np.empty((len(schedule), graph.stride), np.int32)
-        arena_rows = np.ones(len(signature_of(graph).value_specs), np.int32)
-        for arena, rows in enumerate(graph.external_data):
-            arena_rows[arena] += len(rows)
+    def _blocks(self, graph: InstanceGraph, schedule: Schedule, together: int) -> tuple[np.ndarray, tuple[int, ...]]:
+        base, arena_rows = np.empty((len(schedule), graph.stride), np.int32), _arena_rows(graph)
+        tables = cell_tables(signature_of(graph))
         work = np.empty(len(schedule) + len(tables.cells), np.int32)
         batch_ptr, batch_type = as_argument(schedule.batch_ptr), as_argument(schedule.batch_type, np.int16)
         self._place(together, batch_ptr, batch_type, tables.output_arena, work, base, arena_rows)
@@ -136,6 +161,14 @@ def load() -> NativePlanner:
         If TVM is missing.
     """
     return NativePlanner()
+
+
+def _arena_rows(graph: InstanceGraph) -> np.ndarray:
+    """Rows of each arena before the first block: the zero state and external rows."""
+    rows = np.ones(len(signature_of(graph).value_specs), np.int32)
+    for arena, given in enumerate(graph.external_data):
+        rows[arena] += len(given)
+    return rows
 
 
 def _outside(graph: InstanceGraph) -> np.ndarray:

@@ -38,6 +38,8 @@ def check(graph: InstanceGraph, batches: Schedule, native: NativePlanner) -> Non
         assert_equal(ours, theirs)
         assert_equal(native.fill(graph, batches, ours), reference.fill(graph, batches, theirs))
         layouts.append(ours)
+    for ours, theirs in zip(native.fill_by_batch(graph, batches), reference.fill_by_batch(graph, batches), strict=True):
+        assert_equal(ours, theirs)
     for one in layouts:
         for other in layouts:
             tables = native.fill(graph, batches, one)
@@ -65,7 +67,7 @@ def test_the_reference_can_be_forced(rng: np.random.Generator, monkeypatch: pyte
     batches, _ = schedule(graph, "depth")
     plans = [plan_memory(batches, graph, name) for name in PLANS]
     assert isinstance(backend.planner(graph), NativePlanner)
-    monkeypatch.setenv("EDBATCH_BACKEND", "python")
+    monkeypatch.setattr("edbatch_tvm.graph.backend.python_only", True)
     assert isinstance(backend.planner(graph), ReferencePlanner)
     for name, plan in zip(PLANS, plans, strict=True):
         again = plan_memory(batches, graph, name)

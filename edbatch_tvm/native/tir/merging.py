@@ -37,14 +37,8 @@ def merge(
     stride: T.int32,
     rows_: T.handle,
     node_type_: T.handle,
-    operand_ptr_: T.handle,
-    operand_value_: T.handle,
-    use_ptr_: T.handle,
-    user_: T.handle,
-    waits_: T.handle,
-    output_: T.handle,
-    node_ptr_: T.handle,
-    output_ptr_: T.handle,
+    # The int32 arrays of the merged graph one behind the other, in the order of their declarations below.
+    block_: T.handle,
     scalar_: T.handle,
     type_count_: T.handle,
     # Address, bytes of a row and rows so far of each attribute of the merged graph.
@@ -54,25 +48,37 @@ def merge(
     graphs = T.int32()
     columns = T.int32()
     n = T.int32()
-    edges = T.int32()
-    links = T.int32()
-    declared = T.int32()
+    room = T.int32()
     instances = T.int32()
     types = T.int32()
     attributes = T.int32()
     rows = T.match_buffer(rows_, (graphs, columns), "int64", align=8)
     node_type = T.match_buffer(node_type_, (n,), "int16", align=2)
-    operand_ptr = T.match_buffer(operand_ptr_, (n + 1,), "int32", align=4)
-    operand_value = T.match_buffer(operand_value_, (edges,), "int32", align=4)
-    use_ptr = T.match_buffer(use_ptr_, (n + 1,), "int32", align=4)
-    user = T.match_buffer(user_, (links,), "int32", align=4)
-    waits = T.match_buffer(waits_, (n,), "int32", align=4)
-    output = T.match_buffer(output_, (declared,), "int32", align=4)
-    node_ptr = T.match_buffer(node_ptr_, (instances + 1,), "int32", align=4)
-    output_ptr = T.match_buffer(output_ptr_, (instances + 1,), "int32", align=4)
+    block = T.match_buffer(block_, (room,), "int32", align=4)
     scalar = T.match_buffer(scalar_, (instances,), "int8", align=1)
     type_count = T.match_buffer(type_count_, (types,), "int64", align=8)
     attribute = T.match_buffer(attribute_, (attributes, 3), "int64", align=8)
+
+    edge_total = 0
+    use_total = 0
+    output_total = 0
+    for g in range(graphs):
+        edge_total += T.Cast("int32", rows[g, EDGES])
+        use_total += T.Cast("int32", rows[g, USES])
+        output_total += T.Cast("int32", rows[g, OUTPUTS])
+    edges: T.let = edge_total
+    links: T.let = use_total
+    declared: T.let = output_total
+    operand_ptr = T.decl_buffer((n + 1,), "int32", data=block.data, elem_offset=0)
+    operand_value = T.decl_buffer((edges,), "int32", data=block.data, elem_offset=n + 1)
+    use_ptr = T.decl_buffer((n + 1,), "int32", data=block.data, elem_offset=n + 1 + edges)
+    after_ptr: T.let = 2 * n + 2 + edges
+    user = T.decl_buffer((links,), "int32", data=block.data, elem_offset=after_ptr)
+    waits = T.decl_buffer((n,), "int32", data=block.data, elem_offset=after_ptr + links)
+    output = T.decl_buffer((declared,), "int32", data=block.data, elem_offset=after_ptr + links + n)
+    after_output: T.let = after_ptr + links + n + declared
+    node_ptr = T.decl_buffer((instances + 1,), "int32", data=block.data, elem_offset=after_output)
+    output_ptr = T.decl_buffer((instances + 1,), "int32", data=block.data, elem_offset=after_output + instances + 1)
 
     node = 0
     edge = 0

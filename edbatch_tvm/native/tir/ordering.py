@@ -54,7 +54,7 @@ def order(
     batch_ptr = T.match_buffer(batch_ptr_, (m + 1,), "int32", align=4)
     batch_type = T.match_buffer(batch_type_, (m,), "int16", align=2)
     base = T.match_buffer(base_, (m, slots), "int32", align=4)
-    cells = T.match_buffer(cells_, (t, 4), "int32", align=4)
+    cells = T.match_buffer(cells_, (t, 5), "int32", align=4)
     operands = T.match_buffer(operands_, (t, most, 4), "int32", align=4)
     work = T.match_buffer(work_, (room,), "int32", align=4)
     size_of = T.match_buffer(size_, (asks,), "int64", align=8)  # bytes of each request

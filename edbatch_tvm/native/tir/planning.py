@@ -13,9 +13,14 @@ from tvm.script import tirx as T
 
 from edbatch_tvm.memory.steps import BROADCAST, CONTIGUOUS, COUNT, FIRST, INDEXED, OUTPUTS, POINTER, TYPE
 from edbatch_tvm.native.cell_tables import (
+    BOUND,
     BYTES,
+    FILLED,
     FIXED,
     FIXED_BEFORE,
+    IO_SLOTS,
+    LARGEST,
+    LOOKUPS,
     OPERANDS,
     REPEATED,
     REPEATED_BEFORE,
@@ -23,6 +28,24 @@ from edbatch_tvm.native.cell_tables import (
     VARIADIC,
     WIDTH,
 )
+
+
+@T.inline
+def block(b, slot, batch_ptr, batch_type, output_arena, base, arena_rows):
+    # The block of a batch and slot, behind those that its arena has.
+    arena: T.let = output_arena[T.Cast("int32", batch_type[b]), slot]
+    if arena >= 0:
+        base[b, slot] = arena_rows[arena]
+        arena_rows[arena] += batch_ptr[b + 1] - batch_ptr[b]
+    else:
+        base[b, slot] = 0
+
+
+@T.inline
+def stack_by_batch(m, slots, batch_ptr, batch_type, output_arena, base, arena_rows):
+    for b in range(m):
+        for slot in range(slots):
+            block(b, slot, batch_ptr, batch_type, output_arena, base, arena_rows)
 
 
 @T.prim_func
@@ -52,19 +75,8 @@ def place(
     by_type = T.decl_buffer((m,), "int32", data=work.data, elem_offset=0)
     first = T.decl_buffer((t,), "int32", data=work.data, elem_offset=m)
 
-    @T.inline
-    def block(b, slot):
-        arena: T.let = output_arena[T.Cast("int32", batch_type[b]), slot]
-        if arena >= 0:
-            base[b, slot] = arena_rows[arena]
-            arena_rows[arena] += batch_ptr[b + 1] - batch_ptr[b]
-        else:
-            base[b, slot] = 0
-
     if together == 0:
-        for b in range(m):
-            for slot in range(slots):
-                block(b, slot)
+        stack_by_batch(m, slots, batch_ptr, batch_type, output_arena, base, arena_rows)
     else:
         for u in range(t):
             first[u] = 0
@@ -82,11 +94,15 @@ def place(
         for slot in range(slots):
             for i in range(m):
                 b: T.let = by_type[i]
-                block(b, slot)
+                block(b, slot, batch_ptr, batch_type, output_arena, base, arena_rows)
 
 
 @T.prim_func
 def fill(
+    # 1: the blocks are put batch after batch here, into `base` and `arena_rows`; 0: they are given.
+    stack: T.int32,
+    output_arena_: T.handle,
+    arena_rows_: T.handle,
     node_type_: T.handle,
     operand_ptr_: T.handle,
     operand_value_: T.handle,
@@ -113,6 +129,7 @@ def fill(
     most = T.int32()
     slots = T.int32()
     columns = T.int32()
+    arenas = T.int32()
     indices = T.int32()
     room = T.int32()
     node_type = T.match_buffer(node_type_, (n,), "int16", align=2)
@@ -123,15 +140,16 @@ def fill(
     batch_ptr = T.match_buffer(batch_ptr_, (m + 1,), "int32", align=4)
     batch_type = T.match_buffer(batch_type_, (m,), "int16", align=2)
     base = T.match_buffer(base_, (m, slots), "int32", align=4)
-    cells = T.match_buffer(cells_, (t, 4), "int32", align=4)
+    cells = T.match_buffer(cells_, (t, 5), "int32", align=4)
     operands = T.match_buffer(operands_, (t, most, 4), "int32", align=4)
     work = T.match_buffer(work_, (room,), "int32", align=4)
+    output_arena = T.match_buffer(output_arena_, (t, slots), "int32", align=4)
+    arena_rows = T.match_buffer(arena_rows_, (arenas,), "int32", align=4)
     steps = T.match_buffer(steps_, (m, columns), "int32", align=4)
     index = T.match_buffer(index_, (indices,), "int32", align=4)
     value_row = T.match_buffer(value_row_, (n, slots), "int32", align=4)
     attribute_row = T.match_buffer(attribute_row_, (n,), "int32", align=4)
-    # Contiguous, broadcast and indexed operands, bytes indexed, length of the index.
-    io = T.match_buffer(io_, (5,), "int64", align=8)
+    io = T.match_buffer(io_, (IO_SLOTS,), "int64", align=8)
     flat_row = T.decl_buffer((n * slots,), "int32", data=value_row.data, elem_offset=0)
     rank = T.decl_buffer((n,), "int32", data=work.data, elem_offset=0)
     where = T.decl_buffer((n,), "int32", data=work.data, elem_offset=n)  # operands of the nodes of one batch
@@ -189,14 +207,20 @@ def fill(
         before = row
 
     indexed_bytes = T.int64(0)
+    lookups = 0
+    largest = 0
     for i in range(3):
         io[i] = T.int64(0)
+    if stack == 1:
+        stack_by_batch(m, slots, batch_ptr, batch_type, output_arena, base, arena_rows)
     for b in range(m):
         u: T.let = T.Cast("int32", batch_type[b])
         begin: T.let = batch_ptr[b]
         size: T.let = batch_ptr[b + 1] - begin
         done: T.let = first[u]
         rows_done: T.let = repeated[u]
+        lookups += cells[u, BOUND]
+        largest = T.max(largest, size)
         steps[b, TYPE] = u
         steps[b, COUNT] = size
         steps[b, FIRST] = done
@@ -265,7 +289,9 @@ def fill(
                 io[2] += T.int64(1)
                 indexed_bytes += T.Cast("int64", total) * T.Cast("int64", operands[u, o, ROW_BYTES])
     io[BYTES] = indexed_bytes
-    io[4] = T.Cast("int64", filled)
+    io[FILLED] = T.Cast("int64", filled)
+    io[LOOKUPS] = T.Cast("int64", lookups)
+    io[LARGEST] = T.Cast("int64", largest)
 
 
 @T.prim_func
@@ -303,7 +329,7 @@ def any_worse(
     batch_ptr = T.match_buffer(batch_ptr_, (m + 1,), "int32", align=4)
     batch_type = T.match_buffer(batch_type_, (m,), "int16", align=2)
     base = T.match_buffer(base_, (m, slots), "int32", align=4)
-    cells = T.match_buffer(cells_, (t, 4), "int32", align=4)
+    cells = T.match_buffer(cells_, (t, 5), "int32", align=4)
     operands = T.match_buffer(operands_, (t, most, 4), "int32", align=4)
     steps = T.match_buffer(steps_, (m, columns), "int32", align=4)
     work = T.match_buffer(work_, (room,), "int32", align=4)

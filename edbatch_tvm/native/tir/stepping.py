@@ -62,8 +62,6 @@ def stepping(learning: bool) -> Any:
         key_: T.handle,
         action_: T.handle,
         rows_: T.handle,
-        height_: T.handle,
-        blocked_: T.handle,
         work_: T.handle,
         order_: T.handle,
         batch_ptr_: T.handle,
@@ -72,12 +70,9 @@ def stepping(learning: bool) -> Any:
     ):
         n = T.int32()
         e = T.int32()
-        p = T.int32()
         slots = T.int32()
         action_slots = T.int32()
         row_slots = T.int32()
-        height_rows = T.int32()
-        blocked_rows = T.int32()
         work_size = T.int32()
         io_size = T.int32()
         node_type = T.match_buffer(node_type_, (n,), "int16", align=2)
@@ -90,15 +85,15 @@ def stepping(learning: bool) -> Any:
         action = T.match_buffer(action_, (action_slots,), "int32", align=4)
         # Learning, columns of each slot: t fixed-point values, t visit counts, the length of the state and its words.
         rows = T.match_buffer(rows_, (row_slots, 3 * t + 2), "int64", align=8)
-        # Working storage; `height` and `blocked` have rows only for the rules that need them, traces only if learning.
-        height = T.match_buffer(height_, (height_rows, p), "int32", align=4)
-        blocked = T.match_buffer(blocked_, (blocked_rows, p), "int32", align=4)
+        # Working storage: traces if learning; then heights for the rules that need them, and counts of what is blocked.
         work = T.match_buffer(work_, (work_size,), "int32", align=4)
         # Results.
         order = T.match_buffer(order_, (n,), "int32", align=4)
         batch_ptr = T.match_buffer(batch_ptr_, (n + 1,), "int32", align=4)
         batch_type = T.match_buffer(batch_type_, (n,), "int16", align=2)
         io = T.match_buffer(io_, (io_size,), "int64", align=8)
+        chunks: T.let = T.truncdiv(t + LANES - 1, LANES)
+        p: T.let = chunks * LANES
         reach = T.decl_buffer((t + 1, p), "int32", data=work.data, elem_offset=0)
         base: T.let = (t + 1) * p
         # What a step touches of a node lies in one cache line: operands it waits for, first use, type, batch. Row v + 1
@@ -115,7 +110,10 @@ def stepping(learning: bool) -> Any:
         trace_slot = T.decl_buffer((n,), "int32", data=work.data, elem_offset=base + 6 * n + 6 * t + 6)
         trace_reward = T.decl_buffer((n,), "int32", data=work.data, elem_offset=base + 7 * n + 6 * t + 6)
 
-        chunks: T.let = T.truncdiv(p, LANES)
+        needs_heights: T.let = T.Select(rule == LOOKAHEAD or rule == FSM or encoding == TIGHT, 1, 0)
+        tables: T.let = base + T.Select(rule == LEARN, 8, 6) * n + 6 * t + 6
+        height = T.decl_buffer((n, p), "int32", data=work.data, elem_offset=tables)
+        blocked = T.decl_buffer((n, p), "int32", data=work.data, elem_offset=tables + needs_heights * n * p)
         with_heights = 0  # 1 once heights are known and `reach` is kept up to date
         with_typewise: T.let = T.Select(rule == RATIO or rule == LEARN, 1, 0)
         missing = 0  # 1 when the table did not know the state: the step is taken by lookahead
