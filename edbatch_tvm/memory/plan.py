@@ -11,7 +11,6 @@ In every plan the results of a batch are contiguous. Row 0 of every arena is the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,7 +26,6 @@ from edbatch_tvm.memory.bare import with_signature
 from edbatch_tvm.memory.cache import LayoutCache, structure_key
 from edbatch_tvm.memory.layout import Layout, signature_of
 from edbatch_tvm.memory.pq_plan import pq_layouts
-from edbatch_tvm.memory.steps import COUNT, POINTER, TYPE
 from edbatch_tvm.memory.tables import Tables
 
 PLANS = ("batch", "order", "pq")
@@ -70,6 +68,9 @@ class Plan:
     lookups : int
         Index attributes of batches: rows of weight tables are read through them.
     largest_batch : int
+        Nodes of the largest batch.
+    largest_rows : int
+        Variadic rows of the batch that has most.
     """
 
     name: str
@@ -85,17 +86,12 @@ class Plan:
     bytes_indexed: int
     lookups: int
     largest_batch: int
+    largest_rows: int
 
     @property
     def operands(self) -> dict[str, int]:
         """Number of contiguous, broadcast and indexed operands, by name."""
         return dict(zip(("contiguous", "broadcast", "indexed"), map(int, self.operand_counts), strict=True))
-
-    def largest_rows(self, types: Sequence[int]) -> int:
-        """Variadic rows of the batch of one of these types (all with variadic operands) that has most."""
-        steps = self.steps[np.isin(self.steps[:, TYPE], types)]
-        pointer, count = steps[:, POINTER], steps[:, COUNT]
-        return int((self.index[pointer + count] - self.index[pointer]).max(initial=0))
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{name}={count}" for name, count in self.operands.items())
@@ -220,4 +216,5 @@ def plan_of_layout(name: str, graph: InstanceGraph, schedule: Schedule, layout: 
         tables.bytes_indexed,
         tables.lookups,
         tables.largest_batch,
+        tables.largest_rows,
     )

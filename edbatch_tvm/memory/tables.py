@@ -24,7 +24,7 @@ class Tables:
     ----------
     attribute_row : int32 array of shape [nodes]
         For the types one after the other: the nodes in the order of their rows, as numbers among those of the type.
-    lookups, largest_batch : int
+    lookups, largest_batch, largest_rows : int
     """
 
     steps: np.ndarray
@@ -35,6 +35,7 @@ class Tables:
     bytes_indexed: int
     lookups: int
     largest_batch: int
+    largest_rows: int
 
 
 def step_columns(layouts: list[CellLayout]) -> int:
@@ -72,7 +73,7 @@ class _Filler:
         attribute_row = np.empty(graph.num_nodes, np.int32)
         rows, largest = self._rows(schedule, layout), int(self.size.max(initial=0))
         counts = np.zeros(3, np.int64)
-        self.tables = Tables(steps, np.zeros(1, np.int32), rows, attribute_row, counts, 0, 0, largest)
+        self.tables = Tables(steps, np.zeros(1, np.int32), rows, attribute_row, counts, 0, 0, largest, 0)
         row_of = np.concatenate([self.tables.value_row, external_rows(graph)])
         operand_row = row_of[graph.operand_value]
         type_of_order = graph.node_type[layout.order]
@@ -118,6 +119,7 @@ class _Filler:
             offsets = np.zeros(len(nodes) + 1, np.int32)
             np.cumsum(repeat, out=offsets[1:])
             tables.steps[batches, POINTER] = self._append(offsets) + first[:-1]
+            tables.largest_rows = max(tables.largest_rows, int(np.diff(offsets[first]).max()))
         position = start
         for number, operand in enumerate(cell.operands):
             if operand.variadic:

@@ -19,9 +19,9 @@ that are rows of tables."""
 FIXED_BEFORE, REPEATED_BEFORE, VARIADIC, ROW_BYTES = range(4)
 """Columns of ``operands``: fixed and variadic operands before this one, whether it is variadic, bytes of its rows."""
 
-COUNTS, BYTES, FILLED, LOOKUPS, LARGEST, IO_SLOTS = 0, 3, 4, 5, 6, 7
+COUNTS, BYTES, FILLED, LOOKUPS, LARGEST, MOST_ROWS, IO_SLOTS = 0, 3, 4, 5, 6, 7, 8
 """Slots of the results of ``fill``: three counts of operands, bytes indexed, the length of the index, attributes that
-are rows of tables (one of a batch counts once), nodes of the largest batch."""
+are rows of tables (one of a batch counts once), nodes of the largest batch, variadic rows of that which has most."""
 
 WEIGHTS = 64
 """Requests are ranked by the number of bits of their size."""

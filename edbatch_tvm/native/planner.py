@@ -10,7 +10,17 @@ from edbatch_tvm.memory.layout import Layout, signature_of
 from edbatch_tvm.memory.tables import Tables
 from edbatch_tvm.native.arguments import as_argument, never_empty
 from edbatch_tvm.native.build import load_library
-from edbatch_tvm.native.cell_tables import BYTES, COUNTS, FILLED, IO_SLOTS, LARGEST, LOOKUPS, WEIGHTS, cell_tables
+from edbatch_tvm.native.cell_tables import (
+    BYTES,
+    COUNTS,
+    FILLED,
+    IO_SLOTS,
+    LARGEST,
+    LOOKUPS,
+    MOST_ROWS,
+    WEIGHTS,
+    cell_tables,
+)
 
 
 class NativePlanner:
@@ -118,6 +128,7 @@ class NativePlanner:
             found[BYTES],
             found[LOOKUPS],
             found[LARGEST],
+            found[MOST_ROWS],
         )
 
     def indexes_no_others(self, graph: InstanceGraph, schedule: Schedule, tables: Tables, layout: Layout) -> bool:

@@ -84,7 +84,6 @@ class Model:
         self._read_weights = read_weights
         self.parts = parts
         self.policy = policy
-        self._variadic_types = [number for number, cell in enumerate(signature) if cell.variadic_count]
         self._pool = ArenaPool(signature.value_specs)
         self._scratch: dict[str, Any] = {}
         self._plans: OrderedDict[tuple[int, str], Plan] = OrderedDict()
@@ -345,7 +344,7 @@ class Model:
         for domain, widths in self._kernels.scratch_width.items():
             if not widths:
                 continue
-            rows = plan.largest_batch if domain == "instances" else plan.largest_rows(self._variadic_types)
+            rows = plan.largest_batch if domain == "instances" else plan.largest_rows
             for name, width in widths.items():
                 if name not in scratch or scratch[name].shape[0] < rows:
                     scratch[name] = tvm.runtime.empty((rows, width), "float32")

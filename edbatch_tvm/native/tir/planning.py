@@ -21,6 +21,7 @@ from edbatch_tvm.native.cell_tables import (
     IO_SLOTS,
     LARGEST,
     LOOKUPS,
+    MOST_ROWS,
     OPERANDS,
     REPEATED,
     REPEATED_BEFORE,
@@ -209,6 +210,7 @@ def fill(
     indexed_bytes = T.int64(0)
     lookups = 0
     largest = 0
+    most_rows = 0
     for i in range(3):
         io[i] = T.int64(0)
     if stack == 1:
@@ -241,6 +243,7 @@ def fill(
                 sum_of += T.truncdiv(operand_ptr[v + 1] - operand_ptr[v] - cells[u, FIXED], cells[u, REPEATED])
                 index[offsets_at[u] + done + i + 1] = sum_of
             repeated[u] = sum_of
+            most_rows = T.max(most_rows, sum_of - rows_done)
         first[u] = done + size
         for o in range(cells[u, OPERANDS]):
             is_variadic: T.let = operands[u, o, VARIADIC]
@@ -292,6 +295,7 @@ def fill(
     io[FILLED] = T.Cast("int64", filled)
     io[LOOKUPS] = T.Cast("int64", lookups)
     io[LARGEST] = T.Cast("int64", largest)
+    io[MOST_ROWS] = T.Cast("int64", most_rows)
 
 
 @T.prim_func
