@@ -61,7 +61,10 @@ PAUSE = 0.004
 """Seconds between turns, in which the idle threads of one contender's pool stop spinning."""
 
 SHORT = 0.05
-"""Seconds; a run that takes less is done twice in a turn, and the second is timed."""
+"""Seconds; a run that takes less is done again in the same turn, and the last is timed."""
+
+WARM = 0.02
+"""Seconds that the runs before the timed one take together, if they are short: caches and threads are as in a loop."""
 
 LONG = 1.0
 """Seconds; the same in the first turn, in which memory is touched for the first time."""
@@ -255,6 +258,9 @@ def _take_turns(contenders: list[Contender], options: BenchOptions) -> None:
                 sleep(PAUSE)
                 taken = one.run()
                 if taken < (LONG if turn == 0 else SHORT):
+                    spent = taken
+                    while spent < WARM:
+                        spent += one.run()
                     taken = one.run()
             except EdbatchError:
                 raise

@@ -105,7 +105,9 @@ def test_minibatches_that_lack_a_type() -> None:
 
 
 def test_choice_for_a_model() -> None:
-    assert choose_policy(minibatches(tree, 0, 3)).name in ("lookahead", "ratio")
+    trees = minibatches(tree, 0, 3)
+    assert choose_policy(trees, learn=False).name in ("lookahead", "ratio")
+    assert choose_policy(trees).name in ("fsm", "lookahead", "ratio")
     graphs = minibatches(lattice, 0, 6, size=32)
     chosen = choose_policy(graphs, encoding="tight")
     assert chosen.name == "fsm"
