@@ -46,7 +46,9 @@ class NativeMerger:
     def _merged(self, rows: np.ndarray, first: InstanceGraph) -> InstanceGraph | None:
         totals = rows.sum(0).tolist()  # those of identities and addresses mean nothing
         nodes, edges, outputs, instances, uses = totals[:SIGNATURE]
-        if max(nodes * first.stride, edges) > _MOST:
+        # All arrays of int32 lie one behind the other: one argument instead of eight.
+        lengths = nodes + 1, edges, nodes + 1, uses, nodes, outputs, instances + 1, instances + 1
+        if max(nodes * first.stride, sum(lengths)) > _MOST:
             return None
         columns = first.signature.attribute_columns if first.signature is not None else ()
         attributes = {}
@@ -62,8 +64,6 @@ class NativeMerger:
         node_type = np.empty(nodes, np.int16)
         scalar_output = np.empty(instances, np.bool_)
         type_count = np.zeros(first.num_types, np.int64)
-        # The other arrays one behind the other, which is one argument instead of eight.
-        lengths = nodes + 1, edges, nodes + 1, uses, nodes, outputs, instances + 1, instances + 1
         block = np.empty(sum(lengths), np.int32)
         self._merge(first.stride, rows, node_type, block, scalar_output.view(np.int8), type_count, table)
         ends = list(accumulate(lengths))
