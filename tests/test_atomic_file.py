@@ -57,9 +57,11 @@ def test_links_and_pipes_stay(tmp_path: Path) -> None:
 
 
 WRITERS = """
+import signal
 import sys
 from edbatch_tvm.batching import CostTable, FsmPolicy, save_policy
 from edbatch_tvm.atomic_file import write_text
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 number = 0
 print("ready", flush=True)
 while True:
@@ -86,7 +88,10 @@ def test_stopped_at_any_point_files_are_usable(kind: signal.Signals, tmp_path: P
             process.stdout.readline()
             time.sleep(delay)
             process.send_signal(kind)
-            process.wait(timeout=20)
+            try:
+                process.wait(timeout=20)
+            finally:
+                process.kill()
         assert load_policy(tmp_path / "policy.json").encoding == "sort"
         if (tmp_path / "costs.json").exists():
             assert CostTable.load(tmp_path / "costs.json").seconds("leaf", 1) == 1e-6
