@@ -30,6 +30,7 @@ def instances(model: eb.Model, calls: int) -> list[eb.InstanceGraph]:
     return made
 
 
+@pytest.mark.slow
 def test_static_cells_equal_the_fused_form() -> None:
     rng = np.random.default_rng(5)
     weights = {n: rng.uniform(-0.3, 0.3, s.shape).astype(np.float32) for n, s in weights_of(StaticCells).items()}
