@@ -63,11 +63,11 @@ PAUSE = 0.004
 SHORT = 0.05
 """Seconds; a run that takes less is done again in the same turn, and the last is timed."""
 
-WARM = 0.02
-"""Seconds that the runs before the timed one take together, if they are short: caches and threads are as in a loop."""
-
 LONG = 1.0
 """Seconds; the same in the first turn, in which memory is touched for the first time."""
+
+WARM = 0.02
+"""Seconds that the runs before the timed one take together, if they are short: caches and threads are as in a loop."""
 
 REFERENCE_INSTANCES = 2
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -96,6 +97,13 @@ def test_the_reference_can_be_forced(monkeypatch: pytest.MonkeyPatch) -> None:
     assert backend.kernels() is None
     assert backend.label() == "python (EDBATCH_BACKEND=python)"
     assert get_policy("agenda")(bilstm(3)) == expected
+
+
+def test_the_environment_forces_the_reference() -> None:
+    code = "from edbatch_tvm.batching import backend; print(backend.label())"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "EDBATCH_BACKEND": "python"}
+    run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "python (EDBATCH_BACKEND=python)"
 
 
 WITHOUT_TVM = """

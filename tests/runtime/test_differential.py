@@ -96,6 +96,6 @@ def test_random_models_equal_the_reference(seed: int, general: bool) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("general", [False, True], ids=["stage", "general"])
-@pytest.mark.parametrize("seed", range(100, 142))
+@pytest.mark.parametrize("seed", [4, 5, *range(100, 140)])
 def test_many_random_models_equal_the_reference(seed: int, general: bool) -> None:
     test_random_models_equal_the_reference(seed, general)

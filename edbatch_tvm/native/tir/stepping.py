@@ -96,7 +96,7 @@ def stepping(learning: bool) -> Any:
         p: T.let = chunks * LANES
         reach = T.decl_buffer((t + 1, p), "int32", data=work.data, elem_offset=0)
         base: T.let = (t + 1) * p
-        # What a step touches of a node lies in one cache line: operands it waits for, first use, type, batch. Row v + 1
+        # What a step touches of a node lies in one cache line: nodes it waits for, first use, type, batch. Row v + 1
         # says where the uses of v end.
         node = T.decl_buffer((n + 1, 4), "int32", data=work.data, elem_offset=base)
         queue = T.decl_buffer((n,), "int32", data=work.data, elem_offset=base + 4 * n + 4)
