@@ -14,7 +14,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup-done
 
-.PHONY: setup demo test test-slow test-wheel lint types format docs clean
+.PHONY: setup demo test test-slow test-wheel lint types format docs docs-text clean
 
 setup: $(STAMP)
 
@@ -51,6 +51,11 @@ format: $(STAMP)
 docs: $(STAMP)
 	$(BIN)/python -m pip install --quiet -e '.[docs]'
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+
+# The same without running the tutorials: what CI checks.
+docs-text: $(STAMP)
+	$(BIN)/python -m pip install --quiet -e '.[docs]'
+	$(BIN)/python -m sphinx -q -W --keep-going -D plot_gallery=0 -b html docs docs/_build/text
 
 clean:
 	rm -rf docs/_build docs/tutorials docs/generated docs/sg_execution_times.rst build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -4,12 +4,10 @@ A block computes ``rows`` instances times ``columns`` columns of every gate. Its
 that share the sum over k among them; in a group, 16 threads stand side by side along the columns, and each computes
 ``per_thread`` rows times ``across`` columns (16 apart) of every gate in its registers.
 
-======== ==== ====================================================================================================
-``wide``   64 rows: most arithmetic for each element that is loaded; for batches that fill the machine with such tiles
-``narrow`` 16 rows, k split among 4 groups: more blocks, and shorter sums
-``tiny``   4 rows, k split among 4 groups, for the tops of trees; on tensor cores ``narrow`` is as good
-``flat``   stages without contractions: one element a thread
-======== ==== ====================================================================================================
+* ``wide``: 64 rows, most arithmetic for each element that is loaded; for batches that fill the machine with such tiles.
+* ``narrow``: 16 rows, k split among 4 groups: more blocks, and shorter sums.
+* ``tiny``: 4 rows, k split among 4 groups, for the tops of trees; on tensor cores ``narrow`` is as good.
+* ``flat``: stages without contractions: one element a thread.
 """
 
 from __future__ import annotations
