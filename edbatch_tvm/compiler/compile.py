@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -74,8 +73,10 @@ def compile_model(
         One ``R.function`` a cell, written for one instance; ``R.func_attr({"num_input": k})`` says that the first k
         parameters are per instance (float tensors: operands; integer tensors: attributes), the rest weights.
     params : mapping of str to array
-        The weights by parameter name; cells that use one name share the weight. NumPy, torch or TVM arrays. Memory
-        of torch tensors is shared where kernels read it as it lies; :meth:`Model.refresh` takes over any change.
+        The weights by parameter name; cells that use one name share the weight. NumPy, torch or TVM arrays. They are
+        read now and at :meth:`Model.refresh`, which takes over any change; until then a change in place is not
+        used. Only memory of torch tensors is shared, on the CPU and where kernels read it as it lies (not packed):
+        there a change shows at once.
     target : str, mapping or tvm.target.Target
         ``"llvm"`` is this machine's CPU with all its features; ``{"kind": "llvm", "mcpu": "haswell"}`` another.
         ``"cuda"`` is this machine's GPU, ``{"kind": "cuda", "arch": "sm_80"}`` one that has to be here;
@@ -150,10 +151,10 @@ def compile_model(
     records = None if on_gpu else find_records(database, resolved, get_num_threads())  # type: ignore[arg-type]
     products = products_of(dtype, on_gpu)
     reader = WeightReader(weights_of(mod), params or {})
-    arrays = reader.read()
+    arrays = reader.read() or {}
     grouped = granularity.startswith("group")
     if grouped:
-        reader = replace(reader, grouped=run_passes(mod, [CheckCells(), GroupOps(granularity == "group")]))
+        reader.grouped = run_passes(mod, [CheckCells(), GroupOps(granularity == "group")])
         mod, arrays = lift_weights(reader.grouped, arrays)
     split = None
     if granularity != "cell":

@@ -7,7 +7,8 @@ A saved model is an uncompressed zip archive of
                  attributes of the kernels, plan, policy, digests of the other members
 ``library.so``   the kernels: native code, which loading the model loads. **Load models only from who you would take
                  a program from.** Everything else is data: nothing is unpickled, and nothing in the JSON is executed.
-``weights.npz``  the weights as given, and the constants of cells
+``weights.npz``  what kernels read: ``packed:<kernel>``, ``weight:<name>`` and ``table:<name>``, as they lie in memory;
+                 and the constants of cells, ``constant:<name>``, to pack with other weights
 ``policy.json``  a learned policy, as :func:`edbatch_tvm.batching.save_policy` writes it; not in every model
 ================ ====================================================================================================
 """
@@ -27,6 +28,7 @@ from time import perf_counter
 from typing import Any, NoReturn
 
 import numpy as np
+import tvm
 from tvm.target import Target
 
 from edbatch_tvm.atomic_file import replacing
@@ -43,7 +45,7 @@ from edbatch_tvm.runtime.model import Model
 from edbatch_tvm.runtime.threads import prepare_threads
 from edbatch_tvm.tvm_version import REQUIRED
 
-FORMAT, VERSION = "edbatch-model", 1
+FORMAT, VERSION = "edbatch-model", 2
 
 MANIFEST, LIBRARY, WEIGHTS, POLICY = "model.json", "library.so", "weights.npz", "policy.json"
 
@@ -74,6 +76,10 @@ _BROKEN = (
 def save_model(model: Model, path: str | os.PathLike[str]) -> None:
     """Write `model` to one file; who reads meanwhile sees the old file or the whole new one.
 
+    The weights are written as kernels read them at this moment: packed, tables with padded rows, the others as they
+    lie. So the loaded model computes exactly what `model` computes now, whatever happened since to the arrays it was
+    given. While writing, the file's weights are in memory once more.
+
     Parameters
     ----------
     model : Model
@@ -99,7 +105,11 @@ def save_model(model: Model, path: str | os.PathLike[str]) -> None:
     if model.granularity != "cell":
         raise PlanError("a model that runs operators cannot be saved", "granularity 'cell'")
     name, learned = _policy_of(model)
-    members = {LIBRARY: parts.shared_library(), WEIGHTS: _npz(parts.reader)}
+    constants = {f"constant:{name}": array for name, array in parts.reader.constants.items()}
+    members: dict[str, bytes | memoryview] = {
+        LIBRARY: parts.shared_library(),
+        WEIGHTS: _npz(model.held_weights() | constants),
+    }
     if learned is not None:
         members[POLICY] = _policy_bytes(learned)
     document: dict[str, Any] = {
@@ -127,7 +137,7 @@ def load_model(
     policy: PolicyLike | None = None,
     plan: str | None = None,
 ) -> Model:
-    """Read a model that :meth:`edbatch_tvm.Model.save` wrote. Nothing is compiled.
+    """Read a model that :meth:`edbatch_tvm.Model.save` wrote. Nothing is compiled, nor packed without `params`.
 
     The file holds native code, which is loaded: take models only from who you would take a program from.
 
@@ -135,7 +145,8 @@ def load_model(
     ----------
     path : path
     params : mapping of str to array, optional
-        Weights instead of the saved ones.
+        Weights instead of the saved ones. With them :meth:`edbatch_tvm.Model.refresh` reads these again; without, it
+        keeps the saved ones.
     policy : str, path, Policy or callable, optional
         Instead of the saved one.
     plan : str, optional
@@ -172,9 +183,12 @@ def load_model(
         wanted = {weight: _spec(spec) for weight, spec in document["weights"].items()}
         _require_stored(members[WEIGHTS], refuse)
         with np.load(io.BytesIO(members[WEIGHTS]), allow_pickle=False) as arrays:
-            saved = {key: arrays[key] for key in arrays.files}
-        constants = {key: array for key, array in saved.items() if key not in wanted}
-        given = {key: saved[key] for key in wanted}
+            pairs = [(key, *key.partition(":")[::2]) for key in arrays.files]
+            constants = {name: arrays[key] for key, kind, name in pairs if kind == "constant"}
+            held = {
+                key: tvm.runtime.tensor(arrays[key]) for key, kind, _ in pairs if kind != "constant" and params is None
+            }
+        del members[WEIGHTS]
         target = Target(json.loads(document["target"]))
         attributes: dict[str, dict[str, Any]] = document["kernels"]
         module = declarations(attributes)
@@ -186,14 +200,20 @@ def load_model(
         refuse(error.given, error.expected, error.hint)
     except _BROKEN as error:
         refuse(f"is broken ({type(error).__name__}: {error})", "the file as it was saved")
-    reader = WeightReader(wanted, given if params is None else params, None, constants)
-    arrays_given = reader.read()
+    reader = WeightReader(wanted, params, None, constants)
+    weights = reader.read()
     prepare_threads()
     try:
         library = load_library(members[LIBRARY])
-        kernels = KernelSet(module, library, arrays_given)
+        kernels = KernelSet(module, library, weights)
     except _BROKEN as error:
         refuse(f"its library does not load ({str(error).strip().splitlines()[0]})", "the file as it was saved")
+    if weights is None:
+        specs = {name: ValueSpec(one.shape, str(one.dtype)) for name, one in constants.items()}
+        try:
+            kernels.hold(held, wanted | specs)
+        except (KeyError, ValueError) as error:
+            refuse(f"{WEIGHTS} does not fit its kernels ({error})", "the file as it was saved")
     chosen: PolicyLike = policy if policy is not None else learned if learned is not None else saved_policy
     parts = Parts(members[LIBRARY], attributes, target, reader)
     return Model(
@@ -275,7 +295,7 @@ def _require_stored(content: bytes, refuse: Any) -> None:
             refuse(f"{WEIGHTS} is compressed", "the file as it was saved")
 
 
-def _write(path: Path, members: Mapping[str, bytes]) -> None:
+def _write(path: Path, members: Mapping[str, bytes | memoryview]) -> None:
     try:
         with replacing(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
             for member, content in members.items():
@@ -284,14 +304,14 @@ def _write(path: Path, members: Mapping[str, bytes]) -> None:
         raise ModelFileError(f"model file {str(path)!r} cannot be written: {error.strerror}") from error
 
 
-def _npz(reader: WeightReader) -> bytes:
-    """What :func:`numpy.savez` writes, for weights of any name."""
+def _npz(arrays: Mapping[str, np.ndarray]) -> memoryview:
+    """What :func:`numpy.savez` writes, for arrays of any name."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        for name, array in reader.read().items():
+        for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
                 np.lib.format.write_array(file, array, allow_pickle=False)
-    return buffer.getvalue()
+    return buffer.getbuffer()
 
 
 # Policies -------------------------------------------------------------------------------------------------------------

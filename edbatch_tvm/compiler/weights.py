@@ -14,16 +14,17 @@ from edbatch_tvm.runtime.kernels import check_weights
 from relay_ext.lift_weights import lift_weights
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class WeightReader:
-    """Reads the weights of a model from what the user gave.
+    """Reads the weights of a model from what the user gave last.
 
     Attributes
     ----------
     wanted : dict of str to ValueSpec
         The weights of the cells as written.
-    given : mapping of str to array
-        Read again at every :meth:`read`.
+    given : mapping of str to array, or None
+        What :meth:`read` reads when it is given nothing else: what was given last. None for a model that was loaded
+        with the weights in its file.
     grouped : IRModule or None
         Cells from which everything that depends on weights alone is lifted; None for cells run as written.
     constants : dict of str to array
@@ -31,19 +32,23 @@ class WeightReader:
     """
 
     wanted: dict[str, ValueSpec]
-    given: Mapping[str, Any]
+    given: Mapping[str, Any] | None
     grouped: IRModule | None = None
     constants: dict[str, np.ndarray] = field(default_factory=dict)
 
-    def read(self, given: Mapping[str, Any] | None = None) -> dict[str, np.ndarray]:
-        """The arrays by name.
+    def read(self, given: Mapping[str, Any] | None = None) -> dict[str, np.ndarray] | None:
+        """The arrays by name; None if no weights were ever given. `given`, if it fits, is kept for the next time.
 
         Raises
         ------
         WeightError
             If weights are missing, extra, or of another shape or dtype.
         """
-        arrays = check_weights(self.wanted, self.given if given is None else given)
+        given = self.given if given is None else given
+        if given is None:
+            return None
+        arrays = check_weights(self.wanted, given)
         if self.grouped is not None:
             arrays = lift_weights(self.grouped, arrays)[1]
+        self.given = given
         return arrays | self.constants

@@ -58,7 +58,7 @@ def check_weights(wanted: Mapping[str, ValueSpec], given: Mapping[str, Any]) -> 
                 str(spec),
                 f"convert it with .astype({spec.dtype!r})" if array.shape == spec.shape else "",
             )
-        weights[name] = np.ascontiguousarray(array) if hasattr(given[name], "detach") else array.copy()
+        weights[name] = np.asarray(array, order="C") if hasattr(given[name], "detach") else array.copy()
     return weights
 
 
@@ -87,7 +87,8 @@ class KernelSet:
         Parts, packing functions and the program as the pipeline leaves them.
     library : tvm.runtime.Executable or tvm.runtime.Module
         The same, compiled: it has the program and the packing functions.
-    weights : mapping of str to array
+    weights : mapping of str to array, optional
+        Without, :meth:`hold` has to follow.
 
     Attributes
     ----------
@@ -100,7 +101,7 @@ class KernelSet:
         Whether operands are copied by kernels of their own.
     """
 
-    def __init__(self, module: IRModule, library: Any, weights: Mapping[str, np.ndarray]) -> None:
+    def __init__(self, module: IRModule, library: Any, weights: Mapping[str, np.ndarray] | None = None) -> None:
         self.by_cell: dict[str, list[Kernel]] = {}
         self.paths: dict[str, str] = {}
         self.scratch_width: dict[str, dict[str, int]] = {"instances": {}, "rows": {}}
@@ -125,7 +126,8 @@ class KernelSet:
                 sources = [source for _, source in _arguments(functions[f"{name}_pack"])[:-1]]
                 shape = tuple(int(extent) for extent in function.attrs[PACKED_SHAPE])
                 self._packs[name] = library[f"{name}_pack"], tuple(sources), shape
-        self.load(weights)
+        if weights is not None:
+            self.load(weights)
 
     def load(self, weights: Mapping[str, np.ndarray]) -> None:
         """Take `weights` from now on: pack those of stages; the others are shared where they lie aligned."""
@@ -139,6 +141,40 @@ class KernelSet:
                 if kind in ("table", "weight"):
                     array = weights[name]
                     tensors[kind, name] = _aligned(as_table(array) if kind == "table" else array)
+        self.weight_tensors = tensors
+
+    def held(self) -> dict[str, np.ndarray]:
+        """What kernels read at this moment, by ``kind:name``: packed weights, and the others as they lie; no copies."""
+        return {f"{kind}:{name}": np.from_dlpack(tensor) for (kind, name), tensor in self.weight_tensors.items()}
+
+    def hold(self, held: Mapping[str, Any], specs: Mapping[str, ValueSpec]) -> None:
+        """Take what :meth:`held` gave, as aligned tensors, from now on.
+
+        Parameters
+        ----------
+        held : mapping of str to tensor
+        specs : mapping of str to ValueSpec
+            Of all weights and constants.
+
+        Raises
+        ------
+        ValueError
+            If it is not all that kernels read, in the shapes they read it in.
+        """
+        tensors = {}
+        for kind, name in {
+            pair for kernels in self.by_cell.values() for kernel in kernels for pair in kernel.arguments
+        }:
+            if kind == "packed":
+                shape, dtype = self._packs[name][2], "float32"
+            elif kind in ("table", "weight"):
+                spec = specs[name]
+                shape, dtype = table_shape(spec.shape) if kind == "table" else spec.shape, spec.dtype
+            else:
+                continue
+            tensor = tensors[kind, name] = held[f"{kind}:{name}"]
+            if (tuple(tensor.shape), str(tensor.dtype)) != (shape, dtype):
+                raise ValueError(f"{kind}:{name} is {dtype}{list(tensor.shape)}")
         self.weight_tensors = tensors
 
     def multiplies(self, cell: str) -> int:

@@ -67,7 +67,7 @@ class Model:
         compile_seconds: float,
         table: ExpansionTable | None = None,
         source: tvm.IRModule | None = None,
-        read_weights: Callable[[Mapping[str, Any] | None], Mapping[str, np.ndarray]] | None = None,
+        read_weights: Callable[[Mapping[str, Any] | None], Mapping[str, np.ndarray] | None] | None = None,
         parts: Any = None,
     ) -> None:
         self.signature = signature
@@ -88,6 +88,7 @@ class Model:
         self._scratch: dict[str, Any] = {}
         self._plans: OrderedDict[tuple[int, str], Plan] = OrderedDict()
         self._lock = fork_lock()
+        self._refreshing = fork_lock()
 
     @property
     def policy(self) -> PolicyLike:
@@ -120,10 +121,18 @@ class Model:
         return self._chosen
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the model to one file, for :func:`edbatch_tvm.load`; see :func:`edbatch_tvm.compiler.save_model`."""
+        """Write the model to one file, for :func:`edbatch_tvm.load`; see :func:`edbatch_tvm.compiler.save_model`.
+
+        The file has what kernels read at this moment, so that the loaded model computes what this one computes now.
+        """
         from edbatch_tvm.compiler import save_model
 
         save_model(self, path)
+
+    def held_weights(self) -> dict[str, np.ndarray]:
+        """What the kernels of a model for a CPU read at this moment, by ``kind:name``; not copies."""
+        held: dict[str, np.ndarray] = self._kernels.held()
+        return held
 
     @property
     def tuning_key(self) -> str:
@@ -137,18 +146,26 @@ class Model:
     def refresh(self, params: Mapping[str, Any] | None = None) -> None:
         """Take over weights that have changed, after a step of an optimizer for instance.
 
+        The model computes with the weights that it read last, and :meth:`save` writes those. It reads them when it is
+        compiled and here; the file, when it is loaded.
+
         Parameters
         ----------
         params : mapping of str to array, optional
-            The new weights. Default: those the model was compiled with, read again.
+            The new weights. Default: those given last, here or to :func:`edbatch_tvm.compile` or
+            :func:`edbatch_tvm.load`, read again. A loaded model that was given none keeps those of its file.
 
         Raises
         ------
         WeightError
             If weights are missing, extra, or of another shape or dtype.
         """
-        if self._read_weights is not None:
-            self._kernels.load(self._read_weights(params))
+        if self._read_weights is None:
+            return
+        with self._refreshing:
+            weights = self._read_weights(params)
+            if weights is not None:
+                self._kernels.load(weights)
 
     def __call__(self, instances: Sequence[InstanceGraph]) -> Result:
         """Run `instances` as one minibatch.

@@ -63,6 +63,7 @@ class Program:
         if not len(plan.steps):
             return 0
         rows = self._attribute_rows(graph, plan)
+        weights = self._kernels.weight_tensors  # once: another thread may refresh them
         values = []
         for kind, name in self._kernels.arguments:
             if kind == "arena":
@@ -72,7 +73,7 @@ class Program:
             elif kind == "scratch":
                 values.append(scratch[name])
             else:
-                values.append(self._kernels.weight_tensors[kind, name])
+                values.append(weights[kind, name])
         copies, copy_ptr = _NO_COPIES, _NO_COPY_PTR
         if isinstance(plan, GatheredPlan):
             copy_ptr = plan.copy_ptr

@@ -158,7 +158,7 @@ def test_refused_where_the_cpu_lacks_something(file: Path, monkeypatch: pytest.M
     ("change", "message"),
     [
         ({"format": "other"}, "is no saved model; expected format 'edbatch-model'"),
-        ({"version": 7}, "version 7; expected version 1 .hint: compile and save it again"),
+        ({"version": 7}, "version 7; expected version 2 .hint: compile and save it again"),
         ({"versions": {"apache-tvm": "0.1"}}, "saved with apache-tvm 0.1; expected apache-tvm 0.27"),
         ({"architecture": "vax"}, "is for vax; expected one for this machine"),
         ({"cells": [{"name": "leaf"}]}, "is broken .KeyError"),
