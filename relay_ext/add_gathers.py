@@ -1,4 +1,4 @@
-"""Pass 7, unfused form only: kernels that copy rows."""
+"""Pass 8, unfused form only: kernels that copy rows."""
 
 from __future__ import annotations
 

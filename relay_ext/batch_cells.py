@@ -1,4 +1,4 @@
-"""Pass 6: the batch axis, and access to operands through the schedule, for cells outside the stage form."""
+"""Pass 7: the batch axis, and access to operands through the schedule, for cells outside the stage form."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from tvm.tirx.script.builder import ir as T
 from edbatch_tvm.graph.spec import CellSignature, Signature
 from relay_ext.binding import bind_cell
 from relay_ext.fuse_cells import CELL, NUM_INPUT, NUM_OUTPUT, WEIGHTS
+from relay_ext.share_cells import member_attribute
 from relay_ext.stage_cells import ORDER, PATH, REASON
 from schedules import abi
 from schedules.cpu.general import schedule_general
@@ -71,7 +72,9 @@ class BatchCells:
                 cell = self.signature[str(function.attrs[CELL])]
                 tiles = self.records.tiles(function, own_params(function)) if self.records is not None else ()
                 kernel = batched_kernel(function, cell, self.signature, self.machine, tiles)
-                functions[var.name_hint] = kernel.with_attr(REASON, function.attrs[REASON])
+                functions[var.name_hint] = kernel.with_attrs(
+                    {REASON: function.attrs[REASON]} | member_attribute(function)
+                )
             else:
                 functions[var.name_hint] = function
         return IRModule(functions)

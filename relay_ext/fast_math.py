@@ -1,4 +1,4 @@
-"""Pass 4: sigmoid, tanh and exp of float32 as short polynomials that vectorise.
+"""Pass 5: sigmoid, tanh and exp of float32 as short polynomials that vectorise.
 
 LLVM calls libm once a lane for these functions; a rational polynomial costs a few vector instructions.
 """

@@ -1,4 +1,4 @@
-"""Pass 3: a cell becomes one TIR function."""
+"""Pass 4: a cell becomes one TIR function."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import tvm
 from tvm import IRModule, relax, tirx, topi
 
 from edbatch_tvm.errors import CellError
+from relay_ext.share_cells import member_attribute
 from relay_ext.signature import cell_functions, num_input, output_vars, weight_params
 
 CELL = "edbatch.cell"
@@ -136,6 +137,7 @@ def _fuse(mod: IRModule, name: str) -> tirx.PrimFunc:
             NUM_INPUT: num_input(function),
             NUM_OUTPUT: len(outputs),
             WEIGHTS: weights,
+            **member_attribute(function),
         }
     )
 

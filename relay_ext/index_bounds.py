@@ -15,7 +15,8 @@ from tvm import IRModule, sym, tirx
 
 from edbatch_tvm.errors import CellError
 from edbatch_tvm.graph.spec import CellSignature, Signature
-from relay_ext.fuse_cells import NUM_INPUT
+from relay_ext.fuse_cells import CELL, NUM_INPUT
+from relay_ext.share_cells import members_of
 
 
 def with_index_bounds(signature: Signature, fused: IRModule) -> Signature:
@@ -24,14 +25,26 @@ def with_index_bounds(signature: Signature, fused: IRModule) -> Signature:
     Parameters
     ----------
     fused : IRModule
-        The cells as FuseCells leaves them.
+        The cells as FuseCells leaves them; equal cells may be one.
 
     Raises
     ------
     CellError
         If an attribute takes part in an index whose range is not known.
     """
-    return Signature(_bound_cell(cell, fused[cell.name]) for cell in signature)
+    first = {
+        name: str(function.attrs[CELL])
+        for function in fused.functions.values()
+        for name, _ in members_of(function, str(function.attrs[CELL]))
+    }
+    bound = {name: _bound_cell(signature[name], fused[name]) for name in dict.fromkeys(first.values())}
+    return Signature(_bound_like(cell, bound[first[cell.name]]) for cell in signature)
+
+
+def _bound_like(cell: CellSignature, other: CellSignature) -> CellSignature:
+    """`cell` with the bounds of a cell that is equal to it."""
+    pairs = zip(cell.attributes, other.attributes, strict=True)
+    return replace(cell, attributes=tuple(replace(mine, bound=its.bound) for mine, its in pairs))
 
 
 def _bound_cell(cell: CellSignature, function: tirx.PrimFunc) -> CellSignature:

@@ -1,8 +1,8 @@
-"""Pass 9: all kernels of a model in one function that runs a whole schedule."""
+"""Pass 10: all kernels of a model in one function that runs a whole schedule."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,15 +14,28 @@ from tvm.tirx.script.builder import ir as T
 from edbatch_tvm.graph.spec import Signature
 from relay_ext.add_gathers import ARENA
 from relay_ext.fuse_cells import CELL
+from relay_ext.share_cells import members_of
 from relay_ext.share_loops import DIMENSIONS, pointer
-from relay_ext.stage_cells import ORDER
+from relay_ext.stage_cells import ORDER, PATH
 from schedules import abi
 from schedules.cpu.sharing import PATIENCE, ROW
 
 PROGRAM = "program"
 """Name of the function."""
 
-_LEADING = ("steps", "index", "copies", "copy_ptr")
+ROWS = "edbatch.rows"
+"""Attribute of the program: for each type, what stands in its row of the table of types; see :class:`JoinKernels`.
+
+First ``[cell, cell that has the kernels, number]``; then for each address ``[kind, name]``, where kind is
+
+* ``attribute``: the name is ``<type>.<number>``;
+* ``table``, ``weight``: that weight, as :data:`~schedules.abi.ARGUMENTS` has it;
+* ``packed``: what the kernel of that name reads, packed from the weights whose names follow.
+"""
+
+_LEADING = ("steps", "index", "copies", "copy_ptr", "types")
+_SHARED = ("steps", "index", "arena", "scratch")
+"""Kinds of arguments that all types have in common."""
 
 
 @tvm.transform.module_pass(opt_level=0, name="JoinKernels")
@@ -39,20 +52,23 @@ class JoinKernels:
 
         def run_steps(task, tasks, board, first, last, ...):
             for step in range(first, last):
-                if steps[step, TYPE] == 0:
-                    leaf(task, tasks, board, launches, step, ...)
-                elif steps[step, TYPE] == 1:
+                kind = steps[step, TYPE]
+                if types[kind, 0] < 1:
+                    leaf(task, tasks, board, launches, step, arena0_data, reinterpret("handle", types[kind, 1]), ...)
+                else:
                     internal(...)
 
-        def program(tasks, first, last, board, steps, index, copies, copy_ptr, arena0, ...):
+        def program(tasks, first, last, board, steps, index, copies, copy_ptr, types, arena0, ...):
             if tasks == 1:
                 run_steps(0, 1, ...)
             else:
                 for task in T.parallel(tasks):
                     run_steps(task, tasks, ...)
 
-    The arguments after ``copy_ptr`` are listed in :data:`~schedules.abi.ARGUMENTS` as for a kernel, but an attribute
-    is named ``<type>.<number>``. ``copies`` and ``copy_ptr`` are those of a
+    ``types`` has a row of int64 for each type: the number of the kernels that it runs, and the addresses of what these
+    read of the type alone: attributes, and weights as they are, as tables and packed. Equal cells have one number and
+    other addresses; the attribute :data:`ROWS` of the program says what stands where. The arguments after ``types`` are
+    listed in :data:`~schedules.abi.ARGUMENTS` as for a kernel. ``copies`` and ``copy_ptr`` are those of a
     :class:`~edbatch_tvm.memory.gathers.GatheredPlan`; a model without kernels that copy rows does not read them.
 
     Attributes
@@ -69,37 +85,105 @@ class JoinKernels:
         """Run the pass."""
         joined = IRModule(dict(mod.functions.items()))
         parts = {var: f for var, f in mod.functions.items() if DIMENSIONS in f.attrs}
-        arguments = _Arguments(self.signature, parts)
+        kinds = _kinds(self.signature, parts)
+        arguments = _Arguments(parts)
         run_steps = tvm.ir.GlobalVar("run_steps")
-        joined[run_steps] = _run_steps(arguments, self.signature, parts)
-        joined[tvm.ir.GlobalVar(PROGRAM)] = _program(arguments, run_steps, self.sharing)
+        joined[run_steps] = _run_steps(arguments, kinds, parts)
+        rows = _rows(self.signature, kinds, _pack_sources(mod))
+        joined[tvm.ir.GlobalVar(PROGRAM)] = _program(arguments, run_steps, self.sharing, rows)
         return joined
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """The kernels of a cell, and of those that are equal to it.
+
+    Attributes
+    ----------
+    cell : str
+    kernels : list of (variable, part)
+        In the order they run.
+    addresses : list of str
+        The arguments that differ from type to type: column 1 and the following ones of a row of the table of types.
+    """
+
+    cell: str
+    kernels: list[tuple[Any, tirx.PrimFunc]]
+    addresses: list[str]
+
+
+def _kinds(signature: Signature, parts: dict[Any, tirx.PrimFunc]) -> list[_Kind]:
+    """The kinds of kernels, in the order of the first types that run them."""
+    by_cell: dict[str, list[tuple[Any, tirx.PrimFunc]]] = {}
+    for var, part in parts.items():
+        if CELL in part.attrs:
+            by_cell.setdefault(str(part.attrs[CELL]), []).append((var, part))
+    kinds = []
+    for cell in sorted(by_cell, key=signature.type_id):
+        kernels = sorted(by_cell[cell], key=lambda member: int(member[1].attrs[ORDER]))
+        texts = [str(text) for _, part in kernels for text in part.attrs[abi.ARGUMENTS]]
+        own = [text for text in dict.fromkeys(texts) if text.partition(":")[0] not in _SHARED]
+        kinds.append(_Kind(cell, kernels, own))
+    return kinds
+
+
+def _pack_sources(mod: IRModule) -> dict[str, list[str]]:
+    """For each kernel, the weights that are packed for it."""
+    packs = [f for f in mod.functions.values() if str(f.attrs.get(PATH, "")) == "pack"]
+    texts = [[str(text).partition(":")[2] for text in pack.attrs[abi.ARGUMENTS]] for pack in packs]
+    return {kernel: sources for *sources, kernel in texts}
+
+
+def _rows(signature: Signature, kinds: list[_Kind], sources: dict[str, list[str]]) -> list[list[list[str]]]:
+    """What stands in the row of each type; see :data:`ROWS`."""
+    rows: dict[str, list[list[str]]] = {}
+    for number, kind in enumerate(kinds):
+        for cell, own in members_of(kind.kernels[0][1], kind.cell):
+            row = [[cell, kind.cell, str(number)]]
+            for text in kind.addresses:
+                group, _, name = text.partition(":")
+                if group == "attribute":
+                    row.append([group, f"{signature.type_id(cell)}.{name}"])
+                else:
+                    names = [own.get(weight, weight) for weight in _weights(text, sources)]
+                    row.append([group, name, *names] if group == "packed" else [group, *names])
+            rows[cell] = row
+    return [rows[cell] for cell in signature.names]
+
+
+def _weights(text: str, sources: dict[str, list[str]]) -> list[str]:
+    """The weights that an argument of a kernel is made of."""
+    group, _, name = text.partition(":")
+    if group == "packed":
+        return sources[name]
+    return [] if group == "attribute" else [name]
 
 
 class _Arguments:
     """The buffers of the program, and where a part finds its own among them."""
 
-    def __init__(self, signature: Signature, parts: dict[Any, tirx.PrimFunc]) -> None:
+    def __init__(self, parts: dict[Any, tirx.PrimFunc]) -> None:
         self.types: dict[str, tuple[Any, ...]] = {
             "steps": (("batches", "columns"), "int32", 4),
             "index": (("indices",), "int32", 4),
             "copies": (("copies", 5), "int32", 4),
             "copy_ptr": (("copy_ptrs",), "int32", 4),
+            "types": (("types", "addresses"), "int64", 8),
         }
         self._names: dict[str, list[str]] = {}
         for var, part in parts.items():
             if ARENA in part.attrs:
                 names = ["index", f"arena:{int(part.attrs[ARENA])}"]
             else:
-                names = [_qualified(signature, part, str(text)) for text in part.attrs[abi.ARGUMENTS]]
-                names = ["steps", "index", *names]
+                names = ["steps", "index", *(str(text) for text in part.attrs[abi.ARGUMENTS])]
             self._names[var.name_hint] = names
             for name, buffer in zip(names, _buffers(part), strict=True):
-                shape = tuple(
-                    f"{name}.{axis}" if isinstance(extent, tirx.Var) else int(extent)
-                    for axis, extent in enumerate(buffer.shape)
-                )
-                self.types.setdefault(name, (shape, str(buffer.dtype), int(buffer.ty.data_alignment)))
+                if name.partition(":")[0] in _SHARED:
+                    shape = tuple(
+                        f"{name}.{axis}" if isinstance(extent, tirx.Var) else int(extent)
+                        for axis, extent in enumerate(buffer.shape)
+                    )
+                    self.types.setdefault(name, (shape, str(buffer.dtype), int(buffer.ty.data_alignment)))
 
     @property
     def texts(self) -> list[str]:
@@ -123,16 +207,17 @@ class _Arguments:
         extents = [e for buffer in buffers.values() for e in buffer.shape if isinstance(e, tirx.Var)]
         return extents, [buffer.data for buffer in buffers.values()]
 
-    def of_part(self, var: Any, part: tirx.PrimFunc, extents: dict[str, list[Any]], data: dict[str, Any]) -> list[Any]:
-        """Extents and addresses that `part` takes."""
+    def of_part(
+        self, var: Any, part: tirx.PrimFunc, extents: dict[str, list[Any]], data: dict[str, Any], own: dict[str, Any]
+    ) -> list[Any]:
+        """Extents and addresses that `part` takes; `own` has the addresses of the type."""
         names = self._names[var.name_hint]
-        dimensions = [str(text).split(":") for text in part.attrs[DIMENSIONS]]
-        return [extents[names[int(number)]][int(axis)] for number, axis in dimensions] + [data[name] for name in names]
-
-
-def _qualified(signature: Signature, part: tirx.PrimFunc, text: str) -> str:
-    kind, name = text.split(":", 1)
-    return f"attribute:{signature.type_id(str(part.attrs[CELL]))}.{name}" if kind == "attribute" else text
+        numbers = []
+        for text in part.attrs[DIMENSIONS]:
+            number, axis = (int(one) for one in str(text).split(":"))
+            # Rows of an attribute array are found by their position: no kernel reads how many there are.
+            numbers.append(extents[names[number]][axis] if names[number] in extents else 0)
+        return [*numbers, *(data[name] if name in data else own[name] for name in names)]
 
 
 def _buffers(part: tirx.PrimFunc) -> list[Any]:
@@ -140,14 +225,8 @@ def _buffers(part: tirx.PrimFunc) -> list[Any]:
     return [statement.buffer for statement in part.body.seq if isinstance(statement, tirx.DeclBuffer)]
 
 
-def _run_steps(arguments: _Arguments, signature: Signature, parts: dict[Any, tirx.PrimFunc]) -> tirx.PrimFunc:
-    kernels: dict[int, list[tuple[Any, tirx.PrimFunc]]] = {}
-    gathers: dict[int, tuple[Any, tirx.PrimFunc]] = {}
-    for var, part in parts.items():
-        if ARENA in part.attrs:
-            gathers[int(part.attrs[ARENA])] = var, part
-        else:
-            kernels.setdefault(signature.type_id(str(part.attrs[CELL])), []).append((var, part))
+def _run_steps(arguments: _Arguments, kinds: list[_Kind], parts: dict[Any, tirx.PrimFunc]) -> tirx.PrimFunc:
+    gathers = {int(part.attrs[ARENA]): (var, part) for var, part in parts.items() if ARENA in part.attrs}
     with IRBuilder() as builder, T.prim_func(is_private=True):
         T.func_name("run_steps")
         task, tasks, first, last = (T.arg(name, tirx.Var(name, "int32")) for name in ("task", "tasks", "first", "last"))
@@ -162,23 +241,41 @@ def _run_steps(arguments: _Arguments, signature: Signature, parts: dict[Any, tir
             data[name] = T.arg(f"data{number}", pointer(f"data{number}", dtype))
         T.func_attr({"tirx.noalias": True})
         steps = T.decl_buffer(extents["steps"], "int32", data=data["steps"], align=4)
+        types = T.decl_buffer(extents["types"], "int64", data=data["types"], align=8)
         launches = T.alloc_buffer((1,), "int32")
         T.buffer_store(launches, 0, [0])
         shared = task, tasks, board, launches.data
 
-        def call(var: Any, part: tirx.PrimFunc, scalars: Iterable[Any]) -> None:
-            T.evaluate(var(*shared, *scalars, *arguments.of_part(var, part, extents, data)))
+        def call(var: Any, part: tirx.PrimFunc, scalars: Iterable[Any], own: dict[str, Any]) -> None:
+            T.evaluate(var(*shared, *scalars, *arguments.of_part(var, part, extents, data, own)))
 
         with T.serial(0, last - first) as number:
             step = tirx.Var("step", "int32")
             T.Bind(first + number, var=step)
             if gathers:
                 _copy(arguments, gathers, extents, data, step, call)
-            for type_id, members in kernels.items():
-                with T.If(steps[step, abi.TYPE] == type_id), T.Then():
-                    for var, part in sorted(members, key=lambda member: int(member[1].attrs[ORDER])):
-                        call(var, part, [step])
+            if kinds:
+                row, kind = tirx.Var("row", "int32"), tirx.Var("kind", "int32")
+                T.Bind(steps[step, abi.TYPE], var=row)
+                T.Bind(tirx.Cast("int32", types[row, 0]), var=kind)
+                _run_kind(kinds, 0, kind, lambda column: types[row, column], step, call)
     return builder.get()
+
+
+def _run_kind(kinds: Sequence[_Kind], first: int, kind: Any, address: Any, step: Any, call: Any) -> None:
+    """Call the kernels of number `kind`: one of `kinds`, which are numbered from `first` on. Binary search."""
+    if len(kinds) > 1:
+        middle = len(kinds) // 2
+        with T.If(kind < first + middle):
+            with T.Then():
+                _run_kind(kinds[:middle], first, kind, address, step, call)
+            with T.Else():
+                _run_kind(kinds[middle:], first + middle, kind, address, step, call)
+        return
+    (one,) = kinds
+    own = {text: T.reinterpret("handle", address(column)) for column, text in enumerate(one.addresses, 1)}
+    for var, part in one.kernels:
+        call(var, part, [step], own)
 
 
 def _copy(
@@ -197,16 +294,17 @@ def _copy(
         T.Bind(copy_ptr[step] + number, var=copy)
         for arena, (var, part) in gathers.items():
             with T.If(copies[copy, 0] == arena), T.Then():
-                call(var, part, [copies[copy, column] for column in range(1, 5)])
+                call(var, part, [copies[copy, column] for column in range(1, 5)], {})
 
 
-def _program(arguments: _Arguments, run_steps: Any, sharing: str) -> tirx.PrimFunc:
+def _program(arguments: _Arguments, run_steps: Any, sharing: str, rows: list[list[list[str]]]) -> tirx.PrimFunc:
     with IRBuilder() as builder, T.prim_func():
         T.func_name(PROGRAM)
         tasks, first, last = (T.arg(name, tirx.Var(name, "int32")) for name in ("tasks", "first", "last"))
         board = T.arg("board", T.buffer((tirx.Var("words", "int32"),), "int64", align=abi.ALIGNMENT))
         buffers = arguments.declare()
-        T.func_attr({"global_symbol": PROGRAM, "tirx.noalias": True, abi.ARGUMENTS: arguments.texts})
+        attributes = {"global_symbol": PROGRAM, "tirx.noalias": True, abi.ARGUMENTS: arguments.texts, ROWS: rows}
+        T.func_attr(attributes)
         extents, data = arguments.flat(buffers)
         rest = (first, last, board.data, *extents, *data)
         with T.attr(0, "pragma_import_llvm", sharing):

@@ -15,6 +15,7 @@ from relay_ext.fast_math import FastMath
 from relay_ext.fuse_cells import FuseCells
 from relay_ext.join_kernels import JoinKernels
 from relay_ext.legalize_cells import LegalizeCells
+from relay_ext.share_cells import ShareCells
 from relay_ext.share_loops import ShareLoops
 from relay_ext.stage_cells import StageCells
 from schedules.cpu.machine import Machine, machine_of
@@ -22,9 +23,18 @@ from schedules.cpu.sharing import sharing_ir
 from schedules.tuning.records import Records
 
 
-def cell_passes(fast_math: bool = True) -> list[tvm.transform.Pass]:
-    """From TVMScript cells to one TIR function a cell, still for one instance; GPUs have fast math of their own."""
-    return [CheckCells(), LegalizeCells(), FuseCells(), *([FastMath()] if fast_math else [])]
+def cell_passes(fast_math: bool = True, share: bool = False) -> list[tvm.transform.Pass]:
+    """From TVMScript cells to one TIR function a cell, still for one instance.
+
+    Parameters
+    ----------
+    fast_math : bool
+        GPUs have fast math of their own.
+    share : bool
+        Whether equal cells become one function: :class:`~relay_ext.join_kernels.JoinKernels` finds the weights of each.
+    """
+    shared = [ShareCells()] if share else []
+    return [CheckCells(), *shared, LegalizeCells(), FuseCells(), *([FastMath()] if fast_math else [])]
 
 
 def kernel_passes(signature: Signature, machine: Machine, records: Records | None = None) -> list[tvm.transform.Pass]:
@@ -44,7 +54,11 @@ def lowering(signature: Signature, target: Target) -> tvm.transform.Sequential:
     --------
     >>> lowering(signature_of(mod), host_target())(mod)       # doctest: +SKIP
     """
-    passes = [*cell_passes(), *kernel_passes(signature, machine_of(target)), *program_passes(signature, target)]
+    passes = [
+        *cell_passes(share=True),
+        *kernel_passes(signature, machine_of(target)),
+        *program_passes(signature, target),
+    ]
     return tvm.transform.Sequential(passes, name="edbatch.lowering")
 
 

@@ -1,4 +1,4 @@
-"""Pass 5: cells made of stages become stage kernels."""
+"""Pass 6: cells made of stages become stage kernels."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from relay_ext.binding import bind_cell
 from relay_ext.block_reader import NotReadable
 from relay_ext.find_stages import find_stages
 from relay_ext.fuse_cells import CELL, cell_params
+from relay_ext.share_cells import member_attribute
 from schedules.cpu.config import StageConfig
 from schedules.cpu.machine import Machine
 from schedules.cpu.packing import pack_kernel, packing_of
@@ -95,7 +96,8 @@ def stage_kernel_of(
     kernel = stage_kernel(stage, bind_cell(signature, stage.cell), machine, tables, config)
     scratch = [f"{o.scratch}:{stage.domain}:{stage.rows * stage.columns}" for o in stage.outputs if o.scratch]
     shape = [packing_of(stage, machine).size]
-    return kernel.with_attrs({CELL: stage.cell, PATH: "stage", PACKED_SHAPE: shape, SCRATCH: scratch})
+    attributes = {CELL: stage.cell, PATH: "stage", PACKED_SHAPE: shape, SCRATCH: scratch}
+    return kernel.with_attrs(attributes | member_attribute(function))
 
 
 def stages_of(function: tirx.PrimFunc, signature: Signature) -> list[Stage]:

@@ -161,11 +161,12 @@ def compile_model(
         split = split_cells(mod, fold_views=grouped)
         mod = split.module
     signature = signature_of(mod)
-    front = cell_passes(fast_math=not on_gpu)
-    legalized = run_passes(mod, front[:2], dump_dir)
+    front = cell_passes(fast_math=not on_gpu, share=not on_gpu)
+    legal = [one.info.name for one in front].index("LegalizeCells") + 1
+    legalized = run_passes(mod, front[:legal], dump_dir)
     for name, tensor in cell_constants(legalized).items():
         reader.constants[name] = tensor.numpy()
-    single = run_passes(legalized, front[2:], dump_dir, first=2)
+    single = run_passes(legalized, front[legal:], dump_dir, first=legal)
     signature = with_index_bounds(signature, single)
     arrays = arrays | reader.constants
     kernels: KernelSet | DeviceKernels

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tvm
@@ -15,7 +15,7 @@ from edbatch_tvm.errors import WeightError
 from edbatch_tvm.graph.spec import ValueSpec
 from relay_ext.add_gathers import ARENA
 from relay_ext.fuse_cells import CELL
-from relay_ext.join_kernels import PROGRAM
+from relay_ext.join_kernels import PROGRAM, ROWS
 from relay_ext.stage_cells import ORDER, PACKED_SHAPE, PATH, REASON, SCRATCH
 from schedules.abi import ALIGNMENT, ARGUMENTS, padded, table_shape
 
@@ -79,7 +79,8 @@ class KernelSet:
 
     Nothing is compiled here: the attributes of `module` and the functions of `library` are all it takes, so that a
     model that was saved needs the attributes :data:`~relay_ext.stage_cells.PATH`, ``CELL``, ``ORDER``, ``REASON``,
-    ``SCRATCH``, ``PACKED_SHAPE`` and :data:`~schedules.abi.ARGUMENTS` by function, the library and the weights.
+    ``SCRATCH``, ``PACKED_SHAPE``, :data:`~schedules.abi.ARGUMENTS` and :data:`~relay_ext.join_kernels.ROWS` by
+    function, the library and the weights.
 
     Parameters
     ----------
@@ -95,57 +96,100 @@ class KernelSet:
     program : callable
         See :class:`relay_ext.join_kernels.JoinKernels`.
     arguments : tuple of (kind, name)
-        What the program takes after ``copy_ptr``.
+        What the program takes after ``types``.
     by_cell : dict from cell name to list of Kernel
+        Equal cells run the same kernels.
+    loaded : LoadedWeights
+        What the kernels read now.
     gathers : bool
         Whether operands are copied by kernels of their own.
     """
 
+    loaded: LoadedWeights
+
     def __init__(self, module: IRModule, library: Any, weights: Mapping[str, np.ndarray] | None = None) -> None:
-        self.by_cell: dict[str, list[Kernel]] = {}
-        self.paths: dict[str, str] = {}
         self.scratch_width: dict[str, dict[str, int]] = {"instances": {}, "rows": {}}
-        self.weight_tensors: dict[tuple[str, str], Any] = {}
-        self._packs: dict[str, tuple[Any, tuple[str, ...], tuple[int, ...]]] = {}
+        self._packs: dict[str, tuple[Any, tuple[int, ...]]] = {}
         every = {var.name_hint: function for var, function in module.functions.items()}
         functions = {name: function for name, function in every.items() if CELL in function.attrs}
         self.gathers = any(ARENA in function.attrs for function in every.values())
         self.program = library[PROGRAM]
         self.arguments = _arguments(every[PROGRAM])
+        kernels: dict[str, list[tuple[str, tuple[tuple[str, str], ...]]]] = {}
+        paths: dict[str, str] = {}
         for name, function in sorted(functions.items(), key=lambda item: int(item[1].attrs[ORDER])):
             cell, path = str(function.attrs[CELL]), str(function.attrs[PATH])
             if path == "pack":
                 continue
             reason = f" ({function.attrs[REASON]})" if REASON in function.attrs else ""
-            self.paths[cell] = path + reason
-            self.by_cell.setdefault(cell, []).append(Kernel(name, cell, _arguments(function)))
+            paths[cell] = path + reason
+            kernels.setdefault(cell, []).append((name, _arguments(function)))
             for text in function.attrs.get(SCRATCH, []):
                 scratch, domain, width = str(text).rsplit(":", 2)
                 self.scratch_width[domain][scratch] = padded(int(width))
             if f"{name}_pack" in functions:
-                sources = [source for _, source in _arguments(functions[f"{name}_pack"])[:-1]]
                 shape = tuple(int(extent) for extent in function.attrs[PACKED_SHAPE])
-                self._packs[name] = library[f"{name}_pack"], tuple(sources), shape
+                self._packs[name] = library[f"{name}_pack"], shape
+        rows = [[tuple(map(str, texts)) for texts in row] for row in every[PROGRAM].attrs[ROWS]]
+        self._rows = {cell: _Row(first, int(number), addresses) for (cell, first, number), *addresses in rows}
+        self.paths = {cell: paths[row.first] for cell, row in self._rows.items()}
+        self.by_cell = {
+            cell: [Kernel(name, cell, arguments) for name, arguments in kernels[row.first]]
+            for cell, row in self._rows.items()
+        }
         if weights is not None:
             self.load(weights)
 
     def load(self, weights: Mapping[str, np.ndarray]) -> None:
         """Take `weights` from now on: pack those of stages; the others are shared where they lie aligned."""
-        tensors = {}
-        for name, (pack, sources, shape) in self._packs.items():
-            packed = tvm.runtime.empty(shape, "float32")
-            pack(*(_aligned(weights[source]) for source in sources), packed)
-            tensors["packed", name] = packed
-        for kernel in (kernel for kernels in self.by_cell.values() for kernel in kernels):
-            for kind, name in kernel.arguments:
-                if kind in ("table", "weight"):
-                    array = weights[name]
-                    tensors[kind, name] = _aligned(as_table(array) if kind == "table" else array)
-        self.weight_tensors = tensors
+        tensors: dict[tuple[str, ...], Any] = {}
+        for key in (key for row in self._rows.values() for key in row.addresses if key not in tensors):
+            if key[0] == "packed":
+                pack, shape = self._packs[key[1]]
+                tensors[key] = tvm.runtime.empty(shape, "float32")
+                pack(*(_aligned(weights[source]) for source in key[2:]), tensors[key])
+            elif key[0] in ("table", "weight"):
+                array = weights[key[1]]
+                tensors[key] = _aligned(as_table(array) if key[0] == "table" else array)
+        self._take(tensors)
+
+    def _take(self, tensors: dict[tuple[str, ...], Any]) -> None:
+        width = 1 + max((len(row.addresses) for row in self._rows.values()), default=0)
+        types = np.zeros((len(self._rows), width), np.int64)
+        for number, row in enumerate(self._rows.values()):
+            found = (tensors[key].data_ptr() if key in tensors else 0 for key in row.addresses)
+            types[number, : 1 + len(row.addresses)] = row.number, *found
+        self.loaded = LoadedWeights(tensors, types)
+
+    @property
+    def attributes(self) -> list[tuple[int, int, int]]:
+        """Row and column of the table of types of each address of an attribute, and the number of the attribute."""
+        return [
+            (number, column, int(key[1].rpartition(".")[2]))
+            for number, row in enumerate(self._rows.values())
+            for column, key in enumerate(row.addresses, 1)
+            if key[0] == "attribute"
+        ]
+
+    def _texts(self) -> dict[str, tuple[str, ...]]:
+        """What kernels read as texts ``kind:name``, with what :data:`~relay_ext.join_kernels.ROWS` says of it.
+
+        What a kernel reads for a cell that is equal to its own is of the kind ``packed@<type>``.
+        """
+        texts: dict[tuple[str, ...], str] = {}
+        for number, (cell, row) in enumerate(self._rows.items()):
+            for key in row.addresses:
+                if key[0] == "packed":
+                    kind = "packed" if cell == row.first else f"packed@{number}"
+                    texts.setdefault(key, f"{kind}:{key[1]}")
+                elif key[0] != "attribute":
+                    texts[key] = ":".join(key)
+        return {text: key for key, text in texts.items()}
 
     def held(self) -> dict[str, np.ndarray]:
         """What kernels read at this moment, by ``kind:name``: packed weights, and the others as they lie; no copies."""
-        return {f"{kind}:{name}": np.from_dlpack(tensor) for (kind, name), tensor in self.weight_tensors.items()}
+        tensors = self.loaded.tensors
+        return {text: np.from_dlpack(tensors[key]) for text, key in self._texts().items()}
 
     def hold(self, held: Mapping[str, Any], specs: Mapping[str, ValueSpec]) -> None:
         """Take what :meth:`held` gave, as aligned tensors, from now on.
@@ -162,29 +206,47 @@ class KernelSet:
             If it is not all that kernels read, in the shapes they read it in.
         """
         tensors = {}
-        for kind, name in {
-            pair for kernels in self.by_cell.values() for kernel in kernels for pair in kernel.arguments
-        }:
+        for text, key in self._texts().items():
+            kind, name = key[:2]
             if kind == "packed":
-                shape, dtype = self._packs[name][2], "float32"
-            elif kind in ("table", "weight"):
+                shape, dtype = self._packs[name][1], "float32"
+            else:
                 spec = specs[name]
                 shape, dtype = table_shape(spec.shape) if kind == "table" else spec.shape, spec.dtype
-            else:
-                continue
-            tensor = tensors[kind, name] = held[f"{kind}:{name}"]
+            tensor = tensors[key] = held[text]
             if (tuple(tensor.shape), str(tensor.dtype)) != (shape, dtype):
-                raise ValueError(f"{kind}:{name} is {dtype}{list(tensor.shape)}")
-        self.weight_tensors = tensors
+                raise ValueError(f"{text} is {dtype}{list(tensor.shape)}")
+        self._take(tensors)
 
     def multiplies(self, cell: str) -> int:
         """About how many multiplications a node of `cell` takes: one for each element of its weights."""
-        used = {argument for kernel in self.by_cell.get(cell, ()) for argument in kernel.arguments}
-        return sum(
-            math.prod(tensor.shape)
-            for argument, tensor in self.weight_tensors.items()
-            if argument in used and argument[0] != "table"
-        )
+        kept = [key for key in self._rows[cell].addresses if key[0] in ("packed", "weight")]
+        return sum(math.prod(self.loaded.tensors[key].shape) for key in kept)
+
+
+class _Row(NamedTuple):
+    """A row of the table of types: the cell whose kernels the type runs, their number, and what is at each address."""
+
+    first: str
+    number: int
+    addresses: list[tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class LoadedWeights:
+    """Weights as kernels read them, and where they lie.
+
+    Attributes
+    ----------
+    tensors : dict
+        By what the attribute :data:`~relay_ext.join_kernels.ROWS` says of an address: they have to live as long as the
+        addresses are used.
+    types : int64 array of shape [types, addresses]
+        The table of types, where the addresses of attributes are 0.
+    """
+
+    tensors: dict[tuple[str, ...], Any]
+    types: np.ndarray
 
 
 def _arguments(function: Any) -> tuple[tuple[str, str], ...]:

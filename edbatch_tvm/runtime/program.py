@@ -14,7 +14,7 @@ from edbatch_tvm.memory import Plan
 from edbatch_tvm.memory.gathers import GatheredPlan
 from edbatch_tvm.memory.steps import TYPE
 from edbatch_tvm.runtime.arenas import ArenaSet
-from edbatch_tvm.runtime.kernels import KernelSet
+from edbatch_tvm.runtime.kernels import KernelSet, LoadedWeights
 from edbatch_tvm.runtime.threads import use_threads
 from schedules.cpu.sharing import ROW, YIELDS
 
@@ -43,16 +43,9 @@ class Program:
         names = signature.names
         self._calls = np.array([len(kernels.by_cell.get(name, ())) for name in names], np.int64)
         self._multiplies = np.array([kernels.multiplies(name) for name in names], np.float64)
-        # A type without nodes still has attributes among the arguments.
-        self._absent = {
-            f"{type_id}.{number}": tvm.runtime.empty((1, attribute.spec.size), attribute.spec.dtype)
-            for type_id, cell in enumerate(signature)
-            for number, attribute in enumerate(cell.attributes)
-        }
+        cells = list(signature)
         self._attributes = [
-            (f"{type_id}.{number}", type_id, attribute.name, attribute.spec.size)
-            for type_id, cell in enumerate(signature)
-            for number, attribute in enumerate(cell.attributes)
+            (row, column, cells[row].attributes[number].name) for row, column, number in kernels.attributes
         ]
         self._boards: list[_Board] = []
         self._alone = self._next_alone = 0
@@ -62,18 +55,11 @@ class Program:
         """Run the batches of `plan`; how many kernels that were."""
         if not len(plan.steps):
             return 0
-        rows = self._attribute_rows(graph, plan)
-        weights = self._kernels.weight_tensors  # once: another thread may refresh them
+        loaded = self._kernels.loaded  # once: another thread may refresh it
+        types, rows = self._types(loaded, graph, plan)
         values = []
         for kind, name in self._kernels.arguments:
-            if kind == "arena":
-                values.append(arenas.tensors[int(name)])
-            elif kind == "attribute":
-                values.append(rows[name])
-            elif kind == "scratch":
-                values.append(scratch[name])
-            else:
-                values.append(weights[kind, name])
+            values.append(arenas.tensors[int(name)] if kind == "arena" else scratch[name])
         copies, copy_ptr = _NO_COPIES, _NO_COPY_PTR
         if isinstance(plan, GatheredPlan):
             copy_ptr = plan.copy_ptr
@@ -84,21 +70,25 @@ class Program:
         board = self._take_board(threads)
         program = self._kernels.program
         begin = perf_counter()
-        program(tasks, 0, len(plan.steps), board.tensor, plan.steps, plan.index, copies, copy_ptr, *values)
+        program(tasks, 0, len(plan.steps), board.tensor, plan.steps, plan.index, copies, copy_ptr, types, *values)
+        del loaded, rows  # What the table of types has the addresses of lived until here.
         if multiplies >= SINGLE_MULTIPLIES:
             self._learn_from((perf_counter() - begin) / multiplies, tasks, int(board.words[YIELDS]))
         self._boards.append(board)
         calls = int(self._calls[plan.steps[:, TYPE]].sum())
         return calls + (int(copy_ptr[-1] - copy_ptr[0]) if isinstance(plan, GatheredPlan) else 0)
 
-    def _attribute_rows(self, graph: InstanceGraph, plan: Plan) -> dict[str, Any]:
-        """All attribute arrays in schedule order, two-dimensional."""
-        rows = dict(self._absent)
-        for argument, type_id, name, size in self._attributes:
-            if graph.type_count[type_id]:
-                order = plan.attribute_order[type_id]
-                rows[argument] = graph.attributes[type_id, name][order].reshape(-1, size)
-        return rows
+    def _types(self, loaded: LoadedWeights, graph: InstanceGraph, plan: Plan) -> tuple[np.ndarray, list[np.ndarray]]:
+        """The table of types for `graph`, and the attributes in schedule order, whose addresses are in it."""
+        types, arrays = loaded.types, []
+        if self._attributes:
+            types = types.copy()
+            for row, column, name in self._attributes:
+                if graph.type_count[row]:
+                    array = graph.attributes[row, name][plan.attribute_order[row]]
+                    types[row, column] = array.__array_interface__["data"][0]
+                    arrays.append(array)
+        return types, arrays
 
     def _tasks(self, multiplies: float, threads: int) -> int:
         """How many threads to use for so many multiplications."""

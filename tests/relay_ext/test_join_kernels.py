@@ -105,7 +105,7 @@ def test_arguments(joined: tvm.IRModule) -> None:
 def run(program: Any, tasks: int, steps: np.ndarray, arena: Any, work: int = 1) -> np.ndarray:
     """Run all of `steps`; the board afterwards."""
     board = tvm.runtime.tensor(np.full((1 + tasks) * ROW, -1))
-    none = np.zeros((1, 5), np.int32), np.zeros(1, np.int32)
+    none = np.zeros((1, 5), np.int32), np.zeros(1, np.int32), np.array([[0], [1]], np.int64)
     program(tasks, 0, len(steps), board, steps, np.array([work], np.int32), *none, arena)
     return board.numpy()
 

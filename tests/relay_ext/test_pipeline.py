@@ -16,6 +16,7 @@ from schedules.cpu.machine import host_target, machine_of
 
 NAMES = [
     "CheckCells",
+    "ShareCells",
     "LegalizeCells",
     "FuseCells",
     "FastMath",
@@ -47,19 +48,19 @@ def test_one_sequential_is_the_lowering(name: str) -> None:
     assert [one for one in seen.names if one in NAMES] == NAMES
     assert "edbatch.lowering" in seen.names
     kernels = [*kernel_passes(signature, machine_of(target)), *program_passes(signature, target)]
-    one_by_one = run_passes(mod, [*cell_passes(), *kernels])
+    one_by_one = run_passes(mod, [*cell_passes(share=True), *kernels])
     tvm.ir.assert_structural_equal(together, one_by_one)
 
 
 def test_passes_mix_with_those_of_tvm() -> None:
     mod = get_workload("treelstm").cells(8)
-    passes = [BindSizes({}), SplitCells(), tvm.relax.transform.CanonicalizeBindings(), *cell_passes()]
+    passes = [BindSizes({}), SplitCells(), tvm.relax.transform.CanonicalizeBindings(), *cell_passes(share=True)]
     seen = Seen()
     with tvm.transform.PassContext(instruments=[seen]):
         tvm.transform.Sequential(passes)(mod)
     ours = [name for name in seen.names if name in {"BindSizes", "SplitCells", *NAMES}]
     assert ours[:2] == ["BindSizes", "SplitCells"]
-    assert ours[-4:] == NAMES[:4]
+    assert ours[-5:] == NAMES[:5]
 
 
 def test_compile_runs_in_the_callers_pass_context() -> None:
