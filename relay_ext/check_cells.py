@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from typing import Any
 
 import tvm
@@ -9,6 +11,9 @@ from tvm import IRModule, relax
 
 from edbatch_tvm.errors import CellError
 from relay_ext.signature import cell_functions, signature_of, weights_of
+
+KERNEL_SUFFIX = re.compile(r"(_stage\d+|_pack|_loop\d+)+$")
+"""What the pipeline appends to the name of a cell for what it makes of it."""
 
 
 @tvm.transform.module_pass(opt_level=0, name="CheckCells")
@@ -18,17 +23,29 @@ class CheckCells:
     Raises
     ------
     CellError
-        If a signature or a weight is not of the form :mod:`relay_ext.signature` describes, or a cell calls another
-        Relax function, an external function or has control flow of its own.
+        If a signature or a weight is not of the form :mod:`relay_ext.signature` describes, a cell calls another
+        Relax function, an external function or has control flow of its own, or has the name of another one's kernel.
     """
 
     def transform_module(self, mod: IRModule, _context: tvm.transform.PassContext) -> IRModule:
         """Run the pass."""
         signature_of(mod)
         weights_of(mod)
+        _check_names(cell_functions(mod))
         for name, function in cell_functions(mod).items():
             relax.analysis.post_order_visit(function.body, lambda node, cell=name: _check_node(mod, cell, node))
         return mod
+
+
+def _check_names(names: Iterable[str]) -> None:
+    known = set(names)
+    for name in known:
+        for underscore in re.finditer("_", name):
+            cell, suffix = name[: underscore.start()], name[underscore.start() :]
+            if cell in known and KERNEL_SUFFIX.fullmatch(suffix):
+                raise CellError(
+                    f"cell {name!r} has the name of a kernel of cell {cell!r}", "another name for one of the two"
+                )
 
 
 def _check_node(mod: IRModule, cell: str, node: Any) -> None:

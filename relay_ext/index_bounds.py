@@ -91,5 +91,16 @@ def _stays_inside(index: Any, extent: Any) -> bool:
     free = tvm_ffi.structural_map(index, (tvm.ir.TensorLoad, unknown))
     if not found:
         return True
+    if str(index.ty.dtype).startswith("uint") and isinstance(extent, tirx.IntImm):
+        return _stays_below(index, int(extent))
     analyzer = sym.Analyzer()
     return bool(analyzer.can_prove(free >= 0) and analyzer.can_prove(free < extent))
+
+
+def _stays_below(index: Any, extent: int) -> bool:
+    """The same for an unsigned `index`, which the analyzer does not take: what was clipped last decides."""
+    if isinstance(index, tirx.Min):
+        return any(isinstance(side, tirx.IntImm) and int(side) < extent for side in (index.a, index.b))
+    if isinstance(index, tirx.Mod | tirx.FloorMod):
+        return isinstance(index.b, tirx.IntImm) and 0 < int(index.b) <= extent
+    return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import count as count_from
 from typing import Any
 
 import tvm
@@ -20,8 +21,8 @@ from relay_ext.stage_cells import ORDER, PATH
 from schedules import abi
 from schedules.cpu.sharing import PATIENCE, ROW
 
-PROGRAM = "program"
-"""Name of the function."""
+PROGRAM, RUN_STEPS = "program", "run_steps"
+"""Names of the function and of what it calls; a cell of such a name gets another one here."""
 
 ROWS = "edbatch.rows"
 """Attribute of the program: for each type, what stands in its row of the table of types; see :class:`JoinKernels`.
@@ -83,11 +84,12 @@ class JoinKernels:
 
     def transform_module(self, mod: IRModule, _context: tvm.transform.PassContext) -> IRModule:
         """Run the pass."""
-        joined = IRModule(dict(mod.functions.items()))
-        parts = {var: f for var, f in mod.functions.items() if DIMENSIONS in f.attrs}
+        functions = _without_names(mod, (PROGRAM, RUN_STEPS))
+        joined = IRModule(dict(functions))
+        parts = {var: f for var, f in functions.items() if DIMENSIONS in f.attrs}
         kinds = _kinds(self.signature, parts)
         arguments = _Arguments(parts)
-        run_steps = tvm.ir.GlobalVar("run_steps")
+        run_steps = tvm.ir.GlobalVar(RUN_STEPS)
         joined[run_steps] = _run_steps(arguments, kinds, parts)
         rows = _rows(self.signature, kinds, _pack_sources(mod))
         joined[tvm.ir.GlobalVar(PROGRAM)] = _program(arguments, run_steps, self.sharing, rows)
@@ -157,6 +159,19 @@ def _weights(text: str, sources: dict[str, list[str]]) -> list[str]:
     if group == "packed":
         return sources[name]
     return [] if group == "attribute" else [name]
+
+
+def _without_names(mod: IRModule, names: tuple[str, ...]) -> dict[Any, tirx.PrimFunc]:
+    """The functions of `mod`; a cell that has one of `names` is called otherwise."""
+    known = {var.name_hint for var in mod.functions}
+    functions: dict[Any, tirx.PrimFunc] = {}
+    for var, function in mod.functions.items():
+        if var.name_hint in names:
+            free = next(name for count in count_from(1) if (name := var.name_hint + "_" * count) not in known)
+            known.add(free)
+            var = tvm.ir.GlobalVar(free)
+        functions[var] = function
+    return functions
 
 
 class _Arguments:

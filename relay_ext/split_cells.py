@@ -13,7 +13,7 @@ from tvm import IRModule, relax, tirx
 from edbatch_tvm.errors import CellError
 from edbatch_tvm.graph.expand import CellBody, ExpansionTable, OpCall, Source
 from edbatch_tvm.graph.spec import CellSignature, Signature
-from relay_ext.check_cells import CheckCells
+from relay_ext.check_cells import KERNEL_SUFFIX, CheckCells
 from relay_ext.row_ops import row_form
 from relay_ext.signature import cell_functions, input_params, output_vars, signature_of, weight_params
 
@@ -135,7 +135,7 @@ class _Ops:
         return self._known[key]
 
     def _unique(self, text: str) -> str:
-        name = base = re.sub(r"\W", "_", text)
+        name = base = re.sub(r"\W", "_", text) + ("_" if KERNEL_SUFFIX.search(text) else "")
         number = 1
         while name in self._names:
             number += 1

@@ -86,10 +86,10 @@ class StageTracer:
             self.matrix_row,
         )
 
-    def leaf(self, kind: ir.Leaf) -> Any:
+    def leaf(self, kind: ir.Leaf, dtype: str = _FLOAT) -> Any:
         """The variable that stands for a leaf."""
         if kind not in self._leaf_of:
-            variable = tirx.Var(f"x{len(self._leaf_of)}", _FLOAT)
+            variable = tirx.Var(f"x{len(self._leaf_of)}", dtype)
             self._leaf_of[kind] = variable
             self.leaves[variable] = kind
         return self._leaf_of[kind]
@@ -110,13 +110,13 @@ class StageTracer:
             return self.element(inputs.operands[buffer], inputs.position(buffer, indices, self.row))
         if buffer in inputs.attributes:
             attribute, position = inputs.attribute(self.analyzer, tvm.tirx.BufferLoad(buffer, indices))
-            return self.leaf(ir.AttributeValue(attribute, position))
+            return self.leaf(ir.AttributeValue(attribute, position), str(buffer.dtype))
         if buffer in inputs.weights:
             return self.weight(buffer, indices)
         definition = inputs.definitions.get(buffer)
         if isinstance(definition, Compute):
             value = self.expression(substitute(definition.value, dict(zip(definition.iters, indices, strict=True))))
-            return value if self._in_reduction(indices) else self.let(value)
+            return value if self._in_reduction(indices) or str(value.ty.dtype) != _FLOAT else self.let(value)
         if isinstance(definition, Reduce):
             if inputs.is_row_reduction(definition):
                 return self.reduction(definition, indices)

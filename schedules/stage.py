@@ -102,7 +102,7 @@ class RowCount:
 
 @dataclass(frozen=True)
 class AttributeValue:
-    """Element `position` of attribute `attribute`, as a number."""
+    """Element `position` of attribute `attribute`, of the dtype of its variable."""
 
     attribute: int
     position: int

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
 from numbers import Real
 from pathlib import Path
 from statistics import median
@@ -16,6 +15,7 @@ import numpy as np
 
 from edbatch_tvm.atomic_file import write_text
 from edbatch_tvm.batching.prices import Prices
+from edbatch_tvm.cached_property import cached_property
 from edbatch_tvm.errors import PolicyError
 
 if TYPE_CHECKING:

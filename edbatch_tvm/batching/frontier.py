@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edbatch_tvm.batching.bounds import reference_heights
+from edbatch_tvm.cached_property import cached_property
 
 if TYPE_CHECKING:
     from edbatch_tvm.graph import InstanceGraph

@@ -6,7 +6,6 @@ import hashlib
 import os
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import NoReturn
 
 from edbatch_tvm.batching import backend
@@ -23,6 +22,7 @@ from edbatch_tvm.batching.lookahead import choose_lookahead
 from edbatch_tvm.batching.policy import Policy, Run, register_policy
 from edbatch_tvm.batching.schedule import Schedule
 from edbatch_tvm.batching.table import StateTable
+from edbatch_tvm.cached_property import cached_property
 from edbatch_tvm.errors import PolicyError
 from edbatch_tvm.graph import InstanceGraph
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
+from edbatch_tvm.cached_property import cached_property
 from edbatch_tvm.errors import CellError
 
 

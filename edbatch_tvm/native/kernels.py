@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +10,7 @@ import numpy as np
 from edbatch_tvm.batching.backend import Arrays
 from edbatch_tvm.batching.encoding import TIGHT
 from edbatch_tvm.batching.prices import UNLIMITED
+from edbatch_tvm.cached_property import cached_property
 from edbatch_tvm.errors import GraphError
 from edbatch_tvm.graph import require_checked
 from edbatch_tvm.native.arguments import as_argument, never_empty

@@ -28,7 +28,7 @@ ROW = 16
 YIELDS = 1
 """Word of the board that counts how often a thread offered its core to others."""
 
-CLAIM, FINISH = "edbatch_claim", "edbatch_finish"
+CLAIM, FINISH = "edbatch.claim", "edbatch.finish"
 """Names of ``claim(board, launch, task, tasks, grains, items) -> grain`` and ``finish(board, launch, items)``."""
 
 PATIENCE = 100
@@ -49,7 +49,7 @@ declare i32 @sched_yield()
 declare i64 @llvm.umin.i64(i64, i64)
 declare i64 @llvm.umax.i64(i64, i64)
 
-define i32 @edbatch_take(ptr %board, i32 %launch, i32 %owner, i32 %owners, i32 %grains) {
+define i32 @edbatch.take(ptr %board, i32 %launch, i32 %owner, i32 %owners, i32 %grains) {
 entry:
   %owner64 = zext i32 %owner to i64
   %owners64 = zext i32 %owners to i64
@@ -85,7 +85,7 @@ fail:
   ret i32 -1
 }
 
-define i32 @edbatch_claim(ptr %board, i32 %launch, i32 %task, i32 %tasks, i32 %grains, i32 %items) {
+define i32 @edbatch.claim(ptr %board, i32 %launch, i32 %task, i32 %tasks, i32 %grains, i32 %items) {
 entry:
   %launch64 = zext i32 %launch to i64
   %tag = shl i64 %launch64, 32
@@ -106,7 +106,7 @@ start:
   %owns = icmp ult i32 %task, %owners
   br i1 %owns, label %own, label %wait
 own:
-  %mine = call i32 @edbatch_take(ptr %board, i32 %launch, i32 %task, i32 %owners, i32 %grains)
+  %mine = call i32 @edbatch.take(ptr %board, i32 %launch, i32 %task, i32 %owners, i32 %grains)
   %got.mine = icmp sge i32 %mine, 0
   br i1 %got.mine, label %take.mine, label %wait
 take.mine:
@@ -131,7 +131,7 @@ spin:
   br i1 %patient, label %again, label %steal
 steal:
   %owner = phi i32 [ 0, %spin ], [ %owner.next, %steal.next ]
-  %theirs = call i32 @edbatch_take(ptr %board, i32 %launch, i32 %owner, i32 %owners, i32 %grains)
+  %theirs = call i32 @edbatch.take(ptr %board, i32 %launch, i32 %owner, i32 %owners, i32 %grains)
   %got.theirs = icmp sge i32 %theirs, 0
   br i1 %got.theirs, label %take.theirs, label %steal.next
 take.theirs:
@@ -156,7 +156,7 @@ over:
   ret i32 -1
 }
 
-define void @edbatch_finish(ptr %board, i32 %launch, i32 %items) {
+define void @edbatch.finish(ptr %board, i32 %launch, i32 %items) {
 entry:
   %launch64 = zext i32 %launch to i64
   %tag = shl i64 %launch64, 32

@@ -56,6 +56,5 @@ class At:
             case ir.RowCount():
                 return tirx.Cast(_FLOAT, self.count)
             case ir.AttributeValue(attribute, position):
-                value = kernel.attributes[attribute][kernel.first + self.instance, position]
-                return tirx.Cast(_FLOAT, value)
+                return kernel.attributes[attribute][kernel.first + self.instance, position]
         raise TypeError(leaf)

@@ -68,7 +68,7 @@ class ElementCode:
             if variable in lets:
                 return lets[variable]
             leaf = self.code.stage.leaves.get(variable)
-            return variable if leaf is None else self._leaf(leaf)
+            return variable if leaf is None else self._leaf(leaf, str(variable.ty.dtype))
 
         return tvm_ffi.structural_map(expression, (tirx.Var, replace))
 
@@ -94,7 +94,7 @@ class ElementCode:
                 arena = code.arguments[f"arena:{code.binding.output_arena[output.slot]}"]
                 T.buffer_store(arena, value, [code.output_row[output.slot] + self.position, column])
 
-    def _leaf(self, leaf: ir.Leaf) -> Any:
+    def _leaf(self, leaf: ir.Leaf, dtype: str) -> Any:
         code = self.code
         match leaf:
             case ir.Element(source, offset, moving):
@@ -110,5 +110,5 @@ class ElementCode:
                 return tirx.Cast(_FLOAT, self.offsets()[1])
             case ir.AttributeValue(attribute, position):
                 instance = self.position if code.stage.domain == "instances" else self.tile.row(OWNER, self.row)
-                return tirx.Cast(_FLOAT, code.attribute(attribute, instance, position))
+                return tirx.Cast(dtype, code.attribute(attribute, instance, position))
         raise TypeError(leaf)
