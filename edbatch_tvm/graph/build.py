@@ -1,7 +1,7 @@
 """The builder: record cell calls one by one, get an instance graph.
 
 A call appends to flat lists, about a microsecond; everything is checked at once, on arrays, when the graph is
-finished.
+finished: also that a value is one of this instance, which its number says (:mod:`edbatch_tvm.graph.serials`).
 """
 
 from __future__ import annotations
@@ -13,11 +13,16 @@ import numpy as np
 
 from edbatch_tvm.errors import CellError, GraphError
 from edbatch_tvm.graph.instance import FIRST_EXTERNAL, ZERO, InstanceGraph
+from edbatch_tvm.graph.serials import LOCAL_BITS, Serials, local_of
 from edbatch_tvm.graph.spec import CellSignature, Signature
 from edbatch_tvm.graph.validate import validate
 
 Value = NewType("Value", int)
-"""One output of a recorded call: ``node * stride + slot``; pass it on as an operand of later calls."""
+"""One output of a recorded call; pass it on as an operand of later calls of the same instance.
+
+In its low 32 bits it is ``node * stride + slot``, above them the serial number of the instance. A builder takes plain
+``node * stride + slot``, too, as a value of the instance that is being built.
+"""
 
 
 class _Recorder:
@@ -59,9 +64,12 @@ class Builder:
     def __init__(self, signature: Signature) -> None:
         self.signature = signature
         self._stride = signature.stride
+        self._serials = Serials(signature)
         self._reset()
 
     def _reset(self) -> None:
+        self._serial = self._serials.take()
+        self._first = self._serial << LOCAL_BITS
         self._recorders = {cell.name: _Recorder(i, cell) for i, cell in enumerate(self.signature)}
         self._types: list[int] = []
         self._counts: list[int] = []
@@ -99,11 +107,10 @@ class Builder:
             operands = self._arrange(recorder, operands, named)
         for name, rows in attributes.items():
             rows.append(named[name])
-        node = len(self._types)
+        value = self._first + len(self._types) * self._stride
         self._types.append(recorder.type_id)
         self._operands.extend(operands)
         self._counts.append(len(operands))
-        value = node * self._stride
         if recorder.outputs == 1:
             return value
         return tuple(range(value, value + recorder.outputs))
@@ -175,23 +182,56 @@ class Builder:
         listed = listed and getattr(outputs[0], "shape", None) != ()
         declared = list(outputs[0]) if listed else list(outputs)
         for value in declared:
-            if not _is_value(value):
-                raise _no_value("declared output", value)
+            self._require_own("declared output", value)
         operand_ptr = np.zeros(len(self._types) + 1, np.int32)
         np.cumsum(self._counts, out=operand_ptr[1:])
-        operand_value = _as_values(self._operands)
+        operand_value = self._as_values(self._operands)
         external: dict[str, Any] = {}
         if operand_value is None:
             operand_value, external = self._take_external(operand_ptr)
-        return InstanceGraph(
+        graph = InstanceGraph(
             np.array(self._types, np.int16),
             operand_ptr,
             operand_value,
             self.signature,
             attributes=self._attribute_arrays(),
-            outputs=np.array(declared, np.int32),
+            outputs=local_of(np.array(declared, np.int64)),
             scalar_output=len(outputs) == 1 and not listed,
             **external,
+        )
+        graph.serial = self._serial
+        return graph
+
+    def _as_values(self, items: list[Any]) -> np.ndarray | None:
+        """`items` as values of the graph, int32[len(items)]; None if one of them is no value of this instance."""
+        if not items:
+            return np.empty(0, np.int32)
+        try:
+            array = np.array(items)
+        except (TypeError, ValueError, OverflowError, RuntimeError):
+            return None
+        if array.ndim != 1 or array.dtype.kind != "i":
+            return None
+        values = local_of(array)
+        own = (array >> LOCAL_BITS) == self._serial
+        own |= values == array
+        return values if own.all() else None
+
+    def _is_own(self, value: Any) -> bool:
+        """Whether a number is a value of this instance: one that :meth:`call` returned, or a plain one."""
+        return int(value) >> LOCAL_BITS == self._serial or -(2**31) <= value < 2**31
+
+    def _require_own(self, what: str, value: Any) -> None:
+        """Refuse what is no value of this instance, and say what it is instead."""
+        if not _is_integer(value):
+            raise _no_value(what, value)
+        if self._is_own(value):
+            return
+        belongs = self._serials.describe(int(value))
+        if belongs is None:
+            raise _no_value(what, value)
+        raise GraphError(
+            f"{what} is {belongs}", "a value of the instance that is being built", "values end with finish()"
         )
 
     def _take_external(self, operand_ptr: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
@@ -203,11 +243,13 @@ class Builder:
         arenas: list[int] = []
         positions: list[int] = []
         for index, value in enumerate(self._operands):
-            if _is_value(value):
-                values.append(value)
+            if _is_integer(value) and self._is_own(value):
+                values.append(int(value))
                 continue
             node = int(np.searchsorted(operand_ptr, index, side="right")) - 1
             where = f"of node {node} ({self.signature.names[self._types[node]]})"
+            if _is_integer(value):
+                self._require_own(f"an operand {where}", value)
             array = _as_row(value)
             if array is None:
                 raise _no_value(f"an operand {where}", value)
@@ -221,7 +263,7 @@ class Builder:
             arenas.append(arena)
             positions.append(len(rows[arena]))
             rows[arena].append(array)
-        return np.array(values, np.int32), {
+        return local_of(np.array(values, np.int64)), {
             "external_spec": np.array(arenas, np.int16),
             "external_row": np.array(positions, np.int32),
             "external_data": tuple(
@@ -240,23 +282,8 @@ class Builder:
         return arrays
 
 
-def _as_values(items: list[Any]) -> np.ndarray | None:
-    """`items` as int32[len(items)]; None if one of them is no value."""
-    if not items:
-        return np.empty(0, np.int32)
-    try:
-        array = np.array(items)
-    except (TypeError, ValueError, OverflowError, RuntimeError):
-        return None
-    if array.ndim != 1 or array.dtype.kind not in "iu":
-        return None
-    values = array.astype(np.int32)
-    return values if np.array_equal(values, array) else None
-
-
-def _is_value(item: Any) -> bool:
-    limits = np.iinfo(np.int32)
-    return isinstance(item, int | np.integer) and not isinstance(item, bool) and bool(limits.min <= item <= limits.max)
+def _is_integer(item: Any) -> bool:
+    return isinstance(item, int | np.integer) and not isinstance(item, bool)
 
 
 def _no_value(what: str, item: Any) -> GraphError:

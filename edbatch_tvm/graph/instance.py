@@ -58,6 +58,8 @@ class InstanceGraph:
     ----------
     checked : bool
         Whether :func:`edbatch_tvm.graph.validate` found nothing wrong with this graph, or with all it was merged of.
+    serial : int
+        That of the values which a builder gave out for this graph; 0 for other graphs.
     part_digests : int64 array of shape [parts, 2] or None
         Of a merged graph, the digests of what it was merged of.
     merge_row : bytes or None
@@ -110,6 +112,7 @@ class InstanceGraph:
             raise GraphError(f"scalar_output has shape {scalar.shape}", f"({instances},), one entry for each instance")
         self.scalar_output = scalar if scalar.shape else np.full(instances, scalar)
         self.checked = False
+        self.serial = 0
         self.part_digests: np.ndarray | None = None
         self.merge_row = None
 
@@ -178,8 +181,9 @@ class InstanceGraph:
                 array.flags.writeable = False
 
     def __getstate__(self) -> tuple[dict[str, Any], dict[str, None]]:
-        # A copy, here or in another process, lies elsewhere.
-        return {name: value for name, value in self.__dict__.items() if name != "addresses"}, {"merge_row": None}
+        # A copy, here or in another process, lies elsewhere; and builders of another process number theirs.
+        state = {name: value for name, value in self.__dict__.items() if name != "addresses"}
+        return state | {"serial": 0}, {"merge_row": None}
 
     # Views ------------------------------------------------------------------------------------------------------
 

@@ -114,6 +114,7 @@ class DeviceResult(Result):
 
     def value(self, value: int) -> Any:
         """See :meth:`~edbatch_tvm.runtime.result.Result.value`."""
+        value = self._local(value)
         arena = self._arena(value)
         spec, tensor = self._signature.value_specs[arena], self._lease.arenas.tensors[arena]
         pitch = int(tensor.shape[1]) * np.dtype(spec.dtype).itemsize

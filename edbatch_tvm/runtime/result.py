@@ -9,6 +9,7 @@ import numpy as np
 
 from edbatch_tvm.errors import GraphError
 from edbatch_tvm.graph.instance import InstanceGraph
+from edbatch_tvm.graph.serials import LOCAL_BITS, local_of
 from edbatch_tvm.graph.validate import as_index_array
 from edbatch_tvm.memory.plan import Plan
 from edbatch_tvm.runtime.report import Report
@@ -59,9 +60,20 @@ class Result:
     def __repr__(self) -> str:
         return f"Result(instances={len(self)}, batches={len(self.schedule)})"
 
+    def _local(self, value: int) -> int:
+        """A value that the builder of this graph gave out, or a plain one, as a plain one."""
+        serial = self.graph.serial
+        return value - (serial << LOCAL_BITS) if serial and value >> LOCAL_BITS == serial else value
+
     def _arena(self, value: int) -> int:
         stride = self.graph.stride
         arena = -1
+        if value >= 1 << LOCAL_BITS:
+            raise GraphError(
+                "a value of a builder that is none of this result's graph",
+                "node * stride + slot",
+                "a builder's own values find their rows in the result of their instance alone",
+            )
         if 0 <= value < self.graph.num_nodes * stride:
             arena = int(self._signature.output_arena[self.graph.node_type[value // stride], value % stride])
         if arena < 0:
@@ -84,13 +96,14 @@ class Result:
         Parameters
         ----------
         value : int
-            As ``node * stride + slot``.
+            As ``node * stride + slot``; of an instance that was run alone, also as its builder gave it out.
 
         Raises
         ------
         GraphError
             If it is no value of the graph.
         """
+        value = self._local(value)
         arena = self._arena(value)
         spec = self._signature.value_specs[arena]
         view: np.ndarray = self._views[arena][self.plan.value_row[value], : spec.size].reshape(spec.shape)
@@ -102,7 +115,7 @@ class Result:
         Parameters
         ----------
         values : array_like of int, shape [m]
-            As ``node * stride + slot``.
+            As ``node * stride + slot``; of an instance that was run alone, also as its builder gave it out.
 
         Returns
         -------
@@ -114,6 +127,8 @@ class Result:
             If one is no value of the graph, or their specs differ.
         """
         wanted = as_index_array("values", values, np.int64)
+        own = (wanted >> LOCAL_BITS == self.graph.serial) & (self.graph.serial > 0)
+        wanted = np.where(own, local_of(wanted), wanted)
         if not len(wanted):
             raise GraphError("no values", "one or more")
         stride = self.graph.stride

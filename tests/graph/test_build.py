@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from edbatch_tvm.errors import EdbatchError, GraphError
-from edbatch_tvm.graph import FIRST_EXTERNAL, ZERO, Builder
+from edbatch_tvm.graph import FIRST_EXTERNAL, ZERO, Builder, Signature
+from edbatch_tvm.graph.spec import CellSignature, ValueSpec
 from tests.graph.cells import TREE
 from tests.graph.oracle import assert_same, plain
 
@@ -151,7 +152,7 @@ def test_outputs_as_array() -> None:
     b = Builder(TREE)
     h, c = b.call("leaf", word=1)
     graph = b.finish(np.array([c, h]))
-    assert graph.outputs.tolist() == [c, h]
+    assert graph.outputs.tolist() == [1, 0]
     assert graph.outputs.dtype == np.int32
 
 
@@ -183,3 +184,71 @@ def test_a_refused_call_records_nothing() -> None:
     with pytest.raises(EdbatchError):
         b.call("leaf")
     assert b.finish(h).num_nodes == 1
+
+
+# Values know their instance -----------------------------------------------------------------------------------------
+
+
+def wrapped(value: int, kind: str) -> object:
+    """`value` among the operands of a call of ``join``."""
+    return {"list": [value], "tuple": (value,), "array": np.array([value]), "with a row": [value, np.ones(4, "f4")]}[
+        kind
+    ]
+
+
+def others() -> dict[str, tuple[Builder, int]]:
+    """A builder and a value that is none of its instance; each is node 0, which the instance has, too."""
+    found = {}
+    b = Builder(TREE)
+    stale, _ = b.call("leaf", word=1)
+    b.finish()
+    found["earlier instance of this builder"] = b, stale
+    failed = Builder(TREE)
+    lost, _ = failed.call("leaf", word=99)
+    with pytest.raises(GraphError):
+        failed.finish()
+    found["earlier instance of this builder "] = failed, lost
+    other = Builder(TREE)
+    b = Builder(TREE)
+    b.other = other  # type: ignore[attr-defined]  # alive
+    found["another builder, of the cells leaf, pair"] = b, other.call("leaf", word=1)[0]
+    foreign = Builder(Signature([CellSignature("lone", (), (), (ValueSpec((4,)),))]))
+    b = Builder(TREE)
+    b.other = foreign  # type: ignore[attr-defined]
+    found["another builder, of the cells lone"] = b, foreign.call("lone")
+    found["another builder, which is gone"] = Builder(TREE), Builder(TREE).call("leaf", word=1)[0]
+    return found
+
+
+@pytest.mark.parametrize("place", ["operand", "named", "list", "tuple", "array", "with a row", "output", "outputs"])
+def test_values_of_other_instances(place: str) -> None:
+    for belongs, (b, value) in others().items():
+        b.call("leaf", word=2)
+        outputs: list[object] = []
+        if place == "operand":
+            b.call("readout", value)
+        elif place == "named":
+            b.call("readout", h=value)
+        elif place.startswith("output"):
+            outputs = [value] if place == "output" else [[value]]
+        else:
+            states = wrapped(value, place)
+            b.call("join", states, b.zero, [b.zero] * len(states))  # type: ignore[arg-type]
+        with pytest.raises(GraphError, match=f"a value of (an )?{belongs.strip()}") as caught:
+            b.finish(*outputs)
+        what = "declared output is" if place.startswith("output") else "an operand of node 1 "
+        assert str(caught.value).startswith(what)
+        assert b.finish().num_nodes == 0
+
+
+def test_many_instances_of_a_builder() -> None:
+    b, first, seen = Builder(TREE), 0, set()
+    for _ in range(200):
+        h, c = b.call("leaf", word=1)
+        assert (h not in seen, c) == (True, h + 1)
+        seen |= {h, c}
+        first = first or h
+        assert b.finish(h).outputs.tolist() == [0]
+    b.call("readout", first)
+    with pytest.raises(GraphError, match="an earlier instance of this builder"):
+        b.finish()

@@ -263,3 +263,16 @@ def test_all_physical_cores_are_used() -> None:
     import tvm
 
     assert tvm.get_global_func("runtime.NumThreads")() == physical_cores()
+
+
+def test_values_of_a_builder_in_results(model: eb.Model) -> None:
+    b = model.builder()
+    left, right = b.call("leaf", word=1), b.call("leaf", word=2)
+    first = b.finish([left, right])
+    result = model([first])
+    np.testing.assert_array_equal(result.value(right), result[0][1])
+    np.testing.assert_array_equal(result.values([right, left]), result[0][::-1])
+    second = b.finish(b.call("leaf", word=3))
+    for other in (model([second]), model([first, second])):
+        for ask in (lambda other=other: other.value(left), lambda other=other: other.values([left])):
+            assert "a value of a builder that is none of this result's graph" in refused(GraphError, ask)
