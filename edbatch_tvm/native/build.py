@@ -23,18 +23,28 @@ CACHE_VARIABLE = "EDBATCH_CACHE"
 SHARED_SOURCES = (
     "constants.py",
     "build.py",
+    "tir/inlined.py",
+    "tir/buffers.py",
     "tir/shared.py",
+    "cell_tables.py",
     "../batching/encoding.py",
     "../batching/fixed.py",
     "../../schedules/cpu/lowering.py",
 )
+STEPPING_SOURCES = (
+    "tir/stepping.py",
+    "tir/frontiers.py",
+    "tir/rules.py",
+    "tir/state_machine.py",
+    "../batching/splitmix.py",
+)
 LIBRARIES = {
     "merge": ("tir/merging.py", "../graph/addresses.py"),
     "levels": ("tir/levels.py",),
-    "schedule": ("tir/stepping.py",),
-    "learn": ("tir/stepping.py", "../batching/splitmix.py"),
+    "schedule": STEPPING_SOURCES,
+    "learn": STEPPING_SOURCES,
     "search": ("tir/beam.py",),
-    "plan": ("tir/planning.py", "tir/ordering.py", "cell_tables.py", "../memory/steps.py"),
+    "plan": ("tir/placement.py", "tir/step_tables.py", "tir/comparison.py", "tir/ordering.py", "../memory/steps.py"),
 }
 """Files of this project that each library is made from, beside the shared ones. Each is built on first use: small ones
 keep the first call short."""
@@ -122,8 +132,10 @@ def _functions(name: str) -> dict[str, Any]:
 
         return {"search": search}
     if name == "plan":
+        from edbatch_tvm.native.tir.comparison import any_worse
         from edbatch_tvm.native.tir.ordering import order
-        from edbatch_tvm.native.tir.planning import any_worse, fill, place
+        from edbatch_tvm.native.tir.placement import place
+        from edbatch_tvm.native.tir.step_tables import fill
 
         return {"place": place, "fill": fill, "order": order, "any_worse": any_worse}
     if name == "levels":

@@ -1,11 +1,12 @@
 """Typewise heights, and the schedule by depth."""
 
-# ruff: noqa: D103
+# ruff: noqa: D103, F823
 # mypy: ignore-errors
 
 from tvm.script import tirx as T
 
 from edbatch_tvm.native.constants import BATCHES, LANES
+from edbatch_tvm.native.tir.buffers import GraphArguments, ScheduleResults, argument, size
 from edbatch_tvm.native.tir.shared import longest_depths, typewise_heights
 
 
@@ -16,14 +17,10 @@ def heights(
     user_: T.handle,
     height_: T.handle,
 ):
-    n = T.int32()
-    e = T.int32()
-    p = T.int32()
-    node_type = T.match_buffer(node_type_, (n,), "int16", align=2)
-    use_ptr = T.match_buffer(use_ptr_, (n + 1,), "int32", align=4)
-    user = T.match_buffer(user_, (e,), "int32", align=4)
-    height = T.match_buffer(height_, (n, p), "int32", align=4)
-    typewise_heights(n, T.truncdiv(p, LANES), node_type, use_ptr, user, height)
+    graph = T.meta_var(GraphArguments(node_type_, use_ptr_, user_))
+    columns = T.int32()
+    height = T.meta_var(argument(height_, (graph.n, columns)))
+    typewise_heights(graph.n, T.truncdiv(columns, LANES), graph.node_type, graph.use_ptr, graph.user, height)
 
 
 @T.prim_func
@@ -40,22 +37,20 @@ def depth_schedule(
     batch_type_: T.handle,
     io_: T.handle,
 ):
-    n = T.int32()
-    e = T.int32()
+    graph = T.meta_var(GraphArguments(node_type_, use_ptr_, user_))
+    n = T.meta_var(graph.n)
     t = T.int32()
-    io_size = T.int32()
-    node_type = T.match_buffer(node_type_, (n,), "int16", align=2)
-    use_ptr = T.match_buffer(use_ptr_, (n + 1,), "int32", align=4)
-    user = T.match_buffer(user_, (e,), "int32", align=4)
-    depth = T.match_buffer(depth_, (n,), "int32", align=4)
-    by_depth = T.match_buffer(by_depth_, (n,), "int32", align=4)
-    level_end = T.match_buffer(level_end_, (n,), "int32", align=4)
-    count = T.match_buffer(count_, (t,), "int32", align=4)
-    order = T.match_buffer(order_, (n,), "int32", align=4)
-    batch_ptr = T.match_buffer(batch_ptr_, (n + 1,), "int32", align=4)
-    batch_type = T.match_buffer(batch_type_, (n,), "int16", align=2)
-    io = T.match_buffer(io_, (io_size,), "int64", align=8)
-    longest_depths(n, use_ptr, user, depth)
+    node_type = T.meta_var(graph.node_type)
+    depth = T.meta_var(argument(depth_, (n,)))
+    by_depth = T.meta_var(argument(by_depth_, (n,)))
+    level_end = T.meta_var(argument(level_end_, (n,)))
+    count = T.meta_var(argument(count_, (t,)))
+    results = T.meta_var(ScheduleResults(n, order_, batch_ptr_, batch_type_))
+    order = T.meta_var(results.order)
+    batch_ptr = T.meta_var(results.batch_ptr)
+    batch_type = T.meta_var(results.batch_type)
+    io = T.meta_var(argument(io_, (size("io_size"),), "int64"))
+    longest_depths(n, graph.use_ptr, graph.user, depth)
     levels = 0
     for v in range(n):
         level_end[v] = 0

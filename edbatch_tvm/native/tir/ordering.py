@@ -1,23 +1,323 @@
 """The order of nodes within batches of the plan ``order``; the same as :mod:`edbatch_tvm.memory.order`.
 
-``cells``, ``operands`` and ``outside`` are those of :mod:`edbatch_tvm.native.tir.planning`.
+Batches are visited last to first. Each grants what later ones asked of it, one request after the other, by linking
+nodes to runs; then it asks the batches that it reads. `p` is the kernel's
+:class:`~edbatch_tvm.native.tir.buffers.PlanArguments`, `s` its :class:`Ordering`.
 """
 
-# ruff: noqa: D103, F823, F841
+# ruff: noqa: D103
 # mypy: ignore-errors
+
+from typing import Any
 
 from tvm.script import tirx as T
 
-from edbatch_tvm.native.cell_tables import (
-    FIXED,
-    FIXED_BEFORE,
-    OPERANDS,
-    REPEATED,
-    REPEATED_BEFORE,
-    ROW_BYTES,
-    VARIADIC,
-    WEIGHTS,
-)
+from edbatch_tvm.native.cell_tables import OPERANDS, REPEATED, ROW_BYTES, VARIADIC, WEIGHTS
+from edbatch_tvm.native.tir.buffers import PlanArguments, Workspace, argument, scalar, size
+from edbatch_tvm.native.tir.inlined import inlined
+
+
+class Ordering:
+    """Results, working storage and scalars of ``order``."""
+
+    def __init__(self, p: PlanArguments, request_bytes: Any, out: Any, work: Any) -> None:
+        n, m, e = p.n, p.m, p.e
+        asks = size("asks")
+        self.request_bytes = argument(request_bytes, (asks,), "int64")
+        self.out = argument(out, (n,))
+        cut = Workspace(work).cut
+        # Of nodes. In a run, `head` of its last node and `tail` of its first are its ends.
+        self.batch_of = cut("batch_of", n)
+        self.after = cut("after", n)
+        self.before = cut("before", n)
+        self.head = cut("head", n)
+        self.tail = cut("tail", n)
+        self.stamp = cut("stamp", n)
+        # Of one batch: nodes, rows, positions; where the operands of the nodes in `out` begin.
+        self.trail = cut("trail", n)
+        self.sequence = cut("sequence", n)
+        self.where = cut("where", n)
+        # Of batches: their last firm and last free request, and how many they granted.
+        self.last_firm = cut("last_firm", m)
+        self.last_free = cut("last_free", m)
+        self.granted = cut("granted", m)
+        # Of requests: the nodes they ask for, one request after the other; whom they ask; the one asked there before.
+        self.wanted = cut("wanted", e)
+        self.wanted_at = cut("wanted_at", asks + 1)
+        self.asked = cut("asked", asks)
+        self.earlier = cut("earlier", asks)
+        self.ranked = cut("ranked", asks)
+        self.weight = cut("weight", asks)
+        self.bucket = cut("bucket", WEIGHTS)
+
+        self.linked = scalar("linked", 0)  # links made for one request
+        self.fits = scalar("fits", 1)
+        self.following = scalar("following", -1)
+        self.total = scalar("total", 0)
+        self.at = scalar("at", 0)
+        self.requests = scalar("requests", 0)
+        self.variadic_before = scalar("variadic_before", -1)
+
+
+@inlined
+def start(p, s):
+    for v in range(p.n):
+        s.after[v] = -1
+        s.before[v] = -1
+        s.head[v] = v
+        s.tail[v] = v
+        s.stamp[v] = -1
+    for b in range(p.m):
+        s.last_firm[b] = -1
+        s.last_free[b] = -1
+        s.granted[b] = 0
+        for i in range(p.batch_ptr[b + 1] - p.batch_ptr[b]):
+            s.batch_of[p.order[p.batch_ptr[b] + i]] = b
+    s.wanted_at[0] = 0
+
+
+@inlined
+def link(s, left, right):
+    # Let `right` follow `left`.
+    if s.after[left] != right:
+        if s.after[left] >= 0 or s.before[right] >= 0 or s.head[left] == right:
+            s.fits = 0
+        else:
+            run_head: T.let = s.head[left]
+            run_tail: T.let = s.tail[right]
+            s.after[left] = right
+            s.before[right] = left
+            s.tail[run_head] = run_tail
+            s.head[run_tail] = run_head
+            s.trail[s.linked] = left
+            s.linked += 1
+
+
+@inlined
+def undo_links(s):
+    for i in range(s.linked):
+        left: T.let = s.trail[s.linked - 1 - i]
+        right: T.let = s.after[left]
+        run_head: T.let = s.head[left]
+        run_tail: T.let = s.tail[right]
+        s.after[left] = -1
+        s.before[right] = -1
+        s.tail[run_head] = left
+        s.head[run_tail] = right
+
+
+@inlined
+def rank_requests(s, last):
+    # ranked[:total] = the requests in the list that ends at `last`, the largest first, else in the order they came.
+    s.total = 0
+    s.at = 0
+    for i in range(WEIGHTS):
+        s.bucket[i] = 0
+    s.following = last
+    while s.following >= 0:
+        s.bucket[s.weight[s.following]] += 1
+        s.total += 1
+        s.following = s.earlier[s.following]
+    for i in range(WEIGHTS):
+        s.at += s.bucket[WEIGHTS - 1 - i]
+        s.bucket[WEIGHTS - 1 - i] = s.at
+    s.following = last
+    while s.following >= 0:
+        s.bucket[s.weight[s.following]] -= 1
+        s.ranked[s.bucket[s.weight[s.following]]] = s.following
+        s.following = s.earlier[s.following]
+
+
+@inlined
+def grant_firm(s, b):
+    # Each request as it is, or not at all.
+    rank_requests(s, s.last_firm[b])
+    for k in range(s.total):
+        r: T.let = s.ranked[k]
+        low: T.let = s.wanted_at[r]
+        s.fits = 1
+        s.linked = 0
+        for i in range(s.wanted_at[r + 1] - low - 1):
+            if s.fits == 1:
+                link(s, s.wanted[low + i], s.wanted[low + i + 1])
+        s.granted[b] += s.fits
+        if s.fits == 0:
+            undo_links(s)
+
+
+@inlined
+def grant_free(s, b, size_of):
+    # Each request in whatever order, if it is for whole runs, and not for all nodes anyway.
+    rank_requests(s, s.last_free[b])
+    for k in range(s.total):
+        r: T.let = s.ranked[k]
+        low: T.let = s.wanted_at[r]
+        length: T.let = s.wanted_at[r + 1] - low
+        if length < size_of:
+            gather_runs(s, r, low, length)
+            if s.fits == 1 and s.at == length:
+                s.linked = 0
+                s.granted[b] += 1
+                for i in range(length - 1):
+                    link(s, s.sequence[i], s.sequence[i + 1])
+
+
+@inlined
+def gather_runs(s, r, low, length):
+    # sequence[:at] = the runs of the nodes that request r wants, one after the other.
+    s.fits = 1
+    s.at = 0
+    for i in range(length):
+        if s.stamp[s.wanted[low + i]] == r:
+            s.fits = 0
+        s.stamp[s.wanted[low + i]] = r
+    for i in range(length):
+        if s.fits == 1 and s.before[s.wanted[low + i]] < 0:
+            s.following = s.wanted[low + i]
+            while s.following >= 0:
+                if s.stamp[s.following] == r:
+                    s.sequence[s.at] = s.following
+                    s.at += 1
+                    s.following = s.after[s.following]
+                else:
+                    s.fits = 0
+                    s.following = -1
+
+
+@inlined
+def write_runs(p, s, begin, size_of):
+    s.at = begin
+    for i in range(size_of):
+        s.following = p.order[begin + i]
+        if s.before[s.following] < 0:
+            while s.following >= 0:
+                s.out[s.at] = s.following
+                s.where[s.at] = p.operand_ptr[s.following]
+                s.at += 1
+                s.following = s.after[s.following]
+
+
+@inlined
+def ask(p, s, u, begin, size_of, mine):
+    # What this batch asks of earlier ones: the requests from `mine` on.
+    s.variadic_before = -1
+    for o in range(p.cells[u, OPERANDS]):
+        low: T.let = s.wanted_at[s.requests]
+        is_variadic: T.let = p.operands[u, o, VARIADIC]
+        source = -1
+        slot = -1
+        s.fits = 1
+        s.total = 0
+        for i in range(size_of):
+            if s.fits == 1:
+                repeat = 0
+                if p.cells[u, REPEATED] > 0:
+                    node: T.let = s.out[begin + i]
+                    repeat = p.repeats(u, node)
+                first: T.let = s.where[begin + i] + p.position(u, o, repeat)
+                for j in range(T.Select(is_variadic == 1, repeat, 1)):
+                    v: T.let = p.operand_node[first + j]
+                    if v < 0:
+                        s.fits = 0
+                    else:
+                        if s.total == 0:
+                            source = s.batch_of[v]
+                            slot = p.operand_value[first] - v * p.slots
+                        if s.batch_of[v] != source or p.operand_value[first + j] - v * p.slots != slot:
+                            s.fits = 0
+                        s.wanted[low + s.total] = v
+                        s.total += 1
+        if s.fits == 1 and s.total >= 2:
+            add_request(p, s, u, o, low, is_variadic, mine, source)
+
+
+@inlined
+def add_request(p, s, u, o, low, is_variadic, mine, source):
+    # Operands in a row that read the same nodes ask together.
+    bytes_read: T.let = T.Cast("int64", s.total) * T.Cast("int64", p.operands[u, o, ROW_BYTES])
+    s.fits = 0
+    if s.requests > mine and is_variadic == s.variadic_before:
+        other: T.let = s.wanted_at[s.requests - 1]
+        if low - other == s.total:
+            s.fits = 1
+            for i in range(s.total):
+                if s.wanted[low + i] != s.wanted[other + i]:
+                    s.fits = 0
+    s.variadic_before = is_variadic
+    if s.fits == 1:
+        s.request_bytes[s.requests - 1] += bytes_read
+    else:
+        s.asked[s.requests] = source
+        s.request_bytes[s.requests] = bytes_read
+        s.wanted_at[s.requests + 1] = low + s.total
+        s.requests += 1
+
+
+@inlined
+def send_requests(s, b, mine):
+    # Into the lists of those they ask: a batch's only request, if it granted none itself, is free.
+    is_free: T.let = T.Select(s.requests - mine == 1 and s.granted[b] == 0, 1, 0)
+    for i in range(s.requests - mine):
+        r: T.let = mine + i
+        s.weight[r] = 0
+        while (s.request_bytes[r] >> T.Cast("int64", s.weight[r])) > T.int64(0):
+            s.weight[r] += 1
+        if is_free == 1:
+            s.earlier[r] = s.last_free[s.asked[r]]
+            s.last_free[s.asked[r]] = r
+        else:
+            s.earlier[r] = s.last_firm[s.asked[r]]
+            s.last_firm[s.asked[r]] = r
+
+
+@inlined
+def follow_rows(p, s, u, begin, size_of):
+    # Order a batch as the rows of one operand lie, if that makes them contiguous and no operand is so already.
+    follow = -1  # the operand to follow; -2 if one is contiguous
+    for o in range(p.cells[u, OPERANDS]):
+        if follow != -2:
+            jumps = 0
+            least = 0
+            largest = 0
+            for i in range(size_of):
+                value: T.let = p.operand_value[s.where[begin + i] + o]
+                v: T.let = p.operand_node[s.where[begin + i] + o]
+                if v >= 0:
+                    s.trail[i] = p.base[s.batch_of[v], value - v * p.slots] + s.tail[v]
+                else:
+                    s.trail[i] = p.outside[-1 - value]
+                if i == 0:
+                    least = s.trail[i]
+                    largest = s.trail[i]
+                else:
+                    if s.trail[i] != s.trail[i - 1] + 1:
+                        jumps = 1
+                    least = T.min(least, s.trail[i])
+                    largest = T.max(largest, s.trail[i])
+            if jumps == 0:
+                follow = -2
+            elif follow == -1 and largest - least == size_of - 1:
+                sort_by_row(s, begin, size_of, least)
+                if s.total == size_of:
+                    follow = o
+                    for i in range(size_of):
+                        s.sequence[i] = s.head[i]
+    if follow >= 0:
+        for i in range(size_of):
+            s.out[begin + i] = s.sequence[i]
+
+
+@inlined
+def sort_by_row(s, begin, size_of, least):
+    # head[:size_of] = the nodes of a batch by row; total = how many different rows there are.
+    for i in range(size_of):
+        s.head[i] = -1
+    for i in range(size_of):
+        s.head[s.trail[i] - least] = s.out[begin + i]
+    s.total = 0
+    for i in range(size_of):
+        if s.head[i] >= 0:
+            s.total += 1
 
 
 @T.prim_func
@@ -33,287 +333,46 @@ def order(
     cells_: T.handle,
     operands_: T.handle,
     work_: T.handle,
-    size_: T.handle,
+    request_bytes_: T.handle,
     out_: T.handle,
 ):
     T.func_attr({"tirx.noalias": True})
-    n = T.int32()
-    e = T.int32()
-    x = T.int32()
-    m = T.int32()
-    t = T.int32()
-    most = T.int32()
-    slots = T.int32()
-    room = T.int32()
-    asks = T.int32()
-    operand_ptr = T.match_buffer(operand_ptr_, (n + 1,), "int32", align=4)
-    operand_value = T.match_buffer(operand_value_, (e,), "int32", align=4)
-    operand_node = T.match_buffer(operand_node_, (e,), "int32", align=4)
-    outside = T.match_buffer(outside_, (x,), "int32", align=4)
-    given = T.match_buffer(order_, (n,), "int32", align=4)
-    batch_ptr = T.match_buffer(batch_ptr_, (m + 1,), "int32", align=4)
-    batch_type = T.match_buffer(batch_type_, (m,), "int16", align=2)
-    base = T.match_buffer(base_, (m, slots), "int32", align=4)
-    cells = T.match_buffer(cells_, (t, 5), "int32", align=4)
-    operands = T.match_buffer(operands_, (t, most, 4), "int32", align=4)
-    work = T.match_buffer(work_, (room,), "int32", align=4)
-    size_of = T.match_buffer(size_, (asks,), "int64", align=8)  # bytes of each request
-    out = T.match_buffer(out_, (n,), "int32", align=4)
-    # Of nodes. In a run, `head` of its last node and `tail` of its first are its ends.
-    batch_of = T.decl_buffer((n,), "int32", data=work.data, elem_offset=0)
-    after = T.decl_buffer((n,), "int32", data=work.data, elem_offset=n)
-    before = T.decl_buffer((n,), "int32", data=work.data, elem_offset=2 * n)
-    head = T.decl_buffer((n,), "int32", data=work.data, elem_offset=3 * n)
-    tail = T.decl_buffer((n,), "int32", data=work.data, elem_offset=4 * n)
-    stamp = T.decl_buffer((n,), "int32", data=work.data, elem_offset=5 * n)
-    # Of one batch: nodes, rows, positions; where the operands of the nodes in `out` begin.
-    trail = T.decl_buffer((n,), "int32", data=work.data, elem_offset=6 * n)
-    sequence = T.decl_buffer((n,), "int32", data=work.data, elem_offset=7 * n)
-    where = T.decl_buffer((n,), "int32", data=work.data, elem_offset=8 * n)
-    # Of batches: their last firm and last free request, and how many they granted.
-    last_firm = T.decl_buffer((m,), "int32", data=work.data, elem_offset=9 * n)
-    last_free = T.decl_buffer((m,), "int32", data=work.data, elem_offset=9 * n + m)
-    granted = T.decl_buffer((m,), "int32", data=work.data, elem_offset=9 * n + 2 * m)
-    # Of requests: the nodes they ask for, one request after the other; whom they ask; the one asked there before.
-    wanted = T.decl_buffer((e,), "int32", data=work.data, elem_offset=9 * n + 3 * m)
-    wanted_at = T.decl_buffer((asks + 1,), "int32", data=work.data, elem_offset=9 * n + 3 * m + e)
-    asked = T.decl_buffer((asks,), "int32", data=work.data, elem_offset=9 * n + 3 * m + e + asks + 1)
-    earlier = T.decl_buffer((asks,), "int32", data=work.data, elem_offset=9 * n + 3 * m + e + 2 * asks + 1)
-    ranked = T.decl_buffer((asks,), "int32", data=work.data, elem_offset=9 * n + 3 * m + e + 3 * asks + 1)
-    weight = T.decl_buffer((asks,), "int32", data=work.data, elem_offset=9 * n + 3 * m + e + 4 * asks + 1)
-    bucket = T.decl_buffer((WEIGHTS,), "int32", data=work.data, elem_offset=9 * n + 3 * m + e + 5 * asks + 1)
-
-    linked = 0
-    fits = 1
-    following = -1
-    total = 0
-    at = 0
-    requests = 0
-
-    @T.inline
-    def pair(left, right):
-        # Let `right` follow `left`.
-        if after[left] != right:
-            if after[left] >= 0 or before[right] >= 0 or head[left] == right:
-                fits = 0
-            else:
-                run_head: T.let = head[left]
-                run_tail: T.let = tail[right]
-                after[left] = right
-                before[right] = left
-                tail[run_head] = run_tail
-                head[run_tail] = run_head
-                trail[linked] = left
-                linked += 1
-
-    @T.inline
-    def rank(last):
-        # ranked[:total] = the requests in the list that ends at `last`, the largest first, else in the order they came.
-        total = 0
-        at = 0
-        for i in range(WEIGHTS):
-            bucket[i] = 0
-        following = last
-        while following >= 0:
-            bucket[weight[following]] += 1
-            total += 1
-            following = earlier[following]
-        for i in range(WEIGHTS):
-            at += bucket[WEIGHTS - 1 - i]
-            bucket[WEIGHTS - 1 - i] = at
-        following = last
-        while following >= 0:
-            bucket[weight[following]] -= 1
-            ranked[bucket[weight[following]]] = following
-            following = earlier[following]
-
-    for v in range(n):
-        after[v] = -1
-        before[v] = -1
-        head[v] = v
-        tail[v] = v
-        stamp[v] = -1
-    for b in range(m):
-        last_firm[b] = -1
-        last_free[b] = -1
-        granted[b] = 0
-        for i in range(batch_ptr[b + 1] - batch_ptr[b]):
-            batch_of[given[batch_ptr[b] + i]] = b
-    wanted_at[0] = 0
-
-    for step in range(m):
-        b: T.let = m - 1 - step
-        u: T.let = T.Cast("int32", batch_type[b])
-        begin: T.let = batch_ptr[b]
-        size: T.let = batch_ptr[b + 1] - begin
-        if last_firm[b] >= 0:
-            rank(last_firm[b])
-            for k in range(total):
-                # Grant the request as it is, or not at all.
-                r: T.let = ranked[k]
-                low: T.let = wanted_at[r]
-                fits = 1
-                linked = 0
-                for i in range(wanted_at[r + 1] - low - 1):
-                    if fits == 1:
-                        pair(wanted[low + i], wanted[low + i + 1])
-                granted[b] += fits
-                if fits == 0:
-                    for i in range(linked):
-                        left: T.let = trail[linked - 1 - i]
-                        right: T.let = after[left]
-                        run_head: T.let = head[left]
-                        run_tail: T.let = tail[right]
-                        after[left] = -1
-                        before[right] = -1
-                        tail[run_head] = left
-                        head[run_tail] = right
-        if last_free[b] >= 0:
-            rank(last_free[b])
-            for k in range(total):
-                # Grant the request in whatever order, if it is for whole runs, and not for all nodes anyway.
-                r: T.let = ranked[k]
-                low: T.let = wanted_at[r]
-                length: T.let = wanted_at[r + 1] - low
-                if length < size:
-                    fits = 1
-                    at = 0
-                    for i in range(length):
-                        if stamp[wanted[low + i]] == r:
-                            fits = 0
-                        stamp[wanted[low + i]] = r
-                    for i in range(length):
-                        if fits == 1 and before[wanted[low + i]] < 0:
-                            following = wanted[low + i]
-                            while following >= 0:
-                                if stamp[following] == r:
-                                    sequence[at] = following
-                                    at += 1
-                                    following = after[following]
-                                else:
-                                    fits = 0
-                                    following = -1
-                    if fits == 1 and at == length:
-                        linked = 0
-                        granted[b] += 1
-                        for i in range(length - 1):
-                            pair(sequence[i], sequence[i + 1])
-        at = begin
-        for i in range(size):
-            following = given[begin + i]
-            if before[following] < 0:
-                while following >= 0:
-                    out[at] = following
-                    where[at] = operand_ptr[following]
-                    at += 1
-                    following = after[following]
-        # What this batch asks of earlier ones.
-        mine: T.let = requests
-        variadic_before = -1
-        for o in range(cells[u, OPERANDS]):
-            low: T.let = wanted_at[requests]
-            is_variadic: T.let = operands[u, o, VARIADIC]
-            fits = 1
-            total = 0
-            source = -1
-            slot = -1
-            for i in range(size):
-                if fits == 1:
-                    repeat = 0
-                    if cells[u, REPEATED] > 0:
-                        v: T.let = out[begin + i]
-                        repeat = T.truncdiv(operand_ptr[v + 1] - operand_ptr[v] - cells[u, FIXED], cells[u, REPEATED])
-                    first: T.let = (
-                        where[begin + i] + operands[u, o, FIXED_BEFORE] + repeat * operands[u, o, REPEATED_BEFORE]
-                    )
-                    for j in range(T.Select(is_variadic == 1, repeat, 1)):
-                        v: T.let = operand_node[first + j]
-                        if v < 0:
-                            fits = 0
-                        else:
-                            if total == 0:
-                                source = batch_of[v]
-                                slot = operand_value[first] - v * slots
-                            if batch_of[v] != source or operand_value[first + j] - v * slots != slot:
-                                fits = 0
-                            wanted[low + total] = v
-                            total += 1
-            if fits == 1 and total >= 2:
-                bytes_read: T.let = T.Cast("int64", total) * T.Cast("int64", operands[u, o, ROW_BYTES])
-                # Operands in a row that read the same nodes ask together.
-                fits = 0
-                if requests > mine and is_variadic == variadic_before:
-                    other: T.let = wanted_at[requests - 1]
-                    if low - other == total:
-                        fits = 1
-                        for i in range(total):
-                            if wanted[low + i] != wanted[other + i]:
-                                fits = 0
-                variadic_before = is_variadic
-                if fits == 1:
-                    size_of[requests - 1] += bytes_read
-                else:
-                    asked[requests] = source
-                    size_of[requests] = bytes_read
-                    wanted_at[requests + 1] = low + total
-                    requests += 1
-        is_free: T.let = T.Select(requests - mine == 1 and granted[b] == 0, 1, 0)
-        for i in range(requests - mine):
-            r: T.let = mine + i
-            weight[r] = 0
-            while (size_of[r] >> T.Cast("int64", weight[r])) > T.int64(0):
-                weight[r] += 1
-            if is_free == 1:
-                earlier[r] = last_free[asked[r]]
-                last_free[asked[r]] = r
-            else:
-                earlier[r] = last_firm[asked[r]]
-                last_firm[asked[r]] = r
+    p = T.meta_var(
+        PlanArguments(
+            operand_ptr_,
+            operand_value_,
+            outside_,
+            order_,
+            batch_ptr_,
+            batch_type_,
+            base_,
+            cells_,
+            operands_,
+            operand_node_,
+        )
+    )
+    s = T.meta_var(Ordering(p, request_bytes_, out_, work_))
+    start(p, s)
+    for step in range(p.m):
+        b: T.let = p.m - 1 - step
+        u: T.let = T.Cast("int32", p.batch_type[b])
+        begin: T.let = p.batch_ptr[b]
+        size_of: T.let = p.batch_ptr[b + 1] - begin
+        if s.last_firm[b] >= 0:
+            grant_firm(s, b)
+        if s.last_free[b] >= 0:
+            grant_free(s, b, size_of)
+        write_runs(p, s, begin, size_of)
+        mine: T.let = s.requests
+        ask(p, s, u, begin, size_of, mine)
+        send_requests(s, b, mine)
 
     # Batches that granted nothing follow the rows they read. `tail` has the place of each node in its batch now.
-    for b in range(m):
-        u: T.let = T.Cast("int32", batch_type[b])
-        begin: T.let = batch_ptr[b]
-        size: T.let = batch_ptr[b + 1] - begin
-        if granted[b] == 0 and size > 1 and cells[u, REPEATED] == 0:
-            follow = -1  # the operand to follow; -2 if one is contiguous
-            for o in range(cells[u, OPERANDS]):
-                if follow != -2:
-                    jumps = 0
-                    least = 0
-                    largest = 0
-                    for i in range(size):
-                        value: T.let = operand_value[where[begin + i] + o]
-                        v: T.let = operand_node[where[begin + i] + o]
-                        if v >= 0:
-                            trail[i] = base[batch_of[v], value - v * slots] + tail[v]
-                        else:
-                            trail[i] = outside[-1 - value]
-                        if i == 0:
-                            least = trail[i]
-                            largest = trail[i]
-                        else:
-                            if trail[i] != trail[i - 1] + 1:
-                                jumps = 1
-                            least = T.min(least, trail[i])
-                            largest = T.max(largest, trail[i])
-                    if jumps == 0:
-                        follow = -2
-                    elif follow == -1 and largest - least == size - 1:
-                        for i in range(size):
-                            head[i] = -1
-                        for i in range(size):
-                            head[trail[i] - least] = out[begin + i]
-                        total = 0
-                        for i in range(size):
-                            if head[i] >= 0:
-                                total += 1
-                        if total == size:
-                            follow = o
-                            for i in range(size):
-                                sequence[i] = head[i]
-            if follow >= 0:
-                for i in range(size):
-                    out[begin + i] = sequence[i]
-        for i in range(size):
-            tail[out[begin + i]] = i
+    for b in range(p.m):
+        u: T.let = T.Cast("int32", p.batch_type[b])
+        begin: T.let = p.batch_ptr[b]
+        size_of: T.let = p.batch_ptr[b + 1] - begin
+        if s.granted[b] == 0 and size_of > 1 and p.cells[u, REPEATED] == 0:
+            follow_rows(p, s, u, begin, size_of)
+        for i in range(size_of):
+            s.tail[s.out[begin + i]] = i

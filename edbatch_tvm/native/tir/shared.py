@@ -1,4 +1,4 @@
-"""Depths, typewise heights and grouping by batch, expanded in the kernels."""
+"""Depths, typewise heights, grouping by batch, and rows of typewise numbers as vectors."""
 
 # ruff: noqa: D103
 # mypy: ignore-errors
@@ -6,12 +6,28 @@
 from tvm.script import tirx as T
 
 from edbatch_tvm.native.constants import LANES
+from edbatch_tvm.native.tir.inlined import inlined
 
 WAITS, USES, TYPE, BATCH = range(4)
 """Columns of the `node` table of the stepping kernels."""
 
 
-@T.inline
+@inlined
+def clear_row(chunks, table, row):
+    for c in range(chunks):
+        for j in T.vectorized(LANES):
+            table[row, c * LANES + j] = 0
+
+
+@inlined
+def raise_row(chunks, table, row, other_table, other):
+    # table[row] = the maximum of that row and another.
+    for c in range(chunks):
+        for j in T.vectorized(LANES):
+            table[row, c * LANES + j] = T.max(table[row, c * LANES + j], other_table[other, c * LANES + j])
+
+
+@inlined
 def longest_depths(n, use_ptr, user, depth):
     # depth[v] = edges on the longest path that ends at v.
     for v in range(n):
@@ -24,20 +40,16 @@ def longest_depths(n, use_ptr, user, depth):
             depth[s] = T.max(depth[s], next_depth)
 
 
-@T.inline
+@inlined
 def typewise_heights(n, chunks, node_type, use_ptr, user, height):
     # height[v, t] = largest number of type-t nodes on a path that starts at v; columns are padded with zeros.
     for i in range(n):
         v: T.let = n - 1 - i
-        for c in range(chunks):
-            for j in T.vectorized(LANES):
-                height[v, c * LANES + j] = 0
+        clear_row(chunks, height, v)
         begin: T.let = use_ptr[v]
         for k in range(use_ptr[v + 1] - begin):
             s: T.let = user[begin + k]
-            for c in range(chunks):
-                for j in T.vectorized(LANES):
-                    height[v, c * LANES + j] = T.max(height[v, c * LANES + j], height[s, c * LANES + j])
+            raise_row(chunks, height, v, height, s)
         own: T.let = T.Cast("int32", node_type[v])
         # As vectors: a vector load right after a store of one element has to wait for it.
         for c in range(chunks):
@@ -45,7 +57,7 @@ def typewise_heights(n, chunks, node_type, use_ptr, user, height):
                 height[v, c * LANES + j] += T.Select(c * LANES + j == own, 1, 0)
 
 
-@T.inline
+@inlined
 def group_by_batch(n, batches, node, batch_ptr, cursor, order):
     # Counting sort of the nodes by batch; nodes of a batch stay in node order.
     for b in range(batches):
