@@ -60,7 +60,7 @@ class CellOp:
         return size
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CellOps:
     """The operator calls of a cell in order, apart from those on weights alone, which are computed at load."""
 

@@ -24,7 +24,7 @@ from schedules.cuda.threads import EmulatedThreads
 from schedules.cuda.tiles import is_tiled
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class GpuProgram:
     """A model for a GPU, before its kernels are built.
 

@@ -96,7 +96,7 @@ class JoinKernels:
         return joined
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Kind:
     """The kernels of a cell, and of those that are equal to it.
 

@@ -13,7 +13,7 @@ from edbatch_tvm.batching.schedule import Schedule
 from edbatch_tvm.graph import InstanceGraph
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Gap:
     """Why the nodes of a batch did not run in the batch of their type before it; each node counts once.
 

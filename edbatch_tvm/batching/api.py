@@ -11,7 +11,7 @@ from time import perf_counter
 from edbatch_tvm.batching import backend
 from edbatch_tvm.batching.bounds import lower_bound
 from edbatch_tvm.batching.check import check_schedule
-from edbatch_tvm.batching.policy import Policy, Run, get_policy, policy_names
+from edbatch_tvm.batching.policy import Policy, Run, Same, get_policy, identity_of, policy_names
 from edbatch_tvm.batching.policy_file import load_policy
 from edbatch_tvm.batching.schedule import Schedule, ScheduleInfo
 from edbatch_tvm.batching.structure import cache_key
@@ -32,12 +32,13 @@ class CallablePolicy(Policy):
 
     def __init__(self, function: Callable[[InstanceGraph], Schedule]) -> None:
         self.function = function
-        self.name = getattr(function, "__name__", type(function).__name__)
+        self.name = str(getattr(function, "__name__", type(function).__name__))
 
     @property
     def identity(self) -> Hashable:
-        """The function itself."""
-        return self.function
+        """The function itself; of a bound method, the object and its function."""
+        bound = getattr(self.function, "__self__", None), getattr(self.function, "__func__", None)
+        return Same(self.function) if bound[1] is None else (Same(bound[0]), Same(bound[1]))
 
     def run(self, graph: InstanceGraph) -> Run:
         """Call the function.
@@ -117,7 +118,7 @@ def schedule(graph: InstanceGraph, policy: PolicyLike = "auto", cache: bool = Tr
     chosen = as_policy(policy)
     require_checked(graph)
     kernels = backend.label()
-    key = (cache_key(graph), chosen.identity, kernels) if cache else None
+    key = (cache_key(graph), identity_of(chosen), kernels) if cache else None
     run = _CACHE.get(key) if key is not None else None
     cached = run is not None
     if run is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 
 from edbatch_tvm.batching.costs import CostTable
-from edbatch_tvm.batching.policy import Policy, Run, get_policy, register_policy
+from edbatch_tvm.batching.policy import Policy, Run, get_policy, identity_of, register_policy
 from edbatch_tvm.batching.schedule import Schedule
 from edbatch_tvm.batching.search import WIDTH, SearchPolicy, SearchProgress
 from edbatch_tvm.graph import InstanceGraph
@@ -33,7 +33,7 @@ class BestPolicy(Policy):
     @property
     def identity(self) -> Hashable:
         """Name, the policies' and the costs."""
-        return self.name, tuple(policy.identity for policy in self.policies), self.costs and self.costs.digest
+        return self.name, tuple(identity_of(policy) for policy in self.policies), self.costs and self.costs.digest
 
     @property
     def trusted(self) -> bool:

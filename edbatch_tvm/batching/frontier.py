@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edbatch_tvm.batching.bounds import reference_heights
+from edbatch_tvm.batching.bounds import depths, reference_heights
 from edbatch_tvm.cached_property import cached_property
 
 if TYPE_CHECKING:
@@ -83,6 +84,16 @@ class Frontier:
     def heights(self) -> np.ndarray:
         """Typewise heights, computed when first asked for."""
         return reference_heights(self.graph)
+
+    @cached_property
+    def average_depths(self) -> list[Fraction]:
+        """Average depth of the nodes of each type, computed when first asked for."""
+        total = [0] * self.num_types
+        count = [0] * self.num_types
+        for depth, type_id in zip(depths(self.graph), self._types, strict=True):
+            total[type_id] += depth
+            count[type_id] += 1
+        return [Fraction(s, max(k, 1)) for s, k in zip(total, count, strict=True)]
 
     def tight(self) -> list[int]:
         """1 for each type whose ready nodes are all those of greatest height of the type: running it lowers the bound.

@@ -23,6 +23,25 @@ class Run:
     states: int = 0
 
 
+class Same:
+    """An object as a key: equal to itself alone, whatever it says of equality and hashes. Keeps the object alive."""
+
+    __slots__ = ("one",)
+
+    def __init__(self, one: object) -> None:
+        self.one = one
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Same) and self.one is other.one
+
+    def __hash__(self) -> int:
+        return id(self.one)
+
+
+def _of_package(kind: type) -> bool:
+    return kind.__module__.startswith(f"{__name__.partition('.')[0]}.")
+
+
 class Policy(abc.ABC):
     """A rule that turns a graph into a schedule.
 
@@ -36,13 +55,16 @@ class Policy(abc.ABC):
 
     @property
     def identity(self) -> Hashable:
-        """What tells this policy from others in the schedule cache."""
-        return self.name
+        """What tells this policy from others in the schedule cache: the object; of a policy of this package its name.
+
+        A subclass may say otherwise; see :func:`identity_of`.
+        """
+        return (type(self), self.name) if _of_package(type(self)) else Same(self)
 
     @property
     def trusted(self) -> bool:
         """Whether its schedules are valid without a check: they are, of the policies of this package."""
-        return type(self).__module__.startswith(f"{__name__.partition('.')[0]}.")
+        return _of_package(type(self))
 
     @abc.abstractmethod
     def run(self, graph: InstanceGraph) -> Run:
@@ -56,10 +78,36 @@ class Policy(abc.ABC):
         return f"{type(self).__name__}()"
 
 
+def identity_of(policy: Policy) -> Hashable:
+    """What tells `policy` from all others: policies of which it is equal give equal schedules.
+
+    A class of this package may say that policies of equal options are one; a user's class may say so of its own, and
+    inherits nothing of the kind.
+
+    Raises
+    ------
+    PolicyError
+        If the class says what cannot be hashed.
+    """
+    kind = type(policy)
+    says = next(base for base in kind.__mro__ if "identity" in vars(base))
+    if _of_package(says) and not _of_package(kind):
+        return Same(policy)
+    identity = kind, policy.identity
+    try:
+        hash(identity)
+    except TypeError:
+        raise PolicyError(
+            f"the identity of policy {policy!r} is a {type(policy.identity).__name__}", "hashable"
+        ) from None
+    return identity
+
+
 class FrontierPolicy(Policy):
     """A policy that runs, step by step, all ready nodes of one type.
 
-    Running fewer never helps: what is left out only comes later. A subclass says which type.
+    Running fewer never helps: what is left out only comes later. A subclass says which type. It keeps nothing of a
+    graph: several threads may use one policy. What belongs to a graph is kept by its frontier.
 
     Attributes
     ----------
@@ -76,9 +124,6 @@ class FrontierPolicy(Policy):
     def choose(self, frontier: Frontier) -> int:
         """Type to run next, one of those with ready nodes."""
 
-    def start(self, graph: InstanceGraph) -> None:
-        """Look at a graph before the first step."""
-
     def run(self, graph: InstanceGraph) -> Run:
         """Schedule `graph` by the native kernel, or by :meth:`reference` where there is none."""
         kernels = backend.kernels() if self.native else None
@@ -88,7 +133,6 @@ class FrontierPolicy(Policy):
 
     def reference(self, graph: InstanceGraph) -> Schedule:
         """Schedule `graph` in plain Python."""
-        self.start(graph)
         frontier = Frontier(graph, self.typewise)
         batches = []
         while frontier.remaining:

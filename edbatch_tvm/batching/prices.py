@@ -10,7 +10,7 @@ UNLIMITED = int(np.iinfo(np.int64).max) // 4
 """A cost that no schedule has."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Prices:
     """Cost of batches by type and size.
 

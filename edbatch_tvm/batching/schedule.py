@@ -115,7 +115,8 @@ class Schedule:
             and self.type_names == other.type_names
         )
 
-    __hash__ = None  # type: ignore[assignment]
+    def __hash__(self) -> int:
+        return hash((self.num_nodes, len(self), self.type_names))
 
     def __repr__(self) -> str:
         return f"Schedule(batches={len(self)}, nodes={self.num_nodes}, types={len(self.type_names)})"

@@ -134,7 +134,7 @@ class SearchPolicy(Policy):
         return [*widths, most]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Found:
     """What a search found.
 

@@ -34,6 +34,7 @@ from tvm.target import Target
 from edbatch_tvm.atomic_file import replacing
 from edbatch_tvm.batching import FsmPolicy, get_policy, load_policy, policy_names, save_policy
 from edbatch_tvm.batching.api import PolicyLike
+from edbatch_tvm.batching.policy import identity_of
 from edbatch_tvm.compiler.parts import Parts, declarations, load_library
 from edbatch_tvm.compiler.weights import WeightReader
 from edbatch_tvm.errors import EdbatchError, ModelFileError, PlanError, PolicyError, TargetError
@@ -327,7 +328,7 @@ def _policy_of(model: Model) -> tuple[str, FsmPolicy | None]:
         return "fsm", settled
     if settled is not None and settled.name in policy_names():
         usual = get_policy(settled.name)
-        if type(settled) is type(usual) and vars(settled) == vars(usual):
+        if identity_of(settled) == identity_of(usual):
             return settled.name, None
     raise PolicyError(
         f"the policy {policy!r} cannot be saved",

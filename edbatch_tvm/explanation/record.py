@@ -11,7 +11,7 @@ from edbatch_tvm.memory import Plan, PQTree
 from edbatch_tvm.memory.uses import OperandUse
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CellExplanation:
     """What became of the nodes of one cell.
 
@@ -96,7 +96,7 @@ class BatchExplanation:
     ready: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Explanation:
     """What a model did with a minibatch, made by :func:`edbatch_tvm.explain`.
 

@@ -133,7 +133,7 @@ class ExpansionTable:
         return "\n".join(texts)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Expansion:
     """A graph of ops, and where the values of the graph of cells are in it.
 

@@ -15,7 +15,7 @@ from edbatch_tvm.memory.plan import Plan
 from edbatch_tvm.memory.steps import CONTIGUOUS, COUNT, INDEXED, POINTER, TYPE, CellLayout
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class GatheredPlan(Plan):
     """A plan whose kernels read contiguous operands only, and the copies that make them so.
 

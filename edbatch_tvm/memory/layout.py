@@ -15,7 +15,7 @@ from edbatch_tvm.graph.instance import InstanceGraph
 from edbatch_tvm.graph.spec import Signature, ValueSpec
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Layout:
     """Where the results of every batch lie.
 

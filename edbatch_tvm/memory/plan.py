@@ -37,7 +37,7 @@ AUTO = "batch"
 _LAYOUTS = LayoutCache()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Plan:
     """Where the values of one scheduled graph lie.
 

@@ -16,7 +16,7 @@ from edbatch_tvm.memory.layout import Layout, row_bytes, signature_of
 from edbatch_tvm.memory.steps import BROADCAST, CONTIGUOUS, COUNT, FIRST, INDEXED, POINTER, TYPE, CellLayout
 
 
-@dataclass
+@dataclass(eq=False)
 class Tables:
     """What follows from a layout; see :class:`edbatch_tvm.memory.plan.Plan`.
 

@@ -57,7 +57,7 @@ class Lesson:
 AnyPolicy = TypeVar("AnyPolicy", bound=Policy, covariant=True)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Learned(Generic[AnyPolicy]):
     """A policy, the minibatch graphs it was learned from, and the seconds it took."""
 

@@ -26,7 +26,7 @@ DATA_FILES = {
 """Data file of each workload that has one, in a folder such as ``shared/data``."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Graphs:
     """Minibatch graphs of a workload, and where they come from."""
 

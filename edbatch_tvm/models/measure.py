@@ -130,7 +130,7 @@ class RunReport:
         return asdict(self)
 
 
-@dataclass
+@dataclass(eq=False)
 class Prepared:
     """A workload ready to run: data read, policy learned, cells compiled."""
 

@@ -60,7 +60,7 @@ class Source(Generic[Item]):
     files: Callable[[Path], tuple[Path, ...]] = _itself
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Workload:
     """A model with its data.
 

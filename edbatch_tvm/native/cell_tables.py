@@ -27,7 +27,7 @@ WEIGHTS = 64
 """Requests are ranked by the number of bits of their size."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CellTables:
     """The tables of one signature.
 

@@ -232,7 +232,7 @@ class _Row(NamedTuple):
     addresses: list[tuple[str, ...]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LoadedWeights:
     """Weights as kernels read them, and where they lie.
 

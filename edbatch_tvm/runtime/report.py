@@ -10,7 +10,7 @@ from edbatch_tvm.memory.gathers import GatheredPlan
 from edbatch_tvm.memory.plan import Plan
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Report:
     """What one call of a model did.
 

@@ -44,7 +44,7 @@ class GpuTrial:
     failed: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class GpuTuneReport:
     """What a tuning run on a GPU found.
 

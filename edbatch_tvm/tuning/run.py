@@ -42,7 +42,7 @@ LEAST_TRIALS = 8
 """Trials of a bucket that matters, at least."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TuneReport:
     """What a tuning run found.
 
@@ -110,7 +110,7 @@ class TuneReport:
         }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Run:
     """One tuning run: everything the parts of it share."""
 

@@ -27,7 +27,7 @@ from schedules.tuning.tiles import TileSubject
 from schedules.tuning.timing import Candidate
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Subjects:
     """What can be tuned of a module.
 

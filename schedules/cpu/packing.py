@@ -31,7 +31,7 @@ class Sweep:
     base: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Packing:
     """Where the packed weights of a stage lie, in one vector.
 
