@@ -13,7 +13,7 @@ from edbatch_tvm.batching.schedule import Schedule
 from edbatch_tvm.graph import InstanceGraph
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Gap:
     """Why the nodes of a batch did not run in the batch of their type before it; each node counts once.
 
@@ -35,7 +35,7 @@ class Gap:
     dependent: int
     waiting: int
     ready: int
-    waited_for: dict[str, int] = field(default_factory=dict)
+    waited_for: dict[str, int] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
