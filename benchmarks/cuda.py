@@ -62,8 +62,8 @@ find_tvm()
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
+from edbatch_tvm.backends.cuda import cuda_target  # noqa: E402
 from edbatch_tvm.compiler import compile_model  # noqa: E402
-from edbatch_tvm.compiler.gpu import cuda_target  # noqa: E402
 from edbatch_tvm.graph import InstanceGraph  # noqa: E402
 from edbatch_tvm.models import WORKLOADS, get_workload  # noqa: E402
 from edbatch_tvm.models.check import compare  # noqa: E402

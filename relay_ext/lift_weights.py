@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,39 @@ def lift_weights(mod: IRModule, weights: Mapping[str, np.ndarray]) -> tuple[IRMo
     weights : dict of str to array
         Those that the cells use, new ones named ``<cell>.lifted<i>``.
     """
+    result, transforms = _lifted(mod)
+    computed = dict(weights)
+    for name, values in _compute(transforms, mod, weights).items():
+        for position, value in enumerate(values):
+            computed[f"{name}.lifted{position}"] = value.numpy()
+    used = {param.name for function in cell_functions(result).values() for param in weight_params(function)}
+    return result, {name: array for name, array in computed.items() if name in used}
+
+
+@tvm.transform.module_pass(opt_level=0, name="LiftWeights")
+@dataclass(frozen=True)
+class LiftWeights:
+    """Take what depends on weights alone out of the cells; :func:`lift_weights` computes it besides.
+
+    Before::
+
+        def cell(x, W_i, W_o):
+            W = R.concat([W_i, W_o], axis=1)
+            g = R.matmul(x, W)
+
+    After::
+
+        def cell(x, lifted0):                   # the weight "cell.lifted0"
+            g = R.matmul(x, lifted0)
+    """
+
+    def transform_module(self, mod: IRModule, _context: tvm.transform.PassContext) -> IRModule:
+        """Run the pass."""
+        return _lifted(mod)[0]
+
+
+def _lifted(mod: IRModule) -> tuple[IRModule, dict[str, relax.Function]]:
+    """The cells over lifted weights, and for each that has some the function that computes them."""
     functions = dict(mod.functions.items())
     transforms: dict[str, relax.Function] = {}
     for name, function in cell_functions(mod).items():
@@ -42,13 +76,7 @@ def lift_weights(mod: IRModule, weights: Mapping[str, np.ndarray]) -> tuple[IRMo
         names = [source or f"{name}.lifted{i}" for i, source in enumerate(sources)]
         functions[mod.get_global_var(name)] = _renamed(lifted["main"], names).with_attr("global_symbol", name)
         transforms[name] = transform.with_attr("global_symbol", name + _TRANSFORM)
-    computed = dict(weights)
-    for name, values in _compute(transforms, mod, weights).items():
-        for position, value in enumerate(values):
-            computed[f"{name}.lifted{position}"] = value.numpy()
-    result = IRModule(functions, attrs=mod.attrs)
-    used = {param.name for function in cell_functions(result).values() for param in weight_params(function)}
-    return result, {name: array for name, array in computed.items() if name in used}
+    return IRModule(functions, attrs=mod.attrs), transforms
 
 
 def _has_work(function: relax.Function) -> bool:

@@ -1,7 +1,12 @@
-"""The lowering of cells, in order; each phase is a pass of its own file, and can be dumped."""
+"""The lowering of cells, in order; each phase is a pass of its own file, and can be dumped.
+
+:func:`pipeline` is the whole list. Finding the bounds of indices (:mod:`relay_ext.index_bounds`) is none of the passes:
+it reads what FuseCells leaves and changes no module.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import tvm
@@ -10,17 +15,47 @@ from tvm.target import Target
 
 from edbatch_tvm.graph.spec import Signature
 from relay_ext.batch_cells import BatchCells
+from relay_ext.bind_sizes import BindSizes
 from relay_ext.check_cells import CheckCells
 from relay_ext.fast_math import FastMath
 from relay_ext.fuse_cells import FuseCells
+from relay_ext.group_ops import GroupOps
 from relay_ext.join_kernels import JoinKernels
 from relay_ext.legalize_cells import LegalizeCells
+from relay_ext.lift_weights import LiftWeights
 from relay_ext.share_cells import ShareCells
 from relay_ext.share_loops import ShareLoops
+from relay_ext.split_cells import SplitCells
 from relay_ext.stage_cells import StageCells
 from schedules.cpu.machine import Machine, machine_of
 from schedules.cpu.sharing import sharing_ir
 from schedules.tuning.records import Records
+
+
+def pipeline(
+    granularity: str, of_backend: Sequence[tvm.transform.Pass], sizes: Mapping[str, int] | None = None
+) -> list[tvm.transform.Pass]:
+    """All passes of a compilation in order.
+
+    Parameters
+    ----------
+    granularity : {"cell", "group", "group-declared", "op"}
+    of_backend : sequence of Pass
+        ``backend.passes(signature, options)``: those from cells that are the nodes of graphs to kernels.
+    sizes : mapping of str to int, optional
+        Numbers for symbolic sizes; see :func:`relay_ext.bind_sizes.find_sizes`.
+    """
+    return [*node_passes(granularity, sizes), *of_backend]
+
+
+def node_passes(granularity: str, sizes: Mapping[str, int] | None = None) -> list[tvm.transform.Pass]:
+    """From cells as users write them to cells that are the nodes of graphs."""
+    passes: list[tvm.transform.Pass] = [BindSizes(sizes or {})]
+    if granularity == "op":
+        passes.append(SplitCells())
+    elif granularity != "cell":
+        passes += [CheckCells(), GroupOps(granularity == "group"), LiftWeights(), SplitCells(fold_views=True)]
+    return passes
 
 
 def cell_passes(fast_math: bool = True, share: bool = False) -> list[tvm.transform.Pass]:
@@ -48,7 +83,7 @@ def program_passes(signature: Signature, target: Target) -> list[tvm.transform.P
 
 
 def lowering(signature: Signature, target: Target) -> tvm.transform.Sequential:
-    """All passes from cells to the function that runs a schedule on a CPU as one pass, for cells of `signature`.
+    """The pipeline for a CPU, from cells to the function that runs a schedule, as one pass for cells of `signature`.
 
     Examples
     --------
@@ -62,14 +97,40 @@ def lowering(signature: Signature, target: Target) -> tvm.transform.Sequential:
     return tvm.transform.Sequential(passes, name="edbatch.lowering")
 
 
-def run_passes(
-    mod: IRModule, passes: list[tvm.transform.Pass], dump_dir: str | Path | None = None, first: int = 0
-) -> IRModule:
-    """Run `passes` over `mod`; with `dump_dir`, write the module after each as ``<number>_<pass>.py``."""
-    for number, one in enumerate(passes, first):
-        mod = one(mod)
-        if dump_dir is not None:
-            folder = Path(dump_dir)
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / f"{number:02d}_{one.info.name}.py").write_text(mod.script())
-    return mod
+class PassRun:
+    """Runs passes over a module, list after list.
+
+    Parameters
+    ----------
+    mod : IRModule
+    dump_dir : path, optional
+        Where the module is written after each pass, as ``<number>_<pass>.py``.
+
+    Attributes
+    ----------
+    module : IRModule
+        After the last pass.
+    after : dict of str to IRModule
+        After each pass, by its name; the last one of a name.
+    """
+
+    def __init__(self, mod: IRModule, dump_dir: str | Path | None = None) -> None:
+        self.module = mod
+        self.after: dict[str, IRModule] = {}
+        self._folder = None if dump_dir is None else Path(dump_dir)
+        self._number = 0
+
+    def __call__(self, passes: Sequence[tvm.transform.Pass]) -> IRModule:
+        """Run more passes; the module after them."""
+        for one in passes:
+            self.module = self.after[one.info.name] = one(self.module)
+            if self._folder is not None:
+                self._folder.mkdir(parents=True, exist_ok=True)
+                (self._folder / f"{self._number:02d}_{one.info.name}.py").write_text(self.module.script())
+            self._number += 1
+        return self.module
+
+
+def run_passes(mod: IRModule, passes: Sequence[tvm.transform.Pass], dump_dir: str | Path | None = None) -> IRModule:
+    """Run `passes` over `mod`; see :class:`PassRun`."""
+    return PassRun(mod, dump_dir)(passes)

@@ -19,8 +19,11 @@ from relay_ext.signature import cell_functions, input_params, output_vars, signa
 
 
 @tvm.transform.module_pass(opt_level=0, name="SplitCells")
+@dataclass(frozen=True)
 class SplitCells:
     """Make a cell of its own of every op; :func:`split_cells` says besides which ops each cell consists of.
+
+    With `fold_views`, see there.
 
     Before::
 
@@ -51,9 +54,11 @@ class SplitCells:
         If a cell is not one (see :class:`relay_ext.check_cells.CheckCells`) or has a ``match_cast``.
     """
 
+    fold_views: bool = False
+
     def transform_module(self, mod: IRModule, _context: tvm.transform.PassContext) -> IRModule:
         """Run the pass."""
-        return split_cells(mod).module
+        return split_cells(mod, self.fold_views).module
 
 
 @dataclass(frozen=True)

@@ -88,9 +88,9 @@ def _bad_model_file() -> Any:
 
 
 def _bad_target() -> Any:
-    from edbatch_tvm.compiler.compile import resolve_target
+    from edbatch_tvm.backends import find_backend
 
-    return resolve_target("abacus")
+    return find_backend("abacus")
 
 
 def _bad_workload() -> Any:

@@ -6,16 +6,12 @@ import argparse
 import sys
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from edbatch_tvm.batching import policy_names
 from edbatch_tvm.cli.options import new_file, not_negative, positive
 from edbatch_tvm.cli.output import print_pairs, tuning_bar, write_json
 from edbatch_tvm.models import WORKLOADS
-
-if TYPE_CHECKING:
-    from edbatch_tvm.tuning import TuneReport
-    from edbatch_tvm.tuning.gpu import GpuTuneReport
 
 TRIALS = 256
 
@@ -56,50 +52,11 @@ def register(verbs: Any) -> None:
 def tune(arguments: argparse.Namespace) -> None:
     """Run the verb."""
     from edbatch_tvm.models.tuning import TuneOptions, tune_workload
-    from edbatch_tvm.tuning.gpu import GpuTuneReport
 
     options = TuneOptions(**{field.name: getattr(arguments, field.name) for field in fields(TuneOptions)})
     with tuning_bar(options.trials) as show:
         report = tune_workload(options, show)
     if str(arguments.json) != "-":
-        print_pairs(gpu_table(report) if isinstance(report, GpuTuneReport) else table(report))
+        print_pairs(report.rows())
         sys.stdout.flush()
     write_json(arguments.json, report.as_json())
-
-
-def gpu_table(report: GpuTuneReport) -> list[tuple[str, str]]:
-    """The figures of a tuning run on a GPU for a reader."""
-    rows = [("device", f"{report.device}, record in {report.database}")]
-    for trial in report.trials:
-        setting = f"fill {trial.machine.fill}, {trial.machine.blocks_per_unit} blocks"
-        rows.append((setting, trial.failed or f"{1e3 * trial.seconds:.3f} ms"))
-    gain = report.trials[0].seconds / report.best.seconds
-    rows.append(("best", f"{report.best.machine}, {gain:.2f} x, relative error {report.max_relative_error:.1e}"))
-    return rows
-
-
-def table(report: TuneReport) -> list[tuple[str, str]]:
-    """The figures of a tuning run for a reader."""
-    rows = [
-        ("device", f"{report.device}, records in {report.database}"),
-        ("trials", f"{report.trials} in {report.seconds:.0f} s, {report.failed} failed; {report.known} known before"),
-    ]
-    for outcome in report.kernels:
-        for gain in outcome.gains:
-            times = f"{1e6 * gain.default_seconds:8.1f} -> {1e6 * gain.tuned_seconds:8.1f} µs"
-            rows.append((f"{outcome.name} {gain.load}", f"{gain.gain:5.2f} x  {times}  {gain.choice}"))
-    rows += [(name, f"not tuned: {reason}") for name, reason in report.untunable.items()]
-    checked = report.verification
-    if checked is None:
-        rows.append(("verified", "no: the tuned build is for another machine"))
-        return rows
-    found = any(gain.choice != "default" for outcome in report.kernels for gain in outcome.gains)
-    verdict = "nothing to keep" if not found else "kept" if checked.good else "slower: dropped"
-    rows.append(
-        (
-            "verified",
-            f"{1e3 * checked.default_seconds:.2f} -> {1e3 * checked.tuned_seconds:.2f} ms on fresh data, {verdict}; "
-            f"relative error {checked.max_relative_error:.1e} against the {checked.against}",
-        )
-    )
-    return rows

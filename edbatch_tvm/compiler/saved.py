@@ -32,18 +32,18 @@ import tvm
 from tvm.target import Target
 
 from edbatch_tvm.atomic_file import replacing
+from edbatch_tvm.backends import find_backend
 from edbatch_tvm.batching import FsmPolicy, get_policy, load_policy, policy_names, save_policy
 from edbatch_tvm.batching.api import PolicyLike
 from edbatch_tvm.batching.policy import identity_of
-from edbatch_tvm.compiler.parts import Parts, declarations, load_library
-from edbatch_tvm.compiler.weights import WeightReader
 from edbatch_tvm.errors import EdbatchError, ModelFileError, PlanError, PolicyError, TargetError
 from edbatch_tvm.graph.spec import Attribute, CellSignature, Operand, Signature, ValueSpec
 from edbatch_tvm.memory import resolve_plan
+from edbatch_tvm.runtime.artifact import Artifact
 from edbatch_tvm.runtime.cpu import architecture, instruction_sets, missing_sets
-from edbatch_tvm.runtime.kernels import KernelSet
 from edbatch_tvm.runtime.model import Model
 from edbatch_tvm.runtime.threads import prepare_threads
+from edbatch_tvm.runtime.weights import WeightReader
 from edbatch_tvm.tvm_version import REQUIRED
 
 FORMAT, VERSION = "edbatch-model", 2
@@ -100,16 +100,16 @@ def save_model(model: Model, path: str | os.PathLike[str]) -> None:
     ModelFileError
         If the file cannot be written.
     """
-    parts: Parts | None = model.parts
-    if model.target != "llvm" or parts is None:
+    artifact, weights = model.executor.artifact, model.weights
+    if artifact is None or weights is None:
         raise TargetError(f"a model for {model.target!r} cannot be saved", "one for 'llvm'")
     if model.granularity != "cell":
         raise PlanError("a model that runs operators cannot be saved", "granularity 'cell'")
     name, learned = _policy_of(model)
-    constants = {f"constant:{name}": array for name, array in parts.reader.constants.items()}
+    constants = {f"constant:{name}": array for name, array in weights.constants.items()}
     members: dict[str, bytes | memoryview] = {
-        LIBRARY: parts.shared_library(),
-        WEIGHTS: _npz(model.held_weights() | constants),
+        LIBRARY: artifact.shared_library(),
+        WEIGHTS: _npz(model.executor.held() | constants),
     }
     if learned is not None:
         members[POLICY] = _policy_bytes(learned)
@@ -118,13 +118,13 @@ def save_model(model: Model, path: str | os.PathLike[str]) -> None:
         "version": VERSION,
         "versions": _versions(),
         "architecture": architecture(),
-        "target": str(parts.target),
-        "instruction_sets": list(instruction_sets(parts.target)),
+        "target": str(artifact.target),
+        "instruction_sets": list(instruction_sets(artifact.target)),
         "plan": model.plan_name,
         "policy": name,
         "cells": [_cell_json(cell) for cell in model.signature],
-        "kernels": parts.attributes,
-        "weights": {name: _spec_json(spec) for name, spec in parts.reader.wanted.items()},
+        "kernels": artifact.attributes,
+        "weights": {name: _spec_json(spec) for name, spec in weights.wanted.items()},
         "sha256": {member: hashlib.sha256(content).hexdigest() for member, content in members.items()},
     }
     document["sha256"][MANIFEST] = hashlib.sha256(_said(document)).hexdigest()
@@ -191,8 +191,9 @@ def load_model(
             }
         del members[WEIGHTS]
         target = Target(json.loads(document["target"]))
-        attributes: dict[str, dict[str, Any]] = document["kernels"]
-        module = declarations(attributes)
+        artifact = Artifact(members[LIBRARY], document["kernels"], target)
+        backend = find_backend(target)
+        _ = artifact.declarations  # a broken one is refused here
         saved_plan, saved_policy = resolve_plan(document["plan"]), str(document["policy"])
         learned = _learned(members[POLICY], signature) if POLICY in members else None
     except EdbatchError as error:
@@ -205,27 +206,24 @@ def load_model(
     weights = reader.read()
     prepare_threads()
     try:
-        library = load_library(members[LIBRARY])
-        kernels = KernelSet(module, library, weights)
+        executor = backend.load(artifact, signature, weights)
     except _BROKEN as error:
         refuse(f"its library does not load ({str(error).strip().splitlines()[0]})", "the file as it was saved")
     if weights is None:
         specs = {name: ValueSpec(one.shape, str(one.dtype)) for name, one in constants.items()}
         try:
-            kernels.hold(held, wanted | specs)
+            executor.hold(held, wanted | specs)
         except (KeyError, ValueError) as error:
             refuse(f"{WEIGHTS} does not fit its kernels ({error})", "the file as it was saved")
     chosen: PolicyLike = policy if policy is not None else learned if learned is not None else saved_policy
-    parts = Parts(members[LIBRARY], attributes, target, reader)
     return Model(
         signature,
-        kernels,
-        "llvm",
+        executor,
+        backend.kinds[0],
         chosen,
         saved_plan if plan is None else resolve_plan(plan),
         perf_counter() - begin,
-        read_weights=reader.read,
-        parts=parts,
+        weights=reader,
     )
 
 

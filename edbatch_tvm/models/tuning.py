@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from edbatch_tvm.compiler.gpu import EMULATED
 from edbatch_tvm.models import get_workload
 from edbatch_tvm.models.data import load_minibatches
-from edbatch_tvm.tuning import TuneReport, tune
-from edbatch_tvm.tuning.gpu import GpuTuneReport, tune_gpu
 from edbatch_tvm.tuning.run import TRIALS
+from edbatch_tvm.tuning.tuners import Report, TuneJob
 from relay_ext.signature import signature_of
 from schedules.tuning.outcome import Progress
 from schedules.tuning.remote import Tracker
@@ -39,7 +37,7 @@ class TuneOptions:
     seed: int = 0
 
 
-def tune_workload(options: TuneOptions, progress: Progress | None = None) -> TuneReport | GpuTuneReport:
+def tune_workload(options: TuneOptions, progress: Progress | None = None) -> Report:
     """Tune a workload as `options` say and verify it on fresh instances, which are always generated.
 
     Raises
@@ -54,29 +52,17 @@ def tune_workload(options: TuneOptions, progress: Progress | None = None) -> Tun
     size, seed = options.batch_size, options.seed
     minibatches = load_minibatches(workload, signature, options.data, size, options.minibatches, seed)
     fresh = load_minibatches(workload, signature, None, size, FRESH_MINIBATCHES, seed + FRESH_SEED)
-    if options.target in ("cuda", EMULATED):
-        return tune_gpu(
-            mod,
-            workload.weights(options.hidden, seed),
-            minibatches,
-            fresh,
-            workload.reference,
-            options.target,
-            options.trials,
-            options.database,
-            options.policy,
-        )
-    return tune(
+    return TuneJob(
         mod,
         workload.weights(options.hidden, seed),
         minibatches,
-        target=options.target,
-        trials=options.trials,
-        database=options.database,
-        policy=options.policy,
-        fresh=fresh,
-        reference=workload.reference,
-        tracker=tracker,
-        seed=seed,
-        progress=progress,
-    )
+        fresh,
+        workload.reference,
+        options.target,
+        options.trials,
+        options.database,
+        options.policy,
+        tracker,
+        seed,
+        progress,
+    ).run()

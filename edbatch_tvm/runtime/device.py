@@ -10,14 +10,16 @@ import numpy as np
 import tvm
 
 from edbatch_tvm.batching import ScheduleInfo
-from edbatch_tvm.errors import GraphError
+from edbatch_tvm.errors import GraphError, TargetError
 from edbatch_tvm.fork_lock import fork_lock
 from edbatch_tvm.graph import InstanceGraph, Signature
 from edbatch_tvm.memory import Plan
+from edbatch_tvm.runtime.artifact import Artifact
 from edbatch_tvm.runtime.device_memory import DeviceMemory
 from edbatch_tvm.runtime.device_result import DeviceArenas, DeviceResult, Lease
 from edbatch_tvm.runtime.kernels import Kernel, as_table
 from edbatch_tvm.runtime.report import Report
+from edbatch_tvm.runtime.threads import forked
 from relay_ext.gpu_cells import GpuProgram
 from relay_ext.gpu_general import GeneralPart
 from schedules.abi import ARGUMENTS, padded
@@ -39,8 +41,8 @@ class _Workspace:
     room: dict[str, int] = field(default_factory=dict)
 
 
-class DeviceKernels:
-    """The kernels of a model on a device, and all that they need.
+class DeviceExecutor:
+    """The kernels of a model on a device, and all that they need; see :class:`~edbatch_tvm.runtime.executor.Executor`.
 
     Parameters
     ----------
@@ -52,12 +54,12 @@ class DeviceKernels:
     weights : mapping of str to array
     blocks : int
         Size of the grid that runs a schedule.
-
-    Attributes
-    ----------
-    tuning_key : str
-        What tuned settings of the model are kept under.
     """
+
+    fused = True
+    threads = 1
+    artifact: Artifact | None = None
+    tuning_key = ""
 
     def __init__(
         self,
@@ -77,8 +79,6 @@ class DeviceKernels:
         self.launch = launch
         self.blocks = blocks
         self.paths = program.paths
-        self.gathers: dict[int, Any] = {}
-        self.tuning_key = ""
         self._packs = packs
         self._arguments = {var.name_hint: _texts(function) for var, function in module.functions.items()}
         self._functions = {name: library[name] for name in self._arguments}
@@ -88,6 +88,7 @@ class DeviceKernels:
             function = self._functions.get(part.name, self._functions.get(SCHEDULE))
             arguments = tuple(tuple(text.split(":", 1)) for text in part.arguments())
             self.by_cell[cell].append(Kernel(part.name, cell, arguments, function))  # type: ignore[arg-type]
+        self.kernel_names = {cell: tuple(kernel.name for kernel in ones) for cell, ones in self.by_cell.items()}
         self._free: list[DeviceArenas] = []
         self._workspaces: dict[int, _Workspace] = {}
         self._lock = fork_lock()
@@ -106,6 +107,10 @@ class DeviceKernels:
                 tensors[name] = self.memory.tensor(self._packed(weight, weights))
         self._weights = tensors
 
+    def held(self) -> dict[str, np.ndarray]:
+        """See :meth:`~edbatch_tvm.runtime.executor.Executor.held`."""
+        return {}
+
     def _packed(self, stage: str, weights: Mapping[str, np.ndarray]) -> np.ndarray:
         name = f"{stage}_pack"
         sources = [text.split(":", 1)[1] for text in _texts(self.program.packs[name])][:-1]
@@ -115,8 +120,20 @@ class DeviceKernels:
 
     # A minibatch ------------------------------------------------------------------------------------------------
 
-    def execute(self, graph: InstanceGraph, plan: Plan, info: ScheduleInfo | None = None) -> DeviceResult:
-        """Queue everything for a minibatch on the current stream; nothing waits for the device."""
+    def run(self, graph: InstanceGraph, plan: Plan, info: ScheduleInfo | None = None) -> DeviceResult:
+        """Queue everything for a minibatch on the current stream; nothing waits for the device.
+
+        Raises
+        ------
+        TargetError
+            If the device is a GPU and this process was forked from another.
+        """
+        if forked() and not self.memory.in_forks:
+            raise TargetError(
+                "a CUDA model in a forked process, which has no device",
+                "a process of its own",
+                'multiprocessing.get_context("spawn")',
+            )
         stream = self.memory.stream
         arenas = self._acquire(plan.arena_rows, stream)
         try:

@@ -25,10 +25,13 @@ class DeviceMemory(ABC):
     device : tvm.runtime.Device
     units : int
         Multiprocessors.
+    in_forks : bool
+        Whether a forked child of the process that made it can use it.
     """
 
     device: Any
     units: int
+    in_forks = False
 
     def empty(self, shape: tuple[int, ...], dtype: str) -> Any:
         """A tensor without content."""
@@ -66,6 +69,8 @@ class DeviceMemory(ABC):
 
 class HostMemory(DeviceMemory):
     """The host's memory, for emulated kernels; nothing is asynchronous."""
+
+    in_forks = True
 
     def __init__(self, units: int = 2) -> None:
         self.device = tvm.cpu()

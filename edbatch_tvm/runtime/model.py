@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from time import perf_counter
 from typing import Any
 
@@ -14,24 +13,16 @@ import tvm
 from edbatch_tvm.batching import Policy, Schedule, ScheduleInfo, as_policy, choose_policy
 from edbatch_tvm.batching import schedule as schedule_graph
 from edbatch_tvm.batching.api import PolicyLike
-from edbatch_tvm.batching.structure import same_rows
-from edbatch_tvm.errors import GraphError, PlanError, TargetError
+from edbatch_tvm.errors import GraphError
 from edbatch_tvm.fork_lock import fork_lock
-from edbatch_tvm.graph import Builder, InstanceGraph, Signature, merge, require_checked, validate
+from edbatch_tvm.graph import Builder, InstanceGraph, Signature
 from edbatch_tvm.graph.expand import Expansion, ExpansionTable, expand
-from edbatch_tvm.graph.merge import merge_again
-from edbatch_tvm.graph.spec import first_difference
-from edbatch_tvm.memory import Plan, plan_memory
-from edbatch_tvm.memory.gathers import GatheredPlan, gather_operands
-from edbatch_tvm.runtime.arenas import ArenaPool, ArenaSet
-from edbatch_tvm.runtime.device import DeviceKernels
-from edbatch_tvm.runtime.kernels import KernelSet
-from edbatch_tvm.runtime.program import Program
-from edbatch_tvm.runtime.report import Report
+from edbatch_tvm.memory import Plan
+from edbatch_tvm.runtime.executor import Executor
+from edbatch_tvm.runtime.instances import Instances
+from edbatch_tvm.runtime.plans import Plans
 from edbatch_tvm.runtime.result import Result
-from edbatch_tvm.runtime.threads import forked
-
-_CACHED_PLANS = 64
+from edbatch_tvm.runtime.weights import WeightReader
 
 
 class Model:
@@ -46,48 +37,48 @@ class Model:
         What minibatch graphs consist of: the cells, or at granularity ``op`` their ops.
     cells : Signature
         What instances consist of.
+    executor : Executor
+        What runs plans: the kernels and their weights.
     target : str
     compile_seconds : float
     plan_name : str
     paths : dict
         For each cell, how it is run: ``stage``, or ``general (reason)``.
+    kernel_names : dict
+        The kernels that each cell runs, in order.
+    fused : bool
+        Whether kernels read operands where they lie; False: separate kernels copy what is not contiguous.
     source : tvm.IRModule or None
         The cells of `signature` as TVMScript functions, if they are known: for explanations.
-    parts : edbatch_tvm.compiler.parts.Parts or None
-        What it was compiled to, for :meth:`save`.
+    weights : WeightReader or None
+        Where :meth:`refresh` reads.
     """
 
     def __init__(
         self,
         signature: Signature,
-        kernels: KernelSet | DeviceKernels,
+        executor: Executor,
         target: str,
         policy: PolicyLike,
         plan: str,
         compile_seconds: float,
         table: ExpansionTable | None = None,
         source: tvm.IRModule | None = None,
-        read_weights: Callable[[Mapping[str, Any] | None], Mapping[str, np.ndarray] | None] | None = None,
-        parts: Any = None,
+        weights: WeightReader | None = None,
     ) -> None:
         self.signature = signature
+        self.executor = executor
+        self.paths, self.kernel_names, self.fused = executor.paths, executor.kernel_names, executor.fused
         self.source = source
         self.cells = signature if table is None else table.cells
-        self._equal = self.cells
         self._table = table
         self.target = target
         self.plan_name = plan
         self.compile_seconds = compile_seconds
-        self.paths = kernels.paths
-        self._kernels: Any = kernels
-        self._program = Program(signature, kernels) if isinstance(kernels, KernelSet) else None
-        self._read_weights = read_weights
-        self.parts = parts
+        self.weights = weights
         self.policy = policy
-        self._pool = ArenaPool(signature.value_specs)
-        self._scratch: dict[str, Any] = {}
-        self._plans: OrderedDict[tuple[int, str], Plan] = OrderedDict()
-        self._lock = fork_lock()
+        self._instances = Instances(self.cells)
+        self._plans = Plans(signature, executor.fused)
         self._refreshing = fork_lock()
 
     @property
@@ -111,11 +102,6 @@ class Model:
         return "cell" if self._table is None else "op"
 
     @property
-    def kernel_names(self) -> dict[str, tuple[str, ...]]:
-        """The kernels that each cell runs, in order."""
-        return {cell: tuple(kernel.name for kernel in kernels) for cell, kernels in self._kernels.by_cell.items()}
-
-    @property
     def settled_policy(self) -> Policy | None:
         """The policy in use; None for ``auto`` before the first minibatch."""
         return self._chosen
@@ -131,13 +117,7 @@ class Model:
 
     def held_weights(self) -> dict[str, np.ndarray]:
         """What the kernels of a model for a CPU read at this moment, by ``kind:name``; not copies."""
-        held: dict[str, np.ndarray] = self._kernels.held()
-        return held
-
-    @property
-    def tuning_key(self) -> str:
-        """What tuned settings for a GPU are kept under; empty on a CPU."""
-        return getattr(self._kernels, "tuning_key", "")
+        return self.executor.held()
 
     def builder(self) -> Builder:
         """A builder for instances of this model."""
@@ -160,12 +140,12 @@ class Model:
         WeightError
             If weights are missing, extra, or of another shape or dtype.
         """
-        if self._read_weights is None:
+        if self.weights is None:
             return
         with self._refreshing:
-            weights = self._read_weights(params)
+            weights = self.weights.read(params)
             if weights is not None:
-                self._kernels.load(weights)
+                self.executor.load(weights)
 
     def __call__(self, instances: Sequence[InstanceGraph]) -> Result:
         """Run `instances` as one minibatch.
@@ -226,35 +206,7 @@ class Model:
         GraphError
             If there are none, or one is not an instance of this model.
         """
-        if isinstance(instances, InstanceGraph):
-            raise GraphError("one instance graph", "a list of instance graphs", "model([instance])")
-        if not (hasattr(instances, "__len__") and hasattr(instances, "__getitem__")):
-            raise GraphError(f"instances in a {type(instances).__name__}", "a list of instance graphs")
-        merged = merge_again(instances)
-        if merged is not None and self._has_cells(merged.signature):
-            return merged
-        for position, instance in enumerate(instances):
-            if not isinstance(instance, InstanceGraph):
-                raise GraphError(f"instance {position} is a {type(instance).__name__}", "an InstanceGraph")
-            if instance.signature is not self._equal and not self._has_cells(instance.signature):
-                given, expected = first_difference(instance.signature, self.cells)
-                raise GraphError(
-                    f"instance {position} was built for other cells: {given}",
-                    f"{expected}, a cell of this model",
-                    "use model.builder()",
-                )
-            if not instance.checked:
-                validate(instance)
-        return merge(instances)
-
-    def _has_cells(self, signature: Signature | None) -> bool:
-        """Whether `signature` is that of this model's instances: what was equal last is kept, comparing is slow."""
-        if signature is self.cells or signature is self._equal:
-            return True
-        if signature is None or signature != self.cells:
-            return False
-        self._equal = signature
-        return True
+        return self._instances.merged(instances)
 
     def schedule(self, graph: InstanceGraph, cache: bool = True) -> tuple[Schedule, ScheduleInfo]:
         """Batches of a minibatch graph by the model's policy."""
@@ -273,29 +225,8 @@ class Model:
         GraphError, PolicyError
             If `graph` is not well formed, or `schedule` none of its schedules.
         """
-        if not cache or len(graph.external_row):
-            return self._new_plan(graph, schedule)
-        key = id(schedule), self.plan_name
-        with self._lock:
-            found = self._plans.get(key)
-        # A function may return one schedule for graphs that read other outputs.
-        if found is not None and found.schedule is schedule and same_rows(graph, found.graph):
-            return found
-        plan = self._new_plan(graph, schedule)
-        with self._lock:
-            self._plans[key] = plan
-            if len(self._plans) > _CACHED_PLANS:
-                self._plans.popitem(last=False)
-        return plan
-
-    def _new_plan(self, graph: InstanceGraph, schedule: Schedule) -> Plan:
-        plan = plan_memory(schedule, graph, self.plan_name)
-        return plan if self.fused else gather_operands(plan, self.signature)
-
-    @property
-    def fused(self) -> bool:
-        """Whether kernels read operands where they lie; False: separate kernels copy what is not contiguous."""
-        return not self._kernels.gathers
+        find = self._plans.found if cache else self._plans.made
+        return find(graph, schedule, self.plan_name)
 
     def execute(self, graph: InstanceGraph, plan: Plan, info: ScheduleInfo | None = None) -> Result:
         """Run the batches of the schedule that `plan` was made for; `info` goes into the report.
@@ -309,60 +240,6 @@ class Model:
         TargetError
             If the model is on a GPU and this process was forked from another.
         """
-        self._check(graph, plan)
-        if isinstance(self._kernels, DeviceKernels):
-            if self.target == "cuda" and forked():
-                raise TargetError(
-                    "a CUDA model in a forked process, which has no device",
-                    "a process of its own",
-                    'multiprocessing.get_context("spawn")',
-                )
-            return self._kernels.execute(graph, plan, info)
-        arenas = self._pool.acquire(plan.arena_rows)
-        try:
-            self._place_external(graph, arenas)
-            with self._lock:
-                scratch = self._take_scratch(plan)
-            assert self._program is not None
-            calls = self._program.run(graph, plan, arenas, scratch)
-            with self._lock:
-                self._scratch = scratch
-        except BaseException:
-            self._pool.release(arenas)
-            raise
-        report = Report(graph, plan, info, self.paths, calls)
-        return Result(graph, plan, report, self._pool.lease(arenas))
-
-    def _check(self, graph: InstanceGraph, plan: Plan) -> None:
-        require_checked(graph)
-        known = self._table is None and self._has_cells(graph.signature)
-        if not known and graph.signature is not self.signature and graph.signature != self.signature:
-            given, expected = first_difference(graph.signature, self.signature)
-            raise GraphError(
-                f"a graph over other cells: {given}",
-                f"{expected}, a cell of this model",
-                "model.merge(instances) makes a graph that runs",
-            )
-        if not isinstance(plan, Plan) or not same_rows(graph, plan.graph):
-            given = f"a plan of {plan.graph!r}" if isinstance(plan, Plan) else f"a {type(plan).__name__}"
-            raise PlanError(f"{given} for {graph!r}", "a plan of this graph", "model.plan(graph, schedule) makes one")
-        if isinstance(plan, GatheredPlan) == self.fused:
-            raise PlanError(f"a {type(plan).__name__} for a model with fused={self.fused}", "a plan of model.plan()")
-
-    def _place_external(self, graph: InstanceGraph, arenas: ArenaSet) -> None:
-        for arena, rows in enumerate(graph.external_data):
-            if len(rows):
-                size = self.signature.value_specs[arena].size
-                arenas.views[arena][1 : 1 + len(rows), :size] = rows.reshape(len(rows), size)
-
-    def _take_scratch(self, plan: Plan) -> dict[str, Any]:
-        """Workspace for the values that pass from stage to stage; a concurrent call gets its own."""
-        scratch, self._scratch = self._scratch, {}
-        for domain, widths in self._kernels.scratch_width.items():
-            if not widths:
-                continue
-            rows = plan.largest_batch if domain == "instances" else plan.largest_rows
-            for name, width in widths.items():
-                if name not in scratch or scratch[name].shape[0] < rows:
-                    scratch[name] = tvm.runtime.empty((rows, width), "float32")
-        return scratch
+        self._instances.require(graph, self.signature)
+        self._plans.check(graph, plan)
+        return self.executor.run(graph, plan, info)

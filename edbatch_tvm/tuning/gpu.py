@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from tvm import IRModule
 
+from edbatch_tvm.backends import find_backend
+from edbatch_tvm.backends.cpu_records import NO_RECORDS
 from edbatch_tvm.batching.api import PolicyLike
 from edbatch_tvm.compiler.compile import compile_model
-from edbatch_tvm.compiler.gpu import device_of
-from edbatch_tvm.compiler.records import NO_RECORDS
 from edbatch_tvm.errors import DataError, EdbatchError
 from edbatch_tvm.graph import InstanceGraph
 from edbatch_tvm.models.check import TOLERANCE, compare
@@ -70,6 +70,16 @@ class GpuTuneReport:
         """The report as nested dicts of plain values."""
         return asdict(self)
 
+    def rows(self) -> list[tuple[str, str]]:
+        """The figures for a reader."""
+        rows = [("device", f"{self.device}, record in {self.database}")]
+        for trial in self.trials:
+            setting = f"fill {trial.machine.fill}, {trial.machine.blocks_per_unit} blocks"
+            rows.append((setting, trial.failed or f"{1e3 * trial.seconds:.3f} ms"))
+        gain = self.trials[0].seconds / self.best.seconds
+        rows.append(("best", f"{self.best.machine}, {gain:.2f} x, relative error {self.max_relative_error:.1e}"))
+        return rows
+
 
 def tune_gpu(
     mod: IRModule,
@@ -92,7 +102,7 @@ def tune_gpu(
     if not minibatches:
         raise DataError("no minibatches", "one or more")
     begin = perf_counter()
-    device = device_of(target)
+    device = find_backend(target).device
     candidates = [Machine(fill, blocks) for blocks, fill in product(BLOCKS, FILLS)][: max(1, trials)]
     model = compile_model(mod, weights, target=target, policy=policy, database=NO_RECORDS)
     work = []
@@ -108,7 +118,9 @@ def tune_gpu(
         raise EdbatchError(f"tuned build is wrong: relative error {error:.3g}", f"{TOLERANCE:g} or less")
     folder = SHIPPED if database is None else Path(database)
     path = records_path(folder, device)
-    write_record(path, built.tuning_key, best.machine, {"seconds": best.seconds, "default_seconds": made[0].seconds})
+    write_record(
+        path, built.executor.tuning_key, best.machine, {"seconds": best.seconds, "default_seconds": made[0].seconds}
+    )
     return GpuTuneReport(device, str(path), made, best, error, perf_counter() - begin)
 
 

@@ -12,10 +12,11 @@ from typing import Any
 from tvm import IRModule
 from tvm.target import Target
 
+from edbatch_tvm.backends import find_backend
+from edbatch_tvm.backends.cpu import CpuBackend
+from edbatch_tvm.backends.cpu_records import NO_RECORDS
 from edbatch_tvm.batching.api import PolicyLike
-from edbatch_tvm.compiler.compile import compile_model, resolve_target
-from edbatch_tvm.compiler.gpu import EMULATED
-from edbatch_tvm.compiler.records import NO_RECORDS
+from edbatch_tvm.compiler import compile_model
 from edbatch_tvm.errors import DataError, EdbatchError, EnvironmentMismatch, TargetError
 from edbatch_tvm.graph import InstanceGraph
 from edbatch_tvm.models.reference import Function
@@ -109,6 +110,33 @@ class TuneReport:
             "verification": checked,
         }
 
+    def rows(self) -> list[tuple[str, str]]:
+        """The figures for a reader."""
+        rows = [
+            ("device", f"{self.device}, records in {self.database}"),
+            ("trials", f"{self.trials} in {self.seconds:.0f} s, {self.failed} failed; {self.known} known before"),
+        ]
+        for outcome in self.kernels:
+            for gain in outcome.gains:
+                times = f"{1e6 * gain.default_seconds:8.1f} -> {1e6 * gain.tuned_seconds:8.1f} µs"
+                rows.append((f"{outcome.name} {gain.load}", f"{gain.gain:5.2f} x  {times}  {gain.choice}"))
+        rows += [(name, f"not tuned: {reason}") for name, reason in self.untunable.items()]
+        checked = self.verification
+        if checked is None:
+            rows.append(("verified", "no: the tuned build is for another machine"))
+            return rows
+        found = any(gain.choice != "default" for outcome in self.kernels for gain in outcome.gains)
+        verdict = "nothing to keep" if not found else "kept" if checked.good else "slower: dropped"
+        rows.append(
+            (
+                "verified",
+                f"{1e3 * checked.default_seconds:.2f} -> {1e3 * checked.tuned_seconds:.2f} ms on fresh data, "
+                f"{verdict}; "
+                f"relative error {checked.max_relative_error:.1e} against the {checked.against}",
+            )
+        )
+        return rows
+
 
 @dataclass(frozen=True, eq=False)
 class _Run:
@@ -193,9 +221,10 @@ def tune(
         data, fresh = (data[:-1], data[-1:]) if len(data) > 1 else (data, data)
     if not data:
         raise DataError("no minibatches to tune on", "1 or more")
-    resolved = resolve_target(target)
-    if resolved.kind.name != "llvm" or target == EMULATED:
+    backend = find_backend(target)
+    if not isinstance(backend, CpuBackend):
         raise TargetError(f"tuning for target {target!r}", "an llvm target")
+    resolved = backend.target
     default = compile_model(mod, params, target=resolved, policy=policy, database=NO_RECORDS)
     sizes = batch_sizes(default.schedule(default.merge(instances))[0] for instances in data)
     timer, threads = _timer(resolved, tracker, isolate)

@@ -92,7 +92,7 @@ def test_one_vector_holds_all_tables(model: eb.Model) -> None:
 
 
 def test_arenas_too_large_for_indices_of_32_bits_are_refused(model: eb.Model) -> None:
-    kernels: Any = model._kernels
+    kernels: Any = model.executor
     with pytest.raises(GraphError, match="an arena of less than 2"):
         kernels._acquire((2**30,) * len(model.signature.value_specs), 0)
 

@@ -12,7 +12,7 @@ import pytest
 import edbatch_tvm as eb
 from edbatch_tvm.errors import TargetError
 from edbatch_tvm.models import get_workload
-from edbatch_tvm.runtime import model as model_module
+from edbatch_tvm.runtime import device
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -130,7 +130,7 @@ def test_a_forked_child_runs_models(code: str, expected: str) -> None:
 def test_a_device_is_not_for_forked_children(monkeypatch: pytest.MonkeyPatch) -> None:
     workload = get_workload("treelstm")
     model = eb.compile(workload.cells(8), workload.weights(8), target="cuda-emulated")
-    monkeypatch.setattr(model, "target", "cuda")
-    monkeypatch.setattr(model_module, "forked", lambda: True)
+    monkeypatch.setattr(model.executor.memory, "in_forks", False)
+    monkeypatch.setattr(device, "forked", lambda: True)
     with pytest.raises(TargetError, match=r"a CUDA model in a forked process, .*spawn"):
         model(workload.generate(1, model.cells))

@@ -108,7 +108,7 @@ def test_beside_torch(model: eb.Model, instances: list[eb.InstanceGraph], always
 
 
 def test_a_core_that_is_taken(model: eb.Model) -> None:
-    taken = program.Program(model.signature, model._kernels)
+    taken = program.Program(model.signature, model.executor.kernels)
     taken._learn_from(pace=1.0, tasks=2, yields=0)
     assert taken._alone == 0
     taken._learn_from(pace=1.0, tasks=2, yields=1)  # perhaps the end of large work

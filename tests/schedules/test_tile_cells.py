@@ -86,7 +86,7 @@ def softmax(x: np.ndarray) -> np.ndarray:
 def test_every_batch_size(
     sizes: list[tuple[int, int]], weights: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edbatch_tvm.compiler.compile.find_records", lambda *_: Tiles(sizes))
+    monkeypatch.setattr("edbatch_tvm.backends.cpu.find_records", lambda *_: Tiles(sizes))
     model = eb.compile(Mixture, weights)
     for count in (1, 3, 4, 13, 29):
         check(model, count, weights)

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from edbatch_tvm.backends.cuda_emulated import EMULATED
 from edbatch_tvm.cli import main
 from edbatch_tvm.compiler import compile_model
-from edbatch_tvm.compiler.gpu import EMULATED
 from edbatch_tvm.errors import DatabaseError, TargetError
 from edbatch_tvm.models import get_workload
 from schedules.cuda.kernels import Machine
@@ -44,10 +44,10 @@ def test_and_found_again(tuned: tuple[Path, dict[str, Any]], monkeypatch: pytest
     path.write_text(json.dumps({key: {"fill": 77, "blocks_per_unit": 1}}))
     workload = get_workload("treelstm")
     model = compile_model(workload.cells(8), workload.weights(8), target=EMULATED, database=folder)
-    assert model.tuning_key == key
-    assert model._kernels.program.machine == Machine(77, 1)
+    assert model.executor.tuning_key == key
+    assert model.executor.program.machine == Machine(77, 1)
     other = compile_model(workload.cells(4), workload.weights(4), target=EMULATED, database=folder)
-    assert other._kernels.program.machine == Machine()
+    assert other.executor.program.machine == Machine()
 
 
 def test_what_is_refused(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from edbatch_tvm.compiler.gpu import EMULATED, emulated_kernels
+from edbatch_tvm.backends.cuda_emulated import EMULATED, EmulatedBackend
 from edbatch_tvm.graph import merge
 from edbatch_tvm.models import get_workload
 from edbatch_tvm.models.check import LEAST_VALUE, TOLERANCE, compare
@@ -16,11 +16,11 @@ from schedules.cuda.kernels import Machine
 
 
 def emulated_model(mod: Any, weights: Any, **options: Any) -> Model:
-    """A model of cells without constants; `options` are those of emulated_kernels."""
+    """A model of cells without constants; `options` are those of EmulatedBackend.executor."""
     single = run_passes(mod, cell_passes(fast_math=False))
     signature = signature_of(mod)
-    kernels = emulated_kernels(single, signature, weights, **options)
-    return Model(signature, kernels, EMULATED, "agenda", "batch", 0.0)
+    executor = EmulatedBackend(EMULATED).executor(single, signature, weights, **options)
+    return Model(signature, executor, EMULATED, "agenda", "batch", 0.0)
 
 
 def check_workload(name: str, hidden: int, count: int, fill: int | None = None, **options: Any) -> Any:

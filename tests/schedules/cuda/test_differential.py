@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edbatch_tvm.compiler.gpu import EMULATED
+from edbatch_tvm.backends.cuda_emulated import EMULATED
 from edbatch_tvm.graph import InstanceGraph
 from edbatch_tvm.memory import PLANS
 from tests.runtime.test_differential import Case

@@ -14,7 +14,7 @@ import pytest
 from tvm import IRModule, tirx
 from tvm.target import Target
 
-from edbatch_tvm.compiler.gpu import gpu_sources
+from edbatch_tvm.backends.cuda import gpu_sources
 from edbatch_tvm.errors import TargetError
 from edbatch_tvm.models import WORKLOADS, get_workload
 from relay_ext.gpu_cells import gpu_program

@@ -1,9 +1,10 @@
-"""What a model was compiled to, kept so that it can be saved."""
+"""What the kernels of a model for a CPU were compiled to, kept so that it can be saved."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -12,7 +13,6 @@ import tvm
 from tvm import IRModule, tirx
 from tvm.target import Target
 
-from edbatch_tvm.compiler.weights import WeightReader
 from edbatch_tvm.errors import EnvironmentMismatch
 
 Attributes = Mapping[str, Mapping[str, Any]]
@@ -20,7 +20,7 @@ Attributes = Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
-class Parts:
+class Artifact:
     """What :class:`edbatch_tvm.runtime.kernels.KernelSet` takes, and what the code needs to run.
 
     Attributes
@@ -29,13 +29,11 @@ class Parts:
         The compiled kernels, or the shared library that they were loaded from.
     attributes : mapping
     target : Target
-    reader : WeightReader
     """
 
     library: Any
     attributes: Attributes
     target: Target
-    reader: WeightReader
 
     def shared_library(self) -> bytes:
         """The shared library.
@@ -57,6 +55,15 @@ class Parts:
                 raise EnvironmentMismatch(
                     f"the kernels cannot be linked ({reason})", "a C compiler such as gcc", "install one, then save"
                 ) from None
+
+    @cached_property
+    def declarations(self) -> IRModule:
+        """A module of the kernels without bodies, with their attributes."""
+        return declarations(self.attributes)
+
+    def functions(self) -> Any:
+        """The compiled functions by name; a shared library is loaded first."""
+        return load_library(self.library) if isinstance(self.library, bytes) else self.library
 
 
 def attributes_of(module: IRModule) -> dict[str, dict[str, Any]]:

@@ -1,0 +1,80 @@
+"""CPUs: LLVM compiles all kernels of a model into one program."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import tvm
+from tvm import IRModule
+from tvm.ir.transform import Pass
+
+from edbatch_tvm.backends.backend import Backend, TargetLike
+from edbatch_tvm.backends.cpu_records import find_records
+from edbatch_tvm.backends.options import CompileOptions, Database
+from edbatch_tvm.backends.registry import as_target
+from edbatch_tvm.errors import TargetError
+from edbatch_tvm.graph.spec import Signature
+from edbatch_tvm.runtime.artifact import Artifact, attributes_of
+from edbatch_tvm.runtime.cpu_executor import CpuExecutor
+from edbatch_tvm.runtime.kernels import KernelSet
+from edbatch_tvm.runtime.threads import get_num_threads
+from relay_ext.add_gathers import AddGathers
+from relay_ext.pipeline import cell_passes, kernel_passes, program_passes
+from schedules.cpu.lowering import KERNEL_PIPELINE
+from schedules.cpu.machine import host_target, machine_of
+from schedules.cuda.kernels import Machine as GpuMachine
+from schedules.devices import device_name
+from schedules.tuning.records import Records
+
+
+class CpuBackend(Backend):
+    """``"llvm"`` is this machine's CPU with all its features, ``{"kind": "llvm", "mcpu": "haswell"}`` another."""
+
+    name = "cpu"
+    kinds = ("llvm",)
+    can_gather = True
+
+    def __init__(self, given: TargetLike) -> None:
+        super().__init__(given)
+        self.target = host_target() if isinstance(given, str) and given == "llvm" else as_target(given)
+
+    @property
+    def device(self) -> str:
+        """See :attr:`Backend.device`."""
+        return device_name(self.target, get_num_threads())
+
+    def records(self, database: Database) -> Records | None:
+        """See :meth:`Backend.records`."""
+        if isinstance(database, GpuMachine):
+            raise TargetError(f"settings of a GPU for target {self.given!r}", "a folder of records")
+        return find_records(database, self.target, get_num_threads())
+
+    def passes(self, signature: Signature, options: CompileOptions) -> list[Pass]:
+        """See :meth:`Backend.passes`."""
+        gathers = [] if options.fused else [AddGathers(signature)]
+        return [
+            *cell_passes(share=True),
+            *kernel_passes(signature, machine_of(self.target), self.records(options.database)),
+            *gathers,
+            *program_passes(signature, self.target),
+        ]
+
+    def build(
+        self, module: IRModule, signature: Signature, weights: Mapping[str, np.ndarray], options: CompileOptions
+    ) -> CpuExecutor:
+        """See :meth:`Backend.build`."""
+        library = tvm.compile(module, target=self.target, tir_pipeline=KERNEL_PIPELINE)
+        artifact = Artifact(library, attributes_of(module), self.target)
+        try:
+            return CpuExecutor(signature, KernelSet(module, library, weights), artifact)
+        except RuntimeError as error:  # what TVM says of a library for another architecture
+            reason = str(error).strip().splitlines()[-1]
+            raise TargetError(
+                f"kernels for {self.given!r} do not run here ({reason})", "a target of this machine"
+            ) from None
+
+    def load(self, artifact: Artifact, signature: Signature, weights: Mapping[str, np.ndarray] | None) -> CpuExecutor:
+        """See :meth:`Backend.load`."""
+        kernels = KernelSet(artifact.declarations, artifact.functions(), weights)
+        return CpuExecutor(signature, kernels, artifact)

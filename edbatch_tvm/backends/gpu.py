@@ -1,0 +1,93 @@
+"""What the backends for CUDA and for its emulation have in common."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+
+import numpy as np
+from tvm import IRModule
+from tvm.ir.transform import Pass
+from tvm.target import Target
+
+from edbatch_tvm.backends.backend import Backend
+from edbatch_tvm.backends.cpu_records import NO_RECORDS
+from edbatch_tvm.backends.options import CompileOptions, Database
+from edbatch_tvm.errors import DatabaseError
+from edbatch_tvm.graph.spec import Signature
+from edbatch_tvm.runtime.device import DeviceExecutor, Launch
+from edbatch_tvm.runtime.device_memory import DeviceMemory
+from relay_ext.gpu_cells import GpuProgram
+from relay_ext.pipeline import cell_passes
+from schedules.cpu.machine import host_target
+from schedules.cuda.kernels import Machine
+from schedules.cuda.lowering import build_kernels
+from schedules.cuda.products import PRODUCTS, Products
+from schedules.cuda.records import machine_of, model_key, read_records, records_path
+from schedules.cuda.threads import EmulatedThreads
+from schedules.devices import SHIPPED
+
+
+class GpuBackend(Backend):
+    """Kernels in the form for GPUs; a subclass says what they are compiled for and in which memory they run."""
+
+    dtypes = tuple(PRODUCTS)
+
+    @property
+    def title(self) -> str:
+        """See :attr:`Backend.title`."""
+        return "a GPU"
+
+    def passes(self, signature: Signature, options: CompileOptions) -> list[Pass]:
+        """See :meth:`Backend.passes`; kernels for GPUs have fast math of their own, and are no result of a pass."""
+        return cell_passes(fast_math=False)
+
+    def records(self, database: Database) -> dict[str, Machine]:
+        """The tuned settings of models by :func:`~schedules.cuda.records.model_key`; see :meth:`Backend.records`."""
+        if isinstance(database, Machine) or str(database) == NO_RECORDS:
+            return {}
+        path = records_path(SHIPPED if database is None else database, self.device)
+        if database is not None and not path.is_file():
+            raise DatabaseError(
+                f"no records of device {self.device!r} in {database}", "a folder that edbatch tune wrote to"
+            )
+        return {key: machine_of(record) for key, record in read_records(path).items()}
+
+    def build(
+        self, module: IRModule, signature: Signature, weights: Mapping[str, np.ndarray], options: CompileOptions
+    ) -> DeviceExecutor:
+        """See :meth:`Backend.build`."""
+        key, given = model_key(module, options.dtype), options.database
+        machine = given if isinstance(given, Machine) else self.records(given).get(key)
+        executor = self.executor(module, signature, weights, options.launch, machine, PRODUCTS[options.dtype])
+        executor.tuning_key = key
+        return executor
+
+    @abstractmethod
+    def executor(
+        self,
+        module: IRModule,
+        signature: Signature,
+        weights: Mapping[str, np.ndarray],
+        launch: Launch,
+        machine: Machine | None,
+        products: Products,
+    ) -> DeviceExecutor:
+        """The kernels of fused cells, built and loaded."""
+
+
+def device_executor(
+    program: GpuProgram,
+    signature: Signature,
+    weights: Mapping[str, np.ndarray],
+    target: Target,
+    memory: DeviceMemory,
+    launch: Launch,
+    emulate: EmulatedThreads | None = None,
+) -> DeviceExecutor:
+    """The kernels of `program` for `target`, with the functions for the host that pack weights."""
+    kernels = program.schedule_kernels(emulate) if launch == "schedule" else program.batch_kernels(emulate)
+    packs = build_kernels(program.packs, host_target()) if len(program.packs.functions) else None
+    library = build_kernels(kernels, target)
+    blocks = memory.units * program.machine.blocks_per_unit
+    return DeviceExecutor(signature, program, kernels, library, packs, weights, memory, launch, blocks)

@@ -1,0 +1,40 @@
+"""What a caller chooses of a compilation, target and weights aside."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+from edbatch_tvm.errors import PlanError
+from edbatch_tvm.runtime.device import Launch
+from schedules.cuda.kernels import Machine
+
+GRANULARITIES = ("cell", "group", "group-declared", "op")
+"""What a node of a minibatch graph can be."""
+
+Database: TypeAlias = str | Path | Machine | None
+"""Where tuning records come from; see :func:`edbatch_tvm.compile`."""
+
+
+@dataclass(frozen=True)
+class CompileOptions:
+    """The options of :func:`edbatch_tvm.compile` that decide which code is made; every backend reads its own.
+
+    Raises
+    ------
+    PlanError
+        If the granularity is unknown, or `fused` does not go with it.
+    """
+
+    granularity: str = "cell"
+    fused: bool = True
+    launch: Launch = "schedule"
+    dtype: str = "float32"
+    database: Database = None
+
+    def __post_init__(self) -> None:
+        if self.granularity not in GRANULARITIES:
+            raise PlanError(f"unknown granularity {self.granularity!r}", f"one of {', '.join(GRANULARITIES)}")
+        if not self.fused and self.granularity == "cell":
+            raise PlanError("fused=False at granularity 'cell'", 'granularity="op"')

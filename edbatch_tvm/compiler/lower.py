@@ -1,0 +1,95 @@
+"""From cells and weights to what a backend builds: every compilation goes through here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tvm import IRModule
+
+from edbatch_tvm.backends import Backend, CompileOptions
+from edbatch_tvm.graph.expand import ExpansionTable
+from edbatch_tvm.graph.spec import Signature
+from edbatch_tvm.runtime.weights import WeightReader
+from relay_ext.bind_sizes import find_sizes
+from relay_ext.fuse_cells import cell_constants
+from relay_ext.index_bounds import with_index_bounds
+from relay_ext.lift_weights import lift_weights
+from relay_ext.pipeline import PassRun, node_passes
+from relay_ext.signature import signature_of, weights_of
+from relay_ext.split_cells import split_cells
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """Cells after all passes, and what was found out on the way.
+
+    Attributes
+    ----------
+    module : IRModule
+        What the backend builds.
+    nodes : IRModule
+        The cells that are the nodes of graphs.
+    signature : Signature
+        Of `nodes`, with the bounds of their indices.
+    table : ExpansionTable or None
+        How graphs of the cells as written become graphs of `nodes`, where these are others.
+    weights : WeightReader
+    arrays : dict of str to array
+        What `weights` reads.
+    """
+
+    module: IRModule
+    nodes: IRModule
+    signature: Signature
+    table: ExpansionTable | None
+    weights: WeightReader
+    arrays: dict[str, np.ndarray]
+
+
+def lower_cells(
+    mod: IRModule,
+    params: Mapping[str, Any] | None,
+    backend: Backend,
+    options: CompileOptions,
+    sizes: Mapping[str, int] | None = None,
+    dump_dir: str | Path | None = None,
+) -> Lowered:
+    """Run :func:`relay_ext.pipeline.pipeline` over `mod`.
+
+    Parameters
+    ----------
+    params : mapping of str to array, optional
+        Without weights, none are read.
+
+    Raises
+    ------
+    CellError
+        If a cell cannot be batched, or a symbolic size is unknown or ambiguous.
+    WeightError
+        If weights are missing, extra, or of another shape or dtype.
+    DatabaseError
+        If `options.database` has no readable records of this device.
+    """
+    run = PassRun(mod, dump_dir)
+    bind, *to_nodes = node_passes(options.granularity, find_sizes(mod, params, sizes))
+    bound = run([bind])
+    weights = WeightReader(weights_of(bound), params or {})
+    arrays = {} if params is None else weights.read() or {}  # refused before the passes, which take longer
+    nodes = run(to_nodes)
+    signature = signature_of(nodes)
+    module = run(backend.passes(signature, options))
+    grouped = run.after.get("GroupOps")
+    constants = {name: tensor.numpy() for name, tensor in cell_constants(run.after["LegalizeCells"]).items()}
+    weights = replace(weights, grouped=grouped, constants=constants)
+    if grouped is not None and params is not None:
+        arrays = lift_weights(grouped, arrays)[1]
+    signature = with_index_bounds(signature, run.after["FuseCells"])
+    table = None
+    if options.granularity != "cell":
+        # The same ops again: the pass leaves the module, this what the cells consist of.
+        table = split_cells(run.after.get("LiftWeights", bound), fold_views=grouped is not None).table(signature)
+    return Lowered(module, nodes, signature, table, weights, arrays | constants)

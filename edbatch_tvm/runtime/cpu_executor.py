@@ -1,0 +1,100 @@
+"""Running plans on the CPU: arenas, scratch rows and one call of the compiled program."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import tvm
+
+from edbatch_tvm.batching import ScheduleInfo
+from edbatch_tvm.fork_lock import fork_lock
+from edbatch_tvm.graph import InstanceGraph, Signature
+from edbatch_tvm.graph.spec import ValueSpec
+from edbatch_tvm.memory import Plan
+from edbatch_tvm.runtime.arenas import ArenaPool, ArenaSet
+from edbatch_tvm.runtime.artifact import Artifact
+from edbatch_tvm.runtime.kernels import KernelSet
+from edbatch_tvm.runtime.program import Program
+from edbatch_tvm.runtime.report import Report
+from edbatch_tvm.runtime.result import Result
+from edbatch_tvm.runtime.threads import get_num_threads
+
+
+class CpuExecutor:
+    """See :class:`~edbatch_tvm.runtime.executor.Executor`.
+
+    Parameters
+    ----------
+    signature : Signature
+        Of the graphs that are run.
+    kernels : KernelSet
+    artifact : Artifact
+        What `kernels` came from.
+    """
+
+    tuning_key = ""
+
+    def __init__(self, signature: Signature, kernels: KernelSet, artifact: Artifact | None = None) -> None:
+        self.kernels = kernels
+        self.artifact = artifact
+        self.paths = kernels.paths
+        self.kernel_names = {cell: tuple(one.name for one in ones) for cell, ones in kernels.by_cell.items()}
+        self.fused = not kernels.gathers
+        self._signature = signature
+        self._program = Program(signature, kernels)
+        self._pool = ArenaPool(signature.value_specs)
+        self._scratch: dict[str, Any] = {}
+        self._lock = fork_lock()
+
+    @property
+    def threads(self) -> int:
+        """See :class:`~edbatch_tvm.runtime.executor.Executor`."""
+        return get_num_threads()
+
+    def load(self, weights: Mapping[str, np.ndarray]) -> None:
+        """See :meth:`~edbatch_tvm.runtime.executor.Executor.load`."""
+        self.kernels.load(weights)
+
+    def held(self) -> dict[str, np.ndarray]:
+        """See :meth:`~edbatch_tvm.runtime.executor.Executor.held`."""
+        return self.kernels.held()
+
+    def hold(self, held: Mapping[str, Any], specs: Mapping[str, ValueSpec]) -> None:
+        """See :meth:`~edbatch_tvm.runtime.executor.SavableExecutor.hold`."""
+        self.kernels.hold(held, specs)
+
+    def run(self, graph: InstanceGraph, plan: Plan, info: ScheduleInfo | None = None) -> Result:
+        """See :meth:`~edbatch_tvm.runtime.executor.Executor.run`."""
+        arenas = self._pool.acquire(plan.arena_rows)
+        try:
+            self._place_external(graph, arenas)
+            with self._lock:
+                scratch = self._take_scratch(plan)
+            calls = self._program.run(graph, plan, arenas, scratch)
+            with self._lock:
+                self._scratch = scratch
+        except BaseException:
+            self._pool.release(arenas)
+            raise
+        report = Report(graph, plan, info, self.paths, calls)
+        return Result(graph, plan, report, self._pool.lease(arenas))
+
+    def _place_external(self, graph: InstanceGraph, arenas: ArenaSet) -> None:
+        for arena, rows in enumerate(graph.external_data):
+            if len(rows):
+                size = self._signature.value_specs[arena].size
+                arenas.views[arena][1 : 1 + len(rows), :size] = rows.reshape(len(rows), size)
+
+    def _take_scratch(self, plan: Plan) -> dict[str, Any]:
+        """Workspace for the values that pass from stage to stage; a concurrent call gets its own."""
+        scratch, self._scratch = self._scratch, {}
+        for domain, widths in self.kernels.scratch_width.items():
+            if not widths:
+                continue
+            rows = plan.largest_batch if domain == "instances" else plan.largest_rows
+            for name, width in widths.items():
+                if name not in scratch or scratch[name].shape[0] < rows:
+                    scratch[name] = tvm.runtime.empty((rows, width), "float32")
+        return scratch

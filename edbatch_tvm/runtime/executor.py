@@ -1,0 +1,73 @@
+"""What runs the batches of a plan: every backend builds one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+
+from edbatch_tvm.batching import ScheduleInfo
+from edbatch_tvm.graph import InstanceGraph
+from edbatch_tvm.graph.spec import ValueSpec
+from edbatch_tvm.memory import Plan
+from edbatch_tvm.runtime.artifact import Artifact
+from edbatch_tvm.runtime.result import Result
+
+
+class Executor(Protocol):
+    """The kernels of a model with its weights, ready to run.
+
+    Attributes
+    ----------
+    paths : dict
+        For each cell, how it is run: ``stage``, or ``general (reason)``.
+    kernel_names : dict
+        The kernels that each cell runs, in order.
+    fused : bool
+        Whether kernels read operands where they lie; False: separate kernels copy what is not contiguous, and plans
+        are :class:`~edbatch_tvm.memory.gathers.GatheredPlan`.
+    threads : int
+        Threads of this machine that kernels run on.
+    tuning_key : str
+        What tuned settings of the model are kept under; empty where kernels are tuned one by one.
+    artifact : Artifact or None
+        What was compiled, to be saved; None where that cannot be.
+    """
+
+    paths: dict[str, str]
+    kernel_names: dict[str, tuple[str, ...]]
+    fused: bool
+    tuning_key: str
+    artifact: Artifact | None
+
+    @property
+    def threads(self) -> int: ...  # noqa: D102  (see the class)
+
+    def run(self, graph: InstanceGraph, plan: Plan, info: ScheduleInfo | None = None) -> Result:
+        """Run the batches of `plan`, a plan of `graph`; `info` goes into the report.
+
+        Raises
+        ------
+        TargetError
+            If kernels of this target cannot run in this process.
+        """
+
+    def load(self, weights: Mapping[str, np.ndarray]) -> None:
+        """Take `weights` from now on."""
+
+    def held(self) -> dict[str, np.ndarray]:
+        """What kernels read at this moment, by ``kind:name``, not copies; nothing where it cannot be saved."""
+
+
+class SavableExecutor(Executor, Protocol):
+    """An executor that can take over what another one held."""
+
+    def hold(self, held: Mapping[str, Any], specs: Mapping[str, ValueSpec]) -> None:
+        """Take what ``held`` gave, as aligned tensors, from now on.
+
+        Raises
+        ------
+        KeyError, ValueError
+            If it is not all that kernels read, in the shapes they read it in.
+        """

@@ -1,0 +1,61 @@
+"""Memory plans of one model; those made last are kept."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from edbatch_tvm.batching import Schedule
+from edbatch_tvm.batching.structure import same_rows
+from edbatch_tvm.errors import PlanError
+from edbatch_tvm.fork_lock import fork_lock
+from edbatch_tvm.graph import InstanceGraph, Signature
+from edbatch_tvm.memory import Plan, plan_memory
+from edbatch_tvm.memory.gathers import GatheredPlan, gather_operands
+
+_MOST = 64
+
+
+class Plans:
+    """Makes plans for graphs over `signature`: for kernels that read operands where they lie, or with copies first."""
+
+    def __init__(self, signature: Signature, fused: bool) -> None:
+        self._signature = signature
+        self._fused = fused
+        self._kept: OrderedDict[tuple[int, str], Plan] = OrderedDict()
+        self._lock = fork_lock()
+
+    def made(self, graph: InstanceGraph, schedule: Schedule, name: str) -> Plan:
+        """A new plan."""
+        plan = plan_memory(schedule, graph, name)
+        return plan if self._fused else gather_operands(plan, self._signature)
+
+    def found(self, graph: InstanceGraph, schedule: Schedule, name: str) -> Plan:
+        """A plan made before for this structure and schedule, or a new one."""
+        if len(graph.external_row):
+            return self.made(graph, schedule, name)
+        key = id(schedule), name
+        with self._lock:
+            found = self._kept.get(key)
+        # A function may return one schedule for graphs that read other outputs.
+        if found is not None and found.schedule is schedule and same_rows(graph, found.graph):
+            return found
+        plan = self.made(graph, schedule, name)
+        with self._lock:
+            self._kept[key] = plan
+            if len(self._kept) > _MOST:
+                self._kept.popitem(last=False)
+        return plan
+
+    def check(self, graph: InstanceGraph, plan: Plan) -> None:
+        """Refuse what is no plan of `graph` for these kernels.
+
+        Raises
+        ------
+        PlanError
+            If it is not.
+        """
+        if not isinstance(plan, Plan) or not same_rows(graph, plan.graph):
+            given = f"a plan of {plan.graph!r}" if isinstance(plan, Plan) else f"a {type(plan).__name__}"
+            raise PlanError(f"{given} for {graph!r}", "a plan of this graph", "model.plan(graph, schedule) makes one")
+        if isinstance(plan, GatheredPlan) == self._fused:
+            raise PlanError(f"a {type(plan).__name__} for a model with fused={self._fused}", "a plan of model.plan()")
