@@ -14,8 +14,8 @@ from tvm.target import Target
 from edbatch_tvm.backends.options import CompileOptions, Database
 from edbatch_tvm.errors import PlanError, TargetError
 from edbatch_tvm.graph.spec import Signature
-from edbatch_tvm.runtime.artifact import Artifact
-from edbatch_tvm.runtime.executor import Executor, SavableExecutor
+from edbatch_tvm.runtime.artifact import Artifact, HeldWeights
+from edbatch_tvm.runtime.executor import Executor
 
 TargetLike: TypeAlias = str | Mapping[str, Any] | Target
 """What a caller names a target by."""
@@ -109,14 +109,16 @@ class Backend(ABC):
         """
 
     def load(
-        self, artifact: Artifact, signature: Signature, weights: Mapping[str, np.ndarray] | None
-    ) -> SavableExecutor:
-        """The executor of a compiled artifact, of this process or another one; without `weights`, ``hold`` follows.
+        self, artifact: Artifact, signature: Signature, weights: Mapping[str, np.ndarray] | HeldWeights
+    ) -> Executor:
+        """The executor of a compiled artifact, of this process or another one.
 
         Raises
         ------
         TargetError
             If models for this target cannot be saved.
+        WeightError
+            If held weights do not fit the kernels.
         """
         raise TargetError(f"a saved model for {self.title}", "one for 'llvm'")
 

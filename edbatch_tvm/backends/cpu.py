@@ -13,9 +13,9 @@ from edbatch_tvm.backends.backend import Backend, TargetLike
 from edbatch_tvm.backends.cpu_records import find_records
 from edbatch_tvm.backends.options import CompileOptions, Database
 from edbatch_tvm.backends.registry import as_target
-from edbatch_tvm.errors import TargetError
+from edbatch_tvm.errors import TargetError, WeightError
 from edbatch_tvm.graph.spec import Signature
-from edbatch_tvm.runtime.artifact import Artifact, attributes_of
+from edbatch_tvm.runtime.artifact import Artifact, HeldWeights, attributes_of
 from edbatch_tvm.runtime.cpu_executor import CpuExecutor
 from edbatch_tvm.runtime.kernels import KernelSet
 from edbatch_tvm.runtime.threads import get_num_threads
@@ -74,7 +74,16 @@ class CpuBackend(Backend):
                 f"kernels for {self.given!r} do not run here ({reason})", "a target of this machine"
             ) from None
 
-    def load(self, artifact: Artifact, signature: Signature, weights: Mapping[str, np.ndarray] | None) -> CpuExecutor:
+    def load(
+        self, artifact: Artifact, signature: Signature, weights: Mapping[str, np.ndarray] | HeldWeights
+    ) -> CpuExecutor:
         """See :meth:`Backend.load`."""
-        kernels = KernelSet(artifact.declarations, artifact.functions(), weights)
+        kernels = KernelSet(artifact.declarations, artifact.functions())
+        if not isinstance(weights, HeldWeights):
+            kernels.load(weights)
+            return CpuExecutor(signature, kernels, artifact)
+        try:
+            kernels.hold(weights.arrays, weights.specs)
+        except (KeyError, ValueError) as error:
+            raise WeightError(str(error)) from None
         return CpuExecutor(signature, kernels, artifact)

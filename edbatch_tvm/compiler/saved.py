@@ -36,10 +36,10 @@ from edbatch_tvm.backends import find_backend
 from edbatch_tvm.batching import FsmPolicy, get_policy, load_policy, policy_names, save_policy
 from edbatch_tvm.batching.api import PolicyLike
 from edbatch_tvm.batching.policy import identity_of
-from edbatch_tvm.errors import EdbatchError, ModelFileError, PlanError, PolicyError, TargetError
+from edbatch_tvm.errors import EdbatchError, ModelFileError, PlanError, PolicyError, TargetError, WeightError
 from edbatch_tvm.graph.spec import Attribute, CellSignature, Operand, Signature, ValueSpec
 from edbatch_tvm.memory import resolve_plan
-from edbatch_tvm.runtime.artifact import Artifact
+from edbatch_tvm.runtime.artifact import Artifact, HeldWeights
 from edbatch_tvm.runtime.cpu import architecture, instruction_sets, missing_sets
 from edbatch_tvm.runtime.model import Model
 from edbatch_tvm.runtime.threads import prepare_threads
@@ -204,17 +204,14 @@ def load_model(
         refuse(f"is broken ({type(error).__name__}: {error})", "the file as it was saved")
     reader = WeightReader(wanted, params, None, constants)
     weights = reader.read()
+    specs = wanted | {name: ValueSpec(one.shape, str(one.dtype)) for name, one in constants.items()}
     prepare_threads()
     try:
-        executor = backend.load(artifact, signature, weights)
+        executor = backend.load(artifact, signature, HeldWeights(held, specs) if weights is None else weights)
+    except WeightError as error:
+        refuse(f"{WEIGHTS} does not fit its kernels ({error.given})", "the file as it was saved")
     except _BROKEN as error:
         refuse(f"its library does not load ({str(error).strip().splitlines()[0]})", "the file as it was saved")
-    if weights is None:
-        specs = {name: ValueSpec(one.shape, str(one.dtype)) for name, one in constants.items()}
-        try:
-            executor.hold(held, wanted | specs)
-        except (KeyError, ValueError) as error:
-            refuse(f"{WEIGHTS} does not fit its kernels ({error})", "the file as it was saved")
     chosen: PolicyLike = policy if policy is not None else learned if learned is not None else saved_policy
     return Model(
         signature,

@@ -14,6 +14,7 @@ from tvm import IRModule, tirx
 from tvm.target import Target
 
 from edbatch_tvm.errors import EnvironmentMismatch
+from edbatch_tvm.graph.spec import ValueSpec
 
 Attributes = Mapping[str, Mapping[str, Any]]
 """Of each kernel the attributes that say how to call it: integers, texts and lists of both."""
@@ -64,6 +65,14 @@ class Artifact:
     def functions(self) -> Any:
         """The compiled functions by name; a shared library is loaded first."""
         return load_library(self.library) if isinstance(self.library, bytes) else self.library
+
+
+@dataclass(frozen=True)
+class HeldWeights:
+    """What the kernels of a saved model held: arrays by ``kind:name``, and the specs of its weights and constants."""
+
+    arrays: Mapping[str, Any]
+    specs: Mapping[str, ValueSpec]
 
 
 def attributes_of(module: IRModule) -> dict[str, dict[str, Any]]:

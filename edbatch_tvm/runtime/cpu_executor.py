@@ -11,7 +11,6 @@ import tvm
 from edbatch_tvm.batching import ScheduleInfo
 from edbatch_tvm.fork_lock import fork_lock
 from edbatch_tvm.graph import InstanceGraph, Signature
-from edbatch_tvm.graph.spec import ValueSpec
 from edbatch_tvm.memory import Plan
 from edbatch_tvm.runtime.arenas import ArenaPool, ArenaSet
 from edbatch_tvm.runtime.artifact import Artifact
@@ -60,10 +59,6 @@ class CpuExecutor:
     def held(self) -> dict[str, np.ndarray]:
         """See :meth:`~edbatch_tvm.runtime.executor.Executor.held`."""
         return self.kernels.held()
-
-    def hold(self, held: Mapping[str, Any], specs: Mapping[str, ValueSpec]) -> None:
-        """See :meth:`~edbatch_tvm.runtime.executor.SavableExecutor.hold`."""
-        self.kernels.hold(held, specs)
 
     def run(self, graph: InstanceGraph, plan: Plan, info: ScheduleInfo | None = None) -> Result:
         """See :meth:`~edbatch_tvm.runtime.executor.Executor.run`."""

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from edbatch_tvm.batching import ScheduleInfo
 from edbatch_tvm.graph import InstanceGraph
-from edbatch_tvm.graph.spec import ValueSpec
 from edbatch_tvm.memory import Plan
 from edbatch_tvm.runtime.artifact import Artifact
 from edbatch_tvm.runtime.result import Result
@@ -58,16 +57,3 @@ class Executor(Protocol):
 
     def held(self) -> dict[str, np.ndarray]:
         """What kernels read at this moment, by ``kind:name``, not copies; nothing where it cannot be saved."""
-
-
-class SavableExecutor(Executor, Protocol):
-    """An executor that can take over what another one held."""
-
-    def hold(self, held: Mapping[str, Any], specs: Mapping[str, ValueSpec]) -> None:
-        """Take what ``held`` gave, as aligned tensors, from now on.
-
-        Raises
-        ------
-        KeyError, ValueError
-            If it is not all that kernels read, in the shapes they read it in.
-        """

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import tvm
 from tvm.ir.instrument import PassTimingInstrument, pass_instrument
 
 import edbatch_tvm as eb
+from edbatch_tvm.backends import CompileOptions, find_backend
+from edbatch_tvm.compiler.lower import lower_cells
 from edbatch_tvm.models import get_workload
 from relay_ext.bind_sizes import BindSizes
-from relay_ext.pipeline import cell_passes, kernel_passes, lowering, program_passes, run_passes
+from relay_ext.pipeline import cell_passes, kernel_passes, lowering, pipeline, program_passes, run_passes
 from relay_ext.signature import signature_of
 from relay_ext.split_cells import SplitCells
 from schedules.cpu.machine import host_target, machine_of
@@ -71,3 +76,37 @@ def test_compile_runs_in_the_callers_pass_context() -> None:
         profile = timing.render()
     for name in NAMES:
         assert f"{name}: " in profile
+
+
+CPU, PROGRAM = NAMES[:7], NAMES[7:]
+GPU = ["CheckCells", "LegalizeCells", "FuseCells"]
+GROUPED = ["BindSizes", "CheckCells", "GroupOps", "LiftWeights", "SplitCells"]
+
+
+@pytest.mark.parametrize(
+    ("target", "options", "expected"),
+    [
+        ("llvm", {}, ["BindSizes", *CPU, *PROGRAM]),
+        ("llvm", {"granularity": "op"}, ["BindSizes", "SplitCells", *CPU, *PROGRAM]),
+        ("llvm", {"granularity": "group"}, [*GROUPED, *CPU, *PROGRAM]),
+        (
+            "llvm",
+            {"granularity": "group-declared", "fused": False},
+            [*GROUPED, *CPU, "AddGathers", *PROGRAM],
+        ),
+        ("cuda-emulated", {}, ["BindSizes", *GPU]),
+        ("cuda-emulated", {"granularity": "op"}, ["BindSizes", "SplitCells", *GPU]),
+    ],
+)
+def test_the_module_is_dumped_after_every_pass(
+    target: str, options: dict[str, Any], expected: list[str], tmp_path: Path
+) -> None:
+    workload = get_workload("treegru")
+    chosen = CompileOptions(**options)
+    backend = find_backend(target)
+    lowered = lower_cells(workload.cells(4), workload.weights(4), backend, chosen, dump_dir=tmp_path)
+    names = [path.stem.partition("_")[::2] for path in sorted(tmp_path.iterdir())]
+    assert names == [(f"{number:02d}", name) for number, name in enumerate(expected)]
+    listed = pipeline(chosen.granularity, backend.passes(signature_of(lowered.nodes), chosen))
+    assert [one.info.name for one in listed] == expected
+    assert sorted(tmp_path.iterdir())[-1].read_text() == lowered.module.script()

@@ -106,8 +106,8 @@ def check(model: Model, given: Weights) -> None:
 def test_one_set_of_kernels(model: Model, given: Weights) -> None:
     kernels = {f"cell{number}": ("cell0_stage0",) for number in range(COUNT)}
     assert model.kernel_names == kernels | {f"general{number}": ("general0",) for number in range(3)}
-    compiled = [name for name, attributes in model.parts.attributes.items() if DIMENSIONS in attributes]
-    assert len([name for name in compiled if "edbatch.cell" in model.parts.attributes[name]]) == 2
+    compiled = [name for name, attributes in model.executor.artifact.attributes.items() if DIMENSIONS in attributes]
+    assert len([name for name in compiled if "edbatch.cell" in model.executor.artifact.attributes[name]]) == 2
     assert set(model.paths) == set(model.signature.names)
     assert [model.signature[f"cell{number}"].attributes[0].bound for number in (0, 7)] == [WORDS, WORDS]
     check(model, given)
@@ -144,8 +144,8 @@ def test_unfused(given: Weights) -> None:
 def test_dumped(given: Weights, tmp_path: Path) -> None:
     eb.compile(module(), given, dump_dir=tmp_path)
     names = sorted(os.listdir(tmp_path))
-    assert names[:3] == ["00_CheckCells.py", "01_ShareCells.py", "02_LegalizeCells.py"]
-    assert (tmp_path / names[1]).read_text().count("@R.function") == 2
+    assert names[:4] == ["00_BindSizes.py", "01_CheckCells.py", "02_ShareCells.py", "03_LegalizeCells.py"]
+    assert (tmp_path / names[2]).read_text().count("@R.function") == 2
 
 
 def test_memory_of_torch_is_shared_for_every_cell() -> None:
