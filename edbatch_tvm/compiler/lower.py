@@ -23,7 +23,7 @@ from relay_ext.signature import signature_of, weights_of
 from relay_ext.split_cells import split_cells
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Lowered:
     """Cells after all passes, and what was found out on the way.
 

@@ -20,7 +20,7 @@ Attributes = Mapping[str, Mapping[str, Any]]
 """Of each kernel the attributes that say how to call it: integers, texts and lists of both."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Artifact:
     """What :class:`edbatch_tvm.runtime.kernels.KernelSet` takes, and what the code needs to run.
 
@@ -67,7 +67,7 @@ class Artifact:
         return load_library(self.library) if isinstance(self.library, bytes) else self.library
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class HeldWeights:
     """What the kernels of a saved model held: arrays by ``kind:name``, and the specs of its weights and constants."""
 

@@ -31,7 +31,7 @@ class Report(Protocol):
         """The figures for a reader."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TuneJob:
     """What to tune; see :func:`edbatch_tvm.tune`."""
 
