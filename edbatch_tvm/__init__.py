@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from edbatch_tvm.recording import AutoBatched, autobatch
     from edbatch_tvm.runtime import Model, Report, Result
     from edbatch_tvm.runtime.threads import get_num_threads, set_num_threads
-    from edbatch_tvm.tuning import TuneReport, tune
+    from edbatch_tvm.tuning.model import TuneReport, tune
 
 __version__ = "0.1.0"
 
@@ -51,7 +51,7 @@ _HOME = {
     "Schedule": "batching",
     "ScheduleInfo": "batching",
     "Signature": "graph",
-    "TuneReport": "tuning",
+    "TuneReport": "tuning.model",
     "autobatch": "recording",
     "cells_from_nn": "compiler",
     "cells_from_torch": "compiler",
@@ -69,7 +69,7 @@ _HOME = {
     "save_policy": "batching",
     "schedule": "batching",
     "set_num_threads": "runtime.threads",
-    "tune": "tuning",
+    "tune": "tuning.model",
     "validate": "graph",
 }
 

@@ -21,8 +21,8 @@ from schedules import abi
 from schedules.cpu.general import schedule_general
 from schedules.cpu.machine import Machine
 from schedules.cpu.tile_cells import TunedTile
+from schedules.records import Records
 from schedules.rows import operand_row
-from schedules.tuning.records import Records
 
 
 @tvm.transform.module_pass(opt_level=0, name="BatchCells")

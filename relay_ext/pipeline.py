@@ -29,7 +29,7 @@ from relay_ext.split_cells import SplitCells
 from relay_ext.stage_cells import StageCells
 from schedules.cpu.machine import Machine, machine_of
 from schedules.cpu.sharing import sharing_ir
-from schedules.tuning.records import Records
+from schedules.records import Records
 
 
 def pipeline(

@@ -18,8 +18,8 @@ from schedules.cpu.config import StageConfig
 from schedules.cpu.machine import Machine
 from schedules.cpu.packing import pack_kernel, packing_of
 from schedules.cpu.stage_kernel import stage_kernel
+from schedules.records import Records
 from schedules.stage import Stage
-from schedules.tuning.records import Records
 
 ORDER = "edbatch.order"
 """Attribute of a kernel: its place among the kernels of its cell."""

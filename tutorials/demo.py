@@ -8,10 +8,10 @@ from __future__ import annotations
 import sys
 
 from edbatch_tvm.batching import schedule
+from edbatch_tvm.benchmarking.measure import RunOptions, RunReport, measure, prepare, unbatched_seconds
+from edbatch_tvm.checking.comparison import Comparison
 from edbatch_tvm.errors import EdbatchError
 from edbatch_tvm.graph import InstanceGraph, merge
-from edbatch_tvm.models.check import Comparison
-from edbatch_tvm.models.measure import RunOptions, RunReport, measure, prepare, unbatched_seconds
 
 NAMES = ("treelstm", "bilstm-tagger", "lattice-lstm")
 HIDDEN = 128

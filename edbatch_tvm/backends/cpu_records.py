@@ -6,9 +6,10 @@ from pathlib import Path
 
 from tvm.target import Target
 
+from edbatch_tvm.tuning.kernels.database import TuningDatabase
+from edbatch_tvm.tuning.kernels.records import DatabaseRecords
 from schedules.devices import SHIPPED, device_name
-from schedules.tuning.database import TuningDatabase
-from schedules.tuning.records import DatabaseRecords, Records
+from schedules.records import Records
 
 NO_RECORDS = "none"
 """The database that has no records."""

@@ -44,7 +44,7 @@ def register(verbs: Any) -> None:
 def bench_batching(arguments: argparse.Namespace) -> None:
     """Run the part ``batching``."""
     from edbatch_tvm.batching.compare import compare, format_rows, plot_rows, rows_of
-    from edbatch_tvm.models.lessons import lesson_and_exam
+    from edbatch_tvm.benchmarking.lessons import lesson_and_exam
 
     if arguments.plot is not None and importlib.util.find_spec("matplotlib") is None:
         raise EdbatchError("--plot without matplotlib", "it installed", "pip install 'edbatch-tvm[plot]'")

@@ -43,7 +43,7 @@ def register(parts: Any) -> None:
 
 def bench_memory(arguments: argparse.Namespace) -> None:
     """Run the part ``memory``."""
-    from edbatch_tvm.models.ablation import static_rows, workload_rows
+    from edbatch_tvm.benchmarking.ablation import static_rows, workload_rows
 
     static, workloads = [], []
     for hidden in track(arguments.hidden, "static cells"):

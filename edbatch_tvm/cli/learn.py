@@ -33,9 +33,9 @@ def register(verbs: Any) -> None:
 def learn(arguments: argparse.Namespace) -> None:
     """Run the verb."""
     from edbatch_tvm.batching import lower_bound, save_policy, schedule
+    from edbatch_tvm.benchmarking.learning import Lesson, expansion_table
+    from edbatch_tvm.benchmarking.learning import learn as learn_policy
     from edbatch_tvm.models import get_workload
-    from edbatch_tvm.models.learning import Lesson, expansion_table
-    from edbatch_tvm.models.learning import learn as learn_policy
     from relay_ext.signature import signature_of
 
     workload = get_workload(arguments.workload)

@@ -15,7 +15,7 @@ from edbatch_tvm.cli.options import add_verb, new_file, not_negative, positive
 from edbatch_tvm.cli.output import learning_bar, print_pairs, search_bar, track, write_json
 
 if TYPE_CHECKING:
-    from edbatch_tvm.models.measure import RunReport
+    from edbatch_tvm.benchmarking.measure import RunReport
 
 
 def register(verbs: Any) -> None:
@@ -69,7 +69,7 @@ def register(verbs: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Run the verb."""
-    from edbatch_tvm.models import measure
+    from edbatch_tvm.benchmarking import measure
 
     if arguments.emit_source is not None:
         _emit_source(arguments)

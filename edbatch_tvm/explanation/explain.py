@@ -12,11 +12,11 @@ from edbatch_tvm.errors import CellError
 from edbatch_tvm.explanation.alike import Alike, alike_cells
 from edbatch_tvm.explanation.record import BatchExplanation, CellExplanation, Explanation
 from edbatch_tvm.explanation.timing import batch_seconds
+from edbatch_tvm.flops import multiply_adds_of_graph
 from edbatch_tvm.graph import InstanceGraph
 from edbatch_tvm.memory import Plan, PQTree
 from edbatch_tvm.memory.layout import row_bytes, signature_of
 from edbatch_tvm.memory.uses import OperandUse, operand_uses
-from edbatch_tvm.models.contractions import multiply_adds_of_graph
 from edbatch_tvm.runtime import Model
 from relay_ext.group_ops import cell_plan
 

@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from edbatch_tvm.models.reference import Function
+from edbatch_tvm.checking.reference import Function
 from relay_ext.renaming import module_of, renamed
 
 __all__ = ["module_of", "renamed", "renamed_reference", "suffixed"]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from edbatch_tvm.models.contractions import contractions
+from edbatch_tvm.flops import contractions
 from relay_ext.signature import cell_functions, weight_params, weights_of
 
 

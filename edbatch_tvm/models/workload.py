@@ -9,10 +9,10 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
+from edbatch_tvm.checking.reference import Function
 from edbatch_tvm.errors import DataError
+from edbatch_tvm.flops import multiply_adds
 from edbatch_tvm.graph import Builder, InstanceGraph, Signature
-from edbatch_tvm.models.contractions import multiply_adds
-from edbatch_tvm.models.reference import Function
 from edbatch_tvm.models.weights import initial_weights
 
 Item = TypeVar("Item")
@@ -74,7 +74,7 @@ class Workload:
     graph : callable
         ``graph(builder, item)`` is the instance graph of one item.
     reference : mapping of str to callable
-        Each cell in NumPy, for :func:`edbatch_tvm.models.reference.run_reference`.
+        Each cell in NumPy, for :func:`edbatch_tvm.checking.reference.run_reference`.
     """
 
     name: str

@@ -16,19 +16,19 @@ from typing import Any
 import numpy as np
 
 from edbatch_tvm.batching import Policy, choose_policy
+from edbatch_tvm.benchmarking.fma import fma_gflops
+from edbatch_tvm.benchmarking.learning import LEARN_MINIBATCHES
+from edbatch_tvm.benchmarking.lessons import DATA_FILES, lesson_and_exam
+from edbatch_tvm.benchmarking.measure import Seconds
+from edbatch_tvm.benchmarking.peak import peak_gflops
+from edbatch_tvm.checking.comparison import TOLERANCE, compare
+from edbatch_tvm.checking.reference import run_reference
 from edbatch_tvm.compiler import compile_model
 from edbatch_tvm.errors import DataError, EdbatchError
+from edbatch_tvm.flops import multiply_adds_of_graph
 from edbatch_tvm.graph import Builder, InstanceGraph, Signature, merge
 from edbatch_tvm.models import get_workload
-from edbatch_tvm.models.check import TOLERANCE, compare
-from edbatch_tvm.models.contractions import multiply_adds_of_graph
 from edbatch_tvm.models.data import split
-from edbatch_tvm.models.fma import fma_gflops
-from edbatch_tvm.models.learning import LEARN_MINIBATCHES
-from edbatch_tvm.models.lessons import DATA_FILES, lesson_and_exam
-from edbatch_tvm.models.measure import Seconds
-from edbatch_tvm.models.peak import peak_gflops
-from edbatch_tvm.models.reference import run_reference
 from edbatch_tvm.models.workload import ReadOptions
 from edbatch_tvm.peers.contenders import (
     OF_TORCH,

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from edbatch_tvm.batching import Schedule
+from edbatch_tvm.benchmarking.measure import Seconds
 from edbatch_tvm.errors import EnvironmentMismatch
 from edbatch_tvm.graph import InstanceGraph, merge
-from edbatch_tvm.models.measure import Seconds
 from edbatch_tvm.peers.dynet_run import DyNet
 
 OF_TORCH = frozenset({"hand", "compiled", "eager"})

@@ -1,13 +1,7 @@
-"""Tuning of a model's kernels for a device, on the batch sizes of real data.
+"""Tuning for a device, in two layers.
 
-Reading order: ``histogram`` (which batch sizes matter), ``subjects`` (the kernels of a module), ``run``,
-``verify`` (what is kept only if it is right and faster).
+``kernels`` tunes one kernel: what is measured, where, the searches, and the database that keeps what they find. It
+knows no model, and a compilation reads its records. ``model`` is above the compiler: which kernels of a model to tune,
+for which batch sizes, and what is kept only if it is right and faster. ``server`` runs on a machine that measures for
+another.
 """
-
-from edbatch_tvm.tvm_version import require_tvm
-
-require_tvm()
-
-from edbatch_tvm.tuning.run import TuneReport, tune  # noqa: E402  (TVM must not be imported before the check)
-
-__all__ = ["TuneReport", "tune"]

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 
 from edbatch_tvm.errors import EdbatchError
 from edbatch_tvm.runtime.threads import prepare_threads
-from schedules.tuning.remote import Tracker
+from edbatch_tvm.tuning.kernels.remote import Tracker
 
 
 def listen(tracker: Tracker, host: str, port: int) -> None:
@@ -45,7 +45,9 @@ def _crash_reported() -> Iterator[None]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and serve."""
-    parser = argparse.ArgumentParser(prog="python -m edbatch_tvm.tuning.server", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m edbatch_tvm.tuning.server", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--tracker", required=True, metavar="HOST:PORT", help="the tracker to register with")
     parser.add_argument("--key", required=True, metavar="KEY", help="the name that tuning runs ask for")
     parser.add_argument("--host", default="0.0.0.0", help="the address to listen on (%(default)s)")

@@ -12,7 +12,7 @@ from tests.cli.fake import FakeModel
 @pytest.fixture
 def models(monkeypatch: pytest.MonkeyPatch) -> list[FakeModel]:
     """Fake models in the order of their making; a stand-in for the measured peak too."""
-    from edbatch_tvm.models import measure
+    from edbatch_tvm.benchmarking import measure
 
     made: list[FakeModel] = []
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from edbatch_tvm.batching import Schedule, schedule
+from edbatch_tvm.checking.reference import run_reference
 from edbatch_tvm.graph import InstanceGraph, merge
 from edbatch_tvm.models import WORKLOADS, get_workload
-from edbatch_tvm.models.reference import run_reference
 from relay_ext.signature import signature_of, weights_of
 
 
@@ -39,7 +39,7 @@ class FakeResult:
 
 
 class FakeModel:
-    """Offers what :mod:`edbatch_tvm.models.measure` asks of a model; keeps the calls."""
+    """Offers what :mod:`edbatch_tvm.benchmarking.measure` asks of a model; keeps the calls."""
 
     def __init__(
         self,

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from edbatch_tvm.benchmarking import measure as measure_module
 from edbatch_tvm.cli import main
 from edbatch_tvm.models import WORKLOADS, get_workload
-from edbatch_tvm.models import measure as measure_module
 from tests.cli.fake import FakeModel
 
 SMALL = ("--hidden", "16", "--batch-size", "16", "--minibatches", "1", "--policy", "lookahead", "--check")

@@ -28,8 +28,8 @@ from edbatch_tvm.models.lattice_lstm.reader import read_lattices
 from edbatch_tvm.models.lstm_nmt.reader import pair_files, read_pairs
 from edbatch_tvm.models.treelstm.reader import read_trees
 from edbatch_tvm.models.workload import ReadOptions
+from edbatch_tvm.tuning.kernels.database import TuningDatabase, config_trace
 from schedules.cpu.config import StageConfig
-from schedules.tuning.database import TuningDatabase, config_trace
 from tests.graph.cells import TREE
 
 SEPARATOR = b"\x1e"

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 from edbatch_tvm.batching import check_schedule, lower_bound
+from edbatch_tvm.checking.comparison import compare
+from edbatch_tvm.checking.reference import run_reference
 from edbatch_tvm.compiler import compile_model
 from edbatch_tvm.graph import InstanceGraph, merge
 from edbatch_tvm.models import WORKLOADS, get_workload
-from edbatch_tvm.models.check import compare
-from edbatch_tvm.models.reference import run_reference
 from relay_ext.signature import signature_of
 from schedules.cpu.machine import BASELINE, host_target, machine_of
 

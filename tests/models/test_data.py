@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from edbatch_tvm.benchmarking import peak
+from edbatch_tvm.benchmarking.learning import refuse_same_file
 from edbatch_tvm.errors import DataError
 from edbatch_tvm.graph import format_graph
-from edbatch_tvm.models import peak
 from edbatch_tvm.models.data import GENERATED_MINIBATCHES, LEARN_SEED, load_minibatches, split
-from edbatch_tvm.models.learning import refuse_same_file
 from tests.models.conftest import Case, case
 
 

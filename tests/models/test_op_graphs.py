@@ -7,12 +7,12 @@ from dataclasses import replace
 import pytest
 
 import edbatch_tvm as eb
+from edbatch_tvm.benchmarking import measure as measure_module
+from edbatch_tvm.benchmarking.learning import Lesson, expansion_table, learn
+from edbatch_tvm.benchmarking.measure import RunOptions, measure, prepare, unbatched_seconds
 from edbatch_tvm.graph import merge
 from edbatch_tvm.graph.expand import expand
 from edbatch_tvm.models import WORKLOADS, get_workload
-from edbatch_tvm.models import measure as measure_module
-from edbatch_tvm.models.learning import Lesson, expansion_table, learn
-from edbatch_tvm.models.measure import RunOptions, measure, prepare, unbatched_seconds
 
 
 @pytest.mark.parametrize("name", WORKLOADS)

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edbatch_tvm.checking.reference import Function, run_reference
 from edbatch_tvm.graph import Builder, CellSignature, Operand, Signature, ValueSpec
 from edbatch_tvm.models.bilstm_tagger.build import sentence_graph
 from edbatch_tvm.models.lattice_lstm.build import lattice_graph
-from edbatch_tvm.models.reference import Function, run_reference
 from edbatch_tvm.models.treelstm.build import JOIN, tree_graph
 from tests.models.conftest import Case
 from tests.models.torch_models import outputs, tensors, torch_lstm

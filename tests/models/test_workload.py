@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from edbatch_tvm.errors import EdbatchError
+from edbatch_tvm.flops import multiply_adds_of_graph
 from edbatch_tvm.graph import Builder
 from edbatch_tvm.models import WORKLOADS, get_workload
 from edbatch_tvm.models.childsum_tree.build import flat_tree_graph
-from edbatch_tvm.models.contractions import multiply_adds_of_graph
 from tests.models.conftest import HIDDEN, Case, case
 
 CELLS = {

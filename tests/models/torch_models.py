@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edbatch_tvm.checking.reference import run_reference
 from edbatch_tvm.graph import InstanceGraph
-from edbatch_tvm.models.reference import run_reference
 from tests.models.conftest import Case
 
 torch = pytest.importorskip("torch")

@@ -8,9 +8,9 @@ from functools import cache
 import numpy as np
 import pytest
 
+from edbatch_tvm.checking.reference import run_reference
 from edbatch_tvm.graph import InstanceGraph, merge
 from edbatch_tvm.models import WORKLOADS, get_workload
-from edbatch_tvm.models.reference import run_reference
 from relay_ext.signature import signature_of
 
 HIDDEN = 6

@@ -12,7 +12,7 @@ from tvm.script import ir as I
 from tvm.script import relax as R
 
 import edbatch_tvm as eb
-from edbatch_tvm.models.static_cells import PUBLISHED, static_cells
+from edbatch_tvm.benchmarking.static_cells import PUBLISHED, static_cells
 from relay_ext.group_ops import GroupOps, cell_plan
 from relay_ext.legalize_cells import LegalizeCells
 from relay_ext.lift_weights import lift_weights

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 import edbatch_tvm as eb
 from edbatch_tvm.batching import check_schedule, lower_bound
+from edbatch_tvm.checking.reference import run_reference
 from edbatch_tvm.graph import Attribute, CellSignature, InstanceGraph, Operand, Signature, ValueSpec
 from edbatch_tvm.memory import PLANS
-from edbatch_tvm.models.reference import run_reference
 from edbatch_tvm.runtime import Model
 from relay_ext.signature import weights_of
 from tests.random_cells import cells_for, reference_for

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 import edbatch_tvm as eb
+from edbatch_tvm.checking.comparison import compare
+from edbatch_tvm.checking.reference import run_reference
 from edbatch_tvm.graph import merge
 from edbatch_tvm.models import WORKLOADS, get_workload
-from edbatch_tvm.models.check import compare
-from edbatch_tvm.models.reference import run_reference
 
 pytestmark = pytest.mark.gpu
 ROOT = Path(__file__).resolve().parents[2]

@@ -13,11 +13,11 @@ from tvm.script import relax as R
 
 import edbatch_tvm as eb
 from edbatch_tvm.batching import check_schedule
+from edbatch_tvm.checking.reference import run_reference
 from edbatch_tvm.errors import GraphError, PlanError
 from edbatch_tvm.graph import InstanceGraph
 from edbatch_tvm.memory import PLANS
 from edbatch_tvm.models import WORKLOADS, get_workload
-from edbatch_tvm.models.reference import run_reference
 from edbatch_tvm.runtime import Model
 from relay_ext.signature import weights_of
 from tests.random_cells import cells_for, reference_for

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import edbatch_tvm as eb
+from edbatch_tvm.benchmarking.static_cells import PUBLISHED, static_cells
+from edbatch_tvm.checking.reference import run_reference
 from edbatch_tvm.models import get_workload
-from edbatch_tvm.models.reference import run_reference
-from edbatch_tvm.models.static_cells import PUBLISHED, static_cells
 from relay_ext.group_ops import GroupOps, cell_plan
 from relay_ext.signature import signature_of, weights_of
 from relay_ext.split_cells import split_cells

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 import edbatch_tvm as eb
 from edbatch_tvm.batching import Policy, Run, Schedule, clear_cache
+from edbatch_tvm.checking.reference import run_reference
 from edbatch_tvm.errors import EdbatchError, GraphError, PlanError, PolicyError, TargetError, WeightError
 from edbatch_tvm.graph import InstanceGraph
 from edbatch_tvm.models import get_workload
-from edbatch_tvm.models.reference import run_reference
 
 WORKLOAD = get_workload("treelstm")
 WEIGHTS = WORKLOAD.weights(8)

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import edbatch_tvm as eb
+from edbatch_tvm.checking.reference import run_reference
 from edbatch_tvm.graph import InstanceGraph
 from edbatch_tvm.models import get_workload
-from edbatch_tvm.models.reference import run_reference
 from edbatch_tvm.runtime.arenas import ArenaSet
 
 POLICIES = ("depth", "agenda", "lookahead", "auto")

@@ -14,7 +14,7 @@ from tvm.script import tirx as T
 from tvm.target import Target
 
 from edbatch_tvm.errors import DatabaseError
-from schedules.tuning.database import TuningDatabase, config_of, config_trace, trace_key
+from edbatch_tvm.tuning.kernels.database import TuningDatabase, config_of, config_trace, trace_key
 
 HASWELL = Target({"kind": "llvm", "mcpu": "haswell"})
 

@@ -11,15 +11,15 @@ import pytest
 from tvm.target import Target
 
 from edbatch_tvm.models import get_workload
-from edbatch_tvm.tuning.subjects import find_subjects
+from edbatch_tvm.tuning.kernels.database import TuningDatabase
+from edbatch_tvm.tuning.kernels.outcome import Load, Outcome
+from edbatch_tvm.tuning.kernels.records import DatabaseRecords
+from edbatch_tvm.tuning.kernels.stages import StageSubject, bucket_for, compose, space, tune_stage
+from edbatch_tvm.tuning.kernels.subjects import stage_subject, stage_text
+from edbatch_tvm.tuning.kernels.timing import TrialFailed
+from edbatch_tvm.tuning.model.subjects import find_subjects
 from schedules.cpu.config import Bucket, StageConfig, default_config
 from schedules.cpu.machine import AVX512
-from schedules.tuning.database import TuningDatabase
-from schedules.tuning.outcome import Load, Outcome
-from schedules.tuning.records import DatabaseRecords
-from schedules.tuning.stages import StageSubject, bucket_for, compose, space, tune_stage
-from schedules.tuning.subjects import stage_subject, stage_text
-from schedules.tuning.timing import TrialFailed
 
 SMALL, LARGE = Load(4, 7, 5, 10, 50), Load(256, 0, 300, 2, 600)
 

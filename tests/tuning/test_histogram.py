@@ -6,9 +6,9 @@ import numpy as np
 
 import edbatch_tvm as eb
 from edbatch_tvm.models import get_workload
-from edbatch_tvm.tuning.histogram import allot, batch_sizes, loads_of, shares
+from edbatch_tvm.tuning.kernels.outcome import Load
+from edbatch_tvm.tuning.model.histogram import allot, batch_sizes, loads_of, shares
 from relay_ext.signature import signature_of
-from schedules.tuning.outcome import Load
 
 
 def test_sizes_are_those_of_the_schedule() -> None:

@@ -15,8 +15,8 @@ import pytest
 from tvm.target import Target
 
 from edbatch_tvm.errors import TargetError
-from schedules.tuning.remote import RemoteTimer, Tracker
-from schedules.tuning.timing import TrialFailed
+from edbatch_tvm.tuning.kernels.remote import RemoteTimer, Tracker
+from edbatch_tvm.tuning.kernels.timing import TrialFailed
 from tests.schedules.test_timing import TARGET, candidate
 
 pytest.importorskip("cloudpickle")
@@ -77,7 +77,15 @@ def test_no_tracker() -> None:
 def test_loopback(tmp_path: Path) -> None:
     port = free_port()
     tracker = ["tvm.exec.rpc_tracker", "--host", "127.0.0.1", "--port", str(port), "--port-end", str(port + 1)]
-    server = ["edbatch_tvm.tuning.server", "--host", "127.0.0.1", "--tracker", f"127.0.0.1:{port}", "--key", "here"]
+    server = [
+        "edbatch_tvm.tuning.server",
+        "--host",
+        "127.0.0.1",
+        "--tracker",
+        f"127.0.0.1:{port}",
+        "--key",
+        "here",
+    ]
     with started(tracker, tmp_path / "tracker"), started(server, tmp_path / "server"):
         timer = connected(Tracker("127.0.0.1", port, "here"))
         try:

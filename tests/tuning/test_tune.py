@@ -11,9 +11,9 @@ from tvm.s_tir import meta_schedule as ms
 
 import edbatch_tvm as eb
 from edbatch_tvm.errors import DatabaseError, DataError, EdbatchError, TargetError
-from edbatch_tvm.tuning.verify import Verification
+from edbatch_tvm.tuning.kernels.timing import Candidate, LocalTimer, TrialFailed
+from edbatch_tvm.tuning.model.verify import Verification
 from relay_ext.signature import signature_of
-from schedules.tuning.timing import Candidate, LocalTimer, TrialFailed
 from tests.tuning import user_cell
 
 pytest.importorskip("psutil")
@@ -48,10 +48,10 @@ class Scripted(LocalTimer):
 @pytest.fixture
 def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
     Scripted.asked = 0
-    monkeypatch.setattr("edbatch_tvm.tuning.run.LocalTimer", Scripted)
-    monkeypatch.setattr("schedules.tuning.tiles.cost_model", lambda *_: ms.cost_model.RandomModel(seed=0))
+    monkeypatch.setattr("edbatch_tvm.tuning.model.run.LocalTimer", Scripted)
+    monkeypatch.setattr("edbatch_tvm.tuning.kernels.tiles.cost_model", lambda *_: ms.cost_model.RandomModel(seed=0))
     # Real times of tiny kernels are noise: the script decides.
-    monkeypatch.setattr("edbatch_tvm.tuning.verify.NOISE", 1e9)
+    monkeypatch.setattr("edbatch_tvm.tuning.model.verify.NOISE", 1e9)
 
 
 @pytest.mark.slow

@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 
 import edbatch_tvm as eb
+from edbatch_tvm.checking.reference import run_reference
 from edbatch_tvm.errors import EnvironmentMismatch
 from edbatch_tvm.models import get_workload
-from edbatch_tvm.models.reference import run_reference
 
 VERBS = (
     ("run", "treelstm", "--hidden", "16", "--batch-size", "8", "--minibatches", "1", "--check"),

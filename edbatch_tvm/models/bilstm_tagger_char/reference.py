@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from edbatch_tvm.checking.reference import Function
 from edbatch_tvm.models.bilstm_tagger.reference import State, tag
 from edbatch_tvm.models.bilstm_tagger_char.cells import DIRECTIONS, LETTER
-from edbatch_tvm.models.reference import Function, lstm
+from edbatch_tvm.models.reference import lstm
 from edbatch_tvm.models.renaming import renamed_reference, suffixed
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from edbatch_tvm.checking.reference import Function
 from edbatch_tvm.models.grid_lstm.cells import EDGE_WEIGHTS
-from edbatch_tvm.models.reference import Function, lstm
+from edbatch_tvm.models.reference import lstm
 from edbatch_tvm.models.renaming import renamed_reference, suffixed
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from edbatch_tvm.checking.reference import Function
 from edbatch_tvm.models.lattice_gru.cells import arc_names
 from edbatch_tvm.models.lattice_lstm.reference import readout
-from edbatch_tvm.models.reference import Function, sigmoid
+from edbatch_tvm.models.reference import sigmoid
 from edbatch_tvm.models.renaming import renamed_reference
 
 

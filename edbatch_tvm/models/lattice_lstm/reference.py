@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from edbatch_tvm.models.reference import Function, lstm
+from edbatch_tvm.checking.reference import Function
+from edbatch_tvm.models.reference import lstm
 
 State = tuple[np.ndarray, np.ndarray]
 

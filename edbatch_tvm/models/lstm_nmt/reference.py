@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from edbatch_tvm.checking.reference import Function
 from edbatch_tvm.models.lstm_nmt.cells import EMBEDDING_WEIGHTS, STEP_WEIGHTS
-from edbatch_tvm.models.reference import Function, sigmoid
+from edbatch_tvm.models.reference import sigmoid
 from edbatch_tvm.models.renaming import renamed_reference, suffixed
 
 

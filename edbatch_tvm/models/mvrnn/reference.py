@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edbatch_tvm.models.reference import Function
+from edbatch_tvm.checking.reference import Function
 
 State = tuple[np.ndarray, np.ndarray]
 

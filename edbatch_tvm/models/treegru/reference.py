@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from edbatch_tvm.models.reference import Function, gru
+from edbatch_tvm.checking.reference import Function
+from edbatch_tvm.models.reference import gru
 from edbatch_tvm.models.treelstm.reference import readout
 
 

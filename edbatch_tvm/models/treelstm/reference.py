@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from edbatch_tvm.models.reference import Function, sigmoid
+from edbatch_tvm.checking.reference import Function
+from edbatch_tvm.models.reference import sigmoid
 
 
 def leaf(word: int, embedding: np.ndarray, W_leaf: np.ndarray, b_leaf: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

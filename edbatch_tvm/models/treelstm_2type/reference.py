@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edbatch_tvm.models.reference import Function
+from edbatch_tvm.checking.reference import Function
 from edbatch_tvm.models.renaming import renamed_reference, suffixed
 from edbatch_tvm.models.treelstm.reference import internal, leaf, readout
 from edbatch_tvm.models.treelstm_2type.cells import INTERNAL_WEIGHTS

@@ -9,6 +9,10 @@ from typing import Any
 from tvm import IRModule, tirx
 
 from edbatch_tvm.graph import CellSignature, Signature
+from edbatch_tvm.tuning.kernels.bench import batch_bench
+from edbatch_tvm.tuning.kernels.stages import StageSubject
+from edbatch_tvm.tuning.kernels.tiles import TileSubject
+from edbatch_tvm.tuning.kernels.timing import Candidate
 from relay_ext.batch_cells import batched_kernel, own_params
 from relay_ext.binding import bind_cell
 from relay_ext.block_reader import NotReadable
@@ -21,10 +25,6 @@ from schedules.cpu.config import StageConfig
 from schedules.cpu.machine import Machine
 from schedules.cpu.tile_cells import NotTileable, TunedTile, tile_cell
 from schedules.stage import Stage
-from schedules.tuning.bench import batch_bench
-from schedules.tuning.stages import StageSubject
-from schedules.tuning.tiles import TileSubject
-from schedules.tuning.timing import Candidate
 
 
 @dataclass(frozen=True, eq=False)

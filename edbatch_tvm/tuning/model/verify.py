@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from edbatch_tvm.checking.comparison import TOLERANCE, compare
+from edbatch_tvm.checking.reference import Function, run_reference
 from edbatch_tvm.graph import InstanceGraph
-from edbatch_tvm.models.check import TOLERANCE, compare
-from edbatch_tvm.models.reference import Function, run_reference
 from edbatch_tvm.runtime import Model
-from schedules.tuning.outcome import FINAL_ROUNDS
+from edbatch_tvm.tuning.kernels.outcome import FINAL_ROUNDS
 
 NOISE = 0.03
 """By how much the tuned build may look slower than the default, as a share."""

@@ -20,8 +20,8 @@ from tvm import rpc
 from tvm.target import Target
 
 from edbatch_tvm.errors import TargetError
-from schedules.tuning.bench import BatchBench
-from schedules.tuning.timing import ROUNDS, Candidate, TrialFailed, build, reason_of, remember, time_calls
+from edbatch_tvm.tuning.kernels.bench import BatchBench
+from edbatch_tvm.tuning.kernels.timing import ROUNDS, Candidate, TrialFailed, build, reason_of, remember, time_calls
 
 CONNECT_SECONDS = 5.0
 """Seconds to wait for a tracker to answer."""
@@ -94,7 +94,7 @@ class RemoteTimer:
         return int(self._connect().get_function("runtime.NumThreads")())
 
     def time(self, candidates: Sequence[Candidate], rounds: int = ROUNDS) -> list[list[float]]:
-        """See :class:`schedules.tuning.timing.Timer`."""
+        """See :class:`edbatch_tvm.tuning.kernels.timing.Timer`."""
         try:
             session = self._connect()
             calls = [self._call(session, candidate) for candidate in candidates]

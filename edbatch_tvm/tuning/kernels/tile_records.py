@@ -6,9 +6,9 @@ from tvm import IRModule, s_tir
 from tvm.s_tir.schedule import Trace
 
 from edbatch_tvm.errors import DatabaseError
+from edbatch_tvm.tuning.kernels.database import CONFIG, config_of
 from schedules.cpu.general import lower_blocks
 from schedules.cpu.tile_cells import TunedTile
-from schedules.tuning.database import CONFIG, config_of
 
 SIZES = (16, 4, 1)
 """Tile sizes, the largest first."""

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from edbatch_tvm.batching import policy_names
-from edbatch_tvm.models import measure as measure_module
-from edbatch_tvm.models.measure import RunOptions, RunReport, measure, prepare, run, unbatched_seconds
+from edbatch_tvm.benchmarking import measure as measure_module
+from edbatch_tvm.benchmarking.measure import RunOptions, RunReport, measure, prepare, run, unbatched_seconds
 from edbatch_tvm.runtime import threads
 
 

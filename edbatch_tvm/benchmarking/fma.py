@@ -1,6 +1,6 @@
 """The rate of fused multiply-adds that this machine reaches: a small matrix product out of the first-level caches.
 
-The machine's own limit, beside the speed of the matrix product in a library (:mod:`edbatch_tvm.models.peak`): a
+The machine's own limit, beside the speed of the matrix product in a library (:mod:`edbatch_tvm.benchmarking.peak`): a
 library can stay far below it on a processor that it was not tuned for.
 """
 

@@ -16,11 +16,11 @@ from tvm import IRModule
 from edbatch_tvm.backends import find_backend
 from edbatch_tvm.backends.cpu_records import NO_RECORDS
 from edbatch_tvm.batching.api import PolicyLike
+from edbatch_tvm.checking.comparison import TOLERANCE, compare
+from edbatch_tvm.checking.reference import Function, run_reference
 from edbatch_tvm.compiler.compile import compile_model
 from edbatch_tvm.errors import DataError, EdbatchError
 from edbatch_tvm.graph import InstanceGraph
-from edbatch_tvm.models.check import TOLERANCE, compare
-from edbatch_tvm.models.reference import Function, run_reference
 from schedules.cuda.kernels import Machine
 from schedules.cuda.records import records_path, write_record
 from schedules.devices import SHIPPED

@@ -16,25 +16,31 @@ from edbatch_tvm.backends import find_backend
 from edbatch_tvm.backends.cpu import CpuBackend
 from edbatch_tvm.backends.cpu_records import NO_RECORDS
 from edbatch_tvm.batching.api import PolicyLike
+<<<<<<< HEAD:edbatch_tvm/tuning/run.py
 from edbatch_tvm.compiler import compile_model
+=======
+from edbatch_tvm.checking.reference import Function
+from edbatch_tvm.compiler.compile import compile_model, resolve_target
+from edbatch_tvm.compiler.gpu import EMULATED
+from edbatch_tvm.compiler.records import NO_RECORDS
+>>>>>>> c06aad9 (Rooms: models hold workloads only; checking, benchmarking, flops; tuning in two layers; a test of the import direction):edbatch_tvm/tuning/model/run.py
 from edbatch_tvm.errors import DataError, EdbatchError, EnvironmentMismatch, TargetError
 from edbatch_tvm.graph import InstanceGraph
-from edbatch_tvm.models.reference import Function
 from edbatch_tvm.runtime.threads import get_num_threads
-from edbatch_tvm.tuning.histogram import allot, batch_sizes, loads_of, shares
-from edbatch_tvm.tuning.subjects import Subjects, find_subjects
-from edbatch_tvm.tuning.verify import Verification, verify
+from edbatch_tvm.tuning.kernels.database import TuningDatabase
+from edbatch_tvm.tuning.kernels.outcome import Load, Outcome, Progress
+from edbatch_tvm.tuning.kernels.remote import RemoteTimer, Tracker
+from edbatch_tvm.tuning.kernels.stages import tune_stage
+from edbatch_tvm.tuning.kernels.subjects import stage_subject
+from edbatch_tvm.tuning.kernels.tile_records import SIZES
+from edbatch_tvm.tuning.kernels.tiles import tune_tiles
+from edbatch_tvm.tuning.kernels.timing import LocalTimer, Timer
+from edbatch_tvm.tuning.kernels.worker import WorkerTimer
+from edbatch_tvm.tuning.model.histogram import allot, batch_sizes, loads_of, shares
+from edbatch_tvm.tuning.model.subjects import Subjects, find_subjects
+from edbatch_tvm.tuning.model.verify import Verification, verify
 from schedules.cpu.machine import machine_of
 from schedules.devices import SHIPPED
-from schedules.tuning.database import TuningDatabase
-from schedules.tuning.outcome import Load, Outcome, Progress
-from schedules.tuning.remote import RemoteTimer, Tracker
-from schedules.tuning.stages import tune_stage
-from schedules.tuning.subjects import stage_subject
-from schedules.tuning.tile_records import SIZES
-from schedules.tuning.tiles import tune_tiles
-from schedules.tuning.timing import LocalTimer, Timer
-from schedules.tuning.worker import WorkerTimer
 
 TRIALS = 256
 """Trials of a run where no number is given."""

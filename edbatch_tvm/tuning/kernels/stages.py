@@ -16,14 +16,14 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from edbatch_tvm.errors import ConfigError, DatabaseError
+from edbatch_tvm.tuning.kernels.bench import VARIADIC_ROWS
+from edbatch_tvm.tuning.kernels.database import FAILED_SECONDS, TuningDatabase, config_of, config_trace
+from edbatch_tvm.tuning.kernels.outcome import FINAL_ROUNDS, BucketGain, Load, Outcome, Progress, faster, ratio
+from edbatch_tvm.tuning.kernels.subjects import stage_subject
+from edbatch_tvm.tuning.kernels.timing import Candidate, Timer, TrialFailed
 from schedules.cpu.config import UNROLLS, Bucket, StageConfig, chunks_of, default_config, gates_at_once
 from schedules.cpu.machine import Machine
 from schedules.stage import Stage
-from schedules.tuning.bench import VARIADIC_ROWS
-from schedules.tuning.database import FAILED_SECONDS, TuningDatabase, config_of, config_trace
-from schedules.tuning.outcome import FINAL_ROUNDS, BucketGain, Load, Outcome, Progress, faster, ratio
-from schedules.tuning.subjects import stage_subject
-from schedules.tuning.timing import Candidate, Timer, TrialFailed
 
 ROWS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14)
 CHUNKS = (1, 2, 3, 4)

@@ -20,12 +20,12 @@ from typing import Any
 
 import numpy as np
 
+from edbatch_tvm.benchmarking.static_cells import PUBLISHED, static_cells
 from edbatch_tvm.compiler import compile_model
 from edbatch_tvm.graph import InstanceGraph
 from edbatch_tvm.memory import PLANS
 from edbatch_tvm.models import get_workload
 from edbatch_tvm.models.data import load_minibatches
-from edbatch_tvm.models.static_cells import PUBLISHED, static_cells
 from edbatch_tvm.runtime import Model
 from relay_ext.group_ops import cell_plan
 from relay_ext.signature import signature_of, weights_of

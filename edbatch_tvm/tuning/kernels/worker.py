@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 from tvm.target import Target
 
-from schedules.tuning.timing import ROUNDS, Candidate, LocalTimer, TrialFailed
+from edbatch_tvm.tuning.kernels.timing import ROUNDS, Candidate, LocalTimer, TrialFailed
 
 TIMEOUT = 60.0
 """Seconds that a request may take; the first one of a worker also imports TVM."""
@@ -47,7 +47,7 @@ class WorkerTimer:
         self._process: subprocess.Popen[bytes] | None = None
 
     def time(self, candidates: Sequence[Candidate], rounds: int = ROUNDS) -> list[list[float]]:
-        """See :class:`schedules.tuning.timing.Timer`."""
+        """See :class:`edbatch_tvm.tuning.kernels.timing.Timer`."""
         process = self._running()
         assert process.stdin is not None
         assert process.stdout is not None
@@ -73,7 +73,7 @@ class WorkerTimer:
         if self._process is None or self._process.poll() is not None:
             paths = os.pathsep.join(path for path in sys.path if path)
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "schedules.tuning.worker"],
+                [sys.executable, "-m", "edbatch_tvm.tuning.kernels.worker"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 env={**os.environ, "PYTHONPATH": paths},

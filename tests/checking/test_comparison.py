@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from edbatch_tvm.checking.comparison import Comparison, Deviation, compare, final_values
+from edbatch_tvm.checking.reference import run_reference
 from edbatch_tvm.errors import EdbatchError
 from edbatch_tvm.graph import Builder, InstanceGraph, merge
-from edbatch_tvm.models.check import Comparison, Deviation, compare, final_values
-from edbatch_tvm.models.reference import run_reference
 from edbatch_tvm.models.treelstm.build import JOIN, tree_graph
 from tests.models.conftest import Case
 

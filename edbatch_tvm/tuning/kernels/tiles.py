@@ -17,15 +17,15 @@ from tvm.s_tir import meta_schedule as ms
 from tvm.s_tir.schedule import Trace
 from tvm.target import Target
 
+from edbatch_tvm.tuning.kernels.database import FAILED_SECONDS, TuningDatabase, trace_key
+from edbatch_tvm.tuning.kernels.outcome import FINAL_ROUNDS, BucketGain, Load, Outcome, Progress, faster, ratio
+from edbatch_tvm.tuning.kernels.tile_records import SIZES, tile_of, with_least
+from edbatch_tvm.tuning.kernels.timing import Candidate, Timer, TrialFailed
 from schedules.cpu.general import lower_blocks
 from schedules.cpu.machine import machine_of
 from schedules.cpu.register_tiles import register_tiled
 from schedules.cpu.tile_cells import TunedTile, tile_cell
 from schedules.cpu.tile_space import TileContext
-from schedules.tuning.database import FAILED_SECONDS, TuningDatabase, trace_key
-from schedules.tuning.outcome import FINAL_ROUNDS, BucketGain, Load, Outcome, Progress, faster, ratio
-from schedules.tuning.tile_records import SIZES, tile_of, with_least
-from schedules.tuning.timing import Candidate, Timer, TrialFailed
 
 SHARES = {16: 2, 4: 1, 1: 1}
 """How trials are shared among the sizes that are used."""

@@ -123,7 +123,7 @@ def compare(
     result : Result
         ``result[i]`` are the outputs of instance i, ``result.values(values)`` the rows of values of one spec.
     reference : list of tuple of arrays
-        From :func:`edbatch_tvm.models.reference.run_reference`.
+        From :func:`edbatch_tvm.checking.reference.run_reference`.
     value_of : int array, optional
         Where the values of `graph` are in the graph that was run, if that is its expansion.
     """

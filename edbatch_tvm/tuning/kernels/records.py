@@ -1,30 +1,20 @@
-"""What a compilation takes from tuning."""
+"""The records of a database, for a compilation; see :class:`schedules.records.Records`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from tvm import IRModule, tirx
 
+from edbatch_tvm.tuning.kernels.database import TuningDatabase, config_of
+from edbatch_tvm.tuning.kernels.stages import read_config
+from edbatch_tvm.tuning.kernels.subjects import stage_subject
+from edbatch_tvm.tuning.kernels.tile_records import SIZES, read_least, tile_of
 from schedules.cpu.config import StageConfig
 from schedules.cpu.machine import Machine
 from schedules.cpu.tile_cells import NotTileable, TunedTile, tile_cell
 from schedules.stage import Stage
-from schedules.tuning.database import TuningDatabase, config_of
-from schedules.tuning.stages import read_config
-from schedules.tuning.subjects import stage_subject
-from schedules.tuning.tile_records import SIZES, read_least, tile_of
-
-
-class Records(Protocol):
-    """Tuned schedules of a device."""
-
-    def stage_config(self, stage: Stage, machine: Machine) -> StageConfig | None:
-        """The tuned configuration of a stage kernel; None where there is no record."""
-
-    def tiles(self, function: tirx.PrimFunc, per_instance: Sequence[Any]) -> tuple[TunedTile, ...]:
-        """Tuned tiles of a cell outside the stage form, the largest first; none where there are no records."""
 
 
 class DatabaseRecords:
@@ -34,7 +24,7 @@ class DatabaseRecords:
         self.database = database
 
     def stage_config(self, stage: Stage, machine: Machine) -> StageConfig | None:
-        """See :class:`Records`."""
+        """See :class:`schedules.records.Records`."""
         record = self.database.kept(stage_subject(stage, machine))
         if record is None:
             return None
@@ -43,7 +33,7 @@ class DatabaseRecords:
         return config
 
     def tiles(self, function: tirx.PrimFunc, per_instance: Sequence[Any]) -> tuple[TunedTile, ...]:
-        """See :class:`Records`."""
+        """See :class:`schedules.records.Records`."""
         tiles = []
         for size in SIZES:
             try:

@@ -15,18 +15,18 @@ from edbatch_tvm.atomic_file import write_text
 from edbatch_tvm.batching import AUTO, LEARNERS, Policy, Schedule, SearchPolicy, as_policy, best_policy
 from edbatch_tvm.batching.qlearning import Progress
 from edbatch_tvm.batching.search import WIDTH, SearchProgress
+from edbatch_tvm.benchmarking.learning import Learned, Lesson, choose, expansion_table, learn, refuse_same_file
+from edbatch_tvm.benchmarking.peak import peak_gflops
+from edbatch_tvm.checking.comparison import Comparison, compare
+from edbatch_tvm.checking.reference import run_reference
 from edbatch_tvm.compiler import compile_model, load_model
 from edbatch_tvm.errors import PlanError
+from edbatch_tvm.flops import multiply_adds_of_graph
 from edbatch_tvm.graph import InstanceGraph, Signature, format_graph
 from edbatch_tvm.graph.expand import ExpansionTable
 from edbatch_tvm.memory import resolve_plan
 from edbatch_tvm.models import get_workload
-from edbatch_tvm.models.check import Comparison, compare
-from edbatch_tvm.models.contractions import multiply_adds_of_graph
 from edbatch_tvm.models.data import load_minibatches
-from edbatch_tvm.models.learning import Learned, Lesson, choose, expansion_table, learn, refuse_same_file
-from edbatch_tvm.models.peak import peak_gflops
-from edbatch_tvm.models.reference import run_reference
 from edbatch_tvm.models.workload import Workload
 from relay_ext.signature import signature_of
 
@@ -158,14 +158,14 @@ def run(
     track : callable, optional
         ``track(iterable, what)`` shows progress over minibatches.
     progress : callable, optional
-        Shows progress of learning; see :func:`edbatch_tvm.models.learning.learn`.
+        Shows progress of learning; see :func:`edbatch_tvm.benchmarking.learning.learn`.
 
     Returns
     -------
     report : RunReport
     comparison : Comparison or None
         With ``check``: what the report's errors rest on. Wrong results do not raise here, see
-        :meth:`edbatch_tvm.models.check.Comparison.require`.
+        :meth:`edbatch_tvm.checking.comparison.Comparison.require`.
 
     Raises
     ------

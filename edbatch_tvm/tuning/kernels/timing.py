@@ -19,8 +19,8 @@ from typing import Any, Protocol, TypeVar
 import tvm
 from tvm.target import Target
 
+from edbatch_tvm.tuning.kernels.bench import BatchBench
 from schedules.cpu.lowering import KERNEL_PIPELINE
-from schedules.tuning.bench import BatchBench
 
 ROUNDS = 5
 """Rounds of a trial."""
