@@ -62,18 +62,13 @@ find_tvm()
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
-<<<<<<< HEAD
 from edbatch_tvm.backends.cuda import cuda_target  # noqa: E402
-from edbatch_tvm.compiler import compile_model  # noqa: E402
-=======
 from edbatch_tvm.checking.comparison import compare  # noqa: E402
+from edbatch_tvm.checking.reference import run_reference  # noqa: E402
 from edbatch_tvm.compiler import compile_model  # noqa: E402
-from edbatch_tvm.compiler.gpu import cuda_target  # noqa: E402
 from edbatch_tvm.flops import multiply_adds_of_graph  # noqa: E402
->>>>>>> c06aad9 (Rooms: models hold workloads only; checking, benchmarking, flops; tuning in two layers; a test of the import direction)
 from edbatch_tvm.graph import InstanceGraph  # noqa: E402
 from edbatch_tvm.models import WORKLOADS, get_workload  # noqa: E402
-from edbatch_tvm.checking.reference import run_reference  # noqa: E402
 from edbatch_tvm.peers.torch_runs import ByHand  # noqa: E402
 from relay_ext.gpu_cells import gpu_program  # noqa: E402
 from relay_ext.index_bounds import with_index_bounds  # noqa: E402

@@ -25,7 +25,7 @@ from schedules.cpu.lowering import KERNEL_PIPELINE
 from schedules.cpu.machine import host_target, machine_of
 from schedules.cuda.kernels import Machine as GpuMachine
 from schedules.devices import device_name
-from schedules.tuning.records import Records
+from schedules.records import Records
 
 
 class CpuBackend(Backend):

@@ -13,13 +13,6 @@ from edbatch_tvm.cli.options import new_file, not_negative, positive
 from edbatch_tvm.cli.output import print_pairs, tuning_bar, write_json
 from edbatch_tvm.models import WORKLOADS
 
-<<<<<<< HEAD
-=======
-if TYPE_CHECKING:
-    from edbatch_tvm.tuning.model import TuneReport
-    from edbatch_tvm.tuning.model.gpu import GpuTuneReport
-
->>>>>>> c06aad9 (Rooms: models hold workloads only; checking, benchmarking, flops; tuning in two layers; a test of the import direction)
 TRIALS = 256
 
 
@@ -58,12 +51,7 @@ def register(verbs: Any) -> None:
 
 def tune(arguments: argparse.Namespace) -> None:
     """Run the verb."""
-<<<<<<< HEAD
-    from edbatch_tvm.models.tuning import TuneOptions, tune_workload
-=======
-    from edbatch_tvm.tuning.model.gpu import GpuTuneReport
     from edbatch_tvm.tuning.model.workload import TuneOptions, tune_workload
->>>>>>> c06aad9 (Rooms: models hold workloads only; checking, benchmarking, flops; tuning in two layers; a test of the import direction)
 
     options = TuneOptions(**{field.name: getattr(arguments, field.name) for field in fields(TuneOptions)})
     with tuning_bar(options.trials) as show:

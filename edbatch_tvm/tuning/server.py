@@ -45,9 +45,7 @@ def _crash_reported() -> Iterator[None]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and serve."""
-    parser = argparse.ArgumentParser(
-        prog="python -m edbatch_tvm.tuning.server", description=__doc__.splitlines()[0]
-    )
+    parser = argparse.ArgumentParser(prog="python -m edbatch_tvm.tuning.server", description=__doc__.splitlines()[0])
     parser.add_argument("--tracker", required=True, metavar="HOST:PORT", help="the tracker to register with")
     parser.add_argument("--key", required=True, metavar="KEY", help="the name that tuning runs ask for")
     parser.add_argument("--host", default="0.0.0.0", help="the address to listen on (%(default)s)")

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from edbatch_tvm.cli import main
-from edbatch_tvm.tuning.model import TuneReport
 from edbatch_tvm.tuning.kernels.outcome import BucketGain, Load, Outcome
+from edbatch_tvm.tuning.model import TuneReport
 from edbatch_tvm.tuning.model.verify import Verification
 from edbatch_tvm.tuning.model.workload import TuneOptions
 

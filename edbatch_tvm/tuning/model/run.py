@@ -16,14 +16,8 @@ from edbatch_tvm.backends import find_backend
 from edbatch_tvm.backends.cpu import CpuBackend
 from edbatch_tvm.backends.cpu_records import NO_RECORDS
 from edbatch_tvm.batching.api import PolicyLike
-<<<<<<< HEAD:edbatch_tvm/tuning/run.py
-from edbatch_tvm.compiler import compile_model
-=======
 from edbatch_tvm.checking.reference import Function
-from edbatch_tvm.compiler.compile import compile_model, resolve_target
-from edbatch_tvm.compiler.gpu import EMULATED
-from edbatch_tvm.compiler.records import NO_RECORDS
->>>>>>> c06aad9 (Rooms: models hold workloads only; checking, benchmarking, flops; tuning in two layers; a test of the import direction):edbatch_tvm/tuning/model/run.py
+from edbatch_tvm.compiler import compile_model
 from edbatch_tvm.errors import DataError, EdbatchError, EnvironmentMismatch, TargetError
 from edbatch_tvm.graph import InstanceGraph
 from edbatch_tvm.runtime.threads import get_num_threads

@@ -7,16 +7,10 @@ from pathlib import Path
 
 from edbatch_tvm.models import get_workload
 from edbatch_tvm.models.data import load_minibatches
-<<<<<<< HEAD:edbatch_tvm/models/tuning.py
-from edbatch_tvm.tuning.run import TRIALS
-from edbatch_tvm.tuning.tuners import Report, TuneJob
-=======
 from edbatch_tvm.tuning.kernels.outcome import Progress
 from edbatch_tvm.tuning.kernels.remote import Tracker
-from edbatch_tvm.tuning.model import TuneReport, tune
-from edbatch_tvm.tuning.model.gpu import GpuTuneReport, tune_gpu
 from edbatch_tvm.tuning.model.run import TRIALS
->>>>>>> c06aad9 (Rooms: models hold workloads only; checking, benchmarking, flops; tuning in two layers; a test of the import direction):edbatch_tvm/tuning/model/workload.py
+from edbatch_tvm.tuning.model.tuners import Report, TuneJob
 from relay_ext.signature import signature_of
 
 FRESH_SEED = 1 << 21

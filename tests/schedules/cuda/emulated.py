@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-<<<<<<< HEAD
 from edbatch_tvm.backends.cuda_emulated import EMULATED, EmulatedBackend
-=======
 from edbatch_tvm.checking.comparison import LEAST_VALUE, TOLERANCE, compare
 from edbatch_tvm.checking.reference import run_reference
-from edbatch_tvm.compiler.gpu import EMULATED, emulated_kernels
->>>>>>> c06aad9 (Rooms: models hold workloads only; checking, benchmarking, flops; tuning in two layers; a test of the import direction)
 from edbatch_tvm.graph import merge
 from edbatch_tvm.models import get_workload
 from edbatch_tvm.runtime import Model

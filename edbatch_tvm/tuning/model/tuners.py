@@ -12,13 +12,13 @@ from tvm import IRModule
 
 from edbatch_tvm.backends import TargetLike, find_backend
 from edbatch_tvm.batching.api import PolicyLike
+from edbatch_tvm.checking.reference import Function
 from edbatch_tvm.errors import TargetError
 from edbatch_tvm.graph import InstanceGraph
-from edbatch_tvm.models.reference import Function
-from edbatch_tvm.tuning.gpu import tune_gpu
-from edbatch_tvm.tuning.run import TRIALS, tune
-from schedules.tuning.outcome import Progress
-from schedules.tuning.remote import Tracker
+from edbatch_tvm.tuning.kernels.outcome import Progress
+from edbatch_tvm.tuning.kernels.remote import Tracker
+from edbatch_tvm.tuning.model.gpu import tune_gpu
+from edbatch_tvm.tuning.model.run import TRIALS, tune
 
 
 class Report(Protocol):
