@@ -13,10 +13,11 @@ from edbatch_tvm.backends.backend import Backend, TargetLike  # noqa: E402  (TVM
 from edbatch_tvm.backends.cpu import CpuBackend  # noqa: E402
 from edbatch_tvm.backends.cuda import CudaBackend  # noqa: E402
 from edbatch_tvm.backends.cuda_emulated import EmulatedBackend  # noqa: E402
+from edbatch_tvm.backends.numpy_interpreter import NumpyBackend  # noqa: E402
 from edbatch_tvm.backends.options import GRANULARITIES, CompileOptions  # noqa: E402
 from edbatch_tvm.backends.registry import backend_names, find_backend, register_backend  # noqa: E402
 
-for _one in (CpuBackend, CudaBackend, EmulatedBackend):
+for _one in (CpuBackend, CudaBackend, EmulatedBackend, NumpyBackend):
     register_backend(_one)
 
 __all__ = [

@@ -49,7 +49,8 @@ def compile_model(
     target : str, mapping or tvm.target.Target
         ``"llvm"`` is this machine's CPU with all its features; ``{"kind": "llvm", "mcpu": "haswell"}`` another.
         ``"cuda"`` is this machine's GPU, ``{"kind": "cuda", "arch": "sm_80"}`` one that has to be here;
-        ``"cuda-emulated"`` runs the kernels for GPUs as loops on the CPU, slowly.
+        ``"cuda-emulated"`` runs the kernels for GPUs as loops on the CPU, slowly; ``"numpy"``
+        interprets the cells in float64, very slowly, to compare with.
     policy : str, path, Policy or callable
         How schedules are made; ``"auto"`` takes the rule that is best on the first minibatch.
     plan : {"auto", "batch", "order", "pq"}
