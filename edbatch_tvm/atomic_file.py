@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,8 +15,9 @@ from typing import BinaryIO
 def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """A binary file to write, which takes the place of `path` when the block ends without an error.
 
-    It lies in the same folder and its content is on the disk before it gets the name. A file that stands in for
-    something else, such as a pipe or ``/dev/stdout``, is written directly.
+    It lies in the same folder and its content is on the disk before it gets the name. It has the permissions of the
+    file that it replaces, a new one those that the umask leaves. A file that stands in for something else, such as a
+    pipe or ``/dev/stdout``, is written directly.
 
     Raises
     ------
@@ -28,17 +30,29 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             yield file
         return
     target = Path(os.path.realpath(target))  # a link stays a link
+    mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else 0o666 & ~_umask()
     descriptor, scratch = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:100]}.")
     try:
         with os.fdopen(descriptor, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(scratch, 0o644)
+        os.chmod(scratch, mode)
         os.replace(scratch, target)
     except BaseException:
         os.unlink(scratch)
         raise
+
+
+def _umask() -> int:
+    """The process's umask; asking for it sets it for a moment, for other threads too, unless Linux tells."""
+    try:
+        with open("/proc/self/status", encoding="ascii") as file:
+            return next(int(line.split()[1], 8) for line in file if line.startswith("Umask:"))
+    except (OSError, StopIteration):
+        mask = os.umask(0o077)
+        os.umask(mask)
+        return mask
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

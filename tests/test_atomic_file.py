@@ -24,7 +24,26 @@ def test_written_whole(tmp_path: Path) -> None:
     write_text(path, "smaller\n")
     assert path.read_text(encoding="utf-8") == "smaller\n"
     assert [one.name for one in tmp_path.iterdir()] == ["file.txt"]
-    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o644, 0o664, 0o755])
+def test_a_file_keeps_its_permissions(mode: int, tmp_path: Path) -> None:
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+    path.chmod(mode)
+    write_text(path, "new")
+    assert stat.S_IMODE(path.stat().st_mode) == mode
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o077, 0o600), (0o022, 0o644), (0o002, 0o664)])
+def test_a_new_file_has_the_permissions_that_the_umask_leaves(umask: int, mode: int, tmp_path: Path) -> None:
+    before = os.umask(umask)
+    try:
+        write_text(tmp_path / "file.txt", "new")
+        assert stat.S_IMODE((tmp_path / "file.txt").stat().st_mode) == mode
+        assert os.umask(umask) == umask
+    finally:
+        os.umask(before)
 
 
 def stopped_halfway(path: Path, error: type[BaseException]) -> None:

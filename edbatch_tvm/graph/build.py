@@ -324,6 +324,14 @@ def _attribute_array(cell: CellSignature, name: str, rows: list[Any]) -> np.ndar
         raise GraphError(f"{what} has shape {array.shape[1:]} (first: {rows[0]!r})", str(attribute.spec))
     if array.dtype == wanted:
         return array
+    if array.dtype.kind == "f" and wanted.kind != "f" and all(np.asarray(row).dtype.kind in "iub" for row in rows):
+        # NumPy makes floats of uint64 and signed integers together.
+        array = np.array([np.asarray(row).astype(object) for row in rows], object).reshape(array.shape)
+        fits = np.iinfo(wanted) if wanted.kind in "iu" else None
+        for number in array.ravel().tolist():
+            if fits is not None and not fits.min <= number <= fits.max:
+                raise GraphError(f"{what} holds {number}", f"numbers that fit {wanted}")
+        return array.astype(wanted)
     if array.dtype.kind not in ("iufb" if wanted.kind == "f" else "iub"):
         raise GraphError(f"{what} has dtype {array.dtype} (first: {rows[0]!r})", attribute.spec.dtype)
     cast = array.astype(wanted)

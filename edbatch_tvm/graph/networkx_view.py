@@ -39,9 +39,12 @@ def from_networkx(graph: nx.DiGraph[Any] | nx.MultiDiGraph[Any]) -> InstanceGrap
     Raises
     ------
     GraphError
-        If the graph is undirected, cyclic, a node has no type, or a slot is no integer.
+        If it is no networkx graph, undirected or cyclic, a node has no type, a slot is no integer, or the slots of a
+        node are not 0, 1, ... each once.
     """
     nx = _networkx()
+    if not isinstance(graph, nx.Graph):
+        raise GraphError(f"a {type(graph).__name__}", "a networkx.DiGraph")
     if not graph.is_directed():
         raise GraphError("an undirected graph", "a DiGraph with edges from producer to user")
     try:
@@ -64,9 +67,25 @@ def from_networkx(graph: nx.DiGraph[Any] | nx.MultiDiGraph[Any]) -> InstanceGrap
             if not isinstance(slot, int | np.integer):
                 raise GraphError(f"edge {producer!r} -> {node!r} has slot {slot!r}", "an integer")
         edges.sort(key=lambda edge: edge[2])
+        _check_slots(node, list(graph.in_edges(node, data="slot")), edges)
         operands.extend(number[edge[0]] for edge in edges)
         pointer.append(len(operands))
     return InstanceGraph.from_arrays(types, pointer, operands)
+
+
+def _check_slots(node: Any, given: list[tuple[Any, Any, Any]], edges: list[tuple[Any, Any, int]]) -> None:
+    """Refuse a node of which some operands have no slot, two have one, or a slot is left out."""
+    named = [slot for _, _, slot in given if slot is not None]
+    if not named:
+        return
+    if len(named) < len(given):
+        producer = next(producer for producer, _, slot in given if slot is None)
+        raise GraphError(f"edge {producer!r} -> {node!r} has no slot, others of {node!r} have one", "a slot for each")
+    for position, (producer, _, slot) in enumerate(edges):
+        if slot != position:
+            two = position > 0 and edges[position - 1][2] == slot
+            given_here = f"two operands for slot {slot}" if two else f"an operand from {producer!r} for slot {slot}"
+            raise GraphError(f"node {node!r} has {given_here}", f"the slots 0 to {len(edges) - 1}, each once")
 
 
 def to_networkx(graph: InstanceGraph) -> nx.MultiDiGraph[int]:

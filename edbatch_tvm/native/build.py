@@ -11,11 +11,13 @@ import hashlib
 import importlib.metadata
 import os
 import platform
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from edbatch_tvm.atomic_file import replacing
+from edbatch_tvm.fork_lock import fork_lock
+
+_BUILDING = fork_lock()
 
 CACHE_VARIABLE = "EDBATCH_CACHE"
 """Environment variable: cache directory, instead of ``$XDG_CACHE_HOME/edbatch-tvm``."""
@@ -72,7 +74,7 @@ def library_path(name: str) -> Path:
 
 
 def load_library(name: str) -> Any:
-    """A library: loaded from the cache, or built and put there.
+    """A library: loaded from the cache, or built and put there. A fork of another thread waits until it is there.
 
     Parameters
     ----------
@@ -90,6 +92,11 @@ def load_library(name: str) -> Any:
     ImportError
         If TVM is missing.
     """
+    with _BUILDING:
+        return _load(name)
+
+
+def _load(name: str) -> Any:
     import tvm
 
     path = library_path(name)
@@ -99,12 +106,11 @@ def load_library(name: str) -> Any:
     except (OSError, RuntimeError):
         pass
     executable = _compile(name)
+    from schedules.cpu.link import shared_library
+
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory() as scratch:
-            built = Path(scratch) / path.name
-            executable.export_library(str(built))
-            content = built.read_bytes()
+        content = shared_library(executable)
         with replacing(path) as file:
             file.write(content + hashlib.sha256(content).digest())
         return tvm.runtime.load_module(str(path))

@@ -15,6 +15,7 @@ from tvm.target import Target
 
 from edbatch_tvm.errors import EnvironmentMismatch
 from edbatch_tvm.graph.spec import ValueSpec
+from schedules.cpu.link import shared_library
 
 Attributes = Mapping[str, Mapping[str, Any]]
 """Of each kernel the attributes that say how to call it: integers, texts and lists of both."""
@@ -46,16 +47,14 @@ class Artifact:
         """
         if isinstance(self.library, bytes):
             return self.library
-        with TemporaryDirectory() as folder:
-            path = Path(folder) / "library.so"
-            try:
-                self.library.export_library(str(path))
-                return path.read_bytes()
-            except (OSError, RuntimeError) as error:
-                reason = str(error).strip().splitlines()[0]
-                raise EnvironmentMismatch(
-                    f"the kernels cannot be linked ({reason})", "a C compiler such as gcc", "install one, then save"
-                ) from None
+        try:
+            return shared_library(self.library)
+        except OSError as error:
+            raise EnvironmentMismatch(
+                f"the kernels cannot be linked ({error.strerror or error})",
+                "a C compiler such as gcc, and room in the folder for temporary files",
+                "install one or set TMPDIR, then save",
+            ) from None
 
     @cached_property
     def declarations(self) -> IRModule:

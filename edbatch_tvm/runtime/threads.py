@@ -28,6 +28,10 @@ _SPINS = "1000"
 the host takes between two minibatches; TVM's own 300,000 keep a core busy for a tenth of a second after every run."""
 
 
+MOST_THREADS = max(64, 4 * (os.cpu_count() or 1))
+"""More are refused: TVM starts as many as it is told, until the machine has none left."""
+
+
 class _Pool(threading.local):
     """What the pool of this thread was set to."""
 
@@ -56,10 +60,17 @@ def prepare_threads() -> None:
     """Tell TVM's thread pool its size before its first parallel call.
 
     On x86 TVM takes half of the visible CPUs, which on a virtual machine of two cores is one; and it pins its
-    workers, which makes the main thread share a core with one of them. Variables that the user set are left alone.
+    workers, which makes the main thread share a core with one of them. Variables that the user set are left alone,
+    unless ``OMP_NUM_THREADS``, which is others' as well, holds no number for this pool.
+
+    Raises
+    ------
+    TargetError
+        If ``TVM_NUM_THREADS`` is set to something else than a number from 1 to :data:`MOST_THREADS`.
     """
-    if "OMP_NUM_THREADS" not in os.environ:
-        os.environ.setdefault("TVM_NUM_THREADS", str(physical_cores()))
+    wanted = _of_variable("TVM_NUM_THREADS")
+    if wanted is None and _of_variable("OMP_NUM_THREADS") is None:
+        os.environ["TVM_NUM_THREADS"] = str(physical_cores())
     os.environ.setdefault("TVM_BIND_THREADS", "0")
     os.environ.setdefault("TVM_THREAD_POOL_SPIN_COUNT", _SPINS)
     _watch_forks()
@@ -88,10 +99,17 @@ def _watch_forks() -> None:
 
 def largest_number() -> int:
     """Most threads that can be used: ``TVM_NUM_THREADS``, else ``OMP_NUM_THREADS``, else the physical cores."""
-    for name in ("TVM_NUM_THREADS", "OMP_NUM_THREADS"):
-        if os.environ.get(name, "").isdigit():
-            return max(1, int(os.environ[name]))
-    return physical_cores()
+    return _of_variable("TVM_NUM_THREADS") or _of_variable("OMP_NUM_THREADS") or physical_cores()
+
+
+def _of_variable(name: str) -> int | None:
+    """The number of threads that an environment variable names; None if it is not set, or not to one."""
+    text = os.environ.get(name, "").strip()
+    if text.isascii() and text.isdigit() and len(text) < 9 and 1 <= int(text) <= MOST_THREADS:
+        return int(text)
+    if text and name == "TVM_NUM_THREADS":
+        raise TargetError(f"TVM_NUM_THREADS={text}", f"a number from 1 to {MOST_THREADS}")
+    return None
 
 
 def get_num_threads() -> int:

@@ -7,7 +7,7 @@ import pytest
 
 from edbatch_tvm.errors import EdbatchError, GraphError
 from edbatch_tvm.graph import FIRST_EXTERNAL, ZERO, Builder, Signature
-from edbatch_tvm.graph.spec import CellSignature, ValueSpec
+from edbatch_tvm.graph.spec import Attribute, CellSignature, ValueSpec
 from tests.graph.cells import TREE
 from tests.graph.oracle import assert_same, plain
 
@@ -252,3 +252,19 @@ def test_many_instances_of_a_builder() -> None:
     b.call("readout", first)
     with pytest.raises(GraphError, match="an earlier instance of this builder"):
         b.finish()
+
+
+@pytest.mark.parametrize("wanted", ["int8", "int16", "int32", "int64", "uint8", "uint64"])
+def test_integers_of_all_kinds_in_one_attribute(wanted: str) -> None:
+    cell = CellSignature("f", (), (Attribute("i", ValueSpec((), wanted)),), (ValueSpec((2,)),))
+    kinds = [np.uint64(1), 2, np.int8(3), np.int64(4), np.uint8(5), True, np.array(7, np.uint64)]
+    b = Builder(Signature([cell]))
+    graph = b.finish([b.call("f", i=kind) for kind in kinds])
+    np.testing.assert_array_equal(graph.attributes[0, "i"], [1, 2, 3, 4, 5, 1, 7])
+    for bad in (np.uint64(2**64 - 1), -(2**62)) if wanted != "int64" else (np.uint64(2**64 - 1),):
+        if np.iinfo(wanted).min <= int(bad) <= np.iinfo(wanted).max:
+            continue
+        declared = [b.call("f", i=np.uint64(1)), b.call("f", i=-1 if wanted.startswith("int") else 1)]
+        declared.append(b.call("f", i=bad))
+        with pytest.raises(GraphError, match=f"holds {int(bad)}; expected numbers that fit {wanted}"):
+            b.finish(declared)

@@ -68,3 +68,29 @@ def test_digraphs_that_are_no_instance(digraph: nx.Graph, message: str) -> None:
     with pytest.raises(GraphError) as caught:
         from_networkx(digraph)
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("given", [{"a": 1}, None, [(0, 1)], 7, "graph"], ids=str)
+def test_what_is_no_graph_is_refused(given: object) -> None:
+    with pytest.raises(GraphError, match=rf"a {type(given).__name__}; expected a networkx.DiGraph"):
+        InstanceGraph.from_networkx(given)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("slots", "message"),
+    [
+        ((0, 0), "node 2 has two operands for slot 0; expected the slots 0 to 1, each once"),
+        ((0, 2), "node 2 has an operand from 1 for slot 2"),
+        ((1, 2), "node 2 has an operand from 0 for slot 1"),
+        ((-1, 0), "node 2 has an operand from 0 for slot -1"),
+        ((1, None), "edge 1 -> 2 has no slot, others of 2 have one; expected a slot for each"),
+    ],
+)
+def test_slots_that_are_not_each_once(slots: tuple[int | None, ...], message: str) -> None:
+    graph = nx.MultiDiGraph()
+    for node in range(3):
+        graph.add_node(node, type=0)
+    for producer, slot in enumerate(slots):
+        graph.add_edge(producer, 2, **({} if slot is None else {"slot": slot}))
+    with pytest.raises(GraphError, match=message):
+        InstanceGraph.from_networkx(graph)

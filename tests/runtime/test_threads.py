@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -141,3 +142,16 @@ def test_the_pool_has_the_wanted_size(variable: str | None, monkeypatch: pytest.
     done = subprocess.run([sys.executable, "-c", POOL], capture_output=True, text=True, check=True)
     count = 3 if variable is not None else threads.physical_cores()
     assert done.stdout.split() == [str(count), str(count)]
+
+
+@pytest.mark.parametrize("text", ["99999999999", "1000000", "-3", "0", "two", "²", "4,2", "1.5"])
+def test_numbers_of_threads_that_no_machine_has(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TVM_NUM_THREADS", text)
+    for function in (threads.prepare_threads, eb.get_num_threads):
+        with pytest.raises(TargetError, match=rf"TVM_NUM_THREADS={text}; expected a number from 1 to"):
+            function()
+    # The other variable is not ours alone: what is no number for this pool is not taken.
+    monkeypatch.setenv("TVM_NUM_THREADS", "")
+    monkeypatch.setenv("OMP_NUM_THREADS", text)
+    threads.prepare_threads()
+    assert os.environ["TVM_NUM_THREADS"] == str(threads.physical_cores())

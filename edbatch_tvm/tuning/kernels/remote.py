@@ -22,6 +22,7 @@ from tvm.target import Target
 from edbatch_tvm.errors import TargetError
 from edbatch_tvm.tuning.kernels.bench import BatchBench
 from edbatch_tvm.tuning.kernels.timing import ROUNDS, Candidate, TrialFailed, build, reason_of, remember, time_calls
+from schedules.cpu.link import require_room
 
 CONNECT_SECONDS = 5.0
 """Seconds to wait for a tracker to answer."""
@@ -138,7 +139,9 @@ class RemoteTimer:
     def _upload(self, session: Any, module: str) -> Any:
         self._names += 1
         path = Path(self._folder.name) / f"kernel{self._names}.tar"
-        build(module, self.target).export_library(str(path))
+        library = build(module, self.target)
+        require_room(library, self._folder.name)
+        library.export_library(str(path))
         # Given a path, TVM leaves the file open.
         session.upload(bytearray(path.read_bytes()), path.name)
         path.unlink()

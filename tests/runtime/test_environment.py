@@ -1,0 +1,90 @@
+"""What a process finds around it, a full folder for instance: right, or one error, and never the end of it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tvm
+
+import edbatch_tvm as eb
+from edbatch_tvm.errors import EnvironmentMismatch
+from edbatch_tvm.models import get_workload
+
+ROOT = Path(__file__).resolve().parents[2]
+
+RUN = """
+import sys
+import numpy as np
+import edbatch_tvm as eb
+from edbatch_tvm.batching import backend
+from edbatch_tvm.errors import EdbatchError
+from edbatch_tvm.models import get_workload
+workload = get_workload("treelstm")
+try:
+    model = eb.compile(workload.cells(8), workload.weights(8))
+    print("ran", len(model(workload.generate(2, model.cells))), backend.label())
+    model.save(sys.argv[1])
+    print("saved", len(eb.load(sys.argv[1])(workload.generate(2, model.cells))))
+except EdbatchError as error:
+    print(type(error).__name__, error)
+"""
+
+LIMIT = "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))\n"
+
+
+def run(tmp_path: Path, code: str = RUN, **variables: str) -> list[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "model.edbatch")],
+        cwd=ROOT,
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout.strip().splitlines()
+
+
+@pytest.mark.slow
+def test_no_compiler(tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    ran, refused = run(tmp_path, PATH=str(empty), CXX="", CC="", EDBATCH_CACHE=str(tmp_path / "cache"))
+    assert ran == "ran 2 native"
+    assert refused.startswith("EnvironmentMismatch the kernels cannot be linked (no C compiler on the PATH); expected")
+
+
+@pytest.mark.slow
+def test_a_compiler_that_fails(tmp_path: Path) -> None:
+    ran, refused = run(tmp_path, CXX="/bin/false", EDBATCH_CACHE=str(tmp_path / "cache"))
+    assert ran == "ran 2 native"
+    assert refused.startswith("EnvironmentMismatch the kernels cannot be linked")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="no such limit here")
+def test_a_limit_on_the_size_of_files(tmp_path: Path) -> None:
+    ran, refused = run(tmp_path, LIMIT + RUN, EDBATCH_CACHE=str(tmp_path / "cache"))
+    assert ran == "ran 2 native"
+    assert refused.startswith("EnvironmentMismatch the kernels cannot be linked (File too large)")
+
+
+@pytest.mark.slow
+def test_no_folder_for_temporary_files(tmp_path: Path) -> None:
+    code = "import tempfile\ntempfile._candidate_tempdir_list = lambda: ['/nowhere']\n" + RUN
+    ran, refused = run(tmp_path, code, EDBATCH_CACHE=str(tmp_path / "cache"))
+    assert ran == "ran 2 native"
+    assert refused.startswith("EnvironmentMismatch the kernels cannot be linked (No usable temporary directory")
+
+
+def test_a_library_that_cannot_be_linked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    workload = get_workload("treelstm")
+    model = eb.compile(workload.cells(8), workload.weights(8))
+    monkeypatch.setattr(tvm.support.cc, "get_cc", lambda: None)
+    with pytest.raises(EnvironmentMismatch, match=r"cannot be linked \(no C compiler on the PATH\); expected"):
+        model.save(tmp_path / "model.edbatch")
