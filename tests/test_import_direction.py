@@ -14,6 +14,8 @@ LAYERS = (
     "edbatch_tvm.errors",
     "edbatch_tvm.cached_property",
     "edbatch_tvm.fork_lock",
+    "edbatch_tvm.bounded_cache",
+    "edbatch_tvm.find_native",
     "edbatch_tvm.atomic_file",
     "edbatch_tvm.tvm_version",
     "edbatch_tvm.graph",
@@ -45,7 +47,7 @@ LAYERS = (
 """The lowest first. A name with a package inside it stands for what no longer name covers."""
 
 NUMPY_ONLY = LAYERS[: LAYERS.index("edbatch_tvm.memory") + 1]
-"""These import neither TVM nor torch. :mod:`edbatch_tvm.graph.backend` names the native kernels by a string."""
+"""These import neither TVM nor torch. :mod:`edbatch_tvm.find_native` names the native kernels by a string."""
 
 ALLOWED_BACK = {("edbatch_tvm.runtime", "edbatch_tvm.compiler")}
 """``Model.save``, for as long as it is a method."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from pathlib import Path
 from time import perf_counter
@@ -15,8 +14,8 @@ from edbatch_tvm.batching.policy import Policy, Run, Same, get_policy, identity_
 from edbatch_tvm.batching.policy_file import load_policy
 from edbatch_tvm.batching.schedule import Schedule, ScheduleInfo
 from edbatch_tvm.batching.structure import cache_key
+from edbatch_tvm.bounded_cache import BoundedCache
 from edbatch_tvm.errors import PolicyError
-from edbatch_tvm.fork_lock import fork_lock
 from edbatch_tvm.graph import InstanceGraph, require_checked
 
 PolicyLike = str | os.PathLike[str] | Policy | Callable[[InstanceGraph], Schedule]
@@ -148,36 +147,4 @@ def clear_cache() -> None:
     _CACHE.clear()
 
 
-class _ScheduleCache:
-    """Least recently used schedules, bounded by their nodes."""
-
-    def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
-        self._runs: OrderedDict[Hashable, Run] = OrderedDict()
-        self._nodes = 0
-        self._lock = fork_lock()
-
-    def get(self, key: Hashable) -> Run | None:
-        with self._lock:
-            run = self._runs.get(key)
-            if run is not None:
-                self._runs.move_to_end(key)
-            return run
-
-    def put(self, key: Hashable, run: Run) -> None:
-        with self._lock:
-            if key in self._runs:
-                return
-            self._runs[key] = run
-            self._nodes += run.schedule.num_nodes
-            while self._nodes > self._capacity and len(self._runs) > 1:
-                _, oldest = self._runs.popitem(last=False)
-                self._nodes -= oldest.schedule.num_nodes
-
-    def clear(self) -> None:
-        with self._lock:
-            self._runs.clear()
-            self._nodes = 0
-
-
-_CACHE = _ScheduleCache(CACHE_NODES)
+_CACHE: BoundedCache[Hashable, Run] = BoundedCache(CACHE_NODES, lambda run: run.schedule.num_nodes)

@@ -1,16 +1,12 @@
-"""Where the fast kernels come from: :mod:`edbatch_tvm.native` if it can be had, else plain Python with the reason.
-
-The batching package itself never imports TVM. The native package is imported when a schedule is first asked for.
-"""
+"""The fast kernels of policies, if there are any."""
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from edbatch_tvm.graph import backend
+from edbatch_tvm.find_native import backend_label, find_native
 
 if TYPE_CHECKING:
     from edbatch_tvm.batching.prices import Prices
@@ -49,28 +45,12 @@ class Kernels(Protocol):
         """Schedule that runs whole frontiers of these types."""
 
 
-_found: tuple[Kernels | None, str] | None = None
-
-
 def kernels() -> Kernels | None:
     """The fast kernels, or None."""
-    return _find()[0]
+    found: Kernels | None = find_native("schedule")
+    return found
 
 
 def label() -> str:
     """``native``, or ``python`` and why."""
-    return _find()[1]
-
-
-def _find() -> tuple[Kernels | None, str]:
-    global _found
-    if backend.python_only:
-        return None, f"python ({backend.VARIABLE}=python)"
-    if _found is None:
-        try:
-            native = importlib.import_module("edbatch_tvm.native")
-            _found = native.load(), "native"
-        except (ImportError, OSError, RuntimeError) as error:
-            reason = str(error).strip().splitlines()
-            _found = None, f"python ({reason[0] if reason else type(error).__name__})"
-    return _found
+    return backend_label("schedule")

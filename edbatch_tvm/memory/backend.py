@@ -1,15 +1,11 @@
-"""Where the fast planner comes from: :mod:`edbatch_tvm.native` if it can be had, else NumPy and plain Python.
-
-This package itself never imports TVM. The native package is imported when a plan is first asked for.
-"""
+"""The planner: the fast one if there is one, else NumPy and plain Python."""
 
 from __future__ import annotations
 
-import importlib
 from typing import Protocol
 
 from edbatch_tvm.batching.schedule import Schedule
-from edbatch_tvm.graph import backend
+from edbatch_tvm.find_native import find_native
 from edbatch_tvm.graph.instance import InstanceGraph
 from edbatch_tvm.memory import layout, order, tables
 from edbatch_tvm.memory.layout import Layout
@@ -51,19 +47,9 @@ class ReferencePlanner:
 
 
 _REFERENCE = ReferencePlanner()
-_native: Planner | None = None
-_looked_for = False
 
 
 def planner(graph: InstanceGraph) -> Planner:
     """The planner to use for `graph`."""
-    global _native, _looked_for
-    if backend.python_only or not graph.num_nodes:
-        return _REFERENCE
-    if not _looked_for:
-        _looked_for = True
-        try:
-            _native = importlib.import_module("edbatch_tvm.native.planner").load()
-        except (ImportError, OSError, RuntimeError):
-            _native = None
-    return _native or _REFERENCE
+    found: Planner | None = find_native("plan") if graph.num_nodes else None
+    return found or _REFERENCE

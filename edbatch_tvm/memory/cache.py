@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
 
 import numpy as np
 
 from edbatch_tvm.batching.schedule import Schedule
-from edbatch_tvm.fork_lock import fork_lock
+from edbatch_tvm.bounded_cache import BoundedCache
 from edbatch_tvm.graph.instance import InstanceGraph
 from edbatch_tvm.memory.layout import Layout, signature_of
 
@@ -26,28 +25,6 @@ def structure_key(graph: InstanceGraph, schedule: Schedule) -> bytes:
     return hasher.digest()
 
 
-class LayoutCache:
-    """Least recently used layouts, bounded by their nodes."""
-
-    def __init__(self, capacity: int = CACHE_NODES) -> None:
-        self._capacity = capacity
-        self._layouts: OrderedDict[bytes, Layout] = OrderedDict()
-        self._nodes = 0
-        self._lock = fork_lock()
-
-    def get(self, key: bytes) -> Layout | None:
-        """The layout kept under `key`."""
-        with self._lock:
-            if key in self._layouts:
-                self._layouts.move_to_end(key)
-            return self._layouts.get(key)
-
-    def put(self, key: bytes, layout: Layout) -> None:
-        """Keep a layout, and forget others if there are too many."""
-        with self._lock:
-            if key not in self._layouts:
-                self._layouts[key] = layout
-                self._nodes += len(layout.order)
-            while self._nodes > self._capacity and len(self._layouts) > 1:
-                _, oldest = self._layouts.popitem(last=False)
-                self._nodes -= len(oldest.order)
+def layout_cache(capacity: int = CACHE_NODES) -> BoundedCache[bytes, Layout]:
+    """A cache of layouts, bounded by their nodes."""
+    return BoundedCache(capacity, lambda layout: len(layout.order))

@@ -23,7 +23,7 @@ from edbatch_tvm.graph.instance import InstanceGraph
 from edbatch_tvm.graph.validate import require_checked
 from edbatch_tvm.memory import backend
 from edbatch_tvm.memory.bare import with_signature
-from edbatch_tvm.memory.cache import LayoutCache, structure_key
+from edbatch_tvm.memory.cache import layout_cache, structure_key
 from edbatch_tvm.memory.layout import Layout, signature_of
 from edbatch_tvm.memory.pq_plan import pq_layouts
 from edbatch_tvm.memory.tables import Tables
@@ -34,7 +34,7 @@ PLANS = ("batch", "order", "pq")
 AUTO = "batch"
 """The plan that ``auto`` stands for; docs/memory.md has the measurement it rests on."""
 
-_LAYOUTS = LayoutCache()
+_LAYOUTS = layout_cache()
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-
 from edbatch_tvm.batching import Schedule
 from edbatch_tvm.batching.structure import same_rows
+from edbatch_tvm.bounded_cache import BoundedCache
 from edbatch_tvm.errors import PlanError
-from edbatch_tvm.fork_lock import fork_lock
 from edbatch_tvm.graph import InstanceGraph, Signature
 from edbatch_tvm.memory import Plan, plan_memory
 from edbatch_tvm.memory.gathers import GatheredPlan, gather_operands
@@ -21,8 +19,7 @@ class Plans:
     def __init__(self, signature: Signature, fused: bool) -> None:
         self._signature = signature
         self._fused = fused
-        self._kept: OrderedDict[tuple[int, str], Plan] = OrderedDict()
-        self._lock = fork_lock()
+        self._kept: BoundedCache[tuple[int, str], Plan] = BoundedCache(_MOST)
 
     def made(self, graph: InstanceGraph, schedule: Schedule, name: str) -> Plan:
         """A new plan."""
@@ -34,16 +31,12 @@ class Plans:
         if len(graph.external_row):
             return self.made(graph, schedule, name)
         key = id(schedule), name
-        with self._lock:
-            found = self._kept.get(key)
+        found = self._kept.get(key)
         # A function may return one schedule for graphs that read other outputs.
         if found is not None and found.schedule is schedule and same_rows(graph, found.graph):
             return found
         plan = self.made(graph, schedule, name)
-        with self._lock:
-            self._kept[key] = plan
-            if len(self._kept) > _MOST:
-                self._kept.popitem(last=False)
+        self._kept.put(key, plan)
         return plan
 
     def check(self, graph: InstanceGraph, plan: Plan) -> None:

@@ -9,7 +9,7 @@ from edbatch_tvm.batching import schedule
 from edbatch_tvm.graph import InstanceGraph
 from edbatch_tvm.memory import Plan, plan_memory
 from edbatch_tvm.memory import plan as plan_module
-from edbatch_tvm.memory.cache import LayoutCache
+from edbatch_tvm.memory.cache import layout_cache
 from edbatch_tvm.memory.layout import Layout
 from edbatch_tvm.memory.order import Runs
 from edbatch_tvm.memory.steps import CellLayout
@@ -78,7 +78,7 @@ def test_the_cache_forgets_what_was_used_longest_ago() -> None:
     def layout(nodes: int) -> Layout:
         return Layout(np.zeros(nodes, np.int32), np.zeros((1, 1), np.int32), (1,))
 
-    cache = LayoutCache(capacity=10)
+    cache = layout_cache(capacity=10)
     for name in (b"a", b"b"):
         cache.put(name, layout(5))
     assert cache.get(b"a") is not None

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from edbatch_tvm import find_native
 from edbatch_tvm.batching import backend, get_policy
 from edbatch_tvm.native import build, load
 from tests.batching.graphs import bilstm
@@ -93,7 +94,7 @@ def test_a_directory_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.
 def test_the_reference_can_be_forced(monkeypatch: pytest.MonkeyPatch) -> None:
     assert backend.label() == "native"
     expected = get_policy("agenda")(bilstm(3))
-    monkeypatch.setattr("edbatch_tvm.graph.backend.python_only", True)
+    monkeypatch.setattr("edbatch_tvm.find_native.python_only", True)
     assert backend.kernels() is None
     assert backend.label() == "python (EDBATCH_BACKEND=python)"
     assert get_policy("agenda")(bilstm(3)) == expected
@@ -126,3 +127,20 @@ def test_batching_does_not_import_tvm() -> None:
     code = "import sys, edbatch_tvm.batching; print('tvm' in sys.modules, 'edbatch_tvm.native' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
+
+
+@pytest.mark.parametrize("part", list(find_native.PARTS))
+def test_a_part_that_falls_back_says_why(
+    part: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken() -> None:
+        raise RuntimeError("no linker\nsecond line")
+
+    monkeypatch.setattr(find_native, "_found", {})
+    monkeypatch.setattr(f"edbatch_tvm.native.{find_native.PARTS[part]}.load", broken)
+    for _ in range(2):
+        assert find_native.find_native(part) is None
+        assert find_native.backend_label(part) == "python (no linker)"
+    assert [record.getMessage() for record in caplog.records] == [
+        f"no native kernels to {part}, so Python does it: no linker"
+    ]

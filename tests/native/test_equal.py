@@ -88,7 +88,7 @@ def test_replay(graph: InstanceGraph, encoding: str) -> None:
     code = encoding_id(encoding)
     count_actions(graph, schedule, code, counts)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("edbatch_tvm.graph.backend.python_only", True)
+        patch.setattr("edbatch_tvm.find_native.python_only", True)
         count_actions(graph, schedule, code, expected)
     assert counts.visits() == expected.visits()
     assert counts.most_frequent() == expected.most_frequent()
@@ -124,7 +124,7 @@ def test_search(graph: InstanceGraph, width: int, slack: int, data: st.DataObjec
     same(beam_search(graph, width, prices=prices), reference_beam_search(graph, width, UNLIMITED, prices))
     schedule = schedule_of_types(graph, types)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("edbatch_tvm.graph.backend.python_only", True)
+        patch.setattr("edbatch_tvm.find_native.python_only", True)
         assert schedule_of_types(graph, types) == schedule
 
 

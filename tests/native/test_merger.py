@@ -114,5 +114,5 @@ def test_what_is_left_to_numpy() -> None:
 def test_python_can_be_forced(monkeypatch: pytest.MonkeyPatch) -> None:
     graph = chain(np.array([0, 1], np.int32))
     assert "uses" in vars(merge([graph, graph]))
-    monkeypatch.setattr("edbatch_tvm.graph.backend.python_only", True)
+    monkeypatch.setattr("edbatch_tvm.find_native.python_only", True)
     assert "uses" not in vars(merge([graph, graph]))

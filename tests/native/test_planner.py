@@ -67,7 +67,7 @@ def test_the_reference_can_be_forced(rng: np.random.Generator, monkeypatch: pyte
     batches, _ = schedule(graph, "depth")
     plans = [plan_memory(batches, graph, name) for name in PLANS]
     assert isinstance(backend.planner(graph), NativePlanner)
-    monkeypatch.setattr("edbatch_tvm.graph.backend.python_only", True)
+    monkeypatch.setattr("edbatch_tvm.find_native.python_only", True)
     assert isinstance(backend.planner(graph), ReferencePlanner)
     for name, plan in zip(PLANS, plans, strict=True):
         again = plan_memory(batches, graph, name)

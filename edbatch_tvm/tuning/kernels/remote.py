@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import socket
 import tempfile
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +18,10 @@ import tvm
 from tvm import rpc
 from tvm.target import Target
 
+from edbatch_tvm.bounded_cache import BoundedCache
 from edbatch_tvm.errors import TargetError
 from edbatch_tvm.tuning.kernels.bench import BatchBench
-from edbatch_tvm.tuning.kernels.timing import ROUNDS, Candidate, TrialFailed, build, reason_of, remember, time_calls
+from edbatch_tvm.tuning.kernels.timing import KEPT, ROUNDS, Candidate, TrialFailed, build, reason_of, time_calls
 from schedules.cpu.link import require_room
 
 CONNECT_SECONDS = 5.0
@@ -75,8 +75,8 @@ class RemoteTimer:
         self.target = target
         self.tracker = tracker
         self._folder = tempfile.TemporaryDirectory(prefix="edbatch-tune-")
-        self._libraries: OrderedDict[str, Any] = OrderedDict()
-        self._arrays: OrderedDict[BatchBench, list[Any]] = OrderedDict()
+        self._libraries: BoundedCache[str, Any] = BoundedCache(KEPT)
+        self._arrays: BoundedCache[BatchBench, list[Any]] = BoundedCache(KEPT)
         self._names = 0
         self._session: Any = None
         try:
@@ -128,9 +128,8 @@ class RemoteTimer:
 
     def _call(self, session: Any, candidate: Candidate) -> tuple[Any, str, list[Any]]:
         device = session.cpu(0)
-        module = remember(self._libraries, candidate.module, lambda: self._upload(session, candidate.module))
-        arrays = remember(
-            self._arrays,
+        module = self._libraries.get_or_make(candidate.module, lambda: self._upload(session, candidate.module))
+        arrays = self._arrays.get_or_make(
             candidate.bench,
             lambda: [tvm.runtime.tensor(array, device=device) for array in candidate.bench.arrays()],
         )

@@ -8,17 +8,17 @@ until patience ends; then those that waited least count. Where the system allows
 from __future__ import annotations
 
 import os
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from glob import glob
 from time import perf_counter
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import tvm
 from tvm.target import Target
 
+from edbatch_tvm.bounded_cache import BoundedCache
 from edbatch_tvm.tuning.kernels.bench import BatchBench
 from schedules.cpu.lowering import KERNEL_PIPELINE
 
@@ -39,9 +39,6 @@ PRIORITY = -10
 
 KEPT = 16
 """Libraries and benches that a timer remembers."""
-
-Key = TypeVar("Key")
-Value = TypeVar("Value")
 
 
 class TrialFailed(Exception):
@@ -87,8 +84,8 @@ class LocalTimer:
 
     def __init__(self, target: Target) -> None:
         self.target = target
-        self._libraries: OrderedDict[str, Any] = OrderedDict()
-        self._arrays: OrderedDict[BatchBench, list[Any]] = OrderedDict()
+        self._libraries: BoundedCache[str, Any] = BoundedCache(KEPT)
+        self._arrays: BoundedCache[BatchBench, list[Any]] = BoundedCache(KEPT)
 
     def time(self, candidates: Sequence[Candidate], rounds: int = ROUNDS) -> list[list[float]]:
         """See :class:`Timer`."""
@@ -104,21 +101,11 @@ class LocalTimer:
         self._arrays.clear()
 
     def _call(self, candidate: Candidate) -> tuple[Any, str, list[Any]]:
-        module = remember(self._libraries, candidate.module, lambda: build(candidate.module, self.target).jit())
-        arrays = remember(
-            self._arrays, candidate.bench, lambda: [tvm.runtime.tensor(array) for array in candidate.bench.arrays()]
+        module = self._libraries.get_or_make(candidate.module, lambda: build(candidate.module, self.target).jit())
+        arrays = self._arrays.get_or_make(
+            candidate.bench, lambda: [tvm.runtime.tensor(array) for array in candidate.bench.arrays()]
         )
         return module, candidate.bench.name, arrays
-
-
-def remember(found: OrderedDict[Key, Value], key: Key, make: Callable[[], Value]) -> Value:
-    """What is known of `key`, or made now; of what is known, the last few are remembered."""
-    if key not in found:
-        found[key] = make()
-        if len(found) > KEPT:
-            found.popitem(last=False)
-    found.move_to_end(key)
-    return found[key]
 
 
 def build(module: str, target: Target) -> Any:
