@@ -63,9 +63,10 @@ def serve(targets: list[str], count: int) -> None:
     """Check the operators named on standard input, one a line; results go to standard output, as JSON."""
     import torch
 
-    from benchmarks.operators.check import check
+    from benchmarks.operators.check import check, quick_decompositions
 
     torch.set_num_threads(1)
+    quick_decompositions()
 
     def say(kind: str, content: Any) -> None:
         print(MARK + json.dumps([kind, content]), flush=True)

@@ -16,6 +16,7 @@ from tvm import relax
 from edbatch_tvm.errors import CellError, EnvironmentMismatch
 from relay_ext.imported_cells import ImportedCells, WeightNames, cell_with_weights, imported_module
 from relay_ext.torch_conversions import CONVERSIONS
+from relay_ext.torch_decompositions import decompositions
 
 
 def cells_from_torch(
@@ -125,7 +126,7 @@ def export_program(name: str, module: Any, arguments: tuple[Any, ...], shapes: A
         with torch.no_grad(), _quiet():
             with _symbolic_tensors(torch), _symbolic_len(torch) if shapes is not None else nullcontext():
                 program = torch.export.export(module, given, dynamic_shapes=shapes, strict=False)
-            program = program.run_decompositions()
+            program = program.run_decompositions(decompositions())
     except Exception as error:
         raise CellError(
             f"cell {name!r} cannot be exported ({first_line(error)})",

@@ -42,12 +42,56 @@ def _select(node: Any, importer: Any) -> relax.Var:
     return importer.block_builder.emit(relax.op.take(importer.env[source], importer.env[index], axis=axis))
 
 
-def _largest(node: Any, importer: Any) -> Any:
-    """``x.max(dim)`` of which nobody wants the indices: a reduction, where TVM's importer sorts."""
-    if any(user.args[1] == 1 and user.users for user in node.users):
-        raise CellError("the indices of max(dim)", "its values", "take argmax outside the cell")
-    keep = node.args[2] if len(node.args) > 2 else False
-    return importer.block_builder.emit(relax.op.max(importer.env[node.args[0]], [node.args[1]], keep)), None
+def _extreme_with_index(build: Any, index: Any) -> Any:
+    """``x.max(dim)`` and ``x.min(dim)``: a reduction and, where somebody wants it, the place of the first such element.
+
+    NaN counts as the largest and as the smallest.
+    """
+
+    def convert(node: Any, importer: Any) -> Any:
+        emit = importer.block_builder.emit
+        source, dim = importer.env[node.args[0]], node.args[1] if node.args[1:] else node.kwargs["dim"]
+        keep = node.args[2] if len(node.args) > 2 else node.kwargs.get("keepdim", False)
+        if source.ty.ndim == 0:
+            return source, emit(relax.op.zeros((), "int64"))
+        values = emit(build(source, [dim], keep))
+        if not any(user.args[1] == 1 and user.users for user in node.users):
+            return values, None
+        return values, _place(importer, source, dim, keep, index)
+
+    return convert
+
+
+def _place(importer: Any, source: Any, dim: int | None, keep: bool, index: Any) -> Any:
+    """Where the first NaN is, else the extreme element; infinities count, which TVM's reduction begins with."""
+    emit = importer.block_builder.emit
+    if not str(source.ty.dtype).startswith("float"):
+        return emit(index(source, dim, keep))
+    build = relax.op.max if index is relax.op.argmax else relax.op.min
+    best = emit(build(source, None if dim is None else [dim], True))
+    hit = emit(relax.op.logical_or(emit(relax.op.equal(source, best)), emit(relax.op.isnan(source))))
+    missing = emit(relax.op.logical_not(emit(relax.op.isnan(source))))
+    # First among NaN (2), then the extreme (1), then the rest (0).
+    rank = emit(
+        relax.op.add(
+            emit(relax.op.astype(hit, "int32")), emit(relax.op.astype(emit(relax.op.logical_not(missing)), "int32"))
+        )
+    )
+    return emit(relax.op.argmax(rank, dim, keep))
+
+
+def _index_of(index: Any) -> Any:
+    """``x.argmax(dim)`` and ``x.argmin(dim)``."""
+
+    def convert(node: Any, importer: Any) -> relax.Var:
+        source = importer.env[node.args[0]]
+        dim = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
+        keep = node.args[2] if len(node.args) > 2 else node.kwargs.get("keepdim", False)
+        if source.ty.ndim == 0:
+            return importer.block_builder.emit(relax.op.zeros((), "int64"))
+        return _place(importer, source, dim, keep, index)
+
+    return convert
 
 
 def _extreme(build: Any) -> Any:
@@ -77,6 +121,232 @@ def _scaled(build: Any, plain: Any) -> Any:
     return convert
 
 
+def _tensors(importer: Any, *arguments: Any) -> list[Any]:
+    """Arguments of an element-wise operator, tensors and numbers, as tensors of the dtype that PyTorch promotes to."""
+    import torch
+
+    emit = importer.block_builder.emit
+    given = [importer.env[one] if hasattr(one, "op") else one for one in arguments]
+    samples = [
+        torch.empty([1] * one.ty.ndim, dtype=getattr(torch, str(one.ty.dtype))) if isinstance(one, relax.Expr) else one
+        for one in given
+    ]
+    dtype = samples[0].dtype if isinstance(samples[0], torch.Tensor) else torch.result_type(samples[0], samples[-1])
+    for sample in samples:
+        dtype = torch.promote_types(dtype, torch.result_type(samples[0], sample)) if sample is not samples[0] else dtype
+    name = str(dtype).removeprefix("torch.")
+    return [
+        relax.const(one, name)
+        if not isinstance(one, relax.Expr)
+        else one
+        if str(one.ty.dtype) == name
+        else emit(relax.op.astype(one, name))
+        for one in given
+    ]
+
+
+def _clamp(node: Any, importer: Any) -> relax.Var:
+    """``x.clamp(lowest, highest)`` with numbers or tensors of any shape, either of which may be missing."""
+    emit = importer.block_builder.emit
+    low, high = [node.args[at] if len(node.args) > at else node.kwargs.get(key) for at, key in ((1, "min"), (2, "max"))]
+    bounds = [bound for bound in (low, high) if bound is not None]
+    source, *bounds = _tensors(importer, node.args[0], *bounds)
+    if low is not None:
+        source = emit(relax.op.maximum(source, bounds.pop(0)))
+    return emit(relax.op.minimum(source, bounds[0])) if high is not None else source
+
+
+def _bound(build: Any) -> Any:
+    """``x.clamp_min(bound)`` and ``x.clamp_max(bound)``."""
+
+    def convert(node: Any, importer: Any) -> relax.Var:
+        return importer.block_builder.emit(build(*_tensors(importer, *node.args[:2])))
+
+    return convert
+
+
+def _where(node: Any, importer: Any) -> relax.Var:
+    """``where(condition, x, y)`` with x and y of any two dtypes."""
+    one, other = _tensors(importer, node.args[1], node.args[2])
+    condition = importer.env[node.args[0]]
+    return importer.block_builder.emit(relax.op.where(condition, one, other))
+
+
+def _logical(build: Any) -> Any:
+    """``logical_not`` and its kin on numbers: everything but 0 is true."""
+
+    def convert(node: Any, importer: Any) -> relax.Var:
+        emit = importer.block_builder.emit
+        given = [importer.env[one] for one in node.args]
+        truth = [
+            one if str(one.ty.dtype) == "bool" else emit(relax.op.not_equal(one, relax.const(0, str(one.ty.dtype))))
+            for one in given
+        ]
+        return emit(build(*truth))
+
+    return convert
+
+
+def _modulus(node: Any, importer: Any) -> relax.Var:
+    """``remainder(x, y)``: the sign of y; as PyTorch computes it, so that infinities come out alike."""
+    return _remainder(importer, *_tensors(importer, *node.args[:2]))
+
+
+def _remainder(importer: Any, x: Any, y: Any) -> Any:
+    emit, op = importer.block_builder.emit, relax.op
+    if not str(x.ty.dtype).startswith("float"):
+        return emit(op.floor_mod(x, y))
+    zero = relax.const(0, str(x.ty.dtype))
+    rest = emit(op.mod(x, y))
+    other_sign = emit(op.logical_xor(emit(op.less(y, zero)), emit(op.less(rest, zero))))
+    move = emit(op.logical_and(emit(op.not_equal(rest, zero)), other_sign))
+    return emit(op.where(move, emit(op.add(rest, y)), rest))
+
+
+def _divide(node: Any, importer: Any) -> relax.Var:
+    """``div(x, y, rounding_mode=...)`` and ``floor_divide``, as PyTorch computes them."""
+    emit, op = importer.block_builder.emit, relax.op
+    floor = "floor_divide" in str(node.target)
+    mode = "floor" if floor else (node.args[2] if len(node.args) > 2 else node.kwargs.get("rounding_mode"))
+    x, y = _tensors(importer, *node.args[:2])
+    dtype = str(x.ty.dtype)
+    if not dtype.startswith("float"):
+        if mode == "floor":
+            return emit(op.floor_divide(x, y))
+        x, y = emit(op.astype(x, "float32")), emit(op.astype(y, "float32"))
+        ratio = emit(op.divide(x, y))
+        return ratio if mode is None else emit(op.astype(emit(op.trunc(ratio)), dtype))
+    ratio = emit(op.divide(x, y))
+    if mode is None:
+        return ratio
+    if mode == "trunc":
+        return emit(op.trunc(ratio))
+    zero, half = relax.const(0, dtype), relax.const(0.5, dtype)
+    exact = emit(op.divide(emit(op.subtract(x, _remainder(importer, x, y))), y))
+    below = emit(op.floor(exact))
+    nearest = emit(op.where(emit(op.greater(emit(op.subtract(exact, below)), half)), emit(op.ceil(exact)), below))
+    return emit(op.where(emit(op.equal(y, zero)), ratio, nearest))
+
+
+def _softmax(build: Any) -> Any:
+    """``softmax`` and ``log_softmax``, of a number too."""
+
+    def convert(node: Any, importer: Any) -> relax.Var:
+        emit = importer.block_builder.emit
+        source, dim = importer.env[node.args[0]], node.args[1]
+        dtype = node.args[2] if len(node.args) > 2 else None
+        if dtype is not None and not isinstance(dtype, bool):
+            source = emit(relax.op.astype(source, str(dtype).removeprefix("torch.")))
+        if source.ty.ndim:
+            return emit(build(source, dim))
+        return emit(relax.op.reshape(emit(build(emit(relax.op.reshape(source, (1,))), 0)), ()))
+
+    return convert
+
+
+def _gather(node: Any, importer: Any) -> relax.Var:
+    """``x.gather(dim, index)``, of numbers and with indices of any integer dtype too."""
+    emit = importer.block_builder.emit
+    source, dim, index = importer.env[node.args[0]], node.args[1], importer.env[node.args[2]]
+    if str(index.ty.dtype) != "int64":
+        index = emit(relax.op.astype(index, "int64"))
+    if source.ty.ndim and index.ty.ndim:
+        return emit(relax.op.gather_elements(source, index, dim))
+    shape = index.ty.shape
+    source, index = (emit(relax.op.reshape(one, (-1,))) for one in (source, index))
+    return emit(relax.op.reshape(emit(relax.op.gather_elements(source, index, 0)), shape))
+
+
+def _index(node: Any, importer: Any) -> Any:
+    """``x[i, :, j]``: the indexed dimensions come first, are read, and the result goes where PyTorch puts it."""
+    emit, op = importer.block_builder.emit, relax.op
+    source = importer.env[node.args[0]]
+    indices = {at: importer.env[one] for at, one in enumerate(node.args[1]) if one is not None}
+    if any(str(index.ty.dtype) == "bool" for index in indices.values()):
+        raise CellError(
+            "an index that is a mask", "indices", "use torch.where: the shape of a selection depends on values"
+        )
+    if len(indices) == 1:
+        return importer._index_tensor(node)
+    rank = max(index.ty.ndim for index in indices.values())
+    first, rest = list(indices), [at for at in range(source.ty.ndim) if at not in indices]
+    order = first + rest
+    moved = source if order == sorted(order) else emit(op.permute_dims(source, order))
+    found = emit(op.index_tensor(moved, list(indices.values())))
+    before = first[0] if first == list(range(first[0], first[-1] + 1)) else 0
+    if not before:
+        return found
+    count = found.ty.ndim
+    back = [*range(rank, rank + before), *range(rank), *range(rank + before, count)]
+    return emit(op.permute_dims(found, back))
+
+
+def _variance_and_mean(node: Any, importer: Any) -> Any:
+    """``var_mean(x, dim)``."""
+    source = importer.env[node.args[0]]
+    dims = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
+    keep = node.kwargs.get("keepdim", False)
+    mean = importer.block_builder.emit(relax.op.mean(source, list(dims) if dims else None, keep))
+    return importer._var(node), mean
+
+
+def _product(node: Any, importer: Any) -> relax.Var:
+    """``x.prod(dim)``."""
+    keep = node.args[2] if len(node.args) > 2 else node.kwargs.get("keepdim", False)
+    source = importer.env[node.args[0]]
+    dtype = node.kwargs.get("dtype")
+    name = str(dtype).removeprefix("torch.") if dtype is not None else str(source.ty.dtype)
+    if not name.startswith("float"):
+        name = "int64"
+    if str(source.ty.dtype) != name:
+        source = importer.block_builder.emit(relax.op.astype(source, name))
+    dim = node.args[1] if len(node.args) > 1 else None
+    axes = None if dim is None or source.ty.ndim == 0 else [dim]
+    return importer.block_builder.emit(relax.op.prod(source, axes, keep))
+
+
+def _any(node: Any, importer: Any) -> relax.Var:
+    """``x.any()``, ``x.any(dim)`` and ``x.any(dims)``: everything but 0, NaN included, is true."""
+    emit = importer.block_builder.emit
+    source = importer.env[node.args[0]]
+    dim = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
+    keep = node.args[2] if len(node.args) > 2 else node.kwargs.get("keepdim", False)
+    if str(source.ty.dtype) != "bool":
+        source = emit(relax.op.not_equal(source, relax.const(0, str(source.ty.dtype))))
+    axes = [dim] if isinstance(dim, int) else list(dim) if dim else None
+    number = emit(relax.op.astype(source, "int32"))
+    found = number if source.ty.ndim == 0 else emit(relax.op.max(number, axes, keep))
+    return emit(relax.op.astype(found, "bool"))
+
+
+def _average_pool(node: Any, importer: Any) -> relax.Var:
+    """``avg_pool2d`` and ``avg_pool3d``; TVM's own conversion forgets the divisor."""
+    arguments = [*node.args, *[None] * (7 - len(node.args))]
+    if (arguments[6] or node.kwargs.get("divisor_override")) is not None:
+        raise CellError("avg_pool with divisor_override", "the mean over the window", "multiply the result instead")
+    return (importer._avg_pool2d if "2d" in str(node.target) else importer._avg_pool3d)(node)
+
+
+def _largest_of_window(convert: Any) -> Any:
+    """``max_pool`` of which nobody wants the indices; TVM's importer makes up others."""
+
+    def checked(node: Any, importer: Any) -> Any:
+        if any(user.args[1] == 1 and user.users for user in node.users):
+            raise CellError("the indices of max_pool", "its values", "pool outside the cell")
+        return getattr(importer, convert)(node)
+
+    return checked
+
+
+def _refused(what: str, expected: str) -> Any:
+    """An operator that TVM's importer converts into something else."""
+
+    def convert(node: Any, importer: Any) -> Any:
+        raise CellError(what, expected)
+
+    return convert
+
+
 def _is_one(extent: Any) -> bool:
     return isinstance(extent, int | tirx.IntImm) and int(extent) == 1
 
@@ -89,6 +359,43 @@ CONVERSIONS: dict[str, Any] = {
     "repeat.default": _repeat,
     "_local_scalar_dense.default": _scalar,
     "select.int": _select,
-    "max.dim": _largest,
+    "max.dim": _extreme_with_index(relax.op.max, relax.op.argmax),
+    "min.dim": _extreme_with_index(relax.op.min, relax.op.argmin),
+    "argmax.default": _index_of(relax.op.argmax),
+    "argmin.default": _index_of(relax.op.argmin),
+    "clamp.default": _clamp,
+    "clamp.Tensor": _clamp,
+    "clamp_min.default": _bound(relax.op.maximum),
+    "clamp_min.Tensor": _bound(relax.op.maximum),
+    "clamp_max.default": _bound(relax.op.minimum),
+    "clamp_max.Tensor": _bound(relax.op.minimum),
+    "maximum.default": _bound(relax.op.maximum),
+    "minimum.default": _bound(relax.op.minimum),
+    "where.self": _where,
+    "logical_not.default": _logical(relax.op.logical_not),
+    "logical_and.default": _logical(relax.op.logical_and),
+    "logical_or.default": _logical(relax.op.logical_or),
+    "logical_xor.default": _logical(relax.op.logical_xor),
+    "remainder.Tensor": _modulus,
+    "remainder.Scalar": _modulus,
+    "remainder.Scalar_Tensor": _modulus,
+    "div.Tensor_mode": _divide,
+    "div.Scalar_mode": _divide,
+    "floor_divide.default": _divide,
+    "_softmax.default": _softmax(relax.op.nn.softmax),
+    "_log_softmax.default": _softmax(relax.op.nn.log_softmax),
+    "gather.default": _gather,
+    "index.Tensor": _index,
+    "var_mean.correction": _variance_and_mean,
+    "prod.dim_int": _product,
+    "prod.default": _product,
+    "any.default": _any,
+    "any.dim": _any,
+    "any.dims": _any,
+    "avg_pool2d.default": _average_pool,
+    "avg_pool3d.default": _average_pool,
+    "max_pool2d_with_indices.default": _largest_of_window("_max_pool2d_with_indices"),
+    "max_pool3d_with_indices.default": _largest_of_window("_max_pool3d_with_indices"),
+    "_upsample_bilinear2d_aa.default": _refused("bilinear interpolation with antialias", "antialias=False"),
 }
 """Operators that TVM's importer converts in another way, or not at all."""

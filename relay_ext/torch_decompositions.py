@@ -1,0 +1,51 @@
+"""PyTorch operators that export takes apart with PyTorch's own decompositions, since TVM's importer has them wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+DECOMPOSED = (
+    # Statistics of the batch, results that are statistics, weights left out.
+    "native_group_norm.default",
+    "native_batch_norm.default",
+    "_native_batch_norm_legit.default",
+    "_native_batch_norm_legit.no_stats",
+    "_native_batch_norm_legit_functional.default",
+    # Scales and positions that differ from the ratio of the sizes.
+    "upsample_nearest2d.vec",
+    "upsample_bilinear2d.vec",
+    "upsample_bilinear2d.default",
+    "upsample_bicubic2d.vec",
+    "upsample_bicubic2d.default",
+    "grid_sampler_2d.default",
+    # Not known to the importer.
+    "reflection_pad1d.default",
+    "reflection_pad2d.default",
+    "reflection_pad3d.default",
+    "replication_pad1d.default",
+    "replication_pad2d.default",
+    "replication_pad3d.default",
+    "heaviside.default",
+    "select_scatter.default",
+    "col2im.default",
+    "var.dim",
+    "copysign.Tensor",
+    "copysign.Scalar",
+    "hypot.default",
+)
+"""Operators by name, as in ``torch.ops.aten``."""
+
+
+def decompositions() -> Any:
+    """The table for ``ExportedProgram.run_decompositions``: PyTorch's own and :data:`DECOMPOSED`."""
+    import torch
+    from torch._decomp import get_decompositions
+
+    wanted = []
+    for name in DECOMPOSED:
+        packet, overload = name.split(".")
+        if hasattr(torch.ops.aten, packet):
+            wanted.append(getattr(getattr(torch.ops.aten, packet), overload))
+    table = torch.export.default_decompositions()
+    table.update(get_decompositions(wanted))
+    return table

@@ -1,0 +1,107 @@
+"""PyTorch operators that TVM's importer gets wrong or does not know, on numbers and special values, against PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import edbatch_tvm as eb
+from edbatch_tvm.errors import CellError
+
+torch = pytest.importorskip("torch")
+from torch import nn  # noqa: E402
+
+NAN, INF = float("nan"), float("inf")
+X = torch.tensor([[1.0, 0.0, -0.0, NAN, INF, -INF, -3.0, 2.0], [5.5, -5.5, 0.5, 1e15, -1e-30, 7.0, 2.0, -2.0]])
+Y = torch.tensor([[2.0, 0.0, NAN, NAN, INF, 3.0, -INF, -1.5], [2.0, 2.0, -3.0, 7.0, 1.0, INF, 2.0, -0.5]])
+PLAIN = torch.arange(24, dtype=torch.float32).reshape(2, 3, 4).sin()
+INDEX = torch.tensor([[1, 0], [0, 1]])
+
+CASES: dict[str, tuple[Callable[..., Any], tuple[torch.Tensor, ...]]] = {
+    "logical_not": (torch.logical_not, (X,)),
+    "logical_and": (torch.logical_and, (X, Y)),
+    "logical_or": (torch.logical_or, (X, Y)),
+    "logical_xor": (torch.logical_xor, (X, Y)),
+    "product of truths": (lambda x, y: (x > 0) * (y > 0), (X, Y)),
+    "equal truths": (lambda x, y: (x > 0) == (y > 0), (X, Y)),
+    "unequal truths": (lambda x, y: (x > 0) != (y > 0), (X, Y)),
+    "unequal": (torch.ne, (X, Y)),
+    "any": (torch.any, (X,)),
+    "any of a dimension": (lambda x: x.any(-1, keepdim=True), (X,)),
+    "remainder": (torch.remainder, (X, Y)),
+    "remainder of a number": (lambda x: torch.remainder(x, -2.5), (X,)),
+    "floor division": (lambda x, y: torch.div(x, y, rounding_mode="floor"), (X, Y)),
+    "truncating division": (lambda x, y: torch.div(x, y, rounding_mode="trunc"), (X, Y)),
+    "heaviside": (torch.heaviside, (X, Y)),
+    "where of two dtypes": (lambda x: torch.where(x > 0, x, torch.ones(8, dtype=torch.int64)), (X,)),
+    "clamp by a wider tensor": (lambda x, y: x.clamp(y), (PLAIN[0], PLAIN)),
+    "clamp by integers": (lambda x: x.clamp_min(torch.zeros(4, dtype=torch.int32)), (PLAIN,)),
+    "argmax": (torch.argmax, (X,)),
+    "argmin of a dimension": (lambda x: x.argmin(1, keepdim=True), (X,)),
+    "argmax of -inf": (torch.argmax, (torch.full((4,), -INF),)),
+    "max with its index": (lambda x: x.max(1), (PLAIN,)),
+    "min with its index": (lambda x: x.min(-1, keepdim=True), (PLAIN,)),
+    "product": (lambda x: x.prod(1), (PLAIN,)),
+    "softmax of a number": (lambda x: torch.softmax(x, 0), (torch.tensor(3.0),)),
+    "gather with other integers": (lambda x: x.gather(1, INDEX.to(torch.int32)), (PLAIN[0, :2],)),
+    "indices apart": (lambda x: x[INDEX, :, INDEX], (PLAIN,)),
+    "indices side by side": (lambda x: x[:, INDEX, INDEX], (PLAIN,)),
+    "indices that broadcast": (lambda x: x[:, torch.tensor([[0], [2]]), torch.tensor([3, 1, 0])], (PLAIN,)),
+    "reflected": (lambda x: nn.functional.pad(x, (1, 2), mode="reflect"), (PLAIN,)),
+    "replicated": (lambda x: nn.functional.pad(x, (1, 2), mode="replicate"), (PLAIN,)),
+    "nearest with a scale": (lambda x: nn.functional.interpolate(x[None], scale_factor=1.7), (PLAIN,)),
+    "bilinear with a scale": (
+        lambda x: nn.functional.interpolate(x[None], scale_factor=1.7, mode="bilinear"),
+        (PLAIN,),
+    ),
+    "batch statistics": (lambda x: nn.functional.batch_norm(x, None, None, training=True), (PLAIN,)),
+    "group_norm without weights": (lambda x: nn.functional.group_norm(x[:, :2], 2), (PLAIN,)),
+}
+
+
+class Apply(nn.Module):
+    """A function of tensors; results as float32."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        found = self.function(*inputs)
+        return tuple(
+            one + 0 if one.dtype == torch.float32 else one.to(torch.float32)
+            for one in torch.utils._pytree.tree_leaves(found)
+        )
+
+
+def test_results_are_those_of_pytorch() -> None:
+    modules = {f"c{number}": Apply(function) for number, (function, _) in enumerate(CASES.values())}
+    inputs = {f"c{number}": given for number, (_, given) in enumerate(CASES.values())}
+    model = eb.compile(*eb.cells_from_torch(modules, inputs))
+    b = model.builder()
+    instances = []
+    for name in modules:
+        value = b.call(name, *[tensor.numpy() for tensor in inputs[name]])
+        instances.append(b.finish(list(value) if isinstance(value, tuple) else [value]))
+    wrong = []
+    for name, module, result in zip(CASES, modules.values(), [model([one])[0] for one in instances], strict=True):
+        for found, wanted in zip(result, module(*CASES[name][1]), strict=True):
+            if not np.allclose(found, wanted.numpy(), rtol=2e-6, atol=1e-6, equal_nan=True):
+                wrong.append((name, found, wanted.numpy()))
+    assert not wrong
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda x: nn.functional.avg_pool2d(x, 2, divisor_override=3), "divisor_override"),
+        (lambda x: nn.functional.max_pool2d(x, 2, return_indices=True)[1].float(), "the indices of max_pool"),
+        (lambda x: nn.functional.interpolate(x[None], (2, 2), mode="bilinear", antialias=True), "antialias"),
+    ],
+)
+def test_what_would_come_out_wrong_is_refused(function: Callable[..., Any], message: str) -> None:
+    with pytest.raises(CellError, match=message):
+        eb.cells_from_torch({"cell": Apply(function)}, {"cell": (PLAIN,)})
