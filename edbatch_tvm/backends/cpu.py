@@ -11,6 +11,7 @@ from tvm.ir.transform import Pass
 
 from edbatch_tvm.backends.backend import Backend, TargetLike
 from edbatch_tvm.backends.cpu_records import find_records
+from edbatch_tvm.backends.llvm_target import check_llvm
 from edbatch_tvm.backends.options import CompileOptions, Database
 from edbatch_tvm.backends.registry import as_target
 from edbatch_tvm.errors import TargetError, WeightError
@@ -38,6 +39,8 @@ class CpuBackend(Backend):
     def __init__(self, given: TargetLike) -> None:
         super().__init__(given)
         self.target = host_target() if isinstance(given, str) and given == "llvm" else as_target(given)
+        if self.target.kind.name == "llvm":
+            check_llvm(self.target)
 
     @property
     def device(self) -> str:

@@ -11,7 +11,7 @@ import pytest
 import tvm
 
 import edbatch_tvm as eb
-from edbatch_tvm.errors import EnvironmentMismatch
+from edbatch_tvm.errors import EnvironmentMismatch, TargetError
 from edbatch_tvm.models import get_workload
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -88,3 +88,21 @@ def test_a_library_that_cannot_be_linked(monkeypatch: pytest.MonkeyPatch, tmp_pa
     monkeypatch.setattr(tvm.support.cc, "get_cc", lambda: None)
     with pytest.raises(EnvironmentMismatch, match=r"cannot be linked \(no C compiler on the PATH\); expected"):
         model.save(tmp_path / "model.edbatch")
+
+
+@pytest.mark.parametrize(
+    ("attributes", "message"),
+    [
+        ({"mcpu": "haswel"}, "unknown mcpu 'haswel'; expected one that LLVM knows, such as haswell, broadwell"),
+        ({"mcpu": "native"}, "unknown mcpu 'native'"),
+        ({"mtriple": "foo-bar"}, "unknown mtriple 'foo'"),
+        ({"mattr": ["+avx9"]}, "unknown mattr 'avx9'; expected one that LLVM knows, such as avx, avx2"),
+        ({"mattr": ["avx2"]}, r"mattr 'avx2'; expected '\+avx2' or '-avx2'"),
+    ],
+    ids=str,
+)
+def test_a_target_that_llvm_does_not_know(attributes: dict[str, object], message: str) -> None:
+    workload = get_workload("treelstm")
+    triple = {"mtriple": "x86_64-linux-gnu"}
+    with pytest.raises(TargetError, match=message):
+        eb.compile(workload.cells(8), workload.weights(8), target={"kind": "llvm", **triple, **attributes})
