@@ -6,15 +6,16 @@ import builtins
 import inspect
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from tvm import relax
 
 from edbatch_tvm.errors import CellError, EnvironmentMismatch
-from relay_ext.imported_cells import ImportedCells, WeightNames, cell_with_weights, imported_module
+from relay_ext.imported_cells import ImportedCells, ImportedProgram, WeightNames, cell_with_weights, imported_module
+from relay_ext.module_structure import module_structure
 from relay_ext.torch_conversions import CONVERSIONS
 from relay_ext.torch_decompositions import decompositions
 
@@ -78,7 +79,18 @@ def import_cell(
     if not isinstance(module, torch.nn.Module):
         raise CellError(f"cell {name!r} is a {type(module).__name__}", "a torch.nn.Module")
     shapes = _dynamic_shapes(name, module, tuple(arguments), tuple(variadic))
-    return import_program(name, module, export_program(name, module, tuple(arguments), shapes), names)
+    specs = torch.utils._pytree.tree_map(partial(_fixed_part, torch), tuple(arguments))
+    structure = module_structure(torch, module, specs, tuple(variadic))
+    if structure in names.programs:
+        return shared_cell(name, module, structure, names)
+    return import_program(name, module, export_program(name, module, tuple(arguments), shapes), names, structure)
+
+
+def _fixed_part(torch: Any, argument: Any) -> Any:
+    """What of an argument of ``forward`` a program depends on."""
+    if isinstance(argument, torch.Tensor):
+        return argument.dtype, argument.shape
+    return int if type(argument) is int else argument
 
 
 def require_torch() -> Any:
@@ -250,10 +262,13 @@ def first_line(error: BaseException) -> str:
 # Import ---------------------------------------------------------------------------------------------------------
 
 
-def import_program(name: str, module: Any, program: Any, names: WeightNames) -> relax.Function:
+def import_program(
+    name: str, module: Any, program: Any, names: WeightNames, structure: Hashable | None = None
+) -> relax.Function:
     """The Relax function of the exported program of `module`, with its weights as parameters behind the inputs.
 
-    `names` is extended by the weights of the cell.
+    `names` is extended by the weights of the cell, and by the program for others of this `structure`, if one is given:
+    see :func:`shared_cell`.
 
     Raises
     ------
@@ -277,6 +292,24 @@ def import_program(name: str, module: Any, program: Any, names: WeightNames) -> 
             "operators that TVM's importer of exported programs knows",
             "compute this part outside the cell, or with other operators",
         ) from error
-    paths = program.graph_signature.inputs_to_parameters
-    weights = {placeholder: module.get_parameter(path) for placeholder, path in paths.items()}
-    return cell_with_weights(name, imported["main"], weights, paths, names)
+    made = ImportedProgram(imported["main"], dict(program.graph_signature.inputs_to_parameters))
+    if structure is not None:
+        names.programs[structure] = made
+    return _cell_of(name, module, made, names)
+
+
+def shared_cell(name: str, module: Any, structure: Hashable, names: WeightNames) -> relax.Function:
+    """The cell of `module` from the program of another one of its `structure`, which :func:`import_program` imported.
+
+    Parameters
+    ----------
+    structure : hashable
+        :func:`relay_ext.module_structure.module_structure` of the module and of what it is called with; among the
+        keys of ``names.programs``.
+    """
+    return _cell_of(name, module, names.programs[structure], names)
+
+
+def _cell_of(name: str, module: Any, program: ImportedProgram, names: WeightNames) -> relax.Function:
+    weights = {placeholder: module.get_parameter(path) for placeholder, path in program.paths.items()}
+    return cell_with_weights(name, program.function, weights, program.paths, names)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -28,15 +28,31 @@ class ImportedCells(NamedTuple):
     params: dict[str, Any]
 
 
+class ImportedProgram(NamedTuple):
+    """What an importer made of one module, and of all of the same structure.
+
+    Attributes
+    ----------
+    function : relax.Function
+        As the importer leaves it.
+    paths : dict
+        The path of each weight in the module, by parameter name.
+    """
+
+    function: relax.Function
+    paths: dict[str, str]
+
+
 @dataclass
 class WeightNames:
     """One name for one weight, whichever cells use it, so that they share it.
 
     A weight is called by the cell that was imported first and its path there, such as ``leaf.embedding.weight``; names
-    can be given beforehand.
+    can be given beforehand. `programs` are those imported so far, by what cells that share one have in common.
     """
 
     params: dict[str, Any] = field(default_factory=dict)
+    programs: dict[Hashable, ImportedProgram] = field(default_factory=dict)
     _name_of: dict[int, str] = field(default_factory=dict)
 
     def add(self, name: str, weight: Any) -> str:

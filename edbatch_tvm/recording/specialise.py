@@ -15,9 +15,10 @@ from edbatch_tvm.recording.arguments import EXAMPLE_ROWS, CallPlan
 from edbatch_tvm.recording.specs import TensorSpec, spec_of
 from edbatch_tvm.runtime import Model
 from relay_ext.check_cells import CheckCells
-from relay_ext.from_torch import export_program, import_program, rows_dimension
+from relay_ext.from_torch import export_program, import_program, rows_dimension, shared_cell
 from relay_ext.imported_cells import WeightNames, imported_module
 from relay_ext.index_bounds import with_index_bounds
+from relay_ext.module_structure import module_structure
 from relay_ext.pipeline import cell_passes, run_passes
 from relay_ext.signature import signature_of
 
@@ -139,10 +140,14 @@ def make_cell(name: str, type_id: int, code: CellModule, names: WeightNames) -> 
     if not outputs:
         raise CellError(f"cell {name!r} returns no tensor", "one tensor or more")
     shapes = tuple({0: rows_dimension()} if entry.rows else None for entry in inputs)
-    program = export_program(name, code, tuple(flat), (shapes,) if code.plan.is_variadic else None)
-    _check_program(name, code, program)
-    function = import_program(name, code, program, names)
-    _check_lowering(name, function, names)
+    same = module_structure(torch, code)
+    if same in names.programs:
+        function = shared_cell(name, code, same, names)
+    else:
+        program = export_program(name, code, tuple(flat), (shapes,) if code.plan.is_variadic else None)
+        _check_program(name, code, program)
+        function = import_program(name, code, program, names, same)
+        _check_lowering(name, function, names)
 
     def returned(tensors: list[Any]) -> Any:
         rest = iter(tensors)
