@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import tvm
-from tvm import IRModule, relax
+from tvm import IRModule, relax, tirx
 
 from edbatch_tvm.errors import CellError
 from relay_ext.signature import cell_functions, signature_of, weights_of
@@ -33,6 +33,8 @@ class CheckCells:
         weights_of(mod)
         _check_names(cell_functions(mod))
         for name, function in cell_functions(mod).items():
+            for param in function.params:
+                _check_size(name, f"parameter {param.name!r}", param.ty)
             relax.analysis.post_order_visit(function.body, lambda node, cell=name: _check_node(mod, cell, node))
         return mod
 
@@ -48,7 +50,22 @@ def _check_names(names: Iterable[str]) -> None:
                 )
 
 
+def _check_size(cell: str, what: str, annotation: Any) -> None:
+    """Refuse a tensor without elements: kernels divide by its sizes."""
+    if isinstance(annotation, relax.TensorType) and isinstance(annotation.shape, relax.ShapeExpr):
+        shape = list(annotation.shape.values)
+        if any(isinstance(extent, tirx.IntImm) and int(extent) == 0 for extent in shape):
+            numbers = ", ".join(str(int(e)) if isinstance(e, tirx.IntImm) else str(e) for e in shape)
+            raise CellError(
+                f"{what} of cell {cell!r} has shape ({numbers}), no elements",
+                "sizes of 1 or more",
+                "leave it out",
+            )
+
+
 def _check_node(mod: IRModule, cell: str, node: Any) -> None:
+    if isinstance(node, relax.Call | relax.Var):
+        _check_size(cell, "a value", node.ty)
     if isinstance(node, relax.If):
         raise CellError(
             f"cell {cell!r} has an If", "straight-line code", "choose between cells when the instance graph is built"
