@@ -30,12 +30,12 @@ def find_backend(target: TargetLike) -> Backend:
     TargetError
         If it is no target for this version, or not available here.
     """
-    kind = target.get("kind") if isinstance(target, Mapping) else str(getattr(target, "kind", target))
+    kind = str(target.get("kind") if isinstance(target, Mapping) else getattr(target, "kind", target))
     if kind in _BACKENDS:
-        return _BACKENDS[str(kind)](target)
+        return _BACKENDS[kind](target)
     if kind in Target.list_kinds():
         # Before the target is made: making one for a device that is not there prints a warning.
-        raise _none(str(kind))
+        raise _none(kind)
     resolved = as_target(target)
     found = _BACKENDS.get(resolved.kind.name)
     if found is None:
