@@ -11,10 +11,8 @@ from tvm import relax
 
 from edbatch_tvm.batching.search import SearchPolicy
 from edbatch_tvm.graph import InstanceGraph
+from relay_ext.op_table import JOINED_BINARY, JOINED_UNARY
 from relay_ext.signature import input_params, weight_params
-
-UNARY = frozenset({"sigmoid", "tanh", "exp", "log", "sqrt", "negative", "abs", "erf", "nn.relu", "nn.silu", "nn.gelu"})
-BINARY = frozenset({"add", "subtract", "multiply", "divide", "maximum", "minimum"})
 
 SEARCH_WIDTH = 1 << 14
 """Beam of the search for the fewest groups; wider than a cell has states, so that it is exhaustive."""
@@ -125,7 +123,7 @@ def _signature(kind: str, call: Any, is_weight: list[bool], inputs: list[Any]) -
     Products of a cell's input with weights agree only if the input is the same: joining those of two inputs would save
     a kernel and cost one, to gather the inputs. Computed inputs may lie side by side, and then are read in place.
     """
-    if kind != "matmul" and kind not in UNARY | BINARY:
+    if kind != "matmul" and kind not in JOINED_UNARY | JOINED_BINARY:
         return ""
     shapes = [_shape(argument) for argument in call.args]
     parts = [kind, str(call.ty.dtype)]
@@ -136,7 +134,7 @@ def _signature(kind: str, call: Any, is_weight: list[bool], inputs: list[Any]) -
             return ""
         if product and any(call.args[0].same_as(given) for given in inputs):
             parts.append(str(call.args[0].name))
-    elif kind in UNARY:
+    elif kind in JOINED_UNARY:
         if is_weight != [False] or shapes[0] is None:
             return ""
     else:

@@ -15,11 +15,8 @@ from tvm import IRModule, relax, tirx
 from tvm.relax import op as R
 
 from relay_ext.expressions import is_one
-from relay_ext.row_ops import ELEMENTWISE
+from relay_ext.op_table import ELEMENTWISE, ORDERED_VIEWS, REDUCTIONS
 from relay_ext.signature import cell_functions, num_input, output_vars
-
-_VIEWS = frozenset({"relax.reshape", "relax.squeeze", "relax.expand_dims", "relax.flatten"})
-_REDUCTIONS = {"relax.sum": R.sum, "relax.mean": R.mean, "relax.max": R.max, "relax.min": R.min}
 
 
 @tvm.transform.module_pass(opt_level=0, name="DropUnitDims")
@@ -159,12 +156,12 @@ class _Rewriter:
     def _call(self, call: relax.Call) -> Any | None:
         """`call` by a rule; None where no rule fits."""
         name = call.op.name
-        if name in _VIEWS:
+        if name in ORDERED_VIEWS:
             return self._view(call)
         if name in ELEMENTWISE:
             return self._elementwise(call)
-        if name in _REDUCTIONS:
-            return self._reduction(call, _REDUCTIONS[name])
+        if name in REDUCTIONS:
+            return self._reduction(call, getattr(R, name.removeprefix("relax.")))
         rule = _RULES.get(name)
         return rule(self, call) if rule is not None else None
 

@@ -8,7 +8,7 @@ import tvm
 from tvm import IRModule, relax
 from tvm.relax import op as R
 
-from relay_ext.cell_ops import BINARY, UNARY
+from relay_ext.op_table import JOINED_BINARY, JOINED_UNARY
 from relay_ext.signature import cell_functions, num_input, weight_params
 
 
@@ -110,7 +110,7 @@ class _Pusher:
         if call is None or not isinstance(call.op, tvm.ir.Op):
             return _slice(self._mapped(whole), 0, count, index)
         kind = call.op.name.removeprefix("relax.")
-        if kind in UNARY or (kind in BINARY and all(_fits(argument, whole) for argument in call.args)):
+        if kind in JOINED_UNARY or (kind in JOINED_BINARY and all(_fits(argument, whole) for argument in call.args)):
             parts = [self._argument(argument, count, index) for argument in call.args]
             return relax.Call(call.op, parts, call.attrs)
         if kind == "matmul" and call.args[1] in self.weights and len(call.args[0].ty.shape.values) == 1:

@@ -7,14 +7,7 @@ from typing import Any
 
 from tvm import relax, tirx
 
-ELEMENTWISE = frozenset(
-    f"relax.{name}"
-    for name in (
-        *("abs", "ceil", "clip", "cos", "erf", "exp", "floor", "log", "negative", "round", "rsqrt", "sigmoid", "sign"),
-        *("sin", "sqrt", "square", "tanh", "nn.relu", "nn.gelu", "nn.gelu_tanh", "nn.leakyrelu", "nn.silu"),
-        *("add", "divide", "maximum", "minimum", "multiply", "power", "subtract"),
-    )
-)
+from relay_ext.op_table import ELEMENTWISE
 
 Arguments = Sequence[Any]
 
@@ -40,7 +33,7 @@ def row_form(call: relax.Call, is_rows: Sequence[bool], arguments: Arguments) ->
         if row_ranks == {call.ty.ndim} and all(rank < call.ty.ndim for rank in static):
             return relax.Call(call.op, list(arguments), call.attrs)
         return None
-    return _FORMS[name](call, is_rows, arguments) if name in _FORMS else None
+    return FORMS[name](call, is_rows, arguments) if name in FORMS else None
 
 
 def _tensors(call: relax.Call) -> list[Any]:
@@ -80,7 +73,7 @@ def _same(one: Any, other: Any) -> bool:
     return isinstance(one, tirx.Var) and one.same_as(other)
 
 
-_FORMS: dict[str, Callable[..., Any | None]] = {
+FORMS: dict[str, Callable[..., Any | None]] = {
     "relax.matmul": _matmul,
     "relax.reshape": _reshape,
     "relax.concat": _along_axis(lambda _, arguments, axis: relax.op.concat(list(arguments), axis)),
@@ -90,6 +83,7 @@ _FORMS: dict[str, Callable[..., Any | None]] = {
     "relax.nn.softmax": _along_axis(lambda _, arguments, axis: relax.op.nn.softmax(arguments[0], axis)),
     "relax.nn.log_softmax": _along_axis(lambda _, arguments, axis: relax.op.nn.log_softmax(arguments[0], axis)),
 }
+"""Of the operators that map rows and are not element-wise."""
 
 
 def _sections(sections: Any) -> int | list[int]:

@@ -14,6 +14,7 @@ from edbatch_tvm.errors import CellError
 from edbatch_tvm.graph.expand import CellBody, ExpansionTable, OpCall, Source
 from edbatch_tvm.graph.spec import CellSignature, Signature
 from relay_ext.check_cells import KERNEL_SUFFIX, CheckCells
+from relay_ext.op_table import VIEWS_IN_PLACE
 from relay_ext.row_ops import row_form
 from relay_ext.signature import cell_functions, input_params, output_vars, signature_of, weight_params
 
@@ -83,10 +84,6 @@ class SplitModule:
         return ExpansionTable(self.cells, signature_of(self.module) if ops is None else ops, self.bodies)
 
 
-VIEWS = frozenset({"relax.strided_slice", "relax.reshape", "relax.expand_dims", "relax.squeeze"})
-"""Operators that only name a part of a value, or its elements by other indices."""
-
-
 def split_cells(mod: IRModule, fold_views: bool = False) -> SplitModule:
     """Split the cells of `mod`; see :class:`SplitCells`.
 
@@ -112,7 +109,7 @@ class _Ops:
     """The ops found so far, each once."""
 
     def __init__(self, mod: IRModule, fold_views: bool) -> None:
-        self.folded = VIEWS if fold_views else frozenset()
+        self.folded = VIEWS_IN_PLACE if fold_views else frozenset()
         self.tir = {var: function for var, function in mod.functions.items() if isinstance(function, tirx.PrimFunc)}
         self.functions: list[tuple[str, relax.Function]] = []
         self._known: dict[Any, int] = {}
