@@ -87,6 +87,35 @@ for thread in threads:
 print(*codes)
 """
 
+MANY = """
+import time
+stop = threading.Event()
+def run():
+    seed = 10
+    while not stop.is_set():  # new graphs, whose properties are computed
+        model(workload.generate(8, model.cells, seed))
+        seed += 1
+thread = threading.Thread(target=run)
+thread.start()
+codes = []
+for number in range(200):
+    child = os.fork()
+    if not child:
+        os._exit(0 if right() and len(model(workload.generate(3, model.cells, 1000 + number))) == 3 else 3)
+    for _ in range(10_000):
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            break
+        time.sleep(0.002)
+    else:
+        os.kill(child, 9)
+        status = os.waitpid(child, 0)[1]
+    codes.append(os.waitstatus_to_exitcode(status))
+stop.set()
+thread.join()
+print(len(codes), set(codes))
+"""
+
 LOADER = """
 import torch
 class Trees(torch.utils.data.Dataset):
@@ -114,9 +143,10 @@ print(len(loaded), np.allclose(loaded, here, rtol=0, atol=1e-5))
         pytest.param(EXIT, "0 True", marks=pytest.mark.slow),
         pytest.param(COMPILE, "3 3", marks=pytest.mark.slow),
         pytest.param(BUSY, "0 0 0 0", marks=pytest.mark.slow),
+        pytest.param(MANY, "200 {0}", marks=pytest.mark.slow),
         pytest.param(LOADER, "4 True", marks=pytest.mark.slow),
     ],
-    ids=["fork", "pool", "exit", "compile", "busy", "torch"],
+    ids=["fork", "pool", "exit", "compile", "busy", "many", "torch"],
 )
 def test_a_forked_child_runs_models(code: str, expected: str) -> None:
     if "torch" in code:
