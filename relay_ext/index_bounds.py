@@ -6,6 +6,7 @@ before it runs.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -39,6 +40,20 @@ def with_index_bounds(signature: Signature, fused: IRModule) -> Signature:
     }
     bound = {name: _bound_cell(signature[name], fused[name]) for name in dict.fromkeys(first.values())}
     return Signature(_bound_like(cell, bound[first[cell.name]]) for cell in signature)
+
+
+def bounds_of(signature: Signature) -> dict[str, list[int | None]]:
+    """For each cell the bounds of its attributes."""
+    return {cell.name: [attribute.bound for attribute in cell.attributes] for cell in signature}
+
+
+def with_bounds(signature: Signature, bounds: Mapping[str, Sequence[int | None]]) -> Signature:
+    """`signature` with the bounds that :func:`bounds_of` found."""
+    cells = []
+    for cell in signature:
+        pairs = zip(cell.attributes, bounds[cell.name], strict=True)
+        cells.append(replace(cell, attributes=tuple(replace(one, bound=bound) for one, bound in pairs)))
+    return Signature(cells)
 
 
 def _bound_like(cell: CellSignature, other: CellSignature) -> CellSignature:

@@ -6,7 +6,7 @@ it reads what FuseCells leaves and changes no module.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import tvm
@@ -105,6 +105,8 @@ class PassRun:
     mod : IRModule
     dump_dir : path, optional
         Where the module is written after each pass, as ``<number>_<pass>.py``.
+    begins : callable, optional
+        Called with the name of each pass before it runs.
 
     Attributes
     ----------
@@ -114,8 +116,11 @@ class PassRun:
         After each pass, by its name; the last one of a name.
     """
 
-    def __init__(self, mod: IRModule, dump_dir: str | Path | None = None) -> None:
+    def __init__(
+        self, mod: IRModule, dump_dir: str | Path | None = None, begins: Callable[[str], None] | None = None
+    ) -> None:
         self.module = mod
+        self._begins = begins
         self.after: dict[str, IRModule] = {}
         self._folder = None if dump_dir is None else Path(dump_dir)
         self._number = 0
@@ -123,6 +128,8 @@ class PassRun:
     def __call__(self, passes: Sequence[tvm.transform.Pass]) -> IRModule:
         """Run more passes; the module after them."""
         for one in passes:
+            if self._begins is not None:
+                self._begins(str(one.info.name))
             self.module = self.after[one.info.name] = one(self.module)
             if self._folder is not None:
                 self._folder.mkdir(parents=True, exist_ok=True)

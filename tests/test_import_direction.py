@@ -17,6 +17,7 @@ LAYERS = (
     "edbatch_tvm.bounded_cache",
     "edbatch_tvm.find_native",
     "edbatch_tvm.atomic_file",
+    "edbatch_tvm.cache_folder",
     "edbatch_tvm.tvm_version",
     "edbatch_tvm.graph",
     "edbatch_tvm.batching",

@@ -16,6 +16,7 @@ from edbatch_tvm.errors import PlanError, TargetError
 from edbatch_tvm.graph.spec import Signature
 from edbatch_tvm.runtime.artifact import Artifact, HeldWeights
 from edbatch_tvm.runtime.executor import Executor
+from edbatch_tvm.runtime.kept import KeptCells
 
 TargetLike: TypeAlias = str | Mapping[str, Any] | Target
 """What a caller names a target by."""
@@ -79,6 +80,13 @@ class Backend(ABC):
         """
         return self.name
 
+    def choices(self, options: CompileOptions) -> dict[str, Any] | None:
+        """All that decides the code beside the cells, this package, TVM and the CPU; None: code is not kept.
+
+        What is kept (:mod:`edbatch_tvm.runtime.kept`) for equal choices is loaded instead of being compiled again.
+        """
+        return None
+
     @abstractmethod
     def passes(self, signature: Signature, options: CompileOptions) -> list[Pass]:
         """From cells that are the nodes of graphs to what :meth:`build` takes.
@@ -121,6 +129,10 @@ class Backend(ABC):
             If held weights do not fit the kernels.
         """
         raise TargetError(f"a saved model for {self.title}", "one for 'llvm'")
+
+    def load_kept(self, kept: KeptCells, signature: Signature, weights: Mapping[str, np.ndarray]) -> Executor:
+        """The executor of what was kept, where :meth:`choices` says that something is."""
+        raise NotImplementedError
 
     def sources(self, module: IRModule, signature: Signature, options: CompileOptions) -> dict[str, str]:
         """The source text of the kernels by name, where :attr:`has_source`; this machine need not have the device."""

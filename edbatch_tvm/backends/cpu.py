@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import tvm
@@ -10,18 +12,21 @@ from tvm import IRModule
 from tvm.ir.transform import Pass
 
 from edbatch_tvm.backends.backend import Backend, TargetLike
-from edbatch_tvm.backends.cpu_records import find_records
+from edbatch_tvm.backends.cpu_records import find_records, records_digest
 from edbatch_tvm.backends.llvm_target import check_llvm
 from edbatch_tvm.backends.options import CompileOptions, Database
 from edbatch_tvm.backends.registry import as_target
 from edbatch_tvm.errors import TargetError, WeightError
 from edbatch_tvm.graph.spec import Signature
 from edbatch_tvm.runtime.artifact import Artifact, HeldWeights, attributes_of
+from edbatch_tvm.runtime.cpu import instruction_sets, missing_sets
 from edbatch_tvm.runtime.cpu_executor import CpuExecutor
+from edbatch_tvm.runtime.kept import KeptCells
 from edbatch_tvm.runtime.kernels import KernelSet
 from edbatch_tvm.runtime.threads import get_num_threads
 from relay_ext.add_gathers import AddGathers
 from relay_ext.pipeline import cell_passes, kernel_passes, program_passes
+from schedules.cpu.link import shared_library
 from schedules.cpu.lowering import KERNEL_PIPELINE
 from schedules.cpu.machine import host_target, machine_of
 from schedules.cuda.kernels import Machine as GpuMachine
@@ -53,6 +58,13 @@ class CpuBackend(Backend):
             raise TargetError(f"settings of a GPU for target {self.given!r}", "a folder of records")
         return find_records(database, self.target, get_num_threads())
 
+    def choices(self, options: CompileOptions) -> dict[str, Any] | None:
+        """See :meth:`Backend.choices`."""
+        if isinstance(options.database, GpuMachine):
+            return None  # refused by `records`
+        records = records_digest(options.database, self.target, get_num_threads())
+        return {"backend": self.name, "target": str(self.target), "fused": options.fused, "records": records}
+
     def passes(self, signature: Signature, options: CompileOptions) -> list[Pass]:
         """See :meth:`Backend.passes`."""
         gathers = [] if options.fused else [AddGathers(signature)]
@@ -67,15 +79,35 @@ class CpuBackend(Backend):
         self, module: IRModule, signature: Signature, weights: Mapping[str, np.ndarray], options: CompileOptions
     ) -> CpuExecutor:
         """See :meth:`Backend.build`."""
-        library = tvm.compile(module, target=self.target, tir_pipeline=KERNEL_PIPELINE)
-        artifact = Artifact(library, attributes_of(module), self.target)
+        compiled = tvm.compile(module, target=self.target, tir_pipeline=KERNEL_PIPELINE)
+        artifact = Artifact(self._linked(compiled), attributes_of(module), self.target)
         try:
-            return CpuExecutor(signature, KernelSet(module, library, weights), artifact)
+            return CpuExecutor(signature, KernelSet(module, artifact.functions(), weights), artifact)
         except RuntimeError as error:  # what TVM says of a library for another architecture
             reason = str(error).strip().splitlines()[-1]
             raise TargetError(
                 f"kernels for {self.given!r} do not run here ({reason})", "a target of this machine"
             ) from None
+
+    def _linked(self, compiled: Any) -> Any:
+        """A compiled module as a shared library: generating its code takes as long as for this process alone.
+
+        As it is where it cannot be linked, or is for another CPU, of which TVM says why it does not run.
+        """
+        if (
+            platform.system() != "Linux"
+            or "mtriple" in self.target.attrs
+            or missing_sets(instruction_sets(self.target))
+        ):
+            return compiled
+        try:
+            return shared_library(compiled)
+        except OSError:
+            return compiled
+
+    def load_kept(self, kept: KeptCells, signature: Signature, weights: Mapping[str, np.ndarray]) -> CpuExecutor:
+        """See :meth:`Backend.load_kept`."""
+        return self.load(Artifact(kept.library, kept.attributes, self.target), signature, weights)
 
     def load(
         self, artifact: Artifact, signature: Signature, weights: Mapping[str, np.ndarray] | HeldWeights

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 from tvm.target import Target
@@ -38,3 +39,19 @@ def find_records(database: str | Path | None, target: Target, threads: int) -> R
             return None
         database = SHIPPED
     return DatabaseRecords(TuningDatabase(database, target, threads))
+
+
+def records_digest(database: str | Path | None, target: Target, threads: int) -> str:
+    """What tells the records that :func:`find_records` would find from others; empty where there are none."""
+    if str(database) == NO_RECORDS:
+        return ""
+    folder = Path(SHIPPED if database is None else database) / device_name(target, threads)
+    digest = hashlib.sha256()
+    try:
+        files = sorted(path for path in folder.iterdir() if path.name.startswith("database"))
+        for path in files:
+            digest.update(f"{path.name}\n".encode())
+            digest.update(path.read_bytes())
+    except OSError:
+        return "" if database is None else f"{folder} cannot be read"
+    return digest.hexdigest() if files else ""

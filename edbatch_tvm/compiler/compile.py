@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 from tvm import IRModule
 
-from edbatch_tvm.backends import CompileOptions, TargetLike, find_backend
+from edbatch_tvm.backends import Backend, CompileOptions, TargetLike, find_backend
 from edbatch_tvm.backends.options import Database
 from edbatch_tvm.batching.api import PolicyLike
-from edbatch_tvm.compiler.lower import lower_cells
+from edbatch_tvm.compiler.lower import Lowered, lower_cells
+from edbatch_tvm.compiler.progress import Progress
 from edbatch_tvm.errors import CellError, WeightError
 from edbatch_tvm.memory import resolve_plan
 from edbatch_tvm.runtime.device import Launch
+from edbatch_tvm.runtime.executor import Executor
+from edbatch_tvm.runtime.kept import KeptCells, keep
 from edbatch_tvm.runtime.model import Model
 from edbatch_tvm.runtime.threads import prepare_threads
+from relay_ext.index_bounds import bounds_of
 
 
 def compile_model(
@@ -110,8 +116,16 @@ def compile_model(
     prepare_threads()
     backend = find_backend(target)
     backend.check(options)
-    lowered = lower_cells(mod, params or {}, backend, options, sizes, dump_dir)
-    executor = backend.build(lowered.module, lowered.signature, lowered.arrays, options)
+    with Progress() as progress:
+        lower = partial(lower_cells, mod, params or {}, backend, options, sizes, dump_dir, progress)
+        lowered = lower(reuse=True)
+        executor = _load_kept(lowered, backend)
+        if executor is None:
+            if lowered.kept is not None:
+                lowered = replace(lower(), key=lowered.key)
+            progress("code")
+            executor = backend.build(lowered.module, lowered.signature, lowered.arrays, options)
+            _keep(lowered, executor)
     return Model(
         lowered.signature,
         executor,
@@ -123,3 +137,23 @@ def compile_model(
         lowered.nodes,
         lowered.weights,
     )
+
+
+def _load_kept(lowered: Lowered, backend: Backend) -> Executor | None:
+    """The executor of code that an earlier process kept; None where there is none, or it does not load."""
+    if lowered.kept is None:
+        return None
+    try:
+        return backend.load_kept(lowered.kept, lowered.signature, lowered.arrays)
+    except (OSError, RuntimeError, AttributeError, KeyError):
+        return None
+
+
+def _keep(lowered: Lowered, executor: Executor) -> None:
+    """Keep the code of `executor` for later processes, if it could be linked."""
+    artifact = executor.artifact
+    if lowered.key is None or artifact is None or not isinstance(artifact.library, bytes):
+        return
+    attributes = {name: dict(values) for name, values in artifact.attributes.items()}
+    bounds = bounds_of(lowered.signature)
+    keep(lowered.key, KeptCells(artifact.library, attributes, bounds, lowered.weights.constants))

@@ -11,12 +11,14 @@ import numpy as np
 from tvm import IRModule
 
 from edbatch_tvm.backends import Backend, CompileOptions
+from edbatch_tvm.compiler.progress import Progress
 from edbatch_tvm.graph.expand import ExpansionTable
 from edbatch_tvm.graph.spec import Signature
+from edbatch_tvm.runtime.kept import KeptCells, find, key_of
 from edbatch_tvm.runtime.weights import WeightReader
 from relay_ext.bind_sizes import find_sizes
 from relay_ext.fuse_cells import cell_constants
-from relay_ext.index_bounds import with_index_bounds
+from relay_ext.index_bounds import with_bounds, with_index_bounds
 from relay_ext.lift_weights import lift_weights
 from relay_ext.pipeline import PassRun, node_passes
 from relay_ext.signature import signature_of, weights_of
@@ -30,7 +32,7 @@ class Lowered:
     Attributes
     ----------
     module : IRModule
-        What the backend builds.
+        What the backend builds; of `nodes`, where `kept` is there instead.
     nodes : IRModule
         The cells that are the nodes of graphs.
     signature : Signature
@@ -40,6 +42,10 @@ class Lowered:
     weights : WeightReader
     arrays : dict of str to array
         What `weights` reads.
+    key : str or None
+        What compiled cells are kept under; None if they are not.
+    kept : KeptCells or None
+        The compiled cells, where an earlier process kept them: no kernels were made then.
     """
 
     module: IRModule
@@ -48,6 +54,8 @@ class Lowered:
     table: ExpansionTable | None
     weights: WeightReader
     arrays: dict[str, np.ndarray]
+    key: str | None = None
+    kept: KeptCells | None = None
 
 
 def lower_cells(
@@ -57,6 +65,8 @@ def lower_cells(
     options: CompileOptions,
     sizes: Mapping[str, int] | None = None,
     dump_dir: str | Path | None = None,
+    progress: Progress | None = None,
+    reuse: bool = False,
 ) -> Lowered:
     """Run :func:`relay_ext.pipeline.pipeline` over `mod`.
 
@@ -64,6 +74,10 @@ def lower_cells(
     ----------
     params : mapping of str to array, optional
         Without weights, none are read.
+    progress : Progress, optional
+        Told of each pass before it runs.
+    reuse : bool
+        Stop at the nodes where compiled ones are kept; not where the module after each pass is wanted.
 
     Raises
     ------
@@ -74,22 +88,34 @@ def lower_cells(
     DatabaseError
         If `options.database` has no readable records of this device.
     """
-    run = PassRun(mod, dump_dir)
+    run = PassRun(mod, dump_dir, progress)
     bind, *to_nodes = node_passes(options.granularity, find_sizes(mod, params, sizes))
+    if progress is not None:
+        progress.expect(1 + len(to_nodes))
     bound = run([bind])
     weights = WeightReader(weights_of(bound), params or {})
     arrays = {} if params is None else weights.read() or {}  # refused before the passes, which take longer
     nodes = run(to_nodes)
     signature = signature_of(nodes)
-    module = run(backend.passes(signature, options))
+    choices = backend.choices(options) if reuse and dump_dir is None else None
+    key = None if choices is None else key_of(nodes, choices)
+    kept = None if key is None else find(key)
+    if kept is not None:
+        module, constants = nodes, kept.constants
+        signature = with_bounds(signature, kept.bounds)
+    else:
+        passes = backend.passes(signature, options)
+        if progress is not None:
+            progress.expect(len(passes))
+        module = run(passes)
+        constants = {name: tensor.numpy() for name, tensor in cell_constants(run.after["LegalizeCells"]).items()}
+        signature = with_index_bounds(signature, run.after["FuseCells"])
     grouped = run.after.get("GroupOps")
-    constants = {name: tensor.numpy() for name, tensor in cell_constants(run.after["LegalizeCells"]).items()}
     weights = replace(weights, grouped=grouped, constants=constants)
     if grouped is not None and params is not None:
         arrays = lift_weights(grouped, arrays)[1]
-    signature = with_index_bounds(signature, run.after["FuseCells"])
     table = None
     if options.granularity != "cell":
         # The same ops again: the pass leaves the module, this what the cells consist of.
         table = split_cells(run.after.get("LiftWeights", bound), fold_views=grouped is not None).table(signature)
-    return Lowered(module, nodes, signature, table, weights, arrays | constants)
+    return Lowered(module, nodes, signature, table, weights, arrays | constants, key, kept)

@@ -9,18 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import os
 import platform
 from pathlib import Path
 from typing import Any
 
-from edbatch_tvm.atomic_file import replacing
+from edbatch_tvm.cache_folder import cache_directory, read_sealed, write_sealed
 from edbatch_tvm.fork_lock import fork_lock
 
 _BUILDING = fork_lock()
-
-CACHE_VARIABLE = "EDBATCH_CACHE"
-"""Environment variable: cache directory, instead of ``$XDG_CACHE_HOME/edbatch-tvm``."""
 
 SHARED_SOURCES = (
     "constants.py",
@@ -50,14 +46,6 @@ LIBRARIES = {
 }
 """Files of this project that each library is made from, beside the shared ones. Each is built on first use: small ones
 keep the first call short."""
-
-
-def cache_directory() -> Path:
-    """Where libraries are kept."""
-    if directory := os.environ.get(CACHE_VARIABLE):
-        return Path(directory)
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "edbatch-tvm"
 
 
 def library_path(name: str) -> Path:
@@ -101,7 +89,7 @@ def _load(name: str) -> Any:
 
     path = library_path(name)
     try:
-        if _is_whole(path):
+        if read_sealed(path) is not None:
             return tvm.runtime.load_module(str(path))
     except (OSError, RuntimeError):
         pass
@@ -109,22 +97,10 @@ def _load(name: str) -> Any:
     from schedules.cpu.link import shared_library
 
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        content = shared_library(executable)
-        with replacing(path) as file:
-            file.write(content + hashlib.sha256(content).digest())
+        write_sealed(path, shared_library(executable))
         return tvm.runtime.load_module(str(path))
     except (OSError, RuntimeError):
         return executable
-
-
-def _is_whole(path: Path) -> bool:
-    """Whether a library is there and ends in the digest of what comes before."""
-    if not path.is_file():
-        return False
-    content = path.read_bytes()
-    size = hashlib.sha256().digest_size
-    return len(content) > size and hashlib.sha256(content[:-size]).digest() == content[-size:]
 
 
 def _functions(name: str) -> dict[str, Any]:

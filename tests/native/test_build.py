@@ -11,6 +11,7 @@ import pytest
 
 from edbatch_tvm import find_native
 from edbatch_tvm.batching import backend, get_policy
+from edbatch_tvm.cache_folder import cache_directory, read_sealed
 from edbatch_tvm.native import build, load
 from tests.batching.graphs import bilstm
 
@@ -46,7 +47,7 @@ def test_a_part_of_a_library_is_not_loaded(keep: float, tmp_path: Path, monkeypa
     library.unlink()  # this process has it loaded
     library.write_bytes(whole[: int(keep if keep > 1 else keep * len(whole))])
     assert len(load().run(bilstm(2), "lookahead")[2]) == 9
-    assert build._is_whole(library)
+    assert read_sealed(library) is not None
 
 
 FIRST_USE = """
@@ -65,7 +66,7 @@ def test_two_processes_build_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
     ]
     assert [process.communicate(timeout=100)[0].strip() for process in both] == ["2 native"] * 2
     (library,) = tmp_path.iterdir()
-    assert build._is_whole(library)
+    assert read_sealed(library) is not None
 
 
 def test_each_library_on_first_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,9 +81,9 @@ def test_each_library_on_first_use(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_cache_directory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("EDBATCH_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
-    assert build.cache_directory() == Path("/somewhere/edbatch-tvm")
+    assert cache_directory() == Path("/somewhere/edbatch-tvm")
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert build.cache_directory() == Path.home() / ".cache" / "edbatch-tvm"
+    assert cache_directory() == Path.home() / ".cache" / "edbatch-tvm"
 
 
 def test_a_directory_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,193 @@
+"""Compiled cells kept on disk, so that a later process that compiles the same ones only loads them.
+
+A file's name is the digest of everything that decides the code (:func:`key_of`); weights are none of it. Files are
+sealed (:mod:`edbatch_tvm.cache_folder`), and those that were not used for longest go when the folder grows too large.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from time import time
+from typing import Any
+
+import numpy as np
+import tvm
+from tvm import IRModule
+
+from edbatch_tvm.cache_folder import cache_directory, read_sealed, write_sealed
+from edbatch_tvm.native.build import cpu_features
+from edbatch_tvm.tvm_version import REQUIRED
+
+FOLDER_VARIABLE = "EDBATCH_MODEL_CACHE"
+"""Environment variable: the folder, instead of ``models`` in the cache directory; ``none`` keeps nothing."""
+
+SIZE_VARIABLE = "EDBATCH_MODEL_CACHE_MIB"
+"""Environment variable: MiB that the folder may hold, instead of :data:`MOST_MIB`."""
+
+MOST_MIB = 512
+
+NOTHING = "none"
+
+_SUFFIX = ".cells"
+_ABANDONED = 3600.0
+"""Seconds after which a scratch file has no writer any more."""
+
+
+@dataclass(frozen=True)
+class KeptCells:
+    """What a compilation finds out about cells, weights aside.
+
+    Attributes
+    ----------
+    library : bytes
+        The shared library.
+    attributes : dict
+        Of its functions.
+    bounds : dict of str to list
+        For each cell, the bounds of its attributes.
+    constants : dict of str to array
+        Constants of cells, which kernels read like weights.
+    """
+
+    library: bytes
+    attributes: dict[str, dict[str, Any]]
+    bounds: dict[str, list[int | None]]
+    constants: dict[str, np.ndarray]
+
+
+def folder() -> Path | None:
+    """Where compiled cells are kept; None if they are not."""
+    named = os.environ.get(FOLDER_VARIABLE)
+    if named == NOTHING:
+        return None
+    return Path(named) if named else cache_directory() / "models"
+
+
+def key_of(cells: IRModule, choices: Mapping[str, Any]) -> str | None:
+    """The digest of all that decides the code of `cells`; None if they are not kept.
+
+    Beside `choices` these are the cells, TVM's pass context, the versions of TVM, the sources of this package and the
+    CPU. Where the pass context has instruments, somebody wants to see the passes: nothing is kept.
+    """
+    context = tvm.transform.PassContext.current()
+    if folder() is None or len(context.instruments or ()):
+        return None
+    config = {str(name): str(value) for name, value in context.config.items()}
+    document = {
+        "cells": tvm.ir.save_json(cells),
+        "choices": dict(choices),
+        "context": [int(context.opt_level), *map(_texts, (context.required_pass, context.disabled_pass)), config],
+        "versions": {package: metadata.version(package) for package in REQUIRED},
+        "sources": sources_digest(),
+        "machine": [platform.system(), platform.machine(), cpu_features()],
+    }
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+
+
+def _texts(names: Any) -> list[str]:
+    return sorted(map(str, names or ()))
+
+
+@cache
+def sources_digest() -> str:
+    """Digest of this project's sources, as far as code depends on them."""
+    root = Path(__file__).resolve().parents[2]
+    digest = hashlib.sha256()
+    for package in ("edbatch_tvm", "relay_ext", "schedules"):
+        for path in sorted((root / package).rglob("*.py")):
+            digest.update(f"{path.relative_to(root)}\n".encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def find(key: str) -> KeptCells | None:
+    """The cells kept under `key`; None if there are none, or they are damaged or not ours."""
+    where = folder()
+    content = None if where is None else read_sealed(where / (key + _SUFFIX))
+    if where is None or content is None:
+        return None
+    try:
+        kept = _unpacked(content, key)
+    except (ValueError, KeyError, TypeError, IndexError):
+        return None
+    with suppress(OSError):
+        os.utime(where / (key + _SUFFIX))
+    return kept
+
+
+def keep(key: str, kept: KeptCells) -> None:
+    """Keep cells for later processes; nothing happens where the folder cannot be written."""
+    where = folder()
+    if where is None:
+        return
+    with suppress(OSError):
+        write_sealed(where / (key + _SUFFIX), _packed(kept, key))
+        _shrink(where, where / (key + _SUFFIX))
+
+
+def most_bytes() -> int:
+    """How large the folder may grow."""
+    given = os.environ.get(SIZE_VARIABLE, "")
+    return int(given if given.isdecimal() else MOST_MIB) << 20
+
+
+def _shrink(where: Path, newest: Path) -> None:
+    """Remove files until the folder is small enough, those that were not used for longest first."""
+    found = []
+    for path in where.iterdir():
+        with suppress(OSError):
+            state = path.stat()
+            if path.suffix == _SUFFIX and not path.name.startswith("."):
+                found.append((state.st_mtime, state.st_size, path))
+            elif path.name.startswith(".") and _SUFFIX in path.name and state.st_mtime < time() - _ABANDONED:
+                path.unlink()
+    total = sum(size for _, size, _ in found)
+    for _, size, path in sorted(found):
+        if total <= most_bytes() or path == newest:
+            continue
+        with suppress(OSError):
+            path.unlink()
+        total -= size
+
+
+# The file: the length of a JSON header, the header, and bytes that it lists -----------------------------------------
+
+
+def _packed(kept: KeptCells, key: str) -> bytes:
+    arrays = {name: np.asarray(array, order="C") for name, array in kept.constants.items()}
+    header = {
+        "key": key,
+        "attributes": kept.attributes,
+        "bounds": kept.bounds,
+        "library": len(kept.library),
+        "constants": [[name, str(array.dtype), list(array.shape)] for name, array in arrays.items()],
+    }
+    text = json.dumps(header).encode()
+    parts = [len(text).to_bytes(8, "little"), text, kept.library, *(array.tobytes() for array in arrays.values())]
+    return b"".join(parts)
+
+
+def _unpacked(content: bytes, key: str) -> KeptCells:
+    at = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:at])
+    if header["key"] != key:
+        raise ValueError("kept under another key")
+    library = content[at : at + header["library"]]
+    at += header["library"]
+    constants = {}
+    for name, dtype, shape in header["constants"]:
+        count = int(np.prod(shape, dtype=np.int64))
+        constants[name] = np.frombuffer(content, dtype, count, at).reshape(shape).copy()
+        at += constants[name].nbytes
+    if at != len(content):
+        raise ValueError("another length")
+    return KeptCells(library, header["attributes"], header["bounds"], constants)
