@@ -19,7 +19,7 @@ ARENA = "edbatch.arena"
 @tvm.transform.module_pass(opt_level=0, name="AddGathers")
 @dataclass(frozen=True)
 class AddGathers:
-    """Add a kernel for each arena that copies rows of it to other rows; see :mod:`edbatch_tvm.memory.gathers`.
+    """Add a kernel for each arena that copies rows of it to other rows; see :mod:`edbatch_tvm.memory.unfused_plan`.
 
     Before::
 

@@ -15,7 +15,7 @@ from relay_ext.stage_cells import stages_of
 from schedules import abi
 from schedules import stage as ir
 from schedules.cuda.arguments import has_weights, packed_shape
-from schedules.cuda.kernels import Machine, MatrixPart, Part, Shapes, StagePart, batch_kernel, schedule_kernel
+from schedules.cuda.kernels import MatrixPart, Occupancy, Part, Shapes, StagePart, batch_kernel, schedule_kernel
 from schedules.cuda.matrix_code import is_by_instance
 from schedules.cuda.matrix_packing import MatrixPacking, matrix_pack_kernel
 from schedules.cuda.packing import pack_kernel
@@ -40,7 +40,7 @@ class GpuProgram:
         Rows that pass from stage to stage of a cell.
     paths : dict
         For each cell ``stage``, or ``general (reason)``.
-    machine : Machine
+    machine : Occupancy
     """
 
     parts: tuple[Part, ...]
@@ -48,7 +48,7 @@ class GpuProgram:
     packs: IRModule
     scratch: dict[str, tuple[int, str]]
     paths: dict[str, str]
-    machine: Machine
+    machine: Occupancy
 
     def batch_kernels(self, emulate: EmulatedThreads | None = None) -> IRModule:
         """One kernel for each part."""
@@ -61,7 +61,7 @@ class GpuProgram:
 
 
 def gpu_program(
-    module: IRModule, signature: Signature, machine: Machine | None = None, products: Products = FLOAT32
+    module: IRModule, signature: Signature, machine: Occupancy | None = None, products: Products = FLOAT32
 ) -> GpuProgram:
     """The program of a module of fused cells.
 
@@ -110,7 +110,7 @@ def gpu_program(
                     scratch[output.scratch] = abi.padded(width), stage.domain
                     shapes[f"scratch:{output.scratch}"] = (width,), "float32"
         attributes += len(cell.attributes)
-    return GpuProgram(tuple(parts), shapes, IRModule(packs), scratch, paths, machine or Machine())
+    return GpuProgram(tuple(parts), shapes, IRModule(packs), scratch, paths, machine or Occupancy())
 
 
 def _tiled_stages(function: tirx.PrimFunc, signature: Signature, products: Products) -> list[ir.Stage]:

@@ -13,7 +13,7 @@ from edbatch_tvm.graph.spec import CellSignature
 from relay_ext.fuse_cells import cell_params
 from schedules import abi
 from schedules.cuda.arguments import WORKSPACE
-from schedules.cuda.kernels import Context, Machine
+from schedules.cuda.kernels import Context, Occupancy
 from schedules.cuda.spread import Step, spread_cell
 from schedules.cuda.threads import BLOCK, bind, loop
 from schedules.rows import operand_row
@@ -74,7 +74,7 @@ class GeneralPart:
         """See :meth:`~schedules.cuda.kernels.Part.shared`."""
         return 0, 0
 
-    def blocks(self, count: Any, machine: Machine) -> Any:
+    def blocks(self, count: Any, machine: Occupancy) -> Any:
         """See :meth:`~schedules.cuda.kernels.Part.blocks`."""
         return tirx.min(count, tirx.const(4 * machine.fill, "int32"))
 

@@ -70,7 +70,7 @@ class JoinKernels:
     read of the type alone: attributes, and weights as they are, as tables and packed. Equal cells have one number and
     other addresses; the attribute :data:`ROWS` of the program says what stands where. The arguments after ``types`` are
     listed in :data:`~schedules.abi.ARGUMENTS` as for a kernel. ``copies`` and ``copy_ptr`` are those of a
-    :class:`~edbatch_tvm.memory.gathers.GatheredPlan`; a model without kernels that copy rows does not read them.
+    :class:`~edbatch_tvm.memory.unfused_plan.UnfusedPlan`; a model without kernels that copy rows does not read them.
 
     Attributes
     ----------

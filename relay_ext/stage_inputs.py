@@ -68,12 +68,12 @@ class StageInputs:
     def __init__(self, function: tirx.PrimFunc, variadic: tuple[bool, ...], is_operand: tuple[bool, ...]) -> None:
         self.cell = str(function.attrs[CELL])
         inputs, self.weights, self.outputs = cell_params(function)
-        self.operands: dict[Any, ir.Operand | ir.Variadic] = {}
+        self.operands: dict[Any, ir.StageOperand | ir.Variadic] = {}
         self.attributes: dict[Any, int] = {}
         for position, param in enumerate(inputs):
             if is_operand[position]:
                 number = sum(is_operand[:position])
-                self.operands[param] = ir.Variadic(number) if variadic[position] else ir.Operand(number)
+                self.operands[param] = ir.Variadic(number) if variadic[position] else ir.StageOperand(number)
             else:
                 self.attributes[param] = position - sum(is_operand[:position])
         for param in inputs:

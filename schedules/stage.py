@@ -37,7 +37,7 @@ Combine = Literal["sum", "max", "min"]
 
 
 @dataclass(frozen=True)
-class Operand:
+class StageOperand:
     """Rows that another cell call produced, read through the batch's operand `index`."""
 
     index: int
@@ -67,7 +67,7 @@ class Scratch:
     domain: Domain = "instances"
 
 
-Source = Operand | Variadic | Lookup | Scratch
+Source = StageOperand | Variadic | Lookup | Scratch
 """Where a row comes from."""
 
 
@@ -302,7 +302,7 @@ def _position(offset: int, *strides: tuple[int, str]) -> str:
 
 def _source(source: Source) -> str:
     match source:
-        case Operand(index):
+        case StageOperand(index):
             return f"operand{index}"
         case Variadic(index):
             return f"operand{index}[p]"

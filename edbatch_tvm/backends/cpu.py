@@ -29,7 +29,7 @@ from relay_ext.pipeline import cell_passes, kernel_passes, program_passes
 from schedules.cpu.link import shared_library
 from schedules.cpu.lowering import KERNEL_PIPELINE
 from schedules.cpu.machine import host_target, machine_of
-from schedules.cuda.kernels import Machine as GpuMachine
+from schedules.cuda.kernels import Occupancy
 from schedules.devices import device_name
 from schedules.records import Records
 
@@ -54,13 +54,13 @@ class CpuBackend(Backend):
 
     def records(self, database: Database) -> Records | None:
         """See :meth:`Backend.records`."""
-        if isinstance(database, GpuMachine):
+        if isinstance(database, Occupancy):
             raise TargetError(f"settings of a GPU for target {self.given!r}", "a folder of records")
         return find_records(database, self.target, get_num_threads())
 
     def choices(self, options: CompileOptions) -> dict[str, Any] | None:
         """See :meth:`Backend.choices`."""
-        if isinstance(options.database, GpuMachine):
+        if isinstance(options.database, Occupancy):
             return None  # refused by `records`
         records = records_digest(options.database, self.target, get_num_threads())
         return {"backend": self.name, "target": str(self.target), "fused": options.fused, "records": records}

@@ -17,7 +17,7 @@ from edbatch_tvm.runtime.device import DeviceExecutor, Launch
 from edbatch_tvm.runtime.device_memory import CudaMemory, DeviceMemory
 from relay_ext.gpu_cells import gpu_program
 from schedules.cpu.machine import host_target
-from schedules.cuda.kernels import Machine
+from schedules.cuda.kernels import Occupancy
 from schedules.cuda.lowering import cuda_source
 from schedules.cuda.products import FLOAT32, PRODUCTS, Products
 
@@ -55,7 +55,7 @@ class CudaBackend(GpuBackend):
         signature: Signature,
         weights: Mapping[str, np.ndarray],
         launch: Launch = "schedule",
-        machine: Machine | None = None,
+        machine: Occupancy | None = None,
         products: Products = FLOAT32,
     ) -> DeviceExecutor:
         """See :meth:`GpuBackend.executor`.

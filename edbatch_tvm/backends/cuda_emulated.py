@@ -13,7 +13,7 @@ from edbatch_tvm.graph.spec import Signature
 from edbatch_tvm.runtime.device import DeviceExecutor, Launch
 from edbatch_tvm.runtime.device_memory import HostMemory
 from relay_ext.gpu_cells import gpu_program
-from schedules.cuda.kernels import Machine
+from schedules.cuda.kernels import Occupancy
 from schedules.cuda.products import FLOAT32, Products
 from schedules.cuda.threads import EmulatedThreads
 
@@ -33,7 +33,7 @@ class EmulatedBackend(GpuBackend):
         signature: Signature,
         weights: Mapping[str, np.ndarray],
         launch: Launch = "schedule",
-        machine: Machine | None = None,
+        machine: Occupancy | None = None,
         products: Products = FLOAT32,
         backwards: bool = False,
     ) -> DeviceExecutor:

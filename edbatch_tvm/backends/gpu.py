@@ -20,7 +20,7 @@ from edbatch_tvm.runtime.device_memory import DeviceMemory
 from relay_ext.gpu_cells import GpuProgram
 from relay_ext.pipeline import cell_passes
 from schedules.cpu.machine import host_target
-from schedules.cuda.kernels import Machine
+from schedules.cuda.kernels import Occupancy
 from schedules.cuda.lowering import build_kernels
 from schedules.cuda.products import PRODUCTS, Products
 from schedules.cuda.records import machine_of, model_key, read_records, records_path
@@ -42,9 +42,9 @@ class GpuBackend(Backend):
         """See :meth:`Backend.passes`; kernels for GPUs have fast math of their own, and are no result of a pass."""
         return cell_passes(fast_math=False)
 
-    def records(self, database: Database) -> dict[str, Machine]:
+    def records(self, database: Database) -> dict[str, Occupancy]:
         """The tuned settings of models by :func:`~schedules.cuda.records.model_key`; see :meth:`Backend.records`."""
-        if isinstance(database, Machine) or str(database) == NO_RECORDS:
+        if isinstance(database, Occupancy) or str(database) == NO_RECORDS:
             return {}
         path = records_path(SHIPPED if database is None else database, self.device)
         if database is not None and not path.is_file():
@@ -58,7 +58,7 @@ class GpuBackend(Backend):
     ) -> DeviceExecutor:
         """See :meth:`Backend.build`."""
         key, given = model_key(module, options.dtype), options.database
-        machine = given if isinstance(given, Machine) else self.records(given).get(key)
+        machine = given if isinstance(given, Occupancy) else self.records(given).get(key)
         executor = self.executor(module, signature, weights, options.launch, machine, PRODUCTS[options.dtype])
         executor.tuning_key = key
         return executor
@@ -70,7 +70,7 @@ class GpuBackend(Backend):
         signature: Signature,
         weights: Mapping[str, np.ndarray],
         launch: Launch,
-        machine: Machine | None,
+        machine: Occupancy | None,
         products: Products,
     ) -> DeviceExecutor:
         """The kernels of fused cells, built and loaded."""

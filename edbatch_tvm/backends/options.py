@@ -8,12 +8,12 @@ from typing import TypeAlias
 
 from edbatch_tvm.errors import PlanError
 from edbatch_tvm.runtime.device import Launch
-from schedules.cuda.kernels import Machine
+from schedules.cuda.kernels import Occupancy
 
 GRANULARITIES = ("cell", "group", "group-declared", "op")
 """What a node of a minibatch graph can be."""
 
-Database: TypeAlias = str | Path | Machine | None
+Database: TypeAlias = str | Path | Occupancy | None
 """Where tuning records come from; see :func:`edbatch_tvm.compile`."""
 
 

@@ -2,29 +2,29 @@
 
 from edbatch_tvm.batching import agenda, depth, fsm, lookahead, ratio  # noqa: F401  (they register themselves)
 from edbatch_tvm.batching.api import PolicyLike, as_policy, clear_cache, schedule
-from edbatch_tvm.batching.best import BestPolicy, best_policy
+from edbatch_tvm.batching.batches_against_time import BatchesAgainstTime, weigh_batches_against_time
 from edbatch_tvm.batching.bounds import heights, lower_bound
 from edbatch_tvm.batching.check import check_schedule
-from edbatch_tvm.batching.choose import choose_policy
-from edbatch_tvm.batching.costs import CostTable, calibrate
+from edbatch_tvm.batching.cost_model import CostTable, calibrate
 from edbatch_tvm.batching.encoding import ENCODINGS
 from edbatch_tvm.batching.exact import Exact, exact_schedule, optimum
 from edbatch_tvm.batching.fsm import FsmPolicy, LearnStats
+from edbatch_tvm.batching.graph_keys import structure_digest
 from edbatch_tvm.batching.learn import AUTO, LEARNERS, learn_policy
 from edbatch_tvm.batching.order_bound import order_bound
 from edbatch_tvm.batching.policy import FrontierPolicy, Policy, Run, get_policy, policy_names, register_policy
 from edbatch_tvm.batching.policy_file import load_policy, save_policy
+from edbatch_tvm.batching.policy_selection import select_policy
+from edbatch_tvm.batching.portfolio import PortfolioPolicy, best_policy
 from edbatch_tvm.batching.qlearning import QLearning
 from edbatch_tvm.batching.schedule import Schedule, ScheduleInfo, parse_schedule
 from edbatch_tvm.batching.search import SearchPolicy
-from edbatch_tvm.batching.structure import structure_digest
-from edbatch_tvm.batching.tradeoff import Tradeoff, trade_off
 
 __all__ = [
     "AUTO",
     "ENCODINGS",
     "LEARNERS",
-    "BestPolicy",
+    "BatchesAgainstTime",
     "CostTable",
     "Exact",
     "FrontierPolicy",
@@ -32,17 +32,16 @@ __all__ = [
     "LearnStats",
     "Policy",
     "PolicyLike",
+    "PortfolioPolicy",
     "QLearning",
     "Run",
     "Schedule",
     "ScheduleInfo",
     "SearchPolicy",
-    "Tradeoff",
     "as_policy",
     "best_policy",
     "calibrate",
     "check_schedule",
-    "choose_policy",
     "clear_cache",
     "exact_schedule",
     "get_policy",
@@ -57,6 +56,7 @@ __all__ = [
     "register_policy",
     "save_policy",
     "schedule",
+    "select_policy",
     "structure_digest",
-    "trade_off",
+    "weigh_batches_against_time",
 ]

@@ -10,10 +10,10 @@ from time import perf_counter
 from edbatch_tvm.batching import backend
 from edbatch_tvm.batching.bounds import lower_bound
 from edbatch_tvm.batching.check import check_schedule
+from edbatch_tvm.batching.graph_keys import cache_key
 from edbatch_tvm.batching.policy import Policy, Run, Same, get_policy, identity_of, policy_names
 from edbatch_tvm.batching.policy_file import load_policy
 from edbatch_tvm.batching.schedule import Schedule, ScheduleInfo
-from edbatch_tvm.batching.structure import cache_key
 from edbatch_tvm.bounded_cache import BoundedCache
 from edbatch_tvm.errors import PolicyError
 from edbatch_tvm.graph import InstanceGraph, require_checked

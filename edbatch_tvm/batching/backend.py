@@ -9,8 +9,8 @@ import numpy as np
 from edbatch_tvm.find_native import backend_label, find_native
 
 if TYPE_CHECKING:
-    from edbatch_tvm.batching.prices import Prices
-    from edbatch_tvm.batching.table import StateTable, ValueTable
+    from edbatch_tvm.batching.integer_costs import IntegerCosts
+    from edbatch_tvm.batching.state_table import StateTable, ValueTable
     from edbatch_tvm.graph import InstanceGraph
 
 Arrays = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -38,7 +38,9 @@ class Kernels(Protocol):
     def replay(self, graph: InstanceGraph, encoding: int, table: ValueTable, batch_type: np.ndarray) -> None:
         """Count in `table` the states and actions of a schedule that runs whole frontiers."""
 
-    def search(self, graph: InstanceGraph, width: int, limit: int, prices: Prices) -> tuple[np.ndarray | None, bool]:
+    def search(
+        self, graph: InstanceGraph, width: int, limit: int, integer_costs: IntegerCosts
+    ) -> tuple[np.ndarray | None, bool]:
         """See :func:`edbatch_tvm.batching.search.beam_search`."""
 
     def given(self, graph: InstanceGraph, batch_type: np.ndarray) -> Arrays:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
-from edbatch_tvm.batching.best import QUICK
 from edbatch_tvm.batching.bounds import lower_bound
 from edbatch_tvm.batching.learn import LEARNERS, learn_policy
 from edbatch_tvm.batching.order_bound import order_bound
 from edbatch_tvm.batching.policy import Policy, get_policy
+from edbatch_tvm.batching.portfolio import QUICK
 from edbatch_tvm.batching.search import SearchPolicy
 from edbatch_tvm.graph import InstanceGraph
 
@@ -49,28 +49,28 @@ class Trial:
 
 
 def compare(
-    lesson: Sequence[InstanceGraph], exam: Sequence[InstanceGraph], seed: int = 0, widths: Sequence[int] = (8, 64)
+    learn: Sequence[InstanceGraph], test: Sequence[InstanceGraph], seed: int = 0, widths: Sequence[int] = (8, 64)
 ) -> list[Trial]:
     """Try all policies.
 
     Parameters
     ----------
-    lesson : sequence of InstanceGraph
+    learn : sequence of InstanceGraph
         Minibatches to learn from.
-    exam : sequence of InstanceGraph
+    test : sequence of InstanceGraph
         Others, to measure on.
     seed : int
         Of learning.
     widths : sequence of int
         Beams of the searches.
     """
-    bound, ordered = sum(map(lower_bound, exam)), sum(map(order_bound, exam))
+    bound, ordered = sum(map(lower_bound, test)), sum(map(order_bound, test))
     trials = []
-    for name, policy, learn_seconds in _policies(lesson, seed, widths):
-        for graph in exam:
+    for name, policy, learn_seconds in _policies(learn, seed, widths):
+        for graph in test:
             policy.run(graph)
         begin = perf_counter()
-        runs = [policy.run(graph) for graph in exam]
+        runs = [policy.run(graph) for graph in test]
         seconds = perf_counter() - begin
         trials.append(
             Trial(
@@ -79,8 +79,8 @@ def compare(
                 batches=sum(len(run.schedule) for run in runs),
                 bound=bound,
                 order_bound=ordered,
-                nodes=sum(graph.num_nodes for graph in exam),
-                graphs=len(exam),
+                nodes=sum(graph.num_nodes for graph in test),
+                graphs=len(test),
                 schedule_seconds=seconds,
                 states=runs[0].states,
                 misses=sum(run.misses for run in runs),
@@ -91,12 +91,12 @@ def compare(
     return trials
 
 
-def _policies(lesson: Sequence[InstanceGraph], seed: int, widths: Sequence[int]) -> Iterable[tuple[str, Policy, float]]:
+def _policies(learn: Sequence[InstanceGraph], seed: int, widths: Sequence[int]) -> Iterable[tuple[str, Policy, float]]:
     for name in QUICK:
         yield name, get_policy(name), 0.0
     for learner in reversed(LEARNERS):
         begin = perf_counter()
-        policy = learn_policy(lesson, learner=learner, seed=seed)
+        policy = learn_policy(learn, learner=learner, seed=seed)
         yield "paper" if learner == "paper" else "fsm", policy, perf_counter() - begin
     for width in widths:
         yield f"search-{width}", SearchPolicy(width), 0.0

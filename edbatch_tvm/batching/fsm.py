@@ -21,7 +21,7 @@ from edbatch_tvm.batching.frontier import Frontier
 from edbatch_tvm.batching.lookahead import choose_lookahead
 from edbatch_tvm.batching.policy import Policy, Run, register_policy
 from edbatch_tvm.batching.schedule import Schedule
-from edbatch_tvm.batching.table import StateTable
+from edbatch_tvm.batching.state_table import StateTable
 from edbatch_tvm.cached_property import cached_property
 from edbatch_tvm.errors import PolicyError
 from edbatch_tvm.graph import InstanceGraph

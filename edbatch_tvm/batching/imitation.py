@@ -21,7 +21,7 @@ from edbatch_tvm.batching.frontier import Frontier
 from edbatch_tvm.batching.fsm import run_table
 from edbatch_tvm.batching.samples import Resampler
 from edbatch_tvm.batching.schedule import Schedule
-from edbatch_tvm.batching.table import StateTable, ValueTable
+from edbatch_tvm.batching.state_table import StateTable, ValueTable
 from edbatch_tvm.graph import InstanceGraph
 
 Table = dict[State, int]

@@ -124,14 +124,14 @@ def _learn_best_encoding(
 ) -> tuple[str, Table, int]:
     """Try the encodings on a part of the graphs, judge them on the others, then learn from all with the better one."""
     lesson, held_back = split_for_validation(graphs)
-    exam = [*held_back, *_draw(Resampler(held_back, seed), len(held_back), _budget())]
-    bound = sum(map(lower_bound, exam))
+    test = [*held_back, *_draw(Resampler(held_back, seed), len(held_back), _budget())]
+    bound = sum(map(lower_bound, test))
     tried: list[tuple[int, str]] = []
     episodes = 0
     for encoding in AUTO_ENCODINGS:
         table, more = _learn_by_imitation(lesson, encoding_id(encoding), seed, _budget() // TRIAL, progress)
         episodes += more
-        tried.append((batches_of(table, exam, encoding_id(encoding)), encoding))
+        tried.append((batches_of(table, test, encoding_id(encoding)), encoding))
         if tried[-1][0] == bound:
             break
     _, encoding = min(tried, key=lambda entry: entry[0])

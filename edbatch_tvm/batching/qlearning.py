@@ -17,11 +17,11 @@ import numpy as np
 from edbatch_tvm.batching import backend
 from edbatch_tvm.batching.bounds import lower_bound
 from edbatch_tvm.batching.encoding import State, encode, types_of
-from edbatch_tvm.batching.fixed import RATE_BITS, UNIT
+from edbatch_tvm.batching.fixed_point import RATE_BITS, UNIT
 from edbatch_tvm.batching.frontier import Frontier
 from edbatch_tvm.batching.fsm import batches_of
 from edbatch_tvm.batching.splitmix import SplitMix
-from edbatch_tvm.batching.table import ValueTable
+from edbatch_tvm.batching.state_table import ValueTable
 from edbatch_tvm.graph import InstanceGraph
 
 Progress = Callable[[int, int, int], None]

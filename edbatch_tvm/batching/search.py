@@ -10,11 +10,11 @@ import numpy as np
 
 from edbatch_tvm.batching import backend
 from edbatch_tvm.batching.bounds import lower_bound
-from edbatch_tvm.batching.costs import CostTable
+from edbatch_tvm.batching.cost_model import CostTable
 from edbatch_tvm.batching.frontier import Frontier
+from edbatch_tvm.batching.integer_costs import UNLIMITED, IntegerCosts
 from edbatch_tvm.batching.order_bound import reversed_graph
 from edbatch_tvm.batching.policy import Policy, Run, get_policy, register_policy
-from edbatch_tvm.batching.prices import UNLIMITED, Prices
 from edbatch_tvm.batching.schedule import Schedule
 from edbatch_tvm.errors import PolicyError
 from edbatch_tvm.graph import InstanceGraph
@@ -98,18 +98,18 @@ class SearchPolicy(Policy):
         """Types of the batches of the best schedule found, and whether it is optimal."""
         begin = perf_counter()
         bound = lower_bound(graph)
-        prices = Prices.unit(graph.num_types) if self.costs is None else self.costs.prices(graph)
-        best, optimal = beam_search(graph, 1, UNLIMITED, prices)
+        integer_costs = IntegerCosts.unit(graph.num_types) if self.costs is None else self.costs.integer_costs(graph)
+        best, optimal = beam_search(graph, 1, UNLIMITED, integer_costs)
         assert best is not None  # a beam without a limit reaches the end
         for rule in RULES:
             types = get_policy(rule)(graph).batch_type
-            if not optimal and cost_of_types(graph, types, prices) < cost_of_types(graph, best, prices):
+            if not optimal and cost_of_types(graph, types, integer_costs) < cost_of_types(graph, best, integer_costs):
                 best = types
         turned = reversed_graph(graph) if self.costs is None else None
         for width in self._widths(graph):
             if optimal or (self.costs is None and len(best) == bound):
                 return Found(best, True)
-            found, optimal = beam_search(graph, width, cost_of_types(graph, best, prices) - 1, prices)
+            found, optimal = beam_search(graph, width, cost_of_types(graph, best, integer_costs) - 1, integer_costs)
             if found is not None:
                 best = found
             if not optimal and turned is not None:
@@ -156,11 +156,11 @@ def without_idle_steps(graph: InstanceGraph, types: np.ndarray) -> np.ndarray:
     return np.array([t for t in types.tolist() if frontier.execute(t)], np.int16)
 
 
-def cost_of_types(graph: InstanceGraph, types: np.ndarray, prices: Prices) -> int:
+def cost_of_types(graph: InstanceGraph, types: np.ndarray, integer_costs: IntegerCosts) -> int:
     """Cost of the schedule that runs whole frontiers of these types."""
     schedule = schedule_of_types(graph, types)
     sizes = np.diff(schedule.batch_ptr).tolist()
-    return sum(prices.of(t, size) for t, size in zip(schedule.batch_type.tolist(), sizes, strict=True))
+    return sum(integer_costs.of(t, size) for t, size in zip(schedule.batch_type.tolist(), sizes, strict=True))
 
 
 def schedule_of_types(graph: InstanceGraph, types: np.ndarray) -> Schedule:
@@ -173,7 +173,7 @@ def schedule_of_types(graph: InstanceGraph, types: np.ndarray) -> Schedule:
 
 
 def beam_search(
-    graph: InstanceGraph, width: int, limit: int = UNLIMITED, prices: Prices | None = None
+    graph: InstanceGraph, width: int, limit: int = UNLIMITED, integer_costs: IntegerCosts | None = None
 ) -> tuple[np.ndarray | None, bool]:
     """One beam.
 
@@ -183,7 +183,7 @@ def beam_search(
     width : int
     limit : int
         Look for schedules that cost no more than this only.
-    prices : Prices, optional
+    integer_costs : IntegerCosts, optional
         Cost of batches; default 1 each.
 
     Returns
@@ -193,15 +193,15 @@ def beam_search(
     exhaustive : bool
         Whether no state was dropped for lack of room: then there is no better one.
     """
-    prices = prices or Prices.unit(graph.num_types)
+    integer_costs = integer_costs or IntegerCosts.unit(graph.num_types)
     kernels = backend.kernels()
     if kernels is None:
-        return reference_beam_search(graph, width, limit, prices)
-    return kernels.search(graph, width, limit, prices)
+        return reference_beam_search(graph, width, limit, integer_costs)
+    return kernels.search(graph, width, limit, integer_costs)
 
 
 def reference_beam_search(
-    graph: InstanceGraph, width: int, limit: int, prices: Prices
+    graph: InstanceGraph, width: int, limit: int, integer_costs: IntegerCosts
 ) -> tuple[np.ndarray | None, bool]:
     """:func:`beam_search` in plain Python."""
     beam: list[tuple[Frontier, list[int], frozenset[int], int]] = [(Frontier(graph), [], frozenset(), 0)]
@@ -210,11 +210,11 @@ def reference_beam_search(
     while beam:
         children = []
         for index, (frontier, _, ran, spent) in enumerate(beam):
-            tight, left = frontier.tight(), int(frontier.remaining_heights() @ prices.weight)
+            tight, left = frontier.tight(), int(frontier.remaining_heights() @ integer_costs.least)
             for t in range(frontier.num_types):
                 if frontier.size[t]:
-                    cost = spent + prices.of(t, frontier.size[t])
-                    total = cost + left - int(prices.weight[t]) * tight[t]
+                    cost = spent + integer_costs.of(t, frontier.size[t])
+                    total = cost + left - int(integer_costs.least[t]) * tight[t]
                     if total <= limit:
                         key = (total, frontier.remaining - frontier.size[t])
                         children.append((key, index, t, ran.union(frontier.ready[t]), cost))

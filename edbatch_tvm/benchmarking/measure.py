@@ -15,8 +15,15 @@ from edbatch_tvm.atomic_file import write_text
 from edbatch_tvm.batching import AUTO, LEARNERS, Policy, Schedule, SearchPolicy, as_policy, best_policy
 from edbatch_tvm.batching.qlearning import Progress
 from edbatch_tvm.batching.search import WIDTH, SearchProgress
-from edbatch_tvm.benchmarking.learning import Learned, Lesson, choose, expansion_table, learn, refuse_same_file
-from edbatch_tvm.benchmarking.peak import peak_gflops
+from edbatch_tvm.benchmarking.matmul_peak import peak_gflops
+from edbatch_tvm.benchmarking.policy_learning import (
+    Learned,
+    LearnOptions,
+    choose,
+    expansion_table,
+    learn,
+    refuse_same_file,
+)
 from edbatch_tvm.checking.comparison import Comparison, compare
 from edbatch_tvm.checking.reference import run_reference
 from edbatch_tvm.compiler import compile_model, load_model
@@ -158,7 +165,7 @@ def run(
     track : callable, optional
         ``track(iterable, what)`` shows progress over minibatches.
     progress : callable, optional
-        Shows progress of learning; see :func:`edbatch_tvm.benchmarking.learning.learn`.
+        Shows progress of learning; see :func:`edbatch_tvm.benchmarking.policy_learning.learn`.
 
     Returns
     -------
@@ -250,7 +257,7 @@ def _policy(
         return SearchPolicy(options.width, progress=search_progress)
     if options.policy == "best":
         return best_policy(options.width, search_progress)
-    lesson = Lesson(
+    to_learn = LearnOptions(
         options.learn_data,
         options.batch_size,
         encoding=options.encoding,
@@ -260,12 +267,12 @@ def _policy(
     )
     learned: Learned[Policy]
     if options.policy == "fsm":
-        learned = learn(workload, signature, lesson, progress)
+        learned = learn(workload, signature, to_learn, progress)
     elif options.policy == "auto":
-        learned = choose(workload, signature, lesson)
+        learned = choose(workload, signature, to_learn)
     else:
         return as_policy(options.policy, (signature if table is None else table.ops).names)
-    report.learn_data, report.learn_seconds = lesson.source, learned.seconds
+    report.learn_data, report.learn_seconds = to_learn.source, learned.seconds
     return learned.policy
 
 

@@ -44,7 +44,7 @@ def register(verbs: Any) -> None:
 def bench_batching(arguments: argparse.Namespace) -> None:
     """Run the part ``batching``."""
     from edbatch_tvm.batching.compare import compare, format_rows, plot_rows, rows_of
-    from edbatch_tvm.benchmarking.lessons import lesson_and_exam
+    from edbatch_tvm.benchmarking.splits import learn_test_split
 
     if arguments.plot is not None and importlib.util.find_spec("matplotlib") is None:
         raise EdbatchError("--plot without matplotlib", "it installed", "pip install 'edbatch-tvm[plot]'")
@@ -52,7 +52,7 @@ def bench_batching(arguments: argparse.Namespace) -> None:
     for name in track(arguments.workloads, "workloads"):
         trials = []
         for seed in range(arguments.seed, arguments.seed + arguments.seeds):
-            graphs = lesson_and_exam(
+            graphs = learn_test_split(
                 name,
                 arguments.data_root,
                 arguments.batch_size,
@@ -61,7 +61,7 @@ def bench_batching(arguments: argparse.Namespace) -> None:
                 seed,
             )
             sources[name] = graphs.source
-            trials += compare(graphs.lesson, graphs.exam, seed, sorted(arguments.widths))
+            trials += compare(graphs.learn, graphs.test, seed, sorted(arguments.widths))
         rows += rows_of(name, trials)
     if str(arguments.json) != "-":
         print(format_rows(rows))

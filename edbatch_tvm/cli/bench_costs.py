@@ -30,7 +30,7 @@ def register(parts: Any) -> None:
 
 def bench_costs(arguments: argparse.Namespace) -> None:
     """Run the part ``costs``."""
-    from edbatch_tvm.batching.tradeoff import trade_off
+    from edbatch_tvm.batching import weigh_batches_against_time
     from edbatch_tvm.compiler import compile_model
     from edbatch_tvm.models import get_workload
     from edbatch_tvm.models.data import load_minibatches
@@ -42,7 +42,7 @@ def bench_costs(arguments: argparse.Namespace) -> None:
     groups = load_minibatches(
         workload, model.signature, None, arguments.batch_size, arguments.minibatches, arguments.seed
     )
-    compared = trade_off([model.merge(group) for group in groups], costs, arguments.width)
+    compared = weigh_batches_against_time([model.merge(group) for group in groups], costs, arguments.width)
     if str(arguments.json) != "-":
         for name, sizes in costs.as_dict().items():
             print(f"{name:<20} " + "  ".join(f"{size}: {1e6 * seconds:.0f} µs" for size, seconds in sizes.items()))

@@ -33,15 +33,15 @@ def register(verbs: Any) -> None:
 def learn(arguments: argparse.Namespace) -> None:
     """Run the verb."""
     from edbatch_tvm.batching import lower_bound, save_policy, schedule
-    from edbatch_tvm.benchmarking.learning import Lesson, expansion_table
-    from edbatch_tvm.benchmarking.learning import learn as learn_policy
+    from edbatch_tvm.benchmarking.policy_learning import LearnOptions, expansion_table
+    from edbatch_tvm.benchmarking.policy_learning import learn as learn_policy
     from edbatch_tvm.models import get_workload
     from relay_ext.signature import signature_of
 
     workload = get_workload(arguments.workload)
     # Of the hidden size only its being different from other sizes matters: it tells ops apart.
     mod = workload.cells(128)
-    lesson = Lesson(
+    options = LearnOptions(
         arguments.data,
         arguments.batch_size,
         arguments.minibatches,
@@ -51,7 +51,7 @@ def learn(arguments: argparse.Namespace) -> None:
         expansion_table(mod, arguments.granularity),
     )
     with learning_bar() as show:
-        learned = learn_policy(workload, signature_of(mod), lesson, show)
+        learned = learn_policy(workload, signature_of(mod), options, show)
     encoding = learned.policy.encoding
     path = arguments.output or Path(f"{workload.name}-{encoding}.json")
     save_policy(learned.policy, path)
@@ -59,13 +59,13 @@ def learn(arguments: argparse.Namespace) -> None:
     figures = {
         "workload": workload.name,
         "encoding": encoding,
-        "learner": lesson.learner,
+        "learner": options.learner,
         "granularity": arguments.granularity,
-        "learn_data": lesson.source,
-        "batch_size": lesson.batch_size,
+        "learn_data": options.source,
+        "batch_size": options.batch_size,
         "minibatches": len(learned.graphs),
         "instances": sum(graph.num_instances for graph in learned.graphs),
-        "seed": lesson.seed,
+        "seed": options.seed,
         "policy_states": infos[0].states,
         "batches": sum(info.batches for info in infos),
         "lower_bound": sum(lower_bound(graph) for graph in learned.graphs),
@@ -75,10 +75,13 @@ def learn(arguments: argparse.Namespace) -> None:
     if str(arguments.json) != "-":
         print_pairs(
             [
-                ("policy", f"{path}: {figures['policy_states']} states, encoding {encoding}, learner {lesson.learner}"),
+                (
+                    "policy",
+                    f"{path}: {figures['policy_states']} states, encoding {encoding}, learner {options.learner}",
+                ),
                 (
                     "learned from",
-                    f"{lesson.source}: {figures['instances']} instances, {len(learned.graphs)} minibatches",
+                    f"{options.source}: {figures['instances']} instances, {len(learned.graphs)} minibatches",
                 ),
                 ("batches", f"{figures['batches']} on these, lower bound {figures['lower_bound']}"),
                 ("seconds", f"{learned.seconds:.2f}"),

@@ -8,7 +8,7 @@ from edbatch_tvm.tvm_version import require_tvm
 require_tvm()
 
 from edbatch_tvm.compiler.compile import compile_model  # noqa: E402  (TVM must not be imported before the check)
-from edbatch_tvm.compiler.saved import load_model, save_model  # noqa: E402
+from edbatch_tvm.compiler.serialization import load_model, save_model  # noqa: E402
 from edbatch_tvm.compiler.source import emit_source  # noqa: E402
 from relay_ext.from_nn import cells_from_nn  # noqa: E402
 from relay_ext.from_torch import cells_from_torch  # noqa: E402

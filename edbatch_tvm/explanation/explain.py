@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from edbatch_tvm.batching.apart import TypeBatches, batches_apart
+from edbatch_tvm.batching.batch_gaps import TypeBatches, find_batch_gaps
 from edbatch_tvm.errors import CellError
-from edbatch_tvm.explanation.alike import Alike, alike_cells
 from edbatch_tvm.explanation.record import BatchExplanation, CellExplanation, Explanation
+from edbatch_tvm.explanation.similar_cells import Alike, alike_cells
 from edbatch_tvm.explanation.timing import batch_seconds
 from edbatch_tvm.flops import multiply_adds_of_graph
 from edbatch_tvm.graph import InstanceGraph
@@ -50,7 +50,7 @@ def explain(model: Model, instances: Sequence[InstanceGraph], repeat: int = 3) -
     result = min(runs, key=lambda run: run.report.seconds["total"])
     graph, plan, report = result.graph, result.plan, result.report
     seconds = batch_seconds(model, graph, plan, repeat) if repeat else None
-    apart = batches_apart(graph, plan.schedule)
+    apart = find_batch_gaps(graph, plan.schedule)
     uses = operand_uses(graph, plan)
     alike = alike_cells(model.source) if model.source is not None else {}
     return Explanation(

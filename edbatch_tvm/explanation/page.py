@@ -7,7 +7,7 @@ from html import escape
 from edbatch_tvm.explanation.graph_drawing import DRAWN_NODES, draw_graph, drawn_instances
 from edbatch_tvm.explanation.html import colour, document, html_table, legend
 from edbatch_tvm.explanation.memory_drawing import memory_section
-from edbatch_tvm.explanation.reasons import why_apart, why_indexed, why_no_fewer
+from edbatch_tvm.explanation.reasons import reason_of_gap, why_indexed, why_no_fewer
 from edbatch_tvm.explanation.record import CellExplanation, Explanation
 from edbatch_tvm.explanation.timeline import draw_timeline
 
@@ -133,7 +133,7 @@ def _batches(one: Explanation) -> str:
             _name(one, step.cell),
             f"{step.nodes:,}",
             "–" if step.seconds is None else f"{step.seconds * 1e6:.1f}",
-            escape(why_apart(step)),
+            escape(reason_of_gap(step)),
         )
         for step in one.steps
     )

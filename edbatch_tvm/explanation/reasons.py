@@ -28,7 +28,7 @@ def why_indexed(cell: CellExplanation) -> str:
     return "; ".join(f"{count} × {why}" for why, count in cell.indexed_why.items())
 
 
-def why_apart(step: BatchExplanation) -> str:
+def reason_of_gap(step: BatchExplanation) -> str:
     """Why the nodes of a batch did not run in the batch of their cell before."""
     if step.previous is None:
         return "the first batch of its cell"

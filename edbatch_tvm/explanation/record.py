@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from edbatch_tvm.explanation.alike import Alike
+from edbatch_tvm.explanation.similar_cells import Alike
 from edbatch_tvm.graph import InstanceGraph
 from edbatch_tvm.memory import Plan, PQTree
 from edbatch_tvm.memory.uses import OperandUse
@@ -26,7 +26,7 @@ class CellExplanation:
         Batches more than that; they come from the order of the types, so from the policy.
     dependent, waiting, ready : int
         Why nodes did not run in the batch before: they depend on it, an operand of another cell was missing, or nothing
-        stood in the way. See :class:`edbatch_tvm.batching.apart.Gap`.
+        stood in the way. See :class:`edbatch_tvm.batching.batch_gaps.Gap`.
     waited_for : dict of str to int
         What the waiting nodes waited for.
     alike : list of Alike

@@ -6,7 +6,7 @@ from html import escape
 from math import log2
 
 from edbatch_tvm.explanation.html import colour
-from edbatch_tvm.explanation.reasons import why_apart
+from edbatch_tvm.explanation.reasons import reason_of_gap
 from edbatch_tvm.explanation.record import Explanation
 
 _LANE, _LEFT, _WIDTH, _TOP = 26, 130, 1000, 18
@@ -40,7 +40,7 @@ def draw_timeline(explanation: Explanation, timed: bool) -> str:
         high = (_LANE - 5) * (0.25 + 0.75 * log2(1 + step.nodes) / log2(1 + largest))
         y = _TOP + _LANE * (lane[step.cell] + 1) - high
         time = "" if step.seconds is None else f", {step.seconds * 1e6:.1f} µs"
-        text = f"batch {step.batch}: {step.cell}, {step.nodes} nodes{time}\n{why_apart(step)}"
+        text = f"batch {step.batch}: {step.cell}, {step.nodes} nodes{time}\n{reason_of_gap(step)}"
         parts.append(
             f'<rect x="{x:.2f}" y="{y:.1f}" width="{max(wide - 0.4, 0.6):.2f}" height="{high:.1f}"'
             f' fill="{colour(type_of[step.cell])}"><title>{escape(text)}</title></rect>'

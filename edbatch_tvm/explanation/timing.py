@@ -10,7 +10,7 @@ import numpy as np
 
 from edbatch_tvm.graph import InstanceGraph
 from edbatch_tvm.memory import Plan
-from edbatch_tvm.memory.gathers import GatheredPlan
+from edbatch_tvm.memory.unfused_plan import UnfusedPlan
 from edbatch_tvm.runtime import Model
 
 
@@ -47,6 +47,6 @@ def batch_seconds(model: Model, graph: InstanceGraph, plan: Plan, repeat: int = 
 def _part(plan: Plan, begin: int, end: int) -> Plan:
     """`plan` with the steps from `begin` to `end` alone."""
     changes: dict[str, Any] = {"steps": np.ascontiguousarray(plan.steps[begin:end])}
-    if isinstance(plan, GatheredPlan):
+    if isinstance(plan, UnfusedPlan):
         changes["copy_ptr"] = plan.copy_ptr[begin : end + 1]
     return replace(plan, **changes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from edbatch_tvm.explanation.reasons import why_apart
+from edbatch_tvm.explanation.reasons import reason_of_gap
 from edbatch_tvm.explanation.record import Explanation
 
 HOST = 0
@@ -31,7 +31,7 @@ def trace(explanation: Explanation) -> dict[str, Any]:
     now = execute
     for step in explanation.steps:
         length = 1.0 if step.seconds is None else step.seconds * 1e6
-        details = {**asdict(step), "why": why_apart(step)}
+        details = {**asdict(step), "why": reason_of_gap(step)}
         events.append(_event(f"{step.cell} x {step.nodes}", "batch", track[step.cell], now, length, details))
         now += length
     return {"traceEvents": events, "displayTimeUnit": "ms"}

@@ -16,16 +16,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from edbatch_tvm.batching.check import check_schedule
+from edbatch_tvm.batching.graph_keys import same_structure
 from edbatch_tvm.batching.schedule import Schedule
-from edbatch_tvm.batching.structure import same_structure
 from edbatch_tvm.errors import PlanError
 from edbatch_tvm.graph.instance import InstanceGraph
 from edbatch_tvm.graph.validate import require_checked
 from edbatch_tvm.memory import backend
-from edbatch_tvm.memory.bare import with_signature
-from edbatch_tvm.memory.cache import layout_cache, structure_key
 from edbatch_tvm.memory.layout import Layout, signature_of
+from edbatch_tvm.memory.layout_cache import layout_cache, structure_key
 from edbatch_tvm.memory.pq_plan import pq_layouts
+from edbatch_tvm.memory.synthetic_signature import with_signature
 from edbatch_tvm.memory.tables import Tables
 
 PLANS = ("batch", "order", "pq")

@@ -22,10 +22,10 @@ from edbatch_tvm.batching.schedule import Schedule, parse_schedule
 from edbatch_tvm.errors import PlanError, PolicyError
 from edbatch_tvm.graph.instance import InstanceGraph
 from edbatch_tvm.memory import backend
-from edbatch_tvm.memory.bare import with_signature
-from edbatch_tvm.memory.gathers import GatheredPlan, gather_operands
 from edbatch_tvm.memory.layout import Layout, by_batch, signature_of
 from edbatch_tvm.memory.plan import PLANS, Plan, plan_of_layout
+from edbatch_tvm.memory.synthetic_signature import with_signature
+from edbatch_tvm.memory.unfused_plan import UnfusedPlan, unfuse
 
 _FIRST = re.compile(rf"plan ({'|'.join(PLANS)})( unfused)?")
 _BATCH = re.compile(r"(.*\S) @((?: \d{1,10})*)")
@@ -39,7 +39,7 @@ def format_plan(plan: Plan) -> str:
     rows = plan.value_row.reshape(-1, stride)[plan.order[ends[:-1]]] if len(schedule) else np.empty((0, 0), np.int32)
     ordered = Schedule(plan.order, ends, schedule.batch_type, schedule.type_label, schedule.type_names)
     first, *batches = str(ordered).splitlines()
-    unfused = " unfused" if isinstance(plan, GatheredPlan) else ""
+    unfused = " unfused" if isinstance(plan, UnfusedPlan) else ""
     lines = [f"plan {plan.name}{unfused}", first]
     for line, base in zip(batches, rows.tolist(), strict=True):
         lines.append(f"{line} @ {' '.join(str(row) for row in base if row)}")  # row 0 is nobody's result
@@ -81,7 +81,7 @@ def parse_plan(text: str, graph: InstanceGraph) -> Plan:
     _check_rows(graph, schedule, layout)
     planner = backend.planner(graph)
     plan = plan_of_layout(first[1], graph, schedule, layout, planner.fill(graph, schedule, layout))
-    return gather_operands(plan, signature_of(graph)) if first[2] else plan
+    return unfuse(plan, signature_of(graph)) if first[2] else plan
 
 
 def _schedule(graph: InstanceGraph, ordered: Schedule) -> Schedule:

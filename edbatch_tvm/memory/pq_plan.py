@@ -28,7 +28,7 @@ import numpy as np
 from edbatch_tvm.batching.schedule import Schedule
 from edbatch_tvm.graph.instance import InstanceGraph
 from edbatch_tvm.memory.layout import Layout, by_slot, row_bytes
-from edbatch_tvm.memory.parity import Parity
+from edbatch_tvm.memory.parity_union_find import ParityUnionFind
 from edbatch_tvm.memory.pq_node import LEAF, Node, turn_round
 from edbatch_tvm.memory.pq_tree import PQTree
 from edbatch_tvm.memory.reads import Reads
@@ -189,7 +189,7 @@ class _PqPlanner:
                     two = parent[two]
             return parent[one], place[one] > place[two]
 
-        parity: Parity[Node] = Parity()
+        parity: ParityUnionFind[Node] = ParityUnionFind()
         for one, two in pairs:
             (node, backwards), (other, other_backwards) = direction(one), direction(two)
             parity.join(node, other, backwards != other_backwards)

@@ -26,7 +26,7 @@ SHARED_SOURCES = (
     "tir/shared.py",
     "cell_tables.py",
     "../batching/encoding.py",
-    "../batching/fixed.py",
+    "../batching/fixed_point.py",
     "../../schedules/cpu/lowering.py",
 )
 STEPPING_SOURCES = (

@@ -9,7 +9,7 @@ import numpy as np
 
 from edbatch_tvm.batching.backend import Arrays
 from edbatch_tvm.batching.encoding import TIGHT
-from edbatch_tvm.batching.prices import UNLIMITED
+from edbatch_tvm.batching.integer_costs import UNLIMITED
 from edbatch_tvm.cached_property import cached_property
 from edbatch_tvm.errors import GraphError
 from edbatch_tvm.graph import require_checked
@@ -38,8 +38,8 @@ from edbatch_tvm.native.constants import (
 )
 
 if TYPE_CHECKING:
-    from edbatch_tvm.batching.prices import Prices
-    from edbatch_tvm.batching.table import StateTable, ValueTable
+    from edbatch_tvm.batching.integer_costs import IntegerCosts
+    from edbatch_tvm.batching.state_table import StateTable, ValueTable
     from edbatch_tvm.graph import InstanceGraph
 
 _RULES = {"agenda": AGENDA, "ratio": RATIO, "lookahead": LOOKAHEAD}
@@ -137,7 +137,9 @@ class NativeKernels:
         self._call(graph, REPLAY, encoding, table.key, _NO_ACTION, table.rows, io, batch_type)
         table.states = int(io[STATES])
 
-    def search(self, graph: InstanceGraph, width: int, limit: int, prices: Prices) -> tuple[np.ndarray | None, bool]:
+    def search(
+        self, graph: InstanceGraph, width: int, limit: int, integer_costs: IntegerCosts
+    ) -> tuple[np.ndarray | None, bool]:
         """The best schedule within a limit that a beam finds, and whether it never had to drop a child."""
         nodes, types, columns = graph.num_nodes, graph.num_types, _padded(graph.num_types)
         if not nodes:
@@ -158,8 +160,8 @@ class NativeKernels:
             np.empty((2 * width, types + 1), np.uint64),
             np.empty((2 * width, 3 * types + 1), np.int32),
             np.empty((2 * width, 2), np.int64),
-            prices.price,
-            prices.weight,
+            integer_costs.by_size,
+            integer_costs.least,
             np.empty((width, 4), np.int64),
             np.empty(1 << (2 * width * types).bit_length(), np.uint64),
             np.empty((nodes, width), np.int32),

@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from edbatch_tvm.batching import Policy, choose_policy
-from edbatch_tvm.benchmarking.fma import fma_gflops
-from edbatch_tvm.benchmarking.learning import LEARN_MINIBATCHES
-from edbatch_tvm.benchmarking.lessons import DATA_FILES, lesson_and_exam
+from edbatch_tvm.batching import Policy, select_policy
+from edbatch_tvm.benchmarking.fma_peak import fma_gflops
+from edbatch_tvm.benchmarking.matmul_peak import peak_gflops
 from edbatch_tvm.benchmarking.measure import Seconds
-from edbatch_tvm.benchmarking.peak import peak_gflops
+from edbatch_tvm.benchmarking.policy_learning import LEARN_MINIBATCHES
+from edbatch_tvm.benchmarking.splits import DATA_FILES, learn_test_split
 from edbatch_tvm.checking.comparison import TOLERANCE, compare
 from edbatch_tvm.checking.reference import run_reference
 from edbatch_tvm.compiler import compile_model
@@ -71,7 +71,7 @@ WARM = 0.02
 
 REFERENCE_INSTANCES = 2
 
-LESSON_SIZE = 64
+LEARN_BATCH_SIZE = 64
 """Instances of a minibatch that the policy learns from."""
 
 
@@ -203,7 +203,7 @@ def _items(name: str, path: Path | None, count: int, seed: int) -> list[Any]:
     source = get_workload(name).source
     if path is None or source.read is None:
         return list(source.generate(count, seed))
-    learned = LEARN_MINIBATCHES * LESSON_SIZE
+    learned = LEARN_MINIBATCHES * LEARN_BATCH_SIZE
     items = list(source.read(path, ReadOptions(seed)))[learned : learned + count]
     if len(items) < count:
         raise DataError(f"{len(items)} instances in {path} after the {learned} to learn from", f"{count} or more")
@@ -213,7 +213,9 @@ def _items(name: str, path: Path | None, count: int, seed: int) -> list[Any]:
 @lru_cache(maxsize=1)
 def _policy(name: str, data_root: Path | None, seed: int) -> Policy:
     """The best policy on other instances, a state machine learned from them included; the same for all sizes."""
-    return choose_policy(lesson_and_exam(name, data_root, LESSON_SIZE, LEARN_MINIBATCHES, 1, seed).lesson, seed=seed)
+    return select_policy(
+        learn_test_split(name, data_root, LEARN_BATCH_SIZE, LEARN_MINIBATCHES, 1, seed).learn, seed=seed
+    )
 
 
 def sizes(name: str, hidden: int, options: BenchOptions) -> list[int]:

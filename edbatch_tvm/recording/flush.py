@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from edbatch_tvm.recording.recorder import Recorder
     from edbatch_tvm.recording.specs import TensorSpec
 
-UNTOLD = -1
+NO_VERSION = -1
 """Version of a tensor from outside that has none; the recorder has a copy of its own."""
 
 
@@ -203,7 +203,7 @@ def _external_rows(recorder: Recorder, signature: Signature, external: np.ndarra
     entries = [recorder.externals[-1 - value] for value in external[:outside].tolist()]
     by_spec: dict[TensorSpec, list[int]] = {}
     for position, (tensor, spec, version) in enumerate(entries):
-        if version != UNTOLD and tensor._version != version:
+        if version != NO_VERSION and tensor._version != version:
             recorder.check_unchanged(int(-1 - external[position]))
         by_spec.setdefault(spec, []).append(position)
     for spec, members in by_spec.items():

@@ -16,7 +16,7 @@ from torch import Tensor, float32
 from edbatch_tvm.errors import RecordingError
 from edbatch_tvm.recording import tensor_ops
 from edbatch_tvm.recording.arguments import INTEGER, Key, key_of_constant, key_of_tensor
-from edbatch_tvm.recording.flush import UNTOLD
+from edbatch_tvm.recording.flush import NO_VERSION
 from edbatch_tvm.recording.lazy import LazyRows, LazyTensor, is_lazy, is_tensor
 from edbatch_tvm.recording.parameters import RecordedParameter, own_parameter
 from edbatch_tvm.recording.specs import TensorSpec, spec_of_tensor
@@ -244,7 +244,7 @@ class Recorder:
         try:
             version = tensor._version
         except RuntimeError:  # made in inference mode: it will not tell whether it was changed
-            tensor, version = tensor.clone(), UNTOLD
+            tensor, version = tensor.clone(), NO_VERSION
         number = self.external_number.get(id(tensor))
         if number is None or self.externals[-1 - number][2] != version:
             self.externals.append((tensor, spec_of_tensor(tensor), version))
@@ -254,7 +254,7 @@ class Recorder:
     def check_unchanged(self, number: int) -> None:
         """Check that an external tensor still holds what it held when it was passed."""
         tensor, _, version = self.externals[number]
-        if version != UNTOLD and tensor._version != version:
+        if version != NO_VERSION and tensor._version != version:
             raise RecordingError(
                 f"a tensor of shape {list(tensor.shape)} was changed in place after it was passed to a cell",
                 "tensors that stay as they are until their values are read",

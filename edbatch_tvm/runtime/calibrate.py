@@ -7,7 +7,7 @@ from time import perf_counter
 
 import numpy as np
 
-from edbatch_tvm.batching.costs import CostTable, calibrate
+from edbatch_tvm.batching.cost_model import CostTable, calibrate
 from edbatch_tvm.graph import ZERO, CellSignature, InstanceGraph, validate
 from edbatch_tvm.memory import Plan
 from edbatch_tvm.runtime.model import Model
@@ -30,7 +30,7 @@ def calibrate_model(model: Model, sizes: Sequence[int] = (1, 4, 16, 64, 256, 102
     Returns
     -------
     CostTable
-        For the option ``costs`` of ``SearchPolicy``, ``best_policy`` and ``choose_policy``.
+        For the option ``costs`` of ``SearchPolicy``, ``best_policy`` and ``select_policy``.
     """
     batches: dict[tuple[str, int], tuple[InstanceGraph, Plan]] = {}
 

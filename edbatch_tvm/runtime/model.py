@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import tvm
 
-from edbatch_tvm.batching import Policy, Schedule, ScheduleInfo, as_policy, choose_policy
+from edbatch_tvm.batching import Policy, Schedule, ScheduleInfo, as_policy, select_policy
 from edbatch_tvm.batching import schedule as schedule_graph
 from edbatch_tvm.batching.api import PolicyLike
 from edbatch_tvm.errors import GraphError
@@ -102,7 +102,7 @@ class Model:
         return "cell" if self._table is None else "op"
 
     @property
-    def settled_policy(self) -> Policy | None:
+    def resolved_policy(self) -> Policy | None:
         """The policy in use; None for ``auto`` before the first minibatch."""
         return self._chosen
 
@@ -210,11 +210,11 @@ class Model:
 
     def schedule(self, graph: InstanceGraph, cache: bool = True) -> tuple[Schedule, ScheduleInfo]:
         """Batches of a minibatch graph by the model's policy."""
-        return schedule_graph(graph, self._settled_policy(graph), cache)
+        return schedule_graph(graph, self._resolved_policy(graph), cache)
 
-    def _settled_policy(self, graph: InstanceGraph) -> Policy:
+    def _resolved_policy(self, graph: InstanceGraph) -> Policy:
         if self._chosen is None:
-            self._chosen = choose_policy([graph], learn=False)
+            self._chosen = select_policy([graph], learn=False)
         return self._chosen
 
     def plan(self, graph: InstanceGraph, schedule: Schedule, cache: bool = False) -> Plan:

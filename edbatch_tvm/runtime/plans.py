@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from edbatch_tvm.batching import Schedule
-from edbatch_tvm.batching.structure import same_rows
+from edbatch_tvm.batching.graph_keys import same_rows
 from edbatch_tvm.bounded_cache import BoundedCache
 from edbatch_tvm.errors import PlanError
 from edbatch_tvm.graph import InstanceGraph, Signature
 from edbatch_tvm.memory import Plan, plan_memory
-from edbatch_tvm.memory.gathers import GatheredPlan, gather_operands
+from edbatch_tvm.memory.unfused_plan import UnfusedPlan, unfuse
 
 _MOST = 64
 
@@ -24,7 +24,7 @@ class Plans:
     def made(self, graph: InstanceGraph, schedule: Schedule, name: str) -> Plan:
         """A new plan."""
         plan = plan_memory(schedule, graph, name)
-        return plan if self._fused else gather_operands(plan, self._signature)
+        return plan if self._fused else unfuse(plan, self._signature)
 
     def found(self, graph: InstanceGraph, schedule: Schedule, name: str) -> Plan:
         """A plan made before for this structure and schedule, or a new one."""
@@ -50,5 +50,5 @@ class Plans:
         if not isinstance(plan, Plan) or not same_rows(graph, plan.graph):
             given = f"a plan of {plan.graph!r}" if isinstance(plan, Plan) else f"a {type(plan).__name__}"
             raise PlanError(f"{given} for {graph!r}", "a plan of this graph", "model.plan(graph, schedule) makes one")
-        if isinstance(plan, GatheredPlan) == self._fused:
+        if isinstance(plan, UnfusedPlan) == self._fused:
             raise PlanError(f"a {type(plan).__name__} for a model with fused={self._fused}", "a plan of model.plan()")

@@ -11,8 +11,8 @@ import tvm
 from edbatch_tvm.graph import InstanceGraph
 from edbatch_tvm.graph.spec import Signature
 from edbatch_tvm.memory import Plan
-from edbatch_tvm.memory.gathers import GatheredPlan
 from edbatch_tvm.memory.steps import TYPE
+from edbatch_tvm.memory.unfused_plan import UnfusedPlan
 from edbatch_tvm.runtime.arenas import ArenaSet
 from edbatch_tvm.runtime.kernels import KernelSet, LoadedWeights
 from edbatch_tvm.runtime.threads import use_threads
@@ -61,7 +61,7 @@ class Program:
         for kind, name in self._kernels.arguments:
             values.append(arenas.tensors[int(name)] if kind == "arena" else scratch[name])
         copies, copy_ptr = _NO_COPIES, _NO_COPY_PTR
-        if isinstance(plan, GatheredPlan):
+        if isinstance(plan, UnfusedPlan):
             copy_ptr = plan.copy_ptr
             copies = plan.copies if len(plan.copies) else _NO_COPIES
         threads = use_threads()
@@ -76,7 +76,7 @@ class Program:
             self._learn_from((perf_counter() - begin) / multiplies, tasks, int(board.words[YIELDS]))
         self._boards.append(board)
         calls = int(self._calls[plan.steps[:, TYPE]].sum())
-        return calls + (int(copy_ptr[-1] - copy_ptr[0]) if isinstance(plan, GatheredPlan) else 0)
+        return calls + (int(copy_ptr[-1] - copy_ptr[0]) if isinstance(plan, UnfusedPlan) else 0)
 
     def _types(self, loaded: LoadedWeights, graph: InstanceGraph, plan: Plan) -> tuple[np.ndarray, list[np.ndarray]]:
         """The table of types for `graph`, and the attributes in schedule order, whose addresses are in it."""

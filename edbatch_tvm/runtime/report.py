@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 from edbatch_tvm.batching import ScheduleInfo, lower_bound
 from edbatch_tvm.graph import InstanceGraph
-from edbatch_tvm.memory.gathers import GatheredPlan
 from edbatch_tvm.memory.plan import Plan
+from edbatch_tvm.memory.unfused_plan import UnfusedPlan
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +69,7 @@ class Report:
     @property
     def bytes_gathered(self) -> int:
         """Bytes moved by separate copy kernels: none but in the unfused form, kernels read operands where they lie."""
-        return self.plan.bytes_gathered if isinstance(self.plan, GatheredPlan) else 0
+        return self.plan.bytes_gathered if isinstance(self.plan, UnfusedPlan) else 0
 
     def __str__(self) -> str:
         operands = ", ".join(f"{count} {name}" for name, count in self.operands.items())

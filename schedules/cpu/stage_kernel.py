@@ -95,7 +95,7 @@ class StageKernel:
             }
             self.base, self.stride = {}, {}
             for source in stage.sources:
-                if isinstance(source, ir.Operand | ir.Variadic):
+                if isinstance(source, ir.StageOperand | ir.Variadic):
                     number = source.index
                     base, stride = layout.base(number), layout.stride(number)
                     self.base[number] = self.bind(f"base{number}", self.steps[self.step, base])
@@ -125,7 +125,9 @@ class StageKernel:
         """The arguments after (step, steps, index), each declared once."""
         stage, binding = self.stage, self.binding
         arenas = [binding.output_arena[o.slot] for o in stage.outputs if o.slot >= 0]
-        arenas += [binding.operand_arena[s.index] for s in stage.sources if isinstance(s, ir.Operand | ir.Variadic)]
+        arenas += [
+            binding.operand_arena[s.index] for s in stage.sources if isinstance(s, ir.StageOperand | ir.Variadic)
+        ]
         for arena in dict.fromkeys(arenas):
             shape = (tirx.Var(f"rows{arena}", _INT), binding.arena_width[arena])
             self.arenas[arena] = self._argument(f"arena{arena}", shape, binding.arena_dtype[arena], abi.ALIGNMENT)
@@ -228,7 +230,7 @@ class StageKernel:
         For rows in a reduction, `position` is counted from the first variadic row of the batch.
         """
         match source:
-            case ir.Operand(number):
+            case ir.StageOperand(number):
                 return operand_row(self.base[number], self.stride[number], instance, self.index)
             case ir.Variadic(number):
                 return operand_row(self.base[number], self.stride[number], self.first_row + position, self.index)
@@ -241,7 +243,7 @@ class StageKernel:
     def buffer(self, source: ir.Source) -> Any:
         """The buffer that the rows of `source` lie in."""
         match source:
-            case ir.Operand(number) | ir.Variadic(number):
+            case ir.StageOperand(number) | ir.Variadic(number):
                 return self.arenas[self.binding.operand_arena[number]]
             case ir.Lookup(weight, _, _):
                 return self.tables[weight]

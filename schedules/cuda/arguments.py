@@ -76,7 +76,7 @@ def has_weights(stage: ir.Stage) -> bool:
 def stage_arguments(stage: ir.Stage, binding: abi.CellBinding) -> list[str]:
     """The arguments of a stage's kernel after `tables`."""
     arenas = [binding.output_arena[o.slot] for o in stage.outputs if o.slot >= 0]
-    arenas += [binding.operand_arena[s.index] for s in stage.sources if isinstance(s, ir.Operand | ir.Variadic)]
+    arenas += [binding.operand_arena[s.index] for s in stage.sources if isinstance(s, ir.StageOperand | ir.Variadic)]
     tables = [f"table:{s.weight}" for s in stage.sources if isinstance(s, ir.Lookup)]
     scratch = [f"scratch:{o.scratch}" for o in stage.outputs if o.scratch]
     scratch += [f"scratch:{s.name}" for s in stage.sources if isinstance(s, ir.Scratch)]

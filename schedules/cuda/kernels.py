@@ -38,7 +38,7 @@ SCHEDULE = "edbatch_schedule"
 
 
 @dataclass(frozen=True)
-class Machine:
+class Occupancy:
     """What the kernels know of a GPU.
 
     Attributes
@@ -77,7 +77,7 @@ class Part(Protocol):
     def shared(self) -> tuple[int, int]:
         """Elements of shared memory: numbers, and rows."""
 
-    def blocks(self, count: Any, machine: Machine) -> Any:
+    def blocks(self, count: Any, machine: Occupancy) -> Any:
         """Number of blocks that have work in a batch of `count` instances."""
 
     def emit(self, context: Context, step: Any) -> None:
@@ -91,7 +91,7 @@ class Context:
     threads: Threads
     tables: Tables
     arguments: Arguments
-    machine: Machine
+    machine: Occupancy
     pool: Any
     row_table: Any
 
@@ -124,7 +124,7 @@ class StagePart:
         pool = max(tile.shared_elements(self.stage) for tile in tiles_of(self.stage, self.products))
         return pool, StageCode.row_table_elements(self.stage, self.products)
 
-    def blocks(self, count: Any, machine: Machine) -> Any:
+    def blocks(self, count: Any, machine: Occupancy) -> Any:
         """See :meth:`Part.blocks`."""
         result: Any = None
         for tile in reversed(tiles_of(self.stage, self.products)):
@@ -175,7 +175,7 @@ class MatrixPart:
         """See :meth:`Part.shared`."""
         return SHARED_ELEMENTS if is_matrix_product(self.stage) else 0, 0
 
-    def blocks(self, count: Any, machine: Machine) -> Any:
+    def blocks(self, count: Any, machine: Occupancy) -> Any:
         """See :meth:`Part.blocks`."""
         return count * tiles_of_instance(self.stage)
 
@@ -193,7 +193,9 @@ class MatrixPart:
         code.emit(step, context.pool, context.row_table)
 
 
-def batch_kernel(part: Part, shapes: Shapes, machine: Machine, emulate: EmulatedThreads | None = None) -> tirx.PrimFunc:
+def batch_kernel(
+    part: Part, shapes: Shapes, machine: Occupancy, emulate: EmulatedThreads | None = None
+) -> tirx.PrimFunc:
     """The kernel ``kernel(tables, step, count, ...)`` of one part.
 
     Parameters
@@ -220,7 +222,7 @@ def batch_kernel(part: Part, shapes: Shapes, machine: Machine, emulate: Emulated
 
 
 def schedule_kernel(
-    parts: Sequence[Part], shapes: Shapes, machine: Machine, emulate: EmulatedThreads | None = None
+    parts: Sequence[Part], shapes: Shapes, machine: Occupancy, emulate: EmulatedThreads | None = None
 ) -> tirx.PrimFunc:
     """The kernel ``kernel(tables, blocks, ...)`` that runs a whole schedule; see :func:`batch_kernel`."""
     threads = GpuThreads(cooperative=True) if emulate is None else emulate
@@ -257,7 +259,7 @@ def _attributes(name: str, texts: list[str]) -> dict[str, Any]:
 
 
 def _context(
-    parts: Sequence[Part], threads: Threads, tables: Tables, arguments: Arguments, machine: Machine
+    parts: Sequence[Part], threads: Threads, tables: Tables, arguments: Arguments, machine: Occupancy
 ) -> Context:
     needs = [part.shared() for part in parts]
     pool, rows = (max(1, *column) if len(needs) > 1 else max(1, column[0]) for column in zip(*needs, strict=True))
@@ -274,7 +276,7 @@ def _context(
 class _Bounds:
     """Context: a GPU kernel of which a multiprocessor holds so many blocks."""
 
-    def __init__(self, machine: Machine, emulate: EmulatedThreads | None) -> None:
+    def __init__(self, machine: Occupancy, emulate: EmulatedThreads | None) -> None:
         self.frame = None
         if emulate is None:
             value = tirx.const(machine.blocks_per_unit, _INT)

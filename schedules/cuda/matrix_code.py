@@ -32,7 +32,7 @@ _FLOAT = "float32"
 
 def is_by_instance(stage: ir.Stage) -> bool:
     """Whether this module computes `stage`: of instances, and nothing over their variadic rows."""
-    plain = all(isinstance(s, ir.Operand | ir.Lookup) or s == ir.Scratch(_name(s)) for s in stage.sources)
+    plain = all(isinstance(s, ir.StageOperand | ir.Lookup) or s == ir.Scratch(_name(s)) for s in stage.sources)
     return stage.domain == "instances" and plain and not stage.reductions and len(stage.gates) <= 4
 
 

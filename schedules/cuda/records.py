@@ -1,4 +1,4 @@
-"""Tuned settings for a device: which :class:`~schedules.cuda.kernels.Machine` was fastest for a model.
+"""Tuned settings for a device: which :class:`~schedules.cuda.kernels.Occupancy` was fastest for a model.
 
 One JSON file for each device, ``<folder>/<device>/cuda.json``: a dict from a key of the model (its cells and what its
 products are computed in) to the fields of the machine and what was measured.
@@ -16,7 +16,7 @@ from tvm import IRModule
 
 from edbatch_tvm.atomic_file import write_text
 from edbatch_tvm.errors import DatabaseError
-from schedules.cuda.kernels import Machine
+from schedules.cuda.kernels import Occupancy
 
 
 def model_key(module: IRModule, dtype: str) -> str:
@@ -48,15 +48,15 @@ def read_records(path: Path) -> dict[str, dict[str, Any]]:
     return dict(found)
 
 
-def machine_of(record: dict[str, Any]) -> Machine:
+def machine_of(record: dict[str, Any]) -> Occupancy:
     """The machine of a record."""
-    values = {field.name: record[field.name] for field in fields(Machine)}
+    values = {field.name: record[field.name] for field in fields(Occupancy)}
     if not all(isinstance(value, int) and value > 0 for value in values.values()):
         raise ValueError(f"machine {values}")
-    return Machine(**values)
+    return Occupancy(**values)
 
 
-def write_record(path: Path, key: str, machine: Machine, measured: dict[str, Any]) -> None:
+def write_record(path: Path, key: str, machine: Occupancy, measured: dict[str, Any]) -> None:
     """Add or replace one record."""
     records = read_records(path)
     records[key] = {**asdict(machine), **measured}

@@ -76,7 +76,7 @@ class StageCode:
         }
         self.base, self.stride = {}, {}
         for source in self.stage.sources:
-            if isinstance(source, ir.Operand | ir.Variadic):
+            if isinstance(source, ir.StageOperand | ir.Variadic):
                 number = source.index
                 self.base[number] = bind(f"base{number}", tables.step(step, layout.base(number)))
                 self.stride[number] = bind(f"stride{number}", tables.step(step, layout.stride(number)))
@@ -107,7 +107,7 @@ class StageCode:
         """Row of `source` for the element at `position` of the domain, whose instance is `owner`."""
         owner = position if owner is None else owner
         match source:
-            case ir.Operand(number):
+            case ir.StageOperand(number):
                 return operand_row(self.base[number], self.stride[number], owner, self.tables)
             case ir.Variadic(number):
                 return operand_row(self.base[number], self.stride[number], self.first_row + position, self.tables)
@@ -139,7 +139,7 @@ class StageCode:
     def buffer(self, source: ir.Source) -> Any:
         """The buffer that the rows of `source` lie in."""
         match source:
-            case ir.Operand(number) | ir.Variadic(number):
+            case ir.StageOperand(number) | ir.Variadic(number):
                 return self.arguments[f"arena:{self.binding.operand_arena[number]}"]
             case ir.Lookup(weight, _, _):
                 return self.arguments[f"table:{weight}"]

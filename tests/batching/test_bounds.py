@@ -17,7 +17,7 @@ from edbatch_tvm.batching import (
     optimum,
     order_bound,
 )
-from edbatch_tvm.batching.best import QUICK
+from edbatch_tvm.batching.portfolio import QUICK
 from edbatch_tvm.errors import PolicyError
 from edbatch_tvm.graph import InstanceGraph, merge
 from tests.batching.brute import fewest_batches

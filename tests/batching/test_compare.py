@@ -17,8 +17,8 @@ def test_rows_and_table() -> None:
     for name, make in (("trees", tree), ("lattices", lattice)):
         trials = []
         for seed in (0, 1):
-            exam = minibatches(make, seed, 2, size=4)
-            trials += compare(minibatches(make, 10 + seed, 3, size=4), exam, seed, widths=(2, 8))
+            test = minibatches(make, seed, 2, size=4)
+            trials += compare(minibatches(make, 10 + seed, 3, size=4), test, seed, widths=(2, 8))
         assert [trial.policy for trial in trials] == POLICIES * 2
         rows += rows_of(name, trials)
     assert [row.policy for row in rows] == POLICIES * 2

@@ -12,8 +12,8 @@ import pytest
 
 from edbatch_tvm.batching import Policy, SearchPolicy, clear_cache, get_policy, policy_names, schedule
 from edbatch_tvm.batching.agenda import AgendaPolicy
-from edbatch_tvm.batching.best import BestPolicy
 from edbatch_tvm.batching.policy import FrontierPolicy, Run, identity_of
+from edbatch_tvm.batching.portfolio import PortfolioPolicy
 from edbatch_tvm.errors import PolicyError
 from edbatch_tvm.graph import InstanceGraph
 
@@ -93,7 +93,7 @@ def pairs() -> dict[str, tuple[Any, Any]]:
         "partials": (functools.partial(one_by_one), functools.partial(depth)),
         "a list's function": (functools.partial(one_by_one, *[]), depth),
         "inherited from a search": (Search(8), SearchPolicy(8)),
-        "inside best": (BestPolicy([Plain(one_by_one)]), BestPolicy([Plain(depth)])),
+        "inside best": (PortfolioPolicy([Plain(one_by_one)]), PortfolioPolicy([Plain(depth)])),
     }
 
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from edbatch_tvm.batching import FsmPolicy, QLearning, choose_policy, get_policy, learn_policy, lower_bound
-from edbatch_tvm.batching.best import QUICK
+from edbatch_tvm.batching import FsmPolicy, QLearning, get_policy, learn_policy, lower_bound, select_policy
+from edbatch_tvm.batching.portfolio import QUICK
 from edbatch_tvm.errors import PolicyError
 from edbatch_tvm.graph import InstanceGraph
 from tests.batching.corpora import in_minibatches, read_lattices, read_sentences, read_trees
@@ -106,16 +106,16 @@ def test_minibatches_that_lack_a_type() -> None:
 
 def test_choice_for_a_model() -> None:
     trees = minibatches(tree, 0, 3)
-    assert choose_policy(trees, learn=False).name in ("lookahead", "ratio")
-    assert choose_policy(trees).name in ("fsm", "lookahead", "ratio")
+    assert select_policy(trees, learn=False).name in ("lookahead", "ratio")
+    assert select_policy(trees).name in ("fsm", "lookahead", "ratio")
     graphs = minibatches(lattice, 0, 6, size=32)
-    chosen = choose_policy(graphs, encoding="tight")
+    chosen = select_policy(graphs, encoding="tight")
     assert chosen.name == "fsm"
     held_back = graphs[2::3]
     for name in QUICK:
         policy = get_policy(name)
         assert all(len(chosen(graph)) <= len(policy(graph)) for graph in held_back)
-    assert choose_policy([]).name == "depth"
+    assert select_policy([]).name == "depth"
 
 
 def test_nothing_to_learn_from() -> None:

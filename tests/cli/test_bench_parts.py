@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edbatch_tvm.batching.costs import CostTable
+from edbatch_tvm.batching.cost_model import CostTable
 from edbatch_tvm.cli import main
 from edbatch_tvm.memory import PLANS
 

@@ -13,8 +13,8 @@ import pytest
 import edbatch_tvm as eb
 from edbatch_tvm.errors import GraphError
 from edbatch_tvm.explanation import Explanation
-from edbatch_tvm.explanation.alike import alike_cells
 from edbatch_tvm.explanation.graph_drawing import DRAWN_NODES
+from edbatch_tvm.explanation.similar_cells import alike_cells
 from edbatch_tvm.models import get_workload
 from tests.explanation.cells import ALIKE
 

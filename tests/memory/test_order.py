@@ -9,8 +9,8 @@ from edbatch_tvm.batching import schedule
 from edbatch_tvm.graph import InstanceGraph
 from edbatch_tvm.memory import Plan, plan_memory
 from edbatch_tvm.memory import plan as plan_module
-from edbatch_tvm.memory.cache import layout_cache
 from edbatch_tvm.memory.layout import Layout
+from edbatch_tvm.memory.layout_cache import layout_cache
 from edbatch_tvm.memory.order import Runs
 from edbatch_tvm.memory.steps import CellLayout
 from tests.memory.workloads import TAGGER, TREE, sentences, trees

@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edbatch_tvm.batching import schedule
-from edbatch_tvm.batching.structure import same_rows
+from edbatch_tvm.batching.graph_keys import same_rows
 from edbatch_tvm.errors import PlanError
 from edbatch_tvm.graph import InstanceGraph, merge
 from edbatch_tvm.memory import PLANS, Plan, parse_plan, plan_memory
-from edbatch_tvm.memory.bare import with_signature
-from edbatch_tvm.memory.gathers import gather_operands
 from edbatch_tvm.memory.layout import signature_of
+from edbatch_tvm.memory.synthetic_signature import with_signature
+from edbatch_tvm.memory.unfused_plan import unfuse
 from tests.batching.graphs import typed_dags
 from tests.strategies import Minibatch, edited, minibatches
 
@@ -43,7 +43,7 @@ def test_text_parses_back(minibatch: Minibatch, name: str, policy: str) -> None:
     graph = merge(minibatch.instances)
     plan = plan_memory(schedule(graph, policy)[0], graph, name)
     assert_same(parse_plan(str(plan), graph), plan)
-    unfused = gather_operands(plan, signature_of(graph))
+    unfused = unfuse(plan, signature_of(graph))
     assert_same(parse_plan(str(unfused), graph), unfused)
 
 

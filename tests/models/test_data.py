@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from edbatch_tvm.benchmarking import peak
-from edbatch_tvm.benchmarking.learning import refuse_same_file
+from edbatch_tvm.benchmarking import matmul_peak
+from edbatch_tvm.benchmarking.policy_learning import refuse_same_file
 from edbatch_tvm.errors import DataError
 from edbatch_tvm.graph import format_graph
 from edbatch_tvm.models.data import GENERATED_MINIBATCHES, LEARN_SEED, load_minibatches, split
@@ -97,5 +97,5 @@ def test_what_a_file_leaves_open(tmp_path: Path) -> None:
 @pytest.mark.parametrize("torch", [True, False])
 def test_peak(torch: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not torch:
-        monkeypatch.setattr(peak, "_torch_product", lambda size: None)
-    assert 0 < peak.peak_gflops(size=64, repeats=1) < 1e5
+        monkeypatch.setattr(matmul_peak, "_torch_product", lambda size: None)
+    assert 0 < matmul_peak.peak_gflops(size=64, repeats=1) < 1e5

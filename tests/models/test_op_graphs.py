@@ -8,8 +8,8 @@ import pytest
 
 import edbatch_tvm as eb
 from edbatch_tvm.benchmarking import measure as measure_module
-from edbatch_tvm.benchmarking.learning import Lesson, expansion_table, learn
 from edbatch_tvm.benchmarking.measure import RunOptions, measure, prepare, unbatched_seconds
+from edbatch_tvm.benchmarking.policy_learning import LearnOptions, expansion_table, learn
 from edbatch_tvm.graph import merge
 from edbatch_tvm.graph.expand import expand
 from edbatch_tvm.models import WORKLOADS, get_workload
@@ -51,6 +51,6 @@ def test_a_policy_for_ops() -> None:
     table = expansion_table(workload.cells(32), "op")
     assert table is not None
     assert expansion_table(workload.cells(32), "cell") is None
-    learned = learn(workload, table.cells, Lesson(batch_size=4, minibatches=2, encoding="sort", table=table))
+    learned = learn(workload, table.cells, LearnOptions(batch_size=4, minibatches=2, encoding="sort", table=table))
     assert learned.policy.type_names == table.ops.names
     assert len(eb.schedule(learned.graphs[0], learned.policy)[0]) <= len(eb.schedule(learned.graphs[0], "agenda")[0])

@@ -9,15 +9,15 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from edbatch_tvm.batching import ENCODINGS, FsmPolicy, Policy, get_policy, heights
-from edbatch_tvm.batching.best import QUICK
 from edbatch_tvm.batching.bounds import reference_heights
 from edbatch_tvm.batching.encoding import encoding_id
 from edbatch_tvm.batching.fsm import reference_run_table, run_table
 from edbatch_tvm.batching.imitation import count_actions
-from edbatch_tvm.batching.prices import UNLIMITED, Prices
+from edbatch_tvm.batching.integer_costs import UNLIMITED, IntegerCosts
+from edbatch_tvm.batching.portfolio import QUICK
 from edbatch_tvm.batching.qlearning import reference_episode
 from edbatch_tvm.batching.search import beam_search, reference_beam_search, schedule_of_types
-from edbatch_tvm.batching.table import StateTable, ValueTable
+from edbatch_tvm.batching.state_table import StateTable, ValueTable
 from edbatch_tvm.graph import InstanceGraph, merge
 from edbatch_tvm.native import NativeKernels, load
 from tests.batching.graphs import lattice, random_dag, typed_dags
@@ -116,12 +116,17 @@ def test_a_lattice_minibatch(rng: np.random.Generator) -> None:
 def test_search(graph: InstanceGraph, width: int, slack: int, data: st.DataObject) -> None:
     types, _ = beam_search(graph, width)
     assert types is not None
-    same(beam_search(graph, width), reference_beam_search(graph, width, UNLIMITED, Prices.unit(graph.num_types)))
+    same(beam_search(graph, width), reference_beam_search(graph, width, UNLIMITED, IntegerCosts.unit(graph.num_types)))
     limit = len(types) - slack
-    same(beam_search(graph, width, limit), reference_beam_search(graph, width, limit, Prices.unit(graph.num_types)))
+    same(
+        beam_search(graph, width, limit), reference_beam_search(graph, width, limit, IntegerCosts.unit(graph.num_types))
+    )
     costs = data.draw(arrays(np.int64, (graph.num_types, 4), elements=st.integers(1, 5)))
-    prices = Prices(costs, costs[:, 1:].min(axis=1))
-    same(beam_search(graph, width, prices=prices), reference_beam_search(graph, width, UNLIMITED, prices))
+    integer_costs = IntegerCosts(costs, costs[:, 1:].min(axis=1))
+    same(
+        beam_search(graph, width, integer_costs=integer_costs),
+        reference_beam_search(graph, width, UNLIMITED, integer_costs),
+    )
     schedule = schedule_of_types(graph, types)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("edbatch_tvm.find_native.python_only", True)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from edbatch_tvm.batching.structure import same_structure
+from edbatch_tvm.batching.graph_keys import same_structure
 from edbatch_tvm.graph import Builder, InstanceGraph, Signature, merge, validate
 from edbatch_tvm.graph.merge import merge_again, reference_merge
 from edbatch_tvm.native.merger import load

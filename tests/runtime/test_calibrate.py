@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import edbatch_tvm as eb
-from edbatch_tvm.batching.tradeoff import trade_off
+from edbatch_tvm.batching import weigh_batches_against_time
 from edbatch_tvm.models import get_workload
 from edbatch_tvm.runtime.calibrate import calibrate_model
 
@@ -17,6 +17,6 @@ def test_every_cell_gets_a_cost() -> None:
     }
     assert all(seconds > 0 for sizes in costs.as_dict().values() for seconds in sizes.values())
     graph = model.merge(workload.generate(4, model.signature, 0))
-    compared = trade_off([graph], costs, width=8)
+    compared = weigh_batches_against_time([graph], costs, width=8)
     assert compared.fastest_seconds <= compared.fewest_seconds
     assert compared.fewest_batches <= compared.fastest_batches

@@ -234,7 +234,7 @@ def test_a_policy_of_the_user_is_checked(model: eb.Model) -> None:
     with pytest.raises(PolicyError, match="one type a batch"):
         eb.schedule(graph, Careless())
     with pytest.raises(PolicyError, match="one type a batch"):
-        eb.schedule(graph, eb.batching.BestPolicy((Careless(),)))
+        eb.schedule(graph, eb.batching.PortfolioPolicy((Careless(),)))
 
 
 # Anything else in place of a graph ------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from schedules.cpu.packing import packing_of
 def stage(columns: int, rows: int = 1) -> ir.Stage:
     """A stage that copies an operand."""
     x = tirx.Var("x0", "float32")
-    copy = ir.Element(ir.Operand(0), 0, True, columns if rows > 1 else 0)
+    copy = ir.Element(ir.StageOperand(0), 0, True, columns if rows > 1 else 0)
     column, row = tirx.Var("j", "int64"), tirx.Var("i", "int64")
     return ir.Stage("cell", "s", columns, column, (), (), (), (ir.Output(x, 0),), {x: copy}, rows=rows, row=row)
 
@@ -51,7 +51,7 @@ def gated(widths: dict[int, int]) -> ir.Stage:
     column, k = tirx.Var("j", "int64"), tirx.Var("k", "int64")
     weight = tirx.const(1, "float32")
     gates = tuple(
-        ir.Gate(tuple(ir.Pass(ir.Operand(source), 0, 64, weight, k) for source in range(count)))
+        ir.Gate(tuple(ir.Pass(ir.StageOperand(source), 0, 64, weight, k) for source in range(count)))
         for count in widths.values()
     )
     x = tirx.Var("x0", "float32")

@@ -13,11 +13,11 @@ from tvm.target import Target
 from edbatch_tvm.models import get_workload
 from edbatch_tvm.tuning.kernels.database import TuningDatabase
 from edbatch_tvm.tuning.kernels.outcome import Load, Outcome
+from edbatch_tvm.tuning.kernels.record_keys import stage_key, stage_text
 from edbatch_tvm.tuning.kernels.records import DatabaseRecords
 from edbatch_tvm.tuning.kernels.stages import StageSubject, bucket_for, compose, space, tune_stage
-from edbatch_tvm.tuning.kernels.subjects import stage_subject, stage_text
 from edbatch_tvm.tuning.kernels.timing import TrialFailed
-from edbatch_tvm.tuning.model.subjects import find_subjects
+from edbatch_tvm.tuning.model.tunable_kernels import find_subjects
 from schedules.cpu.config import Bucket, StageConfig, default_config
 from schedules.cpu.machine import AVX512
 
@@ -136,4 +136,4 @@ def test_names_do_not_matter() -> None:
 
 
 def _module(subject: StageSubject) -> Any:
-    return stage_subject(subject.stage, subject.machine)
+    return stage_key(subject.stage, subject.machine)

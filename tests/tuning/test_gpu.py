@@ -13,7 +13,7 @@ from edbatch_tvm.cli import main
 from edbatch_tvm.compiler import compile_model
 from edbatch_tvm.errors import DatabaseError, TargetError
 from edbatch_tvm.models import get_workload
-from schedules.cuda.kernels import Machine
+from schedules.cuda.kernels import Occupancy
 
 ARGUMENTS = "tune treelstm --hidden 8 --batch-size 2 --minibatches 1 --policy depth --trials 2 --target cuda-emulated"
 
@@ -45,9 +45,9 @@ def test_and_found_again(tuned: tuple[Path, dict[str, Any]], monkeypatch: pytest
     workload = get_workload("treelstm")
     model = compile_model(workload.cells(8), workload.weights(8), target=EMULATED, database=folder)
     assert model.executor.tuning_key == key
-    assert model.executor.program.machine == Machine(77, 1)
+    assert model.executor.program.machine == Occupancy(77, 1)
     other = compile_model(workload.cells(4), workload.weights(4), target=EMULATED, database=folder)
-    assert other.executor.program.machine == Machine()
+    assert other.executor.program.machine == Occupancy()
 
 
 def test_what_is_refused(tmp_path: Path) -> None:
@@ -60,4 +60,4 @@ def test_what_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DatabaseError, match="expected a file that edbatch tune wrote"):
         compile_model(mod, weights, target=EMULATED, database=tmp_path)
     with pytest.raises(TargetError, match="settings of a GPU for target 'llvm'"):
-        compile_model(mod, weights, database=Machine())
+        compile_model(mod, weights, database=Occupancy())

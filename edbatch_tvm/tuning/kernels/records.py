@@ -8,8 +8,8 @@ from typing import Any
 from tvm import IRModule, tirx
 
 from edbatch_tvm.tuning.kernels.database import TuningDatabase, config_of
+from edbatch_tvm.tuning.kernels.record_keys import stage_key
 from edbatch_tvm.tuning.kernels.stages import read_config
-from edbatch_tvm.tuning.kernels.subjects import stage_subject
 from edbatch_tvm.tuning.kernels.tile_records import SIZES, read_least, tile_of
 from schedules.cpu.config import StageConfig
 from schedules.cpu.machine import Machine
@@ -25,7 +25,7 @@ class DatabaseRecords:
 
     def stage_config(self, stage: Stage, machine: Machine) -> StageConfig | None:
         """See :class:`schedules.records.Records`."""
-        record = self.database.kept(stage_subject(stage, machine))
+        record = self.database.kept(stage_key(stage, machine))
         if record is None:
             return None
         config = read_config(config_of(record.trace))

@@ -19,7 +19,7 @@ from edbatch_tvm.errors import ConfigError, DatabaseError
 from edbatch_tvm.tuning.kernels.bench import VARIADIC_ROWS
 from edbatch_tvm.tuning.kernels.database import FAILED_SECONDS, TuningDatabase, config_of, config_trace
 from edbatch_tvm.tuning.kernels.outcome import FINAL_ROUNDS, BucketGain, Load, Outcome, Progress, faster, ratio
-from edbatch_tvm.tuning.kernels.subjects import stage_subject
+from edbatch_tvm.tuning.kernels.record_keys import stage_key
 from edbatch_tvm.tuning.kernels.timing import Candidate, Timer, TrialFailed
 from schedules.cpu.config import UNROLLS, Bucket, StageConfig, chunks_of, default_config, gates_at_once
 from schedules.cpu.machine import Machine
@@ -125,7 +125,7 @@ def tune_stage(
     loads : sequence of (Load, int)
         Batch sizes, and the trials for each, with those that `database` already has.
     """
-    module = stage_subject(subject.stage, subject.machine)
+    module = stage_key(subject.stage, subject.machine)
     default = default_config(subject.stage, subject.machine)
     search = _StageSearch(subject, module, default, database, timer, progress)
     choices: dict[tuple[int, int], Bucket] = {}

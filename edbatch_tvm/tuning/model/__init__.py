@@ -1,6 +1,6 @@
 """Tuning of a model's kernels, on the batch sizes of real data.
 
-Reading order: ``histogram`` (which batch sizes matter), ``subjects`` (the kernels of a module), ``run``,
+Reading order: ``histogram`` (which batch sizes matter), ``tunable_kernels`` (those of a module), ``run``,
 ``verify`` (what is kept only if it is right and faster), ``workload`` (the same for a workload and its data).
 """
 

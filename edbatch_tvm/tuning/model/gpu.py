@@ -21,7 +21,7 @@ from edbatch_tvm.checking.reference import Function, run_reference
 from edbatch_tvm.compiler.compile import compile_model
 from edbatch_tvm.errors import DataError, EdbatchError
 from edbatch_tvm.graph import InstanceGraph
-from schedules.cuda.kernels import Machine
+from schedules.cuda.kernels import Occupancy
 from schedules.cuda.records import records_path, write_record
 from schedules.devices import SHIPPED
 
@@ -39,7 +39,7 @@ FAILED_SECONDS = 1e9
 class GpuTrial:
     """One setting, and the time of all minibatches with it; or why it could not be built."""
 
-    machine: Machine
+    machine: Occupancy
     seconds: float
     failed: str = ""
 
@@ -103,7 +103,7 @@ def tune_gpu(
         raise DataError("no minibatches", "one or more")
     begin = perf_counter()
     device = find_backend(target).device
-    candidates = [Machine(fill, blocks) for blocks, fill in product(BLOCKS, FILLS)][: max(1, trials)]
+    candidates = [Occupancy(fill, blocks) for blocks, fill in product(BLOCKS, FILLS)][: max(1, trials)]
     model = compile_model(mod, weights, target=target, policy=policy, database=NO_RECORDS)
     work = []
     for instances in minibatches:
@@ -125,7 +125,7 @@ def tune_gpu(
 
 
 def _trial(
-    mod: IRModule, weights: Any, target: Any, policy: PolicyLike, machine: Machine, work: Sequence[tuple[Any, Any]]
+    mod: IRModule, weights: Any, target: Any, policy: PolicyLike, machine: Occupancy, work: Sequence[tuple[Any, Any]]
 ) -> GpuTrial:
     """The time of one setting; one that does not compile or run takes for ever."""
     try:
@@ -135,7 +135,7 @@ def _trial(
         return GpuTrial(machine, FAILED_SECONDS, reason)
 
 
-def _built(mod: IRModule, weights: Any, target: Any, policy: PolicyLike, machine: Machine) -> Any:
+def _built(mod: IRModule, weights: Any, target: Any, policy: PolicyLike, machine: Occupancy) -> Any:
     return compile_model(mod, weights, target=target, policy=policy, database=machine)
 
 

@@ -23,15 +23,15 @@ from edbatch_tvm.graph import InstanceGraph
 from edbatch_tvm.runtime.threads import get_num_threads
 from edbatch_tvm.tuning.kernels.database import TuningDatabase
 from edbatch_tvm.tuning.kernels.outcome import Load, Outcome, Progress
+from edbatch_tvm.tuning.kernels.record_keys import stage_key
 from edbatch_tvm.tuning.kernels.remote import RemoteTimer, Tracker
 from edbatch_tvm.tuning.kernels.stages import tune_stage
-from edbatch_tvm.tuning.kernels.subjects import stage_subject
 from edbatch_tvm.tuning.kernels.tile_records import SIZES
 from edbatch_tvm.tuning.kernels.tiles import tune_tiles
 from edbatch_tvm.tuning.kernels.timing import LocalTimer, Timer
 from edbatch_tvm.tuning.kernels.worker import WorkerTimer
 from edbatch_tvm.tuning.model.histogram import allot, batch_sizes, loads_of, shares
-from edbatch_tvm.tuning.model.subjects import Subjects, find_subjects
+from edbatch_tvm.tuning.model.tunable_kernels import Subjects, find_subjects
 from edbatch_tvm.tuning.model.verify import Verification, verify
 from schedules.cpu.machine import machine_of
 from schedules.devices import SHIPPED
@@ -304,6 +304,6 @@ def _drop(run: _Run) -> None:
     changed = {outcome.name for outcome in run.outcomes if any(gain.choice != "default" for gain in outcome.gains)}
     stages = [run.subjects.stages[name] for name in changed if name in run.subjects.stages]
     tiles = [run.subjects.tiles[name] for name in changed if name in run.subjects.tiles]
-    modules = [stage_subject(one.stage, one.machine) for one in stages]
+    modules = [stage_key(one.stage, one.machine) for one in stages]
     modules += [one.module(size) for one in tiles for size in SIZES]
     run.database.keep((module, None, 0.0) for module in modules)

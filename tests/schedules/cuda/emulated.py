@@ -12,7 +12,7 @@ from edbatch_tvm.models import get_workload
 from edbatch_tvm.runtime import Model
 from relay_ext.pipeline import cell_passes, run_passes
 from relay_ext.signature import signature_of
-from schedules.cuda.kernels import Machine
+from schedules.cuda.kernels import Occupancy
 
 
 def emulated_model(mod: Any, weights: Any, **options: Any) -> Model:
@@ -27,7 +27,7 @@ def check_workload(name: str, hidden: int, count: int, fill: int | None = None, 
     """Compile and run a workload, hold it against the reference; the result, with ``kernel_names`` of the model."""
     workload = get_workload(name)
     mod, weights = workload.cells(hidden), workload.weights(hidden)
-    machine = Machine() if fill is None else Machine(fill=fill)
+    machine = Occupancy() if fill is None else Occupancy(fill=fill)
     tolerance = options.pop("tolerance", TOLERANCE)
     model = emulated_model(mod, weights, machine=machine, **options)
     instances = workload.generate(count, signature_of(mod), seed=1)

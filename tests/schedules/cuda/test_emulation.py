@@ -10,7 +10,7 @@ from tvm.script import ir as I
 from tvm.script import relax as R
 
 from edbatch_tvm.models import WORKLOADS
-from schedules.cuda.kernels import Machine
+from schedules.cuda.kernels import Occupancy
 from schedules.cuda.products import PRODUCTS
 from tests.schedules.cuda.emulated import check_workload, emulated_model
 
@@ -82,7 +82,7 @@ class Product:
 def test_products_of_small_integers_are_exact(dtype: str, fill: int, rng: np.random.Generator) -> None:
     x = rng.integers(-8, 9, (70, K)).astype(np.float32)
     weights = {"W": rng.integers(-8, 9, (K, COLUMNS)).astype(np.float32)}
-    model = emulated_model(Product, weights, products=PRODUCTS[dtype], machine=Machine(fill=fill))
+    model = emulated_model(Product, weights, products=PRODUCTS[dtype], machine=Occupancy(fill=fill))
     b = model.builder()
     result = model([b.finish(b.call("product", row)) for row in x])
     np.testing.assert_array_equal(np.stack([np.asarray(one) for one in result]), x @ weights["W"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 
-from edbatch_tvm.batching.costs import CostTable
+from edbatch_tvm.batching.cost_model import CostTable
 from edbatch_tvm.batching.policy import Policy, Run, get_policy, identity_of, register_policy
 from edbatch_tvm.batching.schedule import Schedule
 from edbatch_tvm.batching.search import WIDTH, SearchPolicy, SearchProgress
@@ -14,7 +14,7 @@ QUICK = ("depth", "agenda", "lookahead", "ratio")
 """Policies without a table, cheapest first."""
 
 
-class BestPolicy(Policy):
+class PortfolioPolicy(Policy):
     """Runs all its policies on the graph and keeps the best schedule; the first of equals.
 
     Parameters
@@ -47,7 +47,7 @@ class BestPolicy(Policy):
         return Run(best.schedule, f"{self.name} ({best.policy})", best.misses, best.states)
 
     def __repr__(self) -> str:
-        return f"BestPolicy({', '.join(map(repr, self.policies))}, name={self.name!r})"
+        return f"PortfolioPolicy({', '.join(map(repr, self.policies))}, name={self.name!r})"
 
 
 def cost_of(schedule: Schedule, costs: CostTable | None) -> float:
@@ -62,11 +62,11 @@ def quick_policies() -> tuple[Policy, ...]:
 
 def best_policy(
     width: int = WIDTH, progress: SearchProgress | None = None, costs: CostTable | None = None
-) -> BestPolicy:
+) -> PortfolioPolicy:
     """Policy ``best`` with a beam of this width; see :class:`edbatch_tvm.batching.SearchPolicy`."""
     search = SearchPolicy(width, progress=progress, costs=costs)
-    return BestPolicy((*quick_policies(), search), costs=costs)
+    return PortfolioPolicy((*quick_policies(), search), costs=costs)
 
 
 register_policy("best", best_policy)
-register_policy("auto", lambda: BestPolicy(quick_policies(), "auto"))
+register_policy("auto", lambda: PortfolioPolicy(quick_policies(), "auto"))

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edbatch_tvm.batching.best import quick_policies
-from edbatch_tvm.batching.costs import CostTable
+from edbatch_tvm.batching.cost_model import CostTable
 from edbatch_tvm.batching.policy import Run
+from edbatch_tvm.batching.portfolio import quick_policies
 from edbatch_tvm.batching.search import WIDTH, SearchPolicy
 from edbatch_tvm.graph import InstanceGraph
 
 
 @dataclass(frozen=True)
-class Tradeoff:
+class BatchesAgainstTime:
     """The schedule of fewest batches and the one of least time, summed over graphs.
 
     Attributes
@@ -42,7 +42,9 @@ class Tradeoff:
         )
 
 
-def trade_off(graphs: Sequence[InstanceGraph], costs: CostTable, width: int = WIDTH) -> Tradeoff:
+def weigh_batches_against_time(
+    graphs: Sequence[InstanceGraph], costs: CostTable, width: int = WIDTH
+) -> BatchesAgainstTime:
     """Compare the best schedules by number of batches with the best by time.
 
     Parameters
@@ -66,4 +68,4 @@ def trade_off(graphs: Sequence[InstanceGraph], costs: CostTable, width: int = WI
         differing += seconds(fastest) < seconds(fewest)
         few, few_seconds = few + len(fewest.schedule), few_seconds + seconds(fewest)
         fast, fast_seconds = fast + len(fastest.schedule), fast_seconds + seconds(fastest)
-    return Tradeoff(few, few_seconds, fast, fast_seconds, len(graphs), differing)
+    return BatchesAgainstTime(few, few_seconds, fast, fast_seconds, len(graphs), differing)

@@ -16,11 +16,11 @@ from edbatch_tvm.batching import (
     best_policy,
     calibrate,
     check_schedule,
-    choose_policy,
     get_policy,
-    trade_off,
+    select_policy,
+    weigh_batches_against_time,
 )
-from edbatch_tvm.batching.best import QUICK
+from edbatch_tvm.batching.portfolio import QUICK
 from edbatch_tvm.errors import PolicyError
 from edbatch_tvm.graph import InstanceGraph
 from tests.batching.graphs import lattice, minibatches, typed_dags
@@ -121,12 +121,12 @@ def test_objectives() -> None:
     for graph in graphs:
         fastest = best_policy(16, costs=costs)(graph)
         assert all(costs.of_schedule(fastest) <= costs.of_schedule(get_policy(name)(graph)) for name in QUICK)
-    result = trade_off(graphs, costs, width=16)
+    result = weigh_batches_against_time(graphs, costs, width=16)
     assert result.fastest_seconds < result.fewest_seconds
     assert result.fastest_batches >= result.fewest_batches
     assert result.differing >= 1
     assert "least time" in str(result)
-    chosen = choose_policy(graphs, learn=False, costs=costs)
+    chosen = select_policy(graphs, learn=False, costs=costs)
     seconds = {name: sum(costs.of_schedule(get_policy(name)(graph)) for graph in graphs) for name in QUICK}
     assert seconds[chosen.name] == min(seconds.values())
 

@@ -1,7 +1,7 @@
 """The rate of fused multiply-adds that this machine reaches: a small matrix product out of the first-level caches.
 
-The machine's own limit, beside the speed of the matrix product in a library (:mod:`edbatch_tvm.benchmarking.peak`): a
-library can stay far below it on a processor that it was not tuned for.
+The machine's own limit, beside the speed of the matrix product in a library
+(:mod:`edbatch_tvm.benchmarking.matmul_peak`): a library can stay far below it on a processor that it was not tuned for.
 """
 
 from __future__ import annotations

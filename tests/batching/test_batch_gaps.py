@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edbatch_tvm.batching import Schedule, lower_bound, schedule
-from edbatch_tvm.batching.apart import Gap, batches_apart
+from edbatch_tvm.batching.batch_gaps import Gap, find_batch_gaps
 from edbatch_tvm.graph import InstanceGraph
 from tests.batching.graphs import typed_dags
 
@@ -39,7 +39,7 @@ def oracle(graph: InstanceGraph, batches: Schedule) -> list[tuple[int, int, int,
 @given(typed_dags(), st.sampled_from(["depth", "agenda", "ratio", "lookahead"]))
 def test_gaps_on_random_graphs(graph: InstanceGraph, policy: str) -> None:
     batches, _ = schedule(graph, policy)
-    found = batches_apart(graph, batches)
+    found = find_batch_gaps(graph, batches)
     gaps = [(g.batch, g.previous, g.dependent, g.waiting, g.ready) for one in found for g in one.gaps]
     assert sorted(gaps) == oracle(graph, batches)
     assert sum(one.nodes for one in found) == graph.num_nodes
@@ -58,7 +58,7 @@ def fork() -> InstanceGraph:
 
 def test_a_node_that_waited(fork: InstanceGraph) -> None:
     early = Schedule.from_batches(fork, [(0, [0, 2]), (1, [1]), (2, [3]), (1, [4])])
-    one = batches_apart(fork, early)[1]
+    one = find_batch_gaps(fork, early)[1]
     assert one.gaps == (Gap(3, 1, dependent=0, waiting=1, ready=0, waited_for={"2": 1}),)
     assert (one.batches, one.longest_path, one.above_path) == (2, 1, 1)
     assert one.waited_for == {"2": 1}
@@ -66,10 +66,10 @@ def test_a_node_that_waited(fork: InstanceGraph) -> None:
 
 def test_a_node_that_was_left_out(fork: InstanceGraph) -> None:
     split = Schedule.from_batches(fork, [(0, [0]), (0, [2]), (2, [3]), (1, [1, 4])])
-    one = batches_apart(fork, split)[0]
+    one = find_batch_gaps(fork, split)[0]
     assert one.gaps == (Gap(1, 0, dependent=0, waiting=0, ready=1),)
 
 
 def test_no_nodes() -> None:
     empty = InstanceGraph.from_arrays(np.empty(0, int), [0], np.empty(0, int))
-    assert batches_apart(empty, schedule(empty, "depth")[0]) == []
+    assert find_batch_gaps(empty, schedule(empty, "depth")[0]) == []

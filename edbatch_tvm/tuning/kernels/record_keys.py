@@ -23,7 +23,7 @@ SUBJECT = "edbatch.subject"
 _NAME = re.compile(r"[A-Za-z_][\w.]*")
 
 
-def stage_subject(stage: ir.Stage, machine: Machine) -> IRModule:
+def stage_key(stage: ir.Stage, machine: Machine) -> IRModule:
     """The workload of `stage` on `machine`: its text, as an attribute of an empty function."""
     return _text_module(f"{machine.lanes} lanes, {machine.registers} registers\n{stage_text(stage)}")
 

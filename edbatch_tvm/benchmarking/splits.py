@@ -27,17 +27,17 @@ DATA_FILES = {
 
 
 @dataclass(frozen=True, eq=False)
-class Graphs:
+class Split:
     """Minibatch graphs of a workload, and where they come from."""
 
-    lesson: list[InstanceGraph]
-    exam: list[InstanceGraph]
+    learn: list[InstanceGraph]
+    test: list[InstanceGraph]
     source: str
 
 
-def lesson_and_exam(
-    name: str, data_root: Path | None, batch_size: int, lessons: int, exams: int, seed: int = 0
-) -> Graphs:
+def learn_test_split(
+    name: str, data_root: Path | None, batch_size: int, learn_minibatches: int, test_minibatches: int, seed: int = 0
+) -> Split:
     """Minibatches of the workload called `name`: of its data file the first to learn from, the next to measure on.
 
     Parameters
@@ -45,7 +45,7 @@ def lesson_and_exam(
     name : str
     data_root : Path or None
         Folder of the data files; without it, and for workloads without a file, instances are generated.
-    batch_size, lessons, exams : int
+    batch_size, learn_minibatches, test_minibatches : int
         Instances of a minibatch, minibatches to learn from and to measure on (at most).
     seed : int
         Of the generator, and of what a file leaves open.
@@ -58,12 +58,12 @@ def lesson_and_exam(
     workload = get_workload(name)
     signature = signature_of(workload.cells(1))
     if data_root is None or name not in DATA_FILES:
-        lesson = load_minibatches(workload, signature, None, batch_size, lessons, seed + LEARN_SEED)
-        exam = load_minibatches(workload, signature, None, batch_size, exams, seed)
-        return Graphs([merge(part) for part in lesson], [merge(part) for part in exam], "generator")
+        learn = load_minibatches(workload, signature, None, batch_size, learn_minibatches, seed + LEARN_SEED)
+        test = load_minibatches(workload, signature, None, batch_size, test_minibatches, seed)
+        return Split([merge(part) for part in learn], [merge(part) for part in test], "generator")
     path = data_root / DATA_FILES[name]
-    parts = load_minibatches(workload, signature, path, batch_size, lessons + exams, seed)
+    parts = load_minibatches(workload, signature, path, batch_size, learn_minibatches + test_minibatches, seed)
     graphs = [merge(part) for part in parts]
-    if len(graphs) <= lessons:
-        raise DataError(f"{len(graphs)} minibatches in {path}", f"more than the {lessons} to learn from")
-    return Graphs(graphs[:lessons], graphs[lessons:], str(path))
+    if len(graphs) <= learn_minibatches:
+        raise DataError(f"{len(graphs)} minibatches in {path}", f"more than the {learn_minibatches} to learn from")
+    return Split(graphs[:learn_minibatches], graphs[learn_minibatches:], str(path))

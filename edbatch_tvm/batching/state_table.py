@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from edbatch_tvm.batching.encoding import State, hash_state, types_of
-from edbatch_tvm.batching.fixed import RATE_BITS, to_fixed
+from edbatch_tvm.batching.fixed_point import RATE_BITS, to_fixed
 from edbatch_tvm.batching.splitmix import SplitMix
 from edbatch_tvm.errors import PolicyError
 

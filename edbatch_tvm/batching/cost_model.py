@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edbatch_tvm.atomic_file import write_text
-from edbatch_tvm.batching.prices import Prices
+from edbatch_tvm.batching.integer_costs import IntegerCosts
 from edbatch_tvm.cached_property import cached_property
 from edbatch_tvm.errors import PolicyError
 
@@ -97,7 +97,7 @@ class CostTable:
                 total += float(self._interpolate(name, mine).sum())
         return total
 
-    def prices(self, graph: InstanceGraph) -> Prices:
+    def integer_costs(self, graph: InstanceGraph) -> IntegerCosts:
         """Costs as the search counts them.
 
         From the time of each batch the number of its nodes times a slope of their type is taken away: together that is
@@ -112,7 +112,7 @@ class CostTable:
             largest = max(1, int(graph.type_count[t]))
             price[t] = np.rint((time - _slope(time[1 : largest + 1]) * size) / TICK)
         least = [price[t, 1 : max(1, count) + 1].min() for t, count in enumerate(graph.type_count.tolist())]
-        return Prices(price, np.array(least, np.int64))
+        return IntegerCosts(price, np.array(least, np.int64))
 
     def _interpolate(self, name: str, size: np.ndarray) -> np.ndarray:
         if name not in self._table:

@@ -11,25 +11,25 @@ UNLIMITED = int(np.iinfo(np.int64).max) // 4
 
 
 @dataclass(frozen=True, eq=False)
-class Prices:
+class IntegerCosts:
     """Cost of batches by type and size.
 
     Attributes
     ----------
-    price : int64 array of shape [types, sizes]
+    by_size : int64 array of shape [types, sizes]
         Of a batch of each type and number of nodes; the last column is for all larger batches.
-    weight : int64 array of shape [types]
+    least : int64 array of shape [types]
         No batch of the type costs less.
     """
 
-    price: np.ndarray
-    weight: np.ndarray
+    by_size: np.ndarray
+    least: np.ndarray
 
     @classmethod
-    def unit(cls, num_types: int) -> Prices:
+    def unit(cls, num_types: int) -> IntegerCosts:
         """Every batch costs 1: what is counted is batches."""
         return cls(np.ones((num_types, 2), np.int64), np.ones(num_types, np.int64))
 
     def of(self, type_id: int, size: int) -> int:
         """Cost of one batch."""
-        return int(self.price[type_id, min(size, self.price.shape[1] - 1)])
+        return int(self.by_size[type_id, min(size, self.by_size.shape[1] - 1)])

@@ -318,13 +318,13 @@ def _policy_of(model: Model) -> tuple[str, FsmPolicy | None]:
     policy = model.policy
     if isinstance(policy, str) and policy in ("auto", *policy_names()):
         return policy, None
-    settled = model.settled_policy
-    if isinstance(settled, FsmPolicy):
-        return "fsm", settled
-    if settled is not None and settled.name in policy_names():
-        usual = get_policy(settled.name)
-        if identity_of(settled) == identity_of(usual):
-            return settled.name, None
+    resolved = model.resolved_policy
+    if isinstance(resolved, FsmPolicy):
+        return "fsm", resolved
+    if resolved is not None and resolved.name in policy_names():
+        usual = get_policy(resolved.name)
+        if identity_of(resolved) == identity_of(usual):
+            return resolved.name, None
     raise PolicyError(
         f"the policy {policy!r} cannot be saved",
         "a registered one as it is, or a learned state machine",

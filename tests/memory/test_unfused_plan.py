@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 import edbatch_tvm as eb
 from edbatch_tvm.graph import InstanceGraph, Signature, merge
-from edbatch_tvm.memory.gathers import gather_operands
 from edbatch_tvm.memory.plan import Plan
 from edbatch_tvm.memory.steps import CONTIGUOUS, COUNT, INDEXED, POINTER, CellLayout
+from edbatch_tvm.memory.unfused_plan import unfuse
 from tests.strategies import Minibatch, minibatches
 
 
@@ -33,7 +33,7 @@ def test_kernels_read_the_same_rows_or_copies_of_them(minibatch: Minibatch, poli
     graph: InstanceGraph = merge(minibatch.instances)
     schedule, _ = eb.schedule(graph, policy)
     plan = eb.plan_memory(schedule, graph)
-    gathered = gather_operands(plan, signature)
+    gathered = unfuse(plan, signature)
     bytes_moved = 0
     for step in range(len(plan.steps)):
         cell = signature[int(plan.steps[step, 0])]

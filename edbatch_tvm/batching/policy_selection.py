@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from time import perf_counter
 
-from edbatch_tvm.batching.best import cost_of, quick_policies
-from edbatch_tvm.batching.costs import CostTable
+from edbatch_tvm.batching.cost_model import CostTable
 from edbatch_tvm.batching.learn import AUTO, learn_policy, split_for_validation
 from edbatch_tvm.batching.policy import Policy
+from edbatch_tvm.batching.portfolio import cost_of, quick_policies
 from edbatch_tvm.graph import InstanceGraph
 
 
-def choose_policy(
+def select_policy(
     sample_graphs: Sequence[InstanceGraph],
     learn: bool = True,
     encoding: str = AUTO,

@@ -79,7 +79,7 @@ class TypeBatches:
         return dict(counts.most_common())
 
 
-def batches_apart(graph: InstanceGraph, schedule: Schedule) -> list[TypeBatches]:
+def find_batch_gaps(graph: InstanceGraph, schedule: Schedule) -> list[TypeBatches]:
     """For every type of `graph` that has nodes: its batches in `schedule`, and why they are not fewer.
 
     Parameters
@@ -93,7 +93,7 @@ def batches_apart(graph: InstanceGraph, schedule: Schedule) -> list[TypeBatches]
     >>> from edbatch_tvm.batching import schedule
     >>> graph = InstanceGraph.from_arrays([0, 0, 1, 0], [0, 0, 0, 1, 2], [0, 2])
     >>> batches, _ = schedule(graph, "depth")
-    >>> first, second = batches_apart(graph, batches)
+    >>> first, second = find_batch_gaps(graph, batches)
     >>> first.batches, first.longest_path, first.gaps[0]
     (2, 2, Gap(batch=2, previous=0, dependent=1, waiting=0, ready=0, waited_for={}))
     """

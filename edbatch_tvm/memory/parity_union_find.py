@@ -8,12 +8,12 @@ from typing import Generic, TypeVar
 Item = TypeVar("Item", bound=Hashable)
 
 
-class Parity(Generic[Item]):
+class ParityUnionFind(Generic[Item]):
     """Items with a value of 0 or 1 each, of which some are known to be equal or different.
 
     Examples
     --------
-    >>> parity = Parity()
+    >>> parity = ParityUnionFind()
     >>> parity.join("a", "b", True), parity.join("b", "c", True), parity.join("a", "c", True)
     (True, True, False)
     >>> [parity.value(item) == parity.value("a") for item in "abc"]

@@ -8,7 +8,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, Generic, TypeVar
 
-from edbatch_tvm.batching import AUTO, LEARNERS, FsmPolicy, Policy, choose_policy, learn_policy
+from edbatch_tvm.batching import AUTO, LEARNERS, FsmPolicy, Policy, learn_policy, select_policy
 from edbatch_tvm.batching.qlearning import Progress
 from edbatch_tvm.errors import DataError
 from edbatch_tvm.graph import InstanceGraph, Signature, merge
@@ -22,7 +22,7 @@ LEARN_MINIBATCHES = 8
 
 
 @dataclass(frozen=True)
-class Lesson:
+class LearnOptions:
     """What a policy learns from.
 
     Attributes
@@ -67,7 +67,7 @@ class Learned(Generic[AnyPolicy]):
 
 
 def learn(
-    workload: Workload, signature: Signature, lesson: Lesson, progress: Progress | None = None
+    workload: Workload, signature: Signature, options: LearnOptions, progress: Progress | None = None
 ) -> Learned[FsmPolicy]:
     """Learn a state machine for `workload`.
 
@@ -75,29 +75,29 @@ def learn(
     ----------
     workload : Workload
     signature : Signature
-    lesson : Lesson
+    options : LearnOptions
     progress : callable, optional
         Called with episodes done, batches of the best table so far, and their lower bound.
     """
-    graphs = _graphs(workload, signature, lesson)
+    graphs = _graphs(workload, signature, options)
     begin = perf_counter()
-    policy = learn_policy(graphs, lesson.encoding, lesson.learner, lesson.seed, progress)
+    policy = learn_policy(graphs, options.encoding, options.learner, options.seed, progress)
     return Learned(policy, graphs, perf_counter() - begin)
 
 
-def choose(workload: Workload, signature: Signature, lesson: Lesson) -> Learned[Policy]:
-    """The best of the policies that need no learning, on two minibatches of `lesson`."""
-    graphs = _graphs(workload, signature, replace(lesson, minibatches=2))
+def choose(workload: Workload, signature: Signature, options: LearnOptions) -> Learned[Policy]:
+    """The best of the policies that need no learning, on two minibatches of `options`."""
+    graphs = _graphs(workload, signature, replace(options, minibatches=2))
     begin = perf_counter()
-    policy = choose_policy(graphs, learn=False, seed=lesson.seed)
+    policy = select_policy(graphs, learn=False, seed=options.seed)
     return Learned(policy, graphs, perf_counter() - begin)
 
 
-def _graphs(workload: Workload, signature: Signature, lesson: Lesson) -> list[InstanceGraph]:
-    seed = lesson.seed + LEARN_SEED
-    minibatches = load_minibatches(workload, signature, lesson.data, lesson.batch_size, lesson.minibatches, seed)
+def _graphs(workload: Workload, signature: Signature, options: LearnOptions) -> list[InstanceGraph]:
+    seed = options.seed + LEARN_SEED
+    minibatches = load_minibatches(workload, signature, options.data, options.batch_size, options.minibatches, seed)
     graphs = [merge(instances) for instances in minibatches]
-    return graphs if lesson.table is None else [expand(graph, lesson.table).graph for graph in graphs]
+    return graphs if options.table is None else [expand(graph, options.table).graph for graph in graphs]
 
 
 def expansion_table(mod: Any, granularity: str) -> ExpansionTable | None:

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 import edbatch_tvm as eb
 from edbatch_tvm.batching import SearchPolicy
-from edbatch_tvm.compiler import saved
+from edbatch_tvm.compiler import serialization
 from edbatch_tvm.errors import ModelFileError, PlanError, PolicyError, WeightError
 from edbatch_tvm.models import get_workload
 from edbatch_tvm.runtime import Model
@@ -51,11 +51,11 @@ def edited(file: Path, to: Path, change: Callable[[dict[str, Any]], None], seale
     """A copy of `file` with another manifest; `sealed`: with the digest of that manifest."""
     with zipfile.ZipFile(file) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
-    document = json.loads(members[saved.MANIFEST])
+    document = json.loads(members[serialization.MANIFEST])
     change(document)
     if sealed:
-        document["sha256"][saved.MANIFEST] = hashlib.sha256(saved._said(document)).hexdigest()
-    members[saved.MANIFEST] = json.dumps(document).encode()
+        document["sha256"][serialization.MANIFEST] = hashlib.sha256(serialization._said(document)).hexdigest()
+    members[serialization.MANIFEST] = json.dumps(document).encode()
     with zipfile.ZipFile(to, "w") as archive:
         for name, content in members.items():
             archive.writestr(name, content)
@@ -183,10 +183,10 @@ def test_manifests_of_other_types(file: Path, tmp_path: Path, data: st.DataObjec
         document[name] = data.draw(broken_json(document[name]))
 
     with zipfile.ZipFile(file) as archive:
-        before = json.loads(archive.read(saved.MANIFEST))
+        before = json.loads(archive.read(serialization.MANIFEST))
     path = edited(file, tmp_path / "model.edb", change, sealed=False)
     with zipfile.ZipFile(path) as archive:
-        same = json.loads(archive.read(saved.MANIFEST)) == before
+        same = json.loads(archive.read(serialization.MANIFEST)) == before
     if not same:
         with pytest.raises(ModelFileError):
             eb.load(path)
@@ -197,11 +197,11 @@ def test_compressed_weights(file: Path, tmp_path: Path) -> None:
     np.savez_compressed(large, b=np.zeros(10**7, np.float32))
 
     def change(document: dict[str, Any]) -> None:
-        document["sha256"][saved.WEIGHTS] = hashlib.sha256(large.getvalue()).hexdigest()
+        document["sha256"][serialization.WEIGHTS] = hashlib.sha256(large.getvalue()).hexdigest()
 
     edited(file, tmp_path / "first.edb", change)
     with zipfile.ZipFile(tmp_path / "first.edb") as archive:
-        members = {name: archive.read(name) for name in archive.namelist()} | {saved.WEIGHTS: large.getvalue()}
+        members = {name: archive.read(name) for name in archive.namelist()} | {serialization.WEIGHTS: large.getvalue()}
     with zipfile.ZipFile(tmp_path / "model.edb", "w") as archive:
         for name, content in members.items():
             archive.writestr(name, content)
@@ -243,10 +243,10 @@ def test_nothing_is_unpickled(file: Path, tmp_path: Path) -> None:
     np.savez(pickled, **{"W_out": np.array([Trap()], dtype=object)})
     with zipfile.ZipFile(file) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
-    members[saved.WEIGHTS] = pickled.getvalue()
-    document = json.loads(members[saved.MANIFEST])
-    document["sha256"][saved.WEIGHTS] = hashlib.sha256(members[saved.WEIGHTS]).hexdigest()
-    members[saved.MANIFEST] = json.dumps(document).encode()
+    members[serialization.WEIGHTS] = pickled.getvalue()
+    document = json.loads(members[serialization.MANIFEST])
+    document["sha256"][serialization.WEIGHTS] = hashlib.sha256(members[serialization.WEIGHTS]).hexdigest()
+    members[serialization.MANIFEST] = json.dumps(document).encode()
     with zipfile.ZipFile(tmp_path / "model.edb", "w") as archive:
         for name, content in members.items():
             archive.writestr(name, content)

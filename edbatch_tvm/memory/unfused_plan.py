@@ -16,7 +16,7 @@ from edbatch_tvm.memory.steps import CONTIGUOUS, COUNT, INDEXED, POINTER, TYPE, 
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class GatheredPlan(Plan):
+class UnfusedPlan(Plan):
     """A plan whose kernels read contiguous operands only, and the copies that make them so.
 
     ``operand_counts`` are those of the plan without copies; ``bytes_indexed`` is 0.
@@ -37,7 +37,7 @@ class GatheredPlan(Plan):
     bytes_gathered: int
 
 
-def gather_operands(plan: Plan, signature: Signature) -> GatheredPlan:
+def unfuse(plan: Plan, signature: Signature) -> UnfusedPlan:
     """`plan` with a copy of every operand that is not contiguous.
 
     Parameters
@@ -82,4 +82,4 @@ def gather_operands(plan: Plan, signature: Signature) -> GatheredPlan:
         "copy_ptr": np.searchsorted(table[:, 0], np.arange(len(steps) + 1)).astype(np.int32),
         "bytes_gathered": copied,
     }
-    return GatheredPlan(**{field.name: getattr(plan, field.name) for field in fields(Plan)} | changed)
+    return UnfusedPlan(**{field.name: getattr(plan, field.name) for field in fields(Plan)} | changed)
