@@ -50,6 +50,27 @@ def _check_names(names: Iterable[str]) -> None:
                 )
 
 
+def check_shapes(name: str, function: relax.Function) -> None:
+    """Refuse a function in which a tensor has no elements, or a shape that depends on values.
+
+    Raises
+    ------
+    CellError
+    """
+
+    def check(node: Any) -> None:
+        if isinstance(node, relax.Var | relax.Call):
+            fields = node.ty.fields if isinstance(node.ty, relax.TupleType) else [node.ty]
+            for field in fields:
+                _check_size(name, "a value", field)
+                if isinstance(field, relax.TensorType) and field.shape is None:
+                    raise CellError(f"the shape of a value in cell {name!r} depends on values", "one that is fixed")
+
+    for param in function.params:
+        _check_size(name, f"parameter {param.name!r}", param.ty)
+    relax.analysis.post_order_visit(function.body, check)
+
+
 def _check_size(cell: str, what: str, annotation: Any) -> None:
     """Refuse a tensor without elements: kernels divide by its sizes."""
     if isinstance(annotation, relax.TensorType) and isinstance(annotation.shape, relax.ShapeExpr):

@@ -247,8 +247,10 @@ class _Rewriter:
         ones = min(axis, *(value.ones for value in values))
         return self._result(call, R.concat([self._without(value, ones) for value in values], axis - ones))
 
-    def _split(self, call: relax.Call) -> Any | None:
+    def _split(self, call: relax.Call) -> Any:
         source = self._value(call.args[0])
+        if not isinstance(call.ty, relax.TupleType):  # one part
+            return source
         axis = int(call.attrs.axis) % len(source.shape)
         ones = min(axis, source.ones)
         sections = call.attrs.indices_or_sections

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import tvm
+import tvm_ffi
 from tvm import IRModule, relax, tirx, topi
 
 from edbatch_tvm.errors import CellError
@@ -129,6 +130,7 @@ def _fuse(mod: IRModule, name: str) -> tirx.PrimFunc:
             "write TIR functions as @T.prim_func(s_tir=True) with T.sblock",
         ) from error
     (main,) = (f for f in fused.functions.values() if isinstance(f, tirx.PrimFunc))
+    _check_calls(name, main)
     weights = [param.name for param in (*weight_params(function), *extra)]
     return _with_all_params(main, fused["main"], len(outputs)).with_attrs(
         {
@@ -140,6 +142,28 @@ def _fuse(mod: IRModule, name: str) -> tirx.PrimFunc:
             **member_attribute(function),
         }
     )
+
+
+_OPAQUE = ("tvm_call_packed", "tvm_call_cpacked", "call_extern", "tvm_stack_make_array", "tvm_access_ptr", "address_of")
+"""Calls that take the address of a buffer: in a batch it lies elsewhere."""
+
+
+def _check_calls(name: str, function: tirx.PrimFunc) -> None:
+    """Refuse calls that are given the address of a buffer."""
+    found: list[str] = []
+
+    def visit(call: Any) -> None:
+        called = str(getattr(call.op, "name", "")).rpartition(".")[2]
+        if called in _OPAQUE:
+            found.append(str(call.args[0]).strip('"') if "call_" in called else called)
+
+    tvm_ffi.structural_walk(function.body, [(tvm.ir.Call, visit)])
+    if found:
+        raise CellError(
+            f"cell {name!r} calls {max(found, key=lambda one: '.' in one)!r} with the addresses of its buffers",
+            "operators and TIR functions that read and write elements of their buffers",
+            "write it as a TIR function without calls to others",
+        )
 
 
 def _with_all_params(fused: tirx.PrimFunc, caller: relax.Function, outputs: int) -> tirx.PrimFunc:

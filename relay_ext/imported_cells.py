@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import tvm
 from tvm import IRModule, relax
 
+from relay_ext.check_cells import check_shapes
 from relay_ext.drop_unit_dims import DropUnitDims
 from relay_ext.renaming import module_of, renamed
 from relay_ext.signature import input_params, weight_params
@@ -88,7 +89,15 @@ def cell_with_weights(
 
 
 def imported_module(functions: Mapping[str, relax.Function], names: WeightNames) -> ImportedCells:
-    """The module of imported cells in the form that stage detection reads, and the weights they use."""
+    """The module of imported cells in the form that stage detection reads, and the weights they use.
+
+    Raises
+    ------
+    CellError
+        If a tensor of a cell has no elements, or a shape that depends on values.
+    """
+    for name, function in functions.items():
+        check_shapes(name, function)
     module = tvm.transform.Sequential([DropUnitDims()])(module_of(functions))
     used = {param.name for function in functions.values() for param in weight_params(function)}
     return ImportedCells(module, {name: weight for name, weight in names.params.items() if name in used})

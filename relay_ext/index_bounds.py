@@ -12,11 +12,12 @@ from typing import Any
 
 import tvm
 import tvm_ffi
-from tvm import IRModule, sym, tirx
+from tvm import IRModule, tirx
 
 from edbatch_tvm.errors import CellError
 from edbatch_tvm.graph.spec import CellSignature, Signature
-from relay_ext.fuse_cells import CELL, NUM_INPUT
+from relay_ext.fuse_cells import CELL
+from relay_ext.index_ranges import IndexRanges
 from relay_ext.share_cells import members_of
 
 
@@ -26,12 +27,12 @@ def with_index_bounds(signature: Signature, fused: IRModule) -> Signature:
     Parameters
     ----------
     fused : IRModule
-        The cells as FuseCells leaves them; equal cells may be one.
+        The cells as GuardIndices leaves them; equal cells may be one.
 
     Raises
     ------
     CellError
-        If an attribute takes part in an index whose range is not known.
+        If the range of an index is not known: the place of a store, or in a table that GuardIndices leaves alone.
     """
     first = {
         name: str(function.attrs[CELL])
@@ -63,22 +64,15 @@ def _bound_like(cell: CellSignature, other: CellSignature) -> CellSignature:
 
 
 def _bound_cell(cell: CellSignature, function: tirx.PrimFunc) -> CellSignature:
-    if not cell.attributes:
-        return cell
-    params = {param: param.name for param in list(function.params)[: int(function.attrs[NUM_INPUT])]}
-    names = {attribute.name for attribute in cell.attributes}
-    attributes = {param: name for param, name in params.items() if name in names}
+    ranges = IndexRanges(function)
     bounds: dict[str, int] = {a.name: a.bound for a in cell.attributes if a.bound is not None}
 
     def visit(buffer: Any, indices: Any) -> None:
         for extent, index in zip(buffer.shape, indices, strict=True):
-            bare = index
-            while isinstance(bare, tirx.Cast):
-                bare = bare.value
-            if isinstance(bare, tvm.ir.TensorLoad) and bare.source in attributes and isinstance(extent, tirx.IntImm):
-                name = attributes[bare.source]
+            name = ranges.attribute(index)
+            if name is not None and isinstance(extent, tirx.IntImm):
                 bounds[name] = min(int(extent), bounds.get(name, int(extent)))
-            elif not _stays_inside(index, extent):
+            elif not ranges.inside(index, extent):
                 raise CellError(
                     f"cell {cell.name!r} indexes {buffer.name!r} with {index}, whose range is not known",
                     "an attribute itself as index, or an expression clipped to the table",
@@ -92,30 +86,3 @@ def _bound_cell(cell: CellSignature, function: tirx.PrimFunc) -> CellSignature:
         ],
     )
     return replace(cell, attributes=tuple(replace(a, bound=bounds.get(a.name)) for a in cell.attributes))
-
-
-def _stays_inside(index: Any, extent: Any) -> bool:
-    """True if `index` depends on no data, or lies in [0, extent) whatever the data is."""
-    found = False
-
-    def unknown(load: Any) -> Any:
-        nonlocal found
-        found = True
-        return tirx.Var("unknown", load.ty.dtype)
-
-    free = tvm_ffi.structural_map(index, (tvm.ir.TensorLoad, unknown))
-    if not found:
-        return True
-    if str(index.ty.dtype).startswith("uint") and isinstance(extent, tirx.IntImm):
-        return _stays_below(index, int(extent))
-    analyzer = sym.Analyzer()
-    return bool(analyzer.can_prove(free >= 0) and analyzer.can_prove(free < extent))
-
-
-def _stays_below(index: Any, extent: int) -> bool:
-    """The same for an unsigned `index`, which the analyzer does not take: what was clipped last decides."""
-    if isinstance(index, tirx.Min):
-        return any(isinstance(side, tirx.IntImm) and int(side) < extent for side in (index.a, index.b))
-    if isinstance(index, tirx.Mod | tirx.FloorMod):
-        return isinstance(index.b, tirx.IntImm) and 0 < int(index.b) <= extent
-    return False

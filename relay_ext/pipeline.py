@@ -1,7 +1,7 @@
 """The lowering of cells, in order; each phase is a pass of its own file, and can be dumped.
 
 :func:`pipeline` is the whole list. Finding the bounds of indices (:mod:`relay_ext.index_bounds`) is none of the passes:
-it reads what FuseCells leaves and changes no module.
+it reads what GuardIndices leaves and changes no module.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from relay_ext.check_cells import CheckCells
 from relay_ext.fast_math import FastMath
 from relay_ext.fuse_cells import FuseCells
 from relay_ext.group_ops import GroupOps
+from relay_ext.guard_indices import GuardIndices
 from relay_ext.join_kernels import JoinKernels
 from relay_ext.legalize_cells import LegalizeCells
 from relay_ext.lift_weights import LiftWeights
@@ -69,7 +70,7 @@ def cell_passes(fast_math: bool = True, share: bool = False) -> list[tvm.transfo
         Whether equal cells become one function: :class:`~relay_ext.join_kernels.JoinKernels` finds the weights of each.
     """
     shared = [ShareCells()] if share else []
-    return [CheckCells(), *shared, LegalizeCells(), FuseCells(), *([FastMath()] if fast_math else [])]
+    return [CheckCells(), *shared, LegalizeCells(), FuseCells(), GuardIndices(), *([FastMath()] if fast_math else [])]
 
 
 def kernel_passes(signature: Signature, machine: Machine, records: Records | None = None) -> list[tvm.transform.Pass]:

@@ -109,7 +109,7 @@ def lower_cells(
             progress.expect(len(passes))
         module = run(passes)
         constants = {name: tensor.numpy() for name, tensor in cell_constants(run.after["LegalizeCells"]).items()}
-        signature = with_index_bounds(signature, run.after["FuseCells"])
+        signature = with_index_bounds(signature, run.after["GuardIndices"])
     grouped = run.after.get("GroupOps")
     weights = replace(weights, grouped=grouped, constants=constants)
     if grouped is not None and params is not None:

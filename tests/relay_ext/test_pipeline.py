@@ -24,6 +24,7 @@ NAMES = [
     "ShareCells",
     "LegalizeCells",
     "FuseCells",
+    "GuardIndices",
     "FastMath",
     "StageCells",
     "BatchCells",
@@ -65,7 +66,7 @@ def test_passes_mix_with_those_of_tvm() -> None:
         tvm.transform.Sequential(passes)(mod)
     ours = [name for name in seen.names if name in {"BindSizes", "SplitCells", *NAMES}]
     assert ours[:2] == ["BindSizes", "SplitCells"]
-    assert ours[-5:] == NAMES[:5]
+    assert ours[-6:] == NAMES[:6]
 
 
 def test_compile_runs_in_the_callers_pass_context() -> None:
@@ -78,8 +79,8 @@ def test_compile_runs_in_the_callers_pass_context() -> None:
         assert f"{name}: " in profile
 
 
-CPU, PROGRAM = NAMES[:7], NAMES[7:]
-GPU = ["CheckCells", "LegalizeCells", "FuseCells"]
+CPU, PROGRAM = NAMES[:8], NAMES[8:]
+GPU = ["CheckCells", "LegalizeCells", "FuseCells", "GuardIndices"]
 GROUPED = ["BindSizes", "CheckCells", "GroupOps", "LiftWeights", "SplitCells"]
 
 
