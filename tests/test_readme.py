@@ -1,4 +1,4 @@
-"""The Python example of the README runs as it stands."""
+"""The Python examples of the README run as they stand."""
 
 from __future__ import annotations
 
@@ -9,17 +9,29 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from edbatch_tvm.cli.main import parser
 from edbatch_tvm.models import WORKLOADS
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def test_example(tmp_path: Path) -> None:
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert len(blocks) == 1
+BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+PRINTED = ("torch.Size([64]) 4\n", "(64,) 3\n")
+"""What each example prints first."""
+
+
+def test_examples_are_known() -> None:
+    assert len(BLOCKS) == len(PRINTED)
+
+
+@pytest.mark.parametrize(("code", "printed"), [*zip(BLOCKS, PRINTED, strict=False)], ids=["torch", "tvmscript"])
+def test_example(code: str, printed: str, tmp_path: Path) -> None:
+    if "import torch" in code:
+        pytest.importorskip("torch")
     script = tmp_path / "example.py"
-    script.write_text(blocks[0])
+    script.write_text(code)
     run = subprocess.run(
         [sys.executable, script],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -28,7 +40,7 @@ def test_example(tmp_path: Path) -> None:
         check=False,
     )
     assert run.returncode == 0, run.stderr
-    assert run.stdout.startswith("(64,) 3\n")
+    assert run.stdout.startswith(printed)
 
 
 def test_commands_parse() -> None:
