@@ -265,7 +265,7 @@ def _line(error: Exception) -> str:
 def compile_ahead(workload: str, hidden: int, dtype: str, arch: str) -> str:
     """Compile the kernels of a model into the cache, in a process of its own."""
     mod = get_workload(workload).cells(hidden)
-    single = run_passes(mod, cell_passes(fast_math=False))
+    single = run_passes(mod, cell_passes())
     program = gpu_program(single, with_index_bounds(signature_of(mod), single), products=PRODUCTS[dtype])
     for module in (program.schedule_kernels(), program.batch_kernels()):
         machine_code(cuda_source(module, cuda_target(arch)), arch)

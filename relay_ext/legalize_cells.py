@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import tvm
-from tvm import IRModule, relax, te
+from tvm import IRModule, relax, te, tirx, topi
 
 from edbatch_tvm.errors import CellError
+from relay_ext.keep_floats import hidden
 from relay_ext.signature import cell_functions
 from relay_ext.truth_ops import TRUTH_RULES
 
@@ -38,7 +39,7 @@ class LegalizeCells:
     def transform_module(self, mod: IRModule, _context: tvm.transform.PassContext) -> IRModule:
         """Run the pass."""
         mod = relax.transform.DecomposeOpsForInference()(mod)
-        mod = relax.transform.LegalizeOps({"relax.take": _legalize_take, **TRUTH_RULES})(mod)
+        mod = relax.transform.LegalizeOps({"relax.take": _legalize_take, **TRUTH_RULES, **_ARITHMETIC})(mod)
         mod = relax.transform.CanonicalizeBindings()(mod)
         for name, function in cell_functions(mod).items():
             relax.analysis.post_order_visit(function.body, lambda node, cell=name: _check_lowered(cell, node))
@@ -58,7 +59,7 @@ def _legalize_take(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
     table, index = call.args
     axis = call.attrs.axis
     if call.attrs.mode != "fast" or axis is None or not isinstance(index.ty, relax.TensorType):
-        return _default_take(builder, call)
+        return _default(builder, call)
     axis = int(axis) % table.ty.ndim
     count = index.ty.ndim
 
@@ -73,6 +74,39 @@ def _legalize_take(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
     return builder.call_te(take, table, index, primfunc_name_hint="take")
 
 
-def _default_take(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
-    legalize = call.op.get_attr("FLegalize")
-    return legalize(builder, call)
+def _legalize_arithmetic(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+    """A 0 among the operands stays: TVM takes ``0 * x`` for 0 while it builds the expression, and refuses ``x / 0``."""
+    arguments = [_number(argument) for argument in call.args]
+    name = call.op.name.rpartition(".")[2]
+    return builder.call_te(getattr(topi, name), *arguments, primfunc_name_hint=name)
+
+
+def _number(argument: Any) -> Any:
+    """A constant number as an expression, 0 as one that TVM does not see through; anything else as it is."""
+    if not isinstance(argument, tvm.ir.GenericConst) or argument.ty.ndim:
+        return argument
+    value, dtype = argument.value.numpy().item(), str(argument.ty.dtype)
+    return hidden(value, dtype) if value == 0 and "float" in dtype else tirx.const(value, dtype)
+
+
+def _legalize_softplus(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+    """Beyond the threshold it is x, as in PyTorch: ``exp`` would overflow; and ``log1p`` is exact for small values."""
+    beta, threshold = float(call.attrs.beta), float(call.attrs.threshold)
+
+    def softplus(x: te.Tensor) -> te.Tensor:
+        def element(*at: Any) -> Any:
+            scaled = x(*at) * tirx.const(beta, x.dtype)
+            smooth = tirx.log1p(tirx.exp(scaled)) / tirx.const(beta, x.dtype)
+            return tirx.Select(scaled > tirx.const(threshold, x.dtype), x(*at), smooth)
+
+        return te.compute(x.shape, element, name="softplus")
+
+    return builder.call_te(softplus, call.args[0], primfunc_name_hint="softplus")
+
+
+def _default(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+    return call.op.get_attr("FLegalize")(builder, call)
+
+
+_ARITHMETIC = {f"relax.{name}": _legalize_arithmetic for name in ("add", "subtract", "multiply", "divide")}
+_ARITHMETIC["relax.nn.softplus"] = _legalize_softplus

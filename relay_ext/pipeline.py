@@ -17,11 +17,11 @@ from edbatch_tvm.graph.spec import Signature
 from relay_ext.batch_cells import BatchCells
 from relay_ext.bind_sizes import BindSizes
 from relay_ext.check_cells import CheckCells
-from relay_ext.fast_math import FastMath
 from relay_ext.fuse_cells import FuseCells
 from relay_ext.group_ops import GroupOps
 from relay_ext.guard_indices import GuardIndices
 from relay_ext.join_kernels import JoinKernels
+from relay_ext.keep_floats import KeepFloats
 from relay_ext.legalize_cells import LegalizeCells
 from relay_ext.lift_weights import LiftWeights
 from relay_ext.share_cells import ShareCells
@@ -59,18 +59,16 @@ def node_passes(granularity: str, sizes: Mapping[str, int] | None = None) -> lis
     return passes
 
 
-def cell_passes(fast_math: bool = True, share: bool = False) -> list[tvm.transform.Pass]:
+def cell_passes(share: bool = False) -> list[tvm.transform.Pass]:
     """From TVMScript cells to one TIR function a cell, still for one instance.
 
     Parameters
     ----------
-    fast_math : bool
-        GPUs have fast math of their own.
     share : bool
         Whether equal cells become one function: :class:`~relay_ext.join_kernels.JoinKernels` finds the weights of each.
     """
     shared = [ShareCells()] if share else []
-    return [CheckCells(), *shared, LegalizeCells(), FuseCells(), GuardIndices(), *([FastMath()] if fast_math else [])]
+    return [CheckCells(), *shared, LegalizeCells(), FuseCells(), GuardIndices(), KeepFloats()]
 
 
 def kernel_passes(signature: Signature, machine: Machine, records: Records | None = None) -> list[tvm.transform.Pass]:

@@ -27,7 +27,7 @@ from edbatch_tvm.runtime.threads import get_num_threads
 from relay_ext.add_gathers import AddGathers
 from relay_ext.pipeline import cell_passes, kernel_passes, program_passes
 from schedules.cpu.link import shared_library
-from schedules.cpu.lowering import KERNEL_PIPELINE
+from schedules.cpu.lowering import KERNEL_PIPELINE, LIBM_PIPELINE
 from schedules.cpu.machine import host_target, machine_of
 from schedules.cuda.kernels import Occupancy
 from schedules.devices import device_name
@@ -63,7 +63,8 @@ class CpuBackend(Backend):
         if isinstance(options.database, Occupancy):
             return None  # refused by `records`
         records = records_digest(options.database, self.target, get_num_threads())
-        return {"backend": self.name, "target": str(self.target), "fused": options.fused, "records": records}
+        code = {"fused": options.fused, "fast_math": options.fast_math, "records": records}
+        return {"backend": self.name, "target": str(self.target), **code}
 
     def passes(self, signature: Signature, options: CompileOptions) -> list[Pass]:
         """See :meth:`Backend.passes`."""
@@ -79,7 +80,8 @@ class CpuBackend(Backend):
         self, module: IRModule, signature: Signature, weights: Mapping[str, np.ndarray], options: CompileOptions
     ) -> CpuExecutor:
         """See :meth:`Backend.build`."""
-        compiled = tvm.compile(module, target=self.target, tir_pipeline=KERNEL_PIPELINE)
+        pipeline = KERNEL_PIPELINE if options.fast_math else LIBM_PIPELINE
+        compiled = tvm.compile(module, target=self.target, tir_pipeline=pipeline)
         artifact = Artifact(self._linked(compiled), attributes_of(module), self.target)
         try:
             return CpuExecutor(signature, KernelSet(module, artifact.functions(), weights), artifact)

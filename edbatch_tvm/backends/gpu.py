@@ -40,7 +40,7 @@ class GpuBackend(Backend):
 
     def passes(self, signature: Signature, options: CompileOptions) -> list[Pass]:
         """See :meth:`Backend.passes`; kernels for GPUs have fast math of their own, and are no result of a pass."""
-        return cell_passes(fast_math=False)
+        return cell_passes()
 
     def records(self, database: Database) -> dict[str, Occupancy]:
         """The tuned settings of models by :func:`~schedules.cuda.records.model_key`; see :meth:`Backend.records`."""

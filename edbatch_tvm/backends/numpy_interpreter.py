@@ -71,7 +71,7 @@ class NumpyBackend(Backend):
 
     def passes(self, signature: Signature, options: CompileOptions) -> list[Pass]:
         """See :meth:`Backend.passes`."""
-        return cell_passes(fast_math=False)
+        return cell_passes()
 
     def build(
         self, module: IRModule, signature: Signature, weights: Mapping[str, np.ndarray], options: CompileOptions
@@ -264,6 +264,10 @@ class _Code:
         name = getattr(getattr(node, "op", None), "name", kind).rpartition(".")[2]
         if name == "if_then_else":
             return self._choice(*node.args)
+        if name == "reinterpret" and isinstance(node.args[0], tirx.IntImm):  # of KeepFloats: a number by its bits
+            bits = np.array(int(node.args[0].value), f"i{np.dtype(str(node.ty.dtype)).itemsize}")
+            float_of_bits = float(bits.view(str(node.ty.dtype)))
+            return lambda frame: float_of_bits
         if name not in _CALLS:
             raise CellError(f"operator {name!r} in cell {self.cell!r}", "one that target 'numpy' interprets")
         call, arguments = _CALLS[name], [self.expression(argument) for argument in node.args]

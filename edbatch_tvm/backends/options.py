@@ -32,6 +32,7 @@ class CompileOptions:
     launch: Launch = "schedule"
     dtype: str = "float32"
     database: Database = None
+    fast_math: bool = True
 
     def __post_init__(self) -> None:
         if self.granularity not in GRANULARITIES:

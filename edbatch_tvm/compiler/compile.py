@@ -39,6 +39,7 @@ def compile_model(
     sizes: Mapping[str, int] | None = None,
     launch: Launch = "schedule",
     dtype: str = "float32",
+    fast_math: bool = True,
 ) -> Model:
     """Compile cells into a model that runs minibatches of instances.
 
@@ -80,6 +81,9 @@ def compile_model(
     dtype : {"float32", "tfloat32", "bfloat16", "float16"}
         On a GPU: what the products of stages are computed in, the last three on tensor cores. They are summed, and
         values are kept, in float32.
+    fast_math : bool
+        False on a CPU: exp, sigmoid and tanh of the C library, one number at a time, instead of forms that vectorise.
+        ``docs/numerics.md`` has the errors of both.
 
     Returns
     -------
@@ -112,7 +116,7 @@ def compile_model(
     if not isinstance(params, Mapping | None):
         raise WeightError(f"weights in a {type(params).__name__}", "a dict of names and arrays")
     plan = resolve_plan(plan)
-    options = CompileOptions(granularity, fused, launch, dtype, database)
+    options = CompileOptions(granularity, fused, launch, dtype, database, fast_math)
     prepare_threads()
     backend = find_backend(target)
     backend.check(options)

@@ -11,14 +11,22 @@ import tvm
 from tvm import s_tir, tirx
 from tvm.s_tir.pipeline import finalize_device_passes, finalize_host_passes
 
+from schedules.cpu.fast_math import FastMath
+from schedules.float_semantics import FloatSemantics
+
 KERNEL_PIPELINE = "edbatch_kernel"
 """Name of this pipeline for ``tvm.compile(..., tir_pipeline=...)``."""
 
+LIBM_PIPELINE = "edbatch_kernel_libm"
+"""Name of the same without :class:`~schedules.cpu.fast_math.FastMath`."""
 
-def kernel_pipeline() -> tvm.transform.Pass:
+
+def kernel_pipeline(fast_math: bool = True) -> tvm.transform.Pass:
     """The passes from plain loops to host functions, in the order of TVM's default pipeline."""
     return tvm.transform.Sequential(
         [
+            *([FastMath()] if fast_math else []),
+            FloatSemantics(),
             tirx.transform.FlattenBuffer(),
             tirx.transform.BF16ComputeLegalize(),
             tirx.transform.NarrowDataType(32),
@@ -41,4 +49,7 @@ def kernel_pipeline() -> tvm.transform.Pass:
     )
 
 
-tirx.register_tir_pipeline(KERNEL_PIPELINE, lambda: (kernel_pipeline(), finalize_host_passes, finalize_device_passes))
+for _name, _fast in ((KERNEL_PIPELINE, True), (LIBM_PIPELINE, False)):
+    tirx.register_tir_pipeline(
+        _name, lambda fast=_fast: (kernel_pipeline(fast), finalize_host_passes, finalize_device_passes)
+    )

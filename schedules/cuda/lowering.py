@@ -15,6 +15,7 @@ from tvm.s_tir.pipeline import finalize_host_passes
 from tvm.target import Target
 
 from schedules.cuda import nvcc  # noqa: F401  (registers how CUDA source is compiled)
+from schedules.float_semantics import FloatSemantics
 
 GPU_PIPELINE = "edbatch_gpu_kernel"
 """Name of this pipeline for ``tvm.compile(..., tir_pipeline=...)``."""
@@ -41,6 +42,7 @@ def gpu_pipeline() -> tvm.transform.Pass:
     """The passes from plain loops to host and device functions, in the order of TVM's default pipeline."""
     return tvm.transform.Sequential(
         [
+            FloatSemantics(),
             tirx.transform.FlattenBuffer(),
             tirx.transform.BF16ComputeLegalize(),
             tirx.transform.NarrowDataType(32),

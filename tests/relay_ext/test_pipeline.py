@@ -25,7 +25,7 @@ NAMES = [
     "LegalizeCells",
     "FuseCells",
     "GuardIndices",
-    "FastMath",
+    "KeepFloats",
     "StageCells",
     "BatchCells",
     "ShareLoops",
@@ -80,7 +80,7 @@ def test_compile_runs_in_the_callers_pass_context() -> None:
 
 
 CPU, PROGRAM = NAMES[:8], NAMES[8:]
-GPU = ["CheckCells", "LegalizeCells", "FuseCells", "GuardIndices"]
+GPU = ["CheckCells", "LegalizeCells", "FuseCells", "GuardIndices", "KeepFloats"]
 GROUPED = ["BindSizes", "CheckCells", "GroupOps", "LiftWeights", "SplitCells"]
 
 

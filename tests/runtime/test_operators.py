@@ -110,7 +110,7 @@ CASES: dict[str, Case] = {
     ),
     "sum_many": ([MANY], [], lambda x: R.sum(x, axis=0), lambda x: x.sum(0)),
     "mean_many": ([MANY], [], lambda x: R.mean(x, axis=0), lambda x: x.mean(0) if len(x) else np.full(H, np.nan)),
-    "max_many": ([MANY], [], lambda x: R.max(x, axis=0), lambda x: x.max(0) if len(x) else np.full(H, -3.4028235e38)),
+    "max_many": ([MANY], [], lambda x: R.max(x, axis=0), lambda x: x.max(0) if len(x) else np.full(H, -np.inf)),
     "gated_many": (
         [MANY, MANY, VECTOR],
         [(H, H)],
@@ -166,7 +166,7 @@ CASES: dict[str, Case] = {
         lambda h, i, u, v, t: R.max(
             R.tanh(R.matmul(R.sigmoid(R.add(R.matmul(h, u), R.take(t, i, axis=0))), v)), axis=0
         ),
-        lambda h, i, u, v, t: np.tanh(sigmoid(h @ u + t[i]) @ v).max(0) if len(h) else np.full(H, -3.4028235e38),
+        lambda h, i, u, v, t: np.tanh(sigmoid(h @ u + t[i]) @ v).max(0) if len(h) else np.full(H, -np.inf),
     ),
     "concat_many": (
         [MANY, MANY],
@@ -192,7 +192,7 @@ CASES: dict[str, Case] = {
         lambda h, x: R.sum(R.multiply(h, R.sigmoid(R.add(x, x))), axis=0),
         lambda h, x: (h * sigmoid(x + x)).sum(0),
     ),
-    "min_many": ([MANY], [], lambda x: R.min(x, axis=0), lambda x: x.min(0) if len(x) else np.full(H, 3.4028235e38)),
+    "min_many": ([MANY], [], lambda x: R.min(x, axis=0), lambda x: x.min(0) if len(x) else np.full(H, np.inf)),
     "matrices_of_rows": (
         [MANY, VECTOR],
         [(H, 3 * H)],

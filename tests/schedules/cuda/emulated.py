@@ -17,7 +17,7 @@ from schedules.cuda.kernels import Occupancy
 
 def emulated_model(mod: Any, weights: Any, **options: Any) -> Model:
     """A model of cells without constants; `options` are those of EmulatedBackend.executor."""
-    single = run_passes(mod, cell_passes(fast_math=False))
+    single = run_passes(mod, cell_passes())
     signature = signature_of(mod)
     executor = EmulatedBackend(EMULATED).executor(single, signature, weights, **options)
     return Model(signature, executor, EMULATED, "agenda", "batch", 0.0)

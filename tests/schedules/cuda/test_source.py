@@ -34,7 +34,7 @@ SM90 = Target({"kind": "cuda", "arch": "sm_90a"}, host="llvm")
 @cache
 def program(workload: str, hidden: int, dtype: str = "float32") -> Any:
     mod = get_workload(workload).cells(hidden)
-    fused = run_passes(mod, cell_passes(fast_math=False))
+    fused = run_passes(mod, cell_passes())
     return gpu_program(fused, with_index_bounds(signature_of(mod), fused), products=PRODUCTS[dtype])
 
 
@@ -159,7 +159,7 @@ def test_threads_may_exchange_values_through_memory() -> None:
 
 def test_sources_by_name() -> None:
     mod = get_workload("treelstm").cells(8)
-    fused = run_passes(mod, cell_passes(fast_math=False))
+    fused = run_passes(mod, cell_passes())
     sources = gpu_sources(fused, with_index_bounds(signature_of(mod), fused), SM90)
     assert list(sources) == ["leaf_stage0", "internal_stage0", "readout_stage0", SCHEDULE]
     assert "tanhf(" in sources["internal_stage0"]

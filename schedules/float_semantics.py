@@ -1,0 +1,113 @@
+"""Floating-point functions on every target: NaN passes through maxima, libm computes what TVM approximates.
+
+TVM's code for a maximum is a comparison, false for NaN, that takes the other side; ``fmaxf`` of CUDA takes it too. For
+``tanh``, ``sinh``, ``log1p`` and their like it has formulas that cancel near 0 or overflow far from it.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import tvm
+import tvm_ffi
+from tvm import IRModule, tirx
+
+_SUFFIX = {"float32": "f", "float64": ""}
+
+LIBM = (
+    "acos",
+    "acosh",
+    "asin",
+    "asinh",
+    "atan",
+    "atan2",
+    "atanh",
+    "cosh",
+    "erf",
+    "hypot",
+    "log1p",
+    "sinh",
+    "tan",
+    "tanh",
+)
+"""Functions that libm computes, CUDA's library of the same names on a GPU."""
+
+
+@tvm.transform.module_pass(opt_level=0, name="FloatSemantics")
+class FloatSemantics:
+    """Lower maxima, minima and elementary functions so that they give what libm and PyTorch give.
+
+    Before::
+
+        y = T.max(x, 0.0)
+        z = T.max(x, y)
+        w = T.tanh(x)
+
+    After::
+
+        y = T.Select(x < 0.0, 0.0, x)                              # one instruction, the second operand where x is NaN
+        z = T.Select(T.isnan(x), x, T.Select(y < x, x, y))
+        w = T.call_pure_extern("float32", "tanhf", x)
+    """
+
+    def transform_module(self, mod: IRModule, _context: tvm.transform.PassContext) -> IRModule:
+        """Run the pass."""
+        rules = [(tirx.Max, _maximum), (tirx.Min, _minimum), (tvm.ir.Call, _libm)]
+        functions = {}
+        for var, function in mod.functions.items():
+            if isinstance(function, tirx.PrimFunc):
+                function = function.with_body(tvm_ffi.structural_map(function.body, rules))
+            functions[var] = function
+        return IRModule(functions, attrs=mod.attrs)
+
+
+def maximum(a: Any, b: Any) -> Any:
+    """The larger of two floats; NaN if one of them is NaN."""
+    return _extreme(a, b, lambda x, y: tirx.LT(y, x))
+
+
+def minimum(a: Any, b: Any) -> Any:
+    """The smaller of two floats; NaN if one of them is NaN."""
+    return _extreme(a, b, lambda x, y: tirx.LT(x, y))
+
+
+def _maximum(node: Any) -> Any:
+    return maximum(node.a, node.b) if _is_float(node) else node
+
+
+def _minimum(node: Any) -> Any:
+    return minimum(node.a, node.b) if _is_float(node) else node
+
+
+def _is_float(node: Any) -> bool:
+    return "float" in str(node.ty.dtype)
+
+
+def _extreme(a: Any, b: Any, before: Any) -> Any:
+    """`a` where it is `before` `b` or NaN, else `b`. A comparison with a number needs no test for NaN."""
+    if _is_number(a):
+        a, b = b, a
+    if _is_number(b):
+        return _let(a, lambda x: tirx.Select(before(b, x), b, x))
+    return _let(a, lambda x: _let(b, lambda y: tirx.Select(tirx.isnan(x), x, tirx.Select(before(x, y), x, y))))
+
+
+def _is_number(value: Any) -> bool:
+    """A constant that is not NaN."""
+    return isinstance(value, tirx.FloatImm) and not math.isnan(value.value)
+
+
+def _let(value: Any, body: Any) -> Any:
+    if isinstance(value, tirx.Var | tirx.FloatImm | tvm.ir.TensorLoad):
+        return body(value)
+    variable = tirx.Var("v", str(value.ty.dtype))
+    return tirx.Let(variable, value, body(variable))
+
+
+def _libm(call: Any) -> Any:
+    name = getattr(call.op, "name", "").rpartition(".")[2]
+    dtype = str(getattr(call.ty, "dtype", ""))
+    if name not in LIBM or dtype not in _SUFFIX:
+        return call
+    return tirx.call_pure_extern(dtype, name + _SUFFIX[dtype], *call.args)
