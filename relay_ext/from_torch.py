@@ -48,7 +48,8 @@ def cells_from_torch(
     Raises
     ------
     CellError
-        Naming the cell and what in it cannot be exported or imported: an operator, a branch on a value, random numbers.
+        Naming the cell and what in it cannot be exported or imported: an operator, a branch on a value, random numbers,
+        floating-point numbers that are not float32.
     EnvironmentMismatch
         If torch is not installed.
 
@@ -57,6 +58,16 @@ def cells_from_torch(
     >>> cells = eb.cells_from_torch({"leaf": leaf}, {"leaf": (torch.tensor(3),)})           # doctest: +SKIP
     >>> model = eb.compile(*cells)                                                          # doctest: +SKIP
     """
+    for what, given in (
+        ("modules", modules),
+        ("example inputs", example_inputs),
+        ("variadic parameters", variadic or {}),
+    ):
+        if not isinstance(given, Mapping):
+            raise CellError(f"{what} in a {type(given).__name__}", "a mapping by name of cell")
+        unnamed = [name for name in given if not isinstance(name, str)]
+        if unnamed:
+            raise CellError(f"a cell called {unnamed[0]!r} among the {what}", "names that are texts")
     missing = [name for name in modules if name not in example_inputs]
     if missing:
         raise CellError(f"no example inputs for the cells {missing}", "arguments of forward for each cell")
@@ -78,12 +89,29 @@ def import_cell(
     torch = require_torch()
     if not isinstance(module, torch.nn.Module):
         raise CellError(f"cell {name!r} is a {type(module).__name__}", "a torch.nn.Module")
+    if not isinstance(arguments, Sequence) or isinstance(arguments, str):
+        raise CellError(f"example inputs of cell {name!r} in a {type(arguments).__name__}", "a tuple or list of them")
+    _require_float32(torch, name, module, tuple(arguments))
     shapes = _dynamic_shapes(name, module, tuple(arguments), tuple(variadic))
     specs = torch.utils._pytree.tree_map(partial(_fixed_part, torch), tuple(arguments))
     structure = module_structure(torch, module, specs, tuple(variadic))
     if structure in names.programs:
         return shared_cell(name, module, structure, names)
     return import_program(name, module, export_program(name, module, tuple(arguments), shapes), names, structure)
+
+
+def _require_float32(torch: Any, name: str, module: Any, arguments: tuple[Any, ...]) -> None:
+    """Refuse floating-point numbers of other dtypes: the importer mixes them with constants of float32."""
+    tensors = [
+        *((f"parameter {path!r}", tensor) for path, tensor in module.named_parameters()),
+        *((f"buffer {path!r}", tensor) for path, tensor in module.named_buffers()),
+        *(("an example input", leaf) for leaf in torch.utils._pytree.tree_leaves(arguments)),
+    ]
+    for what, tensor in tensors:
+        if not isinstance(tensor, torch.Tensor):
+            continue
+        if (tensor.is_floating_point() or tensor.is_complex()) and tensor.dtype != torch.float32:
+            raise CellError(f"{what} of cell {name!r} is {tensor.dtype}", "torch.float32", "call .float() on it first")
 
 
 def _fixed_part(torch: Any, argument: Any) -> Any:

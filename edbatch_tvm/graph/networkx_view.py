@@ -12,6 +12,9 @@ from edbatch_tvm.graph.instance import InstanceGraph
 if TYPE_CHECKING:
     import networkx as nx
 
+_SHOWN = 5
+"""Nodes at either end of a long cycle that an error names."""
+
 
 def _networkx() -> Any:
     try:
@@ -52,7 +55,12 @@ def from_networkx(graph: nx.DiGraph[Any] | nx.MultiDiGraph[Any]) -> InstanceGrap
         order = list(nx.lexicographical_topological_sort(graph, key=position.__getitem__))
     except nx.NetworkXUnfeasible:
         cycle = [edge[0] for edge in nx.find_cycle(graph)]
-        raise GraphError(f"cyclic graph: {' -> '.join(map(str, [*cycle, cycle[0]]))}", "a DAG") from None
+        shown = (
+            cycle
+            if len(cycle) <= 2 * _SHOWN
+            else [*cycle[:_SHOWN], f"({len(cycle) - 2 * _SHOWN} more)", *cycle[-_SHOWN:]]
+        )
+        raise GraphError(f"cyclic graph: {' -> '.join(map(str, [*shown, cycle[0]]))}", "a DAG") from None
     number = {node: index for index, node in enumerate(order)}
     types: list[int] = []
     pointer = [0]
@@ -91,9 +99,10 @@ def _check_slots(node: Any, given: list[tuple[Any, Any, Any]], edges: list[tuple
 def to_networkx(graph: InstanceGraph) -> nx.MultiDiGraph[int]:
     """The nodes and edges of `graph` as a multi-digraph.
 
-    Node attributes: ``type`` (the user's type id) and ``name``. Edge attributes: ``slot`` (position among the
-    operands of the user) and ``output`` (slot of the producer). Zero states and external rows have no producer and
-    no edge. A graph of one-output nodes comes back from :func:`from_networkx`.
+    Node attributes: ``type`` (the user's type id) and ``name``. Edge attributes: ``slot`` (position among the operands
+    of the user that nodes produce), ``operand`` (position among all of its operands) and ``output`` (slot of the
+    producer). Zero states and external rows have no producer and no edge. :func:`from_networkx` takes every such
+    digraph; a graph of one-output nodes without zero states and external rows comes back as it was.
     """
     nx = _networkx()
     result = nx.MultiDiGraph()
@@ -103,10 +112,11 @@ def to_networkx(graph: InstanceGraph) -> nx.MultiDiGraph[int]:
             node, type=int(label[type_id]) if label is not None else type_id, name=graph.type_names[type_id]
         )
     user = np.repeat(np.arange(graph.num_nodes), np.diff(graph.operand_ptr))
-    slot = np.arange(len(user)) - graph.operand_ptr[user]
-    for producer, value, node, position in zip(
-        graph.operand_node.tolist(), graph.operand_value.tolist(), user.tolist(), slot.tolist(), strict=True
-    ):
-        if producer >= 0:
-            result.add_edge(producer, node, slot=position, output=value % graph.stride)
+    operand = np.arange(len(user)) - graph.operand_ptr[user]
+    produced = np.flatnonzero(graph.operand_node >= 0)
+    begin = np.searchsorted(user[produced], user[produced])
+    slot = np.arange(len(produced)) - begin
+    columns = (graph.operand_node[produced], user[produced], slot, operand[produced], graph.operand_value[produced])
+    for producer, node, position, place, value in zip(*(column.tolist() for column in columns), strict=True):
+        result.add_edge(producer, node, slot=position, operand=place, output=value % graph.stride)
     return result

@@ -79,7 +79,10 @@ def validate(graph: InstanceGraph) -> None:
 
 
 def _name(graph: InstanceGraph, node: int) -> str:
-    return f"node {node} ({graph.type_names[graph.node_type[node]]})"
+    name = f"node {node} ({graph.type_names[graph.node_type[node]]})"
+    if graph.num_instances <= 1:
+        return name
+    return f"{name} of instance {np.searchsorted(graph.node_ptr, node, side='right') - 1}"
 
 
 def _check_arrays(graph: InstanceGraph) -> None:

@@ -23,7 +23,7 @@ class Instances:
         Raises
         ------
         GraphError
-            If there are none, or one consists of other cells.
+            If there are none, or one consists of other cells or is not well formed; its position is named.
         """
         if isinstance(instances, InstanceGraph):
             raise GraphError("one instance graph", "a list of instance graphs", "model([instance])")
@@ -43,7 +43,7 @@ class Instances:
                     "use model.builder()",
                 )
             if not instance.checked:
-                validate(instance)
+                _validate(position, instance)
         return merge(instances)
 
     def has_cells(self, signature: Signature | None) -> bool:
@@ -72,3 +72,10 @@ class Instances:
                 f"{expected}, a cell of this model",
                 "model.merge(instances) makes a graph that runs",
             )
+
+
+def _validate(position: int, instance: InstanceGraph) -> None:
+    try:
+        validate(instance)
+    except GraphError as error:
+        raise GraphError(f"instance {position}: {error.given}", error.expected, error.hint) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import networkx as nx
+import numpy as np
 import pytest
 from hypothesis import given
 
@@ -10,13 +11,28 @@ from edbatch_tvm.errors import GraphError
 from edbatch_tvm.graph import InstanceGraph, from_networkx, merge, to_networkx
 from tests.graph.oracle import assert_same
 from tests.graph.test_text import golden
-from tests.strategies import bare_graphs
+from tests.strategies import Minibatch, bare_graphs, minibatches
 
 
 @given(bare_graphs())
 def test_round_trip(graph: InstanceGraph) -> None:
     assert_same(from_networkx(to_networkx(graph)), graph)
     assert_same(InstanceGraph.from_networkx(graph.to_networkx()), graph)
+
+
+@given(minibatches())
+def test_round_trip_of_what_cells_make(minibatch: Minibatch) -> None:
+    """Zero states and external rows have no edge; what nodes produce stays in order."""
+    for graph in (*minibatch.instances, merge(minibatch.instances)):
+        digraph = to_networkx(graph)
+        back = from_networkx(digraph)
+        assert [int(name) for name in np.array(back.type_names)[back.node_type]] == graph.node_type.tolist()
+        assert back.operand_node.tolist() == graph.operand_node[graph.operand_node >= 0].tolist()
+        places = sorted((user, data["slot"], data["operand"]) for _, user, data in digraph.edges(data=True))
+        every = np.flatnonzero(graph.operand_node >= 0)
+        pointer = graph.operand_ptr
+        assert [pointer[user] + operand for user, _, operand in places] == every.tolist()
+        assert [back.operand_ptr[user] + slot for user, slot, _ in places] == list(range(len(every)))
 
 
 def test_nodes_are_renumbered_only_where_an_operand_comes_late() -> None:
@@ -94,3 +110,13 @@ def test_slots_that_are_not_each_once(slots: tuple[int | None, ...], message: st
         graph.add_edge(producer, 2, **({} if slot is None else {"slot": slot}))
     with pytest.raises(GraphError, match=message):
         InstanceGraph.from_networkx(graph)
+
+
+def test_a_long_cycle_is_cut_short() -> None:
+    digraph = nx.DiGraph((node, (node + 1) % 1000) for node in range(1000))
+    expected = (
+        "cyclic graph: 0 -> 1 -> 2 -> 3 -> 4 -> (990 more) -> 995 -> 996 -> 997 -> 998 -> 999 -> 0; expected a DAG"
+    )
+    with pytest.raises(GraphError) as caught:
+        from_networkx(digraph)
+    assert str(caught.value) == expected

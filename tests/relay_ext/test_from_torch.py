@@ -170,3 +170,48 @@ def test_arguments_that_do_not_fit() -> None:
         eb.cells_from_torch({"node": ChildSum()}, {"node": (torch.randn(1, H),) * 3}, {"node": ["kids"]})
     with pytest.raises(CellError, match=r"the example for 'hs' of cell 'node' has shape \(1, 8\); expected \[k, ...\]"):
         eb.cells_from_torch({"node": ChildSum()}, {"node": (torch.randn(1, H),) * 3}, {"node": ["hs", "cs"]})
+
+
+class Scaled(nn.Module):
+    """A parameter and a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(H))
+        self.register_buffer("shift", torch.ones(H))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (x * self.scale + self.shift).float()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16, torch.complex64], ids=str)
+@pytest.mark.parametrize("where", ["scale", "shift", "x"])
+def test_numbers_that_are_not_float32(where: str, dtype: torch.dtype) -> None:
+    module, x = Scaled(), torch.ones(H)
+    if where == "x":
+        x = x.to(dtype)
+    elif where == "scale":
+        module.scale = nn.Parameter(module.scale.detach().to(dtype))
+    else:
+        module.shift = module.shift.to(dtype)
+    what = {"scale": "parameter 'scale'", "shift": "buffer 'shift'", "x": "an example input"}[where]
+    with pytest.raises(CellError, match=f"^{what} of cell 'f' is {dtype}; expected torch.float32"):
+        eb.cells_from_torch({"f": module}, {"f": (x,)})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((None, {}), "modules in a NoneType; expected a mapping by name of cell"),
+        (({}, None), "example inputs in a NoneType; expected a mapping by name of cell"),
+        (({}, {}, ["f"]), "variadic parameters in a list; expected a mapping by name of cell"),
+        (({3: Scaled()}, {3: ()}), "a cell called 3 among the modules; expected names that are texts"),
+        (({"f": Scaled()}, {}), r"no example inputs for the cells \['f'\]"),
+        (({"f": Scaled()}, {"f": torch.ones(H)}), "example inputs of cell 'f' in a Tensor; expected a tuple or list"),
+        (({"f": 3}, {"f": ()}), "cell 'f' is a int; expected a torch.nn.Module"),
+    ],
+    ids=lambda part: "" if isinstance(part, str) else None,
+)
+def test_arguments_of_other_kinds(arguments: tuple[object, ...], message: str) -> None:
+    with pytest.raises(CellError, match=message):
+        eb.cells_from_torch(*arguments)  # type: ignore[arg-type]

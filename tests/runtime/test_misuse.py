@@ -296,3 +296,49 @@ def test_weights_and_targets_that_do_not_fit(model: eb.Model) -> None:
         eb.compile(WORKLOAD.cells(8), list(WEIGHTS))
     with pytest.raises(TargetError, match=r"kernels for .*aarch64.* do not run here"):
         eb.compile(WORKLOAD.cells(8), WEIGHTS, target={"kind": "llvm", "mtriple": "aarch64-linux-gnu"})
+
+
+# Which instance it is ----------------------------------------------------------------------------------------------
+
+
+def _unchecked(graph: InstanceGraph, **changed: Any) -> InstanceGraph:
+    """A graph that nobody checked, with some of its arrays changed."""
+    copied = copy.deepcopy(graph)
+    for name, value in changed.items():
+        setattr(copied, name, value)
+    copied.checked = False
+    return copied
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda graph: {"attributes": {key: rows + 10**6 for key, rows in graph.attributes.items()}},
+            r"index out of range: 'word' of node 0 \(leaf\)",
+        ),
+        (lambda graph: {"node_type": graph.node_type + np.int16(100)}, "node 0 has type id"),
+        (lambda graph: {"operand_value": graph.operand_value * 0 + np.int32(10**6)}, "missing operand: node"),
+        (lambda graph: {"operand_ptr": graph.operand_ptr[:-1]}, "operand_ptr has"),
+        (lambda graph: {"outputs": graph.outputs + np.int32(10**6)}, "declared output"),
+        (lambda graph: {"outputs": graph.outputs.astype("float32")}, "outputs is 1-D of float32"),
+        (lambda graph: {"attributes": {}}, "no attribute 'word'"),
+    ],
+)
+def test_what_is_wrong_with_an_instance_names_its_position(
+    model: eb.Model, change: Callable[[InstanceGraph], dict[str, Any]], message: str
+) -> None:
+    given = instances(model, 4)
+    given[2] = _unchecked(given[2], **change(given[2]))
+    with pytest.raises(GraphError, match=f"^instance 2: {message}"):
+        model(given)
+
+
+def test_what_is_wrong_with_a_merged_graph_names_the_instance(model: eb.Model) -> None:
+    given = instances(model, 4)
+    merged = eb.merge(given)
+    attributes = {key: rows.copy() for key, rows in merged.attributes.items()}
+    key = next(iter(attributes))
+    attributes[key][-1] = -1
+    with pytest.raises(GraphError, match=r"'word' of node \d+ \(leaf\) of instance 3 is -1"):
+        eb.validate(_unchecked(merged, attributes=attributes))
