@@ -16,7 +16,7 @@ from edbatch_tvm.backends.cpu_records import find_records, records_digest
 from edbatch_tvm.backends.llvm_target import check_llvm
 from edbatch_tvm.backends.options import CompileOptions, Database
 from edbatch_tvm.backends.registry import as_target
-from edbatch_tvm.errors import TargetError, WeightError
+from edbatch_tvm.errors import EnvironmentMismatch, TargetError, WeightError
 from edbatch_tvm.graph.spec import Signature
 from edbatch_tvm.runtime.artifact import Artifact, HeldWeights, attributes_of
 from edbatch_tvm.runtime.cpu import instruction_sets, missing_sets
@@ -84,7 +84,11 @@ class CpuBackend(Backend):
         compiled = tvm.compile(module, target=self.target, tir_pipeline=pipeline)
         artifact = Artifact(self._linked(compiled), attributes_of(module), self.target)
         try:
-            return CpuExecutor(signature, KernelSet(module, artifact.functions(), weights), artifact)
+            functions = artifact.functions()
+        except (EnvironmentMismatch, OSError, RuntimeError):  # a folder that is full, or runs nothing
+            functions = compiled
+        try:
+            return CpuExecutor(signature, KernelSet(module, functions, weights), artifact)
         except RuntimeError as error:  # what TVM says of a library for another architecture
             reason = str(error).strip().splitlines()[-1]
             raise TargetError(

@@ -36,6 +36,14 @@ def save_policy(policy: FsmPolicy, path: str | os.PathLike[str]) -> None:
     target = Path(path)
     if target.suffix != ".json":
         raise PolicyError(f"policy file {target.name!r}", "a name that ends in .json")
+    try:
+        write_text(target, policy_text(policy))
+    except OSError as error:
+        raise PolicyError(f"policy file {str(target)!r} cannot be written: {error.strerror}") from error
+
+
+def policy_text(policy: FsmPolicy) -> str:
+    """What :func:`save_policy` writes."""
     head = json.dumps(
         {
             "format": FORMAT,
@@ -47,11 +55,7 @@ def save_policy(policy: FsmPolicy, path: str | os.PathLike[str]) -> None:
         indent=1,
     )
     rows = ",\n".join("  " + json.dumps([list(state), action]) for state, action in sorted(policy.table.items()))
-    text = f'{head[:-2]},\n "table": [\n{rows}\n ]\n}}\n'
-    try:
-        write_text(target, text)
-    except OSError as error:
-        raise PolicyError(f"policy file {str(target)!r} cannot be written: {error.strerror}") from error
+    return f'{head[:-2]},\n "table": [\n{rows}\n ]\n}}\n'
 
 
 def load_policy(path: str | os.PathLike[str], type_names: tuple[str, ...] | None = None) -> FsmPolicy:
@@ -69,16 +73,21 @@ def load_policy(path: str | os.PathLike[str], type_names: tuple[str, ...] | None
         If the file cannot be read, is no policy or a broken one, is of another version, or was learned for other cells.
     """
     name = str(path)
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise PolicyError(f"policy file {name!r}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise PolicyError(f"policy file {name!r}: is no text", "a policy file written by save_policy") from None
+    return parse_policy(text, name, type_names)
+
+
+def parse_policy(text: str, name: str, type_names: tuple[str, ...] | None = None) -> FsmPolicy:
+    """The policy that a file called `name` has, by its text; see :func:`load_policy`."""
 
     def refuse(given: str, expected: str = "", hint: str = "") -> NoReturn:
         raise PolicyError(f"policy file {name!r}: {given}", expected, hint)
 
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        refuse(f"cannot be read: {error.strerror}")
-    except UnicodeDecodeError:
-        refuse("is no text", "a policy file written by save_policy")
     try:
         document = json.loads(text, parse_constant=lambda constant: refuse(f"holds {constant}", "whole numbers"))
     except PolicyError:

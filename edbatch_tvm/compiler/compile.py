@@ -16,7 +16,7 @@ from edbatch_tvm.backends.options import Database
 from edbatch_tvm.batching.api import PolicyLike
 from edbatch_tvm.compiler.lower import Lowered, lower_cells
 from edbatch_tvm.compiler.progress import Progress
-from edbatch_tvm.errors import CellError, WeightError
+from edbatch_tvm.errors import CellError, EnvironmentMismatch, WeightError
 from edbatch_tvm.memory import resolve_plan
 from edbatch_tvm.runtime.device import Launch
 from edbatch_tvm.runtime.executor import Executor
@@ -149,7 +149,7 @@ def _load_kept(lowered: Lowered, backend: Backend) -> Executor | None:
         return None
     try:
         return backend.load_kept(lowered.kept, lowered.signature, lowered.arrays)
-    except (OSError, RuntimeError, AttributeError, KeyError):
+    except (OSError, RuntimeError, AttributeError, KeyError, EnvironmentMismatch):
         return None
 
 

@@ -19,7 +19,6 @@ import hashlib
 import io
 import json
 import os
-import tempfile
 import zipfile
 from collections.abc import Mapping
 from importlib import metadata
@@ -33,9 +32,10 @@ from tvm.target import Target
 
 from edbatch_tvm.atomic_file import replacing
 from edbatch_tvm.backends import find_backend
-from edbatch_tvm.batching import FsmPolicy, get_policy, load_policy, policy_names, save_policy
+from edbatch_tvm.batching import FsmPolicy, get_policy, policy_names
 from edbatch_tvm.batching.api import PolicyLike
 from edbatch_tvm.batching.policy import identity_of
+from edbatch_tvm.batching.policy_file import parse_policy, policy_text
 from edbatch_tvm.errors import EdbatchError, ModelFileError, PlanError, PolicyError, TargetError, WeightError
 from edbatch_tvm.graph.spec import Attribute, CellSignature, Operand, Signature, ValueSpec
 from edbatch_tvm.memory import resolve_plan
@@ -112,7 +112,7 @@ def save_model(model: Model, path: str | os.PathLike[str]) -> None:
         WEIGHTS: _npz(model.executor.held() | constants),
     }
     if learned is not None:
-        members[POLICY] = _policy_bytes(learned)
+        members[POLICY] = policy_text(learned).encode()
     document: dict[str, Any] = {
         "format": FORMAT,
         "version": VERSION,
@@ -164,6 +164,8 @@ def load_model(
         that has what this one has not.
     WeightError
         If `params` do not fit.
+    EnvironmentMismatch
+        If the folder for temporary files has no room for the library, or is mounted with ``noexec``.
     """
     begin = perf_counter()
     name = str(path)
@@ -195,7 +197,7 @@ def load_model(
         backend = find_backend(target)
         _ = artifact.declarations  # a broken one is refused here
         saved_plan, saved_policy = resolve_plan(document["plan"]), str(document["policy"])
-        learned = _learned(members[POLICY], signature) if POLICY in members else None
+        learned = parse_policy(members[POLICY].decode(), POLICY, signature.names) if POLICY in members else None
     except EdbatchError as error:
         if isinstance(error, ModelFileError):
             raise
@@ -330,20 +332,6 @@ def _policy_of(model: Model) -> tuple[str, FsmPolicy | None]:
         "a registered one as it is, or a learned state machine",
         'model.policy = "auto", then save',
     )
-
-
-def _policy_bytes(policy: FsmPolicy) -> bytes:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / POLICY
-        save_policy(policy, path)
-        return path.read_bytes()
-
-
-def _learned(content: bytes, signature: Signature) -> FsmPolicy:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / POLICY
-        path.write_bytes(content)
-        return load_policy(path, signature.names)
 
 
 # Signatures -----------------------------------------------------------------------------------------------------------

@@ -96,12 +96,42 @@ def declarations(attributes: Attributes) -> IRModule:
 
 
 def load_library(content: bytes) -> Any:
-    """The kernels in a shared library. They are native code of whoever made it."""
-    with TemporaryDirectory(prefix="edbatch-model-") as folder:
-        path = Path(folder) / "library.so"
-        path.write_bytes(content)
+    """The kernels in a shared library. They are native code of whoever made it.
+
+    Raises
+    ------
+    EnvironmentMismatch
+        If the folder for temporary files does not take it.
+    """
+    try:
+        folder = TemporaryDirectory(prefix="edbatch-model-")
+    except OSError as error:
+        raise _no_room(error) from None
+    with folder as name:
+        path = Path(name) / "library.so"
+        try:
+            path.write_bytes(content)
+        except OSError as error:
+            raise _no_room(error) from None
         # The file may go as soon as it is mapped.
-        return tvm.runtime.load_module(str(path))
+        try:
+            return tvm.runtime.load_module(str(path))
+        except (OSError, RuntimeError) as error:
+            if "failed to map segment" not in str(error):
+                raise
+            raise EnvironmentMismatch(
+                f"no code can be loaded from the folder for temporary files, {name!r} (failed to map segment)",
+                "a folder that is not mounted with 'noexec'",
+                "set TMPDIR",
+            ) from None
+
+
+def _no_room(error: OSError) -> EnvironmentMismatch:
+    return EnvironmentMismatch(
+        f"the kernels cannot be written to the folder for temporary files ({error.strerror or error})",
+        "room for a shared library",
+        "set TMPDIR",
+    )
 
 
 def _plain(value: Any) -> Any:

@@ -12,7 +12,7 @@ from tvm import IRModule, relax
 from tvm.relax import op as R
 
 import edbatch_tvm as eb
-from edbatch_tvm.errors import CellError, GraphError
+from edbatch_tvm.errors import GraphError
 
 H = 5
 RNG = np.random.default_rng(0)
@@ -179,10 +179,3 @@ def test_an_index_out_of_range_is_an_error_unless_it_is_clipped_or_wrapped(granu
             value = b.call(cell.name, VALUES[cell.operands[0].name], i=given)
             with pytest.raises(GraphError, match=rf"'i' of node 0 \({cell.name}\) is {given}; expected 0 to 4"):
                 b.finish(value)
-
-
-def test_an_index_of_unknown_range_is_refused() -> None:
-    cases = {"f": Case(lambda M, i: R.take(M, R.add(i, const(1, "int32")), axis=0), {"i": number(0)}, None)}
-    for granularity in ("cell", "op", "group"):
-        with pytest.raises(CellError, match="whose range is not known; expected an attribute itself as index"):
-            eb.compile(module(cases), granularity=granularity)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,6 +32,19 @@ try:
     print("ran", len(model(workload.generate(2, model.cells))), backend.label())
     model.save(sys.argv[1])
     print("saved", len(eb.load(sys.argv[1])(workload.generate(2, model.cells))))
+except EdbatchError as error:
+    print(type(error).__name__, error)
+"""
+
+LOAD = """
+import sys
+import edbatch_tvm as eb
+from edbatch_tvm.errors import EdbatchError
+from edbatch_tvm.models import get_workload
+workload = get_workload("treelstm")
+try:
+    model = eb.load(sys.argv[1])
+    print("loaded", len(model(workload.generate(2, model.cells))))
 except EdbatchError as error:
     print(type(error).__name__, error)
 """
@@ -82,10 +98,52 @@ def test_no_folder_for_temporary_files(tmp_path: Path) -> None:
     assert refused.startswith("EnvironmentMismatch the kernels cannot be linked (No usable temporary directory")
 
 
+@pytest.fixture(params=["size=16k", "size=64m,noexec", "size=64m,ro"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, str]]:
+    """A small file system that is full soon, runs no code or is read-only; and its option."""
+    where = tmp_path / "small"
+    where.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", request.param, "tmpfs", str(where)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("this user cannot mount")
+    yield str(where), request.param
+    subprocess.run(["umount", "-l", str(where)], check=True)
+
+
+@pytest.mark.slow
+def test_folders_that_take_nothing(folder: tuple[str, str], tmp_path: Path) -> None:
+    """As folder for temporary files, for caches, and to save to."""
+    where, option = folder
+    cache = str(tmp_path / "cache")
+    assert run(tmp_path, EDBATCH_CACHE=cache)[:2] == ["ran 2 native", "saved 2"]
+    loaded = run(tmp_path, LOAD, EDBATCH_CACHE=cache, TMPDIR=where)
+    # A read-only one is passed over for /tmp, as by every program in Python.
+    assert loaded[0].startswith(
+        {
+            "size=16k": "EnvironmentMismatch the kernels cannot be written to the folder for temporary files (No space",
+            "size=64m,noexec": "EnvironmentMismatch no code can be loaded from the folder for temporary files",
+            "size=64m,ro": "loaded 2",
+        }[option]
+    )
+    for variables in ({"EDBATCH_CACHE": cache}, {"EDBATCH_CACHE": where}):
+        ran, saved = run(tmp_path, TMPDIR=where, **variables)
+        assert ran == "ran 2 native"
+        assert saved.startswith(
+            {
+                "size=16k": "EnvironmentMismatch the kernels cannot be linked (No space left on device); expected",
+                "size=64m,noexec": "EnvironmentMismatch no code can be loaded",
+                "size=64m,ro": "saved 2",
+            }[option]
+        )
+    if option != "size=64m,noexec":
+        _, saved = run(Path(where), EDBATCH_CACHE=cache)
+        assert re.match(r"ModelFileError model file .* cannot be written: (No space|Read-only file)", saved)
+
+
 def test_a_library_that_cannot_be_linked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tvm.support.cc, "get_cc", lambda: None)
     workload = get_workload("treelstm")
     model = eb.compile(workload.cells(8), workload.weights(8))
-    monkeypatch.setattr(tvm.support.cc, "get_cc", lambda: None)
     with pytest.raises(EnvironmentMismatch, match=r"cannot be linked \(no C compiler on the PATH\); expected"):
         model.save(tmp_path / "model.edbatch")
 

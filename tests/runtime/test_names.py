@@ -41,12 +41,18 @@ def check(names: list[str], operand: str, weight: str, target: str, granularity:
 
 
 @pytest.mark.parametrize(
-    ("target", "granularity"), [("llvm", "cell"), ("llvm", "op"), ("cuda-emulated", "cell")], ids=str
+    ("target", "granularity"),
+    [
+        ("llvm", "cell"),
+        *(pytest.param(*way, marks=pytest.mark.slow) for way in [("llvm", "op"), ("cuda-emulated", "cell")]),
+    ],
+    ids=str,
 )
 def test_cells_of_any_name(target: str, granularity: str) -> None:
     check(["f", *CELLS], "x", "W", target, granularity)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["llvm", "cuda-emulated"])
 def test_inputs_of_any_name(target: str) -> None:
     for operand, weight in zip(INPUTS, INPUTS[1:] + INPUTS[:1], strict=True):
