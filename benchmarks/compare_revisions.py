@@ -124,6 +124,7 @@ def main() -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--worker"]:
+        sys.path.remove(str(HERE.parent))  # `import cuda` would find the benchmark of that name, of this checkout
         work(sys.argv[2:])
     else:
         main()
