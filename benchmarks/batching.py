@@ -21,7 +21,7 @@ INSTANCES = 256
 
 
 def graph_of(workload: str, nodes: int) -> InstanceGraph:
-    """A minibatch of about so many nodes; the same instances come again in the larger ones."""
+    """A minibatch of about `nodes` nodes; larger minibatches contain the instances of smaller ones."""
     found = get_workload(workload)
     instances = found.generate(INSTANCES, signature_of(found.cells(1)), 0)
     sizes = np.cumsum([instance.num_nodes for instance in instances])

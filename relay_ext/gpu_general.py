@@ -79,7 +79,7 @@ class GeneralPart:
         return tirx.min(count, tirx.const(4 * machine.fill, "int32"))
 
     def workspace_elements(self, rows: int) -> int:
-        """Elements of workspace, of the dtype that needs most, for an instance with so many variadic rows."""
+        """Elements of workspace, of the dtype that needs most, for an instance with `rows` variadic rows."""
         totals: dict[str, int] = {}
         count = {} if self.row_count is None else {self.row_count: tirx.const(rows, self.row_count.ty.dtype)}
         for value in self.values:

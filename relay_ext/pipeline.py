@@ -1,7 +1,7 @@
-"""The lowering of cells, in order; each phase is a pass of its own file, and can be dumped.
+"""The lowering of cells, in order; each phase is a pass in a file of its own and can be dumped.
 
-:func:`pipeline` is the whole list. Finding the bounds of indices (:mod:`relay_ext.index_bounds`) is none of the passes:
-it reads what GuardIndices leaves and changes no module.
+:func:`pipeline` is the whole list. Finding the bounds of indices (:mod:`relay_ext.index_bounds`) is not a pass: it
+reads what GuardIndices leaves and changes no module.
 """
 
 from __future__ import annotations

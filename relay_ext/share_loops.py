@@ -19,10 +19,10 @@ DIMENSIONS = "edbatch.dimensions"
 """Attribute of a part: its last parameters but the pointers, as texts ``number:axis`` of a buffer of the kernel."""
 
 GRAIN_OPERATIONS = 8192
-"""A thread takes at least so many vector operations at a time, about a microsecond."""
+"""Fewest vector operations that a thread takes at a time: about a microsecond."""
 
 GRAINS_PER_THREAD = 4
-"""A loop is cut into so many grains a thread, if they are large enough: what another thread can help out with."""
+"""Grains per thread that a loop is cut into, if they are large enough; another thread can take over a grain."""
 
 MOST_GRAIN_OPERATIONS = 64 * GRAIN_OPERATIONS
 """And into more where a grain would have more vector operations: who has none left waits for the grains of others."""

@@ -57,7 +57,7 @@ print(model.signature)
 
 
 def random_tree(leaves: int) -> list | int:
-    """A tree with so many leaves, its inner nodes with two or three children."""
+    """A tree with this number of leaves; its inner nodes have two or three children."""
     if leaves == 1:
         return int(rng.integers(1000))
     parts = min(leaves, int(rng.integers(2, 4)))

@@ -57,7 +57,7 @@ rng = np.random.default_rng(0)
 
 
 def random_tree(nodes: int) -> tuple:
-    """A tree of so many nodes."""
+    """A tree with this number of nodes."""
     sizes = []
     left = nodes - 1
     while left:

@@ -10,7 +10,7 @@ from edbatch_tvm.graph import InstanceGraph
 
 
 def check_schedule(graph: InstanceGraph, schedule: Schedule) -> None:
-    """Check that `schedule` runs each node of `graph` once, after its operands, and one type a batch.
+    """Check that `schedule` runs each node of `graph` once, after its operands, and one type per batch.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ def check_schedule(graph: InstanceGraph, schedule: Schedule) -> None:
         raise PolicyError(
             f"batch {batch_of[node]} of type {schedule.batch_type[batch_of[node]]} runs node {node} of type "
             f"{graph.node_type[node]}",
-            "one type a batch",
+            "one type per batch",
         )
     user = np.repeat(np.arange(count), np.diff(graph.operand_ptr))
     known = graph.operand_node >= 0

@@ -27,7 +27,7 @@ from edbatch_tvm.graph import InstanceGraph
 Table = dict[State, int]
 
 PATIENCE = 10
-"""A changed action is given up once it cost so many batches more than it saved."""
+"""A changed action is dropped once it has cost this many batches more than it saved."""
 
 
 def count_actions(graph: InstanceGraph, schedule: Schedule, encoding: int, counts: ValueTable) -> None:
@@ -86,7 +86,7 @@ def improve(
     graphs : sequence of InstanceGraph
     encoding : int
     budget : int
-        Roll-outs end when they ran so many nodes: a count, not a time, so that every machine learns the same table.
+        Number of nodes after which roll-outs end: a count, not a time, so that every machine learns the same table.
     report : callable, optional
         Called with roll-outs done and batches over all `graphs` after each round.
 

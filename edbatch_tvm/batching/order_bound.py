@@ -40,7 +40,7 @@ def order_bound(graph: InstanceGraph, vectors: int = VECTORS) -> int:
     ----------
     graph : InstanceGraph
     vectors : int
-        Look at so many vectors at most.
+        Largest number of vectors to look at.
 
     Examples
     --------

@@ -35,7 +35,7 @@ class QLearning:
     Attributes
     ----------
     minibatches : int
-        Learn from so many of the given minibatches, in turn.
+        Number of the given minibatches to learn from, in turn.
     alpha : float
         Weight of ``|frontier| / |typewise frontier|`` in the reward ``-1 + alpha * ratio``.
     rate : float
@@ -45,7 +45,7 @@ class QLearning:
     epsilon, epsilon_decay, epsilon_least : float
         Exploration, at first, its factor an episode, and its least value.
     episodes : int
-        At most so many.
+        Largest number of episodes.
     evaluate_every : int
         Episodes between greedy roll-outs; the table of the best one is kept.
     tolerance : float

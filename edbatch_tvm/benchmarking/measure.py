@@ -321,7 +321,7 @@ def unbatched_seconds(model: Any, instances: list[InstanceGraph]) -> float:
 def _run_minibatch(
     model: Any, instances: list[InstanceGraph], repeat: int, report: RunReport
 ) -> tuple[InstanceGraph, Any, Any, Any]:
-    """Run a minibatch once; with ``repeat``, once more untimed and then so many times around the caches."""
+    """Run a minibatch once; with ``repeat``, once more untimed and then `repeat` times around the caches."""
     times: list[Seconds] = []
     for turn in range(1 + repeat):
         begin = perf_counter()

@@ -31,7 +31,7 @@ class LearnOptions:
         A data file; None for the generator.
     batch_size : int
     minibatches : int
-        At most so many, the first of the file.
+        Largest number of minibatches, taken from the start of the file.
     encoding, learner : str
         Of the state machine; see :func:`edbatch_tvm.batching.learn_policy`.
     seed : int

@@ -20,7 +20,7 @@ def register(verbs: Any) -> None:
         type=positive,
         default=8,
         metavar="N",
-        help="at most so many, the first of the file (%(default)s)",
+        help="at most N minibatches, from the start of the file (%(default)s)",
     )
     add(
         "--output",

@@ -25,7 +25,7 @@ def register(verbs: Any) -> None:
     add("--data", type=Path, metavar="PATH", help="instances to run; without it they are generated")
     add("--learn-data", type=Path, metavar="PATH", help="instances to find a policy on; without it they are generated")
     add("--hidden", type=positive, default=128, metavar="H", help="hidden and embedding size (%(default)s)")
-    add("--minibatches", type=positive, metavar="N", help="at most so many (all of the file, or 4 generated ones)")
+    add("--minibatches", type=positive, metavar="N", help="at most N minibatches (all of the file, or 4 generated)")
     add(
         "--repeat",
         type=not_negative,

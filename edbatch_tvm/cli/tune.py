@@ -35,7 +35,7 @@ def register(verbs: Any) -> None:
     add("--data", type=Path, metavar="PATH", help="instances whose batch sizes to tune for; without it generated ones")
     add("--database", type=Path, metavar="DIR", help="folder of the records (the one in the package)")
     add("--batch-size", type=positive, default=64, metavar="N", help="instances of a minibatch (%(default)s)")
-    add("--minibatches", type=positive, metavar="N", help="at most so many (all of the file, or 4 generated ones)")
+    add("--minibatches", type=positive, metavar="N", help="at most N minibatches (all of the file, or 4 generated)")
     add(
         "--policy",
         default="auto",

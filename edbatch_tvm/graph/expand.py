@@ -289,14 +289,14 @@ class _Expander:
 
 
 def _offsets(counts: np.ndarray) -> np.ndarray:
-    """Where each of consecutive groups of so many begins; one more entry, the end."""
+    """The start of each of consecutive groups of these sizes, and the end of the last."""
     ends = np.zeros(len(counts) + 1, np.int64)
     np.cumsum(counts, out=ends[1:])
     return ends
 
 
 def _ragged(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For the members of consecutive groups of so many: their group, and their place in it."""
+    """For the members of consecutive groups of these sizes: their group, and their place in it."""
     group = np.repeat(np.arange(len(counts)), counts)
     return group, np.arange(len(group)) - _offsets(counts)[group]
 

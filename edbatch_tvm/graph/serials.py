@@ -47,7 +47,7 @@ class Serials:
         return next(self._left)
 
     def describe(self, value: int) -> str | None:
-        """What `value`, which is none of the current instance, is; None if no builder made it."""
+        """What `value`, which is not of the current instance, is; None if no builder made it."""
         block = (value >> LOCAL_BITS) // _BLOCK
         if not _FIRST <= block < _FIRST + _BLOCKS:
             return None

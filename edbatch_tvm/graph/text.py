@@ -236,7 +236,7 @@ class _Parser:
         external = _EXTERNAL.fullmatch(text)
         if external is not None:
             if int(external[1]) >= len(self.external):
-                raise ValueError(f"{text} is none of the {len(self.external)} external rows")
+                raise ValueError(f"{text} is not one of the {len(self.external)} external rows")
             return FIRST_EXTERNAL - int(external[1])
         match = _VALUE.fullmatch(text)
         if match is None:

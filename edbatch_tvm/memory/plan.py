@@ -123,7 +123,7 @@ def plan_memory(schedule: Schedule, graph: InstanceGraph | None = None, plan: st
     GraphError
         If the graph is not well formed.
     PolicyError
-        If the schedule is none of the graph.
+        If the schedule does not fit the graph.
 
     Examples
     --------

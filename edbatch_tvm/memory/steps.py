@@ -29,7 +29,7 @@ CONTIGUOUS, BROADCAST, INDEXED = 1, 0, -1
 
 @dataclass(frozen=True)
 class CellLayout:
-    """Columns of the steps table for a cell with so many outputs and operands."""
+    """Columns of the steps table for a cell with these numbers of outputs and operands."""
 
     outputs: int
     operands: int

@@ -13,8 +13,8 @@ from edbatch_tvm.graph.spec import CellSignature, Operand, Signature, ValueSpec
 def with_signature(graph: InstanceGraph, shape: Sequence[int] = (1,)) -> InstanceGraph:
     """`graph` itself if it has a signature, else the same nodes over cells made up from them.
 
-    A type whose nodes all have one arity becomes a cell of so many operands, another a cell with a variadic operand.
-    All values are float32 of `shape`.
+    A type whose nodes all have one arity becomes a cell with that many operands; any other type becomes a cell with a
+    variadic operand. All values are float32 of `shape`.
     """
     if graph.signature is not None:
         return graph

@@ -35,7 +35,7 @@ def load_minibatches(
         A data file; None for the generator.
     batch_size : int
     limit : int or None
-        At most so many minibatches; None for all of the file.
+        Largest number of minibatches; None for all of the file.
     seed : int
         Of the generator, and of what a file leaves open.
     count_on : Path, optional

@@ -60,7 +60,7 @@ def apply(recorder: Recorder, function: Any, arguments: tuple[Any, ...], named: 
     Raises
     ------
     RecordingError
-        If it is none of the functions of this module.
+        If this module has no such function.
     """
     name = getattr(function, "__name__", str(function))
     if "out" in named:

@@ -38,7 +38,7 @@ class ArenaSet:
             self.views.append(view)
 
     def fits(self, rows: Sequence[int]) -> bool:
-        """Whether a run that needs so many rows can use these arenas."""
+        """Whether a run that needs these numbers of rows can use these arenas."""
         return all(need + _SLACK_ROWS <= have for need, have in zip(rows, self.rows, strict=True))
 
 
@@ -77,7 +77,7 @@ class ArenaPool:
         self._lock = fork_lock()
 
     def acquire(self, rows: Sequence[int]) -> ArenaSet:
-        """Arenas of at least so many rows each; they belong to the caller until :meth:`lease` or :meth:`release`."""
+        """Arenas of at least these sizes in rows; they belong to the caller until :meth:`lease` or :meth:`release`."""
         with self._lock:
             for position, arenas in enumerate(self._free):
                 if arenas.fits(rows):

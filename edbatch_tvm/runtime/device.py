@@ -215,7 +215,7 @@ class DeviceExecutor:
     # Arenas -----------------------------------------------------------------------------------------------------
 
     def _acquire(self, rows: tuple[int, ...], stream: int) -> DeviceArenas:
-        """Arenas of at least so many rows each; only those that this stream has used need no waiting for."""
+        """Arenas of at least these numbers of rows, last used by `stream`, so that nothing has to wait; or new ones."""
         with self._lock:
             for position, arenas in enumerate(self._free):
                 fits = all(need <= have for need, have in zip(rows, arenas.rows, strict=True))

@@ -1,7 +1,7 @@
 """Compiled cells kept on disk, so that a later process that compiles the same ones only loads them.
 
-A file's name is the digest of everything that decides the code (:func:`key_of`); weights are none of it. Files are
-sealed (:mod:`edbatch_tvm.cache_folder`), and those that were not used for longest go when the folder grows too large.
+A file's name is the digest of everything that decides the code (:func:`key_of`); weights do not belong to it. Files are
+sealed (:mod:`edbatch_tvm.cache_folder`). When the folder grows too large, the least recently used files are deleted.
 """
 
 from __future__ import annotations

@@ -91,7 +91,7 @@ class Program:
         return types, arrays
 
     def _tasks(self, multiplies: float, threads: int) -> int:
-        """How many threads to use for so many multiplications."""
+        """The number of threads to use for this number of multiplications."""
         if threads == 1 or multiplies < SINGLE_MULTIPLIES:
             return 1
         if self._alone:
@@ -123,7 +123,7 @@ class Program:
             self._next_alone = 0
 
     def _take_board(self, threads: int) -> _Board:
-        """A board for so many threads; a concurrent call gets its own."""
+        """A board for this number of threads; a concurrent call gets its own."""
         try:
             board = self._boards.pop()
         except IndexError:

@@ -70,7 +70,7 @@ class Result:
         arena = -1
         if value >= 1 << LOCAL_BITS:
             raise GraphError(
-                "a value of a builder that is none of this result's graph",
+                "a value of a builder that did not build this result's graph",
                 "node * stride + slot",
                 "a builder's own values find their rows in the result of their instance alone",
             )

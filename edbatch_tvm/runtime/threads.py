@@ -118,7 +118,7 @@ def get_num_threads() -> int:
 
 
 def set_num_threads(threads: int) -> None:
-    """Run kernels on so many threads from the next minibatch on, in every thread of this process.
+    """Set the number of threads that run kernels, from the next minibatch on, in every thread of this process.
 
     Parameters
     ----------

@@ -32,7 +32,7 @@ CLAIM, FINISH = "edbatch.claim", "edbatch.finish"
 """Names of ``claim(board, launch, task, tasks, grains, items) -> grain`` and ``finish(board, launch, items)``."""
 
 PATIENCE = 100
-"""At most so many pauses (1.5 to 6 µs) before a thread takes grains that another one owns."""
+"""Most pauses (1.5 to 6 µs) before a thread takes grains that another thread owns."""
 
 SPINS = 4000
 """Pauses before a waiting thread offers its core to others."""

@@ -32,7 +32,7 @@ _COMBINE: dict[ir.Combine, Callable[[Any, Any], Any]] = {
 }
 
 _DOT_COLUMNS = 4
-"""At most so many columns of a product whose sums run along the lanes are computed at once."""
+"""Most columns computed at once of a product whose sums run along the lanes."""
 
 
 class Tile:

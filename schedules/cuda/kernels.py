@@ -2,7 +2,7 @@
 
 ``batch_kernel`` makes ``kernel(tables, step, count, ...)``, which runs one stage of one batch. ``schedule_kernel``
 makes ``kernel(tables, blocks, ...)``, which runs all batches: a grid that stays, steps through the steps table, and
-waits at a barrier of the grid after every stage. It needs a cooperative launch of at most so many blocks as the machine
+waits at a barrier of the grid after every stage. It needs a cooperative launch of at most as many blocks as the machine
 holds at once. Both are made of the same code, for a GPU or emulated; see :mod:`schedules.cuda.threads`.
 """
 
@@ -274,7 +274,7 @@ def _context(
 
 
 class _Bounds:
-    """Context: a GPU kernel of which a multiprocessor holds so many blocks."""
+    """Context: a GPU kernel with a bound on the blocks that a multiprocessor holds."""
 
     def __init__(self, machine: Occupancy, emulate: EmulatedThreads | None) -> None:
         self.frame = None

@@ -113,7 +113,7 @@ class Threads(ABC):
 
     @abstractmethod
     def launch(self, blocks: Any) -> Any:
-        """Context of everything that a grid of so many blocks does."""
+        """Context of everything that a grid of `blocks` blocks does."""
 
     @abstractmethod
     def region(self) -> Any:

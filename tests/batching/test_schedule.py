@@ -98,7 +98,7 @@ def changed(order: list[int], pointer: list[int], types: list[int]) -> Schedule:
         ([0, 2, 1, 1], [0, 2, 4], [0, 1], "node 1 runs 2 times; expected once"),
         ([0, 2, 1, 4], [0, 2, 4], [0, 1], "the schedule runs node 4; expected nodes 0 to 3"),
         ([1, 3, 0, 2], [0, 2, 4], [1, 0], "node 1 runs in batch 0, its operand, node 0, in batch 1; expected operands"),
-        ([0, 1, 2, 3], [0, 2, 4], [0, 1], "batch 0 of type 0 runs node 1 of type 1; expected one type a batch"),
+        ([0, 1, 2, 3], [0, 2, 4], [0, 1], "batch 0 of type 0 runs node 1 of type 1; expected one type per batch"),
         ([2, 0, 1, 3], [0, 2, 4], [0, 1], "node 0 is out of order; expected the nodes of a batch ascending"),
         ([0, 2, 1, 3], [0, 2, 2, 4], [0, 0, 1], "batch_ptr is not a list of offsets"),
     ],

@@ -197,7 +197,7 @@ def wrapped(value: int, kind: str) -> object:
 
 
 def others() -> dict[str, tuple[Builder, int]]:
-    """A builder and a value that is none of its instance; each is node 0, which the instance has, too."""
+    """A builder and a value that is not of its instance; each is node 0, which the instance has, too."""
     found = {}
     b = Builder(TREE)
     stale, _ = b.call("leaf", word=1)

@@ -143,7 +143,7 @@ HEAD = "cell a(w: int32[] < 4) -> (float32[2])\ncell b(x: float32[2]) -> (float3
         ("instance\n%0 = 1()\n%1 = 1(%0 %0)", 3, "'%0 %0' is no value"),
         ("instance\n%0 = 1()\n%1 = 1(%0.1)", 3, "%0.1 names output 1; the cells have at most 1"),
         (f"instance\n%0 = 1(%{2**31})", 2, "is too large"),
-        ("instance\n%0 = 1(@0)", 2, "@0 is none of the 0 external rows"),
+        ("instance\n%0 = 1(@0)", 2, "@0 is not one of the 0 external rows"),
         ("instance\n%0 = 1()\nreturn %0, %0", 3, "'%0, %0' is no value"),
         ("instance\n%0 = 1()\nreturn %0\n%1 = 1()", 4, "'return' ends an instance"),
         ("instance\ncell a() -> ()", 2, "cell lines come first"),

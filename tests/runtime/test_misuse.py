@@ -231,9 +231,9 @@ def test_a_policy_of_the_user_is_checked(model: eb.Model) -> None:
             return Run(Schedule.for_graph(graph, everything, ends, np.zeros(1, np.int16)), self.name)
 
     graph = model.merge(instances(model, 2))
-    with pytest.raises(PolicyError, match="one type a batch"):
+    with pytest.raises(PolicyError, match="one type per batch"):
         eb.schedule(graph, Careless())
-    with pytest.raises(PolicyError, match="one type a batch"):
+    with pytest.raises(PolicyError, match="one type per batch"):
         eb.schedule(graph, eb.batching.PortfolioPolicy((Careless(),)))
 
 

@@ -275,4 +275,4 @@ def test_values_of_a_builder_in_results(model: eb.Model) -> None:
     second = b.finish(b.call("leaf", word=3))
     for other in (model([second]), model([first, second])):
         for ask in (lambda other=other: other.value(left), lambda other=other: other.values([left])):
-            assert "a value of a builder that is none of this result's graph" in refused(GraphError, ask)
+            assert "a value of a builder that did not build this result's graph" in refused(GraphError, ask)

@@ -13,7 +13,7 @@ from edbatch_tvm.models.treelstm.build import JOIN
 from edbatch_tvm.models.vocabulary import VOCABULARY
 
 _SINGLE = ((3, 0.77, 0.23), (5, 0.65, 0.16), (9, 0.52, 0.165), (19, 0.44, 0.19), (52, 0.36, 0.28))
-"""Phrases of up to so many words: how often the left part is a single word, and how often the right one is.
+"""For phrases of up to this many words: how often the left part is a single word, and how often the right one is.
 
 As measured, but for the last row: there 0.305 and 0.235 were found, which leave the trees too shallow by a twentieth.
 """
@@ -27,7 +27,7 @@ def random_trees(count: int, seed: int = 0) -> list[list[int]]:
 
 
 def random_tree(leaves: int, rng: np.random.Generator) -> list[int]:
-    """A random tree of so many leaves in postfix form."""
+    """A random tree with this number of leaves, in postfix form."""
     prefix: list[int] = []  # the root, then the right subtree, then the left: the postfix form backwards
     pending = [leaves]
     while pending:

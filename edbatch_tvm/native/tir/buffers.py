@@ -69,7 +69,7 @@ class GraphArguments:
 
 
 class ScheduleResults:
-    """The schedule of `n` nodes that a kernel writes, at most one batch a node."""
+    """The schedule of `n` nodes that a kernel writes, at most one batch per node."""
 
     def __init__(self, n: Any, order: Any, batch_ptr: Any, batch_type: Any) -> None:
         self.order = argument(order, (n,))

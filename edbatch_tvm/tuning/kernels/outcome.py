@@ -25,7 +25,7 @@ class Load:
     first, last : int
         The smallest and the largest batch size of the bucket; the last bucket has none (0).
     count : int
-        The size that stands for them: half of the bucket's nodes are in batches of at most so many.
+        The size that represents the bucket: half of its nodes are in batches of at most this size.
     batches, nodes : int
         Of the minibatches that were counted.
     """

@@ -179,7 +179,7 @@ class _StageSearch:
             self.done.setdefault(load, {})[bucket] = min(seconds)
 
     def run(self, load: Load, trials: int, rng: random.Random) -> None:
-        """Make trials for one load until there are so many, or nothing near the best is left to try."""
+        """Make trials for one load up to this number, or until nothing near the best is left to try."""
         done = self.done.setdefault(str(load), {})
         for bucket in self._order(load, rng):
             if len(done) >= trials:

@@ -147,7 +147,7 @@ class _TileSearch:
         self.made = self.failed = 0
 
     def run(self, trials: int, threads: int, seed: int, progress: Progress) -> None:
-        """Make trials until there are so many in the database."""
+        """Make trials until the database has this number of them."""
         left = trials - len(self.done)
         if left <= 0:
             return

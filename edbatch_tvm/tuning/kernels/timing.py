@@ -29,7 +29,7 @@ BLOCK_SECONDS = 4e-4
 """Least time of one kernel in one round."""
 
 PATIENCE = 6
-"""Rounds are repeated until so many times the wanted number were made."""
+"""Rounds are repeated up to this multiple of the wanted number."""
 
 WAITING_SHARE = 0.02
 """Share of a round that threads may wait for processors."""

@@ -180,7 +180,7 @@ def tune(
     target : str, mapping or tvm.target.Target
         The device, as for :func:`edbatch_tvm.compile`.
     trials : int
-        About so many candidates in all, those of earlier runs included: a second run makes none.
+        Approximate number of candidates in total, including those of earlier runs: a second run tries none.
     database : str or path, optional
         Folder of databases, made if it is missing; the one inside the package by default.
     policy : str, path, Policy or callable
