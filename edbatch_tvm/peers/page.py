@@ -132,7 +132,7 @@ def _form(name: str, peer: dict[str, Any]) -> str:
 
 
 def _floors(figures: dict[str, Any]) -> str:
-    """What is asked, and what was measured."""
+    """The targets, and what was measured."""
     lines = []
     for what, workloads, at, floor, figure in FLOORS:
         for row in figures["rows"]:
@@ -141,7 +141,7 @@ def _floors(figures: dict[str, Any]) -> str:
                 if found is not None:
                     place = f"{row['workload']}, H = {row['hidden']}, B = {row['batch_size']}"
                     lines.append((what, place, f"{floor:g}", f"{found:.2f}", "yes" if found >= floor else "no"))
-    return f"What is asked at least\n\n{_table(('figure', 'size', 'asked', 'measured', 'met'), lines)}" if lines else ""
+    return f"Targets\n\n{_table(('figure', 'size', 'target', 'measured', 'met'), lines)}" if lines else ""
 
 
 def _first_results(found: Iterable[dict[str, Any]]) -> str:
