@@ -13,7 +13,7 @@ class EdbatchError(Exception):
     Parameters
     ----------
     given : str
-        What was found, and where.
+        What was found, and where; its lines become one.
     expected : str, optional
         What would have been right.
     hint : str, optional
@@ -21,7 +21,7 @@ class EdbatchError(Exception):
     """
 
     def __init__(self, given: str, expected: str = "", hint: str = "") -> None:
-        self.given = given
+        self.given = given = " ".join(map(str.strip, given.splitlines()))
         self.expected = expected
         self.hint = hint
         parts = [given]

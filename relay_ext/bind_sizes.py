@@ -9,6 +9,7 @@ from typing import Any
 import tvm
 from tvm import IRModule, relax, tirx
 
+from edbatch_tvm.arguments import require_type
 from edbatch_tvm.errors import CellError
 from relay_ext.signature import cell_functions, input_params, weight_params
 
@@ -60,6 +61,7 @@ def find_sizes(
     CellError
         If a size is not known, or two places say different numbers.
     """
+    require_type(given, Mapping | None, "sizes as a dict of names and integers", CellError)  # type: ignore[arg-type]
     names = _size_names(mod)
     sizes: dict[str, int] = {}
     source: dict[str, str] = {}
@@ -75,7 +77,7 @@ def find_sizes(
     for name, size in (given or {}).items():
         if name not in symbols:
             raise CellError(f"size {name!r}", f"a symbolic size of the cells: {', '.join(sorted(symbols)) or 'none'}")
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size < 2**31:
             raise CellError(f"size {name!r} = {size!r}", "an integer of 1 or more")
         settle(name, size, "the argument sizes")
     for function in cell_functions(mod).values():

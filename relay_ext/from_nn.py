@@ -8,6 +8,7 @@ from typing import Any
 from tvm import relax
 from tvm.relax.frontend import nn
 
+from edbatch_tvm.arguments import require_type
 from edbatch_tvm.errors import CellError
 from relay_ext.imported_cells import ImportedCells, WeightNames, cell_with_weights, imported_module
 from relay_ext.signature import weight_params
@@ -36,6 +37,8 @@ def cells_from_nn(modules: Mapping[str, nn.Module], specs: Mapping[str, Mapping[
     CellError
         Naming the cell that has no spec or is no such module.
     """
+    for given in (modules, specs):
+        require_type(given, Mapping, "a mapping by name of cell", CellError)
     names = WeightNames()
     functions = {name: _import_cell(name, module, specs.get(name), names) for name, module in modules.items()}
     module, params = imported_module(functions, names)

@@ -13,6 +13,8 @@ import tvm
 from tvm import IRModule
 from tvm.target import Target
 
+from edbatch_tvm.arguments import as_path
+from edbatch_tvm.errors import CellError
 from edbatch_tvm.graph.spec import Signature
 from relay_ext.batch_cells import BatchCells
 from relay_ext.bind_sizes import BindSizes
@@ -121,7 +123,7 @@ class PassRun:
         self.module = mod
         self._begins = begins
         self.after: dict[str, IRModule] = {}
-        self._folder = None if dump_dir is None else Path(dump_dir)
+        self._folder = None if dump_dir is None else as_path("dump_dir", dump_dir, CellError)
         self._number = 0
 
     def __call__(self, passes: Sequence[tvm.transform.Pass]) -> IRModule:

@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 LAYERS = (
     "edbatch_tvm.errors",
+    "edbatch_tvm.arguments",
     "edbatch_tvm.cached_property",
     "edbatch_tvm.fork_lock",
     "edbatch_tvm.bounded_cache",

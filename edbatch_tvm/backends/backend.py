@@ -61,8 +61,8 @@ class Backend(ABC):
         """
         if not options.fused and not self.can_gather:
             raise PlanError(f"fused=False for target {self.given!r}", 'target="llvm"')
-        if options.dtype not in self.dtypes:
-            raise TargetError(f"dtype {options.dtype!r} for {self.title}", f"one of {', '.join(self.dtypes)}")
+        if not isinstance(options.dtype, str) or options.dtype not in self.dtypes:
+            raise TargetError(f"dtype {options.dtype!r:.60} for {self.title}", f"one of {', '.join(self.dtypes)}")
 
     @property
     def title(self) -> str:

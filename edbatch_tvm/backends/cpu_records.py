@@ -7,6 +7,8 @@ from pathlib import Path
 
 from tvm.target import Target
 
+from edbatch_tvm.arguments import as_path
+from edbatch_tvm.errors import DatabaseError
 from edbatch_tvm.tuning.kernels.database import TuningDatabase
 from edbatch_tvm.tuning.kernels.records import DatabaseRecords
 from schedules.devices import SHIPPED, device_name
@@ -45,7 +47,9 @@ def records_digest(database: str | Path | None, target: Target, threads: int) ->
     """What tells the records that :func:`find_records` would find from others; empty where there are none."""
     if str(database) == NO_RECORDS:
         return ""
-    folder = Path(SHIPPED if database is None else database) / device_name(target, threads)
+    folder = as_path("the tuning database", SHIPPED if database is None else database, DatabaseError) / device_name(
+        target, threads
+    )
     digest = hashlib.sha256()
     try:
         files = sorted(path for path in folder.iterdir() if path.name.startswith("database"))

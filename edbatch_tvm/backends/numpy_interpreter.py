@@ -110,8 +110,9 @@ class NumpyExecutor:
         for arena, rows in enumerate(graph.external_data):
             if len(rows):
                 arenas[arena][1 : 1 + len(rows)] = rows.reshape(len(rows), -1)
-        for step in plan.steps.tolist():
-            self._cells[step[TYPE]].run(step, graph, plan, arenas, self._weights)
+        with np.errstate(all="ignore"):  # kernels say nothing of NaN and infinities either
+            for step in plan.steps.tolist():
+                self._cells[step[TYPE]].run(step, graph, plan, arenas, self._weights)
         return Result(graph, plan, Report(graph, plan, info, self.paths, len(plan.steps)), arenas)
 
 

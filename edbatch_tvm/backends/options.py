@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
+from edbatch_tvm.arguments import require_choice, require_type
 from edbatch_tvm.errors import PlanError
 from edbatch_tvm.runtime.device import Launch
 from schedules.cuda.kernels import Occupancy
@@ -35,7 +36,8 @@ class CompileOptions:
     fast_math: bool = True
 
     def __post_init__(self) -> None:
-        if self.granularity not in GRANULARITIES:
-            raise PlanError(f"unknown granularity {self.granularity!r}", f"one of {', '.join(GRANULARITIES)}")
+        require_choice("granularity", self.granularity, GRANULARITIES, PlanError)
+        for name in ("fused", "fast_math"):
+            require_type(getattr(self, name), bool, f"True or False for {name}", PlanError)
         if not self.fused and self.granularity == "cell":
             raise PlanError("fused=False at granularity 'cell'", 'granularity="op"')

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edbatch_tvm.batching import backend
+from edbatch_tvm.graph.validate import require_checked
 
 if TYPE_CHECKING:
     from edbatch_tvm.graph import InstanceGraph
@@ -58,6 +59,7 @@ def lower_bound(graph: InstanceGraph) -> int:
     >>> lower_bound(InstanceGraph.from_arrays([0, 0, 1, 1], [0, 0, 0, 1, 2], [0, 2]))
     3
     """
+    require_checked(graph)
     if not graph.num_nodes:
         return 0
     return int(heights(graph).max(axis=0).sum())

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from edbatch_tvm.arguments import require_type
 from edbatch_tvm.batching.schedule import Schedule
-from edbatch_tvm.errors import PolicyError
+from edbatch_tvm.errors import GraphError, PolicyError
 from edbatch_tvm.graph import InstanceGraph
 
 
@@ -22,6 +23,8 @@ def check_schedule(graph: InstanceGraph, schedule: Schedule) -> None:
     PolicyError
         Naming the first batch and node at fault.
     """
+    require_type(schedule, Schedule, "a Schedule", PolicyError)
+    require_type(graph, InstanceGraph, "an InstanceGraph", GraphError)
     order, pointer = schedule.order, schedule.batch_ptr
     for name, array in (("order", order), ("batch_ptr", pointer), ("batch_type", schedule.batch_type)):
         if not isinstance(array, np.ndarray) or array.ndim != 1 or array.dtype.kind not in "iu":

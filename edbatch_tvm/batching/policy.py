@@ -6,6 +6,7 @@ import abc
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
+from edbatch_tvm.arguments import require_type
 from edbatch_tvm.batching import backend
 from edbatch_tvm.batching.frontier import Frontier
 from edbatch_tvm.batching.schedule import Schedule
@@ -158,6 +159,9 @@ def register_policy(name: str, factory: Callable[[], Policy]) -> None:
     PolicyError
         If the name is taken.
     """
+    require_type(name, str, "a name for a policy", PolicyError)
+    if not callable(factory):
+        raise PolicyError(f"policy {name!r} made by a {type(factory).__name__}", "a function that returns the policy")
     if name in _REGISTRY:
         raise PolicyError(f"a policy called {name!r} is registered already", "another name")
     _REGISTRY[name] = factory
@@ -176,9 +180,8 @@ def get_policy(name: str) -> Policy:
     PolicyError
         If there is none; lists those there are.
     """
-    try:
-        return _REGISTRY[name]()
-    except KeyError:
+    if not isinstance(name, str) or name not in _REGISTRY:
         raise PolicyError(
-            f"unknown policy {name!r}", f"one of {', '.join(policy_names())}, or the path of a policy file (.json)"
-        ) from None
+            f"unknown policy {name!r:.60}", f"one of {', '.join(policy_names())}, or the path of a policy file (.json)"
+        )
+    return _REGISTRY[name]()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import asdict, fields
-from pathlib import Path
 from typing import Any, NoReturn
 
+from edbatch_tvm.arguments import as_path
 from edbatch_tvm.atomic_file import write_text
 from edbatch_tvm.batching.encoding import ENCODINGS
 from edbatch_tvm.batching.fsm import FsmPolicy, LearnStats
@@ -33,7 +33,7 @@ def save_policy(policy: FsmPolicy, path: str | os.PathLike[str]) -> None:
     """
     if not isinstance(policy, FsmPolicy):
         raise PolicyError(f"a {type(policy).__name__} cannot be saved", "a learned FsmPolicy")
-    target = Path(path)
+    target = as_path("policy file", path, PolicyError)
     if target.suffix != ".json":
         raise PolicyError(f"policy file {target.name!r}", "a name that ends in .json")
     try:
@@ -74,7 +74,7 @@ def load_policy(path: str | os.PathLike[str], type_names: tuple[str, ...] | None
     """
     name = str(path)
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = as_path("policy file", path, PolicyError).read_text(encoding="utf-8")
     except OSError as error:
         raise PolicyError(f"policy file {name!r}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:

@@ -20,11 +20,13 @@ def over_one_type_list(graphs: Sequence[InstanceGraph]) -> tuple[list[InstanceGr
     PolicyError
         If there are no nodes, or the graphs are of different models.
     """
+    if isinstance(graphs, InstanceGraph) or not isinstance(graphs, Sequence):
+        raise PolicyError(f"graphs in a {type(graphs).__name__}", "a list of graphs to learn from")
+    for graph in graphs:
+        require_checked(graph)
     if not any(graph.num_nodes for graph in graphs):
         raise PolicyError(f"{len(graphs)} graphs without a node", "graphs to learn from")
     first = graphs[0]
-    for graph in graphs:
-        require_checked(graph)
     if first.signature is not None or first.type_label is None:
         for index, graph in enumerate(graphs):
             if graph.type_names != first.type_names:

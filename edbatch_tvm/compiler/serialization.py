@@ -30,6 +30,7 @@ import numpy as np
 import tvm
 from tvm.target import Target
 
+from edbatch_tvm.arguments import as_path
 from edbatch_tvm.atomic_file import replacing
 from edbatch_tvm.backends import find_backend
 from edbatch_tvm.batching import FsmPolicy, get_policy, policy_names
@@ -129,7 +130,7 @@ def save_model(model: Model, path: str | os.PathLike[str]) -> None:
     }
     document["sha256"][MANIFEST] = hashlib.sha256(_said(document)).hexdigest()
     text = json.dumps(document, indent=1).encode()
-    _write(Path(path), {MANIFEST: text, **members})
+    _write(as_path("model file", path, ModelFileError), {MANIFEST: text, **members})
 
 
 def load_model(
@@ -174,7 +175,7 @@ def load_model(
         raise ModelFileError(f"model file {name!r}: {given}", expected, hint)
 
     try:
-        members = _read(Path(path), refuse)
+        members = _read(as_path("model file", path, ModelFileError), refuse)
         document = json.loads(members[MANIFEST])
         _require_fit(document, refuse)
         digests = document["sha256"]

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 
 from tvm import IRModule
 
+from edbatch_tvm.arguments import require_type
 from edbatch_tvm.backends import CompileOptions, TargetLike, find_backend
 from edbatch_tvm.backends.cuda import DEFAULT_ARCH
 from edbatch_tvm.compiler.lower import lower_cells
-from edbatch_tvm.errors import TargetError
+from edbatch_tvm.errors import CellError, TargetError
 
 
 def emit_source(
@@ -43,6 +44,7 @@ def emit_source(
     TargetError
         If the target is no CUDA target.
     """
+    require_type(mod, IRModule, "cells in an IRModule", CellError)
     options = CompileOptions(dtype=dtype)
     # Without an architecture the backend would ask for that of the GPU that is here.
     backend = find_backend({"kind": "cuda", "arch": DEFAULT_ARCH} if target == "cuda" else target)

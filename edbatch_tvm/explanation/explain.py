@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from edbatch_tvm.arguments import require_type
 from edbatch_tvm.batching.batch_gaps import TypeBatches, find_batch_gaps
 from edbatch_tvm.errors import CellError
 from edbatch_tvm.explanation.record import BatchExplanation, CellExplanation, Explanation
@@ -45,6 +46,7 @@ def explain(model: Model, instances: Sequence[InstanceGraph], repeat: int = 3) -
     >>> import edbatch_tvm as eb                                          # doctest: +SKIP
     >>> print(eb.explain(model, instances))                               # doctest: +SKIP
     """
+    require_type(model, Model, "a compiled Model", CellError)
     model(instances)  # allocates and fills caches
     runs = (model(instances) for _ in range(max(1, repeat)))
     result = min(runs, key=lambda run: run.report.seconds["total"])

@@ -11,6 +11,7 @@ from typing import Any, NewType
 
 import numpy as np
 
+from edbatch_tvm.arguments import require_type
 from edbatch_tvm.errors import CellError, GraphError
 from edbatch_tvm.graph.instance import FIRST_EXTERNAL, ZERO, InstanceGraph
 from edbatch_tvm.graph.serials import LOCAL_BITS, Serials, local_of
@@ -62,6 +63,7 @@ class Builder:
     """A zero state of whatever shape the operand has."""
 
     def __init__(self, signature: Signature) -> None:
+        require_type(signature, Signature, "a Signature", CellError)
         self.signature = signature
         self._stride = signature.stride
         self._serials = Serials(signature)
@@ -99,9 +101,9 @@ class Builder:
         CellError
             If there is no such cell or the arguments do not fit it.
         """
-        recorder = self._recorders.get(cell)
+        recorder = self._recorders.get(cell) if type(cell) is str or isinstance(cell, str) else None
         if recorder is None:
-            raise CellError(f"unknown cell {cell!r}", f"one of {', '.join(self.signature.names)}")
+            raise CellError(f"unknown cell {cell!r:.60}", f"one of {', '.join(self.signature.names)}")
         attributes = recorder.attributes
         if not (recorder.plain and len(operands) == recorder.arity and named.keys() == attributes.keys()):
             operands = self._arrange(recorder, operands, named)
@@ -298,7 +300,8 @@ def _as_row(item: Any) -> np.ndarray | None:
         return np.array(item, np.float32)
     try:
         if hasattr(item, "__array__"):
-            return np.asarray(item)
+            array = np.asarray(item)
+            return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
         if hasattr(item, "__dlpack__"):
             return np.from_dlpack(item)
     except (TypeError, ValueError, RuntimeError, BufferError) as error:

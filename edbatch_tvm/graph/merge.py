@@ -40,6 +40,11 @@ def merge(instances: Sequence[InstanceGraph]) -> InstanceGraph:
     >>> merge([pair, pair])
     InstanceGraph(node_type=[4], operand_value=[2], types=2, node_ptr=[3])
     """
+    if not isinstance(instances, Sequence) and np.ndim(instances) != 1:
+        raise GraphError(f"instances in a {type(instances).__name__}", "a list of instance graphs")
+    for position, graph in enumerate(instances):
+        if not isinstance(graph, InstanceGraph):
+            raise GraphError(f"instance {position} is a {type(graph).__name__}", "an InstanceGraph")
     if not len(instances):
         raise GraphError("an empty minibatch: 0 instances", "1 or more")
     first = instances[0]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edbatch_tvm.arguments import require_type
 from edbatch_tvm.cached_property import cached_property
 from edbatch_tvm.errors import CellError
 
@@ -122,7 +123,11 @@ class Signature:
     """
 
     def __init__(self, cells: Iterable[CellSignature]) -> None:
+        if not hasattr(type(cells), "__iter__") or (isinstance(cells, np.ndarray) and not cells.ndim):
+            raise CellError(f"a {type(cells).__name__}", "a list of CellSignature")
         self.cells = tuple(cells)
+        for cell in self.cells:
+            require_type(cell, CellSignature, "a CellSignature", CellError)
         if len(self.cells) > np.iinfo(np.int16).max:
             raise CellError(f"{len(self.cells)} cells", f"at most {np.iinfo(np.int16).max}")
         self._type_of = {cell.name: type_id for type_id, cell in enumerate(self.cells)}

@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from edbatch_tvm.arguments import require_type
 from edbatch_tvm.errors import DataError
 from edbatch_tvm.graph.instance import FIRST_EXTERNAL, ZERO, InstanceGraph
 from edbatch_tvm.graph.spec import Attribute, CellSignature, Operand, Signature, ValueSpec, is_attribute_dtype
@@ -90,6 +91,7 @@ def parse_graph(text: str, signature: Signature | None = None) -> InstanceGraph:
     >>> graph.type_names
     ('7', '9')
     """
+    require_type(text, str, "the text of a graph", DataError)
     parser = _Parser(signature)
     for number, line in enumerate(text.splitlines(), 1):
         if line.strip():

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from edbatch_tvm.arguments import require_type
 from edbatch_tvm.errors import GraphError
 from edbatch_tvm.graph.instance import FIRST_EXTERNAL, ZERO, InstanceGraph
 
@@ -52,8 +53,7 @@ def require_checked(graph: InstanceGraph) -> None:
     GraphError
         If it is no graph, or no well-formed one.
     """
-    if not isinstance(graph, InstanceGraph):
-        raise GraphError(f"a {type(graph).__name__}", "an InstanceGraph")
+    require_type(graph, InstanceGraph, "an InstanceGraph", GraphError)
     if not graph.checked:
         validate(graph)
 
@@ -66,6 +66,7 @@ def validate(graph: InstanceGraph) -> None:
     GraphError
         Naming the first node at fault, what was found there and what was expected.
     """
+    require_type(graph, InstanceGraph, "an InstanceGraph", GraphError)
     _check_arrays(graph)
     _check_pointers(graph)
     _check_external(graph)

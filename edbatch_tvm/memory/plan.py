@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edbatch_tvm.arguments import require_choice
 from edbatch_tvm.batching.check import check_schedule
 from edbatch_tvm.batching.graph_keys import same_structure
 from edbatch_tvm.batching.schedule import Schedule
@@ -171,10 +172,9 @@ def resolve_plan(name: str) -> str:
     PlanError
         If it stands for none.
     """
-    if name == "auto":
+    if isinstance(name, str) and name == "auto":
         return AUTO
-    if name not in PLANS:
-        raise PlanError(f"unknown plan {name!r}", f"one of auto, {', '.join(PLANS)}")
+    require_choice("plan", name, ("auto", *PLANS), PlanError)
     return name
 
 

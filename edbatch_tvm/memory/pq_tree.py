@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise, permutations
+from operator import index
 
 from edbatch_tvm.errors import PlanError
 from edbatch_tvm.memory.pq_node import LEAF, Node, P, Q, append, p_node
@@ -45,8 +46,8 @@ class PQTree:
     """
 
     def __init__(self, n: int) -> None:
-        if n < 1:
-            raise PlanError(f"a PQ tree of {n} leaves", "1 or more")
+        if type(n) is not int or not 1 <= n < 2**31:
+            raise PlanError(f"a PQ tree of {n!r:.60} leaves", "1 or more, a number that fits int32")
         self._leaves = [Node(LEAF, leaf) for leaf in range(n)]
         self._root = p_node(self._leaves)
         self._start: PQTree | None = None
@@ -102,7 +103,10 @@ class PQTree:
         PlanError
             If one is no leaf of this tree.
         """
-        constraint = tuple(dict.fromkeys(leaves))
+        try:
+            constraint = tuple(dict.fromkeys(map(index, leaves)))
+        except TypeError:
+            raise PlanError(f"leaves {leaves!r:.60}", "a list of integers") from None
         count = len(self._leaves)
         if constraint and not 0 <= min(constraint) <= max(constraint) < count:
             raise PlanError(f"leaves {min(constraint)} to {max(constraint)}", f"leaves of 0 to {count - 1}")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from edbatch_tvm.errors import GraphError
 from edbatch_tvm.graph import InstanceGraph, Signature, merge, require_checked, validate
 from edbatch_tvm.graph.merge import merge_again
@@ -27,7 +29,7 @@ class Instances:
         """
         if isinstance(instances, InstanceGraph):
             raise GraphError("one instance graph", "a list of instance graphs", "model([instance])")
-        if not (hasattr(instances, "__len__") and hasattr(instances, "__getitem__")):
+        if not isinstance(instances, Sequence) and np.ndim(instances) != 1:
             raise GraphError(f"instances in a {type(instances).__name__}", "a list of instance graphs")
         merged = merge_again(instances)
         if merged is not None and self.has_cells(merged.signature):

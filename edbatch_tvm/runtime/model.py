@@ -15,7 +15,7 @@ from edbatch_tvm.batching import schedule as schedule_graph
 from edbatch_tvm.batching.api import PolicyLike
 from edbatch_tvm.errors import GraphError
 from edbatch_tvm.fork_lock import fork_lock
-from edbatch_tvm.graph import Builder, InstanceGraph, Signature
+from edbatch_tvm.graph import Builder, InstanceGraph, Signature, require_checked
 from edbatch_tvm.graph.expand import Expansion, ExpansionTable, expand
 from edbatch_tvm.memory import Plan
 from edbatch_tvm.runtime.executor import Executor
@@ -214,6 +214,7 @@ class Model:
 
     def _resolved_policy(self, graph: InstanceGraph) -> Policy:
         if self._chosen is None:
+            require_checked(graph)
             self._chosen = select_policy([graph], learn=False)
         return self._chosen
 

@@ -152,7 +152,7 @@ def test_arrays_of_other_kinds(model: eb.Model, change: Callable[[np.ndarray], A
     (graph,) = instances(model, 1)
     with pytest.raises(GraphError) as caught:
         model([rebuilt(graph, change)])
-    assert str(caught.value) == f"{found}; expected a one-dimensional array of signed integers"
+    assert str(caught.value) == f"instance 0: {found}; expected a one-dimensional array of signed integers"
 
 
 def test_unchecked_graphs_are_checked_everywhere(model: eb.Model) -> None:

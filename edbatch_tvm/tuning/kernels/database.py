@@ -24,6 +24,7 @@ from tvm.s_tir import meta_schedule as ms
 from tvm.s_tir.schedule import Trace
 from tvm.target import Target
 
+from edbatch_tvm.arguments import as_path
 from edbatch_tvm.errors import DatabaseError
 from edbatch_tvm.tuning.kernels.digests import Digests
 from edbatch_tvm.tuning.kernels.timing import reason_of
@@ -58,8 +59,9 @@ class TuningDatabase:
     def __init__(self, folder: str | Path, target: Target, threads: int, create: bool = False) -> None:
         self.device = device_name(target, threads)
         self.target = target
-        self.path = Path(folder) / self.device
-        self._open(Path(folder), create)
+        folder = as_path("the tuning database", folder, DatabaseError)
+        self.path = folder / self.device
+        self._open(folder, create)
         self._digests = Digests(self.path)
         self._kept = self._load("database", create)
         self._trials: ms.database.JSONDatabase | None = None
