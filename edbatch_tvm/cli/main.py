@@ -35,6 +35,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line `arguments` (default: those of the process) and return the exit code."""
+    open_streams()
     parsed = parser().parse_args(arguments)
     try:
         parsed.function(parsed)
@@ -51,6 +52,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"edbatch: error: {_one_line(error)}", file=sys.stderr)
         return FAILED
     return 0
+
+
+def open_streams() -> None:
+    """Let what was closed by who started the process (``edbatch run ... >&-``) lead nowhere."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
 
 
 def _one_line(error: Exception) -> str:

@@ -156,3 +156,12 @@ def test_a_real_interrupt_while_learning(seconds: float, tmp_path: Path) -> None
     assert (done.returncode, done.stderr) == (130, "edbatch: interrupted\n")
     assert policy.read_text() == "old"
     assert [one.name for one in tmp_path.iterdir()] == ["policy.json"]
+
+
+def test_closed_streams(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    assert main(["run", "treelstm", "--data", "missing.txt"]) == 1
+    with sys.stdout, sys.stderr:
+        sys.stdout.flush()
+        sys.stderr.flush()
