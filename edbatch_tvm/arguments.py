@@ -23,7 +23,7 @@ def require_type(value: Any, wanted: type, expected: str, error: type[EdbatchErr
 
 
 def require_choice(what: str, value: Any, choices: Collection[str], error: type[EdbatchError]) -> None:
-    """Refuse what is none of the texts `choices`.
+    """Refuse anything that is not one of the texts `choices`.
 
     Raises
     ------

@@ -15,12 +15,12 @@ from relay_ext.signature import weight_params
 
 
 def cells_from_nn(modules: Mapping[str, nn.Module], specs: Mapping[str, Mapping[str, Any]]) -> ImportedCells:
-    """Cells out of ``tvm.relax.frontend.nn`` modules, for :func:`edbatch_tvm.compile`.
+    """Make cells from ``tvm.relax.frontend.nn`` modules, for :func:`edbatch_tvm.compile`.
 
     Parameters
     ----------
     modules : mapping of str to nn.Module
-        One module a cell; its ``forward`` is written for one instance.
+        One module per cell; its ``forward`` is written for one instance.
     specs : mapping of str to mapping
         For each cell the arguments of ``forward`` as ``nn.spec.Tensor(shape, dtype)``; floating-point tensors become
         operands, integer tensors attributes, and a leading dimension that is a name (``("k", 64)``) makes an operand

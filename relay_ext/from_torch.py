@@ -25,12 +25,12 @@ def cells_from_torch(
     example_inputs: Mapping[str, Sequence[Any]],
     variadic: Mapping[str, Sequence[str]] | None = None,
 ) -> ImportedCells:
-    """Cells out of ``torch.nn.Module`` objects, for :func:`edbatch_tvm.compile`.
+    """Make cells from ``torch.nn.Module`` objects, for :func:`edbatch_tvm.compile`.
 
     Parameters
     ----------
     modules : mapping of str to torch.nn.Module
-        One module a cell. Its ``forward`` is written for one instance and computes tensors from tensors.
+        One module per cell. Its ``forward`` is written for one instance and computes tensors from tensors.
     example_inputs : mapping of str to sequence
         For each cell the arguments of ``forward``, as examples of their shapes and dtypes: floating-point tensors
         become operands, integer tensors and Python integers attributes; anything else is fixed. Tuples of tensors

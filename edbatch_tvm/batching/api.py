@@ -91,7 +91,7 @@ def schedule(graph: InstanceGraph, policy: PolicyLike = "auto", cache: bool = Tr
     policy : str, path, Policy or callable
         A registered name, a policy file, a policy, or any function from graph to schedule.
     cache : bool
-        Whether a schedule found before for a graph of the same structure will do.
+        Whether to reuse a schedule found before for a graph of the same structure.
 
     Returns
     -------

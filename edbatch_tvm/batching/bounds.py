@@ -48,7 +48,7 @@ def heights(graph: InstanceGraph) -> np.ndarray:
 
 
 def lower_bound(graph: InstanceGraph) -> int:
-    """A number of batches that no schedule can go below.
+    """The lower bound: no schedule has fewer batches.
 
     Sum over the types of the largest number of nodes of the type on one path (Chen et al., ICML 2023, section 3.1): two
     nodes of one path never share a batch, and batches of different types are different.

@@ -76,7 +76,7 @@ def learn_policy(
         et al., ICML 2023, section 3.3), see :mod:`edbatch_tvm.batching.qlearning`.
     seed : int
     progress : callable, optional
-        Called now and then with episodes (or roll-outs) done, batches of the best table so far, and the bound.
+        Called from time to time with episodes (or roll-outs) done, batches of the best table so far, and the bound.
     settings : QLearning, optional
         Settings of the ``paper`` learner.
 

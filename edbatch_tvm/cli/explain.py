@@ -1,4 +1,4 @@
-"""``edbatch explain``: what was batched, what not and why, how operands are read, what it costs."""
+"""``edbatch explain``: what was batched, what was not, and why, how operands are read, what it costs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from edbatch_tvm.models import WORKLOADS
 
 def register(verbs: Any) -> None:
     """Add the verb to `verbs`."""
-    summary = "Run one minibatch of a workload and explain what was batched, what not and why."
+    summary = "Run one minibatch of a workload and explain what was batched, what was not, and why."
     parser: argparse.ArgumentParser = verbs.add_parser("explain", help=summary, description=summary)
     parser.set_defaults(function=explain)
     add = parser.add_argument

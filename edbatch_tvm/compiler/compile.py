@@ -46,36 +46,36 @@ def compile_model(
     Parameters
     ----------
     mod : IRModule
-        One ``R.function`` a cell, written for one instance; ``R.func_attr({"num_input": k})`` says that the first k
+        One ``R.function`` per cell, written for one instance; ``R.func_attr({"num_input": k})`` says that the first k
         parameters are per instance (float tensors: operands; integer tensors: attributes), the rest weights.
     params : mapping of str to array
         The weights by parameter name; cells that use one name share the weight. NumPy, torch or TVM arrays. They are
         read now and at :meth:`Model.refresh`, which takes over any change; until then a change in place is not
         used. Only memory of torch tensors is shared, on the CPU and where kernels read it as it lies (not packed):
-        there a change shows at once.
+        there a change takes effect at once.
     target : str, mapping or tvm.target.Target
         ``"llvm"`` is this machine's CPU with all its features; ``{"kind": "llvm", "mcpu": "haswell"}`` another.
-        ``"cuda"`` is this machine's GPU, ``{"kind": "cuda", "arch": "sm_80"}`` one that has to be here;
+        ``"cuda"`` is this machine's GPU, ``{"kind": "cuda", "arch": "sm_80"}`` a GPU that must be present;
         ``"cuda-emulated"`` runs the kernels for GPUs as loops on the CPU, slowly; ``"numpy"``
-        interprets the cells in float64, very slowly, to compare with.
+        interprets the cells in float64, very slowly, for comparison.
     policy : str, path, Policy or callable
-        How schedules are made; ``"auto"`` takes the rule that is best on the first minibatch.
+        The batching policy; ``"auto"`` takes the rule that is best on the first minibatch.
     plan : {"auto", "batch", "order", "pq"}
         Memory plan; see :func:`edbatch_tvm.memory.plan_memory`.
     granularity : {"cell", "group", "group-declared", "op"}
-        What is batched: whole cells; or each of their operators by itself, as DyNet does it; or operators that were
-        grouped within the cell and laid out by :class:`relay_ext.group_ops.GroupOps`, as the paper does it
+        What is batched: whole cells; or each of their operators on its own, as in DyNet; or operators that were
+        grouped within the cell and laid out by :class:`relay_ext.group_ops.GroupOps`, as in the paper
         (``group-declared``: grouped, but in the order of declaration). Instances are graphs of cells in any case.
     fused : bool
         False, below granularity ``cell``, for the unfused form that other systems run: operands that do not lie
-        contiguously are copied by kernels of their own first. It is there to compare with.
+        contiguously are first copied by separate kernels. It exists for comparison.
     dump_dir : path, optional
         Write the module after every pass to this folder.
     database : str or path, optional
         Folder of tuning records (:func:`edbatch_tvm.tune` makes one), ``"none"`` for untuned kernels; by default the
-        records that come with the package for this very kind of CPU and number of threads, if there are any.
+        records in the package for this kind of CPU and number of threads, if there are any.
     sizes : mapping of str to int, optional
-        Numbers for symbolic sizes of the cells, ``{"H": 64}``; those that a weight has are read off its shape.
+        Numbers for symbolic sizes of the cells, ``{"H": 64}``; sizes of weights are taken from their shapes.
     launch : {"schedule", "batch"}
         On a GPU: one launch for a whole schedule, or one for every stage of every batch.
     dtype : {"float32", "tfloat32", "bfloat16", "float16"}

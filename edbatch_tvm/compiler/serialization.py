@@ -139,9 +139,9 @@ def load_model(
     policy: PolicyLike | None = None,
     plan: str | None = None,
 ) -> Model:
-    """Read a model that :meth:`edbatch_tvm.Model.save` wrote. Nothing is compiled, nor packed without `params`.
+    """Read a model that :meth:`edbatch_tvm.Model.save` wrote. Nothing is compiled; only `params` are packed.
 
-    The file holds native code, which is loaded: take models only from who you would take a program from.
+    The file holds native code, which is loaded: load models only from sources whose programs you would run.
 
     Parameters
     ----------
@@ -161,8 +161,8 @@ def load_model(
     Raises
     ------
     ModelFileError
-        If the file cannot be read, is no saved model or a broken one, was saved by another version, or is for a CPU
-        that has what this one has not.
+        If the file cannot be read, is not a saved model, is damaged, was saved by another version, or needs a CPU with
+        instruction sets that this one does not have.
     WeightError
         If `params` do not fit.
     EnvironmentMismatch

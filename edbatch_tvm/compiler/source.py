@@ -35,14 +35,14 @@ def emit_source(
     Returns
     -------
     dict
-        A source for each kernel of a batch, and ``edbatch_schedule`` for the one that runs a whole schedule.
+        The source of each kernel of a batch, and ``edbatch_schedule``, the kernel that runs a whole schedule.
 
     Raises
     ------
     CellError
         If a cell cannot be batched, or a symbolic size is unknown.
     TargetError
-        If the target is no CUDA target.
+        If the target is not a CUDA target.
     """
     require_type(mod, IRModule, "cells in an IRModule", CellError)
     options = CompileOptions(dtype=dtype)

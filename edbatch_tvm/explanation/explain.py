@@ -30,7 +30,7 @@ def explain(model: Model, instances: Sequence[InstanceGraph], repeat: int = 3) -
     model : Model
     instances : sequence of InstanceGraph
     repeat : int
-        Runs of the minibatch and of each batch by itself, of which the shortest count; 0 measures no batch.
+        Runs of the minibatch and of each single batch, of which the shortest count; 0 measures no batch.
 
     Returns
     -------

@@ -71,7 +71,7 @@ class Plan:
     largest_batch : int
         Nodes of the largest batch.
     largest_rows : int
-        Variadic rows of the batch that has most.
+        Variadic rows of the batch with the most of them.
     """
 
     name: str
@@ -115,7 +115,7 @@ def plan_memory(schedule: Schedule, graph: InstanceGraph | None = None, plan: st
         Default: the graph that the schedule was made for. The values of a bare graph count as one element each.
     plan : {"auto", "batch", "order", "pq"}
         ``order`` never has more indexed operands nor more indexed bytes than ``batch``, nor ``pq`` than ``order``:
-        what is found counts only if it is no worse in both.
+        a layout is taken only if it is no worse in both.
 
     Raises
     ------

@@ -16,7 +16,7 @@ Constraint = tuple[int, ...]
 class PQTree:
     """All orders of ``0, ..., n - 1`` in which given subsets are consecutive.
 
-    The children of a P node may be in any order, those of a Q node in the order they have or its reverse. A new tree
+    The children of a P node may be in any order, those of a Q node in the given order or its reverse. A new tree
     allows every order; :meth:`reduce` keeps those in which one more subset is consecutive.
 
     Parameters

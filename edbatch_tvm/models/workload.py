@@ -20,7 +20,7 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """What the instances of a file may depend on besides the file; most workloads look at none of it.
+    """What the instances of a file may depend on besides the file; most workloads ignore it.
 
     Attributes
     ----------

@@ -30,12 +30,12 @@ _FIRST_ELEMENTS = 4
 
 
 def autobatch(model: torch.nn.Module, cells: Sequence[str], **options: Any) -> AutoBatched:
-    """Batch a PyTorch model as it is, for inference.
+    """Batch an unchanged PyTorch model, for inference.
 
     Parameters
     ----------
     model : torch.nn.Module
-        Its ``forward`` is written for one element, with recursion, loops and branches as it likes.
+        Its ``forward`` is written for one element and may use recursion, loops and branches.
     cells : sequence of str
         Names of submodules and methods (``"leaf"``, ``"node_forward"``, ``"encoder.cell"``) that do the work: tensors
         in, tensors out, the same code for every call of one kind. Calls of them are recorded and run in batches.

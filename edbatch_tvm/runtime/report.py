@@ -20,7 +20,7 @@ class Report:
         The minibatch.
     plan : Plan
     schedule : ScheduleInfo or None
-        How the schedule was found, if that is known.
+        How the schedule was found, if known.
     paths : dict from cell name to text
         ``stage``, or ``general (reason)``.
     kernel_calls : int

@@ -1,4 +1,4 @@
-"""Kernels for GPUs from the code of stages and general cells: one a batch, or one for a whole schedule.
+"""Kernels for GPUs from the code of stages and general cells: one per batch, or one for a whole schedule.
 
 ``batch_kernel`` makes ``kernel(tables, step, count, ...)``, which runs one stage of one batch. ``schedule_kernel``
 makes ``kernel(tables, blocks, ...)``, which runs all batches: a grid that stays, steps through the steps table, and

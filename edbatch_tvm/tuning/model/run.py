@@ -188,11 +188,11 @@ def tune(
     fresh : sequence of sequence of InstanceGraph, optional
         Minibatches to verify the tuned build on; without them the last of `minibatches` is held back for it.
     reference : mapping of str to callable, optional
-        The cells in NumPy, to verify against; without it, the default build is what results are held against.
+        The cells in NumPy, to verify against; without it, results are compared with the default build.
     tracker : Tracker, optional
-        Where devices for measuring are to be had; without it, this machine measures.
+        The tracker of the devices that measure; without it, this machine measures.
     isolate : bool
-        Measure in a worker process, which a crashing candidate cannot take this one with.
+        Measure in a worker process, so that a crashing candidate does not end this one.
     seed : int
         Of the searches.
     progress : callable, optional
@@ -209,9 +209,9 @@ def tune(
     DataError
         If there is no data to tune on.
     TargetError
-        If the target or the tracker's device is not to be had.
+        If the target or the tracker's device is not available.
     EnvironmentMismatch
-        If what MetaSchedule needs is not installed.
+        If a package that MetaSchedule needs is not installed.
     EdbatchError
         If the tuned build gives wrong results; nothing is kept then.
     """
