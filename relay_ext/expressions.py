@@ -72,12 +72,18 @@ def as_condition(value: Any) -> tuple[Any, Any, Any] | None:
     return None
 
 
+def range_of(variable: Any, low: int, high: int) -> tvm.ir.Range:
+    """``[low, high)`` as numbers of the variable's dtype."""
+    dtype = str(variable.ty.dtype)
+    return tvm.ir.Range(tirx.const(low, dtype), tirx.const(high, dtype))
+
+
 def change_point(test: Any, k: Any, low: int, high: int) -> tuple[bool, bool, int] | None:
     """Where `test`, a function of k that changes once in [low, high), changes: (before, after, first k after)."""
 
     def holds(start: int, stop: int, expected: bool) -> bool:
         analyzer = sym.Analyzer()
-        analyzer.bind(k, tvm.ir.Range(start, stop))
+        analyzer.bind(k, range_of(k, start, stop))
         return bool(analyzer.can_prove(test if expected else tirx.Not(test)))
 
     first, last = holds(low, low + 1, True), holds(high - 1, high, True)

@@ -18,6 +18,7 @@ from relay_ext.imported_cells import ImportedCells, ImportedProgram, WeightNames
 from relay_ext.module_structure import module_structure
 from relay_ext.torch_conversions import CONVERSIONS
 from relay_ext.torch_decompositions import decompositions
+from relay_ext.torch_indexing import CONSTANT, INPUT
 
 
 def cells_from_torch(
@@ -305,6 +306,7 @@ def import_program(
     """
     from tvm.relax.frontend.torch import from_exported_program
 
+    _mark(program)
     try:
         with _quiet():
             imported = from_exported_program(
@@ -324,6 +326,18 @@ def import_program(
     if structure is not None:
         names.programs[structure] = made
     return _cell_of(name, module, made, names)
+
+
+def _mark(program: Any) -> None:
+    """Say at the nodes of a graph which are inputs of the cell, and which are constants of integers."""
+    signature = program.graph_signature
+    constants = {spec.arg.name: program.constants.get(spec.target) for spec in signature.input_specs}
+    for node in program.graph.find_nodes(op="placeholder"):
+        constant = constants.get(node.name)
+        if node.name in signature.user_inputs:
+            node.meta[INPUT] = True
+        elif constant is not None and not constant.is_floating_point() and constant.dtype.itemsize > 1:
+            node.meta[CONSTANT] = constant.detach().numpy()
 
 
 def shared_cell(name: str, module: Any, structure: Hashable, names: WeightNames) -> relax.Function:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from typing import Any, NamedTuple
 
 import tvm
@@ -149,11 +150,16 @@ _OPAQUE = ("tvm_call_packed", "tvm_call_cpacked", "call_extern", "tvm_stack_make
 
 
 def _check_calls(name: str, function: tirx.PrimFunc) -> None:
-    """Refuse calls that are given the address of a buffer."""
+    """Refuse calls that are given the address of a buffer, and those of functions that this process has not."""
     found: list[str] = []
 
     def visit(call: Any) -> None:
         called = str(getattr(call.op, "name", "")).rpartition(".")[2]
+        if called == "call_pure_extern" and not hasattr(ctypes.CDLL(None), str(call.args[0]).strip('"')):
+            raise CellError(
+                f"cell {name!r} calls {call.args[0]}, which no library of this process has",
+                "operators of Relax and TIR, or functions of the C library on numbers",
+            )
         if called in _OPAQUE:
             found.append(str(call.args[0]).strip('"') if "call_" in called else called)
 

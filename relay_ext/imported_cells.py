@@ -9,8 +9,10 @@ from typing import Any, NamedTuple
 import tvm
 from tvm import IRModule, relax
 
+from edbatch_tvm.errors import EdbatchError
 from relay_ext.check_cells import check_shapes
 from relay_ext.drop_unit_dims import DropUnitDims
+from relay_ext.failing_cell import cell_error
 from relay_ext.renaming import module_of, renamed
 from relay_ext.signature import input_params, weight_params
 
@@ -94,10 +96,16 @@ def imported_module(functions: Mapping[str, relax.Function], names: WeightNames)
     Raises
     ------
     CellError
-        If a tensor of a cell has no elements, or a shape that depends on values.
+        If a tensor of a cell has no elements, a shape that depends on values, or an operator nobody foresaw.
     """
     for name, function in functions.items():
         check_shapes(name, function)
-    module = tvm.transform.Sequential([DropUnitDims()])(module_of(functions))
+    narrow = tvm.transform.Sequential([DropUnitDims()])
+    try:
+        module = narrow(module_of(functions))
+    except EdbatchError:
+        raise
+    except Exception as error:
+        raise cell_error(error, module_of(functions), narrow) from error
     used = {param.name for function in functions.values() for param in weight_params(function)}
     return ImportedCells(module, {name: weight for name, weight in names.params.items() if name in used})

@@ -9,6 +9,7 @@ from tvm import IRModule, relax, te, tirx, topi
 
 from edbatch_tvm.errors import CellError
 from relay_ext.keep_floats import hidden
+from relay_ext.order_ops import ORDER_RULES
 from relay_ext.row_sums import SUM_RULES
 from relay_ext.signature import cell_functions
 from relay_ext.truth_ops import TRUTH_RULES
@@ -29,8 +30,8 @@ class LegalizeCells:
         g = R.call_tir(cls.matmul, (x, W), out_ty=R.Tensor((256,), "float32"))
 
     ``R.take`` gets a rule of its own: TVM's prints a warning about indices out of range, which the runtime checks
-    before a batch is run. So do operators on truth values (:mod:`relay_ext.truth_ops`), and those that sum long rows
-    (:mod:`relay_ext.row_sums`).
+    before a batch is run. So do operators on truth values (:mod:`relay_ext.truth_ops`), those that sum long rows
+    (:mod:`relay_ext.row_sums`) and those that order, accumulate or scatter elements (:mod:`relay_ext.order_ops`).
 
     Raises
     ------
@@ -41,7 +42,7 @@ class LegalizeCells:
     def transform_module(self, mod: IRModule, _context: tvm.transform.PassContext) -> IRModule:
         """Run the pass."""
         mod = relax.transform.DecomposeOpsForInference()(mod)
-        rules = {"relax.take": _legalize_take, **TRUTH_RULES, **_ARITHMETIC, **SUM_RULES}
+        rules = {"relax.take": _legalize_take, **TRUTH_RULES, **_ARITHMETIC, **SUM_RULES, **ORDER_RULES}
         mod = relax.transform.LegalizeOps(rules)(mod)
         mod = relax.transform.CanonicalizeBindings()(mod)
         for name, function in cell_functions(mod).items():

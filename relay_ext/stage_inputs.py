@@ -20,6 +20,7 @@ from relay_ext.expressions import (
     change_point,
     flat_index,
     is_one,
+    range_of,
     static_extents,
     substitute,
 )
@@ -244,8 +245,8 @@ class _Cut:
         """The rows that `factor`, a function of k in [low, high) and the axes of the result, reads."""
         inputs, analyzer = self.inputs, sym.Analyzer()
         for variable, extent in self.axes:
-            analyzer.bind(variable, tvm.ir.Range(0, extent))
-        analyzer.bind(self.k, tvm.ir.Range(low, high))
+            analyzer.bind(variable, range_of(variable, 0, extent))
+        analyzer.bind(self.k, range_of(self.k, low, high))
         factor = analyzer.simplify(factor)
         condition = as_condition(factor)
         if condition is not None:

@@ -8,6 +8,7 @@ from typing import Any
 from tvm import relax, tirx
 
 from edbatch_tvm.errors import CellError
+from relay_ext.torch_indexing import INDEXING
 
 
 def _repeat(node: Any, importer: Any) -> relax.Var:
@@ -244,43 +245,6 @@ def _softmax(build: Any) -> Any:
     return convert
 
 
-def _gather(node: Any, importer: Any) -> relax.Var:
-    """``x.gather(dim, index)``, of numbers and with indices of any integer dtype too."""
-    emit = importer.block_builder.emit
-    source, dim, index = importer.env[node.args[0]], node.args[1], importer.env[node.args[2]]
-    if str(index.ty.dtype) != "int64":
-        index = emit(relax.op.astype(index, "int64"))
-    if source.ty.ndim and index.ty.ndim:
-        return emit(relax.op.gather_elements(source, index, dim))
-    shape = index.ty.shape
-    source, index = (emit(relax.op.reshape(one, (-1,))) for one in (source, index))
-    return emit(relax.op.reshape(emit(relax.op.gather_elements(source, index, 0)), shape))
-
-
-def _index(node: Any, importer: Any) -> Any:
-    """``x[i, :, j]``: the indexed dimensions come first, are read, and the result goes where PyTorch puts it."""
-    emit, op = importer.block_builder.emit, relax.op
-    source = importer.env[node.args[0]]
-    indices = {at: importer.env[one] for at, one in enumerate(node.args[1]) if one is not None}
-    if any(str(index.ty.dtype) == "bool" for index in indices.values()):
-        raise CellError(
-            "an index that is a mask", "indices", "use torch.where: the shape of a selection depends on values"
-        )
-    if len(indices) == 1:
-        return importer._index_tensor(node)
-    rank = max(index.ty.ndim for index in indices.values())
-    first, rest = list(indices), [at for at in range(source.ty.ndim) if at not in indices]
-    order = first + rest
-    moved = source if order == sorted(order) else emit(op.permute_dims(source, order))
-    found = emit(op.index_tensor(moved, list(indices.values())))
-    before = first[0] if first == list(range(first[0], first[-1] + 1)) else 0
-    if not before:
-        return found
-    count = found.ty.ndim
-    back = [*range(rank, rank + before), *range(rank), *range(rank + before, count)]
-    return emit(op.permute_dims(found, back))
-
-
 def _variance_and_mean(node: Any, importer: Any) -> Any:
     """``var_mean(x, dim)``."""
     source = importer.env[node.args[0]]
@@ -352,6 +316,7 @@ def _is_one(extent: Any) -> bool:
 
 
 CONVERSIONS: dict[str, Any] = {
+    **INDEXING,
     "add.Tensor": _scaled(relax.op.add, operator.add),
     "sub.Tensor": _scaled(relax.op.subtract, operator.sub),
     "amax.default": _extreme(relax.op.max),
@@ -384,8 +349,6 @@ CONVERSIONS: dict[str, Any] = {
     "floor_divide.default": _divide,
     "_softmax.default": _softmax(relax.op.nn.softmax),
     "_log_softmax.default": _softmax(relax.op.nn.log_softmax),
-    "gather.default": _gather,
-    "index.Tensor": _index,
     "var_mean.correction": _variance_and_mean,
     "prod.dim_int": _product,
     "prod.default": _product,

@@ -16,14 +16,18 @@ from edbatch_tvm.backends.options import Database
 from edbatch_tvm.batching.api import PolicyLike
 from edbatch_tvm.compiler.lower import Lowered, lower_cells
 from edbatch_tvm.compiler.progress import Progress
-from edbatch_tvm.errors import CellError, EnvironmentMismatch, WeightError
+from edbatch_tvm.errors import CellError, EdbatchError, EnvironmentMismatch, WeightError
 from edbatch_tvm.memory import resolve_plan
 from edbatch_tvm.runtime.device import Launch
 from edbatch_tvm.runtime.executor import Executor
 from edbatch_tvm.runtime.kept import KeptCells, keep
 from edbatch_tvm.runtime.model import Model
 from edbatch_tvm.runtime.threads import prepare_threads
+from relay_ext.bind_sizes import BindSizes, find_sizes
+from relay_ext.failing_cell import cell_error
 from relay_ext.index_bounds import bounds_of
+from relay_ext.pipeline import run_passes
+from relay_ext.signature import weights_of
 
 
 def compile_model(
@@ -120,16 +124,17 @@ def compile_model(
     prepare_threads()
     backend = find_backend(target)
     backend.check(options)
-    with Progress() as progress:
-        lower = partial(lower_cells, mod, params or {}, backend, options, sizes, dump_dir, progress)
-        lowered = lower(reuse=True)
-        executor = _load_kept(lowered, backend)
-        if executor is None:
-            if lowered.kept is not None:
-                lowered = replace(lower(), key=lowered.key)
-            progress("code")
-            executor = backend.build(lowered.module, lowered.signature, lowered.arrays, options)
-            _keep(lowered, executor)
+    try:
+        lowered, executor = _compiled(mod, params or {}, backend, options, sizes, dump_dir)
+    except (EdbatchError, OSError, MemoryError):
+        raise
+    except Exception as error:
+
+        def attempt(one: IRModule) -> object:
+            needed = {name: array for name, array in (params or {}).items() if name in weights_of(one)}
+            return _compiled(one, needed, backend, options)
+
+        raise cell_error(error, run_passes(mod, [BindSizes(find_sizes(mod, params, sizes))]), attempt) from error
     return Model(
         lowered.signature,
         executor,
@@ -141,6 +146,28 @@ def compile_model(
         lowered.nodes,
         lowered.weights,
     )
+
+
+def _compiled(
+    mod: IRModule,
+    params: Mapping[str, Any],
+    backend: Backend,
+    options: CompileOptions,
+    sizes: Mapping[str, int] | None = None,
+    dump_dir: str | Path | None = None,
+) -> tuple[Lowered, Executor]:
+    """What the cells become, and what runs it."""
+    with Progress() as progress:
+        lower = partial(lower_cells, mod, params, backend, options, sizes, dump_dir, progress)
+        lowered = lower(reuse=True)
+        executor = _load_kept(lowered, backend)
+        if executor is None:
+            if lowered.kept is not None:
+                lowered = replace(lower(), key=lowered.key)
+            progress("code")
+            executor = backend.build(lowered.module, lowered.signature, lowered.arrays, options)
+            _keep(lowered, executor)
+    return lowered, executor
 
 
 def _load_kept(lowered: Lowered, backend: Backend) -> Executor | None:

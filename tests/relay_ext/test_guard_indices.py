@@ -117,3 +117,24 @@ def test_a_call_that_takes_an_address_is_refused(target: str) -> None:
         builder.emit_func_output(result)
     with pytest.raises(CellError, match=r"cell 'cell' calls 'tvm\.contrib\.sort.*' with the addresses"):
         eb.compile(builder.finalize(), target=target)
+
+
+@I.ir_module
+class Foreign:
+    @T.prim_func(private=True, s_tir=True)
+    def foreign(x: T.Buffer((1,), "float32"), y: T.Buffer((1,), "float32")) -> None:
+        with T.sblock("foreign"):
+            y[0] = T.call_pure_extern("float32", "no_such_function", x[0])
+
+    @R.function
+    def cell(x: R.Tensor((1,), "float32")):
+        R.func_attr({"num_input": 1})
+        y = R.call_tir(Foreign.foreign, (x,), out_ty=R.Tensor((1,), "float32"))
+        return y
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_function_that_does_not_exist_is_refused(target: str) -> None:
+    """The process would end when it is called first."""
+    with pytest.raises(CellError, match=r"cell 'cell' calls .no_such_function., which no library of this process has"):
+        eb.compile(Foreign, target=target)

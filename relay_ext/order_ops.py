@@ -1,0 +1,167 @@
+"""TIR for Relax operators that order or accumulate along an axis, for LegalizeCells.
+
+TVM's own forms call functions of the runtime on whole buffers, which a batch has none of. These are loops over pairs of
+elements: sorted, n elements take n * n comparisons.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tvm import relax, te, tirx
+
+from edbatch_tvm.errors import CellError
+
+_SIGN, _INFINITY, _LAST = 0x7FFFFFFF, 0x7F800000, 2**31 - 1
+
+
+def _key(value: Any) -> Any:
+    """An integer that is ordered as `value` is: NaN is the greatest, -0 equals 0."""
+    dtype = str(value.ty.dtype)
+    if dtype == "bool":
+        return tirx.Cast("int32", value)
+    if dtype.startswith(("int", "uint")):
+        return tirx.Cast("int64", value)
+    bits = tirx.reinterpret("int32", value)
+    size = bits & tirx.const(_SIGN, "int32")
+    signed = tirx.Select(bits < tirx.const(0, "int32"), tirx.const(0, "int32") - size, size)
+    return tirx.Select(size > tirx.const(_INFINITY, "int32"), tirx.const(_LAST, "int32"), signed)
+
+
+def _argsort(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+    """The places of the elements in their order; those of equal ones stay in order."""
+    (given,) = call.args
+    if str(given.ty.dtype) in ("float64", "float16", "bfloat16"):
+        raise CellError(f"the order of {given.ty.dtype} numbers", "float32 or integers")
+    axis = int(call.attrs.axis) % given.ty.ndim
+    descending, dtype = bool(call.attrs.descending), str(call.attrs.dtype)
+
+    def argsort(x: te.Tensor) -> te.Tensor:
+        extent, shape = x.shape[axis], list(x.shape)
+        key = te.compute(shape, lambda *at: _key(x(*at)), name="key")
+        other = te.reduce_axis((0, extent), name="other")
+
+        def before(*at: Any) -> Any:
+            there = key(*_at(at, axis, other))
+            here = key(*at)
+            less = there > here if descending else there < here
+            first = tirx.Or(less, tirx.And(tirx.EQ(there, here), other < at[axis]))
+            return te.sum(tirx.Select(first, tirx.const(1, "int32"), tirx.const(0, "int32")), axis=other)
+
+        rank = te.compute(shape, before, name="rank")
+        place = te.reduce_axis((0, extent), name="place")
+
+        def element(*at: Any) -> Any:
+            here = tirx.EQ(rank(*_at(at, axis, place)), tirx.Cast("int32", at[axis]))
+            return te.sum(tirx.Select(here, tirx.Cast(dtype, place), tirx.const(0, dtype)), axis=place)
+
+        return te.compute(shape, element, name="argsort")
+
+    return builder.call_te(argsort, given, primfunc_name_hint="argsort")
+
+
+def _at(at: Any, axis: int, index: Any) -> list[Any]:
+    return [*at[:axis], index, *at[axis + 1 :]]
+
+
+_product = te.comm_reducer(lambda x, y: x * y, lambda dtype: tirx.const(1, dtype), name="product")
+
+
+def _accumulated(name: str, reduce: Any, neutral: int) -> Callable[[relax.BlockBuilder, relax.Call], relax.Expr]:
+    def rule(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+        (given,) = call.args
+        if bool(call.attrs.exclusive) or call.attrs.axis is None:
+            raise CellError(f"{name} that is exclusive, or over all axes", "one axis, each element included")
+        axis = int(call.attrs.axis) % given.ty.ndim
+        dtype = str(call.ty.dtype)
+
+        def accumulate(x: te.Tensor) -> te.Tensor:
+            other = te.reduce_axis((0, x.shape[axis]), name="other")
+
+            def element(*at: Any) -> Any:
+                there = x(*_at(at, axis, other))
+                there = there if str(x.dtype) == dtype else tirx.Cast(dtype, there)
+                return reduce(tirx.Select(other <= at[axis], there, tirx.const(neutral, dtype)), axis=other)
+
+            return te.compute(list(x.shape), element, name=name)
+
+        return builder.call_te(accumulate, given, primfunc_name_hint=name)
+
+    return rule
+
+
+def _scatter(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+    """Every element of the result looks for the updates that are meant for it: nothing is stored at an index."""
+    data, index, updates = call.args
+    axis, how = int(call.attrs.axis) % data.ty.ndim, str(call.attrs.reduction)
+    dtype = str(data.ty.dtype)
+    if how not in _REDUCTIONS and how != "update":
+        raise CellError(f"scatter_elements with reduction {how!r}", f"update or one of {', '.join(_REDUCTIONS)}")
+
+    def scatter(data: te.Tensor, index: te.Tensor, updates: te.Tensor) -> te.Tensor:
+        shape, extent = list(data.shape), index.shape[axis]
+        # Read at the index, so that those of attributes are bounded like any other.
+        places = te.compute((shape[axis],), lambda at: tirx.Cast("int64", at), name="places")
+        place = te.compute(list(index.shape), lambda *at: places(index(*at)), name="place")
+        k = te.reduce_axis((0, extent), name="k")
+        smaller = [d for d in range(len(shape)) if d != axis and int(index.shape[d]) < int(shape[d])]
+
+        def there(at: Any, k: Any) -> list[Any]:
+            inner = [tirx.min(one, index.shape[d] - 1) if d in smaller else one for d, one in enumerate(at)]
+            return _at(inner, axis, k)
+
+        def meant(at: Any) -> Any:
+            hit = tirx.EQ(place(*there(at, k)), tirx.Cast("int64", at[axis]))
+            for d in smaller:
+                hit = tirx.And(hit, at[d] < index.shape[d])
+            return hit
+
+        if how == "update":
+
+            def find(*at: Any) -> Any:
+                return te.max(tirx.Select(meant(at), tirx.Cast("int32", k), tirx.const(-1, "int32")), axis=k)
+
+            last = te.compute(shape, find, name="last")
+
+            def chosen(*at: Any) -> Any:
+                zero, most = tirx.const(0, "int32"), tirx.const(int(extent) - 1, "int32")
+                found = updates(*there(at, tirx.max(tirx.min(last(*at), most), zero)))
+                return tirx.Select(last(*at) >= zero, found, data(*at))
+
+            return te.compute(shape, chosen, name="scatter")
+        reduce, neutral, join = _REDUCTIONS[how]
+
+        def gather(*at: Any) -> Any:
+            return reduce(tirx.Select(meant(at), updates(*there(at, k)), neutral(dtype)), axis=k)
+
+        joined = te.compute(shape, gather, name="joined")
+        return te.compute(shape, lambda *at: join(data(*at), joined(*at)), name="scatter")
+
+    return builder.call_te(scatter, data, index, updates, primfunc_name_hint="scatter")
+
+
+def _limit(sign: int) -> Callable[[str], Any]:
+    def neutral(dtype: str) -> Any:
+        if dtype.startswith("float"):
+            return tirx.const(sign * float("inf"), dtype)
+        return tirx.max_value(dtype) if sign > 0 else tirx.min_value(dtype)
+
+    return neutral
+
+
+_REDUCTIONS: dict[str, tuple[Any, Callable[[str], Any], Callable[[Any, Any], Any]]] = {
+    "add": (te.sum, lambda dtype: tirx.const(0, dtype), lambda one, other: one + other),
+    "mul": (_product, lambda dtype: tirx.const(1, dtype), lambda one, other: one * other),
+    "max": (te.max, _limit(-1), tirx.max),
+    "min": (te.min, _limit(1), tirx.min),
+}
+"""How updates are joined, what stands for none, and how they are joined with the element before."""
+
+ORDER_RULES: dict[str, Any] = {
+    "relax.argsort": _argsort,
+    "relax.cumsum": _accumulated("cumsum", te.sum, 0),
+    "relax.cumprod": _accumulated("cumprod", _product, 1),
+    "relax.scatter_elements": _scatter,
+}
+"""Rules by operator."""

@@ -1,0 +1,57 @@
+"""What no check foresaw is one error that names the cell and its operators, and keeps the cause."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import tvm
+
+import edbatch_tvm as eb
+from edbatch_tvm.errors import CellError
+from edbatch_tvm.models import get_workload
+
+
+@pytest.mark.parametrize("target", ["llvm", "cuda-emulated"])
+def test_an_error_of_tvm_names_the_cell_and_its_operators(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of an intrinsic that code generation does not know."""
+    build = tvm.compile
+
+    def failing(module: tvm.IRModule, *arguments: Any, **named: Any) -> Any:
+        if "internal" in module.script():
+            raise tvm.error.InternalError("Traceback\n  a line\nunknown intrinsic tirx.foo")
+        return build(module, *arguments, **named)
+
+    monkeypatch.setattr(tvm, "compile", failing)
+    workload = get_workload("treelstm")
+    expected = r"cell 'internal' cannot be compiled \(InternalError: unknown intrinsic tirx.foo\).*relax\.sigmoid"
+    with pytest.raises(CellError, match=expected) as caught:
+        eb.compile(workload.cells(11), workload.weights(11, 0), target=target)
+    assert isinstance(caught.value.__cause__, tvm.error.InternalError)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_error_of_a_pass_does_so_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    from relay_ext import legalize_cells
+
+    check = legalize_cells._check_lowered
+
+    def failing(cell: str, node: Any) -> None:
+        if cell == "internal":
+            raise AttributeError("'NoneType' object has no attribute 'values'")
+        check(cell, node)
+
+    monkeypatch.setattr(legalize_cells, "_check_lowered", failing)
+    workload = get_workload("treelstm")
+    with pytest.raises(CellError, match=r"cell 'internal' cannot be compiled .*'values'.*relax\.sigmoid"):
+        eb.compile(workload.cells(8), workload.weights(8, 0))
+
+
+def test_a_full_disk_is_no_fault_of_a_cell(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tvm, "compile", full)
+    workload = get_workload("treelstm")
+    with pytest.raises(OSError, match="No space left"):
+        eb.compile(workload.cells(9), workload.weights(9, 0), target={"kind": "llvm", "mcpu": "haswell"})
