@@ -81,6 +81,10 @@ def _legalize_take(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
 def _legalize_arithmetic(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
     """A 0 among the operands stays: TVM takes ``0 * x`` for 0 while it builds the expression, and refuses ``x / 0``."""
     arguments = [_number(argument) for argument in call.args]
+    if all(isinstance(argument, tvm.ir.GenericConst) and not argument.ty.ndim for argument in call.args):
+        return _default(builder, call)
+    if all(str(argument.ty.dtype) == "bool" for argument in call.args):
+        return TRUTH_RULES.get(call.op.name, _default)(builder, call)
     name = call.op.name.rpartition(".")[2]
     return builder.call_te(getattr(topi, name), *arguments, primfunc_name_hint=name)
 
