@@ -20,7 +20,7 @@ from torch.utils import _pytree as pytree
 import edbatch_tvm as eb
 from edbatch_tvm.models.childsum_tree.arity import flat
 from edbatch_tvm.models.treelstm.reader import read_labelled_trees
-from edbatch_tvm.recording.lazy import LazyRows, LazyTensor
+from edbatch_tvm.recording.lazy import LazyTensor
 from edbatch_tvm.recording.recorder import CellCall, Recorder
 from tests.recording.models import (
     ChildSumTreeLSTM,
@@ -117,12 +117,12 @@ def recording_cost(hidden: int, calls: int) -> float:
     fast = eb.autobatch(model, ["node_forward"])
     fast(random_trees(3, VOCABULARY))
     recorder = Recorder(fast._library, lambda: None)
-    record = CellCall(recorder, fast._sites["node_forward"])
+    record = CellCall(recorder, fast._sites["node_forward"], model.node_forward, model)
     x, zero = torch.zeros(hidden), torch.zeros(1, hidden)
     c, h = record(x, zero, zero)
     child_c, child_h = torch.cat([c, c, c]), torch.cat([h, h, h])
     assert type(c) is LazyTensor
-    assert type(child_c) is LazyRows
+    assert type(child_c) is LazyTensor
 
     class Nothing:
         def __call__(self, *_arguments: Any, **_named: Any) -> Any:

@@ -77,3 +77,7 @@ class EnvironmentMismatch(EdbatchError, ImportError):
 
 class RecordingError(EdbatchError, RuntimeError):
     """Code of a PyTorch model that cannot be recorded, or a model that is not in the state for it."""
+
+
+class BreakWarning(UserWarning):
+    """Part of a PyTorch model that is not batched: PyTorch runs it, element by element."""

@@ -45,7 +45,10 @@ class DropUnitDims:
         for name, function in cell_functions(mod).items():
             functions[mod.get_global_var(name)] = _Rewriter(name, function).run()
         mod = relax.transform.CanonicalizeBindings()(IRModule(functions, attrs=mod.attrs))
-        return relax.transform.DeadCodeElimination([])(mod)
+        mod = relax.transform.DeadCodeElimination([])(mod)
+        # The place of a cell is its type, and dead code elimination puts cells without operators first.
+        ordered = {name: mod[name] for name in functions}
+        return IRModule(ordered, attrs=mod.attrs)
 
 
 class _Value:

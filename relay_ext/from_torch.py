@@ -21,6 +21,10 @@ from relay_ext.torch_decompositions import decompositions
 from relay_ext.torch_indexing import CONSTANT, INPUT
 
 
+class RandomCellError(CellError):
+    """A cell that draws random numbers."""
+
+
 def cells_from_torch(
     modules: Mapping[str, Any],
     example_inputs: Mapping[str, Sequence[Any]],
@@ -211,7 +215,7 @@ def _check_deterministic(name: str, program: Any) -> None:
     torch = require_torch()
     for node in program.graph.nodes:
         if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
-            raise CellError(
+            raise RandomCellError(
                 f"cell {name!r} draws random numbers ({node.target})",
                 "a cell that is the same in every call",
                 "call .eval() on the model first",

@@ -14,15 +14,19 @@ from torch.utils import _pytree as pytree
 
 from edbatch_tvm.errors import RecordingError
 from edbatch_tvm.fork_lock import fork_lock
+from edbatch_tvm.recording import functions as _functions  # noqa: F401  (fills a table)
+from edbatch_tvm.recording.adopted import give_back
+from edbatch_tvm.recording.copies import Carried, Copies
 from edbatch_tvm.recording.driver import Driver
 from edbatch_tvm.recording.flush import compute_batched, compute_eagerly, rows_of_values
-from edbatch_tvm.recording.lazy import LazyRows, LazyTensor, is_lazy
-from edbatch_tvm.recording.library import Library
+from edbatch_tvm.recording.isolation import state
+from edbatch_tvm.recording.lazy import LazyTensor, is_lazy
+from edbatch_tvm.recording.library import Library, same_numbers
 from edbatch_tvm.recording.parameters import own_parameter
-from edbatch_tvm.recording.recorder import Recorder
+from edbatch_tvm.recording.recorder import Break, Recorder
+from edbatch_tvm.recording.sites import find_sites
 from edbatch_tvm.recording.specs import TensorSpec
 from edbatch_tvm.recording.torch_functions import replaced_functions
-from edbatch_tvm.recording.views import find_sites, recording_views
 from edbatch_tvm.runtime import Model, Report
 
 _FIRST_ELEMENTS = 4
@@ -85,12 +89,16 @@ class AutoBatched:
             raise RecordingError(f"a model that is a {type(model).__name__}", "a torch.nn.Module")
         self.model = model
         self.reports: list[Report] = []
+        self.breaks: list[Break] = []
         self._cells = list(cells) if not isinstance(cells, str) else cells
         self._options = options
         self._sites = find_sites(model, self._cells)
-        self._library = Library(model, options)
+        self._library = Library(model, options, self._sites.values())
         self._state = _state_of(model)
+        self._buffers = _buffers_of(model)
+        self._carried = Carried()
         self._lock = fork_lock()
+        self._first = fork_lock()
         Driver(lambda: None)  # finds out now that greenlet is missing
 
     def __repr__(self) -> str:
@@ -139,9 +147,15 @@ class AutoBatched:
 
     def _run(self, functions: list[Callable[[torch.nn.Module], Any]]) -> list[Any]:
         self._check_inference()
+        if self._library.model is None:
+            with self._first:  # one thread finds out what the cells are
+                return self._run_now(functions)
+        return self._run_now(functions)
+
+    def _run_now(self, functions: list[Callable[[torch.nn.Module], Any]]) -> list[Any]:
         with self._lock:
             self._take_over_changes()
-        self.reports = []
+        self.reports, self.breaks = [], []
         first = [] if self._library.model is not None else self._first_elements(functions)
         return [*first, *self._minibatch(functions[len(first) :], self._compute_batched)]
 
@@ -160,13 +174,34 @@ class AutoBatched:
     def _minibatch(
         self, functions: list[Callable[[torch.nn.Module], Any]], compute: Callable[[Recorder], Any]
     ) -> list[Any]:
-        driver = Driver(lambda: compute(recorder))
-        recorder = Recorder(self._library, driver.wait)
-        views = recording_views(self.model, self._sites, recorder, len(functions))
+        driver = Driver(lambda: compute(recorder), lambda: copies.after_round())
+        recorder = Recorder(self._library, driver.wait, lambda: compute(recorder))
+        self._library.state = state()
+        copies = Copies(self.model, self._sites, recorder, len(functions), self._carried, driver.wait)
+
+        def run(number: int, function: Callable[[torch.nn.Module], Any], model: torch.nn.Module) -> Any:
+            element = copies.elements[number]
+            element.started = True
+            try:
+                return function(model)
+            finally:
+                element.ended = True
+
         with replaced_functions(), collections_later() if self._library.is_compiled else nullcontext():
-            results = driver.run([partial(function, view) for function, view in zip(functions, views, strict=True)])
-            compute(recorder)
-            return _computed(results, recorder)
+            try:
+                models = [copies.of(number) for number in range(len(functions))]
+                tasks = zip(range(len(functions)), functions, models, strict=True)
+                results = driver.run([partial(run, *task) for task in tasks])
+                compute(recorder)
+                copies.check(driver.rounds)
+            finally:
+                give_back(recorder)
+            copies.leave(lambda value: _computed(value, recorder))
+            results = _computed(results, recorder)
+            give_back(recorder)  # what views kept
+        recorder.finished = True
+        self.breaks += recorder.breaks
+        return results
 
     def _compute_batched(self, recorder: Recorder) -> None:
         result = compute_batched(recorder)
@@ -181,16 +216,29 @@ class AutoBatched:
                 "with torch.no_grad(): ...",
             )
 
+    def refresh(self) -> None:
+        """Take over everything that has changed since the last call; every call does that by itself."""
+        with self._lock:
+            self._take_over_changes()
+
     def _take_over_changes(self) -> None:
         state = _state_of(self.model)
-        if state == self._state:
-            return
-        if [one[0] for one in state] == [one[0] for one in self._state]:
+        known = self._state
+        if state != known or not all(same_numbers(buffer, seen) for buffer, seen in self._buffers):
+            if [one[0] for one in state] == [one[0] for one in known] and state != known:
+                self._library.refresh()
+            else:
+                self._sites = find_sites(self.model, self._cells)
+                self._library = Library(self.model, self._options, self._sites.values())
+            self._state = state
+            self._buffers = _buffers_of(self.model)
+        if self._library.weights_changed():
             self._library.refresh()
-        else:
-            self._sites = find_sites(self.model, self._cells)
-            self._library = Library(self.model, self._options)
-        self._state = state
+        for site in self._sites.values():
+            for attribute, value in list(site.constants.items()):
+                now = attribute.value(site.owner) if site.owner is not None else value
+                if now is not value and (type(now) is not type(value) or now != value):
+                    site.read(attribute)
 
 
 @contextmanager
@@ -228,32 +276,32 @@ def _state_of(model: torch.nn.Module) -> list[tuple[Any, Any]]:
     return [*parameters, *buffers, *modules]
 
 
+def _buffers_of(model: torch.nn.Module) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """The buffers of a model, which are constants of cells, and copies of them."""
+    return [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
+
+
 def _version(tensor: torch.Tensor) -> int:
     return 0 if tensor.is_inference() else tensor._version
 
 
-def _computed(results: list[Any], recorder: Recorder) -> list[Any]:
+def _computed(results: Any, recorder: Recorder) -> Any:
     """`results` with recorded tensors computed: copies that share no memory with the arenas."""
     leaves, structure = pytree.tree_flatten(results)
-    rows = {id(leaf): leaf.rows() for leaf in leaves if type(leaf) is LazyRows}
-    wanted = [leaf for leaf in leaves if type(leaf) is LazyTensor]
-    wanted += [row for each in rows.values() for row in each]
     by_spec: dict[TensorSpec, list[LazyTensor]] = {}
-    for leaf in wanted:
-        if leaf.recorder is recorder and leaf.value >= 0:
+    for leaf in leaves:
+        if type(leaf) is LazyTensor and leaf.recorder is recorder and leaf.held is None and leaf.value >= 0:
             by_spec.setdefault(leaf.spec, []).append(leaf)
     tensors: dict[int, torch.Tensor] = {}
     for spec, members in by_spec.items():
         values = np.array([member.value for member in members], np.int64)
         for positions, found in rows_of_values(recorder.epochs, values):
-            parts = torch.from_numpy(found).reshape(len(found), *spec.shape).unbind()
+            parts = spec.decoded(torch.from_numpy(found)).reshape(len(found), *spec.shape).unbind()
             tensors.update((id(members[at]), part) for at, part in zip(positions.tolist(), parts, strict=True))
 
     def computed(leaf: Any) -> Any:
-        if type(leaf) is LazyRows:
-            return torch.stack([computed(row) for row in rows[id(leaf)]])
         if not is_lazy(leaf):
             return own_parameter(leaf)
-        return tensors[id(leaf)] if id(leaf) in tensors else leaf.computed().clone()
+        return tensors[id(leaf)] if id(leaf) in tensors else leaf.computed()
 
     return pytree.tree_unflatten([computed(leaf) for leaf in leaves], structure)

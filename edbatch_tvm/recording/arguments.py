@@ -7,7 +7,8 @@ structure around them and the constants among them; calls of one key are calls o
 * ``("listed", n, pairs)`` before n :class:`RowsSpec` for a list of any length, of tensors or (`pairs`) of tuples of n;
 * ``("stack", k, RowsSpec)`` for k operands that are stacked inside the cell;
 * ``("attribute", dtype, shape)`` and ``("integer",)`` for attributes: integer tensors, Python integers;
-* ``("weight", path)`` for a parameter of the model;
+* ``("weight", path)`` for a parameter of the model; ``("numbers", dtype, shape, ...)`` for integers that stay;
+* ``("few", n)`` at the end, for n rows that are none or one;
 * ``("tuple", n)``, ``("list", n)`` and ``("dict", names)`` before the parts of a structure;
 * ``("constant", type, value)`` and ``("slice", start, stop, step)`` for anything else.
 """
@@ -20,7 +21,7 @@ from typing import Any
 
 import torch
 
-from edbatch_tvm.errors import RecordingError
+from edbatch_tvm.errors import CellError
 from edbatch_tvm.recording.row_list import row_list
 from edbatch_tvm.recording.specs import RowsSpec, TensorSpec, spec_of
 
@@ -31,6 +32,9 @@ _RANDOM = torch.Generator().manual_seed(0)
 
 INTEGER = ("integer",)
 
+FEW = "few"
+"""In a key, with a number of rows that is none or one: what holds for two holds for any more, but not for these."""
+
 EXAMPLE_ROWS = 3
 """Rows of a variadic operand while its cell is exported; 0 and 1 are special to ``torch.export``."""
 
@@ -40,12 +44,29 @@ def key_of_tensor(tensor: torch.Tensor) -> tuple[Any, ...]:
     return ("attribute", tensor.dtype, tensor.shape)
 
 
+MOST_NUMBERS = 1024
+"""Elements of a tensor of integers that may be a constant."""
+
+
+def key_of_numbers(tensor: torch.Tensor) -> tuple[Any, ...]:
+    """The part of a key that stands for the integers of a tensor.
+
+    Raises
+    ------
+    CellError
+        If they are many.
+    """
+    if tensor.numel() > MOST_NUMBERS or tensor.is_floating_point() or tensor.is_complex():
+        raise CellError(f"a constant of shape {list(tensor.shape)} of {tensor.dtype}", "few integers")
+    return ("numbers", tensor.dtype, tensor.shape, tuple(tensor.reshape(-1).tolist()))
+
+
 def key_of_constant(thing: Any) -> tuple[Any, ...]:
     """The part of a key that stands for something that is no tensor.
 
     Raises
     ------
-    RecordingError
+    CellError
         If it cannot be told from others: it has no hash.
     """
     if type(thing) is slice:
@@ -53,10 +74,12 @@ def key_of_constant(thing: Any) -> tuple[Any, ...]:
     try:
         hash(thing)
     except TypeError:
-        raise RecordingError(
+        raise CellError(
             f"an argument of a cell is a {type(thing).__name__}",
             "tensors, integers, and tuples, lists and dicts of them; or constants that have a hash",
         ) from None
+    if type(thing) is float:  # 0.0 and -0.0 are equal and not the same, NaN is not equal to itself
+        return ("float", repr(thing))
     return ("constant", type(thing), thing)
 
 
@@ -89,13 +112,16 @@ class Input:
         if self.example is not None:
             return torch.as_tensor(self.example)
         shape = (rows, self.spec.size) if self.rows else (self.spec.size,)
-        return torch.randn(shape, generator=_RANDOM)
+        numbers = torch.randn(shape, generator=_RANDOM)
+        return numbers if self.spec.dtype is torch.float32 else (numbers > 0).float()
 
     def shaped(self, value: Any) -> Any:
         """The value of a flat input in its shape."""
-        if self.example is not None or len(self.spec.shape) == 1:
+        if self.example is not None:
             return value
-        return value.reshape((value.shape[0], *self.spec.shape) if self.rows else self.spec.shape)
+        if len(self.spec.shape) != 1:
+            value = value.reshape((value.shape[0], *self.spec.shape) if self.rows else self.spec.shape)
+        return self.spec.decoded(value)
 
 
 class _Taken(int):
@@ -140,6 +166,8 @@ class CallPlan:
         plan = cls()
         parts, examples = iter(key), iter(attributes)
         for part in parts:
+            if isinstance(part, tuple) and part[0] == "few":
+                continue
             plan._structure.append(plan._read(part, parts, examples, weights))
         return plan
 
@@ -175,23 +203,30 @@ class CallPlan:
             return items if kind == "list" else tuple(items)
         if kind == "dict":
             return {name: self._read(next(parts), parts, examples, weights) for name in details[0]}
+        if kind == "numbers":
+            dtype, shape, numbers = details
+            return torch.tensor(numbers, dtype=dtype).reshape(shape)
+        if kind == "float":
+            return float(details[0])
         return slice(*details) if kind == "slice" else details[1]
 
     def _input(self, entry: Input) -> _Taken:
         self.inputs.append(entry)
         return _Taken(len(self.inputs) - 1)
 
-    def arguments(self, flat: Sequence[Any], weights: Sequence[torch.Tensor]) -> list[Any]:
-        """The arguments of the call whose flat inputs are `flat`."""
+    def arguments(self, flat: Sequence[Any], weights: Sequence[torch.Tensor], as_they_are: bool = False) -> list[Any]:
+        """The arguments of the call whose flat inputs are `flat`; `as_they_are` if these have their shapes."""
+
+        def shaped(number: int) -> Any:
+            return flat[number] if as_they_are else self.inputs[number].shaped(flat[number])
 
         def rebuilt(part: Any) -> Any:
             if isinstance(part, _Taken):
-                return self.inputs[part].shaped(flat[part])
+                return shaped(part)
             if isinstance(part, _Stacked):
-                rows = range(part.first, part.first + part.count)
-                return torch.stack([self.inputs[row].shaped(flat[row]) for row in rows])
+                return torch.stack([shaped(row) for row in range(part.first, part.first + part.count)])
             if isinstance(part, _Listed):
-                return row_list([self.inputs[rows].shaped(flat[rows]) for rows in part.parts], part.pairs)
+                return row_list([shaped(rows) for rows in part.parts], part.pairs)
             if isinstance(part, _Weight):
                 return weights[part.number]
             if type(part) in (tuple, list):

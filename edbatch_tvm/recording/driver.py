@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextvars
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from edbatch_tvm.errors import EnvironmentMismatch
+from edbatch_tvm.recording.isolation import State, restored, state, switched_to
 
 
 def require_greenlet() -> Any:
@@ -25,6 +27,16 @@ def require_greenlet() -> Any:
     return greenlet
 
 
+def isolated(function: Callable[[], Any]) -> Callable[[], Any]:
+    """`function`, after which PyTorch is in the state it was in before."""
+
+    def run() -> Any:
+        with restored():
+            return function()
+
+    return run
+
+
 class Driver:
     """Runs functions as greenlets that advance together.
 
@@ -32,19 +44,28 @@ class Driver:
     ----------
     compute : callable
         Computes everything recorded so far; called when every function has ended or waits.
+    after_round : callable, optional
+        Called before that.
     """
 
-    def __init__(self, compute: Callable[[], None]) -> None:
+    def __init__(self, compute: Callable[[], None], after_round: Callable[[], None] = lambda: None) -> None:
         self._greenlet = require_greenlet()
         self._compute = compute
+        self._after_round = after_round
         self._hub: Any = None
+        self._state: State | None = None
+        self.rounds = 0
 
     def wait(self) -> None:
         """Called by a function that needs a value: come back when it is computed."""
-        if self._hub is None or self._greenlet.getcurrent() is self._hub:
+        current = self._greenlet.getcurrent()
+        assert self._state is not None or self._hub is None
+        # Code that torch.vmap or the like runs is not left: other elements would run inside it.
+        if self._hub is None or current.parent is not self._hub or state().transforms:
             self._compute()
         else:
-            self._hub.switch()
+            with switched_to(self._state):  # type: ignore[arg-type]
+                self._hub.switch()
 
     def run(self, functions: Sequence[Callable[[], Any]]) -> list[Any]:
         """What the functions return, in order.
@@ -55,7 +76,10 @@ class Driver:
             What the first function to fail raises, with a note that says which it is; the others are ended.
         """
         self._hub = self._greenlet.getcurrent()
-        fibers = [self._greenlet(function, parent=self._hub) for function in functions]
+        self._state = state()
+        fibers = self.fibers = [self._greenlet(isolated(function), parent=self._hub) for function in functions]
+        for fiber in fibers:
+            fiber.gr_context = contextvars.copy_context()
         results: list[Any] = [None] * len(fibers)
         waiting = list(range(len(fibers)))
         try:
@@ -68,6 +92,8 @@ class Driver:
                     else:
                         still.append(number)
                 waiting = still
+                self.rounds += 1
+                self._after_round()
                 if waiting:
                     self._compute()
         finally:

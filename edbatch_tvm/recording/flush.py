@@ -15,10 +15,6 @@ from edbatch_tvm.runtime import Model, Result
 
 if TYPE_CHECKING:
     from edbatch_tvm.recording.recorder import Recorder
-    from edbatch_tvm.recording.specs import TensorSpec
-
-NO_VERSION = -1
-"""Version of a tensor from outside that has none; the recorder has a copy of its own."""
 
 
 class Epoch(Protocol):
@@ -109,6 +105,9 @@ def compute_batched(recorder: Recorder) -> Result | None:
     if not recorder.types:
         return None
     model = recorder.library.compiled()
+    if model is None:  # a cell cannot be compiled: no more calls of it are recorded
+        compute_eagerly(recorder)
+        return None
     graph, ids = _graph(recorder, model)
     result = model([graph])
     group = model.signature.output_arena.ravel()[_slots(graph, ids)]
@@ -124,7 +123,6 @@ def compute_eagerly(recorder: Recorder) -> None:
 
     def value(number: int) -> torch.Tensor:
         if number < 0:
-            recorder.check_unchanged(-1 - number)
             return recorder.externals[-1 - number][0].reshape(-1)
         return made[number - recorder.done] if number >= recorder.done else recorder.epoch_of(number).tensor(number)
 
@@ -145,7 +143,7 @@ def _slots(graph: InstanceGraph, ids: np.ndarray) -> np.ndarray:
 def _graph(recorder: Recorder, model: Model) -> tuple[InstanceGraph, np.ndarray]:
     """The instance graph of what is recorded, and the graph's value for each of the recorder's."""
     signature = model.signature
-    node_type = np.array(recorder.types, np.int16)
+    node_type = recorder.library.type_ids[np.array(recorder.types, np.int64)]
     outputs = (signature.output_arena >= 0).sum(1)[node_type]
     node = np.repeat(np.arange(len(node_type), dtype=np.int32), outputs)
     begin = np.cumsum(outputs) - outputs
@@ -174,7 +172,8 @@ def _graph(recorder: Recorder, model: Model) -> tuple[InstanceGraph, np.ndarray]
 def _attributes(recorder: Recorder, signature: Signature) -> dict[tuple[int, str], np.ndarray]:
     """The attribute arrays of every type."""
     arrays = {}
-    for type_id, entries in recorder.attributes.items():
+    for cell_type, entries in recorder.attributes.items():
+        type_id = int(recorder.library.type_ids[cell_type])
         attributes = signature[type_id].attributes
         for number, attribute in enumerate(attributes):
             column = entries[number :: len(attributes)]
@@ -201,14 +200,12 @@ def _external_rows(recorder: Recorder, signature: Signature, external: np.ndarra
     # Sorted, so tensors from outside come first.
     outside = int(np.searchsorted(external, 0))
     entries = [recorder.externals[-1 - value] for value in external[:outside].tolist()]
-    by_spec: dict[TensorSpec, list[int]] = {}
-    for position, (tensor, spec, version) in enumerate(entries):
-        if version != NO_VERSION and tensor._version != version:
-            recorder.check_unchanged(int(-1 - external[position]))
-        by_spec.setdefault(spec, []).append(position)
-    for spec, members in by_spec.items():
+    by_shape: dict[torch.Size, list[int]] = {}
+    for position, (_, spec) in enumerate(entries):
+        by_shape.setdefault(spec.shape, []).append(position)
+    for shape, members in by_shape.items():
         rows = torch.stack([entries[position][0] for position in members])
-        rows = rows.detach().reshape(len(members), spec.size).numpy()
+        rows = rows.reshape(len(members), shape.numel()).numpy()
         # First states are zeros, one made for each leaf: they need no rows. (Not -0.0, which may matter.)
         other = rows.view(np.int32).any(1)
         found.append((np.array(members)[other], rows if other.all() else rows[other]))

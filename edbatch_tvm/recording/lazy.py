@@ -1,302 +1,241 @@
-"""Tensors that are recorded instead of computed: what the methods of a model see while it is batched."""
+"""Tensors that are recorded instead of computed: what a model sees while it is batched.
+
+They are tensors to PyTorch, too: a subclass made by ``_make_wrapper_subclass``, which has a shape, strides and a dtype
+but no memory, so that C++ code that wants numbers asks for them or refuses, and never reads what is not there. What
+Python calls comes to ``__torch_function__``, where the common functions are recorded; everything else goes on into
+PyTorch and comes back as single ATen operators to ``__torch_dispatch__``.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from edbatch_tvm.errors import RecordingError
-from edbatch_tvm.recording.specs import RowsSpec, TensorSpec, joined_spec
+from edbatch_tvm.recording.memory import Geometry, Storage, dense_strides
+from edbatch_tvm.recording.specs import TensorSpec, spec_of
 
 if TYPE_CHECKING:
     from edbatch_tvm.recording.recorder import Recorder
 
+_OPERATORS = torch._ops.__file__
 
-class _Recorded:
-    """What lazy tensors and stacked rows have in common: tensor functions and methods are handed to the recorder."""
+_wrapper = torch.Tensor._make_wrapper_subclass
 
-    __slots__ = ()
+FUNCTIONS: dict[Any, Callable[..., Any]] = {}
+"""Functions of PyTorch that are recorded as Python calls them, and what records each."""
 
-    recorder: Recorder
-    shape: torch.Size
+INTO_PYTORCH: list[Callable[..., Any]] = []
+"""What calls other functions, see ``functions.py``."""
 
-    # Code that asks gets the answer for tensors; `type(x)` tells the truth. No property: torch asks at every turn.
-    __class__ = torch.Tensor
-    __hash__ = object.__hash__
-
-    dtype = torch.float32
-    device = torch.device("cpu")
-    layout = torch.strided
-    requires_grad = False
-    is_cuda = False
-    grad = None
-    grad_fn = None
-
-    # Static, for torch looks it up for every tensor of a list: a class method would be made anew each time.
-    @staticmethod
-    def __torch_function__(
-        function: Any, _types: Any, arguments: tuple[Any, ...] = (), named: dict[str, Any] | None = None
-    ) -> Any:
-        # The states of children, thousands of times a minibatch: not the long way.
-        if (function is _CAT or function is _STACK) and len(arguments) == 1 and (not named or named == _FIRST):
-            rows = joined_rows(arguments[0], function is _STACK)
-            if rows is not None:
-                return rows
-        named = named or {}
-        return recorder_in((*arguments, *named.values())).tensor_function(function, arguments, named)
-
-    def __getattr__(self, name: str) -> Any:
-        attribute = getattr(torch.Tensor, name, None)
-        if attribute is None:
-            raise AttributeError(f"'Tensor' object has no attribute {name!r}")
-        if not callable(attribute):
-            raise RecordingError(f"attribute {name!r} of a tensor that is not computed yet", "shape, dtype or device")
-
-        if name in _READ_METHODS:
-            return lambda *arguments, **named: getattr(self.computed(), name)(*arguments, **named)
-
-        def method(*arguments: Any, **named: Any) -> Any:
-            return self.recorder.tensor_function(attribute, (self, *arguments), named)
-
-        return method
-
-    @property
-    def ndim(self) -> int:
-        return len(self.shape)
-
-    @property
-    def data(self) -> Any:
-        return self
-
-    def dim(self) -> int:
-        return len(self.shape)
-
-    def size(self, dim: int | None = None) -> Any:
-        return self.shape if dim is None else self.shape[dim]
-
-    def numel(self) -> int:
-        return self.shape.numel()
-
-    def __len__(self) -> int:
-        if not self.shape:
-            raise TypeError("len() of a 0-d tensor")
-        return self.shape[0]
-
-    def detach(self) -> Any:
-        return self
-
-    def __deepcopy__(self, _memo: Any) -> Any:
-        return self.clone()
-
-    # Constants of the same kind -------------------------------------------------------------------------------
-
-    def new_zeros(self, *size: Any, **named: Any) -> torch.Tensor:
-        return torch.zeros(*size, **named)
-
-    def new_ones(self, *size: Any, **named: Any) -> torch.Tensor:
-        return torch.ones(*size, **named)
-
-    def new_full(self, size: Any, fill_value: Any, **named: Any) -> torch.Tensor:
-        return torch.full(size, fill_value, **named)
-
-    def new_tensor(self, data: Any, **named: Any) -> torch.Tensor:
-        return torch.tensor(data, **named)
-
-    # Values that Python code reads ------------------------------------------------------------------------------
-
-    def computed(self) -> torch.Tensor:
-        """The tensor, once everything that is recorded has been computed."""
-        raise NotImplementedError
-
-    def item(self) -> Any:
-        return self.computed().item()
-
-    def tolist(self) -> Any:
-        return self.computed().tolist()
-
-    def numpy(self) -> Any:
-        return self.computed().numpy()
-
-    def __float__(self) -> float:
-        return float(self.computed())
-
-    def __int__(self) -> int:
-        return int(self.computed())
-
-    def __index__(self) -> int:
-        return self.computed().__index__()
-
-    def __bool__(self) -> bool:
-        return bool(self.computed())
-
-    def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
-        return self.computed().numpy() if dtype is None else self.computed().numpy().astype(dtype)
+DISPATCH: list[Callable[..., Any]] = []
+"""What records ATen operators, see ``dispatch.py``."""
 
 
-class LazyTensor(_Recorded):
-    """One value of the recorded graph.
+class LazyTensor(torch.Tensor):
+    """A tensor of the recorded graph.
 
     Attributes
     ----------
     recorder : Recorder
-    value : int
-        Its number among the values of the recorder.
     spec : TensorSpec
+        Its shape and dtype.
+    value : int
+        Its number among the values of the recorder, while `held` is None: the tensor is that value by itself.
+    held : Storage or None
+        The memory that it shares with its views.
+    geometry : Geometry or None
+        Where it lies in its storage; None if it is all of it, in order.
     """
 
-    __slots__ = ("recorder", "spec", "value")
+    recorder: Recorder
+    spec: TensorSpec
+    value: int
+    held: Storage | None
+    geometry: Geometry | None
 
-    def __init__(self, recorder: Recorder, value: int, spec: TensorSpec) -> None:
-        self.recorder = recorder
-        self.value = value
-        self.spec = spec
+    @classmethod
+    def __torch_function__(
+        cls, function: Any, _types: Any, arguments: Any = (), named: dict[str, Any] | None = None
+    ) -> Any:
+        """What Python calls with recorded tensors among the arguments."""
+        record = FUNCTIONS.get(function)
+        if record is not None:
+            result = record(function, arguments, named or {})
+            if result is not NotImplemented:
+                return result
+        return INTO_PYTORCH[0](function, arguments, named or {})
 
-    @property
-    def shape(self) -> torch.Size:
-        """Its shape, as that of a tensor."""
-        return self.spec.shape
+    @classmethod
+    def __torch_dispatch__(
+        cls, operator: Any, _types: Any, arguments: Any = (), named: dict[str, Any] | None = None
+    ) -> Any:
+        """An ATen operator with recorded tensors among the arguments."""
+        return DISPATCH[0](operator, arguments, named or {})
+
+    # What is known of it, without a way through PyTorch ---------------------------------------------------------
+
+    shape = property(lambda self: self.spec.shape)
+    dtype = property(lambda self: self.spec.dtype)
+    ndim = property(lambda self: len(self.spec.shape))
+    device = torch.device("cpu")
+    layout = torch.strided
+    is_cuda = False
+    __hash__ = object.__hash__
+
+    def dim(self) -> int:
+        """Number of dimensions."""
+        return len(self.spec.shape)
+
+    def size(self, dim: int | None = None) -> Any:
+        """The shape, or one extent of it."""
+        return self.spec.shape if dim is None else self.spec.shape[dim]
+
+    def numel(self) -> int:
+        """Number of elements."""
+        return self.spec.size
+
+    def __len__(self) -> int:
+        if not self.spec.shape:
+            raise TypeError("len() of a 0-d tensor")
+        return self.spec.shape[0]
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(self.recorder.tensor_function(torch.Tensor.unbind, (self,), {}))
+        return iter(self.unbind())
 
-    def __repr__(self) -> str:
-        state = "computed" if self.value < self.recorder.done else "not computed yet"
-        return f"tensor(shape={list(self.shape)}, {state})"
+    # Values that Python code reads ------------------------------------------------------------------------------
 
     def computed(self) -> torch.Tensor:
-        """The tensor, once everything that is recorded has been computed."""
+        """The tensor as an ordinary one, once everything that is recorded has been computed; a copy."""
         return self.recorder.read(self)
 
-    def clone(self, **_: Any) -> LazyTensor:
-        """Another tensor of the same value: an operation in place on one leaves the other."""
-        return LazyTensor(self.recorder, self.value, self.spec)
+    def waited_for(self) -> torch.Tensor:
+        """The same, perhaps in memory of the recorder; meanwhile the other elements go on."""
+        recorder = self.recorder
+        if not recorder.is_computed(self):
+            # The code that torch._ops calls may not be left: it keeps a stack of its own.
+            if sys._getframe(2).f_code.co_filename == _OPERATORS:
+                recorder.compute()
+            else:
+                recorder.wait()
+        return recorder.peek(self)
 
-    def become(self, other: Any) -> LazyTensor:
-        """Take the value of `other`: what an operation in place leaves."""
-        if not isinstance(other, torch.Tensor) or other.shape != self.shape:
-            raise RecordingError(f"an operation in place that changes the shape from {list(self.shape)}")
-        self.value = self.recorder.value_of(other)
-        return self
+    def item(self) -> Any:
+        """The number of a tensor that has one."""
+        return self.waited_for().item()
+
+    def tolist(self) -> Any:
+        """The numbers as lists."""
+        return self.waited_for().tolist()
+
+    def __float__(self) -> float:
+        return float(self.waited_for())
+
+    def __int__(self) -> int:
+        return int(self.waited_for())
+
+    def __complex__(self) -> complex:
+        return complex(self.waited_for())
+
+    def __index__(self) -> int:
+        return self.waited_for().__index__()
+
+    def __bool__(self) -> bool:
+        return bool(self.waited_for())
+
+    def __format__(self, spec: str) -> str:
+        return format(self.waited_for().clone(), spec)
+
+    def numpy(self, *, force: bool = False) -> Any:
+        """A copy of the numbers, read-only."""
+        array = self.waited_for().clone().numpy()
+        array.flags.writeable = False  # to write into it would be lost
+        return array
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+        array = self.waited_for().clone().numpy()
+        return array if dtype is None else array.astype(dtype)
+
+    def __dlpack__(self, *arguments: Any, **named: Any) -> Any:
+        return self.waited_for().clone().__dlpack__(*arguments, **named)
+
+    def __dlpack_device__(self) -> Any:
+        return torch.empty(0).__dlpack_device__()
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return self.waited_for().clone().__reduce_ex__(protocol)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        return memo.setdefault(id(self), self.clone())
+
+    def __repr__(self, **_: Any) -> str:
+        done = self.recorder.is_computed(self)
+        return f"tensor(shape={list(self.shape)}, {'computed' if done else 'not computed yet'})"
+
+    def _no_memory(self, *_: Any, **__: Any) -> Any:
+        raise RecordingError(
+            f"the memory of a tensor of shape {list(self.shape)} that is recorded",
+            "a tensor that is computed",
+            "use tensor.clone().numpy(), or torch.tensor(tensor.tolist())",
+        )
+
+    data_ptr = const_data_ptr = untyped_storage = storage = _no_memory
+    share_memory_ = pin_memory = resize_ = resize_as_ = set_ = apply_ = map_ = _no_memory
 
 
-class LazyRows(_Recorded):
-    """Values of one shape, stacked: what ``torch.stack`` makes of lazy tensors. As an operand of a cell it is variadic.
-
-    Attributes
-    ----------
-    values : list of int
-    spec : RowsSpec
-    """
-
-    __slots__ = ("recorder", "spec", "values")
-
-    def __init__(self, recorder: Recorder, values: list[int], spec: RowsSpec) -> None:
-        self.recorder = recorder
-        self.values = values
-        self.spec = spec
-
-    @property
-    def shape(self) -> torch.Size:
-        """Its shape, as that of a tensor."""
-        return torch.Size((len(self.values), *self.spec.row.shape))
-
-    def rows(self) -> list[LazyTensor]:
-        """The rows one by one."""
-        return [LazyTensor(self.recorder, value, self.spec.row) for value in self.values]
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self.rows())
-
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, int):
-            return LazyTensor(self.recorder, self.values[index], self.spec.row)
-        if isinstance(index, slice):
-            return LazyRows(self.recorder, self.values[index], self.spec)
-        return self.recorder.tensor_function(torch.Tensor.__getitem__, (self, index), {})
-
-    def __repr__(self) -> str:
-        return f"tensor(shape={list(self.shape)}, rows of recorded tensors)"
-
-    def computed(self) -> torch.Tensor:
-        """The tensor, once everything that is recorded has been computed."""
-        return torch.stack([row.computed() for row in self.rows()])
-
-    def clone(self, **_: Any) -> LazyRows:
-        """Another tensor of the same rows."""
-        return LazyRows(self.recorder, self.values, self.spec)
-
-
-def joined_rows(tensors: Any, stacked: bool) -> LazyRows | None:
-    """Recorded tensors, all alike, stacked or joined along the first dimension as rows; None for anything else."""
-    if type(tensors) not in (list, tuple) or type(tensors[0]) is not LazyTensor:
-        return None
-    recorder, spec = tensors[0].recorder, tensors[0].spec
-    values = []
-    for tensor in tensors:
-        if type(tensor) is not LazyTensor or tensor.spec is not spec or tensor.recorder is not recorder:
-            return None
-        values.append(tensor.value)
-    rows = joined_spec(spec, stacked)
-    if rows is None:
-        return None
-    made = _new(LazyRows)
+def lazy_value(recorder: Recorder, value: int, spec: TensorSpec) -> LazyTensor:
+    """The tensor that one value is."""
+    made: Any = _wrapper(LazyTensor, spec.shape, dtype=spec.dtype)
     made.recorder = recorder
-    made.values = values
-    made.spec = rows
+    made.value = value
+    made.spec = spec
+    made.held = None
+    made.geometry = None
     return made
 
 
-_READ_METHODS = frozenset({"argmax", "argmin", "item", "tolist", "numpy", "all", "any", "nonzero"})
-"""Methods of one tensor that read its numbers: the short way, for parsers and decoders take it at every step."""
+def lazy_view(recorder: Recorder, storage: Storage, geometry: Geometry, dtype: torch.dtype) -> LazyTensor:
+    """A tensor in a storage."""
+    size, stride, offset = geometry
+    made: Any = _wrapper(LazyTensor, size, strides=stride, storage_offset=offset, dtype=dtype)
+    made.recorder = recorder
+    made.value = 0
+    made.spec = spec_of(torch.Size(size), dtype)
+    made.held = storage
+    made.geometry = geometry
+    return made
 
-_CAT, _STACK = torch.cat, torch.stack
-_FIRST = {"dim": 0}
-_new = object.__new__
 
-LAZY = (LazyTensor, LazyRows)
+def lazy_rows(recorder: Recorder, values: list[int], row: TensorSpec) -> LazyTensor:
+    """Values of one spec, stacked."""
+    size = (len(values), *row.shape)
+    return lazy_view(recorder, Storage(values, row.size, True), (size, dense_strides(size), 0), row.dtype)
+
+
+def storage_of(tensor: LazyTensor) -> Storage:
+    """The storage of a tensor, which has one from now on."""
+    if tensor.held is None:
+        tensor.held = Storage([tensor.value], tensor.spec.size)
+        tensor.geometry = geometry_of(tensor)
+    return tensor.held
+
+
+def geometry_of(tensor: LazyTensor) -> Geometry:
+    """Where a tensor lies in its storage."""
+    if tensor.geometry is not None:
+        return tensor.geometry
+    size = tuple(tensor.spec.shape)
+    return size, dense_strides(size), 0
 
 
 def is_lazy(thing: Any) -> bool:
-    """Whether `thing` is recorded and not a tensor."""
-    return type(thing) in LAZY
+    """Whether `thing` is recorded."""
+    return type(thing) is LazyTensor
 
 
 def is_tensor(thing: Any) -> bool:
-    """Whether `thing` is one value: recorded, or a tensor of floating-point numbers."""
-    if is_lazy(thing):
-        return type(thing) is LazyTensor
-    return isinstance(thing, torch.Tensor) and thing.is_floating_point()
-
-
-def recorder_in(arguments: Any) -> Recorder:
-    """The recorder of the first lazy tensor among `arguments`, those in lists and tuples included."""
-    for argument in arguments:
-        if type(argument) in LAZY:
-            return argument.recorder
-        if type(argument) in (list, tuple):
-            for item in argument:
-                if type(item) in LAZY:
-                    return item.recorder
-    raise RecordingError(f"no recorded tensor among {arguments!r}")
-
-
-def _operator(name: str) -> Callable[..., Any]:
-    function = getattr(torch.Tensor, name)
-
-    def operator(self: Any, *arguments: Any) -> Any:
-        return self.recorder.tensor_function(function, (self, *arguments), {})
-
-    operator.__name__ = name
-    return operator
-
-
-_OPERATORS = (
-    *("__add__", "__radd__", "__sub__", "__rsub__", "__mul__", "__rmul__", "__truediv__", "__rtruediv__", "__neg__"),
-    *("__pow__", "__matmul__", "__rmatmul__", "__abs__", "__lt__", "__le__", "__gt__", "__ge__", "__eq__", "__ne__"),
-)
-for _name in _OPERATORS:
-    setattr(_Recorded, _name, _operator(_name))
-for _name in ("__iadd__", "__isub__", "__imul__", "__itruediv__", "__getitem__"):
-    setattr(LazyTensor, _name, _operator(_name))
+    """Whether `thing` is a tensor of floating-point numbers, recorded or not."""
+    return isinstance(thing, torch.Tensor) and thing.dtype.is_floating_point

@@ -4,17 +4,34 @@ from __future__ import annotations
 
 import inspect
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from edbatch_tvm.compiler import compile_model
-from edbatch_tvm.errors import CellError, RecordingError
-from edbatch_tvm.recording.arguments import CallPlan, Key
-from edbatch_tvm.recording.specialise import Cell, CellModule, check_compiled, make_cell
+from edbatch_tvm.errors import CellError, EdbatchError, RecordingError
+from edbatch_tvm.fork_lock import fork_lock
+from edbatch_tvm.recording.arguments import FEW, CallPlan, Key
+from edbatch_tvm.recording.attributes import Attribute, is_constant
+from edbatch_tvm.recording.copies import fetch_all
+from edbatch_tvm.recording.isolation import state, switched_to
+from edbatch_tvm.recording.rows import AGAIN, POINTWISE, Again, RowByRow, aligned, is_pointwise, rows_among
+from edbatch_tvm.recording.specialise import (
+    Cell,
+    CellModule,
+    attributes_read,
+    check_compiled,
+    holds_for_few,
+    make_cell,
+    takes_rows,
+)
+from edbatch_tvm.recording.specs import TensorSpec, rows_of
 from edbatch_tvm.recording.torch_functions import original_functions
 from edbatch_tvm.runtime import Model
+from relay_ext.from_torch import first_line
 from relay_ext.imported_cells import WeightNames, imported_module
 
 if TYPE_CHECKING:
@@ -43,6 +60,14 @@ class Site:
         in the last one to what recording the call takes, :attr:`Cell.made`.
     refused : dict of key to CellError
         Kinds of calls that cannot be a cell, and why.
+    noted : set of key
+        Kinds of calls whose attributes are known.
+    reads : tuple of Attribute
+        Attributes that are arguments, after the others.
+    constants : dict of Attribute to object
+        Attributes that stay what they are while elements run.
+    row_wise : dict of key to object
+        For kinds of calls with rows, what a call of one row returns; None where rows are not treated alike.
     """
 
     def __init__(
@@ -61,14 +86,28 @@ class Site:
         self.cells: dict[Key, Cell] = {}
         self.steps: dict[Any, Any] = {}
         self.refused: dict[Key, CellError] = {}
+        self.row_wise: dict[Key, Any] = {}
+        self.noted: set[Key] = set()
+        self.reads: tuple[Attribute, ...] = ()
+        self.constants: dict[Attribute, Any] = {}
         self._signature: inspect.Signature | None = None
 
-    def learn(self, key: Key, cell: Cell) -> None:
-        """Let calls of `key` find their cell step by step."""
+    def learn(self, key: Key, made: tuple[int, tuple[TensorSpec, ...], Any]) -> None:
+        """Let calls of `key` find their cell step by step: its type, its outputs and what it returns."""
         step = self.steps
+        last: Any = None
         for part in key:
-            step = step.setdefault(part, {})
-        step[None] = cell.made
+            if type(part) is tuple and part[0] == FEW:
+                last = part
+            else:
+                step = step.setdefault(part, {})
+        step[last] = made
+
+    def read(self, attribute: Attribute) -> None:
+        """Let an attribute be an argument of every call."""
+        self.constants.pop(attribute, None)
+        self.reads = (*self.reads, attribute)
+        self.steps, self.cells, self.row_wise, self.refused, self.noted = {}, {}, {}, {}, set()
 
     def positional(self, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> tuple[Any, ...]:
         """The arguments of a call in the order of the parameters."""
@@ -82,6 +121,25 @@ class Site:
         return bound.args
 
 
+def same_numbers(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether two tensors hold the same bits."""
+    if one.shape != other.shape or one.dtype is not other.dtype:
+        return False
+    if one.dtype is torch.float32:
+        one, other = one.detach().view(torch.int32), other.view(torch.int32)
+    return torch.equal(one, other)
+
+
+def _name_of(function: Any) -> str:
+    packet = getattr(function, "overloadpacket", None)
+    name = packet.__name__ if packet is not None else getattr(function, "__name__", "operator")
+    return name.strip("_").replace(".", "_")
+
+
+_UNTRIED = object()
+_EXPORT = fork_lock()
+
+
 class Library:
     """Cells by what was called and how, and the compiled model of all of them.
 
@@ -90,9 +148,14 @@ class Library:
     model : torch.nn.Module
     options : mapping
         For :func:`edbatch_tvm.compile`.
+    sites : iterable of Site
+        Those of submodules and methods.
     """
 
-    def __init__(self, model: torch.nn.Module, options: Mapping[str, Any]) -> None:
+    def __init__(self, model: torch.nn.Module, options: Mapping[str, Any], sites: Iterable[Site] = ()) -> None:
+        self._sites = list(sites)
+        self._bad: set[int] = set()
+        self._type_ids = np.empty(0, np.int16)
         self.cells: list[Cell] = []
         self._options = options
         self._names = WeightNames()
@@ -101,7 +164,11 @@ class Library:
         self._path_of = {id(parameter): path for path, parameter in model.named_parameters()}
         self._operators: dict[tuple[Any, tuple[str, ...]], Site] = {}
         self._compiled: tuple[int, Model] | None = None
+        self._seen: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._lock = threading.RLock()
+        self.state = state()
+        self.breaking: set[Any] = set()
+        self.told: set[tuple[str, int, str]] = set()
 
     def path_of(self, tensor: torch.Tensor) -> str | None:
         """The path of a parameter of the model; None for any other tensor."""
@@ -111,22 +178,28 @@ class Library:
         """The site of a tensor function, called with arguments of these names at the end."""
         site = self._operators.get((function, named))
         if site is None:
-            name = getattr(function, "__name__", "operator").strip("_")
+            name = _name_of(function)
             site = self._operators.setdefault((function, named), Site(name, function, None, False, named))
         return site
 
     def specialise(
         self, recorder: Recorder, site: Site, arguments: tuple[Any, ...]
-    ) -> tuple[Cell, list[int], list[Any]]:
+    ) -> tuple[Cell, list[int], list[Any]] | RowByRow | Again:
         """The cell for a call that none was made for yet, the values the call reads and its attributes.
 
-        Tried in turn: any number of rows and any integer; rows one by one; every integer by itself; both.
+        Tried in turn: one row after another; any number of rows and any integer; a cell for this number of rows; every
+        integer by itself; both.
 
         Raises
         ------
         CellError
             If none of them can be a cell: why the last one cannot.
         """
+        if site.owner is not None and self._notes_more(recorder, site, arguments):
+            return AGAIN
+        how = self._row_by_row(recorder, site, arguments)
+        if how is not None:
+            return how
         refusal = None
         for integers_vary in (True, False) if site.integers_vary else (False,):
             for fixed_rows in (False, True):
@@ -136,32 +209,105 @@ class Library:
                     try:
                         cell = self._cell(site, key, attributes)
                         if integers_vary == site.integers_vary and not fixed_rows:
-                            site.learn(key, cell)
+                            site.learn(key, cell.made)
                         return cell, operands, attributes
                     except CellError as error:
                         refusal = site.refused[key] = error
         assert refusal is not None
         raise refusal
 
+    def _notes_more(self, recorder: Recorder, site: Site, arguments: tuple[Any, ...]) -> bool:
+        """Whether code reads attributes that were not known to be read: then they are arguments from now on."""
+        assert recorder.root is not None
+        key, _, attributes = recorder.described(arguments, False, True)
+        if key in site.noted:
+            return False
+        fetch_all(recorder.root)
+        plan = CallPlan.of(key, attributes, self._names.params)
+        code = CellModule(site.target, site.owner, plan, (), site.reads)
+        with self._lock, self._outside():
+            read = attributes_read(site.name, code, recorder.root, site.reads)
+        site.noted.add(key)
+        assert site.owner is not None
+        for attribute, value in read.items():
+            if attribute in site.reads:
+                continue
+            if is_constant(value) and attribute.value(site.owner) is value:
+                site.constants[attribute] = value
+            else:
+                site.read(attribute)
+        return len(site.reads) > len(code.reads)
+
+    def _row_by_row(self, recorder: Recorder, site: Site, arguments: tuple[Any, ...]) -> RowByRow | None:
+        """How a call is recorded row by row; None if its code does not treat rows alike, or has none."""
+        rows = rows_among(recorder, arguments, site.integers_vary)
+        if rows is None:
+            return None
+        key: list[Any] = []
+        attributes: list[Any] = []
+        for argument, row in zip(arguments, rows, strict=True):
+            if row is None:
+                recorder.describe(argument, key, attributes, site.integers_vary)
+            else:
+                key.append(rows_of(row))
+        found = site.row_wise.get(tuple(key), _UNTRIED)
+        if found is _UNTRIED:
+            if site.owner is None and is_pointwise(site.target) and aligned(arguments, rows):
+                rank = max(len(row.shape) for row in rows if row is not None) + 1
+                found = POINTWISE if rank else None
+            else:
+                plan = CallPlan.of(tuple(key), attributes, self._names.params)
+                with self._lock, self._outside():
+                    found = takes_rows(site.name, CellModule(site.target, site.owner, plan, site.named, site.reads))
+            site.row_wise[tuple(key)] = found
+        if found is None:
+            return None
+        how = RowByRow(tuple(row is not None for row in rows), found)
+        site.learn(recorder.described(arguments, site.integers_vary)[0], (-1, (), how))
+        return how
+
     def _cell(self, site: Site, key: Key, attributes: list[Any]) -> Cell:
         with self._lock:
             cell = site.cells.get(key)
             if cell is not None:
                 return cell
-            if len(site.cells) == MOST_CELLS:
-                reason = next((f" ({refusal})" for refusal in site.refused.values()), "")
-                raise RecordingError(
-                    f"{site.name!r} has been called with more than {MOST_CELLS} kinds of arguments{reason}",
+            few = key[-1][1] if key and type(key[-1]) is tuple and key[-1][0] == FEW else None
+            if few is not None:
+                cell = self._cell(site, key[:-1], attributes)
+                with self._outside():
+                    if not holds_for_few(cell.name, cell.code, few):
+                        raise CellError(f"cell {cell.name!r} computes something else for {few} rows")
+                site.cells[key] = cell
+                return cell
+            refusal = site.refused.get(key)
+            if refusal is not None:
+                raise refusal
+            if len(site.cells) >= MOST_CELLS:
+                raise CellError(
+                    f"{site.name!r} has been called with more than {MOST_CELLS} kinds of arguments",
                     "few shapes and constants: each is compiled",
                     "pass numbers that differ from call to call as tensors, and stack what comes in any number",
                 )
             plan = CallPlan.of(key, attributes, self._names.params)
-            code = CellModule(site.target, site.owner, plan, site.named)
-            with original_functions():
-                cell = make_cell(self._free_name(site), len(self.cells), code, self._names)
+            code = CellModule(site.target, site.owner, plan, site.named, site.reads)
+            name = self._free_name(site)
+            with self._outside():
+                try:
+                    cell = make_cell(name, len(self.cells), code, self._names)
+                except EdbatchError:
+                    raise
+                except Exception as error:  # of an importer or compiler that does not know the operator
+                    raise CellError(f"cell {name!r} cannot be compiled ({first_line(error)})") from error
             self.cells.append(cell)
             site.cells[key] = cell
             return cell
+
+    @contextmanager
+    def _outside(self) -> Iterator[None]:
+        """A context like that of the call: not inside of operators and modes of an element."""
+        # torch.export is for one thread at a time.
+        with _EXPORT, original_functions(), switched_to(self.state):
+            yield
 
     def _free_name(self, site: Site) -> str:
         stem = site.name.replace(".", "_")
@@ -181,20 +327,68 @@ class Library:
         """The compiled model, as far as there is one."""
         return None if self._compiled is None else self._compiled[1]
 
-    def compiled(self) -> Model:
-        """The compiled model of all cells; compiles if there are new ones."""
+    @property
+    def type_ids(self) -> np.ndarray:
+        """The types of the compiled model by those of cells; -1 where a cell could not be compiled."""
+        return self._type_ids
+
+    def compiled(self) -> Model | None:
+        """The compiled model of all cells; compiles if there are new ones. None if one of those cannot be compiled."""
         with self._lock:
-            if self._compiled is None or not self.is_compiled:
-                known = 0 if self._compiled is None else self._compiled[0]
-                with original_functions():
-                    cells = imported_module({cell.name: cell.function for cell in self.cells}, self._names)
-                    model = compile_model(*cells, **self._options)
-                    for cell in self.cells[known:]:
-                        check_compiled(cell, model)
-                self._compiled = len(self.cells), model
-            return self._compiled[1]
+            if self._compiled is not None and self.is_compiled:
+                return self._compiled[1]
+            known = 0 if self._compiled is None else self._compiled[0]
+            new = self.cells[known:]
+            with self._outside():
+                try:
+                    model, params = self._compile(new)
+                except Exception:
+                    bad = [(cell, reason) for cell in new if (reason := self._cannot_be_compiled(cell)) is not None]
+                    if not bad:
+                        raise
+                    for cell, reason in bad:
+                        self._refuse(cell, reason)
+                    return None
+            self._seen = [(weight, weight.detach().clone()) for weight in params]
+            self._compiled = len(self.cells), model
+            return model
+
+    def _compile(self, new: Sequence[Cell]) -> tuple[Model, list[Any]]:
+        good = [cell for cell in self.cells if cell.type_id not in self._bad]
+        cells = imported_module({cell.name: cell.function for cell in good}, self._names)
+        model = compile_model(*cells, **self._options)
+        for cell in new:
+            if cell.type_id not in self._bad:
+                check_compiled(cell, model)
+        self._type_ids = np.full(len(self.cells), -1, np.int16)
+        self._type_ids[[cell.type_id for cell in good]] = np.arange(len(good))
+        return model, list(cells.params.values())
+
+    def _cannot_be_compiled(self, cell: Cell) -> Exception | None:
+        try:
+            cells = imported_module({cell.name: cell.function}, self._names)
+            check_compiled(cell, compile_model(*cells, **self._options))
+        except Exception as error:
+            return error
+        return None
+
+    def _refuse(self, cell: Cell, reason: Exception) -> None:
+        """Record no more calls of a cell."""
+        self._bad.add(cell.type_id)
+        sites = [*self._sites, *self._operators.values()]
+        for site in sites:
+            for key, known in list(site.cells.items()):
+                if known is cell:
+                    del site.cells[key]
+                    site.refused[key] = CellError(f"cell {cell.name!r} cannot be compiled ({first_line(reason)})")
+                    site.steps = {}
 
     def refresh(self) -> None:
         """Take over weights that have changed."""
         if self._compiled is not None:
             self._compiled[1].refresh()
+            self._seen = [(weight, weight.detach().clone()) for weight, _ in self._seen]
+
+    def weights_changed(self) -> bool:
+        """Whether a weight is not what was packed, whoever has changed it and how: counters do not see all of it."""
+        return not all(same_numbers(weight, seen) for weight, seen in self._seen)

@@ -10,8 +10,11 @@ import torch
 from torch.utils import _pytree as pytree
 from tvm import relax
 
-from edbatch_tvm.errors import CellError
+from edbatch_tvm.errors import CellError, EdbatchError
 from edbatch_tvm.recording.arguments import EXAMPLE_ROWS, CallPlan
+from edbatch_tvm.recording.attributes import Attribute, Notes, call_with_attributes
+from edbatch_tvm.recording.lazy import LazyTensor
+from edbatch_tvm.recording.row_wise import same_program, treats_rows_alike
 from edbatch_tvm.recording.specs import TensorSpec, spec_of
 from edbatch_tvm.runtime import Model
 from relay_ext.check_cells import CheckCells
@@ -101,9 +104,18 @@ class CellModule(torch.nn.Module):
     """
 
     def __init__(
-        self, function: Callable[..., Any], owner: torch.nn.Module | None, plan: CallPlan, named: tuple[str, ...] = ()
+        self,
+        function: Callable[..., Any],
+        owner: torch.nn.Module | None,
+        plan: CallPlan,
+        named: tuple[str, ...] = (),
+        reads: tuple[Attribute, ...] = (),
+        root: torch.nn.Module | None = None,
     ) -> None:
         super().__init__()
+        self.reads = reads
+        # Where attributes are that the elements have and the model has not.
+        object.__setattr__(self, "root", root)
         self.owner = owner
         self.taken = torch.nn.ParameterList(plan.weights)
         object.__setattr__(self, "function", function)
@@ -111,16 +123,93 @@ class CellModule(torch.nn.Module):
         self.named = named
         self.training = owner.training if owner is not None else False
 
-    def result(self, flat: Sequence[Any]) -> Any:
+    def result(self, flat: Sequence[Any], as_they_are: bool = False) -> Any:
         """What the call returns, in its own structure."""
-        arguments = self.plan.arguments(flat, list(self.taken))
+        arguments = self.plan.arguments(flat, list(self.taken), as_they_are)
         plain = len(arguments) - len(self.named)
-        return self.function(*arguments[:plain], **dict(zip(self.named, arguments[plain:], strict=True)))
+        if self.owner is None:
+            return self.function(*arguments[:plain], **dict(zip(self.named, arguments[plain:], strict=True)))
+        plain -= len(self.reads)
+        attributes = dict(zip(self.reads, arguments[plain:], strict=True))
+        bound = bound_to(self.function, self.owner)
+        return call_with_attributes(self.owner, lambda owner: bound(owner)(*arguments[:plain]), attributes)
 
     def forward(self, *flat: Any) -> tuple[torch.Tensor, ...]:
         """The tensors that the call returns, flat."""
-        leaves = pytree.tree_leaves(self.result(flat))
-        return tuple(leaf.reshape(-1) for leaf in leaves if isinstance(leaf, torch.Tensor))
+        leaves = _distinct(pytree.tree_leaves(self.result(flat)))
+        return tuple(_encoded(leaf.reshape(-1)) for leaf in leaves)
+
+
+class ShapedCode(torch.nn.Module):
+    """The same code on inputs in their shapes; outputs keep theirs."""
+
+    def __init__(self, code: CellModule) -> None:
+        super().__init__()
+        self.code = code
+
+    def forward(self, *shaped: Any) -> tuple[torch.Tensor, ...]:
+        """The tensors that the call returns."""
+        return tuple(_distinct(pytree.tree_leaves(self.code.result(shaped, as_they_are=True))))
+
+
+def bound_to(function: Callable[..., Any], owner: torch.nn.Module) -> Callable[[torch.nn.Module], Callable[..., Any]]:
+    """Makes a cell's code, a submodule or method of `owner`, that of a copy of `owner`."""
+    if function is owner:
+        return lambda copy: copy
+    if getattr(function, "__self__", None) is owner:
+        return lambda copy: function.__func__.__get__(copy)  # type: ignore[attr-defined]
+    return lambda copy: function
+
+
+def attributes_read(
+    name: str, code: CellModule, root: torch.nn.Module, known: tuple[Attribute, ...]
+) -> dict[Attribute, Any]:
+    """The attributes that the code reads below `root`, what an element has of `code.owner`, and what they are.
+
+    Raises
+    ------
+    CellError
+        If the code changes what it reads.
+    """
+    assert code.owner is not None
+    notes = Notes(root, _example_of)
+    flat = [entry.random(EXAMPLE_ROWS) for entry in code.plan.inputs]
+    arguments = code.plan.arguments(_as_given(code, flat), list(code.taken))
+    plain = len(arguments) - len(code.reads)
+    with torch.no_grad():
+        try:
+            bound_to(code.function, code.owner)(notes.root)(*arguments[:plain])
+        except EdbatchError:
+            raise
+        except Exception as error:
+            raise CellError(f"cell {name!r} fails on arguments of the shapes it is called with ({error})") from error
+    notes.closed = True
+    notes.check()
+    return notes.read
+
+
+def _example_of(value: Any) -> Any:
+    """A value that the code may have in place of one that is not computed yet."""
+    if type(value) is LazyTensor:
+        numbers = torch.randn(value.shape)
+        return numbers if value.dtype is torch.float32 else (numbers > 0).to(value.dtype)
+    if type(value) in (list, tuple) and any(type(item) is LazyTensor for item in value):
+        return type(value)(map(_example_of, value))
+    return value
+
+
+def _distinct(leaves: Sequence[Any]) -> list[torch.Tensor]:
+    """The tensors among `leaves`, each once."""
+    found: dict[int, torch.Tensor] = {}
+    for leaf in leaves:
+        if isinstance(leaf, torch.Tensor):
+            found.setdefault(id(leaf), leaf)
+    return list(found.values())
+
+
+def _encoded(values: torch.Tensor) -> torch.Tensor:
+    """A tensor as the graph has it."""
+    return values if values.dtype is torch.float32 else values.to(torch.float32)
 
 
 def make_cell(name: str, type_id: int, code: CellModule, names: WeightNames) -> Cell:
@@ -136,28 +225,77 @@ def make_cell(name: str, type_id: int, code: CellModule, names: WeightNames) -> 
     flat = [entry.random(EXAMPLE_ROWS) for entry in inputs]
     with torch.no_grad():
         leaves, structure = pytree.tree_flatten(_result(name, code, flat))
-    outputs = tuple(_output_spec(name, leaf) for leaf in leaves if isinstance(leaf, torch.Tensor))
-    if not outputs:
+    tensors = _distinct(leaves)
+    if not tensors:
         raise CellError(f"cell {name!r} returns no tensor", "one tensor or more")
-    shapes = tuple({0: rows_dimension()} if entry.rows else None for entry in inputs)
+    outputs = tuple(_output_spec(name, leaf, code) for leaf in tensors)
     same = module_structure(torch, code)
     if same in names.programs:
         function = shared_cell(name, code, same, names)
     else:
-        program = export_program(name, code, tuple(flat), (shapes,) if code.plan.is_variadic else None)
+        program = cell_program(name, code, flat)
         _check_program(name, code, program)
         function = import_program(name, code, program, names, same)
         _check_lowering(name, function, names)
+    numbers = {id(tensor): number for number, tensor in enumerate(tensors)}
+    filled = [numbers.get(id(leaf)) for leaf in leaves]
 
-    def returned(tensors: list[Any]) -> Any:
-        rest = iter(tensors)
-        filled = [next(rest) if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
-        return pytree.tree_unflatten(filled, structure)
+    def returned(made: list[Any]) -> Any:
+        given = zip(leaves, filled, strict=True)
+        return pytree.tree_unflatten([leaf if at is None else made[at] for leaf, at in given], structure)
 
-    plain = all(isinstance(leaf, torch.Tensor) for leaf in leaves)
+    plain = filled == list(range(len(tensors)))
     kind = structure.type
     simple = kind in (tuple, list) and plain and len(structure.children()) == len(leaves)
     return Cell(name, type_id, outputs, structure.is_leaf(), kind if simple else returned, function, code)
+
+
+def cell_program(name: str, code: CellModule, flat: Sequence[Any]) -> Any:
+    """The exported program of a cell."""
+    shapes = tuple({0: rows_dimension()} if entry.rows else None for entry in code.plan.inputs)
+    return export_program(name, code, tuple(flat), (shapes,) if code.plan.is_variadic else None)
+
+
+def holds_for_few(name: str, code: CellModule, rows: int) -> bool:
+    """Whether the program of a variadic cell is the one for none or one row."""
+    inputs = code.plan.inputs
+    dynamic = cell_program(name, code, [entry.random(EXAMPLE_ROWS) for entry in inputs])
+    static = export_program(name, code, tuple(entry.random(rows) for entry in inputs), None)
+    return same_program(dynamic, static, rows)
+
+
+def takes_rows(name: str, code: CellModule) -> tuple[tuple[TensorSpec, ...], Any] | None:
+    """Whether the code treats the rows of its variadic inputs alike.
+
+    Returns
+    -------
+    outputs : tuple of TensorSpec
+        What it returns for one row.
+    structure : TreeSpec
+        Of what it returns.
+    """
+    shaped = ShapedCode(code)
+    inputs = code.plan.inputs
+
+    def example(rows: int) -> tuple[Any, ...]:
+        return tuple(entry.shaped(entry.random(rows)) for entry in inputs)
+
+    shapes = tuple({0: rows_dimension()} if entry.rows else None for entry in inputs)
+    try:
+        with torch.no_grad():
+            leaves, structure = pytree.tree_flatten(code.result(_as_given(code, list(example(1))), as_they_are=True))
+        if len(_distinct(leaves)) != len(leaves):
+            return None
+        dynamic = export_program(name, shaped, example(EXAMPLE_ROWS), (shapes,))
+        if not treats_rows_alike(dynamic) or not same_program(dynamic, export_program(name, shaped, example(1)), 1):
+            return None
+    except CellError:
+        return None
+    except Exception as error:  # what the model's own code raises on one row
+        if isinstance(error, EdbatchError):
+            raise
+        return None
+    return tuple(spec_of(leaf.shape, leaf.dtype) for leaf in leaves), structure
 
 
 def _result(name: str, code: CellModule, flat: list[Any]) -> Any:
@@ -173,14 +311,25 @@ def _as_given(code: CellModule, flat: list[Any]) -> list[Any]:
     return [entry.example if type(entry.example) is int else value for entry, value in pairs]
 
 
-def _output_spec(name: str, output: torch.Tensor) -> TensorSpec:
-    if output.dtype is not torch.float32:
+def _output_spec(name: str, output: torch.Tensor, code: CellModule) -> TensorSpec:
+    # Indices of elements, and how many there are, are small: float32 has them all. Other whole numbers it has not.
+    name_of = getattr(code.function, "__name__", "")
+    counts = name_of in ("sum", "sum.default", "sum.dim_IntList")
+    counts = counts and all(entry.spec.dtype is torch.bool for entry in code.plan.inputs)
+    indices = code.owner is None and (counts or name_of in _INDICES)
+    if output.dtype not in (torch.float32, torch.bool) and not (indices and output.dtype is torch.int64):
         raise CellError(
             f"cell {name!r} returns a tensor of {output.dtype}",
             "float32 tensors",
             "return scores, and take argmax or compare outside the cell",
         )
-    return spec_of(output.shape)
+    if not output.numel():
+        raise CellError(f"cell {name!r} returns a tensor without elements", "one element or more")
+    return spec_of(output.shape, output.dtype)
+
+
+_INDICES = frozenset(["max.dim", "min.dim"])
+"""Operators whose whole numbers are indices."""
 
 
 def _check_program(name: str, code: CellModule, program: Any) -> None:
@@ -222,10 +371,18 @@ def check_compiled(cell: Cell, model: Model) -> None:
 def _close(found: Sequence[torch.Tensor], wanted: Sequence[torch.Tensor]) -> bool:
     """Whether tensors agree up to rounding, relative to the largest value of each."""
     return all(
-        one.shape == other.shape
-        and (not other.numel() or bool((one - other).abs().max() <= _TOLERANCE * other.abs().max().clamp(min=1e-3)))
+        one.shape == other.shape and (not other.numel() or _agree(one, other))
         for one, other in zip(found, wanted, strict=True)
     )
+
+
+def _agree(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether NaN and infinities are in the same places, and other numbers close."""
+    finite = other.isfinite()
+    if not torch.equal(one[~finite].nan_to_num(nan=0.5), other[~finite].nan_to_num(nan=0.5)):
+        return False
+    one, other = one[finite], other[finite]
+    return not other.numel() or bool((one - other).abs().max() <= _TOLERANCE * other.abs().max().clamp(min=1e-3))
 
 
 def _run_program(program: Any, flat: list[torch.Tensor]) -> Sequence[torch.Tensor]:

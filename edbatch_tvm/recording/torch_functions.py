@@ -1,10 +1,9 @@
-"""Functions of the module ``torch`` that are others while elements run.
+"""What of ``torch`` is replaced while elements run.
 
 ``torch.cat`` and ``torch.stack`` join the states of children, thousands of times a minibatch, and torch takes long to
-ask every tensor of a list whether it has a say. ``torch.tensor`` and the like do not ask: they take what says that it
-is a tensor for one and read its memory, which a recorded one does not have.
+ask every tensor of a list whether it has a say. ``tensor.data = other`` does not ask at all.
 
-Whoever calls them with anything else, in whatever thread, gets what the original does.
+Whoever uses them with anything else, in whatever thread, gets what the original does.
 """
 
 from __future__ import annotations
@@ -18,89 +17,68 @@ import torch
 from torch.jit import _builtins
 
 from edbatch_tvm.fork_lock import fork_lock
-from edbatch_tvm.recording.lazy import LAZY, LazyRows, LazyTensor, joined_rows
+from edbatch_tvm.recording.lazy import FUNCTIONS, LazyTensor
 
 
 def _joining(original: Callable[..., Any], function: Callable[..., Any]) -> Callable[..., Any]:
-    """`original`, which does what `function` is recorded as, but lists that begin with a recorded tensor are ours."""
-    stacked = function is torch.stack
-    first = {"dim": 0}
+    """`original`, which does what `function` does; lists that begin with a recorded tensor are ours."""
 
     # Arguments go on as they came: subclasses and modes of torch see by name what was given by name.
     @wraps(original)
     def join(*arguments: Any, **named: Any) -> Any:
-        tensors = arguments[0] if arguments else named.get("tensors")
-        if (type(tensors) is tuple or type(tensors) is list) and tensors:
-            kind = type(tensors[0])
-            if kind is LazyTensor or kind is LazyRows:
-                if len(arguments) == 1 and (not named or named == first):
-                    rows = joined_rows(tensors, stacked)
-                    if rows is not None:
-                        return rows
-                return tensors[0].recorder.tensor_function(function, arguments, named)
+        if arguments:
+            tensors = arguments[0]
+            if (type(tensors) is tuple or type(tensors) is list) and tensors and type(tensors[0]) is LazyTensor:
+                result = FUNCTIONS[function](function, arguments, named)
+                if result is not NotImplemented:
+                    return result
         return original(*arguments, **named)
 
     return join
 
 
 def _reading(original: Any) -> Callable[..., Any]:
-    """`original` on the values of recorded tensors among its arguments."""
+    """`original` on computed tensors in place of recorded ones: what scripts call may not be left meanwhile."""
 
     @wraps(original)
     def read(*arguments: Any, **named: Any) -> Any:
-        for argument in arguments:
-            if type(argument) not in _NUMBERS:
-                arguments = tuple(map(_value, arguments))
-                break
-        if named:
-            named = {name: _value(argument) for name, argument in named.items()}
-        return original(*arguments, **named)
+        return original(*_values(arguments), **_values(named))
 
     return read
 
 
-def _value(thing: Any) -> Any:
-    """`thing` with recorded tensors computed; itself if there are none in it."""
-    if type(thing) in LAZY:
-        return thing.computed().clone()  # it lies in an arena, and as_tensor gives it away as it is
-    if isinstance(thing, list | tuple):
-        for item in thing:
-            if type(item) not in _NUMBERS:
-                return _values(thing)
-    elif type(thing) is dict:
-        return {key: _value(item) for key, item in thing.items()}
-    return thing
+def _values(thing: Any) -> Any:
+    if type(thing) is LazyTensor:
+        return thing.waited_for().clone()
+    if isinstance(thing, list | tuple) and not hasattr(thing, "_fields"):
+        return type(thing)(map(_values, thing))
+    return {key: _values(item) for key, item in thing.items()} if type(thing) is dict else thing
 
 
-def _values(things: list[Any] | tuple[Any, ...]) -> Any:
-    """A list or tuple with recorded tensors computed; itself if there are none in it."""
-    values = [_value(item) for item in things]
-    if all(value is item for value, item in zip(values, things, strict=True)):
-        return things
-    return values if isinstance(things, list) else tuple(values)
+_data: Any = torch.Tensor.data
 
 
-_NUMBERS = frozenset({int, float, bool})
+def _set_data(tensor: torch.Tensor, other: Any) -> None:
+    """Give a tensor the memory of another, which has to have some."""
+    _data.__set__(tensor, other.computed() if type(other) is LazyTensor else other)
+
 
 _JOINING = (("cat", "cat"), ("concat", "cat"), ("concatenate", "cat"), ("stack", "stack"))
 """Functions that join tensors, and what they are recorded as."""
 
-_READING = ("tensor", "as_tensor", "asarray", "scalar_tensor", "full", "arange", "linspace")
-"""Functions that take numbers, or tensors for them."""
-
 
 def _replacements() -> list[tuple[Any, str, Any, Any]]:
     joining = [(name, _joining(getattr(torch, name), getattr(torch, function))) for name, function in _JOINING]
-    reading = [(name, _reading(getattr(torch, name))) for name in _READING]
-    made = [(torch, name, getattr(torch, name), function) for name, function in (*joining, *reading)]
+    made = [(torch, name, getattr(torch, name), function) for name, function in joining]
+    data: Any = property(_data.__get__, _set_data, _data.__delete__ if hasattr(_data, "__delete__") else None)
+    made.append((torch.Tensor, "data", None, data))
+    scripts: Any = (torch._C.ScriptFunction, torch._C.ScriptMethod)
     # A scripted function asks as little; a scripted module does.
-    script: Any = torch._C.ScriptFunction
-    call = vars(script)["__call__"]
-    return [*made, (script, "__call__", call, _reading(script.__call__))]
+    return [*made, *((one, "__call__", vars(one)["__call__"], _reading(one.__call__)) for one in scripts)]
 
 
 _REPLACEMENTS = _replacements()
-"""What they are attributes of, their names, the originals, and what takes their place."""
+"""What they are attributes of, their names, the originals, and what takes their place; None where there was nothing."""
 
 
 class _Users:
@@ -131,14 +109,17 @@ class _Users:
                 self.known_to_scripts = True
             for owner, name, original, function in _REPLACEMENTS:
                 # What somebody else has put there stays.
-                if vars(owner)[name] is (original if wanted else function):
-                    setattr(owner, name, function if wanted else original)
+                if vars(owner).get(name) is (original if wanted else function):
+                    if wanted or original is not None:
+                        setattr(owner, name, function if wanted else original)
+                    else:
+                        delattr(owner, name)
 
 
 def _tell_scripts() -> None:
     """Let ``torch.jit.script`` know the replacements, should code be scripted meanwhile."""
     for owner, _, original, function in _REPLACEMENTS:
-        operator = _builtins._find_builtin(original)
+        operator = None if original is None else _builtins._find_builtin(original)
         if owner is torch and operator is not None:
             _builtins._register_builtin(function, operator)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import warnings
 from typing import Any
 
 import pytest
@@ -9,7 +11,8 @@ import torch
 from torch import nn
 
 import edbatch_tvm as eb
-from edbatch_tvm.errors import CellError, RecordingError
+from edbatch_tvm.errors import BreakWarning, CellError, RecordingError
+from tests.recording.checks import assert_equal
 from tests.recording.test_cells import Shapes
 
 
@@ -58,29 +61,12 @@ CELLS = ["cell", "integers", "branch", "constant", "step"]
 @pytest.mark.parametrize(
     ("what", "error", "message"),
     [
-        (
-            "unsupported",
-            RecordingError,
-            r"fft_fft\(\) on a tensor that is not computed yet; expected arithmetic, .* "
-            r"\(hint: compute it inside a cell: list the submodule or method that calls it in cells=\[...\]\)",
-        ),
-        ("changed", RecordingError, r"a tensor of shape \[4\] was changed in place .* \(hint: pass tensor.clone\(\)\)"),
-        (
-            "double",
-            RecordingError,
-            r"an argument of a cell is a tensor of torch.float64 on cpu; expected torch.float32",
-        ),
-        ("option", RecordingError, r"an argument of a cell is a bytearray; expected tensors, integers"),
-        (
-            "integers",
-            CellError,
-            r"cell 'integers' returns a tensor of torch.int64; expected float32 .*hint: return scores",
-        ),
-        ("branch", CellError, r"cell 'branch' cannot be exported .*hint: leave branches on values"),
+        ("double", RuntimeError, "must have the same dtype"),  # as PyTorch says it
         ("step", CellError, r"cell 'step' draws random numbers .*hint: call .eval\(\)"),
         ("fails", KeyError, "missing word"),
     ],
 )
+@pytest.mark.filterwarnings("ignore::edbatch_tvm.errors.BreakWarning")
 def test_what_a_model_does_wrong(what: str, error: type[Exception], message: str) -> None:
     model = Model()
     fast = eb.autobatch(model, cells=CELLS)
@@ -90,6 +76,31 @@ def test_what_a_model_does_wrong(what: str, error: type[Exception], message: str
     assert notes is None or notes[-1].startswith("in element ")
     # The others are ended, and the next call is as if nothing had happened.
     assert torch.equal(fast(["fine"])[0], model("fine"))
+
+
+@pytest.mark.parametrize(
+    ("what", "warning"),
+    [
+        ("unsupported", r"_fft_r2c\(\) is not batched: what it needs is computed, and PyTorch runs it"),
+        ("changed", None),
+        ("option", r"cell 'constant' is not batched: .*an argument of a cell is a bytearray"),
+        ("integers", r"cell 'integers' is not batched: .*returns a tensor of torch.int64"),
+        ("branch", r"cell 'branch' is not batched: .*cannot be exported"),
+    ],
+)
+def test_what_cannot_be_recorded_runs(what: str, warning: str | None) -> None:
+    model = Model()
+    fast = eb.autobatch(model, cells=CELLS)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            assert_equal(fast(["fine", what, what]), [model(one) for one in ("fine", what, what)])
+    told = [str(one.message) for one in caught if one.category is BreakWarning]
+    assert len(told) == (warning is not None)
+    if warning is not None:
+        assert re.match(warning, told[0])
+        assert {one.place for one in fast.breaks} == {f"{one.filename}:{one.lineno}" for one in caught}
+        assert fast.breaks[0].place.startswith(__file__)
 
 
 def test_what_is_asked_for() -> None:
@@ -117,11 +128,11 @@ def test_gradients_are_not_for_it() -> None:
 
 def test_too_many_kinds_of_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edbatch_tvm.recording.library.MOST_CELLS", 2)
-    fast = eb.autobatch(Shapes(), cells=["cell"])
-    with pytest.raises(
-        RecordingError, match=r"'cell' has been called with more than 2 kinds of arguments; expected few"
-    ):
-        fast([torch.ones(n) for n in (1, 2, 3)])
+    model = Shapes()
+    fast = eb.autobatch(model, cells=["cell"])
+    elements = [torch.ones(n) for n in (1, 2, 3)]
+    with pytest.warns(BreakWarning, match=r"'cell' has been called with more than 2 kinds of arguments; expected few"):
+        assert_equal(fast(elements), [model(x) for x in elements])
 
 
 def test_a_missing_greenlet_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,6 @@ import torch
 from torch import nn
 
 import edbatch_tvm as eb
-from edbatch_tvm.errors import RecordingError
 from tests.recording.checks import assert_equal
 
 H = 4
@@ -141,8 +140,8 @@ def test_changes_are_seen_or_an_error(made: tuple[Model, eb.AutoBatched]) -> Non
 
     model.use = write
     before = model.table.weight.clone()
-    with pytest.raises(RecordingError, match=r"shape \[4\] was changed in place after it was passed to a cell"):
-        fast([2])
+    wanted = torch.tanh(before[2])
+    assert_equal(fast([2]), [wanted])  # what was passed is what it was then
     assert torch.equal(model.table.weight[2], 2 * before[2])
 
     def replace(view: Any, word: int) -> Any:

@@ -1,0 +1,82 @@
+"""Ordinary tensors that recorded values are written into: ``states = torch.zeros(n, H); states[i] = h``.
+
+The object becomes a recorded tensor, under whatever names it has, as long as elements run; then it is the ordinary
+tensor again, with what was written. That takes a tensor whose memory nobody else sees: writing into any other is a
+break, which computes what is written.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING
+
+import torch
+
+from edbatch_tvm.recording.lazy import LazyTensor, geometry_of, lazy_view
+from edbatch_tvm.recording.memory import Storage, dense_strides
+
+if TYPE_CHECKING:
+    from edbatch_tvm.recording.recorder import Recorder
+
+_MOST_ROWS = 4096
+_OWN = 2
+"""Owners of the memory of a tensor that nobody shares: it, and who asks."""
+
+
+def adopt(recorder: Recorder, tensor: torch.Tensor, by_rows: bool) -> bool:
+    """Let an ordinary tensor be a recorded one, with the same numbers; False if others see its memory.
+
+    Parameters
+    ----------
+    by_rows : bool
+        Whether its rows are written one by one; numbers, if it has one dimension.
+    """
+    if not _is_alone(tensor):
+        return False
+    size = tuple(tensor.shape)
+    listed = by_rows and len(size) > 0 and 1 <= size[0] <= _MOST_ROWS
+    number = recorder.external_versions.pop(id(tensor), None)
+    made = lazy_view(recorder, Storage([], 1), (size, dense_strides(size), 0), tensor.dtype)
+    try:
+        torch.utils.swap_tensors(tensor, made)
+    except RuntimeError:
+        if number is not None:
+            recorder.external_versions[id(tensor)] = number
+        return False
+    real: torch.Tensor = made
+    lazy: LazyTensor = tensor
+    content = real.clone()  # no view of it: it could not become what it was
+    rows = list(content.unbind()) if listed else [content]
+    values = [recorder.value_of(row) for row in rows]
+    lazy.held = Storage(values, real.numel() // len(rows), listed)
+    recorder.adopted.append((lazy, real))
+    return True
+
+
+def _is_alone(tensor: torch.Tensor) -> bool:
+    if tensor.dtype is not torch.float32 or not tensor.is_cpu or tensor.layout is not torch.strided:
+        return False
+    if tensor._base is not None or tensor.requires_grad or not tensor.is_contiguous() or tensor.numel() == 0:
+        return False
+    if weakref.getweakrefcount(tensor) or vars(tensor):
+        return False
+    storage = tensor.untyped_storage()
+    if storage.nbytes() != tensor.numel() * 4 or not storage.resizable():
+        return False
+    return torch._C._storage_Use_Count(storage._cdata) == _OWN
+
+
+def give_back(recorder: Recorder) -> None:
+    """Let the tensors be ordinary ones again, with what was written into them."""
+    left = []
+    for lazy, real in recorder.adopted:
+        if type(lazy) is LazyTensor:
+            content = lazy.computed()
+            if content.shape != real.shape:
+                real = real.as_strided(*geometry_of(lazy))
+            real.copy_(content)
+            try:
+                torch.utils.swap_tensors(lazy, real)
+            except RuntimeError:  # a view of it is alive
+                left.append((lazy, real))
+    recorder.adopted = left

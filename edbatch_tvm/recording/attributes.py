@@ -1,0 +1,222 @@
+"""Attributes of modules that cells read and write: inputs and outputs of theirs.
+
+Before a cell is made, its code runs once on a copy of its module that takes notes. Attributes that stay what they are
+while elements run are checked once a minibatch; others are arguments of every call.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import torch
+
+from edbatch_tvm.errors import CellError
+
+
+class Attribute(NamedTuple):
+    """An attribute of a module below another."""
+
+    path: tuple[str, ...]
+    name: str
+
+    def of(self, root: torch.nn.Module) -> tuple[torch.nn.Module, str]:
+        """The module that has it, and its name."""
+        module = root
+        for part in self.path:
+            module = module._modules[part]
+        return module, self.name
+
+    def value(self, root: torch.nn.Module) -> Any:
+        """What it is; None if it is not there."""
+        module, name = self.of(root)
+        return vars(module)[name] if name in vars(module) else getattr(module, name, None)
+
+    def __str__(self) -> str:
+        return ".".join((*self.path, self.name))
+
+
+OWN = frozenset(vars(torch.nn.Module())) | {"__dict__", "__class__"}
+"""What every module has."""
+
+KEEPER = "_edbatch_keeper"
+"""Name of the attribute by which a copy of a module knows whose it is."""
+
+CONTAINERS = (list, dict, set, deque)
+
+
+def is_constant(value: Any) -> bool:
+    """Whether an attribute that holds `value` may be checked once a minibatch: it cannot change by itself."""
+    if isinstance(value, tuple):
+        return all(map(is_constant, value))
+    plain = (int, float, bool, str, bytes, type(None), torch.dtype, torch.device, torch.Size, slice)
+    return type(value) in plain or isinstance(value, type) or callable(value)
+
+
+def copied_tree(
+    module: torch.nn.Module,
+    kind: Callable[[type], type] | None = None,
+    copies: dict[int, torch.nn.Module] | None = None,
+) -> torch.nn.Module:
+    """A copy of a module and of those in it, with the same parameters, buffers and other attributes."""
+    copies = {} if copies is None else copies
+    if id(module) in copies:
+        return copies[id(module)]
+    if isinstance(module, torch.jit.ScriptModule):
+        return module
+    copy: Any = object.__new__(kind(type(module)) if kind is not None else type(module))
+    copies[id(module)] = copy
+    own = vars(module).copy()
+    own.pop(KEEPER, None)
+    copy.__dict__ = own
+    own["_modules"] = {
+        name: one if one is None else copied_tree(one, kind, copies) for name, one in vars(module)["_modules"].items()
+    }
+    for name, value in own.items():
+        if name not in OWN and type(value) in (list, tuple, dict):
+            own[name] = _with_copies(value, kind, copies)
+        elif isinstance(value, torch.nn.Module):
+            own[name] = copied_tree(value, kind, copies)
+    return copy
+
+
+def _with_copies(value: Any, kind: Any, copies: dict[int, torch.nn.Module]) -> Any:
+    """A list, tuple or dict with copies of the modules in it; itself if there are none."""
+    items = value.values() if type(value) is dict else value
+    if not any(isinstance(item, torch.nn.Module) for item in items):
+        return value
+
+    def copied(item: Any) -> Any:
+        return copied_tree(item, kind, copies) if isinstance(item, torch.nn.Module) else item
+
+    if type(value) is dict:
+        return {name: copied(item) for name, item in value.items()}
+    return type(value)(map(copied, value))
+
+
+class Notes:
+    """What code has read of the modules below `root`, a tree of copies that take notes.
+
+    Attributes
+    ----------
+    read : dict of Attribute to object
+        In the order of the first reading.
+    """
+
+    def __init__(self, root: torch.nn.Module, example: Callable[[Any], Any]) -> None:
+        self.closed = True
+        self.read: dict[Attribute, Any] = {}
+        self._example = example
+        self.root = copied_tree(root, self._kind)
+        self._path = {id(module): tuple(path.split(".")) if path else () for path, module in _named(self.root)}
+        self._before = {id(module): vars(module).copy() for _, module in _named(self.root)}
+        self._held: list[tuple[str, Any, Any]] = []
+        self.closed = False
+
+    def _kind(self, kind: type) -> type:
+        notes = self
+
+        def __getattribute__(self: Any, name: str) -> Any:
+            value = super(made, self).__getattribute__(name)
+            if name not in OWN and not notes.closed:
+                value = notes._noted(self, name, value)
+            return value
+
+        made: Any = type(kind.__name__, (kind,), {"__getattribute__": __getattribute__, "__module__": kind.__module__})
+        made.__qualname__ = kind.__qualname__
+        return made
+
+    def _noted(self, module: Any, name: str, value: Any) -> Any:
+        if isinstance(value, torch.nn.Module):
+            return value
+        path = self._path.get(id(module))
+        own = object.__getattribute__(module, "__dict__")
+        if path is None or name in own.get("_parameters", ()) or name in own.get("_buffers", ()):
+            return value
+        if name not in own:
+            held = next((vars(base)[name] for base in type(module).__mro__ if name in vars(base)), None)
+            if held is None or callable(held) or isinstance(held, property | classmethod | staticmethod):
+                return value
+        elif self._before.get(id(module), {}).get(name, self) is not value:
+            return value  # the code itself has set it
+        if callable(value) and not isinstance(value, torch.Tensor):
+            return value
+        attribute = Attribute(path, name)
+        if attribute not in self.read:
+            self.read[attribute] = value
+            if type(value) in CONTAINERS:
+                self._held.append((str(attribute), value, _content(value)))
+        return self._example(value)
+
+    def check(self) -> None:
+        """Check that no list or dict that was read has been changed.
+
+        Raises
+        ------
+        CellError
+            Naming the attribute.
+        """
+        for name, value, content in self._held:
+            if _content(value) != content:
+                raise CellError(f"the code changes the {type(value).__name__} {name!r}", "code that makes new ones")
+
+
+def _named(root: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module]]:
+    return root.named_modules()
+
+
+def _content(value: Any) -> Any:
+    items = value.items() if isinstance(value, dict) else value
+    return [tuple(map(id, item)) if isinstance(value, dict) else id(item) for item in items]
+
+
+class Written:
+    """What a call returned, and attributes that it set.
+
+    Attributes
+    ----------
+    result : object
+    attributes : list of (Attribute, object)
+    """
+
+    __slots__ = ("attributes", "result")
+
+    def __init__(self, result: Any, attributes: list[tuple[Attribute, Any]]) -> None:
+        self.result = result
+        self.attributes = attributes
+
+
+torch.utils._pytree.register_pytree_node(
+    Written,
+    lambda one: ([one.result, [value for _, value in one.attributes]], tuple(name for name, _ in one.attributes)),
+    lambda parts, names: Written(next(iter(parts)), list(zip(names, list(parts)[1], strict=True))),
+)
+
+
+def call_with_attributes(
+    root: torch.nn.Module, call: Callable[[torch.nn.Module], Any], given: dict[Attribute, Any]
+) -> Any:
+    """What `call` returns for a copy of `root` that has the attributes `given`; and what it sets on the copy."""
+    copy = copied_tree(root)
+    for attribute, value in given.items():
+        holder, own_name = attribute.of(copy)
+        vars(holder)[own_name] = value
+    before = {path: vars(module).copy() for path, module in copy.named_modules()}
+    contents = {name: _content(value) for name, value in given.items() if type(value) in CONTAINERS}
+    result = call(copy)
+    written = []
+    for path, module in copy.named_modules():
+        old = before.get(path)
+        if old is None:
+            raise CellError(f"the code adds the module {path!r}", "modules that are there before")
+        for name, value in vars(module).items():
+            if name not in OWN and (name not in old or old[name] is not value):
+                written.append((Attribute(tuple(path.split(".")) if path else (), name), value))
+        if any(name not in vars(module) for name in old):
+            raise CellError("the code deletes attributes")
+    for attribute, content in contents.items():
+        if _content(given[attribute]) != content:
+            kind = type(given[attribute]).__name__
+            raise CellError(f"the code changes the {kind} {str(attribute)!r}", "code that makes new ones")
+    return Written(result, written) if written else result

@@ -1,0 +1,420 @@
+"""Copies of a model that record: the same parameters and code, but for the cells.
+
+Every element has a copy of the model, of the modules on the way to cells, and of those whose attributes ``forward``
+sets; all elements share copies of the others. What an element sets, the elements after it find, as if they ran one
+after the other: one that reads such an attribute before it has set it waits until those before it are done. In the end
+the model has what the last element has set.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from edbatch_tvm.errors import RecordingError
+from edbatch_tvm.recording.attributes import CONTAINERS, KEEPER, OWN
+from edbatch_tvm.recording.parameters import RecordedParameters, own_parameter
+from edbatch_tvm.recording.recorder import CellCall, Recorder
+
+if TYPE_CHECKING:
+    from edbatch_tvm.recording.library import Site
+
+
+class Carried:
+    """What is known of attributes that ``forward`` sets, from call to call.
+
+    Attributes
+    ----------
+    names : set of (int, str)
+        The id of a module, and an attribute of it.
+    """
+
+    def __init__(self) -> None:
+        self.names: set[tuple[int, str]] = set()
+
+
+class _Keeper:
+    """Whose a copy is.
+
+    Attributes
+    ----------
+    element : Element or None
+        None if all elements share it.
+    original : Module
+    """
+
+    __slots__ = ("copies", "element", "original")
+
+    def __init__(self, copies: Copies, element: Element | None, original: torch.nn.Module) -> None:
+        self.copies = copies
+        self.element = element
+        self.original = original
+
+
+class Element:
+    """The copies that one element has for itself.
+
+    Attributes
+    ----------
+    modules : dict of int to Module
+        By the id of the original.
+    changed : dict of (int, str) to Module
+        The copy that has the attribute that the element has set.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.modules: dict[int, torch.nn.Module] = {}
+        self.changed: dict[tuple[int, str], torch.nn.Module] = {}
+        self.started = False
+        self.ended = False
+
+
+@cache
+def _recording(kind: type) -> Any:
+    """The class of copies of modules of class `kind`."""
+
+    def __setattr__(self: Any, name: str, value: Any) -> None:
+        keeper = vars(self).get(KEEPER)
+        if keeper is not None:
+            keeper.copies.sets(keeper, self, name)
+        super(made, self).__setattr__(name, value)
+
+    def __getattr__(self: Any, name: str) -> Any:
+        keeper = vars(self).get(KEEPER)
+        if keeper is not None and (id(keeper.original), name) in keeper.copies.carried.names:
+            keeper.copies.fetch(keeper, self, name)
+            if name in vars(self):
+                return vars(self)[name]
+        return super(made, self).__getattr__(name)
+
+    made: Any = type(
+        kind.__name__,
+        (kind,),
+        {
+            "__setattr__": __setattr__,
+            "__getattr__": __getattr__,
+            "__module__": kind.__module__,
+            "__doc__": kind.__doc__,
+        },
+    )
+    made.__qualname__ = kind.__qualname__
+    return made
+
+
+@cache
+def _recording_cell(kind: type) -> Any:
+    """The class of what stands for a submodule of class `kind` that is a cell: calling it records."""
+
+    def __call__(self: Any, *arguments: Any, **named: Any) -> Any:
+        return vars(self)[_CELL](*arguments, **named)
+
+    base = _recording(kind)
+    made = type(kind.__name__, (base,), {"__call__": __call__, "forward": __call__, "__module__": kind.__module__})
+    made.__qualname__ = kind.__qualname__
+    return made
+
+
+def _kind(module: torch.nn.Module) -> Any:
+    return type(module)
+
+
+_CELL = "_edbatch_cell"
+
+
+class Copies:
+    """The copies of a model for one minibatch.
+
+    Parameters
+    ----------
+    model : Module
+    sites : mapping of str to Site
+    recorder : Recorder
+    count : int
+        Number of elements.
+    carried : Carried
+    wait : callable
+        Lets other elements go on.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        sites: Mapping[str, Site],
+        recorder: Recorder,
+        count: int,
+        carried: Carried,
+        wait: Callable[[], None],
+    ) -> None:
+        self.carried = carried
+        self._model = model
+        self._recorder = recorder
+        self._wait = wait
+        self._sites = sites
+        self._cells = {id(site.target): site for site in sites.values() if isinstance(site.target, torch.nn.Module)}
+        self._methods: dict[int, list[Site]] = {}
+        for site in sites.values():
+            if not isinstance(site.target, torch.nn.Module):
+                self._methods.setdefault(id(site.owner), []).append(site)
+        self._own = self._elements_own()
+        self._shared = Element(-1)
+        self._plain: dict[int, torch.nn.Module] = {}
+        self._late = ""
+        self.elements = [Element(number) for number in range(count)]
+        self._held = [*_held_by(model)]
+        self._random = _Random()
+
+    def _elements_own(self) -> set[int]:
+        """The modules that every element has a copy of: those that contain a cell, and those with set attributes."""
+        own = {id(self._model)}
+        wanted = {id(site.owner) for site in self._sites.values()} | {module for module, _ in self.carried.names}
+        paths = {path for path, module in self._model.named_modules(remove_duplicate=False) if id(module) in wanted}
+        modules = dict(self._model.named_modules(remove_duplicate=False))
+        for path in paths:
+            last = (
+                id(modules[path]) in {module for module, _ in self.carried.names} or id(modules[path]) in self._methods
+            )
+            while path:
+                if last:
+                    own.add(id(modules[path]))
+                path, last = path.rpartition(".")[0], True
+        return own
+
+    # Copies -----------------------------------------------------------------------------------------------------
+
+    def of(self, number: int) -> torch.nn.Module:
+        """The model of one element."""
+        element = self.elements[number]
+        copy = self._copy(self._model, element)
+        for place, name in self.carried.names:
+            if number and place in element.modules:
+                _hide(element.modules[place], name)
+        return copy
+
+    def _copy(self, module: torch.nn.Module, element: Element, plain: bool = False) -> Any:
+        """The copy of a module that an element sees; `plain` for a cell as it is, not what stands for it."""
+        holder = element if id(module) in self._own else self._shared
+        site = None if plain else self._cells.get(id(module))
+        if site is not None:
+            known = holder.modules.get(-id(module))
+            return known if known is not None else self._cell_copy(module, site, element, holder)
+        known = holder.modules.get(id(module))
+        if known is not None:
+            return known
+        if isinstance(module, torch.jit.ScriptModule):
+            return module
+        copy = self._shallow(module, _recording(_kind(module)), holder)
+        holder.modules[id(module)] = copy
+        self._fill(copy, module, element)
+        for method in self._methods.get(id(module), ()):
+            name = method.name.rpartition(".")[2]
+            found = getattr(type(module), name, None)
+            function = method.target if found is None or name in vars(module) else found.__get__(copy)
+            vars(copy)[name] = CellCall(self._recorder, method, function, copy)
+        vars(copy)[KEEPER] = _Keeper(self, None if holder is self._shared else holder, module)
+        return copy
+
+    def _cell_copy(self, module: torch.nn.Module, site: Site, element: Element, holder: Element) -> torch.nn.Module:
+        copy = self._shallow(module, _recording_cell(_kind(module)), holder)
+        holder.modules[-id(module)] = copy
+        plain = self._copy(module, element, plain=True)
+        vars(copy)["_modules"] = vars(plain)["_modules"] if plain is not module else vars(module)["_modules"]
+        vars(copy)[_CELL] = CellCall(self._recorder, site, plain, plain)
+        return copy
+
+    def _shallow(self, module: torch.nn.Module, kind: Any, holder: Element) -> Any:
+        copy = object.__new__(kind)
+        own = vars(module).copy()
+        own["_modules"] = own["_modules"].copy()
+        own["_buffers"] = own["_buffers"].copy()
+        if own["_parameters"]:
+            own["_parameters"] = RecordedParameters(own["_parameters"], self._recorder)
+        copy.__dict__ = own
+        return copy
+
+    def _fill(self, copy: torch.nn.Module, module: torch.nn.Module, element: Element) -> None:
+        """Let a copy contain copies, also in lists and dicts."""
+        own = vars(copy)
+        below = own["_modules"]
+        for name, one in below.items():
+            if one is not None:
+                below[name] = self._copy(one, element)
+        for name, value in vars(module).items():
+            if name in OWN:
+                continue
+            if isinstance(value, torch.nn.Module):
+                own[name] = self._copy(value, element)
+            elif type(value) in (list, tuple, dict):
+                own[name] = self._with_copies(value, element)
+
+    def _with_copies(self, value: Any, element: Element) -> Any:
+        items = value.values() if type(value) is dict else value
+        if not any(isinstance(item, torch.nn.Module) for item in items):
+            return value
+
+        def copied(item: Any) -> Any:
+            return self._copy(item, element) if isinstance(item, torch.nn.Module) else item
+
+        if type(value) is dict:
+            return {name: copied(item) for name, item in value.items()}
+        return type(value)(map(copied, value))
+
+    # Attributes that are set ------------------------------------------------------------------------------------
+
+    def sets(self, keeper: _Keeper, copy: torch.nn.Module, name: str) -> None:
+        """An element sets an attribute."""
+        place = id(keeper.original), name
+        element = keeper.element
+        if element is None:
+            self._shared.changed[place] = copy
+            if place not in self.carried.names:
+                self.carried.names.add(place)
+                self._late = self._late or f"{type(keeper.original).__name__}.{name}"
+        else:
+            element.changed[place] = copy
+            if place not in self.carried.names:
+                self.carried.names.add(place)
+                for later in self.elements[element.number + 1 :]:
+                    if later.started:
+                        self._late = self._late or f"{type(keeper.original).__name__}.{name}"
+                    elif place[0] in later.modules:
+                        _hide(later.modules[place[0]], name)
+        for site in self._sites.values():
+            for attribute in list(site.constants):
+                if site.owner is not None and attribute.name == name:
+                    module, _ = attribute.of(site.owner)
+                    if module is keeper.original:
+                        site.read(attribute)
+
+    def fetch(self, keeper: _Keeper, copy: torch.nn.Module, name: str) -> None:
+        """An element reads an attribute that it has not set: what the elements before it leave."""
+        place = id(keeper.original), name
+        element = keeper.element
+        if element is None or place in element.changed:
+            return
+        before = self.elements[: element.number]
+        while not all(one.ended for one in before):
+            self._wait()
+        for one in reversed(before):
+            if place in one.changed:
+                found = vars(one.changed[place])
+                slot = next((slot for slot in _slots(found) if name in slot), None)
+                if slot is not None:
+                    vars(copy)[name] = slot[name]
+                return
+        slot = next((slot for slot in _slots(vars(keeper.original)) if name in slot), None)
+        if slot is not None:
+            vars(copy)[name] = slot[name]
+
+    def check(self, rounds: int) -> None:
+        """Check that what the elements did to what they share is what they would have done one after the other.
+
+        Raises
+        ------
+        RecordingError
+            Naming what they share.
+        """
+        if rounds < 2 or len(self.elements) < 2:
+            return
+        hint = "call it with one element at a time, or let forward make new ones"
+        if self._late:
+            raise RecordingError(
+                f"forward sets {self._late} for the first time while other elements run",
+                "an attribute that is set in every element",
+                "call again: it is known now",
+            )
+        for (name, value, content), (_, _, now) in zip(self._held, _held_by(self._model), strict=False):
+            if content != now:
+                raise RecordingError(
+                    f"elements that wait for values change {name}, a {type(value).__name__} that they share",
+                    "what each element has for itself",
+                    hint,
+                )
+        if self._random.rounds > 1:
+            raise RecordingError(
+                "elements draw random numbers and wait for values in between: not in the order of one after the other",
+                "random numbers that are drawn before values are read",
+                hint,
+            )
+
+    def after_round(self) -> None:
+        """Every element has gone on as far as it could."""
+        self._random.look()
+
+    def leave(self, computed: Callable[[Any], Any]) -> None:
+        """Let the model have the attributes that elements have set, as the last of them has."""
+        done: set[tuple[int, str]] = set()
+        for element in (self._shared, *reversed(self.elements)):
+            for place, copy in element.changed.items():
+                if place in done:
+                    continue
+                done.add(place)
+                keeper, name = vars(copy)[KEEPER], place[1]
+                slot = next((slot for slot in _slots(vars(copy)) if name in slot), None)
+                if slot is None:
+                    continue
+                value = computed(slot[name])
+                if isinstance(value, torch.nn.Module):
+                    continue
+                original = vars(keeper.original)
+                if name in original["_buffers"]:
+                    original["_buffers"][name] = value
+                elif isinstance(value, torch.nn.Parameter) and name in original["_parameters"]:
+                    original["_parameters"][name] = own_parameter(value)
+                else:
+                    original[name] = value
+
+
+def fetch_all(root: torch.nn.Module) -> None:
+    """Let the modules below `root`, copies, have the attributes that the elements before leave."""
+    for module in root.modules():
+        keeper = vars(module).get(KEEPER)
+        if keeper is not None:
+            for place, name in list(keeper.copies.carried.names):
+                if place == id(keeper.original) and name not in vars(module):
+                    keeper.copies.fetch(keeper, module, name)
+
+
+def _slots(own: dict[str, Any]) -> tuple[dict[str, Any], ...]:
+    return own, own["_buffers"], own["_parameters"]
+
+
+def _hide(copy: torch.nn.Module, name: str) -> None:
+    """Let reading an attribute ask for it."""
+    vars(copy).pop(name, None)
+    vars(copy)["_buffers"].pop(name, None)
+
+
+def _held_by(model: torch.nn.Module) -> Any:
+    """Lists, dicts and tensors that all copies of a model share, and what is in them."""
+    for path, module in model.named_modules():
+        for name, value in (*vars(module).items(), *vars(module)["_buffers"].items()):
+            if name in OWN:
+                continue
+            where = f"{path}.{name}" if path else name
+            if isinstance(value, CONTAINERS):
+                items = value.items() if isinstance(value, dict) else value
+                yield where, value, (id(value), [id(item) for item in items], len(value))
+            elif isinstance(value, torch.Tensor) and not value.is_inference():
+                yield where, value, (id(value), value._version)
+
+
+class _Random:
+    """In how many rounds random numbers were drawn."""
+
+    def __init__(self) -> None:
+        self.rounds = 0
+        self._torch = torch.get_rng_state()
+        self._python = random.getstate()
+
+    def look(self) -> None:
+        """Look whether numbers have been drawn since the last time."""
+        now = torch.get_rng_state()
+        python = random.getstate()
+        if not torch.equal(now, self._torch) or python != self._python:
+            self.rounds += 1
+            self._torch, self._python = now, python

@@ -1,0 +1,392 @@
+"""ATen operators on recorded tensors, by what their schemas say: views, writes, and functions.
+
+Nothing gets past: an operator that cannot be recorded runs on computed tensors, a *break*.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch.utils import _pytree as pytree
+
+from edbatch_tvm.errors import CellError, RecordingError
+from edbatch_tvm.recording import lazy
+from edbatch_tvm.recording.breaks import told
+from edbatch_tvm.recording.lazy import LazyTensor, geometry_of, lazy_rows, lazy_value, lazy_view, storage_of
+from edbatch_tvm.recording.memory import Geometry
+from edbatch_tvm.recording.specs import RowsSpec, TensorSpec, spec_of
+
+if TYPE_CHECKING:
+    from edbatch_tvm.recording.recorder import Recorder
+
+aten: Any = torch.ops.aten
+
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_SHAPES = _names("""
+    zeros_like ones_like full_like empty_like rand_like randn_like randint_like
+    new_zeros new_ones new_full new_empty new_empty_strided empty_permuted
+    is_same_size sym_size sym_stride sym_numel sym_storage_offset size stride
+""")
+"""Operators that look at shapes and dtypes alone."""
+
+_RESHAPED = _names("squeeze_ unsqueeze_ t_ transpose_ swapaxes_ swapdims_ as_strided_")
+"""Operators that change how a tensor lies in its storage, and no element."""
+
+_LISTS = _names("cat stack")
+
+_INDICES = _names("max min argmax argmin topk sort")
+"""Operators whose integers are indices of elements: small numbers, which float32 has all of."""
+
+_READ = _names("""
+    _local_scalar_dense item equal allclose is_nonzero nonzero argmax argmin sort argsort topk median mode kthvalue
+""")
+"""Operators that models read values by: computed and run by PyTorch, of which nobody needs to be told."""
+
+
+class _Kind(NamedTuple):
+    name: str
+    view: bool
+    written: tuple[int | str, ...]
+    functional: Any
+    random: bool
+    pointwise: bool
+
+
+@cache
+def _kind_of(operator: Any) -> _Kind:
+    """What the schema of an operator says."""
+    schema = operator._schema
+    name = operator.overloadpacket.__name__
+    written = tuple(
+        argument.name if argument.kwarg_only else place
+        for place, argument in enumerate(schema.arguments)
+        if argument.alias_info is not None and argument.alias_info.is_write
+    )
+    returns_alias = any(one.alias_info is not None for one in schema.returns)
+    tags = operator.tags
+    return _Kind(
+        name,
+        (returns_alias and not written) or name == "_unsafe_view",
+        written,
+        _functional(operator, name) if written else None,
+        torch.Tag.nondeterministic_seeded in tags,
+        torch.Tag.pointwise in tags,
+    )
+
+
+def _functional(operator: Any, name: str) -> Any:
+    """The operator that computes what this one writes; None if there is none."""
+    overload = operator._overloadname
+    if name.endswith("_"):
+        packet = getattr(aten, name[:-1], None)
+        found = getattr(packet, overload, None) if packet is not None else None
+    elif overload.endswith("out"):
+        packet = operator.overloadpacket
+        names = [one for one in packet.overloads() if "out" not in one.split("_")]
+        wanted = [argument.type for argument in operator._schema.arguments if not argument.is_out]
+        found = None
+        for one in names:
+            schema = getattr(packet, one)._schema
+            if str([argument.type for argument in schema.arguments]) == str(wanted):
+                found = getattr(packet, one)
+    else:
+        found = None
+    return found if found is not None and not found._schema.is_mutable else None
+
+
+def recorder_of(arguments: Any, named: dict[str, Any]) -> Recorder | None:
+    """The recorder of recorded tensors among arguments; None if there are none."""
+    for leaf in pytree.tree_leaves((arguments, named)):
+        if type(leaf) is LazyTensor:
+            return leaf.recorder
+    return None
+
+
+def dispatch(operator: Any, arguments: Any, named: dict[str, Any]) -> Any:
+    """An ATen operator with recorded tensors among the arguments."""
+    kind = _kind_of(operator)
+    first = arguments[0] if arguments else None
+    recorder = first.recorder if type(first) is LazyTensor else recorder_of(arguments, named)
+    assert recorder is not None
+    if kind.name in _SHAPES:
+        return operator(*_shapes(arguments), **_shapes(named))
+    if kind.view and type(first) is LazyTensor:
+        return _view(operator, first, tuple(arguments[1:]), named)
+    if kind.name in _RESHAPED and type(first) is LazyTensor:
+        return _reshaped(operator, first, arguments, named)
+    if recorder.finished:
+        return _broken(recorder, operator, kind, arguments, named, None)
+    if kind.written:
+        return _written(recorder, operator, kind, arguments, named)
+    return _computed(recorder, operator, kind, arguments, named)
+
+
+def _shapes(arguments: Any) -> Any:
+    """Arguments with uninitialised tensors in place of recorded ones."""
+
+    def shape(leaf: Any) -> Any:
+        if type(leaf) is not LazyTensor:
+            return leaf
+        size, stride, _ = geometry_of(leaf)
+        return torch.empty_strided(size, stride, dtype=leaf.dtype)
+
+    return pytree.tree_map(shape, arguments)
+
+
+# Views ----------------------------------------------------------------------------------------------------------
+
+_VIEWS: dict[Any, list[Geometry] | Geometry] = {}
+_MOST_VIEWS = 100_000
+
+
+def _geometries(operator: Any, geometry: Geometry, rest: Any, named: dict[str, Any]) -> list[Geometry] | Geometry:
+    """Where the views lie that an operator makes of a tensor."""
+    try:
+        key = (operator, geometry, rest, *named.items())
+        found = _VIEWS.get(key)
+    except TypeError:
+        key = (operator, geometry, str(rest), *named.items())
+        found = _VIEWS.get(key)
+    if found is None:
+        size, stride, offset = geometry
+        source = torch.empty_strided(size, stride, device="meta")
+        if offset:
+            source = torch.empty(1, device="meta").as_strided(size, stride, offset)
+        made = operator(source, *rest, **named)
+        found = _geometry(made) if isinstance(made, torch.Tensor) else [_geometry(one) for one in made]
+        if len(_VIEWS) < _MOST_VIEWS:
+            _VIEWS[key] = found
+    return found
+
+
+def _geometry(tensor: torch.Tensor) -> Geometry:
+    return tuple(tensor.shape), tuple(tensor.stride()), tensor.storage_offset()
+
+
+def _view(operator: Any, source: LazyTensor, rest: Any, named: dict[str, Any]) -> Any:
+    if "dtype" in named or any(isinstance(one, torch.dtype) for one in rest):
+        raise RecordingError("view(dtype) of a recorded tensor", "its elements as they are", "use .to(dtype)")
+    found = _geometries(operator, geometry_of(source), rest, named)
+    recorder, storage, dtype = source.recorder, storage_of(source), source.spec.dtype
+    if type(found) is list:
+        return [lazy_view(recorder, storage, geometry, dtype) for geometry in found]
+    return lazy_view(recorder, storage, found, dtype)  # type: ignore[arg-type]
+
+
+def _reshaped(operator: Any, tensor: LazyTensor, arguments: Any, named: dict[str, Any]) -> Any:
+    storage_of(tensor)
+    found = _geometries(
+        getattr(aten, _kind_of(operator).name[:-1]).__getattr__(operator._overloadname),
+        geometry_of(tensor),
+        tuple(arguments[1:]),
+        named,
+    )
+    with torch._C._DisableTorchDispatch():
+        operator(*arguments, **named)
+    tensor.geometry = found  # type: ignore[assignment]
+    tensor.spec = spec_of(torch.Size(found[0]), tensor.spec.dtype)
+    return tensor
+
+
+# Writes ---------------------------------------------------------------------------------------------------------
+
+
+def _written(recorder: Recorder, operator: Any, kind: _Kind, arguments: Any, named: dict[str, Any]) -> Any:
+    """An operator that writes into its arguments."""
+    targets = [named[place] if isinstance(place, str) else arguments[place] for place in kind.written]
+    if not all(type(target) is LazyTensor and target.recorder is recorder for target in targets):
+        return _broken(recorder, operator, kind, arguments, named, None)
+    if len(targets) == 1:
+        target = targets[0]
+        if kind.name == "copy_":
+            _write(recorder, target, arguments[1])
+            return target
+        if kind.name in ("zero_", "fill_") and (kind.name == "zero_" or not isinstance(arguments[1], torch.Tensor)):
+            number = 0 if kind.name == "zero_" else arguments[1]
+            _write(recorder, target, torch.full(tuple(target.shape), number, dtype=target.dtype))
+            return target
+        if kind.functional is not None:
+            given = {name: value for name, value in named.items() if name not in kind.written}
+            result = _computed(recorder, kind.functional, _kind_of(kind.functional), arguments, given)
+            if isinstance(result, torch.Tensor) and result.shape == target.shape:
+                _write(recorder, target, result)
+                return target
+    return _broken(recorder, operator, kind, arguments, named, None)
+
+
+def _write(recorder: Recorder, target: LazyTensor, source: Any) -> None:
+    """``target.copy_(source)``."""
+    if type(source) is LazyTensor and source.recorder is not recorder:
+        source = source.computed()
+    if source.dtype is not target.dtype:
+        if type(source) is LazyTensor:
+            source = dispatch(aten._to_copy.default, (source,), {"dtype": target.dtype})
+        else:
+            source = source.to(target.dtype)
+    if source.shape != target.shape:
+        source = source.expand(tuple(target.shape))
+    recorder.write(target, source)
+
+
+# Functions ------------------------------------------------------------------------------------------------------
+
+
+def _computed(recorder: Recorder, operator: Any, kind: _Kind, arguments: Any, named: dict[str, Any]) -> Any:
+    """An operator that makes new tensors: recorded, or a break."""
+    reason: CellError | None = None
+    if not kind.random and not torch._C._is_any_autocast_enabled():
+        try:
+            return _recorded(recorder, operator, kind, arguments, named)
+        except CellError as error:
+            reason = error
+    return _broken(recorder, operator, kind, arguments, named, reason)
+
+
+def _recorded(recorder: Recorder, operator: Any, kind: _Kind, arguments: Any, named: dict[str, Any]) -> Any:
+    if kind.name in _READ:
+        raise CellError("a value that is read")
+    if kind.name == "clone" or kind.name == "contiguous":
+        return copied(recorder, arguments[0])
+    if kind.name in _LISTS:
+        rows = as_rows(recorder, kind.name, *arguments, **named)
+        if rows is not None:
+            return rows
+    if kind.name in ("index_select", "index"):
+        rows = _chosen_rows(recorder, kind.name, arguments)
+        if rows is not None:
+            return rows
+    named = {name: value for name, value in named.items() if value is not None}
+    if kind.name == "_to_copy":
+        named = {name: value for name, value in named.items() if name == "dtype"}
+        if named.get("dtype", arguments[0].dtype) is arguments[0].dtype:
+            return copied(recorder, arguments[0])
+        if named["dtype"] not in (torch.float32, torch.bool):
+            raise CellError(f"a tensor of {named['dtype']}", "float32")
+    return recorder.operator(operator, tuple(arguments), named)
+
+
+def copied(recorder: Recorder, source: LazyTensor) -> LazyTensor:
+    """A tensor of the same values in a storage of its own."""
+    if source.spec.size == 0 and not (source.held is not None and source.held.listed):
+        raise CellError("a tensor without elements")
+    spec, values = recorder.resolved(source)
+    if type(spec) is RowsSpec:
+        return lazy_rows(recorder, list(values), spec.row)
+    return lazy_value(recorder, values[0], spec)  # type: ignore[arg-type]
+
+
+def as_rows(recorder: Recorder, name: str, tensors: Any, dim: int = 0) -> LazyTensor | None:
+    """A list of tensors stacked or joined along the first dimension, as rows; None if it is something else."""
+    if dim != 0:
+        return None
+    row: TensorSpec | None = None
+    values: list[int] = []
+    for tensor in tensors:
+        spec: TensorSpec | RowsSpec
+        if type(tensor) is LazyTensor and tensor.recorder is recorder:
+            spec, own = recorder.resolved(tensor) if tensor.held is not None else (tensor.spec, [tensor.value])
+        else:
+            spec, own = spec_of(tensor.shape, tensor.dtype), None
+        if name == "stack":
+            if type(spec) is RowsSpec:
+                return None
+            found = spec
+        elif type(spec) is RowsSpec:
+            found = spec.row
+        elif spec.shape and spec.shape[0] == 1 and len(spec.shape) > 1:  # type: ignore[union-attr]
+            found = spec_of(spec.shape[1:], spec.dtype)  # type: ignore[union-attr]
+        elif own is None and len(spec.shape) > 1:  # type: ignore[union-attr]
+            found = spec_of(spec.shape[1:], spec.dtype)  # type: ignore[union-attr]
+            some = spec.shape[0] and found.size  # type: ignore[union-attr]
+            own = [recorder.value_of(one) for one in tensor.unbind()] if some else []
+        else:
+            return None
+        if row is not None and found is not row:
+            return None
+        row = found  # type: ignore[assignment]
+        values += own if own is not None else [recorder.value_of(tensor)]
+    if row is None or row.size == 0:
+        return None
+    return lazy_rows(recorder, values, row)
+
+
+def _chosen_rows(recorder: Recorder, name: str, arguments: Any) -> LazyTensor | None:
+    """Rows of a list, chosen by numbers or a mask; None if something else is chosen."""
+    source = arguments[0]
+    if type(source) is not LazyTensor or source.recorder is not recorder or source.held is None:
+        return None
+    if name == "index":
+        if len(arguments[1]) != 1:
+            return None
+        index = arguments[1][0]
+    else:
+        if arguments[1] not in (0, -source.dim()):
+            return None
+        index = arguments[2]
+    if type(index) is LazyTensor:
+        index = index.computed()
+    if index.dim() != 1 and not (index.dim() == 0 and name == "index_select"):
+        return None
+    spec, values = recorder.resolved(source)
+    if type(spec) is not RowsSpec:
+        return None
+    numbers = torch.arange(len(values))[index].reshape(-1).tolist()
+    return lazy_rows(recorder, [values[number] for number in numbers], spec.row)
+
+
+# Breaks ---------------------------------------------------------------------------------------------------------
+
+
+def _broken(
+    recorder: Recorder,
+    operator: Any,
+    kind: _Kind,
+    arguments: Any,
+    named: dict[str, Any],
+    reason: CellError | None,
+) -> Any:
+    """Run an operator on computed tensors; what it writes is written."""
+    if not recorder.finished:
+        if kind.name in _READ:
+            recorder.reads += 1
+        else:
+            told(recorder, f"{kind.name}()", reason)
+    written = {id(named[place] if isinstance(place, str) else arguments[place]) for place in kind.written}
+    leaves, structure = pytree.tree_flatten((tuple(arguments), dict(named)))
+    lazies = [leaf for leaf in leaves if type(leaf) is LazyTensor]
+    for leaf in lazies:
+        if not leaf.recorder.is_computed(leaf):
+            leaf.recorder.compute()
+    # Tensors of one storage stay views of one, so that writing to one is seen in the other.
+    bases: dict[int, tuple[LazyTensor, torch.Tensor]] = {}
+
+    def real(leaf: Any) -> Any:
+        if type(leaf) is not LazyTensor:
+            return leaf
+        if not written:
+            return leaf.computed()
+        storage = storage_of(leaf)
+        if id(storage) not in bases:
+            count = len(storage.rows) * storage.row
+            whole = lazy_view(leaf.recorder, storage, ((count,), (1,), 0), leaf.dtype)
+            bases[id(storage)] = whole, whole.computed()
+        return bases[id(storage)][1].as_strided(*geometry_of(leaf))
+
+    given, by_name = pytree.tree_unflatten([real(leaf) for leaf in leaves], structure)
+    results = operator(*given, **by_name)
+    if not written:
+        return results
+    for whole, base in bases.values():
+        if whole.spec.size:
+            whole.recorder.write(whole, base)
+    originals = {id(new): old for new, old in zip(pytree.tree_leaves((given, by_name)), leaves, strict=True)}
+    return pytree.tree_map(lambda one: originals.get(id(one), one), results)
+
+
+lazy.DISPATCH.append(dispatch)

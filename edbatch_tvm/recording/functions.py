@@ -1,0 +1,168 @@
+"""Functions of PyTorch that are recorded as Python calls them, before PyTorch takes them apart.
+
+Some for speed; some because they are one cell (``linear``, ``layer_norm``) where single operators would be many; and
+those that write into an ordinary tensor, which becomes a recorded one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+from torch.utils import _pytree as pytree
+
+from edbatch_tvm.errors import CellError
+from edbatch_tvm.recording.adopted import adopt
+from edbatch_tvm.recording.dispatch import as_rows, recorder_of
+from edbatch_tvm.recording.lazy import FUNCTIONS, INTO_PYTORCH, LazyTensor
+
+_FRESH = """
+    add sub subtract rsub mul multiply div divide true_divide neg negative pow abs square sqrt exp log clamp
+    __add__ __radd__ __sub__ __rsub__ __mul__ __rmul__ __truediv__ __rtruediv__ __neg__ __pow__ __abs__
+    tanh sigmoid relu gelu silu leaky_relu softmax log_softmax minimum maximum addcmul lerp
+    sum mean amax amin matmul mv dot linear __matmul__ __rmatmul__ bmm
+    layer_norm bilinear cosine_similarity normalize gru_cell lstm_cell rnn_tanh_cell rnn_relu_cell
+    conv1d conv2d softplus elu hardtanh multi_head_attention_forward where
+"""
+"""Functions that return new tensors, whatever their arguments: never one of these, or a view of one."""
+
+_FLAGS = {"inplace": False, "out": None, "training": False}
+"""Options that have to be off."""
+
+
+def _recorded(function: Any) -> Any:
+    canonical = getattr(torch.Tensor, function.__name__, None)
+
+    def record(function: Any, arguments: Any, named: dict[str, Any]) -> Any:
+        first = arguments[0] if arguments else None
+        recorder = first.recorder if type(first) is LazyTensor else recorder_of(arguments, named)
+        if recorder is None or recorder.finished or torch._C._is_any_autocast_enabled():
+            return NotImplemented
+        if named:
+            if any(name in named and named[name] not in (off, None) for name, off in _FLAGS.items()):
+                return NotImplemented
+            named = {name: value for name, value in named.items() if name not in ("inplace", "out")}
+        else:
+            function = canonical or function
+        try:
+            return recorder.operator(function, arguments, named)
+        except CellError:
+            return NotImplemented
+
+    return record
+
+
+_QUESTIONS = (
+    "lt le gt ge eq ne __lt__ __le__ __gt__ __ge__ __eq__ __ne__ max min argmax argmin sort topk all any isnan isfinite"
+)
+"""Functions that models ask values by, to decide with."""
+
+
+def _asking(function: Any, arguments: Any, named: dict[str, Any]) -> Any:
+    """Answer a question about numbers that are there, or one number; others are recorded."""
+    first = arguments[0] if arguments else None
+    if type(first) is not LazyTensor or first.recorder.finished or named.get("out") is not None:
+        return NotImplemented
+    given = [one for one in (*arguments, *named.values()) if type(one) is LazyTensor]
+    recorder = first.recorder
+    if not all(recorder.is_computed(one) for one in given):
+        if any(one.spec.size != 1 for one in given):
+            return NotImplemented
+        recorder.wait()
+    arguments = [one.computed() if type(one) is LazyTensor else one for one in arguments]
+    named = {name: one.computed() if type(one) is LazyTensor else one for name, one in named.items()}
+    return function(*arguments, **named)
+
+
+def _joining(name: str) -> Any:
+    def record(_function: Any, arguments: Any, named: dict[str, Any]) -> Any:
+        if len(arguments) != 1 or (named and named != {"dim": 0}) or type(arguments[0]) not in (list, tuple):
+            return NotImplemented
+        recorder = recorder_of(arguments, {})
+        if recorder is None or recorder.finished:
+            return NotImplemented
+        try:
+            rows = as_rows(recorder, name, arguments[0])
+        except CellError:
+            return NotImplemented
+        return NotImplemented if rows is None else rows
+
+    return record
+
+
+def _writing(function: Any, arguments: Any, named: dict[str, Any]) -> Any:
+    """Let the ordinary tensor that is written into be a recorded one; then go on."""
+    target = arguments[0]
+    if type(target) is torch.Tensor:
+        recorder = recorder_of(arguments[1:], named)
+        if recorder is not None and not recorder.finished:
+            adopt(recorder, target, by_rows=function.__name__ in _BY_ROWS)
+    return NotImplemented
+
+
+_BY_ROWS = frozenset(
+    ("__setitem__ index_copy_ index_add_ index_put_ index_fill_").split()  # noqa: SIM905
+)
+
+
+def _memory(_function: Any, arguments: Any, _named: dict[str, Any]) -> Any:
+    first = arguments[0]
+    return first.data_ptr() if type(first) is LazyTensor else NotImplemented  # an error that says why
+
+
+def _table() -> None:
+    for name in ("data_ptr", "const_data_ptr", "untyped_storage", "set_", "resize_"):
+        if hasattr(torch.Tensor, name):
+            FUNCTIONS[getattr(torch.Tensor, name)] = _memory
+    for name in _FRESH.split():
+        for owner in (torch.Tensor, torch, F):
+            function = getattr(owner, name, None)
+            if function is not None:
+                FUNCTIONS[function] = _recorded(function)
+    for name in _QUESTIONS.split():
+        for owner in (torch.Tensor, torch):
+            if hasattr(owner, name):
+                FUNCTIONS[getattr(owner, name)] = _asking
+    for name in ("cat", "concat", "concatenate"):
+        FUNCTIONS[getattr(torch, name)] = _joining("cat")
+    FUNCTIONS[torch.stack] = _joining("stack")
+    in_place = [name for name in dir(torch.Tensor) if name.endswith("_") and not name.startswith("_")]
+    augmented = [name for name in dir(torch.Tensor) if name.startswith("__i") and name.endswith("__")]
+    ignored = {"__index__", "__init__", "__int__", "__invert__", "__iter__", "__init_subclass__", "requires_grad_"}
+    for name in [*in_place, *augmented, "__setitem__"]:
+        if name not in ignored and name not in vars(LazyTensor) and name != "set_":
+            FUNCTIONS[getattr(torch.Tensor, name)] = _writing
+
+
+_table()
+
+
+def _into_pytorch(function: Any, arguments: Any, named: dict[str, Any]) -> Any:
+    """Call a function that is not recorded as it is: PyTorch takes it apart.
+
+    One that has ended in a break before waits before PyTorch is entered, so that other elements go on meanwhile:
+    PyTorch's code itself cannot be left and entered again by another element.
+    """
+    recorder = recorder_of(arguments, named)
+    if recorder is None or recorder.finished:
+        with _Plain():
+            return function(*arguments, **named)
+    out = named.get("out")
+    if type(out) is torch.Tensor:
+        adopt(recorder, out, by_rows=False)
+    if function in recorder.library.breaking and not isinstance(function, _OPERATORS):
+        leaves = pytree.tree_leaves((arguments, named))
+        if not all(leaf.recorder.is_computed(leaf) for leaf in leaves if type(leaf) is LazyTensor):
+            recorder.wait()
+    breaks = len(recorder.breaks) + recorder.reads
+    with _Plain():
+        result = function(*arguments, **named)
+    if len(recorder.breaks) + recorder.reads > breaks:
+        recorder.library.breaking.add(function)
+    return result
+
+
+_Plain = torch._C.DisableTorchFunctionSubclass
+_OPERATORS = (torch._ops.OpOverload, torch._ops.OpOverloadPacket)
+INTO_PYTORCH.append(_into_pytorch)

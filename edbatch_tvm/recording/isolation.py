@@ -1,0 +1,101 @@
+"""What belongs to an element: grad, inference and autocast mode, modes of PyTorch, and what its dispatcher knows.
+
+PyTorch keeps all of it for a thread. It is put aside where an element waits, and back where it goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch.utils import _python_dispatch
+
+_C: Any = torch._C
+
+
+class State(NamedTuple):
+    """The state of PyTorch in a thread."""
+
+    grad: bool
+    inference: bool
+    autocast: tuple[Any, ...]
+    included: Any
+    excluded: Any
+    functions: bool
+    function_modes: int
+    dispatch_modes: int
+    transforms: bool
+
+
+def state() -> State:
+    """What it is now."""
+    return State(
+        _C.is_grad_enabled(),
+        _C.is_inference_mode_enabled(),
+        (torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu"), torch.is_autocast_cache_enabled()),
+        _C._dispatch_tls_local_include_set(),
+        _C._dispatch_tls_local_exclude_set(),
+        _C._is_torch_function_enabled(),
+        _C._len_torch_function_stack(),
+        _C._len_torch_dispatch_stack(),
+        _C._functorch.peek_interpreter_stack() is not None,
+    )
+
+
+@contextmanager
+def switched_to(other: State) -> Iterator[None]:
+    """A context with the `other` state, in which another element may run; then all is as it was."""
+    own = state()
+    if own == other:
+        yield
+        return
+    with ExitStack() as stack:
+        functions = [_C._pop_torch_function_stack() for _ in range(own.function_modes - other.function_modes)]
+        dispatched = [_python_dispatch._pop_mode() for _ in range(own.dispatch_modes - other.dispatch_modes)]
+        autocast = own.autocast
+        if other.autocast != autocast:
+            _set_autocast(other.autocast)
+        if own.inference != other.inference:
+            stack.enter_context(_C._InferenceMode(other.inference))
+        stack.enter_context(_C._ForceDispatchKeyGuard(other.included, other.excluded))
+        if not own.functions:
+            stack.enter_context(_C._EnableTorchFunction())
+        _C._set_grad_enabled(other.grad)
+        try:
+            yield
+        finally:
+            _C._set_grad_enabled(own.grad)
+            stack.close()
+            if other.autocast != autocast:
+                _set_autocast(autocast)
+            for mode in reversed(dispatched):
+                _python_dispatch._push_mode(mode)
+            for mode in reversed(functions):
+                _C._push_on_torch_function_stack(mode)
+
+
+def _set_autocast(given: tuple[Any, ...]) -> None:
+    enabled, dtype, cached = given
+    torch.set_autocast_enabled("cpu", enabled)
+    torch.set_autocast_dtype("cpu", dtype)
+    torch.set_autocast_cache_enabled(cached)
+
+
+@contextmanager
+def restored() -> Iterator[None]:
+    """A context that leaves the state of PyTorch as it finds it, whatever code inside has set and not reset."""
+    own = state()
+    try:
+        yield
+    finally:
+        now = state()
+        if now != own:
+            for _ in range(now.function_modes - own.function_modes):
+                _C._pop_torch_function_stack()
+            for _ in range(now.dispatch_modes - own.dispatch_modes):
+                _python_dispatch._pop_mode()
+            if now.autocast != own.autocast:
+                _set_autocast(own.autocast)
+            _C._set_grad_enabled(own.grad)

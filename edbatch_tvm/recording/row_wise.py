@@ -1,0 +1,316 @@
+"""Proofs on exported graphs: that rows are treated alike, and that what holds for many rows holds for one or none."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+Graph = Any
+"""A graph of ``torch.export``, in core operators."""
+
+
+class _Unlike(Exception):
+    """A row is treated unlike others, or it cannot be seen that it is not."""
+
+
+def treats_rows_alike(program: Any) -> bool:
+    """Whether each row of the outputs depends on the same row of the inputs alone, and all in the same way.
+
+    Parameters
+    ----------
+    program : ExportedProgram
+        Its inputs of a dynamic first dimension are rows.
+    """
+    # Where in the shape of a node its rows are; None where it has none.
+    place: dict[Any, Any] = {}
+    try:
+        for node in program.graph.nodes:
+            if node.op == "placeholder":
+                value = node.meta.get("val")
+                rows = isinstance(value, torch.Tensor) and value.dim() > 0 and _is_symbol(value.shape[0])
+                place[node] = 0 if rows else None
+            elif node.op == "output":
+                outputs = node.args[0]
+                return all(place.get(one) == 0 for one in outputs) and len(outputs) > 0
+            elif node.op == "get_attr":
+                place[node] = None
+            else:
+                place[node] = _place(node, place)
+    except _Unlike:
+        return False
+    return False
+
+
+def _is_symbol(extent: Any) -> bool:
+    return isinstance(extent, torch.SymInt)
+
+
+def _nodes(arguments: Any) -> list[Any]:
+    found: list[Any] = []
+    torch.fx.map_arg(arguments, found.append)
+    return found
+
+
+def _place(node: Any, place: dict[Any, Any]) -> Any:
+    if isinstance(node.meta.get("val"), torch.SymInt | torch.SymBool) or node.target is torch.ops.aten.sym_size.int:
+        return "size"
+    if node.target is operator.getitem:
+        return place[node.args[0]]
+    name = getattr(getattr(node.target, "overloadpacket", None), "__name__", "")
+    rule = _RULES.get(name)
+    inputs = _nodes((node.args, node.kwargs))
+    if name not in _TAKE_SIZES and any(place[one] == "size" for one in inputs):
+        raise _Unlike
+    tensors = [one for one in inputs if place[one] != "size"]
+    if all(place[one] is None for one in tensors):
+        value = node.meta.get("val")
+        sizes = value.shape if isinstance(value, torch.Tensor) else ()
+        symbols = [dim for dim, extent in enumerate(sizes) if _is_symbol(extent)]
+        if not symbols:
+            return None
+        if name in ("full", "zeros", "ones", "expand") and len(symbols) == 1:
+            return symbols[0]
+        raise _Unlike
+    if rule is not None:
+        return rule(node, place)
+    if torch.Tag.pointwise in getattr(node.target, "tags", ()):
+        return _pointwise(node, place)
+    raise _Unlike
+
+
+def _dims(node: Any) -> int:
+    return int(node.meta["val"].dim())
+
+
+def _pointwise(node: Any, place: dict[Any, Any]) -> int:
+    value = node.meta["val"]
+    tensors = [one for one in _nodes((node.args, node.kwargs)) if place[one] != "size"]
+    places = {place[one] + value.dim() - _dims(one) for one in tensors if place[one] is not None}
+    if len(places) != 1:
+        raise _Unlike
+    at = places.pop()
+    for one in tensors:
+        aligned = at - value.dim() + _dims(one)
+        if place[one] is None and aligned >= 0 and one.meta["val"].shape[aligned] != 1:
+            raise _Unlike
+    return int(at)
+
+
+def _is_rows(node: Any, place: dict[Any, Any]) -> bool:
+    return place.get(node) is not None if isinstance(node, torch.fx.Node) else False
+
+
+def _product(node: Any, place: dict[Any, Any]) -> int:
+    """``mm``, ``addmm`` and ``linear``: rows times a matrix."""
+    left, right = (
+        node.args[-2:] if len(node.args) < 3 or node.target is not torch.ops.aten.linear.default else node.args[:2]
+    )
+    added = [one for one in node.args if one is not left and one is not right]
+    at = place[left]
+    if at is None or _is_rows(right, place) or any(_is_rows(one, place) for one in added):
+        raise _Unlike
+    if at == _dims(left) - 1:
+        raise _Unlike
+    for one in added:
+        if isinstance(one, torch.fx.Node) and _dims(one) > 1:
+            raise _Unlike
+    return int(at)
+
+
+def _batched_product(node: Any, place: dict[Any, Any]) -> int:
+    if place[node.args[0]] != 0 or place[node.args[1]] != 0:
+        raise _Unlike
+    return 0
+
+
+def _view(node: Any, place: dict[Any, Any]) -> int:
+    source, made = node.args[0].meta["val"].shape, node.meta["val"].shape
+    at = place[node.args[0]]
+    before, after = _elements(source[:at]), _elements(source[at + 1 :])
+    for other, extent in enumerate(made):
+        same = _is_symbol(extent) and str(extent) == str(source[at])
+        if same and _elements(made[:other]) == before and _elements(made[other + 1 :]) == after:
+            return other
+    raise _Unlike
+
+
+def _elements(extents: Any) -> int:
+    count = 1
+    for extent in extents:
+        if _is_symbol(extent):
+            raise _Unlike
+        count *= int(extent)
+    return count
+
+
+def _permuted(node: Any, place: dict[Any, Any]) -> int:
+    dims = [dim % _dims(node) for dim in node.args[1]]
+    return dims.index(place[node.args[0]])
+
+
+def _transposed(node: Any, place: dict[Any, Any]) -> int:
+    first, second = (dim % _dims(node) for dim in node.args[1:3])
+    at = place[node.args[0]]
+    return int(second if at == first else first if at == second else at)
+
+
+def _unsqueezed(node: Any, place: dict[Any, Any]) -> int:
+    at = place[node.args[0]]
+    return int(at + (node.args[1] % _dims(node) <= at))
+
+
+def _squeezed(node: Any, place: dict[Any, Any]) -> int:
+    source = node.args[0]
+    at = place[source]
+    given = node.args[1] if len(node.args) > 1 else None
+    if given is None:
+        raise _Unlike
+    dims = [dim % _dims(source) for dim in (given if isinstance(given, list | tuple) else [given])]
+    if at in dims:
+        raise _Unlike
+    gone = [dim for dim in dims if source.meta["val"].shape[dim] == 1]
+    return int(at - sum(dim < at for dim in gone))
+
+
+def _same(node: Any, place: dict[Any, Any]) -> int:
+    if any(_is_rows(one, place) for one in _nodes((node.args[1:], node.kwargs))):
+        raise _Unlike
+    return int(place[node.args[0]])
+
+
+def _expanded(node: Any, place: dict[Any, Any]) -> int:
+    source = node.args[0]
+    return int(place[source] + _dims(node) - _dims(source))
+
+
+def _along(argument: int, keeps: bool = True) -> Callable[[Any, dict[Any, Any]], int]:
+    """Operators along dimensions that are not that of the rows."""
+
+    def rule(node: Any, place: dict[Any, Any]) -> int:
+        source = node.args[0]
+        at = place[source]
+        if at is None or any(_is_rows(one, place) for one in _nodes((node.args[1:], node.kwargs))):
+            raise _Unlike
+        given = node.args[argument] if len(node.args) > argument else node.kwargs.get("dim")
+        if given is None:
+            raise _Unlike
+        rank = _dims(source)
+        dims = {dim % rank for dim in (given if isinstance(given, list | tuple) else [given])}
+        if at in dims or not dims:
+            raise _Unlike
+        value = node.meta["val"]
+        value = value[0] if isinstance(value, list | tuple) else value
+        return int(at) if keeps or value.dim() == rank else int(at - sum(dim < at for dim in dims))
+
+    return rule
+
+
+def _joined(node: Any, place: dict[Any, Any]) -> int:
+    parts = node.args[0]
+    places = {place[part] for part in parts}
+    dim = (node.args[1] if len(node.args) > 1 else 0) % _dims(node)
+    if len(places) != 1 or places == {dim}:
+        raise _Unlike
+    at = places.pop()
+    if at is None:
+        raise _Unlike
+    return int(at)
+
+
+def _normalised(node: Any, place: dict[Any, Any]) -> int:
+    at = place[node.args[0]]
+    others = _nodes(node.args[2:])
+    if at is None or at >= _dims(node.args[0]) - len(node.args[1]) or any(_is_rows(one, place) for one in others):
+        raise _Unlike
+    return int(at)
+
+
+def _looked_up(node: Any, place: dict[Any, Any]) -> int:
+    if _is_rows(node.args[0], place):
+        raise _Unlike
+    return int(place[node.args[1]])
+
+
+_reduced = _along(1, keeps=False)
+
+_RULES: dict[str, Callable[[Any, dict[Any, Any]], int]] = {
+    **dict.fromkeys(("mm", "addmm", "linear"), _product),
+    **dict.fromkeys(("view", "_unsafe_view", "reshape"), _view),
+    **dict.fromkeys(("clone", "_to_copy", "alias", "detach", "contiguous"), _same),
+    **dict.fromkeys(
+        ("sum", "mean", "amax", "amin", "var", "prod", "any", "all", "argmax", "argmin", "max", "min"), _reduced
+    ),
+    **dict.fromkeys(("_softmax", "_log_softmax", "softmax", "log_softmax", "cumsum", "slice", "flip"), _along(1)),
+    **dict.fromkeys(("split", "split_with_sizes", "topk", "sort", "index_select"), _along(1)),
+    "split": _along(2),
+    "split_with_sizes": _along(2),
+    "topk": _along(2),
+    "bmm": _batched_product,
+    "select": _reduced,
+    "permute": _permuted,
+    "transpose": _transposed,
+    "unsqueeze": _unsqueezed,
+    "squeeze": _squeezed,
+    "expand": _expanded,
+    "cat": _joined,
+    "native_layer_norm": _normalised,
+    "layer_norm": _normalised,
+    "embedding": _looked_up,
+}
+
+_TAKE_SIZES = frozenset(["view", "_unsafe_view", "reshape", "expand", "full", "zeros", "ones"])
+"""Operators that the number of rows may be an argument of."""
+
+
+def same_program(dynamic: Any, static: Any, rows: int) -> bool:
+    """Whether a program for any number of rows is, for so many, the one that was exported for so many."""
+    number: dict[Any, int] = {}
+    kept = [node for node in dynamic.graph.nodes if not _is_size(node)]
+    others = list(static.graph.nodes)
+    kept = [node for node in kept if not _is_check(node)]
+    others = [node for node in others if not _is_check(node)]
+    if len(kept) != len(others):
+        return False
+    place: dict[Any, int] = {node: at for at, node in enumerate(others)}
+
+    def plain(argument: Any, names: dict[Any, int]) -> Any:
+        if isinstance(argument, torch.fx.Node):
+            if _is_size(argument):
+                return _at(argument.meta["val"], rows)
+            return ("node", names[argument])
+        if isinstance(argument, torch.SymInt):
+            return _at(argument, rows)
+        if isinstance(argument, list | tuple):
+            return [plain(item, names) for item in argument]
+        if isinstance(argument, dict):
+            return {name: plain(item, names) for name, item in argument.items()}
+        return argument
+
+    for at, (node, other) in enumerate(zip(kept, others, strict=True)):
+        number[node] = at
+        if node.op != other.op or (node.op == "call_function" and node.target is not other.target):
+            return False
+        if node.op in ("call_function", "output") and plain((node.args, dict(node.kwargs)), number) != plain(
+            (other.args, dict(other.kwargs)), place
+        ):
+            return False
+    return True
+
+
+def _is_size(node: Any) -> bool:
+    return isinstance(node.meta.get("val"), torch.SymInt | torch.SymBool) or node.target is torch.ops.aten.sym_size.int
+
+
+def _is_check(node: Any) -> bool:
+    return "assert" in getattr(node.target, "__name__", "")
+
+
+def _at(size: Any, rows: int) -> int:
+    """A size that depends on the number of rows, for so many."""
+    if isinstance(size, int):
+        return size
+    expression = size.node.expr
+    return int(expression.subs(dict.fromkeys(expression.free_symbols, rows)))
