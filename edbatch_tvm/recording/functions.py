@@ -67,11 +67,11 @@ def _asking(function: Any, arguments: Any, named: dict[str, Any]) -> Any:
     given = [one for one in (*arguments, *named.values()) if type(one) is LazyTensor]
     recorder = first.recorder
     if not all(recorder.is_computed(one) for one in given):
-        if any(one.spec.size != 1 for one in given):
+        if function.__name__ not in ("argmax", "argmin") and any(one.spec.size != 1 for one in given):
             return NotImplemented
         recorder.wait()
-    arguments = [one.computed() if type(one) is LazyTensor else one for one in arguments]
-    named = {name: one.computed() if type(one) is LazyTensor else one for name, one in named.items()}
+    arguments = [one.waited_for() if type(one) is LazyTensor else one for one in arguments]
+    named = {name: one.waited_for() if type(one) is LazyTensor else one for name, one in named.items()}
     return function(*arguments, **named)
 
 
