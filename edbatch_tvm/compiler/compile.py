@@ -134,7 +134,9 @@ def compile_model(
             needed = {name: array for name, array in (params or {}).items() if name in weights_of(one)}
             return _compiled(one, needed, backend, options)
 
-        raise cell_error(error, run_passes(mod, [BindSizes(find_sizes(mod, params, sizes))]), attempt) from error
+        bound = run_passes(mod, [BindSizes(find_sizes(mod, params, sizes))])
+        refusal = cell_error(error, bound, attempt)
+        raise refusal from error
     return Model(
         lowered.signature,
         executor,
