@@ -42,7 +42,7 @@ _ABANDONED = 3600.0
 """Seconds after which a scratch file has no writer any more."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class KeptCells:
     """What a compilation finds out about cells, weights aside.
 

@@ -199,7 +199,7 @@ def test_a_graph_made_by_hand_is_checked(model: eb.Model) -> None:
 
     assert len(model([leaf(2)])) == 1
     assert refused(GraphError, lambda: model([leaf(WORDS)])) == (
-        f"index out of range: 'word' of node 0 (leaf) is {WORDS}; expected 0 to {WORDS - 1}"
+        f"instance 0: index out of range: 'word' of node 0 (leaf) is {WORDS}; expected 0 to {WORDS - 1}"
     )
 
 
