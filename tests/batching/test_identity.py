@@ -116,9 +116,11 @@ def test_a_rule_that_inherits_a_name() -> None:
 
 
 def test_policies_of_the_package_of_equal_options_are_one() -> None:
-    for name in policy_names():
+    # Tests register policies of their own, which stay registered.
+    names = [name for name in policy_names() if type(get_policy(name)).__module__.startswith("edbatch_tvm.")]
+    for name in names:
         assert identity_of(get_policy(name)) == identity_of(get_policy(name))
-    assert len({identity_of(get_policy(name)) for name in policy_names()}) == len(policy_names())
+    assert len({identity_of(get_policy(name)) for name in names}) == len(names)
     assert identity_of(SearchPolicy(3)) == identity_of(SearchPolicy(3)) != identity_of(SearchPolicy(4))
 
 
