@@ -19,6 +19,7 @@ from relay_ext.module_structure import module_structure
 from relay_ext.torch_conversions import CONVERSIONS
 from relay_ext.torch_decompositions import decompositions
 from relay_ext.torch_indexing import CONSTANT, INPUT
+from relay_ext.torch_kernels import own_functions
 
 
 class RandomCellError(CellError):
@@ -168,7 +169,7 @@ def export_program(name: str, module: Any, arguments: tuple[Any, ...], shapes: A
     # Export takes one tensor given twice for one input.
     given = tree.tree_map(lambda leaf: leaf.detach().clone() if isinstance(leaf, torch.Tensor) else leaf, given)
     try:
-        with torch.no_grad(), _quiet():
+        with torch.no_grad(), _quiet(), own_functions(torch):
             with _symbolic_tensors(torch), _symbolic_len(torch) if shapes is not None else nullcontext():
                 program = torch.export.export(module, given, dynamic_shapes=shapes, strict=False)
             program = program.run_decompositions(decompositions())

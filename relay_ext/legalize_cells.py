@@ -13,6 +13,7 @@ from relay_ext.order_ops import ORDER_RULES
 from relay_ext.row_sums import SUM_RULES
 from relay_ext.signature import cell_functions
 from relay_ext.truth_ops import TRUTH_RULES
+from relay_ext.window_ops import WINDOW_RULES
 
 _ALLOWED = {"relax.call_tir", "relax.call_tir_with_grad"}
 
@@ -31,7 +32,8 @@ class LegalizeCells:
 
     ``R.take`` gets a rule of its own: TVM's prints a warning about indices out of range, which the runtime checks
     before a batch is run. So do operators on truth values (:mod:`relay_ext.truth_ops`), those that sum long rows
-    (:mod:`relay_ext.row_sums`) and those that order, accumulate or scatter elements (:mod:`relay_ext.order_ops`).
+    (:mod:`relay_ext.row_sums`), those that order, accumulate or scatter elements (:mod:`relay_ext.order_ops`) and
+    windows (:mod:`relay_ext.window_ops`).
 
     Raises
     ------
@@ -42,7 +44,7 @@ class LegalizeCells:
     def transform_module(self, mod: IRModule, _context: tvm.transform.PassContext) -> IRModule:
         """Run the pass."""
         mod = relax.transform.DecomposeOpsForInference()(mod)
-        rules = {"relax.take": _legalize_take, **TRUTH_RULES, **_ARITHMETIC, **SUM_RULES, **ORDER_RULES}
+        rules = {"relax.take": _legalize_take, **TRUTH_RULES, **_ARITHMETIC, **SUM_RULES, **ORDER_RULES, **WINDOW_RULES}
         mod = relax.transform.LegalizeOps(rules)(mod)
         mod = relax.transform.CanonicalizeBindings()(mod)
         for name, function in cell_functions(mod).items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from typing import Any
 
+import numpy as np
 from tvm import relax, tirx
 
 from edbatch_tvm.errors import CellError
@@ -198,11 +199,16 @@ def _remainder(importer: Any, x: Any, y: Any) -> Any:
     emit, op = importer.block_builder.emit, relax.op
     if not str(x.ty.dtype).startswith("float"):
         return emit(op.floor_mod(x, y))
-    zero = relax.const(0, str(x.ty.dtype))
     rest = emit(op.mod(x, y))
+    return emit(op.where(_signs_differ(importer, rest, y), emit(op.add(rest, y)), rest))
+
+
+def _signs_differ(importer: Any, rest: Any, y: Any) -> Any:
+    """Where a remainder is not 0 and on the other side of it than the divisor."""
+    emit, op = importer.block_builder.emit, relax.op
+    zero = relax.const(0, str(y.ty.dtype))
     other_sign = emit(op.logical_xor(emit(op.less(y, zero)), emit(op.less(rest, zero))))
-    move = emit(op.logical_and(emit(op.not_equal(rest, zero)), other_sign))
-    return emit(op.where(move, emit(op.add(rest, y)), rest))
+    return emit(op.logical_and(emit(op.not_equal(rest, zero)), other_sign))
 
 
 def _divide(node: Any, importer: Any) -> relax.Var:
@@ -223,11 +229,58 @@ def _divide(node: Any, importer: Any) -> relax.Var:
         return ratio
     if mode == "trunc":
         return emit(op.trunc(ratio))
-    zero, half = relax.const(0, dtype), relax.const(0.5, dtype)
-    exact = emit(op.divide(emit(op.subtract(x, _remainder(importer, x, y))), y))
-    below = emit(op.floor(exact))
-    nearest = emit(op.where(emit(op.greater(emit(op.subtract(exact, below)), half)), emit(op.ceil(exact)), below))
+    zero, half, one = relax.const(0, dtype), relax.const(0.5, dtype), relax.const(1, dtype)
+    rest = emit(op.mod(x, y))
+    exact = emit(op.divide(emit(op.subtract(x, rest)), y))
+    lower = emit(op.where(_signs_differ(importer, rest, y), emit(op.subtract(exact, one)), exact))
+    below = emit(op.floor(lower))
+    nearest = emit(op.where(emit(op.greater(emit(op.subtract(lower, below)), half)), emit(op.ceil(lower)), below))
     return emit(op.where(emit(op.equal(y, zero)), ratio, nearest))
+
+
+def _expm1(importer: Any, x: Any) -> Any:
+    """``exp(x) - 1`` without its cancellation: ``tanh(x / 2) * (exp(x) + 1)``."""
+    emit, op, dtype = importer.block_builder.emit, relax.op, str(x.ty.dtype)
+    half = emit(op.tanh(emit(op.multiply(x, relax.const(0.5, dtype)))))
+    return emit(op.multiply(half, emit(op.add(emit(op.exp(x)), relax.const(1, dtype)))))
+
+
+def _elu(node: Any, importer: Any) -> relax.Var:
+    """``elu(x, alpha, scale, input_scale)``; TVM's own conversion forgets the scales, which make a selu of it."""
+    emit, op = importer.block_builder.emit, relax.op
+    x = importer.env[node.args[0]]
+    given = [*node.args[1:], *(1,) * (4 - len(node.args))]
+    names = ("alpha", "scale", "input_scale")
+    alpha, scale, inner = (node.kwargs.get(name, value) for name, value in zip(names, given, strict=True))
+    zero, *factors = (relax.const(value, str(x.ty.dtype)) for value in (0, scale, inner, alpha * scale))
+    power = _expm1(importer, emit(op.multiply(x, factors[1])) if inner != 1 else x)
+    negative = emit(op.multiply(power, factors[2]))
+    positive = emit(op.multiply(x, factors[0])) if scale != 1 else x
+    return emit(op.where(emit(op.less_equal(x, zero)), negative, positive))
+
+
+def _celu(node: Any, importer: Any) -> relax.Var:
+    """``celu(x, alpha)``."""
+    emit, op = importer.block_builder.emit, relax.op
+    x = importer.env[node.args[0]]
+    alpha = node.args[1] if len(node.args) > 1 else node.kwargs.get("alpha", 1.0)
+    zero, factor = relax.const(0, str(x.ty.dtype)), relax.const(alpha, str(x.ty.dtype))
+    negative = emit(op.multiply(_expm1(importer, emit(op.divide(x, factor))), factor))
+    return emit(op.where(emit(op.less_equal(x, zero)), negative, x))
+
+
+def _log1p(node: Any, importer: Any) -> relax.Var:
+    """``log(1 + x)``, corrected by what is lost in the sum."""
+    emit, op = importer.block_builder.emit, relax.op
+    (x,) = _tensors(importer, node.args[0])
+    if not str(x.ty.dtype).startswith("float"):
+        x = emit(op.astype(x, "float32"))
+    one, large = relax.const(1, str(x.ty.dtype)), relax.const(2.0**25, str(x.ty.dtype))
+    total = emit(op.add(x, one))
+    plain = emit(op.log(total))
+    corrected = emit(op.multiply(plain, emit(op.divide(x, emit(op.subtract(total, one))))))
+    near = emit(op.where(emit(op.equal(total, one)), x, corrected))
+    return emit(op.where(emit(op.greater(x, large)), plain, near))
 
 
 def _softmax(build: Any) -> Any:
@@ -251,8 +304,18 @@ def _variance_and_mean(node: Any, importer: Any) -> Any:
     source = importer.env[node.args[0]]
     dims = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
     keep = node.kwargs.get("keepdim", False)
-    mean = importer.block_builder.emit(relax.op.mean(source, list(dims) if dims else None, keep))
-    return importer._var(node), mean
+    emit, op = importer.block_builder.emit, relax.op
+    mean = emit(op.mean(source, list(dims) if dims else None, keep))
+    if not any(user.args[1] == 1 and user.users for user in node.users) or not source.ty.ndim:
+        return importer._var(node), mean
+    # PyTorch's running mean is NaN after an infinity, unless that is the last element.
+    axes = [dim % source.ty.ndim for dim in dims] if dims else list(range(source.ty.ndim))
+    extents = [int(extent) if axis in axes else 1 for axis, extent in enumerate(source.ty.shape.values)]
+    last = np.zeros(extents, "bool")
+    last[tuple([-1] * len(extents))] = True
+    zero = relax.const(0, str(source.ty.dtype))
+    none = emit(op.multiply(emit(op.where(relax.const(last, "bool"), zero, source)), zero))
+    return importer._var(node), emit(op.add(mean, emit(op.sum(none, axes, keep))))
 
 
 def _product(node: Any, importer: Any) -> relax.Var:
@@ -298,6 +361,44 @@ def _largest_of_window(convert: Any) -> Any:
     def checked(node: Any, importer: Any) -> Any:
         if any(user.args[1] == 1 and user.users for user in node.users):
             raise CellError("the indices of max_pool", "its values", "pool outside the cell")
+        return getattr(importer, convert)(node)
+
+    return checked
+
+
+def _without_statistics(convert: str, what: str) -> Any:
+    """A norm of which nobody wants the statistics; TVM's importer gives the norm itself for them."""
+
+    def checked(node: Any, importer: Any) -> Any:
+        if any(user.args[1] != 0 and user.users for user in node.users):
+            raise CellError(f"the statistics of {what}", "its first result", "compute them with var_mean")
+        return getattr(importer, convert)(node)
+
+    return checked
+
+
+_WRITES = (
+    *("copy.", "fill", "select", "slice", "scatter", "as_strided_scatter", "masked_scatter", "masked_fill"),
+    *("index_put", "index_copy", "index_fill", "full_like", "zeros_like", "ones_like", "view"),
+)
+"""What may follow ``empty``: writing it, or asking for its shape."""
+
+
+def _unwritten(node: Any, importer: Any) -> Any:
+    """``empty``: 0 where it is written later; nobody may return it as it is."""
+    if any(not str(user.target).removeprefix("aten.").startswith(_WRITES) for user in node.users):
+        raise CellError("memory that nobody wrote", "zeros, ones or full")
+    dtype = node.kwargs.get("dtype")
+    name = "float32" if dtype is None else str(dtype).removeprefix("torch.")
+    return importer.block_builder.emit(relax.op.zeros([int(extent) for extent in node.args[0]], name))
+
+
+def _cast(convert: str) -> Any:
+    """Casts; what TVM makes of bfloat16 keeps more bits than there are."""
+
+    def checked(node: Any, importer: Any) -> Any:
+        if "bfloat16" in str((node.args[1:], node.kwargs.get("dtype"))):
+            raise CellError("a cast to bfloat16", "float32")
         return getattr(importer, convert)(node)
 
     return checked
@@ -361,6 +462,16 @@ CONVERSIONS: dict[str, Any] = {
     "avg_pool3d.default": _average_pool,
     "max_pool2d_with_indices.default": _largest_of_window("_max_pool2d_with_indices"),
     "max_pool3d_with_indices.default": _largest_of_window("_max_pool3d_with_indices"),
+    "native_layer_norm.default": _without_statistics("_native_layer_norm", "layer_norm"),
+    "_native_batch_norm_legit_no_training.default": _without_statistics("_batch_norm_legit_no_training", "batch_norm"),
+    "empty_permuted.default": _unwritten,
+    "empty.memory_format": _unwritten,
+    "_to_copy.default": _cast("_to_copy"),
+    "elu.default": _elu,
+    "celu.default": _celu,
+    "expm1.default": lambda node, importer: _expm1(importer, importer.env[node.args[0]]),
+    "log1p.default": _log1p,
+    "grid_sampler_2d.default": _refused("grid_sample", "interpolate, or indices"),
     "_upsample_bilinear2d_aa.default": _refused("bilinear interpolation with antialias", "antialias=False"),
 }
 """Operators that TVM's importer converts in another way, or not at all."""

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+from relay_ext.torch_kernels import own_decompositions
+
 DECOMPOSED = (
     # Statistics of the batch, results that are statistics, weights left out.
-    "native_group_norm.default",
     "native_batch_norm.default",
     "_native_batch_norm_legit.default",
     "_native_batch_norm_legit.no_stats",
     "_native_batch_norm_legit_functional.default",
     # Scales and positions that differ from the ratio of the sizes.
     "upsample_nearest2d.vec",
-    "upsample_bilinear2d.vec",
-    "upsample_bilinear2d.default",
     "upsample_bicubic2d.vec",
     "upsample_bicubic2d.default",
-    "grid_sampler_2d.default",
     # Not known to the importer.
     "reflection_pad1d.default",
     "reflection_pad2d.default",
@@ -48,4 +46,5 @@ def decompositions() -> Any:
             wanted.append(getattr(getattr(torch.ops.aten, packet), overload))
     table = torch.export.default_decompositions()
     table.update(get_decompositions(wanted))
+    table.update(own_decompositions())
     return table

@@ -1,0 +1,110 @@
+"""PyTorch operators as its CPU kernels compute them, where its own decompositions treat infinities differently."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+def own_decompositions() -> dict[Any, Any]:
+    """Decompositions by operator, for ``ExportedProgram.run_decompositions``."""
+    import torch
+
+    aten = torch.ops.aten
+    return {
+        aten._softmax_backward_data.default: _softmax_backward,
+        aten.native_group_norm.default: _group_norm,
+    }
+
+
+@contextmanager
+def own_functions(torch: Any) -> Iterator[None]:
+    """Let functions that PyTorch takes apart while it exports be the ones below."""
+    functions = {
+        "upsample_linear1d": _upsample_linear,
+        "upsample_bilinear2d": _upsample_linear,
+        "upsample_trilinear3d": _upsample_linear,
+        "multi_margin_loss": _multi_margin_loss,
+    }
+    plain = {name: getattr(torch._C._nn, name) for name in functions}
+    for name, function in functions.items():
+        setattr(torch._C._nn, name, function)
+    try:
+        yield
+    finally:
+        for name, function in plain.items():
+            setattr(torch._C._nn, name, function)
+
+
+def _upsample_linear(x: Any, output_size: Any, align_corners: bool, factors: Any = None) -> Any:
+    """``x1 * (1 - w) + x2 * w`` along each dimension, the last one first; ``x1 + (x2 - x1) * w`` is NaN for inf."""
+    import torch
+    from torch._decomp.decompositions import upsample_compute_output_size
+
+    sizes = upsample_compute_output_size(x.size(), output_size, factors)
+    scales, count = factors or [None] * len(sizes), len(sizes)
+    near, far, weights = [], [], []
+    for axis, (before, after, scale) in enumerate(zip(x.shape[2:], sizes, scales, strict=True)):
+        at = torch.arange(after).to(x.dtype)
+        if align_corners:
+            source = at * ((before - 1) / (after - 1) if after > 1 else 0.0)
+        else:
+            step = 1.0 / scale if scale is not None and scale > 0 else before / after
+            source = ((at + 0.5) * step - 0.5).clamp(min=0.0)
+        source = source.reshape(-1, *[1] * (count - 1 - axis))
+        near.append(source.to(torch.int64).clamp(max=before - 1))
+        far.append((near[-1] + 1).clamp(max=before - 1))
+        weights.append((source - near[-1]).clamp(0.0, 1.0))
+    values = [
+        torch.ops.aten.index(x, [None, None, *[(near, far)[side][k] for k, side in enumerate(sides)]])
+        for sides in itertools.product((0, 1), repeat=count)
+    ]
+    for weight in reversed(weights):
+        values = [one * (1.0 - weight) + other * weight for one, other in zip(values[::2], values[1::2], strict=True)]
+    return values[0]
+
+
+def _multi_margin_loss(
+    x: Any, target: Any, p: float = 1, margin: float = 1, weight: Any = None, reduction: int = 1
+) -> Any:
+    """NaN is no violation of the margin: it counts as 0."""
+    import torch
+
+    x, target = torch.atleast_2d(x), torch.atleast_1d(target).unsqueeze(1)
+    z = margin - torch.gather(x, 1, target) + x
+    violated = z > 0
+    z = z if p == 1 else z * z
+    if weight is not None:
+        z = z * weight[target]
+    others = torch.arange(x.shape[1]) != target
+    z = torch.where(others & violated, z, 0)
+    if reduction == 1:
+        return z.mean()
+    return z.sum() / z.shape[1] if reduction == 2 else z.mean(dim=1)
+
+
+def _softmax_backward(gradient: Any, result: Any, dim: int, dtype: Any) -> Any:
+    return ((gradient - (gradient * result).sum(dim, keepdim=True)) * result).to(dtype)
+
+
+def _group_norm(
+    x: Any, weight: Any, bias: Any, batch: int, channels: int, size: int, groups: int, epsilon: float
+) -> tuple[Any, Any, Any]:
+    """Where the variance is NaN, since there is an infinity, the mean is NaN as well."""
+    import torch
+
+    del size
+    rows = x.reshape(batch, groups, -1)
+    variance, mean = torch.var_mean(rows, dim=[2], correction=0, keepdim=True)
+    root = torch.rsqrt(variance + epsilon)
+    shape = [1, groups, channels // groups, 1]
+    scale = root.reshape(batch, groups, 1, 1)
+    if weight is not None:
+        scale = scale * weight.reshape(shape)
+    shift = -mean.reshape(batch, groups, 1, 1) * scale
+    if bias is not None:
+        shift = shift + bias.reshape(shape)
+    normal = (x.reshape(batch, groups, channels // groups, -1) * scale + shift).reshape(x.shape)
+    return normal, (mean + variance * 0).reshape(batch, groups), root.reshape(batch, groups)
