@@ -10,7 +10,6 @@ from tvm import relax, tirx
 
 from edbatch_tvm.errors import CellError
 from relay_ext.torch_indexing import INDEXING
-from relay_ext.torch_small_differences import SMALL_DIFFERENCES
 
 
 def _repeat(node: Any, importer: Any) -> relax.Var:
@@ -419,7 +418,6 @@ def _is_one(extent: Any) -> bool:
 
 CONVERSIONS: dict[str, Any] = {
     **INDEXING,
-    **SMALL_DIFFERENCES,
     "add.Tensor": _scaled(relax.op.add, operator.add),
     "sub.Tensor": _scaled(relax.op.subtract, operator.sub),
     "amax.default": _extreme(relax.op.max),
