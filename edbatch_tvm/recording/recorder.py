@@ -241,7 +241,8 @@ class Recorder:
         if type(argument) is not LazyTensor:
             return list(own_parameter(argument).split(1)) if len(argument) else []
         rows, values = self.resolved(argument)
-        assert isinstance(rows, RowsSpec)
+        if isinstance(rows, TensorSpec):  # described like an ordinary tensor that was taken row by row
+            return list(argument.split(1))
         spec = spec_of((1, *rows.row.shape), rows.row.dtype)
         return [lazy_value(self, value, spec) for value in values]
 

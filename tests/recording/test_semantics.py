@@ -120,6 +120,11 @@ def test_one_row_none_and_many(made: tuple[Model, eb.AutoBatched]) -> None:
     check(made, use)
 
 
+def test_one_row_of_an_ordinary_tensor_and_of_a_recorded_one(made: tuple[Model, eb.AutoBatched]) -> None:
+    for other in (lambda h, x: x[:1] + 0, lambda h, x: h):
+        check(made, lambda s, h, x, other=other: torch.maximum(torch.cat([h], 0), other(h, x)))
+
+
 def test_attributes_that_change(made: tuple[Model, eb.AutoBatched]) -> None:
     model, _ = made
     check(made, lambda s, h, x: s.step(h))
