@@ -57,7 +57,7 @@ class _Reader:
             return thing
         if isinstance(thing, types.MethodType):
             return "method", _Alone(thing.__func__), self.key(thing.__self__)
-        if type(thing) in (tuple, torch.Size, slice):
+        if type(thing) is slice or (isinstance(thing, tuple) and not hasattr(thing, "__dict__")):
             parts = (thing.start, thing.stop, thing.step) if type(thing) is slice else thing
             return type(thing), *map(self.key, parts)
         if isinstance(thing, int):

@@ -123,6 +123,11 @@ class CellModule(torch.nn.Module):
         self.named = named
         self.training = owner.training if owner is not None else False
 
+    def structure(self) -> Any:
+        """Equal for code that exports to one program; the rest of the model (`root`) does not count."""
+        parts = (self.function, self.owner, self.taken, self.plan, self.named, self.reads, self.training)
+        return module_structure(torch, *parts)
+
     def result(self, flat: Sequence[Any], as_they_are: bool = False) -> Any:
         """What the call returns, in its own structure."""
         arguments = self.plan.arguments(flat, list(self.taken), as_they_are)
@@ -229,7 +234,7 @@ def make_cell(name: str, type_id: int, code: CellModule, names: WeightNames) -> 
     if not tensors:
         raise CellError(f"cell {name!r} returns no tensor", "one tensor or more")
     outputs = tuple(_output_spec(name, leaf, code) for leaf in tensors)
-    same = module_structure(torch, code)
+    same = code.structure()
     if same in names.programs:
         function = shared_cell(name, code, same, names)
     else:
