@@ -150,6 +150,8 @@ class StageTracer:
             return self.element(*self.inputs.lookup(self.analyzer, load))
         if any(depends_on(index, self.row) for index in indices):
             raise NotReadable(f"weight {buffer.name!r} depends on the position among variadic rows")
+        if str(load.ty.dtype) != _FLOAT:
+            raise NotReadable(f"weight {buffer.name!r} is of {load.ty.dtype}, packed weights are of {_FLOAT}")
         self.vectors.append(load)
         return self.leaf(ir.Vector(len(self.vectors) - 1))
 
