@@ -361,7 +361,7 @@ def constructs() -> list[tuple[str, Construct]]:
 
 
 def sweep(chosen: Sequence[tuple[str, Construct]], together: int = 24) -> list[Outcome]:
-    """What becomes of each construct; so many are tried in one model."""
+    """What becomes of each construct; `together` of them are tried in one model."""
     elements = [torch.randn(n, WIDTH) for n in (3, 5, 2, 4)]
     outcomes: list[Outcome] = []
     for begin in range(0, len(chosen), together):

@@ -266,7 +266,7 @@ _TAKE_SIZES = frozenset(["view", "_unsafe_view", "reshape", "expand", "full", "z
 
 
 def same_program(dynamic: Any, static: Any, rows: int) -> bool:
-    """Whether a program for any number of rows is, for so many, the one that was exported for so many."""
+    """Whether a program for any number of rows is, for `rows` rows, the one that was exported for that number."""
     number: dict[Any, int] = {}
     kept = [node for node in dynamic.graph.nodes if not _is_size(node)]
     others = list(static.graph.nodes)
@@ -309,7 +309,7 @@ def _is_check(node: Any) -> bool:
 
 
 def _at(size: Any, rows: int) -> int:
-    """A size that depends on the number of rows, for so many."""
+    """A size that depends on the number of rows, for a given number."""
     if isinstance(size, int):
         return size
     expression = size.node.expr
