@@ -13,6 +13,7 @@ from relay_ext.order_ops import ORDER_RULES
 from relay_ext.row_sums import SUM_RULES
 from relay_ext.signature import cell_functions
 from relay_ext.truth_ops import TRUTH_RULES
+from relay_ext.tvm_rule import tvm_rule
 from relay_ext.window_ops import WINDOW_RULES
 
 _ALLOWED = {"relax.call_tir", "relax.call_tir_with_grad"}
@@ -65,7 +66,7 @@ def _legalize_take(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
     table, index = call.args
     axis = call.attrs.axis
     if call.attrs.mode != "fast" or axis is None or not isinstance(index.ty, relax.TensorType):
-        return _default(builder, call)
+        return tvm_rule(builder, call)
     axis = int(axis) % table.ty.ndim
     count = index.ty.ndim
 
@@ -84,9 +85,9 @@ def _legalize_arithmetic(builder: relax.BlockBuilder, call: relax.Call) -> relax
     """A 0 among the operands stays: TVM takes ``0 * x`` for 0 while it builds the expression, and refuses ``x / 0``."""
     arguments = [_number(argument) for argument in call.args]
     if all(isinstance(argument, tvm.ir.GenericConst) and not argument.ty.ndim for argument in call.args):
-        return _default(builder, call)
+        return tvm_rule(builder, call)
     if all(str(argument.ty.dtype) == "bool" for argument in call.args):
-        return TRUTH_RULES.get(call.op.name, _default)(builder, call)
+        return TRUTH_RULES.get(call.op.name, tvm_rule)(builder, call)
     name = call.op.name.rpartition(".")[2]
     return builder.call_te(getattr(topi, name), *arguments, primfunc_name_hint=name)
 
@@ -112,10 +113,6 @@ def _legalize_softplus(builder: relax.BlockBuilder, call: relax.Call) -> relax.E
         return te.compute(x.shape, element, name="softplus")
 
     return builder.call_te(softplus, call.args[0], primfunc_name_hint="softplus")
-
-
-def _default(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
-    return call.op.get_attr("FLegalize")(builder, call)
 
 
 _ARITHMETIC = {f"relax.{name}": _legalize_arithmetic for name in ("add", "subtract", "multiply", "divide")}

@@ -12,6 +12,8 @@ from typing import Any
 
 from tvm import relax, te, tirx, topi
 
+from relay_ext.tvm_rule import tvm_rule
+
 LANES = 16
 """Partial sums of a row; also lanes of a vector."""
 
@@ -104,15 +106,11 @@ def _axes(call: relax.Call, axes: Sequence[Any]) -> list[int]:
     return sorted(int(axis) % call.args[0].ty.ndim for axis in axes)
 
 
-def _default(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
-    return call.op.get_attr("FLegalize")(builder, call)
-
-
 def _along_axis(function: Callable[[te.Tensor, int], te.Tensor]) -> Callable[..., relax.Expr]:
     def rule(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
         (axis,) = _axes(call, [call.attrs.axis])
         if not _long(call.args[0], [axis]):
-            return _default(builder, call)
+            return tvm_rule(builder, call)
         return builder.call_te(function, call.args[0], axis, primfunc_name_hint=call.op.name.rpartition(".")[2])
 
     return rule

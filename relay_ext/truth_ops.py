@@ -11,6 +11,8 @@ from typing import Any
 
 from tvm import relax, te, tirx, topi
 
+from relay_ext.tvm_rule import tvm_rule
+
 
 def _truth(value: Any) -> Any:
     """1 for everything but 0, NaN included, as int8."""
@@ -40,7 +42,7 @@ def _on_truth(name: str, build: Callable[[Any, Any], Any]) -> Callable[[relax.Bl
         dtype = str(call.args[0].ty.dtype)
         if dtype == "bool" or (name == "not_equal" and dtype.startswith("float")):  # NaN != NaN
             return combined(builder, call)
-        return call.op.get_attr("FLegalize")(builder, call)
+        return tvm_rule(builder, call)
 
     return rule
 

@@ -10,6 +10,8 @@ from typing import Any
 
 from tvm import relax, te, tirx, topi
 
+from relay_ext.tvm_rule import tvm_rule
+
 
 def _ints(values: Any) -> list[int]:
     return [int(value) for value in values]
@@ -21,7 +23,7 @@ def _max_pool(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
     attributes = call.attrs
     known = str(attributes.layout) in ("NCW", "NCHW", "NCDHW") and attributes.layout == attributes.out_layout
     if not known or not str(given.ty.dtype).startswith("float"):
-        return call.op.get_attr("FLegalize")(builder, call)
+        return tvm_rule(builder, call)
     size, stride, dilation = (_ints(one) for one in (attributes.pool_size, attributes.strides, attributes.dilation))
     before = _ints(attributes.padding)[:count]
     extents, results = _ints(given.ty.shape.values[2:]), _ints(call.ty.shape.values[2:])
@@ -49,7 +51,7 @@ def _conv_transpose(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr
     given, weight = call.args
     count, attributes = given.ty.ndim - 2, call.attrs
     if str(attributes.data_layout) not in ("NCW", "NCHW") or str(attributes.kernel_layout) not in ("IOW", "IOHW"):
-        return call.op.get_attr("FLegalize")(builder, call)
+        return tvm_rule(builder, call)
     stride, dilation, before = (_ints(one) for one in (attributes.strides, attributes.dilation, attributes.padding))
     groups, shape = int(attributes.groups), list(call.ty.shape.values)
     extents, size = _ints(given.ty.shape.values[1:]), _ints(weight.ty.shape.values[1:])

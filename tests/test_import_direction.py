@@ -107,3 +107,17 @@ def test_low_layers_need_numpy_only(foreign: str) -> None:
         if imported.split(".")[0] == foreign
     ]
     assert not wrong
+
+
+def test_no_property_takes_the_lock_of_functools() -> None:
+    """A forked child would wait for it on Python 3.10 and 3.11: see :mod:`edbatch_tvm.cached_property`."""
+    found = [
+        str(path.relative_to(ROOT))
+        for package in ("edbatch_tvm", "relay_ext", "schedules")
+        for path in (ROOT / package).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom)
+        and node.module == "functools"
+        and any(name.name == "cached_property" for name in node.names)
+    ]
+    assert not found

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -13,6 +12,7 @@ import tvm
 from tvm import IRModule, tirx
 from tvm.target import Target
 
+from edbatch_tvm.cached_property import cached_property
 from edbatch_tvm.errors import EnvironmentMismatch
 from edbatch_tvm.graph.spec import ValueSpec
 from schedules.cpu.link import shared_library

@@ -5,12 +5,14 @@
 
 import sys
 from collections.abc import Callable
-from functools import cached_property, wraps
+from functools import wraps
 from typing import Any
 
 from tvm.script import tirx as T
 from tvm.script.parser._core import scan_macro
 from tvm.tirx.script.parser.entry import TIRInline
+
+from edbatch_tvm.cached_property import cached_property
 
 
 class InlinedFunction(TIRInline):
