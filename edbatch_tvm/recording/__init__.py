@@ -2,9 +2,9 @@
 
 The package is not called ``autobatch``: that name is the function :func:`edbatch_tvm.autobatch`.
 
-Read ``api.py`` (what users call), ``sites.py``, ``copies.py`` and ``attributes.py`` (cells and copies of the model),
-``lazy.py``, ``memory.py``, ``functions.py`` and ``dispatch.py`` (what a model sees instead of tensors, and what it does
-with it), ``arguments.py``, ``rows.py`` and ``recorder.py`` (calls as numbers in lists), ``specialise.py``,
+Read ``api.py`` (what users call), ``named_cells.py``, ``copies.py`` and ``attributes.py`` (cells and copies of the
+model), ``lazy.py``, ``memory.py``, ``functions.py`` and ``dispatch.py`` (what a model sees instead of tensors, and what
+it does with it), ``arguments.py``, ``rows.py`` and ``recorder.py`` (calls as numbers in lists), ``specialise.py``,
 ``row_wise.py`` and ``library.py`` (cells out of calls), ``flush.py`` (computing), ``driver.py`` and ``isolation.py``
 (instances that advance together).
 """

@@ -22,9 +22,9 @@ from edbatch_tvm.recording.flush import compute_batched, compute_eagerly, rows_o
 from edbatch_tvm.recording.isolation import state
 from edbatch_tvm.recording.lazy import LazyTensor, is_lazy
 from edbatch_tvm.recording.library import Library, same_numbers
+from edbatch_tvm.recording.named_cells import find_named_cells
 from edbatch_tvm.recording.parameters import own_parameter
 from edbatch_tvm.recording.recorder import Break, Recorder
-from edbatch_tvm.recording.sites import find_sites
 from edbatch_tvm.recording.specs import TensorSpec
 from edbatch_tvm.recording.torch_functions import replaced_functions
 from edbatch_tvm.runtime import Model, Report
@@ -92,7 +92,7 @@ class AutoBatched:
         self.breaks: list[Break] = []
         self._cells = list(cells) if not isinstance(cells, str) else cells
         self._options = options
-        self._sites = find_sites(model, self._cells)
+        self._sites = find_named_cells(model, self._cells)
         self._library = Library(model, options, self._sites.values())
         self._state = _state_of(model)
         self._buffers = _buffers_of(model)
@@ -228,7 +228,7 @@ class AutoBatched:
             if [one[0] for one in state] == [one[0] for one in known] and state != known:
                 self._library.refresh()
             else:
-                self._sites = find_sites(self.model, self._cells)
+                self._sites = find_named_cells(self.model, self._cells)
                 self._library = Library(self.model, self._options, self._sites.values())
             self._state = state
             self._buffers = _buffers_of(self.model)

@@ -11,7 +11,7 @@ from edbatch_tvm.errors import RecordingError
 from edbatch_tvm.recording.library import Site
 
 
-def find_sites(model: torch.nn.Module, cells: Sequence[str]) -> dict[str, Site]:
+def find_named_cells(model: torch.nn.Module, cells: Sequence[str]) -> dict[str, Site]:
     """What `cells` name: submodules and methods of `model` and of its submodules.
 
     Raises
