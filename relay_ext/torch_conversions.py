@@ -103,7 +103,8 @@ def _extreme(build: Any) -> Any:
         source, *rest = node.args
         dims = list(rest[0]) if rest else []
         keep = rest[1] if rest[1:] else False
-        return importer.block_builder.emit(build(importer.env[source], dims or None, keep))
+        source = importer.env[source]
+        return source if source.ty.ndim == 0 else importer.block_builder.emit(build(source, dims or None, keep))
 
     return convert
 
@@ -365,15 +366,19 @@ def _largest_of_window(convert: Any) -> Any:
     return checked
 
 
-def _without_statistics(convert: str, what: str) -> Any:
-    """A norm of which nobody wants the statistics; TVM's importer gives the norm itself for them."""
-
-    def checked(node: Any, importer: Any) -> Any:
-        if any(user.args[1] != 0 and user.users for user in node.users):
-            raise CellError(f"the statistics of {what}", "its first result", "compute them with var_mean")
-        return getattr(importer, convert)(node)
-
-    return checked
+def _layer_norm(node: Any, importer: Any) -> Any:
+    """``native_layer_norm``; TVM's own conversion gives the norm itself for its statistics."""
+    normal = importer._native_layer_norm(node)
+    if not any(user.args[1] != 0 and user.users for user in node.users):
+        return normal
+    emit, op = importer.block_builder.emit, relax.op
+    source = importer.env[node.args[0]]
+    axes = list(range(source.ty.ndim - len(node.args[1]), source.ty.ndim))
+    mean, variance = emit(op.mean(source, axes, True)), emit(op.variance(source, axes, True))
+    epsilon, zero = (relax.const(value, str(source.ty.dtype)) for value in (node.args[4], 0))
+    # PyTorch's running mean is NaN where the variance is.
+    mean = emit(op.add(mean, emit(op.multiply(variance, zero))))
+    return normal, mean, emit(op.rsqrt(emit(op.add(variance, epsilon))))
 
 
 _WRITES = (
@@ -460,8 +465,7 @@ CONVERSIONS: dict[str, Any] = {
     "avg_pool3d.default": _average_pool,
     "max_pool2d_with_indices.default": _largest_of_window("_max_pool2d_with_indices"),
     "max_pool3d_with_indices.default": _largest_of_window("_max_pool3d_with_indices"),
-    "native_layer_norm.default": _without_statistics("_native_layer_norm", "layer_norm"),
-    "_native_batch_norm_legit_no_training.default": _without_statistics("_batch_norm_legit_no_training", "batch_norm"),
+    "native_layer_norm.default": _layer_norm,
     "empty_permuted.default": _unwritten,
     "empty.memory_format": _unwritten,
     "_to_copy.default": _cast("_to_copy"),

@@ -7,11 +7,6 @@ from typing import Any
 from relay_ext.torch_kernels import own_decompositions
 
 DECOMPOSED = (
-    # Statistics of the batch, results that are statistics, weights left out.
-    "native_batch_norm.default",
-    "_native_batch_norm_legit.default",
-    "_native_batch_norm_legit.no_stats",
-    "_native_batch_norm_legit_functional.default",
     # Scales and positions that differ from the ratio of the sizes.
     "upsample_nearest2d.vec",
     "upsample_bicubic2d.vec",

@@ -16,6 +16,12 @@ def own_decompositions() -> dict[Any, Any]:
     return {
         aten._softmax_backward_data.default: _softmax_backward,
         aten.native_group_norm.default: _group_norm,
+        aten.native_batch_norm.default: _batch_norm,
+        aten._native_batch_norm_legit.default: _batch_norm,
+        aten._native_batch_norm_legit.no_stats: _batch_norm_without_running,
+        aten._native_batch_norm_legit_no_training.default: _batch_norm_by_running,
+        aten._native_batch_norm_legit_functional.default: _batch_norm_with_running,
+        aten._cdist_forward.default: _distances,
     }
 
 
@@ -108,3 +114,90 @@ def _group_norm(
         shift = shift + bias.reshape(shape)
     normal = (x.reshape(batch, groups, channels // groups, -1) * scale + shift).reshape(x.shape)
     return normal, (mean + variance * 0).reshape(batch, groups), root.reshape(batch, groups)
+
+
+def _batch_norm(
+    x: Any, weight: Any, bias: Any, mean: Any, variance: Any, training: bool, momentum: float, epsilon: float
+) -> tuple[Any, Any, Any]:
+    """The norm by statistics of the batch, or by the running ones without `training`."""
+    if not training:
+        return _batch_norm_by_running(x, weight, bias, mean, variance, momentum, epsilon)
+    normal, mean_of_batch, root, after = _norm_by_batch(x, weight, bias, mean, variance, momentum, epsilon)
+    for running, new in zip((mean, variance), after, strict=True):
+        if running is not None:
+            running.copy_(new)
+    return normal, mean_of_batch, root
+
+
+def _batch_norm_by_running(
+    x: Any, weight: Any, bias: Any, mean: Any, variance: Any, momentum: float, epsilon: float
+) -> tuple[Any, Any, Any]:
+    import torch
+
+    del momentum
+    normal = _scaled_and_shifted(x, weight, bias, mean, torch.rsqrt(variance + epsilon))
+    return normal, x.new_zeros((0,)), x.new_zeros((0,))
+
+
+def _batch_norm_without_running(
+    x: Any, weight: Any, bias: Any, training: bool, momentum: float, epsilon: float
+) -> tuple[Any, Any, Any]:
+    return _batch_norm(x, weight, bias, None, None, training, momentum, epsilon)
+
+
+def _batch_norm_with_running(
+    x: Any, weight: Any, bias: Any, mean: Any, variance: Any, training: bool, momentum: float, epsilon: float
+) -> tuple[Any, ...]:
+    """The running statistics after it are results four and five."""
+    if not training:
+        found = _batch_norm_by_running(x, weight, bias, mean, variance, momentum, epsilon)
+        return (*found, mean.clone(), variance.clone())
+    *results, after = _norm_by_batch(x, weight, bias, mean, variance, momentum, epsilon)
+    return (*results, *after)
+
+
+def _norm_by_batch(
+    x: Any, weight: Any, bias: Any, mean: Any, variance: Any, momentum: float, epsilon: float
+) -> tuple[Any, Any, Any, tuple[Any, Any]]:
+    """The norm, mean and root of the batch, and the running statistics after it.
+
+    The mean of the batch is a plain one, infinite after an infinity, unlike that of ``var_mean``.
+    """
+    import torch
+
+    dims = [0, *range(2, x.ndim)]
+    count = x.numel() // x.shape[1]
+    of_batch = x.mean(dims)
+    centred = x - of_batch.reshape(_by_channel(x))
+    squares = (centred * centred).sum(dims)
+    root = torch.rsqrt(squares / count + epsilon)
+    unbiased = squares / (count - 1) if count > 1 else squares * float("nan")
+    after = [
+        None if running is None else momentum * new + (1 - momentum) * running
+        for running, new in ((mean, of_batch), (variance, unbiased))
+    ]
+    return _scaled_and_shifted(x, weight, bias, of_batch, root), of_batch, root, (after[0], after[1])
+
+
+def _scaled_and_shifted(x: Any, weight: Any, bias: Any, mean: Any, root: Any) -> Any:
+    """``x * alpha + beta``, one alpha and beta for each channel."""
+    alpha = root if weight is None else root * weight.flatten()
+    beta = -mean * alpha if bias is None else bias.flatten() - mean * alpha
+    return x * alpha.reshape(_by_channel(x)) + beta.reshape(_by_channel(x))
+
+
+def _by_channel(x: Any) -> list[int]:
+    return [1, -1, *[1] * (x.ndim - 2)]
+
+
+def _distances(x: Any, y: Any, p: float, mode: int | None) -> Any:
+    """``cdist``; without the product of matrices that PyTorch uses for many rows."""
+    del mode
+    apart = (x.unsqueeze(-2) - y.unsqueeze(-3)).abs()
+    if p == 0:
+        return (apart != 0).to(x.dtype).sum(-1)
+    if p == 1:
+        return apart.sum(-1)
+    if p == 2:
+        return (apart * apart).sum(-1).sqrt()
+    return apart.amax(-1) if p == float("inf") else (apart**p).sum(-1) ** (1 / p)

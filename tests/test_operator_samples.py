@@ -10,6 +10,7 @@ pytest.importorskip("expecttest")
 
 from benchmarks.operator_samples import Summary, sweep  # noqa: E402
 from benchmarks.operators.compare import Expected, difference  # noqa: E402
+from benchmarks.operators.rule import RAISES, UNDEFINED_CAST, has_undefined_cast, outside_by_running  # noqa: E402
 
 
 def expected(single: list[float], double: list[float]) -> Expected:
@@ -35,6 +36,33 @@ def expected(single: list[float], double: list[float]) -> Expected:
 )
 def test_what_is_right(found: float, single: float, double: float, right: bool) -> None:
     assert (difference(np.array([found]), expected([single], [double])) == "") is right
+
+
+INTEGERS = [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64]
+
+
+@pytest.mark.parametrize("dtype", INTEGERS)
+def test_casts_of_values_that_an_integer_does_not_have(dtype: torch.dtype) -> None:
+    least, most = float(torch.iinfo(dtype).min), 2.0 ** torch.iinfo(dtype).bits / (2 if dtype.is_signed else 1)
+    inside = torch.tensor([least, most * (1 - 2.0**-24), 0.9, -0.9])
+    assert not has_undefined_cast(lambda: inside.to(dtype))
+    for value in (most, np.inf, -np.inf, np.nan, least * 1.01 - 1):
+        one = torch.tensor([1.0, value])
+        casts = [
+            lambda one=one: one.to(dtype),
+            lambda one=one: one.double().type(dtype),
+            lambda one=one: torch.zeros(2, dtype=dtype).copy_(one),
+            lambda one=one: one.cumsum(0, dtype=dtype),
+        ]
+        assert all(has_undefined_cast(cast) for cast in casts), value
+        assert not has_undefined_cast(lambda one=one: (one.double().bool(), one * 2))
+
+
+def test_samples_without_a_right_value_are_named() -> None:
+    one = torch.tensor([-1.0, 300.0])
+    assert outside_by_running(lambda: one.byte(), [one]) == UNDEFINED_CAST
+    assert outside_by_running(lambda: one.as_strided((3,), (1,)), [one]).startswith(RAISES)
+    assert outside_by_running(lambda: one.exp(), [one]) == ""
 
 
 def test_a_process_that_crashes_or_hangs_is_recorded_and_the_run_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
