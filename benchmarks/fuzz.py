@@ -15,7 +15,7 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["edbatch_tvm", "schedules.cpu.config"]):
+with atheris.instrument_imports(include=["edbatch_tvm", "schedules.cpu.stage_config"]):
     from edbatch_tvm.errors import EdbatchError
     from tests.fuzz.loaders import LOADERS
 

@@ -13,16 +13,16 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script.builder import ir as T
 
 from edbatch_tvm.graph.spec import CellSignature, Signature
-from relay_ext.binding import bind_cell
+from relay_ext.bind_cell import bind_cell
 from relay_ext.fuse_cells import CELL, NUM_INPUT, NUM_OUTPUT, WEIGHTS
 from relay_ext.share_cells import member_attribute
 from relay_ext.stage_cells import ORDER, PATH, REASON
 from schedules import abi
-from schedules.cpu.general import schedule_general
+from schedules.cpu.general_cells import schedule_general
+from schedules.cpu.instance_tiles import TunedTile
 from schedules.cpu.machine import Machine
-from schedules.cpu.tile_cells import TunedTile
-from schedules.records import Records
-from schedules.rows import operand_row
+from schedules.operand_rows import operand_row
+from schedules.tuning_records import Records
 
 
 @tvm.transform.module_pass(opt_level=0, name="BatchCells")

@@ -9,7 +9,7 @@ from typing import Any
 import tvm
 from tvm import IRModule, relax, tirx
 
-from edbatch_tvm.arguments import require_type
+from edbatch_tvm.argument_checks import require_type
 from edbatch_tvm.errors import CellError
 from relay_ext.signature import cell_functions, input_params, weight_params
 

@@ -15,9 +15,9 @@ from typing import Any
 from tvm import tirx
 
 from relay_ext.block_reader import Compute, NotReadable
-from relay_ext.expressions import buffers_read, depends_on
+from relay_ext.stage_epilogue import Group, StageTracer
 from relay_ext.stage_inputs import StageInputs
-from relay_ext.trace_stage import Group, StageTracer
+from relay_ext.tir_expressions import buffers_read, depends_on
 from schedules import stage as ir
 
 

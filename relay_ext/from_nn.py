@@ -8,9 +8,9 @@ from typing import Any
 from tvm import relax
 from tvm.relax.frontend import nn
 
-from edbatch_tvm.arguments import require_type
+from edbatch_tvm.argument_checks import require_type
 from edbatch_tvm.errors import CellError
-from relay_ext.imported_cells import ImportedCells, WeightNames, cell_with_weights, imported_module
+from relay_ext.importer import ImportedCells, WeightNames, cell_with_weights, imported_module
 from relay_ext.signature import weight_params
 
 

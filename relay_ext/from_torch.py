@@ -14,7 +14,7 @@ from typing import Any
 from tvm import relax
 
 from edbatch_tvm.errors import CellError, EnvironmentMismatch
-from relay_ext.imported_cells import ImportedCells, ImportedProgram, WeightNames, cell_with_weights, imported_module
+from relay_ext.importer import ImportedCells, ImportedProgram, WeightNames, cell_with_weights, imported_module
 from relay_ext.module_structure import module_structure
 from relay_ext.torch_conversions import CONVERSIONS
 from relay_ext.torch_decompositions import decompositions

@@ -7,21 +7,21 @@ from dataclasses import dataclass
 from tvm import IRModule, tirx
 
 from edbatch_tvm.graph.spec import Signature
-from relay_ext.binding import bind_cell
+from relay_ext.bind_cell import bind_cell
 from relay_ext.block_reader import NotReadable
 from relay_ext.fuse_cells import cell_params
 from relay_ext.gpu_general import GeneralPart
 from relay_ext.stage_cells import stages_of
 from schedules import abi
 from schedules import stage as ir
-from schedules.cuda.arguments import has_weights, packed_shape
+from schedules.cuda.kernel_arguments import has_weights, packed_shape
 from schedules.cuda.kernels import MatrixPart, Occupancy, Part, Shapes, StagePart, batch_kernel, schedule_kernel
 from schedules.cuda.matrix_code import is_by_instance
 from schedules.cuda.matrix_packing import MatrixPacking, matrix_pack_kernel
-from schedules.cuda.packing import pack_kernel
-from schedules.cuda.products import FLOAT32, Products
-from schedules.cuda.threads import EmulatedThreads
+from schedules.cuda.product_precision import FLOAT32, Products
+from schedules.cuda.thread_grid import EmulatedThreads
 from schedules.cuda.tiles import is_tiled
+from schedules.cuda.weight_packing import pack_kernel
 
 
 @dataclass(frozen=True, eq=False)

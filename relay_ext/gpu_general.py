@@ -12,11 +12,11 @@ from tvm.tirx.script.builder import ir as T
 from edbatch_tvm.graph.spec import CellSignature
 from relay_ext.fuse_cells import cell_params
 from schedules import abi
-from schedules.cuda.arguments import WORKSPACE
+from schedules.cuda.general_cell_steps import Step, spread_cell
+from schedules.cuda.kernel_arguments import WORKSPACE
 from schedules.cuda.kernels import Context, Occupancy
-from schedules.cuda.spread import Step, spread_cell
-from schedules.cuda.threads import BLOCK, bind, loop
-from schedules.rows import operand_row
+from schedules.cuda.thread_grid import BLOCK, bind, loop
+from schedules.operand_rows import operand_row
 
 
 class GeneralPart:

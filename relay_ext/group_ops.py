@@ -9,8 +9,8 @@ import tvm
 from tvm import IRModule, relax
 from tvm.relax import op as R
 
+from relay_ext.cell_layout import Access, CellPlan, Group, plan_cell, rows_read
 from relay_ext.cell_ops import CellOp, read_ops
-from relay_ext.plan_cell import Access, CellPlan, Group, plan_cell, rows_read
 from relay_ext.push_splits import PushSplits
 from relay_ext.signature import cell_functions, num_input, output_vars
 
@@ -18,7 +18,7 @@ from relay_ext.signature import cell_functions, num_input, output_vars
 @tvm.transform.module_pass(opt_level=0, name="GroupOps")
 @dataclass(frozen=True)
 class GroupOps:
-    """Batch the operators inside each cell, in the layout of :func:`relay_ext.plan_cell.plan_cell`.
+    """Batch the operators inside each cell, in the layout of :func:`relay_ext.cell_layout.plan_cell`.
 
     Before::
 

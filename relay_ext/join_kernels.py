@@ -16,10 +16,10 @@ from edbatch_tvm.graph.spec import Signature
 from relay_ext.add_gathers import ARENA
 from relay_ext.fuse_cells import CELL
 from relay_ext.share_cells import members_of
-from relay_ext.share_loops import DIMENSIONS, pointer
 from relay_ext.stage_cells import ORDER, PATH
+from relay_ext.workshare_loops import DIMENSIONS, pointer
 from schedules import abi
-from schedules.cpu.sharing import PATIENCE, ROW
+from schedules.cpu.work_sharing import PATIENCE, ROW
 
 PROGRAM, RUN_STEPS = "program", "run_steps"
 """Names of the function and of what it calls; a cell of such a name gets another one here."""
@@ -46,7 +46,7 @@ class JoinKernels:
 
     Before::
 
-        leaf(task, tasks, board, launches, step, ...)        # parts, as ShareLoops leaves them
+        leaf(task, tasks, board, launches, step, ...)        # parts, as WorkshareLoops leaves them
         internal(task, tasks, board, launches, step, ...)
 
     After, beside them::
@@ -76,7 +76,7 @@ class JoinKernels:
     ----------
     signature : Signature
     sharing : str
-        LLVM IR of the functions that parts call; see :mod:`schedules.cpu.sharing`.
+        LLVM IR of the functions that parts call; see :mod:`schedules.cpu.work_sharing`.
     """
 
     signature: Signature

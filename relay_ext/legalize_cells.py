@@ -8,12 +8,12 @@ import tvm
 from tvm import IRModule, relax, te, tirx, topi
 
 from edbatch_tvm.errors import CellError
-from relay_ext.keep_floats import hidden
-from relay_ext.order_ops import ORDER_RULES
+from relay_ext.boolean_ops import TRUTH_RULES
 from relay_ext.row_sums import SUM_RULES
 from relay_ext.signature import cell_functions
-from relay_ext.truth_ops import TRUTH_RULES
-from relay_ext.tvm_rule import tvm_rule
+from relay_ext.sort_ops import ORDER_RULES
+from relay_ext.strict_floats import hidden
+from relay_ext.tvm_legalization import tvm_rule
 from relay_ext.window_ops import WINDOW_RULES
 
 _ALLOWED = {"relax.call_tir", "relax.call_tir_with_grad"}
@@ -32,8 +32,8 @@ class LegalizeCells:
         g = R.call_tir(cls.matmul, (x, W), out_ty=R.Tensor((256,), "float32"))
 
     ``R.take`` gets a rule of its own: TVM's prints a warning about indices out of range, which the runtime checks
-    before a batch is run. So do operators on truth values (:mod:`relay_ext.truth_ops`), those that sum long rows
-    (:mod:`relay_ext.row_sums`), those that order, accumulate or scatter elements (:mod:`relay_ext.order_ops`) and
+    before a batch is run. So do operators on truth values (:mod:`relay_ext.boolean_ops`), those that sum long rows
+    (:mod:`relay_ext.row_sums`), those that order, accumulate or scatter elements (:mod:`relay_ext.sort_ops`) and
     windows (:mod:`relay_ext.window_ops`).
 
     Raises

@@ -13,7 +13,7 @@ import tvm
 from tvm import IRModule
 from tvm.target import Target
 
-from edbatch_tvm.arguments import as_path
+from edbatch_tvm.argument_checks import as_path
 from edbatch_tvm.errors import CellError
 from edbatch_tvm.graph.spec import Signature
 from relay_ext.batch_cells import BatchCells
@@ -23,16 +23,16 @@ from relay_ext.fuse_cells import FuseCells
 from relay_ext.group_ops import GroupOps
 from relay_ext.guard_indices import GuardIndices
 from relay_ext.join_kernels import JoinKernels
-from relay_ext.keep_floats import KeepFloats
 from relay_ext.legalize_cells import LegalizeCells
 from relay_ext.lift_weights import LiftWeights
 from relay_ext.share_cells import ShareCells
-from relay_ext.share_loops import ShareLoops
 from relay_ext.split_cells import SplitCells
 from relay_ext.stage_cells import StageCells
+from relay_ext.strict_floats import StrictFloats
+from relay_ext.workshare_loops import WorkshareLoops
 from schedules.cpu.machine import Machine, machine_of
-from schedules.cpu.sharing import sharing_ir
-from schedules.records import Records
+from schedules.cpu.work_sharing import sharing_ir
+from schedules.tuning_records import Records
 
 
 def pipeline(
@@ -70,7 +70,7 @@ def cell_passes(share: bool = False) -> list[tvm.transform.Pass]:
         Whether equal cells become one function: :class:`~relay_ext.join_kernels.JoinKernels` finds the weights of each.
     """
     shared = [ShareCells()] if share else []
-    return [CheckCells(), *shared, LegalizeCells(), FuseCells(), GuardIndices(), KeepFloats()]
+    return [CheckCells(), *shared, LegalizeCells(), FuseCells(), GuardIndices(), StrictFloats()]
 
 
 def kernel_passes(signature: Signature, machine: Machine, records: Records | None = None) -> list[tvm.transform.Pass]:
@@ -80,7 +80,7 @@ def kernel_passes(signature: Signature, machine: Machine, records: Records | Non
 
 def program_passes(signature: Signature, target: Target) -> list[tvm.transform.Pass]:
     """From kernels to one function that runs a schedule."""
-    return [ShareLoops(), JoinKernels(signature, sharing_ir(target))]
+    return [WorkshareLoops(), JoinKernels(signature, sharing_ir(target))]
 
 
 def lowering(signature: Signature, target: Target) -> tvm.transform.Sequential:

@@ -12,7 +12,7 @@ from typing import Any
 
 from tvm import relax, te, tirx, topi
 
-from relay_ext.tvm_rule import tvm_rule
+from relay_ext.tvm_legalization import tvm_rule
 
 LANES = 16
 """Partial sums of a row; also lanes of a vector."""

@@ -9,17 +9,17 @@ import tvm
 from tvm import IRModule, tirx
 
 from edbatch_tvm.graph.spec import Signature
-from relay_ext.binding import bind_cell
+from relay_ext.bind_cell import bind_cell
 from relay_ext.block_reader import NotReadable
 from relay_ext.find_stages import find_stages
 from relay_ext.fuse_cells import CELL, cell_params
 from relay_ext.share_cells import member_attribute
-from schedules.cpu.config import StageConfig
 from schedules.cpu.machine import Machine
-from schedules.cpu.packing import pack_kernel, packing_of
+from schedules.cpu.stage_config import StageConfig
 from schedules.cpu.stage_kernel import stage_kernel
-from schedules.records import Records
+from schedules.cpu.weight_packing import pack_kernel, packing_of
 from schedules.stage import Stage
+from schedules.tuning_records import Records
 
 ORDER = "edbatch.order"
 """Attribute of a kernel: its place among the kernels of its cell."""

@@ -13,7 +13,8 @@ import tvm
 from tvm import sym, tirx
 
 from relay_ext.block_reader import Compute, NotReadable, Reduce, read_blocks
-from relay_ext.expressions import (
+from relay_ext.fuse_cells import CELL, cell_params
+from relay_ext.tir_expressions import (
     as_affine,
     as_condition,
     buffers_read,
@@ -24,7 +25,6 @@ from relay_ext.expressions import (
     static_extents,
     substitute,
 )
-from relay_ext.fuse_cells import CELL, cell_params
 from schedules import stage as ir
 
 _FLOAT = "float32"

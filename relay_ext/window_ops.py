@@ -10,7 +10,7 @@ from typing import Any
 
 from tvm import relax, te, tirx, topi
 
-from relay_ext.tvm_rule import tvm_rule
+from relay_ext.tvm_legalization import tvm_rule
 
 
 def _ints(values: Any) -> list[int]:

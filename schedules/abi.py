@@ -1,7 +1,7 @@
 """How a kernel is called.
 
 Every kernel has the signature ``kernel(step, steps, index, ...)``. Row `step` of the int32 matrix `steps` describes
-one batch (see :mod:`edbatch_tvm.memory.steps`); `index` is one int32 vector that holds the rows of all indexed
+one batch (see :mod:`edbatch_tvm.memory.steps_table`); `index` is one int32 vector that holds the rows of all indexed
 operands of the schedule. So the arguments of a kernel are the same for every batch of a schedule but for `step`, and
 a schedule is uploaded once. The further arguments of a kernel are listed in its attribute :data:`ARGUMENTS`.
 """
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
-from edbatch_tvm.memory.steps import COUNT, FIRST, POINTER, TYPE, CellLayout
+from edbatch_tvm.memory.steps_table import COUNT, FIRST, POINTER, TYPE, CellLayout
 
 ARGUMENTS = "edbatch.arguments"
 """Attribute of a kernel: its arguments after (step, steps, index) as texts ``kind:name``, where kind is

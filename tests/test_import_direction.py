@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 LAYERS = (
     "edbatch_tvm.errors",
-    "edbatch_tvm.arguments",
+    "edbatch_tvm.argument_checks",
     "edbatch_tvm.cached_property",
     "edbatch_tvm.fork_lock",
     "edbatch_tvm.bounded_cache",
@@ -25,7 +25,7 @@ LAYERS = (
     "edbatch_tvm.memory",
     "schedules",
     "schedules.cpu",
-    "schedules.records",
+    "schedules.tuning_records",
     "schedules.cuda",
     "edbatch_tvm.native",
     "relay_ext",

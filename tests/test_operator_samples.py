@@ -10,7 +10,7 @@ pytest.importorskip("expecttest")
 
 from benchmarks.operator_samples import Summary, sweep  # noqa: E402
 from benchmarks.operators.compare import Expected, difference  # noqa: E402
-from benchmarks.operators.rule import RAISES, UNDEFINED_CAST, has_undefined_cast, outside_by_running  # noqa: E402
+from benchmarks.operators.sample_filter import RAISES, UNDEFINED_CAST, has_undefined_cast, outside_by_running  # noqa: E402
 
 
 def expected(single: list[float], double: list[float]) -> Expected:

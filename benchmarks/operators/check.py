@@ -12,12 +12,12 @@ import torch
 
 import edbatch_tvm as eb
 from benchmarks.operators.compare import Expected, difference, expected
-from benchmarks.operators.rule import NO_VALUE, has_undefined_cast, outside_by_export, outside_by_running
+from benchmarks.operators.sample_filter import NO_VALUE, has_undefined_cast, outside_by_export, outside_by_running
 from benchmarks.operators.samples import Sample, operators, samples, spread, variants
 from edbatch_tvm.errors import EdbatchError
 from relay_ext import from_torch
 from relay_ext.from_torch import export_program, import_program
-from relay_ext.imported_cells import WeightNames, imported_module
+from relay_ext.importer import WeightNames, imported_module
 from relay_ext.torch_decompositions import decompositions
 
 TARGETS: dict[str, Any] = {

@@ -62,7 +62,7 @@ def _bad_recording() -> Any:
 
 
 def _bad_config() -> Any:
-    from schedules.cpu.config import StageConfig
+    from schedules.cpu.stage_config import StageConfig
 
     return StageConfig.from_json([])
 

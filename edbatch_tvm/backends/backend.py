@@ -15,8 +15,8 @@ from edbatch_tvm.backends.options import CompileOptions, Database
 from edbatch_tvm.errors import PlanError, TargetError
 from edbatch_tvm.graph.spec import Signature
 from edbatch_tvm.runtime.artifact import Artifact, HeldWeights
+from edbatch_tvm.runtime.compilation_cache import KeptCells
 from edbatch_tvm.runtime.executor import Executor
-from edbatch_tvm.runtime.kept import KeptCells
 
 TargetLike: TypeAlias = str | Mapping[str, Any] | Target
 """What a caller names a target by."""
@@ -83,7 +83,7 @@ class Backend(ABC):
     def choices(self, options: CompileOptions) -> dict[str, Any] | None:
         """All that decides the code beside the cells, this package, TVM and the CPU; None: code is not kept.
 
-        What is kept (:mod:`edbatch_tvm.runtime.kept`) for equal choices is loaded instead of being compiled again.
+        Equal choices load what is kept (:mod:`edbatch_tvm.runtime.compilation_cache`) instead of compiling again.
         """
         return None
 

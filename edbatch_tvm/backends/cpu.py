@@ -19,9 +19,9 @@ from edbatch_tvm.backends.registry import as_target
 from edbatch_tvm.errors import EnvironmentMismatch, TargetError, WeightError
 from edbatch_tvm.graph.spec import Signature
 from edbatch_tvm.runtime.artifact import Artifact, HeldWeights, attributes_of
-from edbatch_tvm.runtime.cpu import instruction_sets, missing_sets
+from edbatch_tvm.runtime.compilation_cache import KeptCells
 from edbatch_tvm.runtime.cpu_executor import CpuExecutor
-from edbatch_tvm.runtime.kept import KeptCells
+from edbatch_tvm.runtime.cpu_features import instruction_sets, missing_sets
 from edbatch_tvm.runtime.kernels import KernelSet
 from edbatch_tvm.runtime.threads import get_num_threads
 from relay_ext.add_gathers import AddGathers
@@ -30,8 +30,8 @@ from schedules.cpu.link import shared_library
 from schedules.cpu.lowering import KERNEL_PIPELINE, LIBM_PIPELINE
 from schedules.cpu.machine import host_target, machine_of
 from schedules.cuda.kernels import Occupancy
-from schedules.devices import device_name
-from schedules.records import Records
+from schedules.device_names import device_name
+from schedules.tuning_records import Records
 
 
 class CpuBackend(Backend):

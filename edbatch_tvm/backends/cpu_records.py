@@ -7,12 +7,12 @@ from pathlib import Path
 
 from tvm.target import Target
 
-from edbatch_tvm.arguments import as_path
+from edbatch_tvm.argument_checks import as_path
 from edbatch_tvm.errors import DatabaseError
 from edbatch_tvm.tuning.kernels.database import TuningDatabase
 from edbatch_tvm.tuning.kernels.records import DatabaseRecords
-from schedules.devices import SHIPPED, device_name
-from schedules.records import Records
+from schedules.device_names import SHIPPED, device_name
+from schedules.tuning_records import Records
 
 NO_RECORDS = "none"
 """The database that has no records."""

@@ -13,13 +13,13 @@ from edbatch_tvm.backends.gpu import GpuBackend, device_executor
 from edbatch_tvm.backends.options import CompileOptions
 from edbatch_tvm.errors import TargetError
 from edbatch_tvm.graph.spec import Signature
-from edbatch_tvm.runtime.device import DeviceExecutor, Launch
+from edbatch_tvm.runtime.device_executor import DeviceExecutor, Launch
 from edbatch_tvm.runtime.device_memory import CudaMemory, DeviceMemory
 from relay_ext.gpu_cells import gpu_program
 from schedules.cpu.machine import host_target
 from schedules.cuda.kernels import Occupancy
 from schedules.cuda.lowering import cuda_source
-from schedules.cuda.products import FLOAT32, PRODUCTS, Products
+from schedules.cuda.product_precision import FLOAT32, PRODUCTS, Products
 
 DEFAULT_ARCH = "sm_90a"
 """Architecture of source that is written where there is no GPU."""

@@ -10,12 +10,12 @@ from tvm.target import Target
 
 from edbatch_tvm.backends.gpu import GpuBackend, device_executor
 from edbatch_tvm.graph.spec import Signature
-from edbatch_tvm.runtime.device import DeviceExecutor, Launch
+from edbatch_tvm.runtime.device_executor import DeviceExecutor, Launch
 from edbatch_tvm.runtime.device_memory import HostMemory
 from relay_ext.gpu_cells import gpu_program
 from schedules.cuda.kernels import Occupancy
-from schedules.cuda.products import FLOAT32, Products
-from schedules.cuda.threads import EmulatedThreads
+from schedules.cuda.product_precision import FLOAT32, Products
+from schedules.cuda.thread_grid import EmulatedThreads
 
 EMULATED = "cuda-emulated"
 """The target's name."""

@@ -15,17 +15,17 @@ from edbatch_tvm.backends.cpu_records import NO_RECORDS
 from edbatch_tvm.backends.options import CompileOptions, Database
 from edbatch_tvm.errors import DatabaseError
 from edbatch_tvm.graph.spec import Signature
-from edbatch_tvm.runtime.device import DeviceExecutor, Launch
+from edbatch_tvm.runtime.device_executor import DeviceExecutor, Launch
 from edbatch_tvm.runtime.device_memory import DeviceMemory
 from relay_ext.gpu_cells import GpuProgram
 from relay_ext.pipeline import cell_passes
 from schedules.cpu.machine import host_target
 from schedules.cuda.kernels import Occupancy
 from schedules.cuda.lowering import build_kernels
-from schedules.cuda.products import PRODUCTS, Products
-from schedules.cuda.records import machine_of, model_key, read_records, records_path
-from schedules.cuda.threads import EmulatedThreads
-from schedules.devices import SHIPPED
+from schedules.cuda.occupancy_records import machine_of, model_key, read_records, records_path
+from schedules.cuda.product_precision import PRODUCTS, Products
+from schedules.cuda.thread_grid import EmulatedThreads
+from schedules.device_names import SHIPPED
 
 
 class GpuBackend(Backend):
@@ -43,7 +43,7 @@ class GpuBackend(Backend):
         return cell_passes()
 
     def records(self, database: Database) -> dict[str, Occupancy]:
-        """The tuned settings of models by :func:`~schedules.cuda.records.model_key`; see :meth:`Backend.records`."""
+        """Tuned settings by :func:`~schedules.cuda.occupancy_records.model_key`; see :meth:`Backend.records`."""
         if isinstance(database, Occupancy) or str(database) == NO_RECORDS:
             return {}
         path = records_path(SHIPPED if database is None else database, self.device)

@@ -19,11 +19,11 @@ from edbatch_tvm.batching import ScheduleInfo
 from edbatch_tvm.errors import CellError
 from edbatch_tvm.graph import CellSignature, InstanceGraph, Signature
 from edbatch_tvm.memory import Plan
-from edbatch_tvm.memory.steps import COUNT, FIRST, POINTER, TYPE
+from edbatch_tvm.memory.steps_table import COUNT, FIRST, POINTER, TYPE
 from edbatch_tvm.runtime.artifact import Artifact
 from edbatch_tvm.runtime.report import Report
 from edbatch_tvm.runtime.result import Result
-from relay_ext.binding import bind_cell
+from relay_ext.bind_cell import bind_cell
 from relay_ext.fuse_cells import cell_params
 from relay_ext.pipeline import cell_passes
 
@@ -265,7 +265,7 @@ class _Code:
         name = getattr(getattr(node, "op", None), "name", kind).rpartition(".")[2]
         if name == "if_then_else":
             return self._choice(*node.args)
-        if name == "reinterpret" and isinstance(node.args[0], tirx.IntImm):  # of KeepFloats: a number by its bits
+        if name == "reinterpret" and isinstance(node.args[0], tirx.IntImm):  # of StrictFloats: a number by its bits
             bits = np.array(int(node.args[0].value), f"i{np.dtype(str(node.ty.dtype)).itemsize}")
             float_of_bits = float(bits.view(str(node.ty.dtype)))
             return lambda frame: float_of_bits

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from edbatch_tvm.arguments import require_choice, require_type
+from edbatch_tvm.argument_checks import require_choice, require_type
 from edbatch_tvm.errors import PlanError
-from edbatch_tvm.runtime.device import Launch
+from edbatch_tvm.runtime.device_executor import Launch
 from schedules.cuda.kernels import Occupancy
 
 GRANULARITIES = ("cell", "group", "group-declared", "op")

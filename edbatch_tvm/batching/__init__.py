@@ -4,7 +4,7 @@ from edbatch_tvm.batching import agenda, depth, fsm, lookahead, ratio  # noqa: F
 from edbatch_tvm.batching.api import PolicyLike, as_policy, clear_cache, schedule
 from edbatch_tvm.batching.batches_against_time import BatchesAgainstTime, weigh_batches_against_time
 from edbatch_tvm.batching.bounds import heights, lower_bound
-from edbatch_tvm.batching.check import check_schedule
+from edbatch_tvm.batching.check_schedule import check_schedule
 from edbatch_tvm.batching.cost_model import CostTable, calibrate
 from edbatch_tvm.batching.encoding import ENCODINGS
 from edbatch_tvm.batching.exact import Exact, exact_schedule, optimum

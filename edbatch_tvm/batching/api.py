@@ -7,9 +7,9 @@ from collections.abc import Callable, Hashable
 from pathlib import Path
 from time import perf_counter
 
-from edbatch_tvm.batching import backend
+from edbatch_tvm.batching import native_kernels
 from edbatch_tvm.batching.bounds import lower_bound
-from edbatch_tvm.batching.check import check_schedule
+from edbatch_tvm.batching.check_schedule import check_schedule
 from edbatch_tvm.batching.graph_keys import cache_key
 from edbatch_tvm.batching.policy import Policy, Run, Same, get_policy, identity_of, policy_names
 from edbatch_tvm.batching.policy_file import load_policy
@@ -116,7 +116,7 @@ def schedule(graph: InstanceGraph, policy: PolicyLike = "auto", cache: bool = Tr
     begin = perf_counter()
     chosen = as_policy(policy)
     require_checked(graph)
-    kernels = backend.label()
+    kernels = native_kernels.label()
     key = (cache_key(graph), identity_of(chosen), kernels) if cache else None
     run = _CACHE.get(key) if key is not None else None
     cached = run is not None

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edbatch_tvm.batching import backend
+from edbatch_tvm.batching import native_kernels
 from edbatch_tvm.graph.validate import require_checked
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def heights(graph: InstanceGraph) -> np.ndarray:
     -------
     int32 array of shape [nodes, types]
     """
-    kernels = backend.kernels()
+    kernels = native_kernels.kernels()
     return reference_heights(graph) if kernels is None else kernels.heights(graph)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edbatch_tvm.batching import backend
+from edbatch_tvm.batching import native_kernels
 from edbatch_tvm.batching.bounds import depths
 from edbatch_tvm.batching.policy import Policy, Run, register_policy
 from edbatch_tvm.batching.schedule import Schedule
@@ -16,7 +16,7 @@ class DepthPolicy(Policy):
 
     def run(self, graph: InstanceGraph) -> Run:
         """Schedule `graph`."""
-        kernels = backend.kernels()
+        kernels = native_kernels.kernels()
         if kernels is None:
             return Run(self.reference(graph), self.name)
         return Run(Schedule.for_graph(graph, *kernels.depth_schedule(graph)), self.name)

@@ -1,4 +1,4 @@
-"""The frontier of a partly executed graph: the plain Python reference that the native stepping is tested against."""
+"""The frontier of a partly executed graph: the plain Python reference of the native scheduling loop."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
-from edbatch_tvm.batching import backend
+from edbatch_tvm.batching import native_kernels
 from edbatch_tvm.batching.encoding import (
     TIGHT,
     State,
@@ -160,7 +160,7 @@ class FsmPolicy(Policy):
 
 def run_table(graph: InstanceGraph, encoding: int, table: StateTable) -> tuple[Schedule, int]:
     """Schedule of `graph` by a table over its type ids, and the number of misses."""
-    kernels = backend.kernels()
+    kernels = native_kernels.kernels()
     if kernels is None:
         return reference_run_table(graph, encoding, table)
     arrays, misses = kernels.run_fsm(graph, encoding, table)

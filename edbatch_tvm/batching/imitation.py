@@ -14,14 +14,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from edbatch_tvm.batching import backend
+from edbatch_tvm.batching import native_kernels
 from edbatch_tvm.batching.bounds import lower_bound
 from edbatch_tvm.batching.encoding import State, encode, types_of
 from edbatch_tvm.batching.frontier import Frontier
 from edbatch_tvm.batching.fsm import run_table
-from edbatch_tvm.batching.samples import Resampler
 from edbatch_tvm.batching.schedule import Schedule
 from edbatch_tvm.batching.state_table import StateTable, ValueTable
+from edbatch_tvm.batching.training_graphs import Resampler
 from edbatch_tvm.graph import InstanceGraph
 
 Table = dict[State, int]
@@ -32,7 +32,7 @@ PATIENCE = 10
 
 def count_actions(graph: InstanceGraph, schedule: Schedule, encoding: int, counts: ValueTable) -> None:
     """Count in `counts` which action `schedule`, which runs whole frontiers, takes in which state."""
-    kernels = backend.kernels()
+    kernels = native_kernels.kernels()
     if kernels is not None:
         kernels.replay(graph, encoding, counts, schedule.batch_type)
         return

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from time import perf_counter
 
-from edbatch_tvm.batching import backend
+from edbatch_tvm.batching import native_kernels
 from edbatch_tvm.batching.agenda import AgendaPolicy
 from edbatch_tvm.batching.bounds import lower_bound
 from edbatch_tvm.batching.encoding import ENCODINGS, encoding_id
@@ -15,8 +15,8 @@ from edbatch_tvm.batching.lookahead import LookaheadPolicy
 from edbatch_tvm.batching.policy import Policy
 from edbatch_tvm.batching.qlearning import Progress, QLearning, q_learn
 from edbatch_tvm.batching.ratio import RatioPolicy
-from edbatch_tvm.batching.samples import Resampler, over_one_type_list
 from edbatch_tvm.batching.search import SearchPolicy
+from edbatch_tvm.batching.training_graphs import Resampler, over_one_type_list
 from edbatch_tvm.errors import PolicyError
 from edbatch_tvm.graph import InstanceGraph
 
@@ -146,7 +146,7 @@ def _learn_by_imitation(
     bound = sum(map(lower_bound, graphs))
     starts: list[tuple[int, Table]] = []
     for teacher in TEACHERS:
-        if isinstance(teacher, SearchPolicy) and backend.kernels() is None:
+        if isinstance(teacher, SearchPolicy) and native_kernels.kernels() is None:
             continue  # plain Python takes minutes to search
         table = imitate(graphs, [teacher(graph) for graph in graphs], encoding)
         starts.append((batches_of(table, graphs, encoding), table))
@@ -176,7 +176,7 @@ def _learn_by_imitation(
 
 
 def _budget() -> int:
-    return IMPROVE_NODES if backend.kernels() is not None else IMPROVE_NODES_PYTHON
+    return IMPROVE_NODES if native_kernels.kernels() is not None else IMPROVE_NODES_PYTHON
 
 
 def _draw(sampler: Resampler, given: int, budget: int) -> list[InstanceGraph]:

@@ -6,8 +6,8 @@ import abc
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
-from edbatch_tvm.arguments import require_type
-from edbatch_tvm.batching import backend
+from edbatch_tvm.argument_checks import require_type
+from edbatch_tvm.batching import native_kernels
 from edbatch_tvm.batching.frontier import Frontier
 from edbatch_tvm.batching.schedule import Schedule
 from edbatch_tvm.errors import PolicyError
@@ -127,7 +127,7 @@ class FrontierPolicy(Policy):
 
     def run(self, graph: InstanceGraph) -> Run:
         """Schedule `graph` by the native kernel, or by :meth:`reference` where there is none."""
-        kernels = backend.kernels() if self.native else None
+        kernels = native_kernels.kernels() if self.native else None
         if kernels is None:
             return Run(self.reference(graph), self.name)
         return Run(Schedule.for_graph(graph, *kernels.run(graph, self.name)), self.name)

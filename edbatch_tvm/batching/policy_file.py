@@ -7,7 +7,7 @@ import os
 from dataclasses import asdict, fields
 from typing import Any, NoReturn
 
-from edbatch_tvm.arguments import as_path
+from edbatch_tvm.argument_checks import as_path
 from edbatch_tvm.atomic_file import write_text
 from edbatch_tvm.batching.encoding import ENCODINGS
 from edbatch_tvm.batching.fsm import FsmPolicy, LearnStats

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edbatch_tvm.batching import backend
+from edbatch_tvm.batching import native_kernels
 from edbatch_tvm.batching.bounds import lower_bound
 from edbatch_tvm.batching.encoding import State, encode, types_of
 from edbatch_tvm.batching.fixed_point import RATE_BITS, UNIT
@@ -107,7 +107,7 @@ def q_learn(
 def run_episode(graph: InstanceGraph, encoding: int, values: ValueTable, epsilon: float) -> int:
     """One episode; changes `values` and returns the number of batches."""
     threshold = round(epsilon * (1 << 32))
-    kernels = backend.kernels()
+    kernels = native_kernels.kernels()
     if kernels is None:
         return reference_episode(graph, encoding, values, threshold)
     return kernels.learn_episode(graph, encoding, values, threshold)

@@ -8,7 +8,7 @@ from time import perf_counter
 
 import numpy as np
 
-from edbatch_tvm.batching import backend
+from edbatch_tvm.batching import native_kernels
 from edbatch_tvm.batching.bounds import lower_bound
 from edbatch_tvm.batching.cost_model import CostTable
 from edbatch_tvm.batching.frontier import Frontier
@@ -165,7 +165,7 @@ def cost_of_types(graph: InstanceGraph, types: np.ndarray, integer_costs: Intege
 
 def schedule_of_types(graph: InstanceGraph, types: np.ndarray) -> Schedule:
     """The schedule that runs whole frontiers of these types, in this order."""
-    kernels = backend.kernels()
+    kernels = native_kernels.kernels()
     if kernels is not None:
         return Schedule.for_graph(graph, *kernels.given(graph, types))
     frontier = Frontier(graph)
@@ -194,7 +194,7 @@ def beam_search(
         Whether no state was dropped for lack of room: then there is no better one.
     """
     integer_costs = integer_costs or IntegerCosts.unit(graph.num_types)
-    kernels = backend.kernels()
+    kernels = native_kernels.kernels()
     if kernels is None:
         return reference_beam_search(graph, width, limit, integer_costs)
     return kernels.search(graph, width, limit, integer_costs)

@@ -43,8 +43,8 @@ def register(verbs: Any) -> None:
 
 def bench_batching(arguments: argparse.Namespace) -> None:
     """Run the part ``batching``."""
-    from edbatch_tvm.batching.compare import compare, format_rows, plot_rows, rows_of
-    from edbatch_tvm.benchmarking.splits import learn_test_split
+    from edbatch_tvm.batching.compare_policies import compare, format_rows, plot_rows, rows_of
+    from edbatch_tvm.benchmarking.train_test_split import learn_test_split
 
     if arguments.plot is not None and importlib.util.find_spec("matplotlib") is None:
         raise EdbatchError("--plot without matplotlib", "it installed", "pip install 'edbatch-tvm[plot]'")

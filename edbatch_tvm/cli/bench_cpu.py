@@ -53,7 +53,7 @@ def register(parts: Any) -> None:
 def bench_cpu(arguments: argparse.Namespace) -> None:
     """Run the part ``cpu``."""
     from edbatch_tvm.peers.compare import BenchOptions, machine
-    from edbatch_tvm.peers.page import tables, write_tables
+    from edbatch_tvm.peers.markdown_tables import tables, write_tables
 
     threads = _set_threads(arguments.threads, arguments.peers)
     options = BenchOptions(

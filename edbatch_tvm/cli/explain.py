@@ -81,7 +81,7 @@ def _explain_memory(arguments: argparse.Namespace) -> None:
     from edbatch_tvm.explanation.memory_drawing import memory_page
     from edbatch_tvm.graph import merge
     from edbatch_tvm.memory import plan_memory
-    from edbatch_tvm.memory.uses import operand_uses
+    from edbatch_tvm.memory.operand_uses import operand_uses
     from edbatch_tvm.models import get_workload
     from edbatch_tvm.models.data import load_minibatches
     from relay_ext.group_ops import cell_plan

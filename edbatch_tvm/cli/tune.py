@@ -51,7 +51,7 @@ def register(verbs: Any) -> None:
 
 def tune(arguments: argparse.Namespace) -> None:
     """Run the verb."""
-    from edbatch_tvm.tuning.model.workload import TuneOptions, tune_workload
+    from edbatch_tvm.tuning.model.tune_workload import TuneOptions, tune_workload
 
     options = TuneOptions(**{field.name: getattr(arguments, field.name) for field in fields(TuneOptions)})
     with tuning_bar(options.trials) as show:

@@ -18,13 +18,13 @@ from edbatch_tvm.compiler.lower import Lowered, lower_cells
 from edbatch_tvm.compiler.progress import Progress
 from edbatch_tvm.errors import CellError, EdbatchError, EnvironmentMismatch, WeightError
 from edbatch_tvm.memory import resolve_plan
-from edbatch_tvm.runtime.device import Launch
+from edbatch_tvm.runtime.compilation_cache import KeptCells, keep
+from edbatch_tvm.runtime.device_executor import Launch
 from edbatch_tvm.runtime.executor import Executor
-from edbatch_tvm.runtime.kept import KeptCells, keep
 from edbatch_tvm.runtime.model import Model
 from edbatch_tvm.runtime.threads import prepare_threads
 from relay_ext.bind_sizes import BindSizes, find_sizes
-from relay_ext.failing_cell import cell_error
+from relay_ext.cell_errors import cell_error
 from relay_ext.index_bounds import bounds_of
 from relay_ext.pipeline import run_passes
 from relay_ext.signature import weights_of

@@ -14,7 +14,7 @@ from edbatch_tvm.backends import Backend, CompileOptions
 from edbatch_tvm.compiler.progress import Progress
 from edbatch_tvm.graph.expand import ExpansionTable
 from edbatch_tvm.graph.spec import Signature
-from edbatch_tvm.runtime.kept import KeptCells, find, key_of
+from edbatch_tvm.runtime.compilation_cache import KeptCells, find, key_of
 from edbatch_tvm.runtime.weights import WeightReader
 from relay_ext.bind_sizes import find_sizes
 from relay_ext.fuse_cells import cell_constants

@@ -30,7 +30,7 @@ import numpy as np
 import tvm
 from tvm.target import Target
 
-from edbatch_tvm.arguments import as_path
+from edbatch_tvm.argument_checks import as_path
 from edbatch_tvm.atomic_file import replacing
 from edbatch_tvm.backends import find_backend
 from edbatch_tvm.batching import FsmPolicy, get_policy, policy_names
@@ -41,7 +41,7 @@ from edbatch_tvm.errors import EdbatchError, ModelFileError, PlanError, PolicyEr
 from edbatch_tvm.graph.spec import Attribute, CellSignature, Operand, Signature, ValueSpec
 from edbatch_tvm.memory import resolve_plan
 from edbatch_tvm.runtime.artifact import Artifact, HeldWeights
-from edbatch_tvm.runtime.cpu import architecture, instruction_sets, missing_sets
+from edbatch_tvm.runtime.cpu_features import architecture, instruction_sets, missing_sets
 from edbatch_tvm.runtime.model import Model
 from edbatch_tvm.runtime.threads import prepare_threads
 from edbatch_tvm.runtime.weights import WeightReader
@@ -53,9 +53,9 @@ MANIFEST, LIBRARY, WEIGHTS, POLICY = "model.json", "library.so", "weights.npz", 
 
 CALLING_SOURCES = (
     "schedules/abi.py",
-    "schedules/cpu/sharing.py",
+    "schedules/cpu/work_sharing.py",
     "relay_ext/join_kernels.py",
-    "edbatch_tvm/memory/steps.py",
+    "edbatch_tvm/memory/steps_table.py",
     "edbatch_tvm/runtime/kernels.py",
     "edbatch_tvm/runtime/program.py",
 )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from tvm import IRModule
 
-from edbatch_tvm.arguments import require_type
+from edbatch_tvm.argument_checks import require_type
 from edbatch_tvm.backends import CompileOptions, TargetLike, find_backend
 from edbatch_tvm.backends.cuda import DEFAULT_ARCH
 from edbatch_tvm.compiler.lower import lower_cells

@@ -7,17 +7,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from edbatch_tvm.arguments import require_type
+from edbatch_tvm.argument_checks import require_type
 from edbatch_tvm.batching.batch_gaps import TypeBatches, find_batch_gaps
 from edbatch_tvm.errors import CellError
+from edbatch_tvm.explanation.batch_timing import batch_seconds
 from edbatch_tvm.explanation.record import BatchExplanation, CellExplanation, Explanation
 from edbatch_tvm.explanation.similar_cells import Alike, alike_cells
-from edbatch_tvm.explanation.timing import batch_seconds
 from edbatch_tvm.flops import multiply_adds_of_graph
 from edbatch_tvm.graph import InstanceGraph
 from edbatch_tvm.memory import Plan, PQTree
 from edbatch_tvm.memory.layout import row_bytes, signature_of
-from edbatch_tvm.memory.uses import OperandUse, operand_uses
+from edbatch_tvm.memory.operand_uses import OperandUse, operand_uses
 from edbatch_tvm.runtime import Model
 from relay_ext.group_ops import cell_plan
 

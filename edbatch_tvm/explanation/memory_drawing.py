@@ -13,8 +13,8 @@ from edbatch_tvm.explanation.html import colour, document, html_table, legend
 from edbatch_tvm.graph import InstanceGraph
 from edbatch_tvm.memory import Plan, PQTree
 from edbatch_tvm.memory.layout import signature_of
+from edbatch_tvm.memory.operand_uses import OperandUse
 from edbatch_tvm.memory.pq_node import LEAF, Node, Q
-from edbatch_tvm.memory.uses import OperandUse
 
 
 def memory_page(
@@ -28,9 +28,9 @@ def memory_page(
     graph : InstanceGraph
     plan : Plan
     uses : sequence of OperandUse
-        From :func:`edbatch_tvm.memory.uses.operand_uses`.
+        From :func:`edbatch_tvm.memory.operand_uses.operand_uses`.
     trees : mapping of str to PQTree
-        The tree over the lanes of each cell, see :mod:`relay_ext.plan_cell`.
+        The tree over the lanes of each cell, see :mod:`relay_ext.cell_layout`.
     """
     counts = Counter(use.how for use in uses)
     summary = ", ".join(f"{counts[how]} {how}" for how in ("contiguous", "broadcast", "indexed"))

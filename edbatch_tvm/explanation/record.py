@@ -8,7 +8,7 @@ from typing import Any
 from edbatch_tvm.explanation.similar_cells import Alike
 from edbatch_tvm.graph import InstanceGraph
 from edbatch_tvm.memory import Plan, PQTree
-from edbatch_tvm.memory.uses import OperandUse
+from edbatch_tvm.memory.operand_uses import OperandUse
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,11 +164,11 @@ class Explanation:
 
     def to_trace(self) -> dict[str, Any]:
         """The run in the JSON format of Chrome's and Perfetto's trace viewers: a track for each cell."""
-        from edbatch_tvm.explanation.trace import trace
+        from edbatch_tvm.explanation.chrome_trace import trace
 
         return trace(self)
 
     def __str__(self) -> str:
-        from edbatch_tvm.explanation.table import table
+        from edbatch_tvm.explanation.terminal_table import table
 
         return table(self)

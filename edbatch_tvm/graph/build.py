@@ -1,7 +1,7 @@
 """The builder: record cell calls one by one, get an instance graph.
 
 A call appends to flat lists, about a microsecond; everything is checked at once, on arrays, when the graph is
-finished: also that a value is one of this instance, which its number says (:mod:`edbatch_tvm.graph.serials`).
+finished: also that a value is one of this instance, which its number says (:mod:`edbatch_tvm.graph.instance_serials`).
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from typing import Any, NewType
 
 import numpy as np
 
-from edbatch_tvm.arguments import require_type
+from edbatch_tvm.argument_checks import require_type
 from edbatch_tvm.errors import CellError, GraphError
 from edbatch_tvm.graph.instance import FIRST_EXTERNAL, ZERO, InstanceGraph
-from edbatch_tvm.graph.serials import LOCAL_BITS, Serials, local_of
+from edbatch_tvm.graph.instance_serials import LOCAL_BITS, Serials, local_of
 from edbatch_tvm.graph.spec import CellSignature, Signature
 from edbatch_tvm.graph.validate import validate
 

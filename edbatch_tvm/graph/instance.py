@@ -10,9 +10,9 @@ import numpy as np
 
 from edbatch_tvm.cached_property import cached_property
 from edbatch_tvm.errors import GraphError
-from edbatch_tvm.graph.addresses import Addresses, find_addresses
+from edbatch_tvm.graph.array_addresses import Addresses, find_addresses
+from edbatch_tvm.graph.node_users import Uses, find_uses
 from edbatch_tvm.graph.spec import Signature
-from edbatch_tvm.graph.uses import Uses, find_uses
 
 if TYPE_CHECKING:
     import networkx as nx

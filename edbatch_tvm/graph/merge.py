@@ -8,7 +8,7 @@ from operator import attrgetter
 import numpy as np
 
 from edbatch_tvm.errors import GraphError
-from edbatch_tvm.graph import backend
+from edbatch_tvm.graph import native_merge
 from edbatch_tvm.graph.instance import FIRST_EXTERNAL, InstanceGraph
 
 _CHECKED = attrgetter("checked")
@@ -54,7 +54,7 @@ def merge(instances: Sequence[InstanceGraph]) -> InstanceGraph:
         _check_signatures(instances)
     if first.signature is None:
         instances = _common_types(instances)
-    fast = backend.merger()
+    fast = native_merge.merger()
     merged = fast.merge(instances) if fast is not None else None
     if merged is None:
         merged = reference_merge(instances)
@@ -71,7 +71,7 @@ def merge_again(instances: Sequence[InstanceGraph]) -> InstanceGraph | None:
 
     What :func:`merge` gives, for less: of each graph one attribute is looked at.
     """
-    fast = backend.merger()
+    fast = native_merge.merger()
     if fast is None or len(instances) < 2:
         return None
     try:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edbatch_tvm.arguments import require_type
+from edbatch_tvm.argument_checks import require_type
 from edbatch_tvm.cached_property import cached_property
 from edbatch_tvm.errors import CellError
 

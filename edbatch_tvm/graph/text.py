@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from edbatch_tvm.arguments import require_type
+from edbatch_tvm.argument_checks import require_type
 from edbatch_tvm.errors import DataError
 from edbatch_tvm.graph.instance import FIRST_EXTERNAL, ZERO, InstanceGraph
 from edbatch_tvm.graph.spec import Attribute, CellSignature, Operand, Signature, ValueSpec, is_attribute_dtype

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from edbatch_tvm.arguments import require_type
+from edbatch_tvm.argument_checks import require_type
 from edbatch_tvm.errors import GraphError
 from edbatch_tvm.graph.instance import FIRST_EXTERNAL, ZERO, InstanceGraph
 

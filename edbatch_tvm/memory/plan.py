@@ -2,7 +2,7 @@
 
 ========= ===================================================================================================
 ``batch`` rows by batch, in schedule order: whether operands are contiguous is luck
-``order`` nodes ordered within each batch; see :mod:`edbatch_tvm.memory.order`
+``order`` nodes ordered within each batch; see :mod:`edbatch_tvm.memory.order_plan`
 ``pq``    a PQ tree over the minibatch, kept for graphs that repeat; see :mod:`edbatch_tvm.memory.pq_plan`
 ========= ===================================================================================================
 
@@ -15,19 +15,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edbatch_tvm.arguments import require_choice
-from edbatch_tvm.batching.check import check_schedule
+from edbatch_tvm.argument_checks import require_choice
+from edbatch_tvm.batching.check_schedule import check_schedule
 from edbatch_tvm.batching.graph_keys import same_structure
 from edbatch_tvm.batching.schedule import Schedule
 from edbatch_tvm.errors import PlanError
 from edbatch_tvm.graph.instance import InstanceGraph
 from edbatch_tvm.graph.validate import require_checked
-from edbatch_tvm.memory import backend
 from edbatch_tvm.memory.layout import Layout, signature_of
 from edbatch_tvm.memory.layout_cache import layout_cache, structure_key
+from edbatch_tvm.memory.plan_tables import Tables
 from edbatch_tvm.memory.pq_plan import pq_layouts
+from edbatch_tvm.memory.select_planner import Planner, select_planner
 from edbatch_tvm.memory.synthetic_signature import with_signature
-from edbatch_tvm.memory.tables import Tables
 
 PLANS = ("batch", "order", "pq")
 """Names of the plans, from the quickest to make to the one that indexes least."""
@@ -53,7 +53,7 @@ class Plan:
     order : int32 array of shape [nodes]
         The nodes, batch after batch as in the schedule; within a batch in the order of their rows.
     steps : int32 array of shape [batches, columns]
-        See :mod:`edbatch_tvm.memory.steps`.
+        See :mod:`edbatch_tvm.memory.steps_table`.
     index : int32 array
         Rows of indexed operands, and offsets of variadic ones.
     value_row : int32 array of shape [nodes * stride]
@@ -146,7 +146,7 @@ def plan_memory(schedule: Schedule, graph: InstanceGraph | None = None, plan: st
     if not (schedule.checked and same_structure(graph, schedule.graph)):
         check_schedule(graph, schedule)
     graph = with_signature(graph)
-    planner = backend.planner(graph)
+    planner = select_planner(graph)
     if name == "batch":
         return plan_of_layout(name, graph, schedule, *planner.fill_by_batch(graph, schedule))
     if name == "order":
@@ -178,7 +178,7 @@ def resolve_plan(name: str) -> str:
     return name
 
 
-def _order(planner: backend.Planner, graph: InstanceGraph, schedule: Schedule) -> tuple[Layout, Tables]:
+def _order(planner: Planner, graph: InstanceGraph, schedule: Schedule) -> tuple[Layout, Tables]:
     """The layout of ``order``, or that of ``batch`` where it is worse in either way."""
     by_batch, layout = planner.by_batch(graph, schedule), planner.order(graph, schedule)
     tables = planner.fill(graph, schedule, layout)

@@ -17,13 +17,13 @@ import re
 
 import numpy as np
 
-from edbatch_tvm.batching.check import check_schedule
+from edbatch_tvm.batching.check_schedule import check_schedule
 from edbatch_tvm.batching.schedule import Schedule, parse_schedule
 from edbatch_tvm.errors import PlanError, PolicyError
 from edbatch_tvm.graph.instance import InstanceGraph
-from edbatch_tvm.memory import backend
 from edbatch_tvm.memory.layout import Layout, by_batch, signature_of
 from edbatch_tvm.memory.plan import PLANS, Plan, plan_of_layout
+from edbatch_tvm.memory.select_planner import select_planner
 from edbatch_tvm.memory.synthetic_signature import with_signature
 from edbatch_tvm.memory.unfused_plan import UnfusedPlan, unfuse
 
@@ -79,7 +79,7 @@ def parse_plan(text: str, graph: InstanceGraph) -> Plan:
         raise PlanError(error.given, error.expected, error.hint) from None
     layout = Layout(ordered.order, _bases(graph, schedule, bases), by_batch(graph, schedule).arena_rows)
     _check_rows(graph, schedule, layout)
-    planner = backend.planner(graph)
+    planner = select_planner(graph)
     plan = plan_of_layout(first[1], graph, schedule, layout, planner.fill(graph, schedule, layout))
     return unfuse(plan, signature_of(graph)) if first[2] else plan
 

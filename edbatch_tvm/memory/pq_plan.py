@@ -27,11 +27,11 @@ import numpy as np
 
 from edbatch_tvm.batching.schedule import Schedule
 from edbatch_tvm.graph.instance import InstanceGraph
+from edbatch_tvm.memory.batch_reads import Reads
 from edbatch_tvm.memory.layout import Layout, by_slot, row_bytes
 from edbatch_tvm.memory.parity_union_find import ParityUnionFind
 from edbatch_tvm.memory.pq_node import LEAF, Node, turn_round
 from edbatch_tvm.memory.pq_tree import PQTree
-from edbatch_tvm.memory.reads import Reads
 
 
 @dataclass(eq=False)

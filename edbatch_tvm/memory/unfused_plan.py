@@ -12,7 +12,7 @@ import numpy as np
 
 from edbatch_tvm.graph.spec import Signature
 from edbatch_tvm.memory.plan import Plan
-from edbatch_tvm.memory.steps import CONTIGUOUS, COUNT, INDEXED, POINTER, TYPE, CellLayout
+from edbatch_tvm.memory.steps_table import CONTIGUOUS, COUNT, INDEXED, POINTER, TYPE, CellLayout
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

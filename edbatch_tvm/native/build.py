@@ -29,20 +29,26 @@ SHARED_SOURCES = (
     "../batching/fixed_point.py",
     "../../schedules/cpu/lowering.py",
 )
-STEPPING_SOURCES = (
-    "tir/stepping.py",
+SCHEDULE_SOURCES = (
+    "tir/schedule_loop.py",
     "tir/frontiers.py",
-    "tir/rules.py",
+    "tir/policy_rules.py",
     "tir/state_machine.py",
     "../batching/splitmix.py",
 )
 LIBRARIES = {
-    "merge": ("tir/merging.py", "../graph/addresses.py"),
-    "levels": ("tir/levels.py",),
-    "schedule": STEPPING_SOURCES,
-    "learn": STEPPING_SOURCES,
-    "search": ("tir/beam.py",),
-    "plan": ("tir/placement.py", "tir/step_tables.py", "tir/comparison.py", "tir/ordering.py", "../memory/steps.py"),
+    "merge": ("tir/merging.py", "../graph/array_addresses.py"),
+    "levels": ("tir/typewise_heights.py",),
+    "schedule": SCHEDULE_SOURCES,
+    "learn": SCHEDULE_SOURCES,
+    "search": ("tir/beam_search.py",),
+    "plan": (
+        "tir/arena_placement.py",
+        "tir/step_tables.py",
+        "tir/layout_comparison.py",
+        "tir/node_ordering.py",
+        "../memory/steps_table.py",
+    ),
 }
 """Files of this project that each library is made from, beside the shared ones. Each is built on first use: small ones
 keep the first call short."""
@@ -110,23 +116,23 @@ def _functions(name: str) -> dict[str, Any]:
 
         return {"merge": merge}
     if name == "search":
-        from edbatch_tvm.native.tir.beam import search
+        from edbatch_tvm.native.tir.beam_search import search
 
         return {"search": search}
     if name == "plan":
-        from edbatch_tvm.native.tir.comparison import any_worse
-        from edbatch_tvm.native.tir.ordering import order
-        from edbatch_tvm.native.tir.placement import place
+        from edbatch_tvm.native.tir.arena_placement import place
+        from edbatch_tvm.native.tir.layout_comparison import any_worse
+        from edbatch_tvm.native.tir.node_ordering import order
         from edbatch_tvm.native.tir.step_tables import fill
 
         return {"place": place, "fill": fill, "order": order, "any_worse": any_worse}
     if name == "levels":
-        from edbatch_tvm.native.tir import levels
+        from edbatch_tvm.native.tir.typewise_heights import depth_schedule, heights
 
-        return {"heights": levels.heights, "depth_schedule": levels.depth_schedule}
-    from edbatch_tvm.native.tir.stepping import stepping
+        return {"heights": heights, "depth_schedule": depth_schedule}
+    from edbatch_tvm.native.tir.schedule_loop import schedule_loop
 
-    return {"episode": stepping(True)} if name == "learn" else {"schedule": stepping(False)}
+    return {"episode": schedule_loop(True)} if name == "learn" else {"schedule": schedule_loop(False)}
 
 
 def _compile(name: str) -> Any:

@@ -9,8 +9,8 @@ import numpy as np
 
 from edbatch_tvm.graph.spec import Signature
 from edbatch_tvm.memory.layout import row_bytes
-from edbatch_tvm.memory.steps import CellLayout
-from edbatch_tvm.memory.tables import step_columns
+from edbatch_tvm.memory.plan_tables import step_columns
+from edbatch_tvm.memory.steps_table import CellLayout
 
 WIDTH, OPERANDS, FIXED, REPEATED, BOUND = range(5)
 """Columns of ``cells``: numbers of outputs and operands, fixed arity, number of variadic operands, and of attributes

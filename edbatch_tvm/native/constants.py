@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 AGENDA, RATIO, LOOKAHEAD, GIVEN, FSM, LEARN, REPLAY = range(7)
-"""Rules of the stepping kernels. ``GIVEN`` and ``REPLAY`` take the batch types they are given; ``REPLAY`` counts the
+"""Rules of the scheduling kernels. ``GIVEN`` and ``REPLAY`` take the batch types they are given; ``REPLAY`` counts the
 states and actions that it meets."""
 
 BATCHES, MISSES, FAILED, STATES, EPSILON, ALPHA, RATE, NSTEP, RANDOM = range(9)

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edbatch_tvm.batching.backend import Arrays
 from edbatch_tvm.batching.encoding import TIGHT
 from edbatch_tvm.batching.integer_costs import UNLIMITED
+from edbatch_tvm.batching.native_kernels import Arrays
 from edbatch_tvm.cached_property import cached_property
 from edbatch_tvm.errors import GraphError
 from edbatch_tvm.graph import require_checked
@@ -54,7 +54,7 @@ _NO_ACTION = np.zeros(1, np.int32)
 
 
 class NativeKernels:
-    """The fast backend; see :class:`edbatch_tvm.batching.backend.Kernels`.
+    """The fast backend; see :class:`edbatch_tvm.batching.native_kernels.Kernels`.
 
     Raises
     ------

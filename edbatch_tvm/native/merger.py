@@ -1,4 +1,4 @@
-"""The merging kernel with NumPy arrays; see :class:`edbatch_tvm.graph.backend.Merger`."""
+"""The merging kernel with NumPy arrays; see :class:`edbatch_tvm.graph.native_merge.Merger`."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from itertools import accumulate
 
 import numpy as np
 
-from edbatch_tvm.graph.addresses import (
+from edbatch_tvm.graph.array_addresses import (
     ATTRIBUTES,
     DIGEST,
     SIGNATURE,
 )
 from edbatch_tvm.graph.instance import InstanceGraph
-from edbatch_tvm.graph.uses import Uses
+from edbatch_tvm.graph.node_users import Uses
 from edbatch_tvm.native.build import load_library
 
 _MOST = np.iinfo(np.int32).max

@@ -1,4 +1,4 @@
-"""The planning kernels with NumPy arrays; see :class:`edbatch_tvm.memory.backend.Planner`."""
+"""The planning kernels with NumPy arrays; see :class:`edbatch_tvm.memory.select_planner.Planner`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 from edbatch_tvm.batching.schedule import Schedule
 from edbatch_tvm.graph import InstanceGraph
 from edbatch_tvm.memory.layout import Layout, signature_of
-from edbatch_tvm.memory.tables import Tables
+from edbatch_tvm.memory.plan_tables import Tables
 from edbatch_tvm.native.arguments import as_argument, never_empty
 from edbatch_tvm.native.build import load_library
 from edbatch_tvm.native.cell_tables import (

@@ -20,7 +20,7 @@ from edbatch_tvm.benchmarking.fma_peak import fma_gflops
 from edbatch_tvm.benchmarking.matmul_peak import peak_gflops
 from edbatch_tvm.benchmarking.measure import Seconds
 from edbatch_tvm.benchmarking.policy_learning import LEARN_MINIBATCHES
-from edbatch_tvm.benchmarking.splits import DATA_FILES, learn_test_split
+from edbatch_tvm.benchmarking.train_test_split import DATA_FILES, learn_test_split
 from edbatch_tvm.checking.comparison import TOLERANCE, compare
 from edbatch_tvm.checking.reference import run_reference
 from edbatch_tvm.compiler import compile_model

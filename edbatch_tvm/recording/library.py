@@ -32,7 +32,7 @@ from edbatch_tvm.recording.specs import TensorSpec, rows_of
 from edbatch_tvm.recording.torch_functions import original_functions
 from edbatch_tvm.runtime import Model
 from relay_ext.from_torch import first_line
-from relay_ext.imported_cells import WeightNames, imported_module
+from relay_ext.importer import WeightNames, imported_module
 
 if TYPE_CHECKING:
     from edbatch_tvm.recording.recorder import Recorder

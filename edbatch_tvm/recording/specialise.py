@@ -19,7 +19,7 @@ from edbatch_tvm.recording.specs import TensorSpec, spec_of
 from edbatch_tvm.runtime import Model
 from relay_ext.check_cells import CheckCells
 from relay_ext.from_torch import export_program, import_program, rows_dimension, shared_cell
-from relay_ext.imported_cells import WeightNames, imported_module
+from relay_ext.importer import WeightNames, imported_module
 from relay_ext.index_bounds import with_index_bounds
 from relay_ext.module_structure import module_structure
 from relay_ext.pipeline import cell_passes, run_passes

@@ -19,8 +19,8 @@ from edbatch_tvm.graph import Builder, InstanceGraph, Signature, require_checked
 from edbatch_tvm.graph.expand import Expansion, ExpansionTable, expand
 from edbatch_tvm.memory import Plan
 from edbatch_tvm.runtime.executor import Executor
-from edbatch_tvm.runtime.instances import Instances
-from edbatch_tvm.runtime.plans import Plans
+from edbatch_tvm.runtime.minibatch import Instances
+from edbatch_tvm.runtime.plan_cache import Plans
 from edbatch_tvm.runtime.result import Result
 from edbatch_tvm.runtime.weights import WeightReader
 

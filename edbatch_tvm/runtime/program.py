@@ -11,12 +11,12 @@ import tvm
 from edbatch_tvm.graph import InstanceGraph
 from edbatch_tvm.graph.spec import Signature
 from edbatch_tvm.memory import Plan
-from edbatch_tvm.memory.steps import TYPE
+from edbatch_tvm.memory.steps_table import TYPE
 from edbatch_tvm.memory.unfused_plan import UnfusedPlan
 from edbatch_tvm.runtime.arenas import ArenaSet
 from edbatch_tvm.runtime.kernels import KernelSet, LoadedWeights
 from edbatch_tvm.runtime.threads import use_threads
-from schedules.cpu.sharing import ROW, YIELDS
+from schedules.cpu.work_sharing import ROW, YIELDS
 
 SINGLE_MULTIPLIES = 2_000_000
 """Minibatches of fewer multiplications run in the caller's thread alone: waking another one costs as much."""
@@ -132,7 +132,7 @@ class Program:
 
 
 class _Board:
-    """Where threads claim work; see :mod:`schedules.cpu.sharing`."""
+    """Where threads claim work; see :mod:`schedules.cpu.work_sharing`."""
 
     def __init__(self, threads: int) -> None:
         self.threads = threads

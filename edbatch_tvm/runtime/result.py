@@ -9,7 +9,7 @@ import numpy as np
 
 from edbatch_tvm.errors import GraphError
 from edbatch_tvm.graph.instance import InstanceGraph
-from edbatch_tvm.graph.serials import LOCAL_BITS, local_of
+from edbatch_tvm.graph.instance_serials import LOCAL_BITS, local_of
 from edbatch_tvm.graph.validate import as_index_array
 from edbatch_tvm.memory.plan import Plan
 from edbatch_tvm.runtime.report import Report

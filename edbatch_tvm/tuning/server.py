@@ -15,7 +15,7 @@ from contextlib import contextmanager
 
 from edbatch_tvm.errors import EdbatchError
 from edbatch_tvm.runtime.threads import prepare_threads
-from edbatch_tvm.tuning.kernels.remote import Tracker
+from edbatch_tvm.tuning.kernels.remote_timer import Tracker
 
 
 def listen(tracker: Tracker, host: str, port: int) -> None:

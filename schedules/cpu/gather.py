@@ -7,7 +7,7 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script.builder import ir as T
 
 from schedules import abi
-from schedules.rows import operand_row
+from schedules.operand_rows import operand_row
 
 
 def gather_kernel(name: str, width: int, dtype: str) -> tirx.PrimFunc:

@@ -9,8 +9,8 @@ import tvm_ffi
 from tvm import IRModule, tirx
 from tvm.s_tir.schedule import SBlockRV, Schedule
 
-from schedules.cpu.general import leaf_blocks, schedule_block
-from schedules.packing import uses
+from schedules.cpu.general_cells import leaf_blocks, schedule_block
+from schedules.weight_packing import uses
 
 MOST_ROWS, MOST_VECTORS, MOST_STEPS = 8, 4, 4
 
@@ -34,7 +34,7 @@ def register_tiled(module: IRModule, lanes: int, seed: int) -> Schedule | None:
     Parameters
     ----------
     module : IRModule
-        Blocks over a tile of instances, as :func:`schedules.cpu.tile_cells.tile_cell` makes them.
+        Blocks over a tile of instances, as :func:`schedules.cpu.instance_tiles.tile_cell` makes them.
     lanes : int
         Elements of a vector.
     seed : int

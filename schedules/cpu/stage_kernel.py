@@ -1,7 +1,7 @@
 """Stage kernels for CPUs: row tiles, column chunks of every gate at once, accumulators in registers.
 
-A kernel has one variant for each bucket of batch sizes (:mod:`schedules.cpu.config`) and chooses at run time. A
-variant is one parallel loop over tiles; :mod:`schedules.cpu.tile` writes a tile::
+A kernel has one variant for each bucket of batch sizes (:mod:`schedules.cpu.stage_config`) and chooses at run time. A
+variant is one parallel loop over tiles; :mod:`schedules.cpu.stage_tile` writes a tile::
 
     acc[gate][chunk][row][lane] = 0
     for each row the tile's instances read, for k:            # the gather: rows are read through the operand's index
@@ -24,11 +24,11 @@ from tvm.tirx.script.builder import ir as T
 
 from schedules import abi
 from schedules import stage as ir
-from schedules.cpu.config import Bucket, StageConfig, default_config
 from schedules.cpu.machine import Machine
-from schedules.cpu.packing import packing_of
-from schedules.cpu.tile import Tile, panels_of
-from schedules.rows import operand_row
+from schedules.cpu.stage_config import Bucket, StageConfig, default_config
+from schedules.cpu.stage_tile import Tile, panels_of
+from schedules.cpu.weight_packing import packing_of
+from schedules.operand_rows import operand_row
 
 _INT = "int32"
 
@@ -47,7 +47,7 @@ def stage_kernel(
     weights : dict from name to (shape, dtype)
         Weights of the model: the tables that lookups read.
     config : StageConfig, optional
-        Default: :func:`~schedules.cpu.config.default_config`.
+        Default: :func:`~schedules.cpu.stage_config.default_config`.
 
     Raises
     ------

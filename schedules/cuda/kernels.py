@@ -3,7 +3,7 @@
 ``batch_kernel`` makes ``kernel(tables, step, count, ...)``, which runs one stage of one batch. ``schedule_kernel``
 makes ``kernel(tables, blocks, ...)``, which runs all batches: a grid that stays, steps through the steps table, and
 waits at a barrier of the grid after every stage. It needs a cooperative launch of at most as many blocks as the machine
-holds at once. Both are made of the same code, for a GPU or emulated; see :mod:`schedules.cuda.threads`.
+holds at once. Both are made of the same code, for a GPU or emulated; see :mod:`schedules.cuda.thread_grid`.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from tvm.tirx.script.builder import ir as T
 
 from schedules import abi
 from schedules import stage as ir
-from schedules.cuda.arguments import BATCHES, Arguments, Tables, stage_arguments
+from schedules.cuda.kernel_arguments import BATCHES, Arguments, Tables, stage_arguments
 from schedules.cuda.matrix_code import SHARED_ELEMENTS, MatrixCode, is_matrix_product, tiles_of_instance
-from schedules.cuda.products import FLOAT32, Products
+from schedules.cuda.product_precision import FLOAT32, Products
 from schedules.cuda.stage_code import StageCode
-from schedules.cuda.threads import EmulatedThreads, GpuThreads, Threads, bind, loop
+from schedules.cuda.thread_grid import EmulatedThreads, GpuThreads, Threads, bind, loop
 from schedules.cuda.tiles import least_rows, tiles_of
 
 _INT = "int32"
@@ -201,7 +201,7 @@ def batch_kernel(
     Parameters
     ----------
     shapes : dict
-        See :class:`~schedules.cuda.arguments.Arguments`.
+        See :class:`~schedules.cuda.kernel_arguments.Arguments`.
     emulate : EmulatedThreads, optional
         Build it for LLVM, with these loops.
     """

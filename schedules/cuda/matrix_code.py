@@ -13,10 +13,10 @@ from tvm import tirx
 from tvm.tirx.script.builder import ir as T
 
 from schedules import stage as ir
-from schedules.cuda.element_code import ElementCode
+from schedules.cuda.epilogue_code import ElementCode
 from schedules.cuda.matrix_packing import MatrixPacking
 from schedules.cuda.stage_code import StageCode
-from schedules.cuda.threads import BLOCK, Registers, bind, loop
+from schedules.cuda.thread_grid import BLOCK, Registers, bind, loop
 from schedules.cuda.tile_code import Each
 from schedules.cuda.tiles import ACROSS, VECTOR
 

@@ -10,7 +10,7 @@ from tvm.tirx.script.builder import ir as T
 
 from schedules import abi
 from schedules import stage as ir
-from schedules.packing import declare_pack, rewritten, uses
+from schedules.weight_packing import declare_pack, rewritten, uses
 
 
 class MatrixPacking:
@@ -45,7 +45,7 @@ class MatrixPacking:
 
 
 def matrix_pack_kernel(stage: ir.Stage, weights: dict[Any, str]) -> tirx.PrimFunc:
-    """The function ``pack(weights..., packed)``; see :func:`schedules.cuda.packing.pack_kernel`."""
+    """The function ``pack(weights..., packed)``; see :func:`schedules.cuda.weight_packing.pack_kernel`."""
     packing = MatrixPacking(stage)
     parts: list[tuple[Any, int, int, int, Any, Any]] = []
     for vector, (base, by_row) in zip(stage.vectors, packing.vectors, strict=True):

@@ -9,13 +9,13 @@ from tvm.tirx.script.builder import ir as T
 
 from schedules import abi
 from schedules import stage as ir
-from schedules.cuda.arguments import Arguments, Tables
-from schedules.cuda.products import FLOAT32, Products
-from schedules.cuda.sources import is_row_scratch, row_sources
-from schedules.cuda.threads import Threads, bind
+from schedules.cuda.kernel_arguments import Arguments, Tables
+from schedules.cuda.product_precision import FLOAT32, Products
+from schedules.cuda.row_sources import is_row_scratch, row_sources
+from schedules.cuda.thread_grid import Threads, bind
 from schedules.cuda.tile_code import TileCode
 from schedules.cuda.tiles import Tile, is_tiled, least_rows, sweeps_of, tiles_of
-from schedules.rows import operand_row
+from schedules.operand_rows import operand_row
 
 _INT = "int32"
 

@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any
 from tvm import tirx
 from tvm.tirx.script.builder import ir as T
 
-from schedules.cuda.element_code import ElementCode
-from schedules.cuda.products import WORDS
-from schedules.cuda.sources import OWNER, RowSource
-from schedules.cuda.threads import BLOCK, WARP, Address, Registers, Threads, bind, loop
+from schedules.cuda.epilogue_code import ElementCode
+from schedules.cuda.product_precision import WORDS
+from schedules.cuda.row_sources import OWNER, RowSource
+from schedules.cuda.thread_grid import BLOCK, WARP, Address, Registers, Threads, bind, loop
 from schedules.cuda.tiles import ACROSS, PACK_LANES, VECTOR, Sweep, Tile
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from edbatch_tvm.batching import (
 from edbatch_tvm.batching.portfolio import QUICK
 from edbatch_tvm.errors import PolicyError
 from edbatch_tvm.graph import InstanceGraph, merge
-from tests.batching.brute import fewest_batches
+from tests.batching.brute_force import fewest_batches
 from tests.batching.corpora import in_minibatches, read_lattices
 from tests.batching.graphs import Arrays, lattice, minibatches, random_dag, sentence, tree, typed_dags
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edbatch_tvm.batching.compare import compare, format_rows, plot_rows, rows_of
+from edbatch_tvm.batching.compare_policies import compare, format_rows, plot_rows, rows_of
 from tests.batching.graphs import lattice, minibatches, tree
 
 POLICIES = ["depth", "agenda", "lookahead", "ratio", "paper", "fsm", "search-2", "search-8"]

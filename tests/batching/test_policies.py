@@ -18,7 +18,7 @@ from edbatch_tvm.batching import (
 from edbatch_tvm.batching.portfolio import QUICK
 from edbatch_tvm.errors import PolicyError
 from edbatch_tvm.graph import InstanceGraph, merge
-from tests.batching.brute import fewest_batches
+from tests.batching.brute_force import fewest_batches
 from tests.batching.graphs import Arrays, bilstm, lattice, minibatches, sentence, tree, typed_dags
 
 POLICIES = (*QUICK, "search", "best", "auto")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli.fake import FakeModel
+from tests.cli.fake_model import FakeModel
 
 
 @pytest.fixture

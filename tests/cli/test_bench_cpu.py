@@ -10,7 +10,7 @@ import pytest
 from edbatch_tvm.cli import main
 from edbatch_tvm.peers import compare, contenders
 from edbatch_tvm.peers.first_result import in_fresh_processes
-from edbatch_tvm.peers.page import BEGIN, END, write_tables
+from edbatch_tvm.peers.markdown_tables import BEGIN, END, write_tables
 
 SMALL = ["bench", "cpu", "--workloads", "treelstm", "--hidden", "8", "--batch-size", "2", "--repeat", "2"]
 

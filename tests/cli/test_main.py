@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from edbatch_tvm.cli import main
-from tests.cli.fake import FakeModel
+from tests.cli.fake_model import FakeModel
 
 
 def fail(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:

@@ -12,7 +12,7 @@ from edbatch_tvm.batching import parse_schedule
 from edbatch_tvm.cli import main
 from edbatch_tvm.graph import parse_graph
 from edbatch_tvm.models import WORKLOADS, get_workload
-from tests.cli.fake import FakeModel
+from tests.cli.fake_model import FakeModel
 
 FIELDS = {
     "workload", "target", "dtype", "hidden", "batch_size", "minibatches", "instances", "nodes", "policy", "batches",

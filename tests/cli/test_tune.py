@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from edbatch_tvm.cli import main
-from edbatch_tvm.tuning.kernels.outcome import BucketGain, Load, Outcome
+from edbatch_tvm.tuning.kernels.search_result import BucketGain, Load, Outcome
 from edbatch_tvm.tuning.model import TuneReport
+from edbatch_tvm.tuning.model.tune_workload import TuneOptions
 from edbatch_tvm.tuning.model.verify import Verification
-from edbatch_tvm.tuning.model.workload import TuneOptions
 
 
 def report(good: bool = True) -> TuneReport:
@@ -35,7 +35,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[TuneOptions]:
         progress("internal_stage0, batch 8-15", None)
         return report(given.seed == 0)
 
-    monkeypatch.setattr("edbatch_tvm.tuning.model.workload.tune_workload", tune_workload)
+    monkeypatch.setattr("edbatch_tvm.tuning.model.tune_workload.tune_workload", tune_workload)
     return options
 
 

@@ -10,7 +10,7 @@ import pytest
 from edbatch_tvm.benchmarking import measure as measure_module
 from edbatch_tvm.cli import main
 from edbatch_tvm.models import WORKLOADS, get_workload
-from tests.cli.fake import FakeModel
+from tests.cli.fake_model import FakeModel
 
 SMALL = ("--hidden", "16", "--batch-size", "16", "--minibatches", "1", "--policy", "lookahead", "--check")
 

@@ -29,7 +29,7 @@ from edbatch_tvm.models.lstm_nmt.reader import pair_files, read_pairs
 from edbatch_tvm.models.treelstm.reader import read_trees
 from edbatch_tvm.models.workload import ReadOptions
 from edbatch_tvm.tuning.kernels.database import TuningDatabase, config_trace
-from schedules.cpu.config import StageConfig
+from schedules.cpu.stage_config import StageConfig
 from tests.graph.cells import TREE
 
 SEPARATOR = b"\x1e"

@@ -23,7 +23,7 @@ from edbatch_tvm.graph import (
     merge,
 )
 from edbatch_tvm.memory import PLANS, Plan, plan_memory
-from edbatch_tvm.memory.steps import COUNT, FIRST, POINTER, TYPE, CellLayout
+from edbatch_tvm.memory.steps_table import COUNT, FIRST, POINTER, TYPE, CellLayout
 from tests.strategies import Minibatch, minibatches
 
 

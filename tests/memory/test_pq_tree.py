@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from edbatch_tvm.errors import PlanError
 from edbatch_tvm.memory import PQTree
-from tests.memory.consecutive import brute_force, can_be_consecutive, check_witness, is_consecutive
+from tests.memory.consecutive_ones import brute_force, can_be_consecutive, check_witness, is_consecutive
 
 
 @st.composite

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import edbatch_tvm as eb
 from edbatch_tvm.graph import InstanceGraph, Signature, merge
 from edbatch_tvm.memory.plan import Plan
-from edbatch_tvm.memory.steps import CONTIGUOUS, COUNT, INDEXED, POINTER, CellLayout
+from edbatch_tvm.memory.steps_table import CONTIGUOUS, COUNT, INDEXED, POINTER, CellLayout
 from edbatch_tvm.memory.unfused_plan import unfuse
 from tests.strategies import Minibatch, minibatches
 

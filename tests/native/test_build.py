@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from edbatch_tvm import find_native
-from edbatch_tvm.batching import backend, get_policy
+from edbatch_tvm.batching import get_policy, native_kernels
 from edbatch_tvm.cache_folder import cache_directory, read_sealed
 from edbatch_tvm.native import build, load
 from tests.batching.graphs import bilstm
@@ -93,16 +93,16 @@ def test_a_directory_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_the_reference_can_be_forced(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert backend.label() == "native"
+    assert native_kernels.label() == "native"
     expected = get_policy("agenda")(bilstm(3))
     monkeypatch.setattr("edbatch_tvm.find_native.python_only", True)
-    assert backend.kernels() is None
-    assert backend.label() == "python (EDBATCH_BACKEND=python)"
+    assert native_kernels.kernels() is None
+    assert native_kernels.label() == "python (EDBATCH_BACKEND=python)"
     assert get_policy("agenda")(bilstm(3)) == expected
 
 
 def test_the_environment_forces_the_reference() -> None:
-    code = "from edbatch_tvm.batching import backend; print(backend.label())"
+    code = "from edbatch_tvm.batching import native_kernels; print(native_kernels.label())"
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "EDBATCH_BACKEND": "python"}
     run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "python (EDBATCH_BACKEND=python)"

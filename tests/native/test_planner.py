@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from edbatch_tvm.batching import Schedule, schedule
 from edbatch_tvm.graph import InstanceGraph, merge
-from edbatch_tvm.memory import PLANS, backend, plan_memory
-from edbatch_tvm.memory.backend import Planner, ReferencePlanner
+from edbatch_tvm.memory import PLANS, plan_memory
 from edbatch_tvm.memory.layout import Layout
+from edbatch_tvm.memory.select_planner import Planner, ReferencePlanner, select_planner
 from edbatch_tvm.native.planner import NativePlanner, load
 from tests.memory.workloads import sentences, trees
 from tests.strategies import Minibatch, minibatches
@@ -66,9 +66,9 @@ def test_the_reference_can_be_forced(rng: np.random.Generator, monkeypatch: pyte
     graph = trees(rng, 4)
     batches, _ = schedule(graph, "depth")
     plans = [plan_memory(batches, graph, name) for name in PLANS]
-    assert isinstance(backend.planner(graph), NativePlanner)
+    assert isinstance(select_planner(graph), NativePlanner)
     monkeypatch.setattr("edbatch_tvm.find_native.python_only", True)
-    assert isinstance(backend.planner(graph), ReferencePlanner)
+    assert isinstance(select_planner(graph), ReferencePlanner)
     for name, plan in zip(PLANS, plans, strict=True):
         again = plan_memory(batches, graph, name)
         assert np.array_equal(again.value_row, plan.value_row)

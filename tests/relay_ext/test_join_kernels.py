@@ -15,10 +15,10 @@ from tvm.script import tirx as T
 from edbatch_tvm.graph import CellSignature, Signature, ValueSpec
 from edbatch_tvm.runtime import threads
 from relay_ext.join_kernels import JoinKernels
-from relay_ext.share_loops import ShareLoops, operations
+from relay_ext.workshare_loops import WorkshareLoops, operations
 from schedules.cpu.lowering import KERNEL_PIPELINE
 from schedules.cpu.machine import host_target
-from schedules.cpu.sharing import ROW, sharing_ir
+from schedules.cpu.work_sharing import ROW, sharing_ir
 from tests.golden import Golden
 
 ROWS = 4096
@@ -81,13 +81,13 @@ class Kernels:
 
 @pytest.fixture(scope="module")
 def joined() -> tvm.IRModule:
-    return JoinKernels(CELLS, "; the functions of sharing.py")(ShareLoops()(Kernels))
+    return JoinKernels(CELLS, "; the functions of work_sharing.py")(WorkshareLoops()(Kernels))
 
 
 @pytest.fixture(scope="module")
 def program() -> Any:
     target = host_target()
-    module = JoinKernels(CELLS, sharing_ir(target))(ShareLoops()(Kernels))
+    module = JoinKernels(CELLS, sharing_ir(target))(WorkshareLoops()(Kernels))
     return tvm.compile(module, target=target, tir_pipeline=KERNEL_PIPELINE)["program"]
 
 

@@ -25,10 +25,10 @@ NAMES = [
     "LegalizeCells",
     "FuseCells",
     "GuardIndices",
-    "KeepFloats",
+    "StrictFloats",
     "StageCells",
     "BatchCells",
-    "ShareLoops",
+    "WorkshareLoops",
     "JoinKernels",
 ]
 
@@ -80,7 +80,7 @@ def test_compile_runs_in_the_callers_pass_context() -> None:
 
 
 CPU, PROGRAM = NAMES[:8], NAMES[8:]
-GPU = ["CheckCells", "LegalizeCells", "FuseCells", "GuardIndices", "KeepFloats"]
+GPU = ["CheckCells", "LegalizeCells", "FuseCells", "GuardIndices", "StrictFloats"]
 GROUPED = ["BindSizes", "CheckCells", "GroupOps", "LiftWeights", "SplitCells"]
 
 

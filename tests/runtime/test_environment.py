@@ -23,13 +23,13 @@ RUN = """
 import sys
 import numpy as np
 import edbatch_tvm as eb
-from edbatch_tvm.batching import backend
+from edbatch_tvm.batching import native_kernels
 from edbatch_tvm.errors import EdbatchError
 from edbatch_tvm.models import get_workload
 workload = get_workload("treelstm")
 try:
     model = eb.compile(workload.cells(8), workload.weights(8))
-    print("ran", len(model(workload.generate(2, model.cells))), backend.label())
+    print("ran", len(model(workload.generate(2, model.cells))), native_kernels.label())
     model.save(sys.argv[1])
     print("saved", len(eb.load(sys.argv[1])(workload.generate(2, model.cells))))
 except EdbatchError as error:

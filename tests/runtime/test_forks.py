@@ -12,7 +12,7 @@ import pytest
 import edbatch_tvm as eb
 from edbatch_tvm.errors import TargetError
 from edbatch_tvm.models import get_workload
-from edbatch_tvm.runtime import device
+from edbatch_tvm.runtime import device_executor
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -161,6 +161,6 @@ def test_a_device_is_not_for_forked_children(monkeypatch: pytest.MonkeyPatch) ->
     workload = get_workload("treelstm")
     model = eb.compile(workload.cells(8), workload.weights(8), target="cuda-emulated")
     monkeypatch.setattr(model.executor.memory, "in_forks", False)
-    monkeypatch.setattr(device, "forked", lambda: True)
+    monkeypatch.setattr(device_executor, "forked", lambda: True)
     with pytest.raises(TargetError, match=r"a CUDA model in a forked process, .*spawn"):
         model(workload.generate(1, model.cells))

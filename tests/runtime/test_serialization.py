@@ -145,11 +145,11 @@ def test_what_cannot_be_saved(model: Model, tmp_path: Path, monkeypatch: pytest.
 
 
 def test_refused_where_the_cpu_lacks_something(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from edbatch_tvm.runtime import cpu
+    from edbatch_tvm.runtime import cpu_features
 
-    flags = cpu.cpu_features().split()
+    flags = cpu_features.cpu_features().split()
     vector = [flag for flag in flags if flag not in ("avx2", "asimd")]
-    monkeypatch.setattr(cpu, "cpu_features", lambda: " ".join(vector))
+    monkeypatch.setattr(cpu_features, "cpu_features", lambda: " ".join(vector))
     with pytest.raises(ModelFileError, match=r"needs (avx2|neon), which this CPU does not have; .*mcpu"):
         eb.load(file)
 

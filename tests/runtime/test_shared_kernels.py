@@ -12,7 +12,7 @@ from tvm.script import relax as R
 
 import edbatch_tvm as eb
 from edbatch_tvm.runtime import Model
-from relay_ext.share_loops import DIMENSIONS
+from relay_ext.workshare_loops import DIMENSIONS
 
 COUNT, SIZE, WORDS = 40, 24, 6
 

@@ -12,14 +12,14 @@ from tvm.target import Target
 
 from edbatch_tvm.models import get_workload
 from edbatch_tvm.tuning.kernels.database import TuningDatabase
-from edbatch_tvm.tuning.kernels.outcome import Load, Outcome
 from edbatch_tvm.tuning.kernels.record_keys import stage_key, stage_text
 from edbatch_tvm.tuning.kernels.records import DatabaseRecords
-from edbatch_tvm.tuning.kernels.stages import StageSubject, bucket_for, compose, space, tune_stage
+from edbatch_tvm.tuning.kernels.search_result import Load, Outcome
+from edbatch_tvm.tuning.kernels.stage_search import StageSubject, bucket_for, compose, space, tune_stage
 from edbatch_tvm.tuning.kernels.timing import TrialFailed
 from edbatch_tvm.tuning.model.tunable_kernels import find_subjects
-from schedules.cpu.config import Bucket, StageConfig, default_config
 from schedules.cpu.machine import AVX512
+from schedules.cpu.stage_config import Bucket, StageConfig, default_config
 
 SMALL, LARGE = Load(4, 7, 5, 10, 50), Load(256, 0, 300, 2, 600)
 

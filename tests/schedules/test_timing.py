@@ -7,9 +7,9 @@ import pytest
 from tvm.script import tirx as T
 from tvm.target import Target
 
-from edbatch_tvm.tuning.kernels.bench import Argument, BatchBench
+from edbatch_tvm.tuning.kernels.batch_bench import Argument, BatchBench
 from edbatch_tvm.tuning.kernels.timing import Candidate, LocalTimer, TrialFailed, waiting_seconds
-from edbatch_tvm.tuning.kernels.worker import WorkerTimer
+from edbatch_tvm.tuning.kernels.timing_worker import WorkerTimer
 
 TARGET = {"kind": "llvm"}
 

@@ -6,7 +6,7 @@ import numpy as np
 
 import edbatch_tvm as eb
 from edbatch_tvm.models import get_workload
-from edbatch_tvm.tuning.kernels.outcome import Load
+from edbatch_tvm.tuning.kernels.search_result import Load
 from edbatch_tvm.tuning.model.histogram import allot, batch_sizes, loads_of, shares
 from relay_ext.signature import signature_of
 

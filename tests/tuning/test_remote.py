@@ -15,7 +15,7 @@ import pytest
 from tvm.target import Target
 
 from edbatch_tvm.errors import TargetError
-from edbatch_tvm.tuning.kernels.remote import RemoteTimer, Tracker
+from edbatch_tvm.tuning.kernels.remote_timer import RemoteTimer, Tracker
 from edbatch_tvm.tuning.kernels.timing import TrialFailed
 from tests.schedules.test_timing import TARGET, candidate
 

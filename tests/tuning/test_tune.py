@@ -48,8 +48,10 @@ class Scripted(LocalTimer):
 @pytest.fixture
 def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
     Scripted.asked = 0
-    monkeypatch.setattr("edbatch_tvm.tuning.model.run.LocalTimer", Scripted)
-    monkeypatch.setattr("edbatch_tvm.tuning.kernels.tiles.cost_model", lambda *_: ms.cost_model.RandomModel(seed=0))
+    monkeypatch.setattr("edbatch_tvm.tuning.model.tune.LocalTimer", Scripted)
+    monkeypatch.setattr(
+        "edbatch_tvm.tuning.kernels.tile_search.cost_model", lambda *_: ms.cost_model.RandomModel(seed=0)
+    )
     # Real times of tiny kernels are noise: the script decides.
     monkeypatch.setattr("edbatch_tvm.tuning.model.verify.NOISE", 1e9)
 

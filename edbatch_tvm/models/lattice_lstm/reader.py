@@ -9,8 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from edbatch_tvm.errors import DataError
-from edbatch_tvm.models.files import broken_line, read_lines
 from edbatch_tvm.models.lattice_lstm.build import Arc
+from edbatch_tvm.models.line_reader import broken_line, read_lines
 from edbatch_tvm.models.vocabulary import VOCABULARY
 from edbatch_tvm.models.workload import ReadOptions
 

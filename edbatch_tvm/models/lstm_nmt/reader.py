@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from edbatch_tvm.errors import DataError
-from edbatch_tvm.models.files import broken_line, read_lines
+from edbatch_tvm.models.line_reader import broken_line, read_lines
 from edbatch_tvm.models.lstm_nmt.build import Pair
 from edbatch_tvm.models.vocabulary import word_id
 from edbatch_tvm.models.workload import ReadOptions

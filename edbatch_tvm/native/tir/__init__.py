@@ -4,22 +4,22 @@ Compiled for llvm by :mod:`edbatch_tvm.native.build` and cached. Importing a fil
 a second or more, so only a build does. Every kernel gives exactly the result of the reference; all arithmetic is on
 integers.
 
-============= ========================================================================================
-inlined       ``@inlined``: named parts of kernels
-buffers       declarations that kernels share
-shared        depths, typewise heights, grouping by batch
-levels        ``heights``, and ``depth_schedule`` by (depth, type)
-stepping      ``schedule``, one whole schedule by a rule or a table, and ``episode``, the same while learning
-frontiers     parts of these: the ready nodes of each type
-rules         parts of these: the type to run, by a rule
-state_machine parts of these: the type to run, by a state machine; learning
-beam          ``search``, beam search
-placement     ``place``: where the blocks of a memory plan begin
-step_tables   ``fill``: the tables of a memory plan
-comparison    ``any_worse``: whether a layout indexes more than another
-ordering      ``order``: the order of nodes within batches of the plan ``order``
-merging       ``merge``: a minibatch graph from those of its instances
-============= ========================================================================================
+================= ====================================================================================
+inlined           ``@inlined``: named parts of kernels
+buffers           declarations that kernels share
+shared            depths, typewise heights, grouping by batch
+typewise_heights  ``heights``, and ``depth_schedule`` by (depth, type)
+schedule_loop     ``schedule``, one whole schedule by a rule or a table, and ``episode``, the same while learning
+frontiers         parts of these: the ready nodes of each type
+policy_rules      parts of these: the type to run, by a rule
+state_machine     parts of these: the type to run, by a state machine; learning
+beam_search       ``search``, beam search
+arena_placement   ``place``: where the blocks of a memory plan begin
+step_tables       ``fill``: the tables of a memory plan
+layout_comparison ``any_worse``: whether a layout indexes more than another
+node_ordering     ``order``: the order of nodes within batches of the plan ``order``
+merging           ``merge``: a minibatch graph from those of its instances
+================= ====================================================================================
 
 Conventions. An ``@inlined`` function is expanded where it is called; its arguments are expressions, so one that is used
 twice is bound first. The buffers and mutable scalars of a kernel are the fields of one object, which its parts take.

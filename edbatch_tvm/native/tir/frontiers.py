@@ -1,6 +1,6 @@
-"""The ready nodes of each type in a stepping kernel, and what is kept up to date with them.
+"""The ready nodes of each type in a scheduling kernel, and what is kept up to date with them.
 
-`s` is the kernel's :class:`~edbatch_tvm.native.tir.stepping.Stepping`.
+`s` is the kernel's :class:`~edbatch_tvm.native.tir.schedule_loop.ScheduleLoop`.
 """
 
 # ruff: noqa: D103

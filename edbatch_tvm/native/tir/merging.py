@@ -1,6 +1,6 @@
 """Merging: the arrays of a minibatch graph from those of its instances, in one pass over a table of addresses.
 
-The same as :mod:`edbatch_tvm.graph.merge`; :mod:`edbatch_tvm.graph.addresses` defines the table.
+The same as :mod:`edbatch_tvm.graph.merge`; :mod:`edbatch_tvm.graph.array_addresses` defines the table.
 """
 
 # ruff: noqa: D103
@@ -8,7 +8,7 @@ The same as :mod:`edbatch_tvm.graph.merge`; :mod:`edbatch_tvm.graph.addresses` d
 
 from tvm.script import tirx as T
 
-from edbatch_tvm.graph.addresses import (
+from edbatch_tvm.graph.array_addresses import (
     ATTRIBUTES,
     EDGES,
     INSTANCES,

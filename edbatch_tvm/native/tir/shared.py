@@ -9,7 +9,7 @@ from edbatch_tvm.native.constants import LANES
 from edbatch_tvm.native.tir.inlined import inlined
 
 WAITS, USES, TYPE, BATCH = range(4)
-"""Columns of the `node` table of the stepping kernels."""
+"""Columns of the `node` table of the scheduling kernels."""
 
 
 @inlined

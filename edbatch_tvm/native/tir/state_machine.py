@@ -1,6 +1,6 @@
-"""Which type a stepping kernel runs next, by a state machine; and learning one.
+"""Which type a scheduling kernel runs next, by a state machine; and learning one.
 
-`s` is the kernel's :class:`~edbatch_tvm.native.tir.stepping.Stepping`.
+`s` is the kernel's :class:`~edbatch_tvm.native.tir.schedule_loop.ScheduleLoop`.
 """
 
 # ruff: noqa: D103, SIM102, SIM114

@@ -1,4 +1,4 @@
-"""Memory plans: the tables that kernels read; the same as :mod:`edbatch_tvm.memory.tables`.
+"""Memory plans: the tables that kernels read; the same as :mod:`edbatch_tvm.memory.plan_tables`.
 
 `p` is the kernel's :class:`~edbatch_tvm.native.tir.buffers.PlanArguments`, `f` its :class:`Filling`.
 """
@@ -10,7 +10,7 @@ from typing import Any
 
 from tvm.script import tirx as T
 
-from edbatch_tvm.memory.steps import BROADCAST, CONTIGUOUS, COUNT, FIRST, INDEXED, OUTPUTS, POINTER, TYPE
+from edbatch_tvm.memory.steps_table import BROADCAST, CONTIGUOUS, COUNT, FIRST, INDEXED, OUTPUTS, POINTER, TYPE
 from edbatch_tvm.native.cell_tables import (
     BOUND,
     BYTES,
@@ -25,9 +25,9 @@ from edbatch_tvm.native.cell_tables import (
     VARIADIC,
     WIDTH,
 )
+from edbatch_tvm.native.tir.arena_placement import put_batch_after_batch
 from edbatch_tvm.native.tir.buffers import PlanArguments, Workspace, argument, scalar, size
 from edbatch_tvm.native.tir.inlined import inlined
-from edbatch_tvm.native.tir.placement import put_batch_after_batch
 
 
 class Filling:

@@ -7,7 +7,7 @@ schedule MetaSchedule found, or one ``annotate`` instruction with a configuratio
 space of their own.
 
 Records are appended line by line. A line that was cut off, because the process was killed while it wrote, is dropped
-when the database is opened; any other change of a file is an error (:mod:`edbatch_tvm.tuning.kernels.digests`).
+when the database is opened; any other change of a file is an error (:mod:`edbatch_tvm.tuning.kernels.file_digests`).
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from tvm.s_tir import meta_schedule as ms
 from tvm.s_tir.schedule import Trace
 from tvm.target import Target
 
-from edbatch_tvm.arguments import as_path
+from edbatch_tvm.argument_checks import as_path
 from edbatch_tvm.errors import DatabaseError
-from edbatch_tvm.tuning.kernels.digests import Digests
+from edbatch_tvm.tuning.kernels.file_digests import Digests
 from edbatch_tvm.tuning.kernels.timing import reason_of
-from schedules.devices import device_name
+from schedules.device_names import device_name
 
 CONFIG = "edbatch.config"
 """Key of the annotation that holds a configuration."""

@@ -1,4 +1,4 @@
-"""The records of a database, for a compilation; see :class:`schedules.records.Records`."""
+"""The records of a database, for a compilation; see :class:`schedules.tuning_records.Records`."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from tvm import IRModule, tirx
 
 from edbatch_tvm.tuning.kernels.database import TuningDatabase, config_of
 from edbatch_tvm.tuning.kernels.record_keys import stage_key
-from edbatch_tvm.tuning.kernels.stages import read_config
+from edbatch_tvm.tuning.kernels.stage_search import read_config
 from edbatch_tvm.tuning.kernels.tile_records import SIZES, read_least, tile_of
-from schedules.cpu.config import StageConfig
+from schedules.cpu.instance_tiles import NotTileable, TunedTile, tile_cell
 from schedules.cpu.machine import Machine
-from schedules.cpu.tile_cells import NotTileable, TunedTile, tile_cell
+from schedules.cpu.stage_config import StageConfig
 from schedules.stage import Stage
 
 
@@ -24,7 +24,7 @@ class DatabaseRecords:
         self.database = database
 
     def stage_config(self, stage: Stage, machine: Machine) -> StageConfig | None:
-        """See :class:`schedules.records.Records`."""
+        """See :class:`schedules.tuning_records.Records`."""
         record = self.database.kept(stage_key(stage, machine))
         if record is None:
             return None
@@ -33,7 +33,7 @@ class DatabaseRecords:
         return config
 
     def tiles(self, function: tirx.PrimFunc, per_instance: Sequence[Any]) -> tuple[TunedTile, ...]:
-        """See :class:`schedules.records.Records`."""
+        """See :class:`schedules.tuning_records.Records`."""
         tiles = []
         for size in SIZES:
             try:

@@ -7,8 +7,8 @@ from tvm.s_tir.schedule import Trace
 
 from edbatch_tvm.errors import DatabaseError
 from edbatch_tvm.tuning.kernels.database import CONFIG, config_of
-from schedules.cpu.general import lower_blocks
-from schedules.cpu.tile_cells import TunedTile
+from schedules.cpu.general_cells import lower_blocks
+from schedules.cpu.instance_tiles import TunedTile
 
 SIZES = (16, 4, 1)
 """Tile sizes, the largest first."""

@@ -19,7 +19,7 @@ import tvm
 from tvm.target import Target
 
 from edbatch_tvm.bounded_cache import BoundedCache
-from edbatch_tvm.tuning.kernels.bench import BatchBench
+from edbatch_tvm.tuning.kernels.batch_bench import BatchBench
 from schedules.cpu.lowering import KERNEL_PIPELINE
 
 ROUNDS = 5

@@ -8,6 +8,6 @@ from edbatch_tvm.tvm_version import require_tvm
 
 require_tvm()
 
-from edbatch_tvm.tuning.model.run import TuneReport, tune  # noqa: E402  (TVM must not be imported before the check)
+from edbatch_tvm.tuning.model.tune import TuneReport, tune  # noqa: E402  (TVM must not be imported before the check)
 
 __all__ = ["TuneReport", "tune"]

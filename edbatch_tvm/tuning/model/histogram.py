@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from edbatch_tvm.batching import Schedule
-from edbatch_tvm.tuning.kernels.outcome import Load
+from edbatch_tvm.tuning.kernels.search_result import Load
 
 STARTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 """Where the buckets of batch sizes begin; the last has no end."""

@@ -9,21 +9,21 @@ from typing import Any
 from tvm import IRModule, tirx
 
 from edbatch_tvm.graph import CellSignature, Signature
-from edbatch_tvm.tuning.kernels.bench import batch_bench
-from edbatch_tvm.tuning.kernels.stages import StageSubject
-from edbatch_tvm.tuning.kernels.tiles import TileSubject
+from edbatch_tvm.tuning.kernels.batch_bench import batch_bench
+from edbatch_tvm.tuning.kernels.stage_search import StageSubject
+from edbatch_tvm.tuning.kernels.tile_search import TileSubject
 from edbatch_tvm.tuning.kernels.timing import Candidate
 from relay_ext.batch_cells import batched_kernel, own_params
-from relay_ext.binding import bind_cell
+from relay_ext.bind_cell import bind_cell
 from relay_ext.block_reader import NotReadable
 from relay_ext.index_bounds import with_index_bounds
 from relay_ext.pipeline import cell_passes, run_passes
 from relay_ext.signature import signature_of
 from relay_ext.stage_cells import stage_kernel_of, stages_of
 from schedules import abi
-from schedules.cpu.config import StageConfig
+from schedules.cpu.instance_tiles import NotTileable, TunedTile, tile_cell
 from schedules.cpu.machine import Machine
-from schedules.cpu.tile_cells import NotTileable, TunedTile, tile_cell
+from schedules.cpu.stage_config import StageConfig
 from schedules.stage import Stage
 
 

@@ -15,10 +15,10 @@ from edbatch_tvm.batching.api import PolicyLike
 from edbatch_tvm.checking.reference import Function
 from edbatch_tvm.errors import TargetError
 from edbatch_tvm.graph import InstanceGraph
-from edbatch_tvm.tuning.kernels.outcome import Progress
-from edbatch_tvm.tuning.kernels.remote import Tracker
-from edbatch_tvm.tuning.model.gpu import tune_gpu
-from edbatch_tvm.tuning.model.run import TRIALS, tune
+from edbatch_tvm.tuning.kernels.remote_timer import Tracker
+from edbatch_tvm.tuning.kernels.search_result import Progress
+from edbatch_tvm.tuning.model.tune import TRIALS, tune
+from edbatch_tvm.tuning.model.tune_gpu import tune_gpu
 
 
 class Report(Protocol):

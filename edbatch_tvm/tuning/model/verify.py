@@ -13,7 +13,7 @@ from edbatch_tvm.checking.comparison import TOLERANCE, compare
 from edbatch_tvm.checking.reference import Function, run_reference
 from edbatch_tvm.graph import InstanceGraph
 from edbatch_tvm.runtime import Model
-from edbatch_tvm.tuning.kernels.outcome import FINAL_ROUNDS
+from edbatch_tvm.tuning.kernels.search_result import FINAL_ROUNDS
 
 NOISE = 0.03
 """By how much the tuned build may look slower than the default, as a share."""

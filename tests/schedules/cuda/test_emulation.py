@@ -11,7 +11,7 @@ from tvm.script import relax as R
 
 from edbatch_tvm.models import WORKLOADS
 from schedules.cuda.kernels import Occupancy
-from schedules.cuda.products import PRODUCTS
+from schedules.cuda.product_precision import PRODUCTS
 from tests.schedules.cuda.emulated import check_workload, emulated_model
 
 QUICK = ("treelstm", "childsum-tree", "mvrnn", "random-dag")

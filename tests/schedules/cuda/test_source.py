@@ -24,7 +24,7 @@ from relay_ext.signature import signature_of
 from schedules.cuda import tiles
 from schedules.cuda.kernels import COOPERATIVE, LAUNCH_PARAMETERS, SCHEDULE
 from schedules.cuda.lowering import cuda_source, gpu_pipeline
-from schedules.cuda.products import PRODUCTS
+from schedules.cuda.product_precision import PRODUCTS
 from schedules.cuda.tiles import SHARED_BYTES
 from tests.golden import Golden
 

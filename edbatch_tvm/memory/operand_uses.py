@@ -1,0 +1,56 @@
+"""How every operand of every batch of a plan is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edbatch_tvm.graph.instance import InstanceGraph
+from edbatch_tvm.memory.indexed_operands import indexed_operands
+from edbatch_tvm.memory.layout import row_bytes, signature_of
+from edbatch_tvm.memory.plan import Plan
+from edbatch_tvm.memory.steps_table import BROADCAST, CONTIGUOUS, COUNT, INDEXED, POINTER, TYPE, CellLayout
+
+_HOW = {CONTIGUOUS: "contiguous", BROADCAST: "broadcast", INDEXED: "indexed"}
+
+
+@dataclass(frozen=True)
+class OperandUse:
+    """How one operand of one batch is read.
+
+    Attributes
+    ----------
+    batch : int
+    cell, operand : str
+    nodes : int
+        Nodes of the batch.
+    how : str
+        ``contiguous``, ``broadcast`` or ``indexed``.
+    bytes : int
+        Size of the rows read, a row counted as often as it is read.
+    why : str
+        For an indexed operand, what stands in the way; see :class:`edbatch_tvm.memory.IndexedOperand`.
+    """
+
+    batch: int
+    cell: str
+    operand: str
+    nodes: int
+    how: str
+    bytes: int
+    why: str
+
+
+def operand_uses(graph: InstanceGraph, plan: Plan) -> list[OperandUse]:
+    """Every operand of every batch of `plan`, in the order they run."""
+    reasons = {(one.batch, one.operand): one.reason for one in indexed_operands(graph, plan)}
+    uses = []
+    for batch, step in enumerate(plan.steps):
+        cell = signature_of(graph)[int(step[TYPE])]
+        layout = CellLayout(len(cell.outputs), len(cell.operands))
+        nodes, begin = int(step[COUNT]), int(step[POINTER])
+        variadic = int(plan.index[begin + nodes] - plan.index[begin]) if cell.variadic_count else 0
+        for number, operand in enumerate(cell.operands):
+            how, why = _HOW[int(step[layout.stride(number)])], reasons.get((batch, operand.name), "")
+            size = (variadic if operand.variadic else nodes) * row_bytes(operand.spec)
+            uses.append(OperandUse(batch, cell.name, operand.name, nodes, how, size, why))
+    return uses

@@ -1,0 +1,288 @@
+"""Running schedules on a device: weights and arenas stay there, a minibatch uploads one vector of tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import tvm
+
+from edbatch_tvm.batching import ScheduleInfo
+from edbatch_tvm.errors import GraphError, TargetError
+from edbatch_tvm.fork_lock import fork_lock
+from edbatch_tvm.graph import InstanceGraph, Signature
+from edbatch_tvm.memory import Plan
+from edbatch_tvm.runtime.artifact import Artifact
+from edbatch_tvm.runtime.device_memory import DeviceMemory
+from edbatch_tvm.runtime.device_result import DeviceArenas, DeviceResult, Lease
+from edbatch_tvm.runtime.kernels import Kernel, as_table
+from edbatch_tvm.runtime.report import Report
+from edbatch_tvm.runtime.threads import forked
+from relay_ext.gpu_cells import GpuProgram
+from relay_ext.gpu_general import GeneralPart
+from schedules.abi import ARGUMENTS, padded
+from schedules.cuda.kernel_arguments import ATTRIBUTES, BATCHES, COLUMNS, INDEX_AT, STEPS_AT, WORKSPACE
+from schedules.cuda.kernels import SCHEDULE
+
+Launch = Literal["schedule", "batch"]
+"""One launch for a whole schedule, or one for every stage of every batch."""
+
+_GROWTH = 1.25
+_KEEP = 2
+
+
+@dataclass
+class _Workspace:
+    """Memory of one stream that does not outlive a minibatch, by argument."""
+
+    tensors: dict[str, Any] = field(default_factory=dict)
+    room: dict[str, int] = field(default_factory=dict)
+
+
+class DeviceExecutor:
+    """The kernels of a model on a device, and all that they need; see :class:`~edbatch_tvm.runtime.executor.Executor`.
+
+    Parameters
+    ----------
+    program : GpuProgram
+    module : IRModule
+        Its kernels, of the form `launch`.
+    library, packs : tvm.runtime.Executable
+        `module`, and the program's packing functions, compiled.
+    weights : mapping of str to array
+    blocks : int
+        Size of the grid that runs a schedule.
+    """
+
+    fused = True
+    threads = 1
+    artifact: Artifact | None = None
+    tuning_key = ""
+
+    def __init__(
+        self,
+        signature: Signature,
+        program: GpuProgram,
+        module: Any,
+        library: Any,
+        packs: Any,
+        weights: Mapping[str, np.ndarray],
+        memory: DeviceMemory,
+        launch: Launch,
+        blocks: int,
+    ) -> None:
+        self.signature = signature
+        self.program = program
+        self.memory = memory
+        self.launch = launch
+        self.blocks = blocks
+        self.paths = program.paths
+        self._packs = packs
+        self._arguments = {var.name_hint: _texts(function) for var, function in module.functions.items()}
+        self._functions = {name: library[name] for name in self._arguments}
+        self.by_cell: dict[str, list[Kernel]] = {cell.name: [] for cell in signature}
+        for part in program.parts:
+            cell = signature[part.type_id].name
+            function = self._functions.get(part.name, self._functions.get(SCHEDULE))
+            arguments = tuple(tuple(text.split(":", 1)) for text in part.arguments())
+            self.by_cell[cell].append(Kernel(part.name, cell, arguments, function))  # type: ignore[arg-type]
+        self.kernel_names = {cell: tuple(kernel.name for kernel in ones) for cell, ones in self.by_cell.items()}
+        self._free: list[DeviceArenas] = []
+        self._workspaces: dict[int, _Workspace] = {}
+        self._lock = fork_lock()
+        self.load(weights)
+
+    def load(self, weights: Mapping[str, np.ndarray]) -> None:
+        """Take `weights` from now on."""
+        tensors: dict[str, Any] = {}
+        for name in sorted({text for texts in self._arguments.values() for text in texts}):
+            kind, _, weight = name.partition(":")
+            if kind == "weight":
+                tensors[name] = self.memory.tensor(weights[weight])
+            elif kind == "table":
+                tensors[name] = self.memory.tensor(as_table(weights[weight]))
+            elif kind == "packed":
+                tensors[name] = self.memory.tensor(self._packed(weight, weights))
+        self._weights = tensors
+
+    def held(self) -> dict[str, np.ndarray]:
+        """See :meth:`~edbatch_tvm.runtime.executor.Executor.held`."""
+        return {}
+
+    def _packed(self, stage: str, weights: Mapping[str, np.ndarray]) -> np.ndarray:
+        name = f"{stage}_pack"
+        sources = [text.split(":", 1)[1] for text in _texts(self.program.packs[name])][:-1]
+        packed = tvm.runtime.empty(self.program.shapes[f"packed:{stage}"][0], "float32")
+        self._packs[name](*(tvm.runtime.tensor(weights[source]) for source in sources), packed)
+        return np.from_dlpack(packed)
+
+    # A minibatch ------------------------------------------------------------------------------------------------
+
+    def run(self, graph: InstanceGraph, plan: Plan, info: ScheduleInfo | None = None) -> DeviceResult:
+        """Queue everything for a minibatch on the current stream; nothing waits for the device.
+
+        Raises
+        ------
+        TargetError
+            If the device is a GPU and this process was forked from another.
+        """
+        if forked() and not self.memory.in_forks:
+            raise TargetError(
+                "a CUDA model in a forked process, which has no device",
+                "a process of its own",
+                'multiprocessing.get_context("spawn")',
+            )
+        stream = self.memory.stream
+        arenas = self._acquire(plan.arena_rows, stream)
+        try:
+            self._place_external(graph, arenas)
+            launches = self._run(graph, plan, arenas)
+        except BaseException:
+            self._give_back(arenas)
+            raise
+        report = Report(graph, plan, info, self.paths, launches)
+        return DeviceResult(graph, plan, report, Lease(arenas, self._give_back), self.memory)
+
+    def _run(self, graph: InstanceGraph, plan: Plan, arenas: DeviceArenas) -> int:
+        slab, rows = self._sizes(plan)
+        tables = pack_tables(self.signature, graph, plan, slab)
+        counts = plan.steps[:, 1]
+        blocks = self.blocks if self.launch == "schedule" else self._most_blocks(plan)
+        with self._lock:
+            workspace = self._workspaces.pop(arenas.stream, None) or _Workspace()
+        self._make_room(workspace, "tables", len(tables), (), "int32")
+        self.memory.upload(tables, workspace.tensors["tables"])
+        for name, (width, domain) in self.program.scratch.items():
+            need = plan.largest_batch if domain == "instances" else rows
+            self._make_room(workspace, f"scratch:{name}", need, (width,), "float32")
+        for text in sorted({text for texts in self._arguments.values() for text in texts}):
+            if text.startswith("workspace:"):
+                self._make_room(workspace, text, blocks * slab, (), text.partition(":")[2])
+        known = {**self._weights, **workspace.tensors}
+        known |= {f"arena:{number}": tensor for number, tensor in enumerate(arenas.tensors)}
+        table = workspace.tensors["tables"]
+        launches = 0
+        if self.launch == "schedule":
+            if len(counts):
+                self._functions[SCHEDULE](table, self.blocks, *(known[text] for text in self._arguments[SCHEDULE]))
+                launches = 1
+        else:
+            calls = [
+                [
+                    (self._functions[kernel.name], [known[text] for text in self._arguments[kernel.name]])
+                    for kernel in self.by_cell[cell.name]
+                ]
+                for cell in self.signature
+            ]
+            for step, (type_id, count) in enumerate(plan.steps[:, :2].tolist()):
+                for function, arguments in calls[type_id]:
+                    function(table, step, count, *arguments)
+                    launches += 1
+        with self._lock:
+            self._workspaces[arenas.stream] = workspace
+        return launches
+
+    def _sizes(self, plan: Plan) -> tuple[int, int]:
+        """Elements of workspace a block needs, and the most variadic rows that a batch has."""
+        slab = most = 0
+        steps = plan.steps
+        for part in self.program.parts:
+            variadic = self.signature[part.type_id].variadic_count > 0
+            if not variadic and not isinstance(part, GeneralPart):
+                continue
+            longest = 0
+            if variadic:
+                for _, count, _, pointer in steps[steps[:, 0] == part.type_id, :4].tolist():
+                    offsets = plan.index[pointer : pointer + count + 1]
+                    most = max(most, int(offsets[-1] - offsets[0]))
+                    longest = max(longest, int(np.diff(offsets).max(initial=0)))
+            if isinstance(part, GeneralPart):
+                slab = max(slab, part.workspace_elements(longest))
+        return slab, most
+
+    def _most_blocks(self, plan: Plan) -> int:
+        """Blocks of the largest launch of a general cell."""
+        return min(plan.largest_batch, 4 * self.program.machine.fill)
+
+    def _make_room(self, workspace: _Workspace, name: str, need: int, rest: tuple[int, ...], dtype: str) -> None:
+        if workspace.room.get(name, 0) < max(1, need):
+            rows = int(max(1, need) * _GROWTH)
+            workspace.room[name] = rows
+            workspace.tensors[name] = self.memory.empty((rows, *rest), dtype)
+
+    # Arenas -----------------------------------------------------------------------------------------------------
+
+    def _acquire(self, rows: tuple[int, ...], stream: int) -> DeviceArenas:
+        """Arenas of at least these numbers of rows, last used by `stream`, so that nothing has to wait; or new ones."""
+        with self._lock:
+            for position, arenas in enumerate(self._free):
+                fits = all(need <= have for need, have in zip(rows, arenas.rows, strict=True))
+                if fits and arenas.stream == stream:
+                    return self._free.pop(position)
+            if len(self._free) >= _KEEP:
+                self._free.pop(0)
+        room = tuple(int(count * _GROWTH) + 1 for count in rows)
+        tensors = []
+        for spec, count in zip(self.signature.value_specs, room, strict=True):
+            if count * padded(spec.size) >= 2**31:
+                raise GraphError(
+                    f"{count} values of {spec}", "an arena of less than 2**31 elements", "smaller minibatches"
+                )
+            tensor = self.memory.empty((count, padded(spec.size)), spec.dtype)
+            self.memory.upload(np.zeros(padded(spec.size), spec.dtype), tensor)
+            tensors.append(tensor)
+        return DeviceArenas(tensors, room, stream)
+
+    def _give_back(self, arenas: DeviceArenas) -> None:
+        with self._lock:
+            if len(self._free) < _KEEP:
+                self._free.append(arenas)
+
+    def _place_external(self, graph: InstanceGraph, arenas: DeviceArenas) -> None:
+        for arena, rows in enumerate(graph.external_data):
+            if len(rows):
+                spec = self.signature.value_specs[arena]
+                wide = np.zeros((len(rows), padded(spec.size)), spec.dtype)
+                wide[:, : spec.size] = rows.reshape(len(rows), spec.size)
+                self.memory.upload(wide, arenas.tensors[arena], wide[0].nbytes)
+
+
+def pack_tables(signature: Signature, graph: InstanceGraph, plan: Plan, slab: int) -> np.ndarray:
+    """Everything that kernels read of a minibatch, as one int32 vector; see :mod:`schedules.cuda.kernel_arguments`.
+
+    Raises
+    ------
+    GraphError
+        If an attribute does not fit into 32 bits.
+    """
+    parts: list[np.ndarray] = []
+    header = np.zeros(ATTRIBUTES + len(signature.attribute_columns), np.int32)
+    at = len(header)
+
+    def add(array: np.ndarray) -> int:
+        nonlocal at
+        parts.append(array.reshape(-1))
+        begin, at = at, at + array.size
+        return begin
+
+    header[STEPS_AT] = add(plan.steps)
+    header[COLUMNS] = plan.steps.shape[1]
+    header[INDEX_AT] = add(plan.index)
+    header[BATCHES] = len(plan.steps)
+    header[WORKSPACE] = slab
+    for number, (key, dtype, _) in enumerate(signature.attribute_columns):
+        type_id, name = key
+        if not graph.type_count[type_id]:
+            continue
+        rows = graph.attributes[key][plan.attribute_order[type_id]]
+        if dtype.itemsize > 4 and rows.size and not (rows.min() >= -(2**31) and rows.max() < 2**31):
+            cell = signature[type_id].name
+            raise GraphError(f"attribute {name!r} of cell {cell!r} is {rows.max()}", "32 bits on a GPU")
+        header[ATTRIBUTES + number] = add(rows.astype(np.int32))
+    return np.concatenate([header, *parts])
+
+
+def _texts(function: Any) -> list[str]:
+    return [str(text) for text in function.attrs[ARGUMENTS]]

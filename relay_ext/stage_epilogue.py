@@ -1,0 +1,278 @@
+"""The epilogue of one stage: the outputs of a cell as expressions over leaves (see :mod:`schedules.stage`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import tvm
+import tvm_ffi
+from tvm import sym, tirx
+
+from relay_ext.block_reader import Compute, NotReadable, Reduce
+from relay_ext.stage_inputs import Segment, StageInputs
+from relay_ext.tir_expressions import (
+    as_affine,
+    as_condition,
+    buffers_read,
+    calls_in,
+    depends_on,
+    indices_at,
+    is_one,
+    outer_loads,
+    substitute,
+)
+from schedules import stage as ir
+
+_FLOAT = "float32"
+
+
+@dataclass
+class Group:
+    """The outputs of one stage: what is written at one level over one domain with one shape.
+
+    ``targets`` are a buffer, the output slot it is (or -1) and the name of the scratch rows it is (or "").
+    """
+
+    level: int
+    domain: ir.Domain
+    rows: int
+    columns: int
+    targets: list[tuple[Any, int, str]] = field(default_factory=list)
+
+
+class StageTracer:
+    """Writes the epilogue of one stage as expressions over leaves."""
+
+    def __init__(self, inputs: StageInputs, group: Group, name: str) -> None:
+        self.inputs = inputs
+        self.group = group
+        self.name = name
+        self.column = tirx.Var(ir.COLUMN, "int64")
+        self.matrix_row = tirx.Var(ir.ROW, "int64")
+        self.row = tirx.Var("p", "int64")
+        self.analyzer = sym.Analyzer()
+        self.analyzer.bind(self.column, tvm.ir.Range(0, group.columns))
+        self.analyzer.bind(self.matrix_row, tvm.ir.Range(0, group.rows))
+        self.gates: list[ir.Gate] = []
+        self.vectors: list[Any] = []
+        self.body: list[ir.Let | ir.Reduction] = []
+        self.leaves: dict[Any, ir.Leaf] = {}
+        self._leaf_of: dict[ir.Leaf, Any] = {}
+        self._memo: dict[tuple[Any, str], Any] = {}
+
+    def stage(self) -> ir.Stage:
+        """The stage that writes the group's targets."""
+        group, outputs = self.group, []
+        flat = self.matrix_row * group.columns + self.column if group.rows > 1 else self.column
+        for buffer, slot, scratch in group.targets:
+            indices = indices_at(self.inputs.extents(buffer), flat)
+            by_row = [self.row] if group.domain == "rows" else []
+            outputs.append(ir.Output(self.at(buffer, by_row + indices), slot, scratch))
+        return ir.Stage(
+            self.inputs.cell,
+            self.name,
+            group.columns,
+            self.column,
+            tuple(self.gates),
+            tuple(self.vectors),
+            tuple(self.body),
+            tuple(outputs),
+            self.leaves,
+            group.domain,
+            group.rows,
+            self.matrix_row,
+        )
+
+    def leaf(self, kind: ir.Leaf, dtype: str = _FLOAT) -> Any:
+        """The variable that stands for a leaf."""
+        if kind not in self._leaf_of:
+            variable = tirx.Var(f"x{len(self._leaf_of)}", dtype)
+            self._leaf_of[kind] = variable
+            self.leaves[variable] = kind
+        return self._leaf_of[kind]
+
+    def at(self, buffer: Any, indices: list[Any]) -> Any:
+        """The element of `buffer` at `indices` (functions of the column and row variables)."""
+        indices = [self.analyzer.simplify(index) for index in indices]
+        key = (buffer, str(indices))
+        if key not in self._memo:
+            self._memo[key] = self._at(buffer, indices)
+        return self._memo[key]
+
+    def _at(self, buffer: Any, indices: list[Any]) -> Any:
+        inputs = self.inputs
+        if buffer in inputs.scratch and inputs.level(buffer) < self.group.level:
+            return self.element(inputs.scratch_source(buffer), inputs.position(buffer, indices, self.row))
+        if buffer in inputs.operands:
+            return self.element(inputs.operands[buffer], inputs.position(buffer, indices, self.row))
+        if buffer in inputs.attributes:
+            attribute, position = inputs.attribute(self.analyzer, tvm.tirx.BufferLoad(buffer, indices))
+            return self.leaf(ir.AttributeValue(attribute, position), str(buffer.dtype))
+        if buffer in inputs.weights:
+            return self.weight(buffer, indices)
+        definition = inputs.definitions.get(buffer)
+        if isinstance(definition, Compute):
+            value = self.expression(substitute(definition.value, dict(zip(definition.iters, indices, strict=True))))
+            return value if self._in_reduction(indices) or str(value.ty.dtype) != _FLOAT else self.let(value)
+        if isinstance(definition, Reduce):
+            if inputs.is_row_reduction(definition):
+                return self.reduction(definition, indices)
+            return self.gate(buffer, definition, indices)
+        raise NotReadable(f"{buffer.name!r} is read before it is written")
+
+    def _in_reduction(self, indices: list[Any]) -> bool:
+        """Whether these are the indices of something that a reduction takes for every variadic row."""
+        return self.group.domain == "instances" and any(depends_on(index, self.row) for index in indices)
+
+    def let(self, value: Any) -> Any:
+        """`value` as a variable, so that it is computed once."""
+        if isinstance(value, tirx.Var | tirx.FloatImm | tirx.IntImm):
+            return value
+        variable = tirx.Var(f"y{self._count(ir.Let)}", str(value.ty.dtype))
+        self.body.append(ir.Let(variable, value))
+        return variable
+
+    def element(self, source: ir.Source, index: Any) -> Any:
+        """The element of a row at a position that moves with the column, or does not."""
+        affine = as_affine(self.analyzer, index, [self.matrix_row, self.column])
+        if affine is None or affine[1][1] not in (0, 1):
+            raise NotReadable(f"elements are read at {index}")
+        offset, (row, column) = affine
+        return self.leaf(ir.Element(source, offset, bool(column), row))
+
+    def weight(self, buffer: Any, indices: list[Any]) -> Any:
+        """An element of a weight: of a looked-up row, or of a vector that is packed with the stage's weights."""
+        load = tirx.BufferLoad(buffer, indices)
+        if any(True for index in indices for _ in buffers_read(index)):
+            return self.element(*self.inputs.lookup(self.analyzer, load))
+        if any(depends_on(index, self.row) for index in indices):
+            raise NotReadable(f"weight {buffer.name!r} depends on the position among variadic rows")
+        if str(load.ty.dtype) != _FLOAT:
+            raise NotReadable(f"weight {buffer.name!r} is of {load.ty.dtype}, packed weights are of {_FLOAT}")
+        self.vectors.append(load)
+        return self.leaf(ir.Vector(len(self.vectors) - 1))
+
+    def expression(self, value: Any) -> Any:
+        """`value` with every load replaced by a leaf or let variable, and conditions on the column decided."""
+        value = self._decide(value)
+        loads = {load: self.at(load.source, list(load.indices)) for load in outer_loads(value)}
+
+        def replace(node: Any) -> Any:
+            for load, leaf in loads.items():
+                if node.same_as(load):
+                    return leaf
+            return node
+
+        value = tvm_ffi.structural_map(value, (tvm.ir.TensorLoad, replace), order="pre") if loads else value
+        count = self.inputs.row_count
+        if count is not None and depends_on(value, count):
+            value = substitute(value, {count: tirx.Cast("int64", self.leaf(ir.RowCount()))})
+        if any(depends_on(value, variable) for variable in (self.column, self.matrix_row, self.row)):
+            raise NotReadable(f"the position itself enters the expression {value}")
+        return value
+
+    def _decide(self, value: Any) -> Any:
+        condition = as_condition(value)
+        if condition is None:
+            if not any(as_condition(node) is not None for node in calls_in(value)):
+                return value
+            return tvm_ffi.structural_map(value, (tvm.ir.Call, self._decide_call), order="pre")
+        return self._decide_call(value)
+
+    def _decide_call(self, value: Any) -> Any:
+        condition = as_condition(value)
+        if condition is None:
+            return value
+        test, then, otherwise = condition
+        if any(True for _ in buffers_read(test)):
+            return value
+        if self.analyzer.can_prove(test):
+            return self._decide(then)
+        if self.analyzer.can_prove(tirx.Not(test)):
+            return self._decide(otherwise)
+        raise NotReadable(f"an expression depends on {test}")
+
+    def reduction(self, definition: Reduce, indices: list[Any]) -> Any:
+        """A reduction over the rows of the variadic operands."""
+        if self.group.domain == "rows":
+            raise NotReadable("a reduction over variadic rows stands inside another stage over them")
+        values = dict(zip(definition.iters, indices, strict=True))
+        for variable, extent in definition.reduce_iters:
+            values[variable] = tirx.const(0, variable.ty.dtype) if is_one(extent) else self.row
+        value = self.expression(substitute(definition.source, values))
+        variable = tirx.Var(f"s{self._count(ir.Reduction)}", _FLOAT)
+        self.body.append(ir.Reduction(variable, value, definition.combine, definition.identity))
+        return variable
+
+    def _count(self, kind: type) -> int:
+        return sum(isinstance(line, kind) for line in self.body)
+
+    def gate(self, buffer: Any, definition: Reduce, indices: list[Any]) -> Any:
+        """The accumulator of a contraction at `indices`."""
+        if self._in_reduction(indices):
+            raise NotReadable(f"{buffer.name!r} is a product over variadic rows")
+        inputs = self.inputs
+        inputs.level(buffer)
+        found = inputs.contraction(buffer, definition)
+        at = dict(zip(definition.iters, indices, strict=True))
+        passes = []
+        for low, high, values in _common(found.values):
+            k = tirx.Var("k", "int64")
+            inside = {**at, found.k: tirx.Cast(found.k.ty.dtype, k + low)}
+            reads = [self._read(value, substitute(value.position, inside), k) for value in values]
+            weight = None
+            if found.weight is not None:
+                weight = self._inline_weights(substitute(found.weight, inside))
+            passes.append(self._pass(buffer, high - low, k, weight, reads))
+        self.gates.append(ir.Gate(tuple(passes)))
+        return self.leaf(ir.Accumulator(len(self.gates) - 1))
+
+    def _read(self, segment: Segment, position: Any, k: Any) -> ir.Read:
+        affine = as_affine(self.analyzer, position, [self.matrix_row, k, self.column])
+        if affine is None:
+            raise NotReadable(f"the input of a product is read at {self.analyzer.simplify(position)}")
+        offset, (row, step, column) = affine
+        assert segment.source is not None
+        return ir.Read(segment.source, offset, row, step, column)
+
+    def _pass(self, buffer: Any, length: int, k: Any, weight: Any, reads: list[ir.Read]) -> ir.Pass | ir.Product:
+        """One pass of a gate in the form that fits how its factors lie in memory."""
+        moving = [read for read in reads if read.column]
+        if len(moving) > 1:
+            raise NotReadable(f"both factors of the product {buffer.name!r} move with the column")
+        if weight is not None:
+            (read,) = reads
+            if not moving and read.step == 1 and not depends_on(weight, self.matrix_row):
+                return ir.Pass(read.source, read.offset, length, k, weight, read.row)
+            left, right = weight, read
+            if depends_on(weight, self.column):
+                raise NotReadable(f"weights and values of the product {buffer.name!r} are not aligned")
+        else:
+            right = moving[0] if moving else reads[1]
+            left = reads[0] if right is reads[1] else reads[1]
+        along = right.step == 1 and not (isinstance(left, ir.Read) and left.step != 1)
+        if right.column != 1 and not along:
+            raise NotReadable(f"the factors of the product {buffer.name!r} do not lie side by side in memory")
+        return ir.Product(length, k, left, right)
+
+    def _inline_weights(self, expression: Any) -> Any:
+        """`expression` over weight parameters alone: element-wise blocks on weights are inlined."""
+
+        def inline(load: Any) -> Any:
+            definition = self.inputs.definitions.get(load.source)
+            if not isinstance(definition, Compute):
+                return load
+            inner = substitute(definition.value, dict(zip(definition.iters, load.indices, strict=True)))
+            return self._inline_weights(inner)
+
+        return self.analyzer.simplify(tvm_ffi.structural_map(expression, (tvm.ir.TensorLoad, inline), order="post"))
+
+
+def _common(values: Sequence[list[Segment]]) -> Iterator[tuple[int, int, list[Segment]]]:
+    """The parts of a contraction in which every factor reads one source."""
+    borders = sorted({border for segments in values for one in segments for border in (one.low, one.high)})
+    for low, high in pairwise(borders):
+        yield low, high, [next(one for one in segments if one.low <= low < one.high) for segments in values]

@@ -1,0 +1,373 @@
+"""The code of one tile of a stage kernel: contractions in registers, then the epilogue row by row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from math import gcd
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any
+
+from tvm import tirx
+from tvm.tirx.script.builder import ir as T
+
+from schedules import stage as ir
+from schedules.cpu.dot_products import dot, moved, weights_from
+from schedules.cpu.stage_config import Bucket, first_column, holds_weights
+from schedules.cpu.stage_tile_values import At
+from schedules.cpu.weight_packing import Sweep
+
+if TYPE_CHECKING:
+    from schedules.cpu.stage_kernel import StageKernel
+
+_INT, _FLOAT = "int32", "float32"
+
+_Write = Callable[[list[list[Any]]], None]
+"""Writes a contraction that adds to the sums of its gates, a buffer for each gate and chunk."""
+
+_COMBINE: dict[ir.Combine, Callable[[Any, Any], Any]] = {
+    "sum": lambda total, value: total + value,
+    "max": tirx.max,
+    "min": tirx.min,
+}
+
+_DOT_COLUMNS = 4
+"""Most columns computed at once of a product whose sums run along the lanes."""
+
+
+class Tile:
+    """A tile of `rows` rows, from `start` on, and of the bucket's chunks, from `chunk` on.
+
+    Rows are elements of the stage's domain, or rows of the matrix that is element `element` of it. If `short`, there
+    may be fewer than `rows`; the last one stands in for those that are missing. `panels` are copies that
+    :meth:`copy_panels` made.
+    """
+
+    def __init__(
+        self,
+        kernel: StageKernel,
+        bucket: Bucket,
+        rows: int,
+        chunk: Any,
+        start: Any,
+        element: Any,
+        short: bool,
+        panels: Mapping[tuple[int, int], Any] | None = None,
+    ) -> None:
+        self.kernel = kernel
+        self.stage = kernel.stage
+        self.packing = kernel.packing
+        self.lanes = kernel.packing.lanes
+        self.bucket = bucket
+        self.rows = rows
+        self.chunk = chunk
+        self.start = start
+        self.element = element
+        self.short = short
+        self.panels = panels or {}
+        self.columns = [first_column(self.stage, kernel.machine, chunk + c) for c in range(bucket.chunks)]
+        self.owners: Any = None
+        self.results: dict[int, list[Any]] = {}
+
+    def write(self) -> None:
+        """Write the code."""
+        if self.stage.domain == "rows" and _reads_instances(self.stage):
+            self._find_owners()
+        self._contract()
+        for number, gate in enumerate(self.stage.gates):
+            for place, one in enumerate(gate.passes):
+                if isinstance(one, ir.Product) and one.right.column != 1:
+                    self._dots(number, one, self.packing.factors.get((number, place)))
+        self._epilogue()
+
+    def copy_panels(self) -> dict[tuple[int, int], Any]:
+        """Copies of the columns of right factors that all rows of a matrix are multiplied with, by gate and place.
+
+        As they lie, a step of the sum is a row of the matrix further: a power of two of bytes, for which a cache has
+        few places. In the copy the steps follow one another.
+        """
+        if self.stage.domain == "rows" and _reads_instances(self.stage):
+            self._find_owners()
+        width, panels = len(self.columns) * self.lanes, {}
+        for (number, place), one in panels_of(self.stage).items():
+            right, read = self.kernel.buffer(one.right.source), one.right
+            (row,) = self._rows_of(read.source)
+            panel = panels[number, place] = T.alloc_buffer((one.length * width,), _FLOAT, scope="global")
+            with T.serial(0, one.length) as k:
+                for c, column in enumerate(self.columns):
+                    value = right[row, self._lanes_at(read.offset + read.step * k + column)]
+                    T.buffer_store(panel, value, [self._lanes_at(k * width + c * self.lanes)])
+        return panels
+
+    # Rows ------------------------------------------------------------------------------------------------------
+
+    def position(self, row: Any) -> Any:
+        """The element of the domain that row `row` of the tile belongs to."""
+        if self.element is not None:
+            return self.element
+        at = self.start + row
+        return tirx.min(at, self.kernel.count - 1) if self.short else at
+
+    def matrix_row(self, row: Any) -> Any:
+        """The row of the matrix that row `row` of the tile is."""
+        return self.start + row if self.element is not None else tirx.const(0, _INT)
+
+    def instance(self, row: Any) -> Any:
+        """The instance of the batch that row `row` of the tile belongs to."""
+        if self.owners is not None:
+            return self.owners[0 if self.element is not None else row]
+        return self.position(row)
+
+    def _find_owners(self) -> None:
+        """The instances that variadic rows belong to: the last one whose offset is not greater.
+
+        The first by bisection, the others by going on from there.
+        """
+        kernel, index, pointer = self.kernel, self.kernel.index, self.kernel.pointer
+        count = 1 if self.element is not None else self.rows
+        self.owners = T.alloc_buffer((count,), _INT, scope="global")
+        low = T.alloc_buffer((1,), _INT, scope="global")
+        high = T.alloc_buffer((1,), _INT, scope="global")
+        T.buffer_store(low, tirx.const(0, _INT), [0])
+        T.buffer_store(high, kernel.instances, [0])
+        wanted = kernel.bind("wanted", kernel.first_row + self.position(0))
+        with T.While(high[0] - low[0] > 1):
+            middle = kernel.bind("middle", tirx.floordiv(low[0] + high[0], 2))
+            with T.If(index[pointer + middle] <= wanted):
+                with T.Then():
+                    T.buffer_store(low, middle, [0])
+                with T.Else():
+                    T.buffer_store(high, middle, [0])
+        T.buffer_store(self.owners, low[0], [0])
+        with T.serial(1, count) as row:
+            with T.While(index[pointer + low[0] + 1] <= kernel.first_row + self.position(row)):
+                T.buffer_store(low, low[0] + 1, [0])
+            T.buffer_store(self.owners, low[0], [row])
+
+    def _rows_of(self, source: ir.Source) -> list[Any]:
+        """The row of `source` that each row of the tile reads."""
+        kernel, name = self.kernel, f"{type(source).__name__.lower()}_row"
+        if self.element is not None:
+            return [kernel.bind(name, kernel.row(source, self.position(0), self.instance(0)))] * self.rows
+        return [kernel.bind(name, kernel.row(source, self.position(r), self.instance(r))) for r in range(self.rows)]
+
+    # Contractions ----------------------------------------------------------------------------------------------
+
+    def _contract(self) -> None:
+        """All contractions but dots; a gate's sums stay in registers from its first pass to its last."""
+        steps: list[tuple[tuple[int, ...], _Write]] = [
+            (sweep.gates, partial(self._sweep, sweep)) for sweep in self.packing.sweeps
+        ]
+        for number, gate in enumerate(self.stage.gates):
+            for place, one in enumerate(gate.passes):
+                if isinstance(one, ir.Product) and one.right.column == 1:
+                    steps.append(((number,), partial(self._product, one, (number, place))))
+        last = {number: place for place, (gates, _) in enumerate(steps) for number in gates}
+        sums: dict[int, list[Any]] = {}
+        for number in range(len(self.stage.gates)):
+            if number not in last:
+                self.results[number] = [self._zeros() for _ in self.columns]
+        for place, (gates, write) in enumerate(steps):
+            for number in gates:
+                if number not in sums:
+                    sums[number] = [self._zeros() for _ in self.columns]
+            write([sums[number] for number in gates])
+            for number in gates:
+                if last[number] == place:
+                    self.results[number] = [self._copy(one) for one in sums[number]]
+
+    def _zeros(self) -> Any:
+        buffer = T.alloc_buffer((self.rows * self.lanes,), _FLOAT, scope="global")
+        for row in range(self.rows):
+            zero = self._broadcast(tirx.const(0, _FLOAT))
+            T.buffer_store(buffer, zero, [self._lanes_at(row * self.lanes)])
+        return buffer
+
+    def _copy(self, sums: Any) -> Any:
+        """`sums` in a buffer of its own, so that reading it in a loop does not force the sums out of registers."""
+        buffer = T.alloc_buffer((self.rows * self.lanes,), _FLOAT, scope="global")
+        for row in range(self.rows):
+            lanes = self._lanes_at(row * self.lanes)
+            T.buffer_store(buffer, sums[lanes], [lanes])
+        return buffer
+
+    def _lanes_at(self, base: Any) -> Any:
+        return tirx.Ramp(base, 1, self.lanes) if self.lanes > 1 else base
+
+    def _broadcast(self, value: Any) -> Any:
+        return tirx.Broadcast(value, self.lanes) if self.lanes > 1 else value
+
+    def _each_lane(self) -> Any:
+        return T.vectorized(0, self.lanes) if self.lanes > 1 else T.serial(0, 1)
+
+    def _unrolled(self, length: int, step: Callable[[Any], None]) -> None:
+        """`step` for every k below `length`, several in one iteration."""
+        unroll = min(self.bucket.unroll, length)
+        whole = length // unroll
+        with T.serial(0, whole) as outer:
+            for inner in range(unroll):
+                step(outer * unroll + inner)
+        for k in range(whole * unroll, length):
+            step(tirx.const(k, _INT))
+
+    def _turns(self, wide: int) -> list[tuple[int, int]]:
+        """The rows of a step and its `wide` vectors, in the order in which the fewer of both stay in registers."""
+        turns = [(row, number) for row in range(self.rows) for number in range(wide)]
+        return turns if holds_weights(self.rows, wide, self.kernel.machine) else sorted(turns, key=itemgetter(1))
+
+    def _sweep(self, sweep: Sweep, sums: list[list[Any]]) -> None:
+        source, rows = self.kernel.buffer(sweep.source), self._rows_of(sweep.source)
+        packing, gates = self.packing, len(sweep.gates)
+        offsets = [sweep.offset + sweep.row * self.matrix_row(row) for row in range(self.rows)]
+
+        def step(k: Any) -> None:
+            for row, number in self._turns(len(self.columns) * gates):
+                c, gate = divmod(number, gates)
+                x = self._broadcast(source[rows[row], offsets[row] + k])
+                base = (self.chunk + c) * packing.per_chunk + sweep.base
+                weight = self.kernel.packed[self._lanes_at(base + (k * gates + gate) * self.lanes)]
+                lanes = self._lanes_at(row * self.lanes)
+                T.buffer_store(sums[gate][c], sums[gate][c][lanes] + x * weight, [lanes])
+
+        self._unrolled(sweep.length, step)
+
+    def _product(self, one: ir.Product, place: tuple[int, int], gate_sums: list[list[Any]]) -> None:
+        """A product whose columns lie side by side in the right factor."""
+        (sums,) = gate_sums
+        left, right = self._left(one, self.packing.factors.get(place)), self._right(one, place)
+
+        def step(k: Any) -> None:
+            for row, c in self._turns(len(self.columns)):
+                x = self._broadcast(left(row, k))
+                lanes = self._lanes_at(row * self.lanes)
+                T.buffer_store(sums[c], sums[c][lanes] + x * right(row, k, c), [lanes])
+
+        self._unrolled(one.length, step)
+
+    def _right(self, one: ir.Product, place: tuple[int, int]) -> Callable[[int, Any, int], Any]:
+        """The elements of a product's right factor for a row of the tile, k and a chunk."""
+        if place in self.panels:
+            panel, width = self.panels[place], len(self.columns) * self.lanes
+            return lambda row, k, c: panel[self._lanes_at(k * width + c * self.lanes)]
+        read, buffer, rows = one.right, self.kernel.buffer(one.right.source), self._rows_of(one.right.source)
+
+        def value(row: int, k: Any, c: int) -> Any:
+            offset = read.offset + read.row * self.matrix_row(row) + read.step * k
+            return buffer[rows[row], self._lanes_at(offset + self.columns[c])]
+
+        return value
+
+    def _left(self, one: ir.Product, factor: int | None) -> Callable[[int, Any], Any]:
+        """The element of a product's left factor for a row of the tile and k."""
+        if factor is not None:
+            return lambda row, k: self.kernel.packed[factor + self.matrix_row(row) * one.length + k]
+        read = one.left
+        buffer, rows = self.kernel.buffer(read.source), self._rows_of(read.source)
+        return lambda row, k: buffer[rows[row], read.offset + read.row * self.matrix_row(row) + read.step * k]
+
+    def _dots(self, gate: int, one: ir.Product, factor: int | None) -> None:
+        """Add a product whose elements of the sum lie side by side in both factors, a few columns at a time."""
+        kernel, read = self.kernel, one.right
+        together = gcd(self.lanes, _DOT_COLUMNS)
+        with T.serial(0, self.rows) as row:
+            matrix_row = self.matrix_row(row)
+            left = (
+                self._elements(one.left, row)
+                if factor is None
+                else weights_from(kernel.packed, factor, matrix_row, one)
+            )
+            right = self._elements(read, row)
+            for c, first in enumerate(self.columns):
+                with T.serial(0, self.lanes // together) as block:
+                    places = [block * together + q for q in range(together)]
+                    columns = [tirx.min(first + place, self.stage.columns - 1) for place in places]
+                    starts = [kernel.bind("column", read.column * column) for column in columns]
+                    sums = dot(left, right, starts, one.length, kernel.machine.lanes)
+                    result = self.results[gate][c]
+                    for place, value in zip(places, sums, strict=True):
+                        at = row * self.lanes + place
+                        T.buffer_store(result, result[at] + value, [at])
+
+    def _elements(self, read: ir.Read, row: Any) -> Callable[[Any], Any]:
+        """The elements of a value for one row of the tile, by their position from the first one on."""
+        kernel, buffer = self.kernel, self.kernel.buffer(read.source)
+        at = kernel.bind("row", kernel.row(read.source, self.position(row), self.instance(row)))
+        offset = kernel.bind("offset", read.offset + read.row * self.matrix_row(row))
+        return lambda position: buffer[at, moved(position, offset)]
+
+    # Epilogue --------------------------------------------------------------------------------------------------
+
+    def _epilogue(self) -> None:
+        kernel, stage, lanes = self.kernel, self.stage, self.lanes
+        with T.serial(0, self.rows) as row:
+            position, instance = self.position(row), self.instance(row)
+            elements = [leaf.source for leaf in stage.leaves.values() if isinstance(leaf, ir.Element)]
+            rows = {
+                source: kernel.bind("row", kernel.row(source, position, instance))
+                for source in dict.fromkeys(elements)
+                if not (stage.domain == "instances" and _is_row(source))
+            }
+            count = begin = None
+            if stage.reductions or any(isinstance(leaf, ir.RowCount) for leaf in stage.leaves.values()):
+                offset = kernel.index[kernel.pointer + instance]
+                count = kernel.bind("k", kernel.index[kernel.pointer + instance + 1] - offset)
+                begin = kernel.bind("begin", offset - kernel.index[kernel.pointer])
+            for c, column in enumerate(self.columns):
+                at = At(self, row, c, column, instance, rows, count)
+                for line in stage.body:
+                    if isinstance(line, ir.Reduction):
+                        self._reduce(at, line, begin)
+                        continue
+                    result = T.alloc_buffer((lanes,), str(line.variable.ty.dtype), scope="global")
+                    with self._each_lane() as lane:
+                        T.buffer_store(result, at.value(line.expression, lane), [lane])
+                    at.lets[line.variable] = result
+                for output in stage.outputs:
+                    self._store(output, at, position)
+
+    def _store(self, output: ir.Output, at: At, position: Any) -> None:
+        kernel, stage = self.kernel, self.stage
+        if output.scratch:
+            buffer, row = kernel.scratch[output.scratch], position
+        else:
+            buffer = kernel.arenas[kernel.binding.output_arena[output.slot]]
+            row = kernel.output_row[output.slot] + position
+        base = self.matrix_row(at.row) * stage.columns + at.column
+        with self._each_lane() as lane:
+            T.buffer_store(buffer, at.value(output.expression, lane), [row, base + lane])
+
+    def _reduce(self, at: At, line: ir.Reduction, begin: Any) -> None:
+        """A reduction over the rows of the variadic operands of one instance; over no rows the identity."""
+        combine = _COMBINE[line.combine]
+        result = T.alloc_buffer((self.lanes,), _FLOAT, scope="global")
+        with self._each_lane() as lane:
+            T.buffer_store(result, tirx.const(line.identity, _FLOAT), [lane])
+        with T.serial(0, at.count) as p:
+            for source in self.stage.sources:
+                if _is_row(source):
+                    at.rows[source] = self.kernel.bind("variadic_row", self.kernel.row(source, begin + p, at.instance))
+            with self._each_lane() as lane:
+                T.buffer_store(result, combine(result[lane], at.value(line.expression, lane)), [lane])
+        at.lets[line.variable] = result
+
+
+def panels_of(stage: ir.Stage) -> dict[tuple[int, int], ir.Product]:
+    """Products of matrices whose right factor is one for all rows, by gate and place among its passes."""
+    return {
+        (number, place): one
+        for number, gate in enumerate(stage.gates)
+        for place, one in enumerate(gate.passes)
+        if stage.rows > 1 and isinstance(one, ir.Product) and one.right.column == 1 and one.right.row == 0
+    }
+
+
+def _is_row(source: ir.Source) -> bool:
+    return isinstance(source, ir.Variadic) or (isinstance(source, ir.Scratch) and source.domain == "rows")
+
+
+def _reads_instances(stage: ir.Stage) -> bool:
+    """Whether a stage over variadic rows reads anything of the instance that a row belongs to."""
+    leaves = stage.leaves.values()
+    return any(not _is_row(source) for source in stage.sources) or any(
+        isinstance(leaf, ir.AttributeValue | ir.RowCount) for leaf in leaves
+    )

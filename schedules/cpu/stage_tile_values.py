@@ -1,0 +1,60 @@
+"""The values of a stage's expressions at one place of a tile: what its leaves are read from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import tvm_ffi
+from tvm import tirx
+
+from schedules import stage as ir
+
+if TYPE_CHECKING:
+    from schedules.cpu.stage_tile import Tile
+
+_FLOAT = "float32"
+
+
+class At:
+    """Expressions of a stage at one row of a tile and one chunk of columns."""
+
+    def __init__(
+        self, tile: Tile, row: Any, chunk: int, column: Any, instance: Any, rows: dict[ir.Source, Any], count: Any
+    ) -> None:
+        self.tile = tile
+        self.row = row
+        self.chunk = chunk
+        self.column = column
+        self.instance = instance
+        self.rows = dict(rows)
+        self.count = count
+        self.lets: dict[Any, Any] = {}
+
+    def value(self, expression: Any, lane: Any) -> Any:
+        """`expression` with every leaf and let replaced by what it stands for in this lane."""
+
+        def replace(variable: Any) -> Any:
+            if variable in self.lets:
+                return self.lets[variable][lane]
+            leaf = self.tile.stage.leaves.get(variable)
+            return variable if leaf is None else self._leaf(leaf, lane)
+
+        return tvm_ffi.structural_map(expression, (tirx.Var, replace))
+
+    def _leaf(self, leaf: ir.Leaf, lane: Any) -> Any:
+        tile, kernel, lanes = self.tile, self.tile.kernel, self.tile.lanes
+        matrix_row = tile.matrix_row(self.row)
+        match leaf:
+            case ir.Element(source, offset, moving, row):
+                at = offset + row * matrix_row
+                return kernel.buffer(source)[self.rows[source], at + self.column + lane if moving else at]
+            case ir.Vector(index):
+                base, by_row = tile.packing.vectors[index]
+                return kernel.packed[base + by_row * matrix_row + (tile.chunk + self.chunk) * lanes + lane]
+            case ir.Accumulator(gate):
+                return tile.results[gate][self.chunk][self.row * lanes + lane]
+            case ir.RowCount():
+                return tirx.Cast(_FLOAT, self.count)
+            case ir.AttributeValue(attribute, position):
+                return kernel.attributes[attribute][kernel.first + self.instance, position]
+        raise TypeError(leaf)
