@@ -22,6 +22,7 @@ from tvm import relax
 from tvm.relax import op as R
 
 import edbatch_tvm as eb
+from edbatch_tvm.tvm_compat import TensorType
 
 LIMIT = 5e-7
 MANTISSAS = 4096
@@ -136,7 +137,7 @@ def cells(names: list[str], width: int) -> tvm.IRModule:
     """A cell for each function, on vectors of `width`."""
     builder = relax.BlockBuilder()
     for number, name in enumerate(names):
-        x = relax.Var("x", relax.TensorType((width,), "float32"))
+        x = relax.Var("x", TensorType((width,), "float32"))
         with builder.function(f"f{number}", [x], attrs={"num_input": 1}):
             with builder.dataflow():
                 y = builder.emit_output((FUNCTIONS | COMPOSED)[name][0](builder.normalize(x)))

@@ -7,10 +7,11 @@ from math import prod
 from typing import Any
 
 import numpy as np
-from tvm import relax, tirx
+from tvm import relax
 
 from edbatch_tvm.errors import CellError
 from edbatch_tvm.graph import InstanceGraph
+from edbatch_tvm.tvm_compat import tirx
 from relay_ext.signature import cell_functions
 
 

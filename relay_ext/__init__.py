@@ -3,9 +3,8 @@
 The name is kept from Relay; Relay left TVM, and its successor Relax is what the passes work on.
 """
 
-from tvm_ffi import register_error
-
 from edbatch_tvm import errors
+from edbatch_tvm.tvm_compat import register_error
 from relay_ext.block_reader import NotReadable
 
 # An exception that a pass raises crosses TVM's C++ code, which keeps its class only if it knows it.

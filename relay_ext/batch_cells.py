@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import tvm
-import tvm_ffi
-from tvm import IRModule, tirx
+from tvm import IRModule
 from tvm.script.ir_builder import IRBuilder
-from tvm.tirx.script.builder import ir as T
 
 from edbatch_tvm.graph.spec import CellSignature, Signature
+from edbatch_tvm.tvm_compat import TensorLoad, structural_map, tirx
+from edbatch_tvm.tvm_compat import builder_tirx as T
 from relay_ext.bind_cell import bind_cell
 from relay_ext.fuse_cells import CELL, NUM_INPUT, NUM_OUTPUT, WEIGHTS
 from relay_ext.share_cells import member_attribute
@@ -268,11 +268,9 @@ class _Batcher:
             buffer, row = places[node.buffer]
             return tirx.BufferStore(buffer, node.value, _place(node.buffer, node.indices, row, tiled))
 
-        body = tvm_ffi.structural_map(
-            function.body, [(tvm.ir.TensorLoad, load), (tirx.BufferStore, store)], order="post"
-        )
+        body = structural_map(function.body, [(TensorLoad, load), (tirx.BufferStore, store)], order="post")
         if values:
-            body = tvm_ffi.structural_map(body, (tirx.Var, lambda variable: values.get(variable, variable)))
+            body = structural_map(body, (tirx.Var, lambda variable: values.get(variable, variable)))
         T.add_to_parent(body)
 
 

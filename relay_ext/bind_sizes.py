@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import tvm
-from tvm import IRModule, relax, tirx
+from tvm import IRModule, relax
 
 from edbatch_tvm.argument_checks import require_type
 from edbatch_tvm.errors import CellError
+from edbatch_tvm.tvm_compat import TensorType, tirx
 from relay_ext.signature import cell_functions, input_params, weight_params
 
 
@@ -110,6 +111,6 @@ def _size_names(mod: IRModule) -> dict[str, str]:
 
 
 def _extents(param: Any) -> list[Any]:
-    if not isinstance(param.ty, relax.TensorType) or not isinstance(param.ty.shape, relax.ShapeExpr):
+    if not isinstance(param.ty, TensorType) or not isinstance(param.ty.shape, relax.ShapeExpr):
         return []
     return list(param.ty.shape.values)

@@ -10,10 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import tvm
-from tvm import tirx
-from tvm.s_tir.stmt import SBlock, SBlockRealize
-
+from edbatch_tvm.tvm_compat import SBlock, SBlockRealize, TensorLoad, tirx
 from schedules.stage import Combine
 
 _COMBINE: dict[type, Combine] = {tirx.Add: "sum", tirx.Max: "max", tirx.Min: "min"}
@@ -101,6 +98,6 @@ def _read_block(realize: SBlockRealize, loops: list[tirx.For]) -> tuple[Any, Def
     if combine == "sum" and identity != 0:
         raise NotReadable(f"block {block.name_hint!r} is a sum that does not start at 0")
     for running, source in ((value.a, value.b), (value.b, value.a)):
-        if isinstance(running, tvm.ir.TensorLoad) and running.source.same_as(store.buffer):
+        if isinstance(running, TensorLoad) and running.source.same_as(store.buffer):
             return store.buffer, Reduce(iters, tuple((a.var, a.dom.extent) for a in reduce), source, combine, identity)
     raise NotReadable(f"block {block.name_hint!r} is a reduction other than a sum, maximum or minimum")

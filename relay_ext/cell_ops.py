@@ -11,6 +11,7 @@ from tvm import relax
 
 from edbatch_tvm.batching.search import SearchPolicy
 from edbatch_tvm.graph import InstanceGraph
+from edbatch_tvm.tvm_compat import GenericConst, TensorType, tirx
 from relay_ext.op_table import JOINED_BINARY, JOINED_UNARY
 from relay_ext.signature import input_params, weight_params
 
@@ -78,7 +79,7 @@ def read_ops(function: relax.Function) -> CellOps | None:
             call = binding.value
             if not isinstance(call, relax.Call) or not isinstance(call.op, tvm.ir.Op):
                 return None
-            if not isinstance(call.ty, relax.TensorType) or not all(_is_simple(argument) for argument in call.args):
+            if not isinstance(call.ty, TensorType) or not all(_is_simple(argument) for argument in call.args):
                 return None
             kind = call.op.name.removeprefix("relax.")
             is_weight = [any(argument.same_as(weight) for weight in weights) for argument in call.args]
@@ -109,12 +110,12 @@ def _is_simple(argument: Any) -> bool:
         return not any(isinstance(field, relax.Call | relax.Tuple) for field in argument.fields)
     if isinstance(argument, relax.ShapeExpr):
         return True
-    return isinstance(argument, relax.Var | tvm.ir.GenericConst) and isinstance(argument.ty, relax.TensorType)
+    return isinstance(argument, relax.Var | GenericConst) and isinstance(argument.ty, TensorType)
 
 
 def _shape(argument: Any) -> tuple[int, ...] | None:
     extents = argument.ty.shape.values
-    return tuple(int(e) for e in extents) if all(isinstance(e, tvm.tirx.IntImm) for e in extents) else None
+    return tuple(int(e) for e in extents) if all(isinstance(e, tirx.IntImm) for e in extents) else None
 
 
 def _signature(kind: str, call: Any, is_weight: list[bool], inputs: list[Any]) -> str:
@@ -142,7 +143,7 @@ def _signature(kind: str, call: Any, is_weight: list[bool], inputs: list[Any]) -
         if all(is_weight) or None in shapes or len(set(vectors)) != 1:
             return ""
     for argument, shape, weight in zip(call.args, shapes, is_weight, strict=True):
-        constant = isinstance(argument, tvm.ir.GenericConst)
+        constant = isinstance(argument, GenericConst)
         what = str(argument.value.numpy().tolist()) if constant else "weight" if weight else "value"
         parts.append(f"{what}{shape}")
     return " ".join(parts)

@@ -7,9 +7,10 @@ from collections.abc import Iterable
 from typing import Any
 
 import tvm
-from tvm import IRModule, relax, tirx
+from tvm import IRModule, relax
 
 from edbatch_tvm.errors import CellError
+from edbatch_tvm.tvm_compat import TensorType, TupleType, tirx
 from relay_ext.signature import cell_functions, signature_of, weights_of
 
 KERNEL_SUFFIX = re.compile(r"(_stage\d+|_pack|_loop\d+)+$")
@@ -60,10 +61,10 @@ def check_shapes(name: str, function: relax.Function) -> None:
 
     def check(node: Any) -> None:
         if isinstance(node, relax.Var | relax.Call):
-            fields = node.ty.fields if isinstance(node.ty, relax.TupleType) else [node.ty]
+            fields = node.ty.fields if isinstance(node.ty, TupleType) else [node.ty]
             for field in fields:
                 _check_size(name, "a value", field)
-                if isinstance(field, relax.TensorType) and field.shape is None:
+                if isinstance(field, TensorType) and field.shape is None:
                     raise CellError(f"the shape of a value in cell {name!r} depends on values", "one that is fixed")
 
     for param in function.params:
@@ -73,7 +74,7 @@ def check_shapes(name: str, function: relax.Function) -> None:
 
 def _check_size(cell: str, what: str, annotation: Any) -> None:
     """Refuse a tensor without elements: kernels divide by its sizes."""
-    if isinstance(annotation, relax.TensorType) and isinstance(annotation.shape, relax.ShapeExpr):
+    if isinstance(annotation, TensorType) and isinstance(annotation.shape, relax.ShapeExpr):
         shape = list(annotation.shape.values)
         if any(isinstance(extent, tirx.IntImm) and int(extent) == 0 for extent in shape):
             numbers = ", ".join(str(int(e)) if isinstance(e, tirx.IntImm) else str(e) for e in shape)

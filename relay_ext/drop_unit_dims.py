@@ -10,10 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 import tvm
-import tvm_ffi
-from tvm import IRModule, relax, tirx
+from tvm import IRModule, relax
 from tvm.relax import op as R
 
+from edbatch_tvm.tvm_compat import GenericConst, TensorType, TupleType, structural_equal, tirx
 from relay_ext.op_table import ELEMENTWISE, ORDERED_VIEWS, REDUCTIONS
 from relay_ext.signature import cell_functions, num_input, output_vars
 from relay_ext.tir_expressions import is_one
@@ -94,10 +94,10 @@ class _Rewriter:
 
     def _given(self, expression: Any) -> Any:
         """An expression of the rewritten cell as a value; a tuple as a list of values."""
-        if isinstance(expression.ty, relax.TupleType):
+        if isinstance(expression.ty, TupleType):
             count = len(expression.ty.fields)
             return [self._given(self._emit(relax.TupleGetItem(expression, i))) for i in range(count)]
-        if not isinstance(expression.ty, relax.TensorType) or expression.ty.shape is None:
+        if not isinstance(expression.ty, TensorType) or expression.ty.shape is None:
             return _Value([], full=expression, bare=expression)
         return _Value(list(expression.ty.shape.values), full=expression)
 
@@ -141,7 +141,7 @@ class _Rewriter:
         value = binding.value
         if isinstance(value, relax.TupleGetItem):
             return self._value(value.tuple_value)[value.index]
-        if isinstance(value, relax.Var | relax.Tuple | tvm.ir.GenericConst):
+        if isinstance(value, relax.Var | relax.Tuple | GenericConst):
             return self._value(value)
         if isinstance(value, relax.Call) and isinstance(value.op, tvm.ir.Op):
             rewritten = self._call(value)
@@ -213,7 +213,7 @@ class _Rewriter:
             return None
         axis = int(call.attrs.axis) % len(table.shape)
         given = call.args[1]
-        if isinstance(given, tvm.ir.GenericConst) and not given.ty.shape.values:
+        if isinstance(given, GenericConst) and not given.ty.shape.values:
             if is_one(table.shape[axis]):
                 return self._result(call, self._bare(table))
             ones = min(axis, table.ones)
@@ -252,7 +252,7 @@ class _Rewriter:
 
     def _split(self, call: relax.Call) -> Any:
         source = self._value(call.args[0])
-        if not isinstance(call.ty, relax.TupleType):  # one part
+        if not isinstance(call.ty, TupleType):  # one part
             return source
         axis = int(call.attrs.axis) % len(source.shape)
         ones = min(axis, source.ones)
@@ -304,7 +304,7 @@ def _bare_shape(call: relax.Call) -> list[Any]:
 
 
 def _same_extents(one: Any, other: Any) -> bool:
-    return len(one) == len(other) and all(tvm_ffi.structural_equal(a, b) for a, b in zip(one, other, strict=True))
+    return len(one) == len(other) and all(structural_equal(a, b) for a, b in zip(one, other, strict=True))
 
 
 def _same_shape(expression: Any, shape: list[Any]) -> bool:

@@ -12,8 +12,7 @@ from dataclasses import replace
 from math import prod
 from typing import Any
 
-from tvm import tirx
-
+from edbatch_tvm.tvm_compat import tirx
 from relay_ext.block_reader import Compute, NotReadable
 from relay_ext.stage_epilogue import Group, StageTracer
 from relay_ext.stage_inputs import StageInputs

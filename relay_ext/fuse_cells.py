@@ -6,10 +6,10 @@ import ctypes
 from typing import Any, NamedTuple
 
 import tvm
-import tvm_ffi
-from tvm import IRModule, relax, tirx, topi
+from tvm import IRModule, relax, topi
 
 from edbatch_tvm.errors import CellError
+from edbatch_tvm.tvm_compat import Call, GenericConst, structural_walk, tirx
 from relay_ext.share_cells import member_attribute
 from relay_ext.signature import cell_functions, num_input, output_vars, weight_params
 
@@ -80,11 +80,11 @@ def cell_constants(mod: IRModule) -> dict[str, Any]:
     return constants
 
 
-def _constants(function: relax.Function) -> list[tvm.ir.GenericConst]:
-    found: list[tvm.ir.GenericConst] = []
+def _constants(function: relax.Function) -> list[GenericConst]:
+    found: list[GenericConst] = []
 
     def visit(node: Any) -> None:
-        if isinstance(node, tvm.ir.GenericConst) and not any(node.same_as(other) for other in found):
+        if isinstance(node, GenericConst) and not any(node.same_as(other) for other in found):
             found.append(node)
 
     relax.analysis.post_order_visit(function.body, visit)
@@ -93,12 +93,12 @@ def _constants(function: relax.Function) -> list[tvm.ir.GenericConst]:
 
 @relax.expr_functor.mutator
 class _ReplaceConstants(relax.PyExprMutator):
-    def __init__(self, constants: list[tvm.ir.GenericConst], params: list[relax.Var]) -> None:
+    def __init__(self, constants: list[GenericConst], params: list[relax.Var]) -> None:
         super().__init__()
         self.constants = constants
         self.params = params
 
-    def visit_generic_const_(self, op: tvm.ir.GenericConst) -> relax.Expr:
+    def visit_generic_const_(self, op: GenericConst) -> relax.Expr:
         for constant, param in zip(self.constants, self.params, strict=True):
             if op.same_as(constant):
                 return param
@@ -163,7 +163,7 @@ def _check_calls(name: str, function: tirx.PrimFunc) -> None:
         if called in _OPAQUE:
             found.append(str(call.args[0]).strip('"') if "call_" in called else called)
 
-    tvm_ffi.structural_walk(function.body, [(tvm.ir.Call, visit)])
+    structural_walk(function.body, [(Call, visit)])
     if found:
         raise CellError(
             f"cell {name!r} calls {max(found, key=lambda one: '.' in one)!r} with the addresses of its buffers",

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tvm import IRModule, tirx
+from tvm import IRModule
 
 from edbatch_tvm.graph.spec import Signature
+from edbatch_tvm.tvm_compat import tirx
 from relay_ext.bind_cell import bind_cell
 from relay_ext.block_reader import NotReadable
 from relay_ext.fuse_cells import cell_params

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import tvm
-import tvm_ffi
-from tvm import sym, tirx
-from tvm.tirx.script.builder import ir as T
-
 from edbatch_tvm.graph.spec import CellSignature
+from edbatch_tvm.tvm_compat import TensorLoad, structural_map, sym, tirx
+from edbatch_tvm.tvm_compat import builder_tirx as T
 from relay_ext.fuse_cells import cell_params
 from schedules import abi
 from schedules.cuda.general_cell_steps import Step, spread_cell
@@ -170,7 +167,7 @@ class _InstanceCode:
             buffer, at = self._at(node.buffer, node.indices)
             return tirx.BufferStore(buffer, node.value, at)
 
-        body = tvm_ffi.structural_map(body, [(tvm.ir.TensorLoad, load), (tirx.BufferStore, store)], order="post")
+        body = structural_map(body, [(TensorLoad, load), (tirx.BufferStore, store)], order="post")
         return _substituted(body, {**self.sizes, **values})
 
     def _load(self, param: Any, indices: Any) -> Any:
@@ -223,4 +220,4 @@ def _flat(shape: list[Any], indices: list[Any]) -> Any:
 def _substituted(node: Any, values: dict[Any, Any]) -> Any:
     if not values:
         return node
-    return tvm_ffi.structural_map(node, (tirx.Var, lambda variable: values.get(variable, variable)))
+    return structural_map(node, (tirx.Var, lambda variable: values.get(variable, variable)))

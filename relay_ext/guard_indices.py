@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import tvm
-import tvm_ffi
-from tvm import IRModule, tirx
+from tvm import IRModule
 
+from edbatch_tvm.tvm_compat import TensorLoad, structural_map, tirx
 from relay_ext.index_ranges import IndexRanges
 
 OUTSIDE = -(2**30)
@@ -55,7 +55,7 @@ def _guarded(function: tirx.PrimFunc) -> tirx.PrimFunc:
             return load
         return tirx.Select(inside, tirx.BufferLoad(buffer, indices), nothing)
 
-    body = tvm_ffi.structural_map(function.body, (tvm.ir.TensorLoad, read), order="post")
+    body = structural_map(function.body, (TensorLoad, read), order="post")
     return function.with_body(body)
 
 

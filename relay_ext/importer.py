@@ -10,6 +10,7 @@ import tvm
 from tvm import IRModule, relax
 
 from edbatch_tvm.errors import EdbatchError
+from edbatch_tvm.tvm_compat import make_node
 from relay_ext.cell_errors import cell_error
 from relay_ext.check_cells import check_shapes
 from relay_ext.drop_unit_dims import DropUnitDims
@@ -84,7 +85,7 @@ def cell_with_weights(
     read = set(relax.analysis.free_vars(function.body))
     used = [param for param in weight_params(function) if param in read]
     kept = [*input_params(function), *used]
-    attrs = tvm.ir.make_node("ir.DictAttrs", num_input=len(input_params(function)))
+    attrs = make_node("ir.DictAttrs", num_input=len(input_params(function)))
     bare = relax.Function(kept, function.body, function.ret_ty, function.is_pure, attrs)
     common = {param.name: names.add(f"{cell}.{paths[param.name]}", weights[param.name]) for param in used}
     return renamed(bare, common)

@@ -10,12 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import tvm
-import tvm_ffi
-from tvm import IRModule, tirx
+from tvm import IRModule
 
 from edbatch_tvm.errors import CellError
 from edbatch_tvm.graph.spec import CellSignature, Signature
+from edbatch_tvm.tvm_compat import TensorLoad, structural_walk, tirx
 from relay_ext.fuse_cells import CELL
 from relay_ext.index_ranges import IndexRanges
 from relay_ext.share_cells import members_of
@@ -78,10 +77,10 @@ def _bound_cell(cell: CellSignature, function: tirx.PrimFunc) -> CellSignature:
                     "an attribute itself as index, or an expression clipped to the table",
                 )
 
-    tvm_ffi.structural_walk(
+    structural_walk(
         function.body,
         [
-            (tvm.ir.TensorLoad, lambda load: visit(load.source, load.indices)),
+            (TensorLoad, lambda load: visit(load.source, load.indices)),
             (tirx.BufferStore, lambda store: visit(store.buffer, store.indices)),
         ],
     )

@@ -5,10 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import tvm
-import tvm_ffi
-from tvm import sym, tirx
-from tvm.s_tir.stmt import SBlock
 
+from edbatch_tvm.tvm_compat import SBlock, TensorLoad, structural_map, structural_walk, sym, tirx
 from relay_ext.fuse_cells import cell_params
 
 
@@ -25,14 +23,14 @@ class IndexRanges:
             param: param.name for param in cell_params(function).inputs if _is_integer(param.dtype)
         }
         self._variables: dict[Any, Any] = {}
-        tvm_ffi.structural_walk(function.body, [(SBlock, self._block), (tirx.For, self._loop)])
-        tvm_ffi.structural_walk(function.body, [(tirx.BufferStore, self._store)])
+        structural_walk(function.body, [(SBlock, self._block), (tirx.For, self._loop)])
+        structural_walk(function.body, [(tirx.BufferStore, self._store)])
 
     def attribute(self, index: Any) -> str | None:
         """The attribute of which `index` is an element, as it is; None if it is something else."""
         while isinstance(index, tirx.Cast) and _is_integer(index.value.ty.dtype):
             index = index.value
-        return self._copies.get(index.source) if isinstance(index, tvm.ir.TensorLoad) else None
+        return self._copies.get(index.source) if isinstance(index, TensorLoad) else None
 
     def inside(self, index: Any, extent: Any) -> bool:
         """True if `index` depends on no data, or lies in [0, extent) whatever the data is."""
@@ -80,10 +78,10 @@ class IndexRanges:
                 analyzer.bind(found, tvm.ir.Range(tirx.const(known[0], dtype), tirx.const(known[1] + 1, dtype)))
             return found
 
-        free = tvm_ffi.structural_map(expression, (tvm.ir.TensorLoad, variable))
+        free = structural_map(expression, (TensorLoad, variable))
         if depends:
             variables: list[Any] = []
-            tvm_ffi.structural_walk(free, [(tirx.Var, variables.append)])
+            structural_walk(free, [(tirx.Var, variables.append)])
             for one in variables:
                 if one in self._variables:
                     analyzer.bind(one, self._variables[one])

@@ -8,11 +8,12 @@ from itertools import count as count_from
 from typing import Any
 
 import tvm
-from tvm import IRModule, tirx
+from tvm import IRModule
 from tvm.script.ir_builder import IRBuilder
-from tvm.tirx.script.builder import ir as T
 
 from edbatch_tvm.graph.spec import Signature
+from edbatch_tvm.tvm_compat import builder_tirx as T
+from edbatch_tvm.tvm_compat import tirx
 from relay_ext.add_gathers import ARENA
 from relay_ext.fuse_cells import CELL
 from relay_ext.share_cells import members_of

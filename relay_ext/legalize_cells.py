@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import tvm
-from tvm import IRModule, relax, te, tirx, topi
+from tvm import IRModule, relax, te, topi
 
 from edbatch_tvm.errors import CellError
+from edbatch_tvm.tvm_compat import GenericConst, TensorType, tirx
 from relay_ext.boolean_ops import TRUTH_RULES
 from relay_ext.row_sums import SUM_RULES
 from relay_ext.signature import cell_functions
@@ -65,7 +66,7 @@ def _check_lowered(cell: str, node: Any) -> None:
 def _legalize_take(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
     table, index = call.args
     axis = call.attrs.axis
-    if call.attrs.mode != "fast" or axis is None or not isinstance(index.ty, relax.TensorType):
+    if call.attrs.mode != "fast" or axis is None or not isinstance(index.ty, TensorType):
         return tvm_rule(builder, call)
     axis = int(axis) % table.ty.ndim
     count = index.ty.ndim
@@ -84,7 +85,7 @@ def _legalize_take(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
 def _legalize_arithmetic(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
     """A 0 among the operands stays: TVM takes ``0 * x`` for 0 while it builds the expression, and refuses ``x / 0``."""
     arguments = [_number(argument) for argument in call.args]
-    if all(isinstance(argument, tvm.ir.GenericConst) and not argument.ty.ndim for argument in call.args):
+    if all(isinstance(argument, GenericConst) and not argument.ty.ndim for argument in call.args):
         return tvm_rule(builder, call)
     if all(str(argument.ty.dtype) == "bool" for argument in call.args):
         return TRUTH_RULES.get(call.op.name, tvm_rule)(builder, call)
@@ -94,7 +95,7 @@ def _legalize_arithmetic(builder: relax.BlockBuilder, call: relax.Call) -> relax
 
 def _number(argument: Any) -> Any:
     """A constant number as an expression, 0 as one that TVM does not see through; anything else as it is."""
-    if not isinstance(argument, tvm.ir.GenericConst) or argument.ty.ndim:
+    if not isinstance(argument, GenericConst) or argument.ty.ndim:
         return argument
     value, dtype = argument.value.numpy().item(), str(argument.ty.dtype)
     return hidden(value, dtype) if value == 0 and "float" in dtype else tirx.const(value, dtype)

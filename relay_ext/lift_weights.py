@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import tvm
-import tvm_ffi
 from tvm import IRModule, relax
 
+from edbatch_tvm.tvm_compat import runtime, structural_map
 from relay_ext.signature import cell_functions, output_vars, weight_params
 
 _TRANSFORM = "_transform_params"
@@ -111,7 +111,7 @@ def _unchanged(transform: relax.Function, names: list[str]) -> list[str | None]:
 def _renamed(function: relax.Function, names: list[str]) -> relax.Function:
     """`function` with its weight parameters called `names`."""
     new = {var: relax.Var(name, var.ty) for name, var in zip(names, weight_params(function), strict=True)}
-    renamed: relax.Function = tvm_ffi.structural_map(function, (relax.Var, lambda var: new.get(var, var)))
+    renamed: relax.Function = structural_map(function, (relax.Var, lambda var: new.get(var, var)))
     return renamed
 
 
@@ -125,6 +125,6 @@ def _compute(
     machine = relax.VirtualMachine(tvm.compile(entry, target="llvm"), tvm.cpu())
     results = {}
     for name in transforms:
-        given = [tvm.runtime.tensor(weights[param.name]) for param in weight_params(mod[name])]
+        given = [runtime.tensor(weights[param.name]) for param in weight_params(mod[name])]
         results[name] = list(machine[name + _TRANSFORM](given))
     return results

@@ -8,6 +8,7 @@ import tvm
 from tvm import IRModule, relax
 from tvm.relax import op as R
 
+from edbatch_tvm.tvm_compat import GenericConst, tirx
 from relay_ext.op_table import JOINED_BINARY, JOINED_UNARY
 from relay_ext.signature import cell_functions, num_input, weight_params
 
@@ -119,7 +120,7 @@ class _Pusher:
         return _slice(self._mapped(whole), 0, count, index)
 
     def _argument(self, argument: Any, count: int, index: int) -> Any:
-        if isinstance(argument, tvm.ir.GenericConst) and not len(argument.ty.shape.values):
+        if isinstance(argument, GenericConst) and not len(argument.ty.shape.values):
             return argument
         return self._part(argument, count, index)
 
@@ -133,7 +134,7 @@ def _has_even_split(function: relax.Function) -> bool:
 def _fits(argument: Any, whole: Any) -> bool:
     """Whether an argument splits as the result does: a scalar constant, or of the shape of the result."""
     shape = list(argument.ty.shape.values)
-    if isinstance(argument, tvm.ir.GenericConst):
+    if isinstance(argument, GenericConst):
         return not shape
     return [int(e) for e in shape] == [int(e) for e in whole.ty.shape.values]
 
@@ -144,7 +145,7 @@ def _even_parts(call: Any) -> int:
         return 0
     count = call.attrs.indices_or_sections
     extent = call.args[0].ty.shape.values[0]
-    if not isinstance(count, tvm.tirx.IntImm) or not isinstance(extent, tvm.tirx.IntImm) or int(extent) % int(count):
+    if not isinstance(count, tirx.IntImm) or not isinstance(extent, tirx.IntImm) or int(extent) % int(count):
         return 0
     return int(count)
 

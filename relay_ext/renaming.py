@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import tvm
-import tvm_ffi
 from tvm import relax
+
+from edbatch_tvm.tvm_compat import structural_map
 
 
 def renamed(function: relax.Function, names: Mapping[str, str]) -> relax.Function:
@@ -18,7 +19,7 @@ def renamed(function: relax.Function, names: Mapping[str, str]) -> relax.Functio
     """
     copy = relax.utils.copy_with_new_vars(function)
     fresh = {param: relax.Var(names.get(param.name, param.name), param.ty) for param in copy.params}
-    return tvm_ffi.structural_map(copy, (relax.Var, lambda variable: fresh.get(variable, variable)))
+    return structural_map(copy, (relax.Var, lambda variable: fresh.get(variable, variable)))
 
 
 def module_of(cells: Mapping[str, relax.Function]) -> tvm.IRModule:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tvm import relax, tirx
+from tvm import relax
 
+from edbatch_tvm.tvm_compat import TensorType, tirx
 from relay_ext.op_table import ELEMENTWISE
 
 Arguments = Sequence[Any]
@@ -40,7 +41,7 @@ def _tensors(call: relax.Call) -> list[Any]:
     tensors: list[Any] = []
     for argument in call.args:
         tensors.extend(argument.fields if isinstance(argument, relax.Tuple) else [argument])
-    return [tensor for tensor in tensors if isinstance(tensor.ty, relax.TensorType)]
+    return [tensor for tensor in tensors if isinstance(tensor.ty, TensorType)]
 
 
 def _matmul(call: relax.Call, is_rows: Sequence[bool], arguments: Arguments) -> Any | None:

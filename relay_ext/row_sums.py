@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tvm import relax, te, tirx, topi
+from tvm import relax, te, topi
 
+from edbatch_tvm.tvm_compat import TensorType, tirx
 from relay_ext.tvm_legalization import tvm_rule
 
 LANES = 16
@@ -97,7 +98,7 @@ def _layer_norm(x: te.Tensor, scale: te.Tensor, shift: te.Tensor, axes: Sequence
 
 def _long(x: relax.Expr, axes: Sequence[int]) -> bool:
     """Whether a float tensor has one axis to reduce that is long."""
-    shape = x.ty.shape.values if isinstance(x.ty, relax.TensorType) and x.ty.shape is not None else ()
+    shape = x.ty.shape.values if isinstance(x.ty, TensorType) and x.ty.shape is not None else ()
     known = len(axes) == 1 and len(shape) > axes[0] and isinstance(shape[axes[0]], tirx.IntImm)
     return bool(known and int(shape[axes[0]]) >= LEAST and str(x.ty.dtype).startswith("float"))
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import tvm
-import tvm_ffi
-from tvm import IRModule, relax, tirx
+from tvm import IRModule, relax
 
+from edbatch_tvm.tvm_compat import StructuralKey, structural_map, tirx
 from relay_ext.signature import cell_functions, weight_params
 
 MEMBERS = "edbatch.members"
@@ -84,16 +84,16 @@ def _keys(mod: IRModule, cells: Mapping[str, relax.Function]) -> dict[str, Any]:
     same: dict[Any, Any] = {}
     for var, function in mod.functions.items():
         if isinstance(function, tirx.PrimFunc):
-            kept = first.setdefault(tvm_ffi.StructuralKey(_nameless(function)), var)
+            kept = first.setdefault(StructuralKey(_nameless(function)), var)
             if not kept.same_as(var):
                 same[var] = kept
     keys = {}
     for name, function in cells.items():
         plain = _nameless(function)
         if same:
-            plain = tvm_ffi.structural_map(plain, (tvm.ir.GlobalVar, lambda var: same.get(var, var)))
+            plain = structural_map(plain, (tvm.ir.GlobalVar, lambda var: same.get(var, var)))
         weights = [param.name for param in weight_params(function)]
-        keys[name] = tvm_ffi.StructuralKey(plain), tuple(map(weights.index, weights))
+        keys[name] = StructuralKey(plain), tuple(map(weights.index, weights))
     return keys
 
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from tvm import IRModule, relax, tirx
+from tvm import IRModule, relax
 
 from edbatch_tvm.errors import CellError
 from edbatch_tvm.graph.spec import Attribute, CellSignature, Operand, Signature, ValueSpec
+from edbatch_tvm.tvm_compat import TensorType, tirx
 
 
 def cell_functions(mod: IRModule) -> dict[str, relax.Function]:
@@ -89,7 +90,7 @@ def output_vars(function: relax.Function) -> list[Any]:
 
 
 def _tensor_type(name: str, what: str, annotation: Any) -> Any:
-    if not isinstance(annotation, relax.TensorType) or annotation.shape is None or annotation.dtype is None:
+    if not isinstance(annotation, TensorType) or annotation.shape is None or annotation.dtype is None:
         raise CellError(f"{what} of cell {name!r} is {annotation}", "an R.Tensor of known shape and dtype")
     return annotation
 
@@ -122,7 +123,7 @@ def _cell_signature(name: str, function: relax.Function) -> CellSignature:
         integer = str(annotation.dtype).startswith(("int", "uint", "bool"))
         if shape and isinstance(shape[0], tirx.Var) and not integer:
             symbols.append(shape[0])
-            inner = relax.Var(param.name, relax.TensorType(shape[1:], annotation.dtype))
+            inner = relax.Var(param.name, TensorType(shape[1:], annotation.dtype))
             operands.append(Operand(param.name, _static_spec(name, inner), variadic=True))
         elif integer:
             attributes.append(Attribute(param.name, _static_spec(name, param), bounds.get(param.name)))
@@ -159,7 +160,7 @@ def _index_bounds(function: relax.Function) -> dict[str, int]:
         if getattr(call.op, "name", "") != "relax.take" or call.attrs.mode != "fast":
             return
         table, index = call.args[0], call.args[1]
-        if isinstance(index, relax.Var) and isinstance(table.ty, relax.TensorType) and table.ty.shape is not None:
+        if isinstance(index, relax.Var) and isinstance(table.ty, TensorType) and table.ty.shape is not None:
             axis = int(call.attrs.axis) if call.attrs.axis is not None else 0
             extent = table.ty.shape.values[axis]
             if isinstance(extent, tirx.IntImm):

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tvm import relax, te, tirx
+from tvm import relax, te
 
 from edbatch_tvm.errors import CellError
+from edbatch_tvm.tvm_compat import tirx
 
 _SIGN, _INFINITY, _LAST = 0x7FFFFFFF, 0x7F800000, 2**31 - 1
 

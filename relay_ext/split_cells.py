@@ -7,12 +7,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import tvm
-import tvm_ffi
-from tvm import IRModule, relax, tirx
+from tvm import IRModule, relax
 
 from edbatch_tvm.errors import CellError
 from edbatch_tvm.graph.expand import CellBody, ExpansionTable, OpCall, Source
 from edbatch_tvm.graph.spec import CellSignature, Signature
+from edbatch_tvm.tvm_compat import StructuralKey, TensorType, TupleType, structural_equal, tirx
 from relay_ext.check_cells import KERNEL_SUFFIX, CheckCells
 from relay_ext.op_table import VIEWS_IN_PLACE
 from relay_ext.row_ops import row_form
@@ -121,7 +121,7 @@ class _Ops:
         with builder.function("op", [*inputs, *weights.values()], attrs={"num_input": len(inputs)}):
             with builder.dataflow():
                 result = builder.normalize(expression)
-                if isinstance(result.ty, relax.TupleType):
+                if isinstance(result.ty, TupleType):
                     parts = builder.emit(result)
                     fields = [relax.TupleGetItem(parts, index) for index in range(len(parts.ty.fields))]
                     result = relax.Tuple([builder.emit_output(one) for one in fields])
@@ -129,7 +129,7 @@ class _Ops:
                     result = builder.emit_output(result)
             builder.emit_func_output(result)
         function = relax.utils.copy_with_new_vars(builder.finalize()["op"])
-        key = tvm_ffi.StructuralKey(function), tuple(weights)
+        key = StructuralKey(function), tuple(weights)
         if key not in self._known:
             self._known[key] = len(self.functions)
             unique = self._unique("_".join([name, *weights]))
@@ -188,7 +188,7 @@ class _OpInputs:
 
     def operand(self, value: _Value, one_row: bool) -> relax.Var:
         shape = list(value.type.shape.values)[int(one_row and value.rows) :]
-        var = relax.Var(f"x{len(self.operands)}", relax.TensorType(shape, value.type.dtype))
+        var = relax.Var(f"x{len(self.operands)}", TensorType(shape, value.type.dtype))
         self.operands.append(var)
         self.sources.append(value.source)
         return var
@@ -290,7 +290,7 @@ class _Splitter:
         if call is None:
             return None
         call = relax.BlockBuilder().normalize(call)
-        if not tvm_ffi.structural_equal(call.ty, _row_type(value.ty)):
+        if not structural_equal(call.ty, _row_type(value.ty)):
             return None
         return self._emit(_name(value), call, inputs, value.ty, rows=True)
 
@@ -301,7 +301,7 @@ class _Splitter:
         kind = self._of(argument)
         if isinstance(kind, tuple):
             return list(kind)
-        return [kind] if isinstance(argument.ty, relax.TensorType) else []
+        return [kind] if isinstance(argument.ty, TensorType) else []
 
     def _emit(self, name: str, expression: Any, inputs: _OpInputs, result: Any, rows: bool) -> Any:
         """Append a call of the op; its results as kinds, with types as in the cell."""
@@ -309,7 +309,7 @@ class _Splitter:
         type_id = self.ops.type_id(name, expression, params, inputs.weights)
         number = len(self.calls)
         self.calls.append(OpCall(type_id, tuple(inputs.sources), tuple(inputs.attributes), rows))
-        if isinstance(result, relax.TupleType):
+        if isinstance(result, TupleType):
             return tuple(_Value(Source(slot, number), one, rows) for slot, one in enumerate(result.fields))
         return _Value(Source(0, number), result, rows)
 
@@ -367,9 +367,9 @@ def _rebuilt(expression: Any, children: list[Any]) -> Any:
 
 def _is_value(annotation: Any, rows: bool = False) -> bool:
     """Whether something of this type can be a value of a graph; with `rows`, one for each row."""
-    if isinstance(annotation, relax.TupleType):
+    if isinstance(annotation, TupleType):
         return bool(len(annotation.fields)) and all(_is_value(one, rows) for one in annotation.fields)
-    if not isinstance(annotation, relax.TensorType) or annotation.shape is None:
+    if not isinstance(annotation, TensorType) or annotation.shape is None:
         return False
     extents = list(annotation.shape.values)
     if rows and (not extents or not isinstance(extents.pop(0), tirx.Var)):
@@ -379,13 +379,13 @@ def _is_value(annotation: Any, rows: bool = False) -> bool:
 
 
 def _row_type(annotation: Any) -> Any:
-    if isinstance(annotation, relax.TupleType):
-        return relax.TupleType([_row_type(one) for one in annotation.fields])
-    return relax.TensorType(list(annotation.shape.values)[1:], annotation.dtype)
+    if isinstance(annotation, TupleType):
+        return TupleType([_row_type(one) for one in annotation.fields])
+    return TensorType(list(annotation.shape.values)[1:], annotation.dtype)
 
 
 def _has_rows(kind: _Folded) -> bool:
     annotation = kind.expression.ty
-    if not isinstance(annotation, relax.TensorType) or annotation.shape is None:
+    if not isinstance(annotation, TensorType) or annotation.shape is None:
         return kind.depends
     return not all(isinstance(extent, tirx.IntImm) for extent in annotation.shape.values)

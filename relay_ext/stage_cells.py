@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import tvm
-from tvm import IRModule, tirx
+from tvm import IRModule
 
 from edbatch_tvm.graph.spec import Signature
+from edbatch_tvm.tvm_compat import tirx
 from relay_ext.bind_cell import bind_cell
 from relay_ext.block_reader import NotReadable
 from relay_ext.find_stages import find_stages

@@ -8,9 +8,8 @@ from itertools import pairwise
 from typing import Any
 
 import tvm
-import tvm_ffi
-from tvm import sym, tirx
 
+from edbatch_tvm.tvm_compat import Call, TensorLoad, structural_map, sym, tirx
 from relay_ext.block_reader import Compute, NotReadable, Reduce
 from relay_ext.stage_inputs import Segment, StageInputs
 from relay_ext.tir_expressions import (
@@ -109,7 +108,7 @@ class StageTracer:
         if buffer in inputs.operands:
             return self.element(inputs.operands[buffer], inputs.position(buffer, indices, self.row))
         if buffer in inputs.attributes:
-            attribute, position = inputs.attribute(self.analyzer, tvm.tirx.BufferLoad(buffer, indices))
+            attribute, position = inputs.attribute(self.analyzer, tirx.BufferLoad(buffer, indices))
             return self.leaf(ir.AttributeValue(attribute, position), str(buffer.dtype))
         if buffer in inputs.weights:
             return self.weight(buffer, indices)
@@ -166,7 +165,7 @@ class StageTracer:
                     return leaf
             return node
 
-        value = tvm_ffi.structural_map(value, (tvm.ir.TensorLoad, replace), order="pre") if loads else value
+        value = structural_map(value, (TensorLoad, replace), order="pre") if loads else value
         count = self.inputs.row_count
         if count is not None and depends_on(value, count):
             value = substitute(value, {count: tirx.Cast("int64", self.leaf(ir.RowCount()))})
@@ -179,7 +178,7 @@ class StageTracer:
         if condition is None:
             if not any(as_condition(node) is not None for node in calls_in(value)):
                 return value
-            return tvm_ffi.structural_map(value, (tvm.ir.Call, self._decide_call), order="pre")
+            return structural_map(value, (Call, self._decide_call), order="pre")
         return self._decide_call(value)
 
     def _decide_call(self, value: Any) -> Any:
@@ -268,7 +267,7 @@ class StageTracer:
             inner = substitute(definition.value, dict(zip(definition.iters, load.indices, strict=True)))
             return self._inline_weights(inner)
 
-        return self.analyzer.simplify(tvm_ffi.structural_map(expression, (tvm.ir.TensorLoad, inline), order="post"))
+        return self.analyzer.simplify(structural_map(expression, (TensorLoad, inline), order="post"))
 
 
 def _common(values: Sequence[list[Segment]]) -> Iterator[tuple[int, int, list[Segment]]]:

@@ -9,9 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-import tvm
-from tvm import sym, tirx
-
+from edbatch_tvm.tvm_compat import TensorLoad, sym, tirx
 from relay_ext.block_reader import Compute, NotReadable, Reduce, read_blocks
 from relay_ext.fuse_cells import CELL, cell_params
 from relay_ext.tir_expressions import (
@@ -193,7 +191,7 @@ class StageInputs:
         """The factors of what is summed; element-wise blocks that multiply are seen through."""
         if isinstance(source, tirx.Mul):
             return [source.a, source.b]
-        if isinstance(source, tvm.ir.TensorLoad):
+        if isinstance(source, TensorLoad):
             definition = self.definitions.get(source.source)
             if isinstance(definition, Compute):
                 inner = substitute(definition.value, dict(zip(definition.iters, source.indices, strict=True)))
@@ -223,7 +221,7 @@ class StageInputs:
         """The attribute element that `index` is, casts removed."""
         while isinstance(index, tirx.Cast):
             index = index.value
-        if not isinstance(index, tvm.ir.TensorLoad) or index.source not in self.attributes:
+        if not isinstance(index, TensorLoad) or index.source not in self.attributes:
             raise NotReadable(f"a table is indexed by {index}, not by an attribute")
         position = analyzer.simplify(flat_index(static_extents(index.source, False), index.indices))
         if not isinstance(position, tirx.IntImm):
@@ -251,7 +249,7 @@ class _Cut:
         condition = as_condition(factor)
         if condition is not None:
             return self._pieces(condition, low, high)
-        if not isinstance(factor, tvm.ir.TensorLoad):
+        if not isinstance(factor, TensorLoad):
             raise NotReadable(f"the input of a product is the expression {factor}, not a value")
         buffer = factor.source
         if buffer in inputs.weights:
@@ -260,7 +258,7 @@ class _Cut:
         definition = inputs.definitions.get(buffer)
         if isinstance(definition, Compute):
             inner = substitute(definition.value, dict(zip(definition.iters, factor.indices, strict=True)))
-            if isinstance(inner, tvm.ir.TensorLoad) or as_condition(inner) is not None:
+            if isinstance(inner, TensorLoad) or as_condition(inner) is not None:
                 try:
                     return self.segments(inner, low, high)
                 except NotReadable:

@@ -12,9 +12,9 @@ import math
 from typing import Any
 
 import tvm
-import tvm_ffi
-from tvm import IRModule, tirx
-from tvm.s_tir.stmt import SBlock
+from tvm import IRModule
+
+from edbatch_tvm.tvm_compat import SBlock, TensorLoad, structural_map, structural_walk, tirx
 
 _LARGEST = {"float16": 65504.0, "bfloat16": 3.3895313892515355e38, "float32": 3.4028234663852886e38}
 _LARGEST["float64"] = 1.7976931348623157e308
@@ -64,7 +64,7 @@ def strict_floats(body: Any) -> Any:
         (tirx.BufferStore, _stored),
         (SBlock, _reduction),
     ]
-    return tvm_ffi.structural_map(body, rules, order="post")
+    return structural_map(body, rules, order="post")
 
 
 def hidden(value: float, dtype: str) -> Any:
@@ -115,9 +115,9 @@ def _about_floats(condition: Any) -> bool:
     """Whether a condition may be about floats: it compares some, or reads a flag that may have been."""
     found = []
     for kind in (tirx.LT, tirx.LE, tirx.GT, tirx.GE, tirx.EQ, tirx.NE):
-        tvm_ffi.structural_walk(condition, (kind, lambda node: found.append(bool(_dtype(node.a)))))
-    for kind in (tvm.ir.TensorLoad, tirx.Var):
-        tvm_ffi.structural_walk(condition, (kind, lambda node: found.append(str(node.ty.dtype) == "bool")))
+        structural_walk(condition, (kind, lambda node: found.append(bool(_dtype(node.a)))))
+    for kind in (TensorLoad, tirx.Var):
+        structural_walk(condition, (kind, lambda node: found.append(str(node.ty.dtype) == "bool")))
     return any(found)
 
 

@@ -6,9 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import tvm
-import tvm_ffi
-from tvm import sym, tirx
 
+from edbatch_tvm.tvm_compat import Call, TensorLoad, structural_map, structural_walk, sym, tirx
 from relay_ext.block_reader import NotReadable
 
 
@@ -67,7 +66,7 @@ def as_condition(value: Any) -> tuple[Any, Any, Any] | None:
     """``(condition, then, otherwise)`` if `value` is a choice, else None."""
     if isinstance(value, tirx.Select):
         return value.condition, value.true_value, value.false_value
-    if isinstance(value, tvm.ir.Call) and getattr(value.op, "name", "") == "prim.if_then_else":
+    if isinstance(value, Call) and getattr(value.op, "name", "") == "prim.if_then_else":
         return value.args[0], value.args[1], value.args[2]
     return None
 
@@ -108,13 +107,13 @@ def substitute(expression: Any, values: dict[Any, Any]) -> Any:
     def replace(variable: Any) -> Any:
         return values.get(variable, variable)
 
-    return tvm_ffi.structural_map(expression, (tirx.Var, replace))
+    return structural_map(expression, (tirx.Var, replace))
 
 
 def calls_in(expression: Any) -> list[Any]:
     """All calls in an expression."""
     found: list[Any] = []
-    tvm_ffi.structural_walk(expression, (tvm.ir.Call, _keep(found)))
+    structural_walk(expression, (Call, _keep(found)))
     return found
 
 
@@ -128,23 +127,23 @@ def _keep(found: list[Any]) -> Callable[[Any], None]:
 def buffers_read(expression: Any) -> list[Any]:
     """Buffers read by `expression`, those read for an index included."""
     found: list[Any] = []
-    tvm_ffi.structural_walk(expression, (tvm.ir.TensorLoad, _keep(found)))
+    structural_walk(expression, (TensorLoad, _keep(found)))
     return list(dict.fromkeys(load.source for load in found))
 
 
 def outer_loads(expression: Any) -> list[Any]:
     """Loads of `expression` that do not stand in the index of another load."""
     found: list[Any] = []
-    tvm_ffi.structural_walk(expression, (tvm.ir.TensorLoad, _keep(found)))
+    structural_walk(expression, (TensorLoad, _keep(found)))
     inner: list[Any] = []
     for load in found:
         for index in load.indices:
-            tvm_ffi.structural_walk(index, (tvm.ir.TensorLoad, _keep(inner)))
+            structural_walk(index, (TensorLoad, _keep(inner)))
     return [load for load in found if not any(load.same_as(other) for other in inner)]
 
 
 def depends_on(expression: Any, variable: Any) -> bool:
     """True if `variable` occurs in `expression`."""
     found: list[Any] = []
-    tvm_ffi.structural_walk(expression, (tirx.Var, _keep(found)))
+    structural_walk(expression, (tirx.Var, _keep(found)))
     return any(other.same_as(variable) for other in found)

@@ -6,9 +6,10 @@ import operator
 from typing import Any
 
 import numpy as np
-from tvm import relax, tirx
+from tvm import relax
 
 from edbatch_tvm.errors import CellError
+from edbatch_tvm.tvm_compat import tirx
 from relay_ext.torch_indexing import INDEXING
 
 

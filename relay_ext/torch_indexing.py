@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from tvm import relax, tirx
+from tvm import relax
 from tvm.relax import op
 
 from edbatch_tvm.errors import CellError
+from edbatch_tvm.tvm_compat import tirx
 
 _SAME = {"clone", "alias", "detach", "lift_fresh_copy"}
 _COPIES = {"view", "reshape", "_unsafe_view", "unsqueeze", "squeeze", "expand", "_to_copy"}

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from tvm import relax, te, tirx, topi
+from tvm import relax, te, topi
 
+from edbatch_tvm.tvm_compat import tirx
 from relay_ext.tvm_legalization import tvm_rule
 
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import tvm
-import tvm_ffi
-from tvm import IRModule, tirx
+from tvm import IRModule
 from tvm.script.ir_builder import IRBuilder
-from tvm.tirx.script.builder import ir as T
 
+from edbatch_tvm.tvm_compat import Call, PointerType, PrimType, structural_map, structural_walk, tirx
+from edbatch_tvm.tvm_compat import builder_tirx as T
 from relay_ext.stage_cells import PATH
 from schedules import abi
 from schedules.cpu.work_sharing import CLAIM, FINISH
@@ -116,7 +116,7 @@ class _Sharer:
             # A symbol, so that LLVM does not inline everything into one function that takes it long to compile.
             T.func_attr(attributes | {"tirx.noalias": True, "calling_conv": _C_ABI})
             # Allocations of unknown size are lowered to calls for a device, and to returns of an error code.
-            T.func_ret(tvm.ir.PrimType("int32"))
+            T.func_ret(PrimType("int32"))
             for buffer, one in zip(self.buffers, self.data, strict=True):
                 T.add_to_parent(tirx.DeclBuffer(buffer, data=one))
             cpu = tvm.cpu()
@@ -131,7 +131,7 @@ class _Sharer:
 
         def look(loop: Any) -> None:
             if loop.kind == tirx.ForKind.PARALLEL:
-                tvm_ffi.structural_walk(loop.body, (tirx.For, lambda one: inner.append(one.loop_var)))
+                structural_walk(loop.body, (tirx.For, lambda one: inner.append(one.loop_var)))
 
         def change(loop: Any) -> Any:
             if loop.kind != tirx.ForKind.PARALLEL:
@@ -145,12 +145,12 @@ class _Sharer:
 
         body = self.kernel.body
         stores: list[Any] = []
-        rest = tvm_ffi.structural_map(body, (tirx.For, drop), order="post")
-        tvm_ffi.structural_walk(rest, (tirx.BufferStore, stores.append))
+        rest = structural_map(body, (tirx.For, drop), order="post")
+        structural_walk(rest, (tirx.BufferStore, stores.append))
         if stores:
             body = tirx.For(tirx.Var("one", "int32"), 0, 1, tirx.ForKind.PARALLEL, body)
-        tvm_ffi.structural_walk(body, (tirx.For, look))
-        return tvm_ffi.structural_map(body, (tirx.For, change), order="post")
+        structural_walk(body, (tirx.For, look))
+        return structural_map(body, (tirx.For, change), order="post")
 
     def _outlined(self, loop: Any, begin: Any, count: Any) -> Any:
         """A call of the items of `loop` from `begin` on, in a function of its own."""
@@ -202,10 +202,10 @@ def free_variables(statement: Any, known: list[Any]) -> list[Any]:
     """Variables, but buffers, that `statement` uses and neither defines nor finds among the `known`."""
     used: list[Any] = []
     defined = list(known)
-    tvm_ffi.structural_walk(statement, (tirx.Var, used.append))
-    tvm_ffi.structural_walk(statement, (tirx.Bind, lambda bind: defined.append(bind.var)))
-    tvm_ffi.structural_walk(statement, (tirx.Let, lambda let: defined.append(let.var)))
-    tvm_ffi.structural_walk(statement, (tirx.For, lambda loop: defined.append(loop.loop_var)))
+    structural_walk(statement, (tirx.Var, used.append))
+    structural_walk(statement, (tirx.Bind, lambda bind: defined.append(bind.var)))
+    structural_walk(statement, (tirx.Let, lambda let: defined.append(let.var)))
+    structural_walk(statement, (tirx.For, lambda loop: defined.append(loop.loop_var)))
     free = dict.fromkeys(var for var in used if not isinstance(var.ty, tirx.BufferType))
     for var in defined:
         free.pop(var, None)
@@ -214,7 +214,7 @@ def free_variables(statement: Any, known: list[Any]) -> list[Any]:
 
 def pointer(name: str, dtype: str) -> tirx.Var:
     """A variable that holds the address of elements of `dtype`."""
-    return tirx.Var(name, tvm.ir.PointerType(tvm.ir.PrimType(dtype), "global"))
+    return tirx.Var(name, PointerType(PrimType(dtype), "global"))
 
 
 def operations(statement: Any) -> int:
@@ -236,7 +236,7 @@ def operations(statement: Any) -> int:
             return operations(statement.body)
         case tirx.BufferStore():
             nodes: list[Any] = []
-            for kind in (tirx.Add, tirx.Sub, tirx.Mul, tirx.Div, tirx.Select, tvm.ir.Call):
-                tvm_ffi.structural_walk(statement.value, (kind, nodes.append))
+            for kind in (tirx.Add, tirx.Sub, tirx.Mul, tirx.Div, tirx.Select, Call):
+                structural_walk(statement.value, (kind, nodes.append))
             return max(1, len(nodes) // 2)
     return 0

@@ -10,8 +10,9 @@ import math
 from typing import Any
 
 import tvm
-import tvm_ffi
-from tvm import IRModule, tirx
+from tvm import IRModule
+
+from edbatch_tvm.tvm_compat import Call, TensorLoad, structural_map, tirx
 
 _SUFFIX = {"float32": "f", "float64": ""}
 
@@ -53,11 +54,11 @@ class FloatSemantics:
 
     def transform_module(self, mod: IRModule, _context: tvm.transform.PassContext) -> IRModule:
         """Run the pass."""
-        rules = [(tirx.Max, _maximum), (tirx.Min, _minimum), (tvm.ir.Call, _libm)]
+        rules = [(tirx.Max, _maximum), (tirx.Min, _minimum), (Call, _libm)]
         functions = {}
         for var, function in mod.functions.items():
             if isinstance(function, tirx.PrimFunc):
-                function = function.with_body(tvm_ffi.structural_map(function.body, rules))
+                function = function.with_body(structural_map(function.body, rules))
             functions[var] = function
         return IRModule(functions, attrs=mod.attrs)
 
@@ -99,7 +100,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _let(value: Any, body: Any) -> Any:
-    if isinstance(value, tirx.Var | tirx.FloatImm | tvm.ir.TensorLoad):
+    if isinstance(value, tirx.Var | tirx.FloatImm | TensorLoad):
         return body(value)
     variable = tirx.Var("v", str(value.ty.dtype))
     return tirx.Let(variable, value, body(variable))

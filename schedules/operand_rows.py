@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tvm import tirx
+from edbatch_tvm.tvm_compat import tirx
 
 
 def operand_row(base: Any, stride: Any, position: Any, index: Any) -> Any:

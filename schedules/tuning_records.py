@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from tvm import tirx
-
+from edbatch_tvm.tvm_compat import tirx
 from schedules.cpu.instance_tiles import TunedTile
 from schedules.cpu.machine import Machine
 from schedules.cpu.stage_config import StageConfig

@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import tvm
-import tvm_ffi
-from tvm import tirx
-from tvm.tirx.script.builder import ir as T
-
+from edbatch_tvm.tvm_compat import TensorLoad, structural_map, structural_walk, tirx
+from edbatch_tvm.tvm_compat import builder_tirx as T
 from schedules import abi
 from schedules import stage as ir
 
@@ -55,7 +52,7 @@ def weight_expressions(stage: ir.Stage) -> list[Any]:
 
 def reads(expression: Any, buffer: Any) -> bool:
     """Whether `expression` reads `buffer`."""
-    return _finds(expression, buffer, tvm.ir.TensorLoad, lambda load: load.source)
+    return _finds(expression, buffer, TensorLoad, lambda load: load.source)
 
 
 def uses(expression: Any, variable: Any) -> bool:
@@ -66,7 +63,7 @@ def uses(expression: Any, variable: Any) -> bool:
 def _finds(expression: Any, wanted: Any, kind: Any, of: Callable[[Any], Any]) -> bool:
     found: list[Any] = []
     keep: Callable[[Any], None] = found.append
-    tvm_ffi.structural_walk(expression, (kind, lambda node: keep(of(node))))
+    structural_walk(expression, (kind, lambda node: keep(of(node))))
     return any(other.same_as(wanted) for other in found)
 
 
@@ -77,5 +74,5 @@ def rewritten(expression: Any, values: dict[Any, Any], buffers: dict[Any, Any]) 
     def load(node: Any) -> Any:
         return tirx.BufferLoad(buffers[node.source], node.indices)
 
-    moved = tvm_ffi.structural_map(expression, (tirx.Var, lambda variable: wide.get(variable, variable)))
-    return tvm_ffi.structural_map(moved, (tvm.ir.TensorLoad, load))
+    moved = structural_map(expression, (tirx.Var, lambda variable: wide.get(variable, variable)))
+    return structural_map(moved, (TensorLoad, load))

@@ -20,6 +20,7 @@ LAYERS = (
     "edbatch_tvm.atomic_file",
     "edbatch_tvm.cache_folder",
     "edbatch_tvm.tvm_version",
+    "edbatch_tvm.tvm_compat",
     "edbatch_tvm.graph",
     "edbatch_tvm.batching",
     "edbatch_tvm.memory",
@@ -48,7 +49,7 @@ LAYERS = (
 )
 """The lowest first. A name with a package inside it stands for what no longer name covers."""
 
-NUMPY_ONLY = LAYERS[: LAYERS.index("edbatch_tvm.memory") + 1]
+NUMPY_ONLY = [name for name in LAYERS[: LAYERS.index("edbatch_tvm.memory") + 1] if name != "edbatch_tvm.tvm_compat"]
 """These import neither TVM nor torch. :mod:`edbatch_tvm.find_native` names the native kernels by a string."""
 
 ALLOWED_BACK = {("edbatch_tvm.runtime", "edbatch_tvm.compiler")}

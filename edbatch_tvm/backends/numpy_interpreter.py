@@ -8,10 +8,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-import tvm
-from tvm import IRModule, tirx
+from tvm import IRModule
 from tvm.ir.transform import Pass
-from tvm.s_tir.stmt import SBlockRealize
 
 from edbatch_tvm.backends.backend import Backend
 from edbatch_tvm.backends.options import CompileOptions
@@ -23,6 +21,7 @@ from edbatch_tvm.memory.steps_table import COUNT, FIRST, POINTER, TYPE
 from edbatch_tvm.runtime.artifact import Artifact
 from edbatch_tvm.runtime.report import Report
 from edbatch_tvm.runtime.result import Result
+from edbatch_tvm.tvm_compat import SBlockRealize, TensorLoad, tirx
 from relay_ext.bind_cell import bind_cell
 from relay_ext.fuse_cells import cell_params
 from relay_ext.pipeline import cell_passes
@@ -248,7 +247,7 @@ class _Code:
             return lambda frame: number
         if isinstance(node, tirx.Var):
             return lambda frame: frame[node]
-        if isinstance(node, tvm.ir.TensorLoad):
+        if isinstance(node, TensorLoad):
             buffer, at = node.source, self._index(node.indices, batched=node.source not in self.weights)
             return lambda frame: frame[buffer][at(frame, frame[buffer])]
         if isinstance(node, tirx.Cast):

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 import tvm
-from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
-from tvm.tirx.script.builder import ir as T
 
 from edbatch_tvm.runtime.threads import prepare_threads, use_threads
+from edbatch_tvm.tvm_compat import builder_tirx as T
+from edbatch_tvm.tvm_compat import runtime, tirx
 from schedules.cpu.lowering import KERNEL_PIPELINE
 from schedules.cpu.machine import Machine, host_target, machine_of
 
@@ -52,9 +52,9 @@ def _prepared() -> tuple[Any, int, tuple[Any, ...]]:
         tvm.IRModule({"fma": _kernel(machine, rows, vectors)}), target=target, tir_pipeline=KERNEL_PIPELINE
     )
     rng = np.random.default_rng(0)
-    left = tvm.runtime.tensor(rng.random((rows, INNER), np.float32))
-    right = tvm.runtime.tensor(rng.random((INNER, columns), np.float32))
-    out = tvm.runtime.empty((ROUNDS, rows * columns), "float32")
+    left = runtime.tensor(rng.random((rows, INNER), np.float32))
+    right = runtime.tensor(rng.random((INNER, columns), np.float32))
+    out = runtime.empty((ROUNDS, rows * columns), "float32")
     return library["fma"], 2 * ROUNDS * rows * columns * INNER, (left, right, out)
 
 

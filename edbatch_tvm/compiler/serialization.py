@@ -27,7 +27,6 @@ from time import perf_counter
 from typing import Any, NoReturn
 
 import numpy as np
-import tvm
 from tvm.target import Target
 
 from edbatch_tvm.argument_checks import as_path
@@ -45,6 +44,7 @@ from edbatch_tvm.runtime.cpu_features import architecture, instruction_sets, mis
 from edbatch_tvm.runtime.model import Model
 from edbatch_tvm.runtime.threads import prepare_threads
 from edbatch_tvm.runtime.weights import WeightReader
+from edbatch_tvm.tvm_compat import runtime
 from edbatch_tvm.tvm_version import REQUIRED
 
 FORMAT, VERSION = "edbatch-model", 2
@@ -189,9 +189,7 @@ def load_model(
         with np.load(io.BytesIO(members[WEIGHTS]), allow_pickle=False) as arrays:
             pairs = [(key, *key.partition(":")[::2]) for key in arrays.files]
             constants = {name: arrays[key] for key, kind, name in pairs if kind == "constant"}
-            held = {
-                key: tvm.runtime.tensor(arrays[key]) for key, kind, _ in pairs if kind != "constant" and params is None
-            }
+            held = {key: runtime.tensor(arrays[key]) for key, kind, _ in pairs if kind != "constant" and params is None}
         del members[WEIGHTS]
         target = Target(json.loads(document["target"]))
         artifact = Artifact(members[LIBRARY], document["kernels"], target)

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import tvm
-from tvm import IRModule, relax, tirx
+from tvm import IRModule, relax
 
+from edbatch_tvm.tvm_compat import TensorType, tirx
 from relay_ext.signature import cell_functions, input_params, weight_params
 
 
@@ -88,7 +89,7 @@ def _difference(function: relax.Function, name: str, other: relax.Function) -> A
 
 
 def _type(param: Any) -> str:
-    if not isinstance(param.ty, relax.TensorType) or param.ty.shape is None:
+    if not isinstance(param.ty, TensorType) or param.ty.shape is None:
         return str(param.ty)
     extents = [str(int(extent)) if isinstance(extent, tirx.IntImm) else "k" for extent in param.ty.shape.values]
     return f"{param.ty.dtype}[{','.join(extents)}]"

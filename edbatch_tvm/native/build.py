@@ -21,6 +21,7 @@ _BUILDING = fork_lock()
 SHARED_SOURCES = (
     "constants.py",
     "build.py",
+    "../tvm_compat.py",
     "tir/inlined.py",
     "tir/buffers.py",
     "tir/shared.py",
@@ -91,12 +92,12 @@ def load_library(name: str) -> Any:
 
 
 def _load(name: str) -> Any:
-    import tvm
+    from edbatch_tvm.tvm_compat import runtime
 
     path = library_path(name)
     try:
         if read_sealed(path) is not None:
-            return tvm.runtime.load_module(str(path))
+            return runtime.load_module(str(path))
     except (OSError, RuntimeError):
         pass
     executable = _compile(name)
@@ -104,7 +105,7 @@ def _load(name: str) -> Any:
 
     try:
         write_sealed(path, shared_library(executable))
-        return tvm.runtime.load_module(str(path))
+        return runtime.load_module(str(path))
     except (OSError, RuntimeError):
         return executable
 

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import tvm
 
 from edbatch_tvm.errors import PlanError
 from edbatch_tvm.fork_lock import fork_lock
 from edbatch_tvm.graph.spec import ValueSpec
+from edbatch_tvm.tvm_compat import runtime
 from schedules.abi import padded
 
 _SLACK_ROWS = 1
@@ -31,7 +31,7 @@ class ArenaSet:
         self.tensors: list[Any] = []
         self.views: list[np.ndarray] = []
         for spec, count in zip(specs, self.rows, strict=True):
-            tensor = tvm.runtime.empty((count, padded(spec.size)), spec.dtype)
+            tensor = runtime.empty((count, padded(spec.size)), spec.dtype)
             view = np.from_dlpack(tensor)
             view[0] = 0
             self.tensors.append(tensor)

@@ -8,13 +8,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import tvm
-from tvm import IRModule, tirx
+from tvm import IRModule
 from tvm.target import Target
 
 from edbatch_tvm.cached_property import cached_property
 from edbatch_tvm.errors import EnvironmentMismatch
 from edbatch_tvm.graph.spec import ValueSpec
+from edbatch_tvm.tvm_compat import Array, runtime, tirx
 from schedules.cpu.link import shared_library
 
 Attributes = Mapping[str, Mapping[str, Any]]
@@ -115,7 +115,7 @@ def load_library(content: bytes) -> Any:
             raise _no_room(error) from None
         # The file may go as soon as it is mapped.
         try:
-            return tvm.runtime.load_module(str(path))
+            return runtime.load_module(str(path))
         except (OSError, RuntimeError) as error:
             if "failed to map segment" not in str(error):
                 raise
@@ -140,7 +140,7 @@ def _plain(value: Any) -> Any:
         return int(value)
     if isinstance(value, int | str):
         return int(value) if isinstance(value, int) else str(value)
-    if isinstance(value, tvm.ir.Array | list | tuple):
+    if isinstance(value, Array | list | tuple):
         items = [_plain(item) for item in value]
         return None if None in items else items
     return None

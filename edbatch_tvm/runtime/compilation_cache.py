@@ -25,6 +25,7 @@ from tvm import IRModule
 
 from edbatch_tvm.cache_folder import cache_directory, read_sealed, write_sealed
 from edbatch_tvm.native.build import cpu_features
+from edbatch_tvm.tvm_compat import save_json
 from edbatch_tvm.tvm_version import REQUIRED
 
 FOLDER_VARIABLE = "EDBATCH_MODEL_CACHE"
@@ -83,7 +84,7 @@ def key_of(cells: IRModule, choices: Mapping[str, Any]) -> str | None:
         return None
     config = {str(name): str(value) for name, value in context.config.items()}
     document = {
-        "cells": tvm.ir.save_json(cells),
+        "cells": save_json(cells),
         "choices": dict(choices),
         "context": [int(context.opt_level), *map(_texts, (context.required_pass, context.disabled_pass)), config],
         "versions": {package: metadata.version(package) for package in REQUIRED},

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import tvm
 
 from edbatch_tvm.batching import ScheduleInfo
 from edbatch_tvm.fork_lock import fork_lock
@@ -19,6 +18,7 @@ from edbatch_tvm.runtime.program import Program
 from edbatch_tvm.runtime.report import Report
 from edbatch_tvm.runtime.result import Result
 from edbatch_tvm.runtime.threads import get_num_threads
+from edbatch_tvm.tvm_compat import runtime
 
 
 class CpuExecutor:
@@ -91,5 +91,5 @@ class CpuExecutor:
             rows = plan.largest_batch if domain == "instances" else plan.largest_rows
             for name, width in widths.items():
                 if name not in scratch or scratch[name].shape[0] < rows:
-                    scratch[name] = tvm.runtime.empty((rows, width), "float32")
+                    scratch[name] = runtime.empty((rows, width), "float32")
         return scratch

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
-import tvm
 
 from edbatch_tvm.batching import ScheduleInfo
 from edbatch_tvm.errors import GraphError, TargetError
@@ -20,6 +19,7 @@ from edbatch_tvm.runtime.device_result import DeviceArenas, DeviceResult, Lease
 from edbatch_tvm.runtime.kernels import Kernel, as_table
 from edbatch_tvm.runtime.report import Report
 from edbatch_tvm.runtime.threads import forked
+from edbatch_tvm.tvm_compat import runtime
 from relay_ext.gpu_cells import GpuProgram
 from relay_ext.gpu_general import GeneralPart
 from schedules.abi import ARGUMENTS, padded
@@ -114,8 +114,8 @@ class DeviceExecutor:
     def _packed(self, stage: str, weights: Mapping[str, np.ndarray]) -> np.ndarray:
         name = f"{stage}_pack"
         sources = [text.split(":", 1)[1] for text in _texts(self.program.packs[name])][:-1]
-        packed = tvm.runtime.empty(self.program.shapes[f"packed:{stage}"][0], "float32")
-        self._packs[name](*(tvm.runtime.tensor(weights[source]) for source in sources), packed)
+        packed = runtime.empty(self.program.shapes[f"packed:{stage}"][0], "float32")
+        self._packs[name](*(runtime.tensor(weights[source]) for source in sources), packed)
         return np.from_dlpack(packed)
 
     # A minibatch ------------------------------------------------------------------------------------------------

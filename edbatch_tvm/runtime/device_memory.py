@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import tvm
-import tvm_ffi
 
 from edbatch_tvm.errors import TargetError
+from edbatch_tvm.tvm_compat import raw_stream, runtime
 
 _STAGED = 8
 """Uploads of a stream that may be under way at once."""
@@ -35,7 +35,7 @@ class DeviceMemory(ABC):
 
     def empty(self, shape: tuple[int, ...], dtype: str) -> Any:
         """A tensor without content."""
-        return tvm.runtime.empty(shape, dtype, self.device)
+        return runtime.empty(shape, dtype, self.device)
 
     def tensor(self, array: np.ndarray) -> Any:
         """A tensor with the content of `array`, ready for every stream."""
@@ -125,7 +125,7 @@ class CudaMemory(DeviceMemory):
     @property
     def stream(self) -> int:
         """See :meth:`DeviceMemory.stream`."""
-        return int(tvm_ffi.get_raw_stream(tvm_ffi.device("cuda", self.device.index)))
+        return raw_stream(self.device)
 
     def upload(self, array: np.ndarray, tensor: Any, offset: int = 0) -> None:
         """See :meth:`DeviceMemory.upload`."""

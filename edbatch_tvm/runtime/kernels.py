@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-import tvm
 from tvm import IRModule
 
 from edbatch_tvm.errors import WeightError
 from edbatch_tvm.graph.spec import ValueSpec
+from edbatch_tvm.tvm_compat import runtime
 from relay_ext.add_gathers import ARENA
 from relay_ext.fuse_cells import CELL
 from relay_ext.join_kernels import PROGRAM, ROWS
@@ -146,7 +146,7 @@ class KernelSet:
         for key in (key for row in self._rows.values() for key in row.addresses if key not in tensors):
             if key[0] == "packed":
                 pack, shape = self._packs[key[1]]
-                tensors[key] = tvm.runtime.empty(shape, "float32")
+                tensors[key] = runtime.empty(shape, "float32")
                 pack(*(_aligned(weights[source]) for source in key[2:]), tensors[key])
             elif key[0] in ("table", "weight"):
                 array = weights[key[1]]
@@ -258,8 +258,8 @@ def _arguments(function: Any) -> tuple[tuple[str, str], ...]:
 def _aligned(array: np.ndarray) -> Any:
     """`array` as a tensor: the same memory if that is aligned as kernels assume, else a copy."""
     if array.ctypes.data % ALIGNMENT or not array.flags.writeable:
-        return tvm.runtime.tensor(array)
-    return tvm.runtime.from_dlpack(array)
+        return runtime.tensor(array)
+    return runtime.from_dlpack(array)
 
 
 def as_table(array: np.ndarray) -> np.ndarray:

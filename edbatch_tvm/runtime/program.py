@@ -6,7 +6,6 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
-import tvm
 
 from edbatch_tvm.graph import InstanceGraph
 from edbatch_tvm.graph.spec import Signature
@@ -16,6 +15,7 @@ from edbatch_tvm.memory.unfused_plan import UnfusedPlan
 from edbatch_tvm.runtime.arenas import ArenaSet
 from edbatch_tvm.runtime.kernels import KernelSet, LoadedWeights
 from edbatch_tvm.runtime.threads import use_threads
+from edbatch_tvm.tvm_compat import runtime
 from schedules.cpu.work_sharing import ROW, YIELDS
 
 SINGLE_MULTIPLIES = 2_000_000
@@ -136,5 +136,5 @@ class _Board:
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
-        self.tensor = tvm.runtime.empty(((1 + threads) * ROW,), "int64")
+        self.tensor = runtime.empty(((1 + threads) * ROW,), "int64")
         self.words = np.from_dlpack(self.tensor)

@@ -16,9 +16,8 @@ import threading
 from functools import cache
 from pathlib import Path
 
-import tvm_ffi
-
 from edbatch_tvm.errors import TargetError
+from edbatch_tvm.tvm_compat import config_thread_pool
 
 _ALL_CORES = 1
 """TVM's mode that uses cores of any kind and, with ``TVM_BIND_THREADS=0``, leaves their affinity alone."""
@@ -147,6 +146,6 @@ def use_threads() -> int:
     if _forked:
         return 1  # without a look at the pool, which is the parent's
     if _POOL.threads != threads:
-        tvm_ffi.get_global_func("runtime.config_threadpool")(_ALL_CORES, threads)
+        config_thread_pool(_ALL_CORES, threads)
         _POOL.threads = threads
     return threads

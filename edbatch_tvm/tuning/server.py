@@ -20,7 +20,7 @@ from edbatch_tvm.tuning.kernels.remote_timer import Tracker
 
 def listen(tracker: Tracker, host: str, port: int) -> None:
     """Serve sessions on `port` (0: any free one) until the process is ended."""
-    from tvm.rpc import server
+    from edbatch_tvm.tvm_compat import rpc_listen_loop
 
     prepare_threads()
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listening:
@@ -31,7 +31,7 @@ def listen(tracker: Tracker, host: str, port: int) -> None:
         home = os.getcwd()
         while True:
             with _crash_reported():
-                server._listen_loop(listening, bound, tracker.key, (tracker.host, tracker.port), None, None)
+                rpc_listen_loop(listening, bound, tracker.key, (tracker.host, tracker.port), None, None)
             os.chdir(home)
 
 

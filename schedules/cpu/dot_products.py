@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tvm import tirx
-from tvm.tirx.script.builder import ir as T
-
+from edbatch_tvm.tvm_compat import builder_tirx as T
+from edbatch_tvm.tvm_compat import tirx
 from schedules import stage as ir
 
 _INT, _FLOAT = "int32", "float32"

@@ -11,9 +11,9 @@ from functools import reduce
 from typing import Any
 
 import tvm
-import tvm_ffi
-from tvm import IRModule, tirx
+from tvm import IRModule
 
+from edbatch_tvm.tvm_compat import Call, structural_map, tirx
 from schedules.float_semantics import maximum, minimum
 
 _FLOAT = "float32"
@@ -74,7 +74,7 @@ class FastMath:
         functions = {}
         for var, function in mod.functions.items():
             if isinstance(function, tirx.PrimFunc):
-                function = function.with_body(tvm_ffi.structural_map(function.body, (tvm.ir.Call, _replace)))
+                function = function.with_body(structural_map(function.body, (Call, _replace)))
             functions[var] = function
         return IRModule(functions, attrs=mod.attrs)
 

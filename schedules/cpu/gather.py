@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
-from tvm.tirx.script.builder import ir as T
 
+from edbatch_tvm.tvm_compat import builder_tirx as T
+from edbatch_tvm.tvm_compat import tirx
 from schedules import abi
 from schedules.operand_rows import operand_row
 

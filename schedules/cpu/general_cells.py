@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from tvm import IRModule, s_tir, tirx
-from tvm.s_tir.schedule import LoopRV, SBlockRV, Schedule, ScheduleError
+from tvm import IRModule
 
+from edbatch_tvm.tvm_compat import LoopRV, SBlockRV, Schedule, ScheduleError, s_tir, tirx
 from schedules.cpu.machine import Machine
 
 _REDUCE = tirx.IterVar.CommReduce

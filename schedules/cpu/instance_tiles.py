@@ -12,10 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import tvm
-import tvm_ffi
-from tvm import tirx
-from tvm.s_tir import renew_defs
-from tvm.s_tir.stmt import SBlock, SBlockRealize
+
+from edbatch_tvm.tvm_compat import SBlock, SBlockRealize, TensorLoad, renew_defs, structural_map, structural_walk, tirx
 
 _INT = "int64"
 
@@ -155,8 +153,8 @@ class _Tiler:
             return tirx.BufferStore(self.buffers[node.buffer], node.value, [axis.var, *node.indices])
 
         def rewrite(statement: Any) -> Any:
-            rules = [(tvm.ir.TensorLoad, load), (tirx.BufferStore, store)]
-            return None if statement is None else tvm_ffi.structural_map(statement, rules, order="post")
+            rules = [(TensorLoad, load), (tirx.BufferStore, store)]
+            return None if statement is None else structural_map(statement, rules, order="post")
 
         def region(one: Any) -> Any:
             if one.source not in self.buffers:
@@ -186,10 +184,10 @@ def _touched(statement: Any) -> tuple[list[Any], list[Any]]:
     """The buffers that `statement` reads and writes."""
     reads: list[Any] = []
     writes: list[Any] = []
-    tvm_ffi.structural_walk(
+    structural_walk(
         statement,
         [
-            (tvm.ir.TensorLoad, lambda node: reads.append(node.source)),
+            (TensorLoad, lambda node: reads.append(node.source)),
             (tirx.BufferStore, lambda node: writes.append(node.buffer)),
         ],
     )

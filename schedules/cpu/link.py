@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from tvm.support import cc
+from edbatch_tvm.tvm_compat import cc
 
 SAFETY = 2
 """The text of a module is about 5 times as long as its object file; room for so much of it is enough."""

@@ -8,9 +8,8 @@ the three kernels of a TreeLSTM).
 from __future__ import annotations
 
 import tvm
-from tvm import s_tir, tirx
-from tvm.s_tir.pipeline import finalize_device_passes, finalize_host_passes
 
+from edbatch_tvm.tvm_compat import finalize_device_passes, finalize_host_passes, s_tir, tirx
 from schedules.cpu.fast_math import FastMath
 from schedules.float_semantics import FloatSemantics
 

@@ -8,9 +8,10 @@ would compute those anew for every multiply-add.
 from __future__ import annotations
 
 from tvm import IRModule
-from tvm.s_tir import meta_schedule as ms
-from tvm.s_tir.meta_schedule import _ffi_api
 from tvm.target import Target
+
+from edbatch_tvm.tvm_compat import init_tune_context
+from edbatch_tvm.tvm_compat import meta_schedule as ms
 
 INNERMOST = 64
 """Largest extent of an innermost tile and of a vectorised loop."""
@@ -76,7 +77,4 @@ class TileContext(ms.TuneContext):
     ) -> None:
         # Rules and mutators ask the target how many cores it has.
         with_cores = Target({**target.export(), "num-cores": threads})
-        self.__init_handle_by_constructor__(
-            _ffi_api.TuneContext, module, with_cores, tile_space(reuse), strategy, "tile", threads, seed, _silent
-        )
-        _ffi_api.TuneContextInitialize(self)
+        init_tune_context(self, module, with_cores, tile_space(reuse), strategy, "tile", threads, seed, _silent)

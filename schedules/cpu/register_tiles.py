@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import tvm
-import tvm_ffi
-from tvm import IRModule, tirx
-from tvm.s_tir.schedule import SBlockRV, Schedule
+from tvm import IRModule
 
+from edbatch_tvm.tvm_compat import SBlockRV, Schedule, TensorLoad, structural_walk, tirx
 from schedules.cpu.general_cells import leaf_blocks, schedule_block
 from schedules.weight_packing import uses
 
@@ -85,7 +83,7 @@ def is_product(schedule: Schedule, block: SBlockRV, lanes: int) -> bool:
     if not isinstance(column.dom.extent, tirx.IntImm) or int(column.dom.extent) % lanes:
         return False
     loads: list[Any] = []
-    tvm_ffi.structural_walk(statement.body, (tvm.ir.TensorLoad, lambda load: loads.append(load.indices)))
+    structural_walk(statement.body, (TensorLoad, lambda load: loads.append(load.indices)))
     return all(_lies_along(list(indices), column.var) for indices in loads)
 
 

@@ -11,9 +11,8 @@ from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
 from typing import Any, Literal
 
-from tvm import tirx
-
 from edbatch_tvm.errors import ConfigError
+from edbatch_tvm.tvm_compat import tirx
 from schedules import abi
 from schedules.cpu.machine import Machine
 from schedules.stage import Element, Pass, Product, Stage

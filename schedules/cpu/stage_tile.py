@@ -8,9 +8,8 @@ from math import gcd
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
-from tvm import tirx
-from tvm.tirx.script.builder import ir as T
-
+from edbatch_tvm.tvm_compat import builder_tirx as T
+from edbatch_tvm.tvm_compat import tirx
 from schedules import stage as ir
 from schedules.cpu.dot_products import dot, moved, weights_from
 from schedules.cpu.stage_config import Bucket, first_column, holds_weights

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import tvm_ffi
-from tvm import tirx
-
+from edbatch_tvm.tvm_compat import structural_map, tirx
 from schedules import stage as ir
 
 if TYPE_CHECKING:
@@ -39,7 +37,7 @@ class At:
             leaf = self.tile.stage.leaves.get(variable)
             return variable if leaf is None else self._leaf(leaf, lane)
 
-        return tvm_ffi.structural_map(expression, (tirx.Var, replace))
+        return structural_map(expression, (tirx.Var, replace))
 
     def _leaf(self, leaf: ir.Leaf, lane: Any) -> Any:
         tile, kernel, lanes = self.tile, self.tile.kernel, self.tile.lanes

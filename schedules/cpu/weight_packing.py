@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
-from tvm.tirx.script.builder import ir as T
 
+from edbatch_tvm.tvm_compat import builder_tirx as T
+from edbatch_tvm.tvm_compat import tirx
 from schedules import stage as ir
 from schedules.cpu.machine import Machine
 from schedules.cpu.stage_config import chunks_of, first_column, gate_groups, lanes_of

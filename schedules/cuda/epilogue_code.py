@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import tvm_ffi
-from tvm import tirx
-from tvm.tirx.script.builder import ir as T
-
+from edbatch_tvm.tvm_compat import builder_tirx as T
+from edbatch_tvm.tvm_compat import structural_map, tirx
 from schedules import stage as ir
 from schedules.cuda.row_sources import OWNER, is_row_scratch
 from schedules.cuda.thread_grid import bind, loop
@@ -70,7 +68,7 @@ class ElementCode:
             leaf = self.code.stage.leaves.get(variable)
             return variable if leaf is None else self._leaf(leaf, str(variable.ty.dtype))
 
-        return tvm_ffi.structural_map(expression, (tirx.Var, replace))
+        return structural_map(expression, (tirx.Var, replace))
 
     def vector(self, index: int) -> Any:
         """The element of a packed vector."""

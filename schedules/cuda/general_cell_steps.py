@@ -10,8 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import tvm_ffi
-from tvm import IRModule, s_tir, tirx
+from tvm import IRModule
+
+from edbatch_tvm.tvm_compat import s_tir, structural_map, structural_walk, tirx
 
 _SPREAD = "edbatch.spread"
 _DATA, _REDUCE = tirx.IterVar.DataPar, tirx.IterVar.CommReduce
@@ -77,13 +78,13 @@ def _statements(body: Any) -> list[Any]:
 
 def _allocated(statement: Any) -> list[Any]:
     found: list[Any] = []
-    tvm_ffi.structural_walk(statement, (tirx.AllocBuffer, lambda node: found.append(node.buffer)))
+    structural_walk(statement, (tirx.AllocBuffer, lambda node: found.append(node.buffer)))
     return found
 
 
 def _without_allocations(statement: Any) -> Any:
     nothing = tirx.Evaluate(tirx.const(0, "int32"))
-    return tvm_ffi.structural_map(statement, (tirx.AllocBuffer, lambda _: nothing))
+    return structural_map(statement, (tirx.AllocBuffer, lambda _: nothing))
 
 
 def _spread(schedule: Any, block: Any) -> None:

@@ -21,9 +21,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from tvm import tirx
-from tvm.tirx.script.builder import ir as T
-
+from edbatch_tvm.tvm_compat import builder_tirx as T
+from edbatch_tvm.tvm_compat import tirx
 from schedules import abi
 from schedules import stage as ir
 from schedules.cuda.product_precision import FLOAT32, Products

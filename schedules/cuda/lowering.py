@@ -10,10 +10,10 @@ from __future__ import annotations
 from typing import Any
 
 import tvm
-from tvm import IRModule, s_tir, tirx
-from tvm.s_tir.pipeline import finalize_host_passes
+from tvm import IRModule
 from tvm.target import Target
 
+from edbatch_tvm.tvm_compat import finalize_host_passes, s_tir, tirx
 from schedules.cuda import nvcc  # noqa: F401  (registers how CUDA source is compiled)
 from schedules.float_semantics import FloatSemantics
 

@@ -10,11 +10,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import tvm_ffi
-from tvm.support.nvcc import compile_cuda
 from tvm.target import Target
 
 from edbatch_tvm.errors import TargetError
+from edbatch_tvm.tvm_compat import compile_cuda, register_cuda_compiler
 
 OPTIONS = ("-w", "-std=c++17", "-O3")
 """What nvcc is called with; multiplications and additions are fused, nothing else is approximated."""
@@ -71,7 +70,7 @@ def _version(nvcc: str | None) -> str:
     return subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=False).stdout
 
 
-@tvm_ffi.register_global_func("tvm_callback_cuda_compile", override=True)
+@register_cuda_compiler
 def _callback(source: Any) -> bytes:
     """TVM's hook; the target is the one that a module is being built for."""
     target = Target.current(allow_none=True)

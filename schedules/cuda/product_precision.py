@@ -17,7 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from tvm import tirx
+from edbatch_tvm.tvm_compat import tirx
 
 WORDS = 8
 """Words of a block of k."""

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tvm import tirx
-from tvm.tirx.script.builder import ir as T
-
+from edbatch_tvm.tvm_compat import builder_tirx as T
+from edbatch_tvm.tvm_compat import tirx
 from schedules import abi
 from schedules import stage as ir
 from schedules.cuda.kernel_arguments import Arguments, Tables

@@ -17,9 +17,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from tvm import tirx
-from tvm.tirx.script.builder import ir as T
-
+from edbatch_tvm.tvm_compat import builder_tirx as T
+from edbatch_tvm.tvm_compat import tirx
 from schedules.cuda.epilogue_code import ElementCode
 from schedules.cuda.product_precision import WORDS
 from schedules.cuda.row_sources import OWNER, RowSource

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
-from tvm.tirx.script.builder import ir as T
 
+from edbatch_tvm.tvm_compat import builder_tirx as T
+from edbatch_tvm.tvm_compat import tirx
 from schedules import stage as ir
 from schedules.cuda.kernel_arguments import packed_shape
 from schedules.cuda.product_precision import FLOAT32, WORDS, Products

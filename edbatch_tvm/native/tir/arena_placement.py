@@ -3,10 +3,9 @@
 # ruff: noqa: D103
 # mypy: ignore-errors
 
-from tvm.script import tirx as T
-
 from edbatch_tvm.native.tir.buffers import Workspace, argument, size
 from edbatch_tvm.native.tir.inlined import inlined
+from edbatch_tvm.tvm_compat import script_tirx as T
 
 
 @inlined

@@ -3,11 +3,10 @@
 # ruff: noqa: D103, F841, SIM102
 # mypy: ignore-errors
 
-from tvm.script import tirx as T
-
 from edbatch_tvm.batching.encoding import HASH_FACTOR
 from edbatch_tvm.native.constants import BATCHES, COST, DROPPED, FAILED, LANES
 from edbatch_tvm.native.tir.shared import typewise_heights
+from edbatch_tvm.tvm_compat import script_tirx as T
 
 
 @T.prim_func

@@ -6,18 +6,18 @@ from functools import reduce
 from operator import mul
 from typing import Any
 
-from tvm.script import tirx as T
 from tvm.script.ir_builder import IRBuilder
-from tvm.tirx import Var
 
 from edbatch_tvm.native.cell_tables import FIXED, FIXED_BEFORE, REPEATED, REPEATED_BEFORE
+from edbatch_tvm.tvm_compat import script_tirx as T
+from edbatch_tvm.tvm_compat import tirx
 
 ITEM_BYTES = {"int8": 1, "int16": 2, "int32": 4, "int64": 8, "uint64": 8}
 
 
 def size(name: str) -> Any:
     """A size that a call of the kernel decides."""
-    return Var(name, "int32")
+    return tirx.Var(name, "int32")
 
 
 def argument(handle: Any, shape: tuple[Any, ...], dtype: str = "int32") -> Any:

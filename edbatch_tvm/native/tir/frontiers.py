@@ -6,8 +6,6 @@
 # ruff: noqa: D103
 # mypy: ignore-errors
 
-from tvm.script import tirx as T
-
 from edbatch_tvm.native.constants import LANES
 from edbatch_tvm.native.tir.inlined import inlined
 from edbatch_tvm.native.tir.shared import (
@@ -19,6 +17,7 @@ from edbatch_tvm.native.tir.shared import (
     raise_row,
     typewise_heights,
 )
+from edbatch_tvm.tvm_compat import script_tirx as T
 
 
 @inlined

@@ -8,11 +8,9 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
-from tvm.script import tirx as T
-from tvm.script.parser._core import scan_macro
-from tvm.tirx.script.parser.entry import TIRInline
-
 from edbatch_tvm.cached_property import cached_property
+from edbatch_tvm.tvm_compat import TIRInline, scan_macro
+from edbatch_tvm.tvm_compat import script_tirx as T
 
 
 class InlinedFunction(TIRInline):

@@ -8,12 +8,11 @@
 
 from typing import Any
 
-from tvm.script import tirx as T
-
 from edbatch_tvm.memory.steps_table import INDEXED, OUTPUTS
 from edbatch_tvm.native.cell_tables import OPERANDS, REPEATED, VARIADIC, WIDTH
 from edbatch_tvm.native.tir.buffers import PlanArguments, Workspace, argument, scalar, size
 from edbatch_tvm.native.tir.inlined import inlined
+from edbatch_tvm.tvm_compat import script_tirx as T
 
 
 class Comparison:

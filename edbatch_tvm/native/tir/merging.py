@@ -6,8 +6,6 @@ The same as :mod:`edbatch_tvm.graph.merge`; :mod:`edbatch_tvm.graph.array_addres
 # ruff: noqa: D103
 # mypy: ignore-errors
 
-from tvm.script import tirx as T
-
 from edbatch_tvm.graph.array_addresses import (
     ATTRIBUTES,
     EDGES,
@@ -27,6 +25,7 @@ from edbatch_tvm.graph.array_addresses import (
     USES,
     WAITS,
 )
+from edbatch_tvm.tvm_compat import script_tirx as T
 
 ANY = 1 << 30
 """Length of arrays that are known by their address only."""

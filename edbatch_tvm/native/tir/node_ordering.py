@@ -10,11 +10,10 @@ nodes to runs; then it asks the batches that it reads. `p` is the kernel's
 
 from typing import Any
 
-from tvm.script import tirx as T
-
 from edbatch_tvm.native.cell_tables import OPERANDS, REPEATED, ROW_BYTES, VARIADIC, WEIGHTS
 from edbatch_tvm.native.tir.buffers import PlanArguments, Workspace, argument, scalar, size
 from edbatch_tvm.native.tir.inlined import inlined
+from edbatch_tvm.tvm_compat import script_tirx as T
 
 
 class Ordering:

@@ -6,11 +6,10 @@
 # ruff: noqa: D103
 # mypy: ignore-errors
 
-from tvm.script import tirx as T
-
 from edbatch_tvm.native.constants import IO_SLOTS
 from edbatch_tvm.native.tir.inlined import inlined
 from edbatch_tvm.native.tir.shared import longest_depths
+from edbatch_tvm.tvm_compat import script_tirx as T
 
 
 @inlined

@@ -9,8 +9,6 @@ the ready nodes, :mod:`policy_rules` and :mod:`state_machine` choose the type th
 
 from typing import Any
 
-from tvm.script import tirx as T
-
 from edbatch_tvm.batching.encoding import TIGHT
 from edbatch_tvm.native.constants import (
     AGENDA,
@@ -47,6 +45,7 @@ from edbatch_tvm.native.tir.state_machine import (
     trace,
     update_values,
 )
+from edbatch_tvm.tvm_compat import script_tirx as T
 
 
 class ScheduleLoop:

@@ -6,13 +6,12 @@
 # ruff: noqa: D103, SIM102, SIM114
 # mypy: ignore-errors
 
-from tvm.script import tirx as T
-
 from edbatch_tvm.batching.encoding import BASE, HASH_FACTOR, MAX, TIGHT
 from edbatch_tvm.batching.fixed_point import UNIT
 from edbatch_tvm.batching.splitmix import FIRST_FACTOR, FIRST_SHIFT, INCREMENT, LAST_SHIFT, SECOND_FACTOR, SECOND_SHIFT
 from edbatch_tvm.native.constants import ALPHA, EPSILON, LEARN, NSTEP, RANDOM, RATE
 from edbatch_tvm.native.tir.inlined import inlined
+from edbatch_tvm.tvm_compat import script_tirx as T
 
 LOW_BITS = (1 << 32) - 1
 

@@ -8,8 +8,6 @@
 
 from typing import Any
 
-from tvm.script import tirx as T
-
 from edbatch_tvm.memory.steps_table import BROADCAST, CONTIGUOUS, COUNT, FIRST, INDEXED, OUTPUTS, POINTER, TYPE
 from edbatch_tvm.native.cell_tables import (
     BOUND,
@@ -28,6 +26,7 @@ from edbatch_tvm.native.cell_tables import (
 from edbatch_tvm.native.tir.arena_placement import put_batch_after_batch
 from edbatch_tvm.native.tir.buffers import PlanArguments, Workspace, argument, scalar, size
 from edbatch_tvm.native.tir.inlined import inlined
+from edbatch_tvm.tvm_compat import script_tirx as T
 
 
 class Filling:

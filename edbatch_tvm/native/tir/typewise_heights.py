@@ -3,11 +3,10 @@
 # ruff: noqa: D103, F823
 # mypy: ignore-errors
 
-from tvm.script import tirx as T
-
 from edbatch_tvm.native.constants import BATCHES, LANES
 from edbatch_tvm.native.tir.buffers import GraphArguments, ScheduleResults, argument, size
 from edbatch_tvm.native.tir.shared import longest_depths, typewise_heights
+from edbatch_tvm.tvm_compat import script_tirx as T
 
 
 @T.prim_func

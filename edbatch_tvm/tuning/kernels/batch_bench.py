@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from tvm import tirx
 
 from edbatch_tvm.graph.spec import CellSignature
+from edbatch_tvm.tvm_compat import tirx
 from schedules import abi
 
 VARIADIC_ROWS = 2

@@ -19,15 +19,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from tvm import IRModule, s_tir, tirx
-from tvm.s_tir import meta_schedule as ms
-from tvm.s_tir.schedule import Trace
+from tvm import IRModule
 from tvm.target import Target
 
 from edbatch_tvm.argument_checks import as_path
 from edbatch_tvm.errors import DatabaseError
 from edbatch_tvm.tuning.kernels.file_digests import Digests
 from edbatch_tvm.tuning.kernels.timing import reason_of
+from edbatch_tvm.tvm_compat import Trace, s_tir, structural_equal, tirx
+from edbatch_tvm.tvm_compat import meta_schedule as ms
 from schedules.device_names import device_name
 
 CONFIG = "edbatch.config"
@@ -211,9 +211,8 @@ def _plain(value: Any) -> Any:
 
 
 def _same(one: IRModule, other: IRModule) -> bool:
-    import tvm_ffi
 
-    return bool(tvm_ffi.structural_equal(one, other))
+    return bool(structural_equal(one, other))
 
 
 def _commit(database: Any, module: IRModule, trace: Trace, seconds: list[float], target: Target) -> None:

@@ -9,11 +9,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
-import tvm
-import tvm_ffi
-from tvm import IRModule, tirx
-from tvm.s_tir.stmt import SBlock, SBlockRealize
+from tvm import IRModule
 
+from edbatch_tvm.tvm_compat import SBlock, SBlockRealize, TensorLoad, structural_walk, tirx
 from schedules import stage as ir
 from schedules.cpu.machine import Machine
 
@@ -53,7 +51,7 @@ def _names(stage: ir.Stage) -> set[str]:
             found.add(source.name)
     weights = [one.weight for gate in stage.gates for one in gate.passes if isinstance(one, ir.Pass)]
     for expression in (*weights, *stage.vectors):
-        tvm_ffi.structural_walk(expression, (tvm.ir.TensorLoad, lambda load: found.add(str(load.source.name))))
+        structural_walk(expression, (TensorLoad, lambda load: found.add(str(load.source.name))))
     return found
 
 

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import tvm
 from tvm import rpc
 from tvm.target import Target
 
@@ -22,6 +21,7 @@ from edbatch_tvm.bounded_cache import BoundedCache
 from edbatch_tvm.errors import TargetError
 from edbatch_tvm.tuning.kernels.batch_bench import BatchBench
 from edbatch_tvm.tuning.kernels.timing import KEPT, ROUNDS, Candidate, TrialFailed, build, reason_of, time_calls
+from edbatch_tvm.tvm_compat import runtime
 from schedules.cpu.link import require_room
 
 CONNECT_SECONDS = 5.0
@@ -131,7 +131,7 @@ class RemoteTimer:
         module = self._libraries.get_or_make(candidate.module, lambda: self._upload(session, candidate.module))
         arrays = self._arrays.get_or_make(
             candidate.bench,
-            lambda: [tvm.runtime.tensor(array, device=device) for array in candidate.bench.arrays()],
+            lambda: [runtime.tensor(array, device=device) for array in candidate.bench.arrays()],
         )
         return module, candidate.bench.name, arrays
 

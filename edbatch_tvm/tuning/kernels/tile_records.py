@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from tvm import IRModule, s_tir
-from tvm.s_tir.schedule import Trace
+from tvm import IRModule
 
 from edbatch_tvm.errors import DatabaseError
 from edbatch_tvm.tuning.kernels.database import CONFIG, config_of
+from edbatch_tvm.tvm_compat import Trace, s_tir
 from schedules.cpu.general_cells import lower_blocks
 from schedules.cpu.instance_tiles import TunedTile
 

@@ -12,15 +12,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tvm import IRModule, tirx
-from tvm.s_tir import meta_schedule as ms
-from tvm.s_tir.schedule import Trace
+from tvm import IRModule
 from tvm.target import Target
 
 from edbatch_tvm.tuning.kernels.database import FAILED_SECONDS, TuningDatabase, trace_key
 from edbatch_tvm.tuning.kernels.search_result import FINAL_ROUNDS, BucketGain, Load, Outcome, Progress, faster, ratio
 from edbatch_tvm.tuning.kernels.tile_records import SIZES, tile_of, with_least
 from edbatch_tvm.tuning.kernels.timing import Candidate, Timer, TrialFailed
+from edbatch_tvm.tvm_compat import Trace, tirx
+from edbatch_tvm.tvm_compat import meta_schedule as ms
 from schedules.cpu.general_cells import lower_blocks
 from schedules.cpu.instance_tiles import TunedTile, tile_cell
 from schedules.cpu.machine import machine_of

@@ -20,6 +20,7 @@ from tvm.target import Target
 
 from edbatch_tvm.bounded_cache import BoundedCache
 from edbatch_tvm.tuning.kernels.batch_bench import BatchBench
+from edbatch_tvm.tvm_compat import load_json, runtime, save_json, tirx
 from schedules.cpu.lowering import KERNEL_PIPELINE
 
 ROUNDS = 5
@@ -53,9 +54,9 @@ class Candidate:
     bench: BatchBench
 
     @classmethod
-    def of(cls, function: tvm.tirx.PrimFunc, bench: BatchBench) -> Candidate:
+    def of(cls, function: tirx.PrimFunc, bench: BatchBench) -> Candidate:
         """The candidate that is this one kernel."""
-        return cls(tvm.ir.save_json(tvm.IRModule({bench.name: function})), bench)
+        return cls(save_json(tvm.IRModule({bench.name: function})), bench)
 
 
 class Timer(Protocol):
@@ -103,14 +104,14 @@ class LocalTimer:
     def _call(self, candidate: Candidate) -> tuple[Any, str, list[Any]]:
         module = self._libraries.get_or_make(candidate.module, lambda: build(candidate.module, self.target).jit())
         arrays = self._arrays.get_or_make(
-            candidate.bench, lambda: [tvm.runtime.tensor(array) for array in candidate.bench.arrays()]
+            candidate.bench, lambda: [runtime.tensor(array) for array in candidate.bench.arrays()]
         )
         return module, candidate.bench.name, arrays
 
 
 def build(module: str, target: Target) -> Any:
     """The library of a kernel module given as JSON text."""
-    return tvm.compile(tvm.ir.load_json(module), target=target, tir_pipeline=KERNEL_PIPELINE)
+    return tvm.compile(load_json(module), target=target, tir_pipeline=KERNEL_PIPELINE)
 
 
 def time_calls(calls: Sequence[tuple[Any, str, list[Any]]], device: Any, rounds: int) -> list[list[float]]:

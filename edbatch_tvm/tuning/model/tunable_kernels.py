@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tvm import IRModule, tirx
+from tvm import IRModule
 
 from edbatch_tvm.graph import CellSignature, Signature
 from edbatch_tvm.tuning.kernels.batch_bench import batch_bench
 from edbatch_tvm.tuning.kernels.stage_search import StageSubject
 from edbatch_tvm.tuning.kernels.tile_search import TileSubject
 from edbatch_tvm.tuning.kernels.timing import Candidate
+from edbatch_tvm.tvm_compat import tirx
 from relay_ext.batch_cells import batched_kernel, own_params
 from relay_ext.bind_cell import bind_cell
 from relay_ext.block_reader import NotReadable
