@@ -18,7 +18,14 @@ class EdbatchError(Exception):
         What would have been right.
     hint : str, optional
         What to do next.
+
+    Attributes
+    ----------
+    place : str
+        Where in the user's code, as far as it is known.
     """
+
+    place = ""
 
     def __init__(self, given: str, expected: str = "", hint: str = "") -> None:
         self.given = given = " ".join(map(str.strip, given.splitlines()))
@@ -29,6 +36,12 @@ class EdbatchError(Exception):
             parts.append(f"expected {expected}")
         message = "; ".join(parts)
         super().__init__(f"{message} (hint: {hint})" if hint else message)
+
+    def locate(self, place: str) -> None:
+        """Let the message begin with a place in the user's code; the first call counts."""
+        if not self.place:
+            self.place = place
+            self.args = (f"{place}: {self.args[0]}",)
 
 
 class GraphError(EdbatchError, ValueError):
@@ -77,6 +90,10 @@ class EnvironmentMismatch(EdbatchError, ImportError):
 
 class RecordingError(EdbatchError, RuntimeError):
     """Code of a PyTorch model that cannot be recorded, or a model that is not in the state for it."""
+
+
+class CellWarning(UserWarning):
+    """Cells of a PyTorch model that were named and not called, or a model of which nothing was recorded."""
 
 
 class BreakWarning(UserWarning):

@@ -2,11 +2,13 @@
 
 The package is not called ``autobatch``: that name is the function :func:`edbatch_tvm.autobatch`.
 
-Read ``api.py`` (what users call), ``named_cells.py``, ``copies.py`` and ``attributes.py`` (cells and copies of the
-model), ``lazy.py``, ``memory.py``, ``functions.py`` and ``dispatch.py`` (what a model sees instead of tensors, and what
-it does with it), ``arguments.py``, ``rows.py`` and ``recorder.py`` (calls as numbers in lists), ``specialise.py``,
+Read ``api.py`` (what users call), ``module.py``, ``elements.py`` and ``model_state.py`` (the module that it is, its
+minibatches, changes of the model), ``named_cells.py``, ``called_functions.py`` and ``choosing.py`` (what the cells
+are), ``minibatch.py``, ``copies.py``, ``rebinding.py`` and ``attributes.py`` (a minibatch, and copies of the model),
+``lazy.py``, ``memory.py``, ``functions.py`` and ``dispatch.py`` (what a model sees instead of tensors, and what it does
+with it), ``arguments.py``, ``rows.py`` and ``recorder.py`` (calls as numbers in lists), ``specialise.py``,
 ``row_wise.py`` and ``library.py`` (cells out of calls), ``flush.py`` (computing), ``driver.py`` and ``isolation.py``
-(instances that advance together).
+(instances that advance together), ``places.py``, ``failures.py`` and ``breaks.py`` (what errors and warnings say).
 """
 
 from relay_ext.from_torch import require_torch

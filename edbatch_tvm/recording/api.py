@@ -2,48 +2,62 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from functools import partial
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial, wraps
 from typing import Any
 
-import numpy as np
 import torch
-from torch.utils import _pytree as pytree
 
 from edbatch_tvm.errors import RecordingError
 from edbatch_tvm.fork_lock import fork_lock
-from edbatch_tvm.recording import functions as _functions  # noqa: F401  (fills a table)
-from edbatch_tvm.recording.adopted import give_back
-from edbatch_tvm.recording.copies import Carried, Copies
+from edbatch_tvm.recording.called_functions import CalledFunctions
+from edbatch_tvm.recording.choosing import Observer, chosen_line
+from edbatch_tvm.recording.copies import Carried
 from edbatch_tvm.recording.driver import Driver
-from edbatch_tvm.recording.flush import compute_batched, compute_eagerly, rows_of_values
-from edbatch_tvm.recording.isolation import state
-from edbatch_tvm.recording.lazy import LazyTensor, is_lazy
-from edbatch_tvm.recording.library import Library, same_numbers
-from edbatch_tvm.recording.named_cells import find_named_cells
-from edbatch_tvm.recording.parameters import own_parameter
+from edbatch_tvm.recording.elements import minibatch_of, takes_several
+from edbatch_tvm.recording.failures import name_element
+from edbatch_tvm.recording.flush import compute_batched, compute_eagerly
+from edbatch_tvm.recording.library import Library, Site, same_numbers
+from edbatch_tvm.recording.minibatch import Function, Known, run_minibatch
+from edbatch_tvm.recording.model_state import buffers_of, check_inference, places_of, structure_of
+from edbatch_tvm.recording.module import StandIn
+from edbatch_tvm.recording.named_cells import check_entry, find_cells, listed, warn_of_uncalled
 from edbatch_tvm.recording.recorder import Break, Recorder
-from edbatch_tvm.recording.specs import TensorSpec
-from edbatch_tvm.recording.torch_functions import replaced_functions
 from edbatch_tvm.runtime import Model, Report
+
+_OF_THE_PROCESS = frozenset(
+    ("reports", "breaks", "_lock", "_first", "_carried", "_known", "_now", "_warned", "_places")
+)
+"""Attributes that are made anew for copies."""
+
+_MOST_KNOWN = 4
+"""States of the model, such as training and evaluation mode, whose compiled cells are kept."""
 
 _FIRST_ELEMENTS = 4
 """Elements that run by the model's own code, at most, to find out what its cells are."""
 
 
-def autobatch(model: torch.nn.Module, cells: Sequence[str], **options: Any) -> AutoBatched:
+def autobatch(
+    model: torch.nn.Module,
+    cells: Sequence[str | Callable[..., Any]] | None = None,
+    *,
+    entry: str = "forward",
+    **options: Any,
+) -> AutoBatched:
     """Batch an unchanged PyTorch model, for inference.
 
     Parameters
     ----------
     model : torch.nn.Module
         Its ``forward`` is written for one element and may use recursion, loops and branches.
-    cells : sequence of str
-        Names of submodules and methods (``"leaf"``, ``"node_forward"``, ``"encoder.cell"``) that do the work: tensors
-        in, tensors out, the same code for every call of one kind. Calls of them are recorded and run in batches.
-        Integers among their arguments become attributes, tensors that were stacked variadic operands.
+    cells : sequence of str, modules or functions, optional
+        What does the work: tensors in, tensors out, the same code for every call of one kind. Submodules and methods
+        by name (``"leaf"``, ``"node_forward"``, ``"encoder.cell"``) or themselves, and functions. Calls of them are
+        recorded and run in batches. Integers among their arguments become attributes, tensors that were stacked
+        variadic operands. Left out, they are chosen by what the first elements call, and printed.
+    entry : str
+        The method that runs for each element, if it is not ``forward``.
     **options
         For :func:`edbatch_tvm.compile`: ``target``, ``policy``, ``plan``.
 
@@ -64,10 +78,10 @@ def autobatch(model: torch.nn.Module, cells: Sequence[str], **options: Any) -> A
     >>> with torch.no_grad():
     ...     scores = fast(trees)                                          # doctest: +SKIP
     """
-    return AutoBatched(model, cells, options)
+    return AutoBatched(model, cells, entry, options)
 
 
-class AutoBatched:
+class AutoBatched(StandIn):
     """A PyTorch model that runs minibatches; made by :func:`autobatch`.
 
     Called with a list, it runs the model's ``forward`` on every element and returns the results in order; called with
@@ -77,32 +91,81 @@ class AutoBatched:
     The first call runs a few elements by the model's own code to find out what the cells are, then compiles them.
     Weights that changed since the last call are taken over.
 
+    It is a module with the model's parameters, buffers and submodules under the model's names. The model's methods are
+    methods of it that run minibatches, too: ``fast.decode(sentences)``. Copies and pickled ones compile again when they
+    are first called.
+
     Attributes
     ----------
     model : torch.nn.Module
     reports : list of Report
         One for every time that batches were run during the last call.
+    breaks : list of Break
+        What PyTorch ran during the last call because it could not be recorded.
     """
 
-    def __init__(self, model: torch.nn.Module, cells: Sequence[str], options: dict[str, Any]) -> None:
+    reports: list[Report]
+    breaks: list[Break]
+    _cells: list[Any] | None
+    _entry: str
+    _options: dict[str, Any]
+    _lock: Any
+    _first: Any
+    _carried: Carried
+    _now: Known
+    _known: dict[Any, Known]
+    _places: list[tuple[int, int]]
+    _warned: bool
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        cells: Sequence[str | Callable[..., Any]] | None,
+        entry: str,
+        options: dict[str, Any],
+    ) -> None:
         if not isinstance(model, torch.nn.Module):
             raise RecordingError(f"a model that is a {type(model).__name__}", "a torch.nn.Module")
-        self.model = model
-        self.reports: list[Report] = []
-        self.breaks: list[Break] = []
-        self._cells = list(cells) if not isinstance(cells, str) else cells
+        super().__init__(model)
+        check_entry(model, entry)
+        self._cells = None if cells is None else listed(cells)
+        self._entry = entry
         self._options = options
-        self._sites = find_named_cells(model, self._cells)
-        self._library = Library(model, options, self._sites.values())
-        self._state = _state_of(model)
-        self._buffers = _buffers_of(model)
-        self._carried = Carried()
-        self._lock = fork_lock()
-        self._first = fork_lock()
+        self._prepare()
         Driver(lambda: None)  # finds out now that greenlet is missing
 
+    def _prepare(self) -> None:
+        """Begin as one that has never been called."""
+        self.reports, self.breaks = [], []
+        self._lock, self._first = fork_lock(), fork_lock()
+        self._carried = Carried()
+        self._known = {}
+        self._warned = False
+        self._start(structure_of(self.model))
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = super().__getstate__()
+        return {name: value for name, value in state.items() if name not in _OF_THE_PROCESS}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._prepare()
+
     def __repr__(self) -> str:
-        return f"AutoBatched({type(self.model).__name__}, cells={self._cells!r})"
+        return f"AutoBatched({type(self.model).__name__}, cells={self.cells!r})"
+
+    @property
+    def _sites(self) -> dict[str, Site]:
+        return self._now.sites
+
+    @property
+    def _library(self) -> Library:
+        return self._now.library
+
+    @property
+    def cells(self) -> list[str]:
+        """The names of the cells."""
+        return list(self._sites)
 
     @property
     def compiled(self) -> Model | None:
@@ -114,93 +177,108 @@ class AutoBatched:
         """Number of batches that the last call ran."""
         return sum(report.batches for report in self.reports)
 
-    def __call__(self, elements: Any) -> Any:
-        """The model on every element of a list, or on one element."""
-        if type(elements) is list:
-            return self.map(elements)
-        return self._run([partial(_forward, arguments=(elements,))])[0]
-
-    def map(self, elements: Iterable[Any]) -> list[Any]:
-        """The model on every element, in order.
+    def forward(self, elements: Any, **shared: Any) -> Any:
+        """The model on every element of a minibatch, or on one element.
 
         Parameters
         ----------
-        elements : iterable
-            An element that is a tuple gives the arguments of ``forward`` if that takes several.
+        elements : object
+            A list, a sequence like one or an iterator is a minibatch; a tuple, a string, a tensor, a mapping or
+            anything else is one element. A tuple gives the arguments of ``forward`` if that needs several.
+        **shared
+            Further arguments of ``forward``, the same for all elements.
+
+        Returns
+        -------
+        object
+            A list of results, in order; the result, for one element.
 
         Raises
         ------
         RecordingError
-            If gradients would be needed, the model is in training mode, or what it does cannot be recorded.
+            If gradients would be needed, or what the model does cannot be recorded.
         Exception
             What ``forward`` raises; a note says for which element.
         """
-        several = _takes_several(self.model)
-        return self._run(
-            [
-                partial(_forward, arguments=element if several and type(element) is tuple else (element,))
-                for element in elements
-            ]
-        )
+        return self._call(self._entry, elements, shared)
+
+    def map(self, elements: Iterable[Any], **shared: Any) -> list[Any]:
+        """The model on every element of an iterable, whatever its class."""
+        results: list[Any] = self._call(self._entry, list(elements), shared)
+        return results
+
+    def _method(self, name: str) -> Callable[..., Any]:
+        @wraps(getattr(self.model, name))
+        def method(elements: Any, **shared: Any) -> Any:
+            return self._call(name, elements, shared)
+
+        return method
+
+    def _call(self, entry: str, elements: Any, shared: dict[str, Any]) -> Any:
+        several = takes_several(getattr(self.model, entry), shared)
+        minibatch = minibatch_of(elements)
+        functions: list[Function] = [
+            partial(_run_entry, entry=entry, arguments=one if several and type(one) is tuple else (one,), named=shared)
+            for one in (minibatch if minibatch is not None else [elements])
+        ]
+        results = self._run(functions, entry)
+        return results if minibatch is not None else results[0]
 
     # A call -----------------------------------------------------------------------------------------------------
 
-    def _run(self, functions: list[Callable[[torch.nn.Module], Any]]) -> list[Any]:
-        self._check_inference()
+    def _run(self, functions: list[Function], entry: str) -> list[Any]:
+        check_inference(self.model)
         if self._library.model is None:
             with self._first:  # one thread finds out what the cells are
-                return self._run_now(functions)
-        return self._run_now(functions)
+                return self._run_now(functions, entry)
+        return self._run_now(functions, entry)
 
-    def _run_now(self, functions: list[Callable[[torch.nn.Module], Any]]) -> list[Any]:
+    def _run_now(self, functions: list[Function], entry: str) -> list[Any]:
         with self._lock:
             self._take_over_changes()
         self.reports, self.breaks = [], []
-        first = [] if self._library.model is not None else self._first_elements(functions)
-        return [*first, *self._minibatch(functions[len(first) :], self._compute_batched)]
+        results = self._choose(functions, entry) if self._cells is None else []
+        if self._library.model is None:
+            results += self._first_elements(functions[len(results) :], len(results))
+        results += self._minibatch(functions[len(results) :], self._compute_batched, len(results))
+        if functions and not self._warned:
+            self._warned = True
+            warn_of_uncalled(self.model, self._sites, self._library)
+        return results
 
-    def _first_elements(self, functions: list[Callable[[torch.nn.Module], Any]]) -> list[Any]:
+    def _choose(self, functions: list[Function], entry: str) -> list[Any]:
+        """Choose cells by what the first elements call; their results."""
+        observer = Observer(self.model, entry)
+        results: list[Any] = []
+        try:
+            for function in functions[:_FIRST_ELEMENTS]:
+                with observer.watching():
+                    results.append(function(self.model))
+        except Exception as error:
+            name_element(error, len(results))
+            raise
+        if results:
+            self._cells = observer.cells()
+            print(chosen_line(self.model, self._cells, len(results)), file=sys.stderr)
+            self._start(structure_of(self.model))
+            self._warned = True
+        return results
+
+    def _first_elements(self, functions: list[Function], first: int) -> list[Any]:
         """Run elements by the model's own code until one of them brings no new cell."""
         results: list[Any] = []
-        for function in functions[:_FIRST_ELEMENTS]:
+        for number, function in enumerate(functions[:_FIRST_ELEMENTS]):
             known = len(self._library.cells)
-            results += self._minibatch([function], compute_eagerly)
+            results += self._minibatch([function], compute_eagerly, number + first)
             if known and len(self._library.cells) == known:
                 break
         if self._library.cells:
             self._library.compiled()
         return results
 
-    def _minibatch(
-        self, functions: list[Callable[[torch.nn.Module], Any]], compute: Callable[[Recorder], Any]
-    ) -> list[Any]:
-        driver = Driver(lambda: compute(recorder), lambda: copies.after_round())
-        recorder = Recorder(self._library, driver.wait, lambda: compute(recorder))
-        self._library.state = state()
-        copies = Copies(self.model, self._sites, recorder, len(functions), self._carried, driver.wait)
-
-        def run(number: int, function: Callable[[torch.nn.Module], Any], model: torch.nn.Module) -> Any:
-            element = copies.elements[number]
-            element.started = True
-            try:
-                return function(model)
-            finally:
-                element.ended = True
-
-        with replaced_functions(), collections_later() if self._library.is_compiled else nullcontext():
-            try:
-                models = [copies.of(number) for number in range(len(functions))]
-                tasks = zip(range(len(functions)), functions, models, strict=True)
-                results = driver.run([partial(run, *task) for task in tasks])
-                compute(recorder)
-                copies.check(driver.rounds)
-            finally:
-                give_back(recorder)
-            copies.leave(lambda value: _computed(value, recorder))
-            results = _computed(results, recorder)
-            give_back(recorder)  # what views kept
-        recorder.finished = True
-        self.breaks += recorder.breaks
+    def _minibatch(self, functions: list[Function], compute: Callable[[Recorder], Any], first: int) -> list[Any]:
+        results, breaks = run_minibatch(self.model, self._now, self._carried, functions, compute, first)
+        self.breaks += breaks
         return results
 
     def _compute_batched(self, recorder: Recorder) -> None:
@@ -208,32 +286,34 @@ class AutoBatched:
         if result is not None:
             self.reports.append(result.report)
 
-    def _check_inference(self) -> None:
-        if torch.is_grad_enabled() and any(parameter.requires_grad for parameter in self.model.parameters()):
-            raise RecordingError(
-                f"{type(self.model).__name__} is called where gradients are recorded",
-                "inference",
-                "with torch.no_grad(): ...",
-            )
-
     def refresh(self) -> None:
         """Take over everything that has changed since the last call; every call does that by itself."""
         with self._lock:
             self._take_over_changes()
 
+    def _start(self, structure: Any) -> None:
+        """Have no compiled cells for the model as it is."""
+        sites = find_cells(self.model, self._cells or (), self._entry)
+        library = Library(self.model, self._options, sites.values())
+        functions = CalledFunctions([site.target for site in sites.values() if site.owner is None], self.model)
+        known = Known(structure, sites, library, functions, buffers_of(self.model))
+        self._now = self._known[structure] = known
+        self._places = places_of(self.model)
+        while len(self._known) > _MOST_KNOWN:
+            del self._known[next(iter(self._known))]
+
     def _take_over_changes(self) -> None:
-        state = _state_of(self.model)
-        known = self._state
-        if state != known or not all(same_numbers(buffer, seen) for buffer, seen in self._buffers):
-            if [one[0] for one in state] == [one[0] for one in known] and state != known:
-                self._library.refresh()
-            else:
-                self._sites = find_named_cells(self.model, self._cells)
-                self._library = Library(self.model, self._options, self._sites.values())
-            self._state = state
-            self._buffers = _buffers_of(self.model)
-        if self._library.weights_changed():
+        structure = structure_of(self.model)
+        if structure != self._now.structure and structure in self._known:
+            self._now = self._known[structure]
             self._library.refresh()
+        known = self._now
+        if structure != known.structure or not all(same_numbers(buffer, seen) for buffer, seen in known.buffers):
+            self._start(structure)
+        places = places_of(self.model)
+        if places != self._places or self._library.weights_changed():
+            self._library.refresh()
+            self._places = places
         for site in self._sites.values():
             for attribute, value in list(site.constants.items()):
                 now = attribute.value(site.owner) if site.owner is not None else value
@@ -241,67 +321,6 @@ class AutoBatched:
                     site.read(attribute)
 
 
-@contextmanager
-def collections_later() -> Iterator[None]:
-    """No garbage collection for now: recording makes many objects, and each collection would look at all of them.
-
-    Nor does the next one afterwards: what is alive then has lived long enough to count as old.
-    """
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            if not gc.get_freeze_count():  # else somebody keeps objects out of all collections
-                gc.freeze()
-                gc.unfreeze()
-            gc.enable()
-
-
-def _forward(model: torch.nn.Module, arguments: tuple[Any, ...]) -> Any:
-    return model(*arguments)
-
-
-def _takes_several(model: torch.nn.Module) -> bool:
-    code = model.forward.__code__ if hasattr(model.forward, "__code__") else None
-    return code is not None and (code.co_argcount > 2 or bool(code.co_flags & 0x04))
-
-
-def _state_of(model: torch.nn.Module) -> list[tuple[Any, Any]]:
-    """What cells depend on: first what they are compiled for, then where weights lie and how often they changed."""
-    parameters = [(id(one), (one.data_ptr(), _version(one))) for one in model.parameters()]
-    buffers = [((id(one), one.data_ptr(), _version(one)), None) for one in model.buffers()]
-    modules = [((id(one), one.training), None) for one in model.modules()]
-    return [*parameters, *buffers, *modules]
-
-
-def _buffers_of(model: torch.nn.Module) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """The buffers of a model, which are constants of cells, and copies of them."""
-    return [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
-
-
-def _version(tensor: torch.Tensor) -> int:
-    return 0 if tensor.is_inference() else tensor._version
-
-
-def _computed(results: Any, recorder: Recorder) -> Any:
-    """`results` with recorded tensors computed: copies that share no memory with the arenas."""
-    leaves, structure = pytree.tree_flatten(results)
-    by_spec: dict[TensorSpec, list[LazyTensor]] = {}
-    for leaf in leaves:
-        if type(leaf) is LazyTensor and leaf.recorder is recorder and leaf.held is None and leaf.value >= 0:
-            by_spec.setdefault(leaf.spec, []).append(leaf)
-    tensors: dict[int, torch.Tensor] = {}
-    for spec, members in by_spec.items():
-        values = np.array([member.value for member in members], np.int64)
-        for positions, found in rows_of_values(recorder.epochs, values):
-            parts = spec.decoded(torch.from_numpy(found)).reshape(len(found), *spec.shape).unbind()
-            tensors.update((id(members[at]), part) for at, part in zip(positions.tolist(), parts, strict=True))
-
-    def computed(leaf: Any) -> Any:
-        if not is_lazy(leaf):
-            return own_parameter(leaf)
-        return tensors[id(leaf)] if id(leaf) in tensors else leaf.computed()
-
-    return pytree.tree_unflatten([computed(leaf) for leaf in leaves], structure)
+def _run_entry(model: torch.nn.Module, entry: str, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
+    function = model if entry == "forward" else getattr(model, entry)
+    return function(*arguments, **named)

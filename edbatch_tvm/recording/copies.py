@@ -17,7 +17,9 @@ import torch
 
 from edbatch_tvm.errors import RecordingError
 from edbatch_tvm.recording.attributes import CONTAINERS, KEEPER, OWN
+from edbatch_tvm.recording.module import StandIn
 from edbatch_tvm.recording.parameters import RecordedParameters, own_parameter
+from edbatch_tvm.recording.rebinding import Rebinding
 from edbatch_tvm.recording.recorder import CellCall, Recorder
 
 if TYPE_CHECKING:
@@ -158,8 +160,14 @@ class Copies:
         self._cells = {id(site.target): site for site in sites.values() if isinstance(site.target, torch.nn.Module)}
         self._methods: dict[int, list[Site]] = {}
         for site in sites.values():
-            if not isinstance(site.target, torch.nn.Module):
+            if not isinstance(site.target, torch.nn.Module) and site.owner is not None:
                 self._methods.setdefault(id(site.owner), []).append(site)
+        self.calls: dict[int, CellCall] = {
+            id(site.target): CellCall(recorder, site, site.target, model)
+            for site in sites.values()
+            if site.owner is None
+        }
+        self._rebinding = Rebinding(self.calls)
         self._own = self._elements_own()
         self._shared = Element(-1)
         self._plain: dict[int, torch.nn.Module] = {}
@@ -169,19 +177,24 @@ class Copies:
         self._random = _Random()
 
     def _elements_own(self) -> set[int]:
-        """The modules that every element has a copy of: those that contain a cell, and those with set attributes."""
-        own = {id(self._model)}
-        wanted = {id(site.owner) for site in self._sites.values()} | {module for module, _ in self.carried.names}
-        paths = {path for path, module in self._model.named_modules(remove_duplicate=False) if id(module) in wanted}
+        """The modules that every element has a copy of.
+
+        Those that contain a cell, those with attributes that elements set, and those that hold one of these otherwise.
+        """
         modules = dict(self._model.named_modules(remove_duplicate=False))
-        for path in paths:
-            last = (
-                id(modules[path]) in {module for module, _ in self.carried.names} or id(modules[path]) in self._methods
-            )
-            while path:
-                if last:
-                    own.add(id(modules[path]))
-                path, last = path.rpartition(".")[0], True
+        contain = {id(site.owner) for site in self._sites.values() if site.owner is not None}
+        own = {id(self._model)} | {module for module, _ in self.carried.names} | self._methods.keys()
+        links = self._rebinding
+        held = {id(one): {by for _, value in links.links(one) for by in links.held(value)} for one in modules.values()}
+        before = -1
+        while len(own) > before:
+            before = len(own)
+            for path, module in modules.items():
+                if id(module) in own or id(module) in contain:
+                    while path:
+                        path = path.rpartition(".")[0]
+                        own.add(id(modules[path]))
+            own |= {one for one, holds in held.items() if not holds.isdisjoint(own)}
         return own
 
     # Copies -----------------------------------------------------------------------------------------------------
@@ -205,7 +218,7 @@ class Copies:
         known = holder.modules.get(id(module))
         if known is not None:
             return known
-        if isinstance(module, torch.jit.ScriptModule):
+        if isinstance(module, torch.jit.ScriptModule | StandIn):
             return module
         copy = self._shallow(module, _recording(_kind(module)), holder)
         holder.modules[id(module)] = copy
@@ -213,7 +226,7 @@ class Copies:
         for method in self._methods.get(id(module), ()):
             name = method.name.rpartition(".")[2]
             found = getattr(type(module), name, None)
-            function = method.target if found is None or name in vars(module) else found.__get__(copy)
+            function = vars(copy)[name] if found is None or name in vars(module) else found.__get__(copy)
             vars(copy)[name] = CellCall(self._recorder, method, function, copy)
         vars(copy)[KEEPER] = _Keeper(self, None if holder is self._shared else holder, module)
         return copy
@@ -243,25 +256,8 @@ class Copies:
         for name, one in below.items():
             if one is not None:
                 below[name] = self._copy(one, element)
-        for name, value in vars(module).items():
-            if name in OWN:
-                continue
-            if isinstance(value, torch.nn.Module):
-                own[name] = self._copy(value, element)
-            elif type(value) in (list, tuple, dict):
-                own[name] = self._with_copies(value, element)
-
-    def _with_copies(self, value: Any, element: Element) -> Any:
-        items = value.values() if type(value) is dict else value
-        if not any(isinstance(item, torch.nn.Module) for item in items):
-            return value
-
-        def copied(item: Any) -> Any:
-            return self._copy(item, element) if isinstance(item, torch.nn.Module) else item
-
-        if type(value) is dict:
-            return {name: copied(item) for name, item in value.items()}
-        return type(value)(map(copied, value))
+        for name, value in self._rebinding.links(module):
+            own[name] = self._rebinding.rebound(value, lambda one: self._copy(one, element))
 
     # Attributes that are set ------------------------------------------------------------------------------------
 

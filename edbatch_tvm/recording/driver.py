@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from edbatch_tvm.errors import EnvironmentMismatch
+from edbatch_tvm.recording.failures import CallError, name_element
 from edbatch_tvm.recording.isolation import State, restored, state, switched_to
 
 
@@ -46,12 +47,24 @@ class Driver:
         Computes everything recorded so far; called when every function has ended or waits.
     after_round : callable, optional
         Called before that.
+    resumed : callable, optional
+        Called with the number of a function whenever it goes on.
+    first : int
+        The number of the first function in the minibatch, for errors.
     """
 
-    def __init__(self, compute: Callable[[], None], after_round: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        compute: Callable[[], None],
+        after_round: Callable[[], None] = lambda: None,
+        resumed: Callable[[int], None] = lambda number: None,
+        first: int = 0,
+    ) -> None:
         self._greenlet = require_greenlet()
         self._compute = compute
         self._after_round = after_round
+        self._resumed = resumed
+        self._first = first
         self._hub: Any = None
         self._state: State | None = None
         self.rounds = 0
@@ -73,7 +86,7 @@ class Driver:
         Raises
         ------
         Exception
-            What the first function to fail raises, with a note that says which it is; the others are ended.
+            What the first function to fail raises; it says which function that is. The others are ended.
         """
         self._hub = self._greenlet.getcurrent()
         self._state = state()
@@ -104,9 +117,11 @@ class Driver:
         return results
 
     def _resume(self, fiber: Any, number: int) -> Any:
+        self._resumed(number)
         try:
             return fiber.switch()
+        except CallError:
+            raise  # of whatever element
         except Exception as error:
-            if hasattr(error, "add_note"):  # Python 3.11
-                error.add_note(f"in element {number} of the minibatch")
+            name_element(error, number + self._first)
             raise

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import torch
 
+from edbatch_tvm.errors import GraphError
 from edbatch_tvm.graph import FIRST_EXTERNAL, ZERO, InstanceGraph
 from edbatch_tvm.graph.spec import Signature, ValueSpec
 from edbatch_tvm.graph.validate import check_attributes
+from edbatch_tvm.recording.failures import bad_index, failed_call
 from edbatch_tvm.runtime import Model, Result
 
 if TYPE_CHECKING:
@@ -128,10 +130,14 @@ def compute_eagerly(recorder: Recorder) -> None:
 
     with torch.no_grad():
         begin = 0
-        for type_id, end in zip(recorder.types, recorder.ends, strict=True):
+        for node, (type_id, end) in enumerate(zip(recorder.types, recorder.ends, strict=True)):
             given = [value(number) for number in recorder.operands[begin:end]]
             cell, begin = cells[type_id], end
-            made += cell.evaluate(given, [next(attributes[type_id]) for _ in range(cell.attributes)])
+            numbers = [next(attributes[type_id]) for _ in range(cell.attributes)]
+            try:
+                made += cell.evaluate(given, numbers)
+            except Exception as error:
+                raise failed_call(recorder, node, numbers, error) from error
     recorder.finish_epoch(EagerEpoch(recorder.done, made))
 
 
@@ -164,7 +170,10 @@ def _graph(recorder: Recorder, model: Model) -> tuple[InstanceGraph, np.ndarray]
     attributes = _attributes(recorder, signature)
     graph = InstanceGraph(node_type, operand_ptr, operand_value, signature, attributes=attributes, **external)
     # Cells are called with what they take, and what they take is there: only the attributes are the user's.
-    check_attributes(graph)
+    try:
+        check_attributes(graph)
+    except GraphError as error:
+        raise bad_index(recorder, graph, error) from None
     graph.checked = True
     return graph, ids
 

@@ -16,6 +16,7 @@ from edbatch_tvm.errors import CellError, EdbatchError, RecordingError
 from edbatch_tvm.fork_lock import fork_lock
 from edbatch_tvm.recording.arguments import FEW, CallPlan, Key
 from edbatch_tvm.recording.attributes import Attribute, is_constant
+from edbatch_tvm.recording.called_functions import recording_calls
 from edbatch_tvm.recording.copies import fetch_all
 from edbatch_tvm.recording.isolation import state, switched_to
 from edbatch_tvm.recording.rows import AGAIN, POINTWISE, Again, RowByRow, aligned, is_pointwise, rows_among
@@ -92,6 +93,11 @@ class Site:
         self.constants: dict[Attribute, Any] = {}
         self._signature: inspect.Signature | None = None
 
+    @property
+    def was_called(self) -> bool:
+        """Whether there has been a call, so far as it is known: a kind of call is noted when it is first met."""
+        return bool(self.cells or self.refused or self.noted or self.row_wise)
+
     def learn(self, key: Key, made: tuple[int, tuple[TensorSpec, ...], Any]) -> None:
         """Let calls of `key` find their cell step by step: its type, its outputs and what it returns."""
         step = self.steps
@@ -118,7 +124,11 @@ class Site:
         bound.apply_defaults()
         if bound.kwargs:
             raise RecordingError(f"{self.name} has parameters that are given by name only", "positional parameters")
-        return bound.args
+        given = list(bound.args)
+        defaults = [one.default for one in self._signature.parameters.values()]
+        while len(given) > len(arguments) and len(given) <= len(defaults) and given[-1] is defaults[len(given) - 1]:
+            given.pop()  # a call that leaves it out is the same call
+        return tuple(given)
 
 
 def same_numbers(one: torch.Tensor, other: torch.Tensor) -> bool:
@@ -306,7 +316,7 @@ class Library:
     def _outside(self) -> Iterator[None]:
         """A context like that of the call: not inside of operators and modes of an element."""
         # torch.export is for one thread at a time.
-        with _EXPORT, original_functions(), switched_to(self.state):
+        with _EXPORT, original_functions(), recording_calls(None), switched_to(self.state):
             yield
 
     def _free_name(self, site: Site) -> str:

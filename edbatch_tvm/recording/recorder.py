@@ -87,11 +87,25 @@ class Recorder:
         Number of operators that were run to read a value.
     epochs : list of Epoch
         What has been computed.
+    turns : list of tuple
+        How much was recorded when an element went on, since the last flush, and the element.
     """
 
     __slots__ = (
         *("adopted", "attributes", "breaks", "done", "ends", "epochs", "external_versions", "externals", "library"),
-        *("compute", "finished", "operands", "parameters", "picked", "reads", "recorded", "root", "types", "wait"),
+        *(
+            "compute",
+            "finished",
+            "operands",
+            "parameters",
+            "picked",
+            "reads",
+            "recorded",
+            "root",
+            "turns",
+            "types",
+            "wait",
+        ),
     )
 
     def __init__(self, library: Library, wait: Callable[[], None], compute: Callable[[], None] | None = None) -> None:
@@ -114,6 +128,15 @@ class Recorder:
         self.root: torch.nn.Module | None = None
         self.finished = False
         self.epochs: list[Epoch] = []
+        self.turns: list[tuple[int, int]] = [(0, 0)]
+
+    def resumed(self, element: int) -> None:
+        """An element goes on."""
+        self.turns.append((len(self.types), element))
+
+    def element_of(self, node: int) -> int:
+        """The element that recorded a call that is not computed yet."""
+        return next(element for begin, element in reversed(self.turns) if begin <= node)
 
     # Recording --------------------------------------------------------------------------------------------------
 
@@ -582,6 +605,7 @@ class Recorder:
         self.done = self.recorded
         self.types, self.ends, self.operands = [], [], []
         self.attributes = defaultdict(list)
+        self.turns = [(0, self.turns[-1][1])]
 
 
 class CellCall:

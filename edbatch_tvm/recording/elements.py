@@ -1,0 +1,54 @@
+"""What a minibatch is, and how its elements become arguments of the model."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from edbatch_tvm.errors import RecordingError
+
+_ONE = (tuple, str, bytes, bytearray, memoryview, range, Mapping, torch.Tensor, torch.nn.Module)
+"""Sequences that are one element, nevertheless."""
+
+
+def minibatch_of(elements: Any) -> list[Any] | None:
+    """The elements of a minibatch; None for what is one element.
+
+    Lists, sequences like them and iterators are minibatches; tuples, strings, tensors and mappings are one element, as
+    is everything else.
+
+    Raises
+    ------
+    RecordingError
+        For a DataLoader, which has many minibatches.
+    """
+    if isinstance(elements, torch.utils.data.DataLoader):
+        raise RecordingError("a DataLoader as a minibatch", "one of its batches", "for batch in loader: fast(batch)")
+    if isinstance(elements, _ONE) or not isinstance(elements, Sequence | Iterator):
+        return None
+    return list(elements)
+
+
+def takes_several(function: Callable[..., Any], named: Mapping[str, Any]) -> bool:
+    """Whether a function, called with the arguments `named`, needs more than one argument beside them."""
+    try:
+        parameters = inspect.signature(_innermost(function)).parameters
+    except (TypeError, ValueError):
+        return False
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    needed = [
+        name for name, one in parameters.items() if one.kind in kinds and one.default is one.empty and name not in named
+    ]
+    return len(needed) > 1
+
+
+def _innermost(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The method that a wrapper such as DataParallel passes its arguments to."""
+    owner = getattr(function, "__self__", None)
+    while isinstance(owner, torch.nn.DataParallel):
+        owner = owner.module
+        function = owner.forward
+    return function

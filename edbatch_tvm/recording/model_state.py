@@ -1,0 +1,50 @@
+"""What compiled cells depend on in a model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from edbatch_tvm.errors import RecordingError
+
+
+def structure_of(model: torch.nn.Module) -> tuple[Any, ...]:
+    """What cells are compiled for: equal where compiled cells fit, but for the numbers in buffers."""
+    tensors = (*model.parameters(), *model.buffers())
+    return (
+        tuple((id(one), one.shape, one.dtype, one.device) for one in tensors),
+        tuple((id(one), one.training) for one in model.modules()),
+    )
+
+
+def places_of(model: torch.nn.Module) -> list[tuple[int, int]]:
+    """Where weights lie, and how often they were changed in place."""
+    return [(one.data_ptr(), _version(one)) for one in model.parameters()]
+
+
+def buffers_of(model: torch.nn.Module) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """The buffers of a model, which are constants of cells, and copies of them."""
+    return [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
+
+
+def _version(tensor: torch.Tensor) -> int:
+    return 0 if tensor.is_inference() else tensor._version
+
+
+def check_inference(model: torch.nn.Module) -> None:
+    """Check that a model is where it can be run, and that no gradients are recorded.
+
+    Raises
+    ------
+    RecordingError
+    """
+    kind = type(model).__name__
+    gradients = torch.is_grad_enabled()
+    for name, one in model.named_parameters():
+        if gradients and one.requires_grad:
+            raise RecordingError(
+                f"{kind} is called where gradients are recorded", "inference", "with torch.no_grad(): ..."
+            )
+        if not one.is_cpu:
+            raise RecordingError(f"parameter {name!r} of {kind} is on {one.device}", "a model on cpu", "call .cpu()")
