@@ -474,7 +474,6 @@ CONVERSIONS: dict[str, Any] = {
     "celu.default": _celu,
     "expm1.default": lambda node, importer: _expm1(importer, importer.env[node.args[0]]),
     "log1p.default": _log1p,
-    "grid_sampler_2d.default": _refused("grid_sample", "interpolate, or indices"),
     "_upsample_bilinear2d_aa.default": _refused("bilinear interpolation with antialias", "antialias=False"),
 }
 """Operators that TVM's importer converts in another way, or not at all."""

@@ -9,8 +9,6 @@ from relay_ext.torch_kernels import own_decompositions
 DECOMPOSED = (
     # Scales and positions that differ from the ratio of the sizes.
     "upsample_nearest2d.vec",
-    "upsample_bicubic2d.vec",
-    "upsample_bicubic2d.default",
     # Not known to the importer.
     "reflection_pad1d.default",
     "reflection_pad2d.default",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+from relay_ext.torch_interpolation import grid_sample, upsample_bicubic, upsample_linear
 
 
 def own_decompositions() -> dict[Any, Any]:
@@ -22,6 +23,9 @@ def own_decompositions() -> dict[Any, Any]:
         aten._native_batch_norm_legit_no_training.default: _batch_norm_by_running,
         aten._native_batch_norm_legit_functional.default: _batch_norm_with_running,
         aten._cdist_forward.default: _distances,
+        aten.grid_sampler_2d.default: grid_sample,
+        aten.upsample_bicubic2d.vec: upsample_bicubic,
+        aten.upsample_bicubic2d.default: _upsample_bicubic_by_scales,
     }
 
 
@@ -29,9 +33,9 @@ def own_decompositions() -> dict[Any, Any]:
 def own_functions(torch: Any) -> Iterator[None]:
     """Let functions that PyTorch takes apart while it exports be the ones below."""
     functions = {
-        "upsample_linear1d": _upsample_linear,
-        "upsample_bilinear2d": _upsample_linear,
-        "upsample_trilinear3d": _upsample_linear,
+        "upsample_linear1d": upsample_linear,
+        "upsample_bilinear2d": upsample_linear,
+        "upsample_trilinear3d": upsample_linear,
         "multi_margin_loss": _multi_margin_loss,
     }
     plain = {name: getattr(torch._C._nn, name) for name in functions}
@@ -42,34 +46,6 @@ def own_functions(torch: Any) -> Iterator[None]:
     finally:
         for name, function in plain.items():
             setattr(torch._C._nn, name, function)
-
-
-def _upsample_linear(x: Any, output_size: Any, align_corners: bool, factors: Any = None) -> Any:
-    """``x1 * (1 - w) + x2 * w`` along each dimension, the last one first; ``x1 + (x2 - x1) * w`` is NaN for inf."""
-    import torch
-    from torch._decomp.decompositions import upsample_compute_output_size
-
-    sizes = upsample_compute_output_size(x.size(), output_size, factors)
-    scales, count = factors or [None] * len(sizes), len(sizes)
-    near, far, weights = [], [], []
-    for axis, (before, after, scale) in enumerate(zip(x.shape[2:], sizes, scales, strict=True)):
-        at = torch.arange(after).to(x.dtype)
-        if align_corners:
-            source = at * ((before - 1) / (after - 1) if after > 1 else 0.0)
-        else:
-            step = 1.0 / scale if scale is not None and scale > 0 else before / after
-            source = ((at + 0.5) * step - 0.5).clamp(min=0.0)
-        source = source.reshape(-1, *[1] * (count - 1 - axis))
-        near.append(source.to(torch.int64).clamp(max=before - 1))
-        far.append((near[-1] + 1).clamp(max=before - 1))
-        weights.append((source - near[-1]).clamp(0.0, 1.0))
-    values = [
-        torch.ops.aten.index(x, [None, None, *[(near, far)[side][k] for k, side in enumerate(sides)]])
-        for sides in itertools.product((0, 1), repeat=count)
-    ]
-    for weight in reversed(weights):
-        values = [one * (1.0 - weight) + other * weight for one, other in zip(values[::2], values[1::2], strict=True)]
-    return values[0]
 
 
 def _multi_margin_loss(
@@ -89,6 +65,12 @@ def _multi_margin_loss(
     if reduction == 1:
         return z.mean()
     return z.sum() / z.shape[1] if reduction == 2 else z.mean(dim=1)
+
+
+def _upsample_bicubic_by_scales(
+    x: Any, output_size: Any, align_corners: bool, rows: float | None = None, columns: float | None = None
+) -> Any:
+    return upsample_bicubic(x, output_size, align_corners, scales=(rows, columns))
 
 
 def _softmax_backward(gradient: Any, result: Any, dim: int, dtype: Any) -> Any:

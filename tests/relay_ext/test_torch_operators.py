@@ -23,6 +23,10 @@ EDGES = torch.tensor([[1.0, INF, -2.0, 3.0], [1.0, 2.0, 0.5, -INF], [-1.0, 4.0, 
 EDGES3 = torch.cat([EDGES, PLAIN[0]]).reshape(3, 2, 4)
 BATCH = torch.cat([EDGES, PLAIN[0]])
 WEIGHT = torch.tensor([1.0, 2.0, INF, 0.0])
+GRID = torch.tensor(
+    [[INF, 0.0], [0.1, -INF], [NAN, 0.2], [1e15, -0.3], [-1.0, 1.0], [0.7, -2.4], [0.0, 0.0], [-0.4, 0.55]]
+).reshape(1, 2, 4, 2)
+SAMPLED = (EDGES[None, None], GRID)
 SMALL = torch.tensor([3.2e-7, -1e-10, 1e-4, -0.003, 0.3])
 
 CASES: dict[str, tuple[Callable[..., Any], tuple[torch.Tensor, ...]]] = {
@@ -92,6 +96,27 @@ CASES: dict[str, tuple[Callable[..., Any], tuple[torch.Tensor, ...]]] = {
         (PLAIN,),
     ),
     "batch statistics": (lambda x: nn.functional.batch_norm(x, None, None, training=True), (PLAIN,)),
+    "sampled at a grid in each mode": (
+        lambda x, grid: [torch.grid_sampler_2d(x, grid, k, k, k == 1) for k in range(3)],
+        SAMPLED,
+    ),
+    "sampled at a grid, padded otherwise": (
+        lambda x, grid: [torch.grid_sampler_2d(x, grid, k, (k + 1) % 3, k == 0) for k in range(3)],
+        SAMPLED,
+    ),
+    "sampled at a grid, padded the third way": (
+        lambda x, grid: [torch.grid_sampler_2d(x, grid, k, (k + 2) % 3, k == 2) for k in range(3)],
+        SAMPLED,
+    ),
+    "bicubic with infinities": (
+        lambda x: (
+            nn.functional.interpolate(x, size=(2, 7), mode="bicubic", align_corners=True),
+            nn.functional.interpolate(x, scale_factor=1.7, mode="bicubic"),
+            torch.ops.aten.upsample_bicubic2d(x, (5, 3), False, 1.6, None),
+        ),
+        (EDGES[None, None],),
+    ),
+    "trilinear": (lambda x: nn.functional.interpolate(x[None, None], scale_factor=1.6, mode="trilinear"), (PLAIN,)),
     "mean beside a variance": (lambda x: torch.var_mean(x, 1), (EDGES,)),
     "group_norm of infinities": (lambda x: torch.ops.aten.native_group_norm(x, None, None, 3, 1, 4, 1, 0.1), (EDGES,)),
     "selu": (nn.functional.selu, (X,)),
@@ -120,7 +145,6 @@ CASES: dict[str, tuple[Callable[..., Any], tuple[torch.Tensor, ...]]] = {
         lambda x: nn.functional.interpolate(x, size=(5, 3), mode="bilinear", align_corners=True),
         (EDGES[None, None],),
     ),
-    "trilinear": (lambda x: nn.functional.interpolate(x[None, None], scale_factor=1.6, mode="trilinear"), (PLAIN,)),
     "lower triangle": (lambda x: (x.tril(), x.tril(2), x.tril(-1)), (X,)),
     "upper triangle": (lambda x: (x.triu(), x.triu(2), x.triu(-1)), (X,)),
     "batch statistics with infinities": (
@@ -152,6 +176,7 @@ CASES: dict[str, tuple[Callable[..., Any], tuple[torch.Tensor, ...]]] = {
         (PLAIN, torch.cat([PLAIN, BATCH[None, 1:4]])[1:]),
     ),
     "extremes of a number": (lambda x: (x.amax(), x.amin(), torch.aminmax(x, dim=0)), (torch.tensor(-3.0),)),
+    "sampled at a grid": (lambda x, grid: torch.grid_sampler_2d(x, grid, 0, 0, False), SAMPLED),
     "group_norm without weights": (lambda x: nn.functional.group_norm(x[:, :2], 2), (PLAIN,)),
 }
 
@@ -211,7 +236,6 @@ def test_results_are_those_of_pytorch(part: str) -> None:
         (lambda x: nn.functional.avg_pool2d(x, 2, divisor_override=3), "divisor_override"),
         (lambda x: nn.functional.max_pool2d(x, 2, return_indices=True)[1].float(), "the indices of max_pool"),
         (lambda x: nn.functional.interpolate(x[None], (2, 2), mode="bilinear", antialias=True), "antialias"),
-        (lambda x: nn.functional.grid_sample(x[None], x[:, :, :2][None]), "grid_sample"),
         (lambda x: torch.empty_like(x), "memory that nobody wrote"),
         (lambda x: x.bfloat16().float(), "a cast to bfloat16"),
     ],
