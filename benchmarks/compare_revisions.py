@@ -80,12 +80,8 @@ def _parts(model: Any, instances: list[Any]) -> dict[str, Callable[[], object]]:
 
 def build_libraries() -> None:
     """Print as JSON the seconds in which this process builds each native library; the cache folder is empty."""
-    import edbatch_tvm as eb
+    import schedules.cpu.lowering  # noqa: F401  (not a part of the builds: importing TVM)
     from edbatch_tvm.native.build import LIBRARIES, load_library
-
-    eb.set_num_threads(1)  # everything that a build needs is imported
-    import schedules.cpu.link
-    import schedules.cpu.lowering  # noqa: F401
 
     seconds = {}
     for name in LIBRARIES:
