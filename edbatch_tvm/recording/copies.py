@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -21,9 +21,8 @@ from edbatch_tvm.recording.module import StandIn
 from edbatch_tvm.recording.parameters import RecordedParameters, own_parameter
 from edbatch_tvm.recording.rebinding import Rebinding
 from edbatch_tvm.recording.recorder import CellCall, Recorder
-
-if TYPE_CHECKING:
-    from edbatch_tvm.recording.library import Site
+from edbatch_tvm.recording.recurrent import RecurrentCall, is_recurrent_layer
+from edbatch_tvm.recording.site import Site
 
 
 class Carried:
@@ -158,6 +157,10 @@ class Copies:
         self._wait = wait
         self._sites = sites
         self._cells = {id(site.target): site for site in sites.values() if isinstance(site.target, torch.nn.Module)}
+        # Recurrent layers are recorded whether they are listed or not: outside of cells, or in one that is taken apart.
+        for path, module in model.named_modules():
+            if is_recurrent_layer(module):
+                self._cells[id(module)] = self._cells.get(id(module)) or Site(path, module, module)
         self._methods: dict[int, list[Site]] = {}
         for site in sites.values():
             if not isinstance(site.target, torch.nn.Module) and site.owner is not None:
@@ -236,7 +239,10 @@ class Copies:
         holder.modules[-id(module)] = copy
         plain = self._copy(module, element, plain=True)
         vars(copy)["_modules"] = vars(plain)["_modules"] if plain is not module else vars(module)["_modules"]
-        vars(copy)[_CELL] = CellCall(self._recorder, site, plain, plain)
+        if is_recurrent_layer(module):
+            vars(copy)[_CELL] = RecurrentCall(self._recorder, module)
+        else:
+            vars(copy)[_CELL] = CellCall(self._recorder, site, plain, plain)
         return copy
 
     def _shallow(self, module: torch.nn.Module, kind: Any, holder: Element) -> Any:

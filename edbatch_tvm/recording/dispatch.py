@@ -16,6 +16,7 @@ from edbatch_tvm.recording import lazy
 from edbatch_tvm.recording.breaks import told
 from edbatch_tvm.recording.lazy import LazyTensor, geometry_of, lazy_rows, lazy_value, lazy_view, storage_of
 from edbatch_tvm.recording.memory import Geometry
+from edbatch_tvm.recording.row_choices import chosen_rows
 from edbatch_tvm.recording.specs import RowsSpec, TensorSpec, spec_of
 
 if TYPE_CHECKING:
@@ -257,10 +258,9 @@ def _recorded(recorder: Recorder, operator: Any, kind: _Kind, arguments: Any, na
         rows = as_rows(recorder, kind.name, *arguments, **named)
         if rows is not None:
             return rows
-    if kind.name in ("index_select", "index"):
-        rows = _chosen_rows(recorder, kind.name, arguments)
-        if rows is not None:
-            return rows
+    rows = chosen_rows(recorder, kind.name, operator, arguments, named)
+    if rows is not None:
+        return rows
     named = {name: value for name, value in named.items() if value is not None}
     if kind.name == "_to_copy":
         named = {name: value for name, value in named.items() if name == "dtype"}
@@ -314,30 +314,6 @@ def as_rows(recorder: Recorder, name: str, tensors: Any, dim: int = 0) -> LazyTe
     if row is None or row.size == 0:
         return None
     return lazy_rows(recorder, values, row)
-
-
-def _chosen_rows(recorder: Recorder, name: str, arguments: Any) -> LazyTensor | None:
-    """Rows of a list, chosen by numbers or a mask; None if something else is chosen."""
-    source = arguments[0]
-    if type(source) is not LazyTensor or source.recorder is not recorder or source.held is None:
-        return None
-    if name == "index":
-        if len(arguments[1]) != 1:
-            return None
-        index = arguments[1][0]
-    else:
-        if arguments[1] not in (0, -source.dim()):
-            return None
-        index = arguments[2]
-    if type(index) is LazyTensor:
-        index = index.computed()
-    if index.dim() != 1 and not (index.dim() == 0 and name == "index_select"):
-        return None
-    spec, values = recorder.resolved(source)
-    if type(spec) is not RowsSpec:
-        return None
-    numbers = torch.arange(len(values))[index].reshape(-1).tolist()
-    return lazy_rows(recorder, [values[number] for number in numbers], spec.row)
 
 
 # Breaks ---------------------------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,14 +11,16 @@ import numpy as np
 import torch
 
 from edbatch_tvm.compiler import compile_model
-from edbatch_tvm.errors import CellError, EdbatchError, RecordingError
+from edbatch_tvm.errors import CellError, EdbatchError
 from edbatch_tvm.fork_lock import fork_lock
 from edbatch_tvm.recording.arguments import FEW, CallPlan, Key
-from edbatch_tvm.recording.attributes import Attribute, is_constant
+from edbatch_tvm.recording.attributes import is_constant
 from edbatch_tvm.recording.called_functions import recording_calls
 from edbatch_tvm.recording.copies import fetch_all
 from edbatch_tvm.recording.isolation import state, switched_to
+from edbatch_tvm.recording.recurrent import refuses_unrolling
 from edbatch_tvm.recording.rows import AGAIN, POINTWISE, Again, RowByRow, aligned, is_pointwise, rows_among
+from edbatch_tvm.recording.site import Site
 from edbatch_tvm.recording.specialise import (
     Cell,
     CellModule,
@@ -29,7 +30,7 @@ from edbatch_tvm.recording.specialise import (
     make_cell,
     takes_rows,
 )
-from edbatch_tvm.recording.specs import TensorSpec, rows_of
+from edbatch_tvm.recording.specs import rows_of
 from edbatch_tvm.recording.torch_functions import original_functions
 from edbatch_tvm.runtime import Model
 from relay_ext.from_torch import first_line
@@ -40,95 +41,6 @@ if TYPE_CHECKING:
 
 MOST_CELLS = 32
 """Cells that one submodule or method may become, for different shapes and constants."""
-
-
-class Site:
-    """What can be called while instances run: a submodule, a method or a tensor function.
-
-    Attributes
-    ----------
-    name : str
-    target : callable
-    owner : torch.nn.Module or None
-        What its parameters belong to.
-    integers_vary : bool
-        Whether Python integers among the arguments are attributes; else every integer makes a cell of its own.
-    named : tuple of str
-        Names of the last arguments, for a tensor function called with arguments by name.
-    cells : dict of key to Cell
-    steps : dict
-        The same for calls as the recorder describes them: part after part of the key leads to another dict, and None
-        in the last one to what recording the call takes, :attr:`Cell.made`.
-    refused : dict of key to CellError
-        Kinds of calls that cannot be a cell, and why.
-    noted : set of key
-        Kinds of calls whose attributes are known.
-    reads : tuple of Attribute
-        Attributes that are arguments, after the others.
-    constants : dict of Attribute to object
-        Attributes that stay what they are while elements run.
-    row_wise : dict of key to object
-        For kinds of calls with rows, what a call of one row returns; None where rows are not treated alike.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        target: Callable[..., Any],
-        owner: torch.nn.Module | None,
-        integers_vary: bool = True,
-        named: tuple[str, ...] = (),
-    ) -> None:
-        self.name = name
-        self.target = target
-        self.owner = owner
-        self.integers_vary = integers_vary
-        self.named = named
-        self.cells: dict[Key, Cell] = {}
-        self.steps: dict[Any, Any] = {}
-        self.refused: dict[Key, CellError] = {}
-        self.row_wise: dict[Key, Any] = {}
-        self.noted: set[Key] = set()
-        self.reads: tuple[Attribute, ...] = ()
-        self.constants: dict[Attribute, Any] = {}
-        self._signature: inspect.Signature | None = None
-
-    @property
-    def was_called(self) -> bool:
-        """Whether there has been a call, so far as it is known: a kind of call is noted when it is first met."""
-        return bool(self.cells or self.refused or self.noted or self.row_wise)
-
-    def learn(self, key: Key, made: tuple[int, tuple[TensorSpec, ...], Any]) -> None:
-        """Let calls of `key` find their cell step by step: its type, its outputs and what it returns."""
-        step = self.steps
-        last: Any = None
-        for part in key:
-            if type(part) is tuple and part[0] == FEW:
-                last = part
-            else:
-                step = step.setdefault(part, {})
-        step[last] = made
-
-    def read(self, attribute: Attribute) -> None:
-        """Let an attribute be an argument of every call."""
-        self.constants.pop(attribute, None)
-        self.reads = (*self.reads, attribute)
-        self.steps, self.cells, self.row_wise, self.refused, self.noted = {}, {}, {}, {}, set()
-
-    def positional(self, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> tuple[Any, ...]:
-        """The arguments of a call in the order of the parameters."""
-        if self._signature is None:
-            target = self.target
-            self._signature = inspect.signature(target.forward if isinstance(target, torch.nn.Module) else target)
-        bound = self._signature.bind(*arguments, **named)
-        bound.apply_defaults()
-        if bound.kwargs:
-            raise RecordingError(f"{self.name} has parameters that are given by name only", "positional parameters")
-        given = list(bound.args)
-        defaults = [one.default for one in self._signature.parameters.values()]
-        while len(given) > len(arguments) and len(given) <= len(defaults) and given[-1] is defaults[len(given) - 1]:
-            given.pop()  # a call that leaves it out is the same call
-        return tuple(given)
 
 
 def same_numbers(one: torch.Tensor, other: torch.Tensor) -> bool:
@@ -173,6 +85,7 @@ class Library:
             self._names.add(path, parameter)
         self._path_of = {id(parameter): path for path, parameter in model.named_parameters()}
         self._operators: dict[tuple[Any, tuple[str, ...]], Site] = {}
+        self._steps: dict[Any, Site] = {}
         self._compiled: tuple[int, Model] | None = None
         self._seen: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._lock = threading.RLock()
@@ -191,6 +104,11 @@ class Library:
             name = _name_of(function)
             site = self._operators.setdefault((function, named), Site(name, function, None, False, named))
         return site
+
+    def step_site(self, key: Any, make: Callable[[], Site]) -> Site:
+        """The site of one step of a recurrent layer."""
+        site = self._steps.get(key)
+        return site if site is not None else self._steps.setdefault(key, make())
 
     def specialise(
         self, recorder: Recorder, site: Site, arguments: tuple[Any, ...]
@@ -235,7 +153,7 @@ class Library:
         fetch_all(recorder.root)
         plan = CallPlan.of(key, attributes, self._names.params)
         code = CellModule(site.target, site.owner, plan, (), site.reads)
-        with self._lock, self._outside():
+        with self._lock, self._outside(), refuses_unrolling():
             read = attributes_read(site.name, code, recorder.root, site.reads)
         site.noted.add(key)
         assert site.owner is not None
@@ -385,7 +303,7 @@ class Library:
     def _refuse(self, cell: Cell, reason: Exception) -> None:
         """Record no more calls of a cell."""
         self._bad.add(cell.type_id)
-        sites = [*self._sites, *self._operators.values()]
+        sites = [*self._sites, *self._operators.values(), *self._steps.values()]
         for site in sites:
             for key, known in list(site.cells.items()):
                 if known is cell:

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 
 from edbatch_tvm.errors import CellWarning, RecordingError
-from edbatch_tvm.recording.library import Library, Site
+from edbatch_tvm.recording.library import Library
 from edbatch_tvm.recording.places import users_place
+from edbatch_tvm.recording.site import Site
 
 
 def listed(cells: Any) -> list[Any]:

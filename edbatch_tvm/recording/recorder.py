@@ -7,7 +7,7 @@ computed, on arrays (:mod:`edbatch_tvm.recording.flush`).
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,14 +24,16 @@ from edbatch_tvm.recording.breaks import told
 from edbatch_tvm.recording.flush import rows_of_values
 from edbatch_tvm.recording.lazy import LazyTensor, geometry_of, is_tensor, lazy_rows, lazy_value, storage_of
 from edbatch_tvm.recording.parameters import RecordedParameter, own_parameter
+from edbatch_tvm.recording.recurrent import Unrolls
 from edbatch_tvm.recording.rows import POINTWISE, Again, RowByRow
 from edbatch_tvm.recording.specs import CODED, RowsSpec, TensorSpec, rows_of, spec_of
 from relay_ext.from_torch import RandomCellError
 
 if TYPE_CHECKING:
     from edbatch_tvm.recording.flush import Epoch
-    from edbatch_tvm.recording.library import Library, Site
+    from edbatch_tvm.recording.library import Library
     from edbatch_tvm.recording.memory import Storage
+    from edbatch_tvm.recording.site import Site
 
 
 @dataclass(frozen=True)
@@ -220,6 +222,15 @@ class Recorder:
             made.append(lazy_value(self, value, spec))
             value += 1
         return returned(made)
+
+    def append(self, type_id: int, operands: Sequence[int], outputs: int) -> int:
+        """Record a node of a cell that is known; the first of its values."""
+        self.types.append(type_id)
+        self.operands += operands
+        self.ends.append(len(self.operands))
+        value = self.recorded
+        self.recorded = value + outputs
+        return value
 
     def _row_by_row(self, site: Site, arguments: tuple[Any, ...], how: RowByRow) -> Any:
         """Record a call of a cell that treats rows alike as one call a row."""
@@ -539,6 +550,13 @@ class Recorder:
             self.external_versions[id(tensor)] = tensor, version, number
         return number
 
+    def external_rows(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The numbers of the rows of a tensor from outside, of two dimensions."""
+        spec = spec_of((1, tensor.shape[1]))
+        first = len(self.externals)
+        self.externals += [(row, spec) for row in tensor.detach().clone().split(1)]
+        return -1 - torch.arange(first, len(self.externals))
+
     # Tensor functions between cells -----------------------------------------------------------------------------
 
     def operator(self, function: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
@@ -629,13 +647,16 @@ class CellCall:
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         """Record one call."""
-        if torch._C._is_any_autocast_enabled() or self.recorder.finished:
+        if torch._C._is_any_autocast_enabled() or self.recorder.finished or self.site.taken_apart:
             return self.plain(*arguments, **named)
         try:
             plain = self.site.positional(arguments, named) if named else arguments
             return self._recorded(plain)
         except RandomCellError:
             raise
+        except Unrolls:
+            self.site.taken_apart = True
+            return self.plain(*arguments, **named)
         except CellError as error:
             told(self.recorder, f"cell {self.site.name!r}", error)  # its operations may be recorded one by one
             return self.plain(*arguments, **named)

@@ -1,0 +1,155 @@
+"""Choices of rows: operators that move whole rows of recorded tensors, which takes no kernel and no cell.
+
+A tensor whose storage has one value for each of its rows is a grid of values. An operator that moves rows and looks
+into none, such as ``flip``, ``roll`` or an index along a leading dimension, does to the tensor what it does to the
+grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from edbatch_tvm.errors import CellError
+from edbatch_tvm.recording import memory
+from edbatch_tvm.recording.lazy import LazyTensor, geometry_of, lazy_view
+from edbatch_tvm.recording.memory import Storage, dense_strides
+
+if TYPE_CHECKING:
+    from edbatch_tvm.recording.recorder import Recorder
+
+
+def grid_of(tensor: LazyTensor) -> torch.Tensor | None:
+    """The values that the rows of a tensor are, in the shape of its leading dimensions; None if a row is no value.
+
+    Storages of one row that is no row of a list have no grid.
+    """
+    storage = tensor.held
+    if storage is None or not storage.listed or storage.row == 0:
+        return None
+    size, stride, offset = geometry_of(tensor)
+    row = storage.row
+    rank = len(size)
+    inner = 1
+    while rank and inner < row:
+        rank -= 1
+        inner *= size[rank]
+    if inner != row or not memory.is_dense(size[rank:], stride[rank:]) or offset % row:
+        return None
+    steps = []
+    for extent, step in zip(size[:rank], stride[:rank], strict=True):
+        if extent > 1 and step % row:
+            return None
+        steps.append(step // row)
+    rows = torch.tensor(storage.rows, dtype=torch.int64)
+    return rows.as_strided(size[:rank], steps, offset // row)
+
+
+def tensor_of_grid(recorder: Recorder, grid: torch.Tensor, row: Sequence[int], dtype: torch.dtype) -> LazyTensor:
+    """The tensor whose rows, of shape `row`, are the values of `grid`."""
+    size = (*grid.shape, *row)
+    storage = Storage(grid.reshape(-1).tolist(), memory.elements(row), True)
+    return lazy_view(recorder, storage, (size, dense_strides(size), 0), dtype)
+
+
+def chosen_rows(recorder: Recorder, name: str, operator: Any, arguments: Any, named: Any) -> LazyTensor | None:
+    """What an operator makes of a tensor if it moves rows alone; None if it does something else.
+
+    Parameters
+    ----------
+    name : str
+        The operator's, without overload.
+    """
+    check = _MOVES.get(name)
+    source = arguments[0] if arguments else None
+    if check is None or type(source) is not LazyTensor or source.recorder is not recorder:
+        return None
+    grid = grid_of(source)
+    if grid is None:
+        return None
+    rest = [_numbers(one) for one in arguments[1:]]
+    given = check(source.dim(), grid.dim(), rest, dict(named))
+    if given is None:
+        return None
+    try:
+        chosen = operator(grid, *given[0], **given[1])
+    except (IndexError, RuntimeError):  # as PyTorch, which says it better of the tensor itself
+        return None
+    return tensor_of_grid(recorder, chosen, source.shape[grid.dim() :], source.dtype)
+
+
+def _numbers(argument: Any) -> Any:
+    """Indices that were recorded, computed."""
+    if type(argument) is LazyTensor:
+        return argument.computed()
+    return [_numbers(one) for one in argument] if isinstance(argument, list | tuple) else argument
+
+
+_Given = tuple[list[Any], dict[str, Any]] | None
+
+
+def _along(place: int) -> Any:
+    """Operators that take dimensions as argument `place`, after the tensor."""
+
+    def check(rank: int, leading: int, rest: list[Any], named: dict[str, Any]) -> _Given:
+        dims = rest[place] if len(rest) > place else named.get("dim", named.get("dims"))
+        if dims is None:
+            return None
+        several = isinstance(dims, list | tuple)
+        plain = [dim % rank for dim in (dims if several else [dims])] if rank else []
+        if not plain or max(plain) >= leading:
+            return None
+        changed = [*rest]
+        if len(rest) > place:
+            changed[place] = plain if several else plain[0]
+            return changed, named
+        return changed, {**named, ("dims" if "dims" in named else "dim"): plain if several else plain[0]}
+
+    return check
+
+
+def _indexed(_rank: int, leading: int, rest: list[Any], named: dict[str, Any]) -> _Given:
+    taken = 0
+    for one in rest[0]:
+        taken += one.dim() if one is not None and one.dtype in (torch.bool, torch.uint8) else 1
+    return (rest, named) if taken <= leading else None
+
+
+def _repeated(rank: int, leading: int, rest: list[Any], named: dict[str, Any]) -> _Given:
+    times = rest[0]
+    inner = rank - leading
+    if len(times) < rank or any(one != 1 for one in times[len(times) - inner :]):
+        return None
+    return [times[: len(times) - inner]], named
+
+
+_MOVES: dict[str, Any] = {
+    "index_select": _along(0),
+    "flip": _along(0),
+    "roll": _along(1),
+    "index": _indexed,
+    "repeat": _repeated,
+}
+
+
+def values_of_rows(recorder: Recorder, tensor: torch.Tensor) -> torch.Tensor:
+    """The values that the rows of a tensor are, each all of its last dimension, in the shape of the other dimensions.
+
+    Raises
+    ------
+    CellError
+        If the tensor is empty or not of float32 on the CPU.
+    """
+    if type(tensor) is LazyTensor and tensor.recorder is recorder:
+        grid = grid_of(tensor)
+        if grid is not None and grid.dim() == tensor.dim() - 1:
+            return grid
+        flat = tensor.reshape(-1, tensor.shape[-1])
+        return torch.tensor([recorder.value_of(row) for row in flat.split(1)]).reshape(tuple(tensor.shape[:-1]))
+    if type(tensor) is LazyTensor:
+        tensor = tensor.computed()
+    if tensor.dtype is not torch.float32 or not tensor.is_cpu or not tensor.numel():
+        raise CellError(f"rows of a tensor of shape {list(tensor.shape)} of {tensor.dtype} on {tensor.device}")
+    return recorder.external_rows(tensor.reshape(-1, tensor.shape[-1])).reshape(tensor.shape[:-1])

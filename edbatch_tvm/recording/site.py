@@ -1,0 +1,108 @@
+"""What can be called while instances run, and the cells that calls of it have become."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from edbatch_tvm.errors import CellError, RecordingError
+from edbatch_tvm.recording.arguments import FEW, Key
+from edbatch_tvm.recording.attributes import Attribute
+from edbatch_tvm.recording.specialise import Cell
+from edbatch_tvm.recording.specs import TensorSpec
+
+
+class Site:
+    """What can be called while instances run: a submodule, a method or a tensor function.
+
+    Attributes
+    ----------
+    name : str
+    target : callable
+    owner : torch.nn.Module or None
+        What its parameters belong to.
+    integers_vary : bool
+        Whether Python integers among the arguments are attributes; else every integer makes a cell of its own.
+    named : tuple of str
+        Names of the last arguments, for a tensor function called with arguments by name.
+    cells : dict of key to Cell
+    steps : dict
+        The same for calls as the recorder describes them: part after part of the key leads to another dict, and None
+        in the last one to what recording the call takes, :attr:`Cell.made`.
+    refused : dict of key to CellError
+        Kinds of calls that cannot be a cell, and why.
+    noted : set of key
+        Kinds of calls whose attributes are known.
+    reads : tuple of Attribute
+        Attributes that are arguments, after the others.
+    constants : dict of Attribute to object
+        Attributes that stay what they are while elements run.
+    row_wise : dict of key to object
+        For kinds of calls with rows, what a call of one row returns; None where rows are not treated alike.
+    taken_apart : bool
+        Whether its code runs as it is, and what it calls is recorded: it is a recurrent layer, or runs one over
+        several steps.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        target: Callable[..., Any],
+        owner: torch.nn.Module | None,
+        integers_vary: bool = True,
+        named: tuple[str, ...] = (),
+    ) -> None:
+        self.name = name
+        self.target = target
+        self.owner = owner
+        self.integers_vary = integers_vary
+        self.named = named
+        self.cells: dict[Key, Cell] = {}
+        self.steps: dict[Any, Any] = {}
+        self.refused: dict[Key, CellError] = {}
+        self.row_wise: dict[Key, Any] = {}
+        self.noted: set[Key] = set()
+        self.reads: tuple[Attribute, ...] = ()
+        self.constants: dict[Attribute, Any] = {}
+        self.taken_apart = False
+        self._signature: inspect.Signature | None = None
+
+    @property
+    def was_called(self) -> bool:
+        """Whether there has been a call, so far as it is known: a kind of call is noted when it is first met."""
+        return bool(self.cells or self.refused or self.noted or self.row_wise or self.taken_apart)
+
+    def learn(self, key: Key, made: tuple[int, tuple[TensorSpec, ...], Any]) -> None:
+        """Let calls of `key` find their cell step by step: its type, its outputs and what it returns."""
+        step = self.steps
+        last: Any = None
+        for part in key:
+            if type(part) is tuple and part[0] == FEW:
+                last = part
+            else:
+                step = step.setdefault(part, {})
+        step[last] = made
+
+    def read(self, attribute: Attribute) -> None:
+        """Let an attribute be an argument of every call."""
+        self.constants.pop(attribute, None)
+        self.reads = (*self.reads, attribute)
+        self.steps, self.cells, self.row_wise, self.refused, self.noted = {}, {}, {}, {}, set()
+
+    def positional(self, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> tuple[Any, ...]:
+        """The arguments of a call in the order of the parameters."""
+        if self._signature is None:
+            target = self.target
+            self._signature = inspect.signature(target.forward if isinstance(target, torch.nn.Module) else target)
+        bound = self._signature.bind(*arguments, **named)
+        bound.apply_defaults()
+        if bound.kwargs:
+            raise RecordingError(f"{self.name} has parameters that are given by name only", "positional parameters")
+        given = list(bound.args)
+        defaults = [one.default for one in self._signature.parameters.values()]
+        while len(given) > len(arguments) and len(given) <= len(defaults) and given[-1] is defaults[len(given) - 1]:
+            given.pop()  # a call that leaves it out is the same call
+        return tuple(given)
