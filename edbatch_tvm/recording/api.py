@@ -17,13 +17,15 @@ from edbatch_tvm.recording.copies import Carried
 from edbatch_tvm.recording.driver import Driver
 from edbatch_tvm.recording.elements import minibatch_of, takes_several
 from edbatch_tvm.recording.failures import name_element
-from edbatch_tvm.recording.flush import compute_batched, compute_eagerly
-from edbatch_tvm.recording.library import Library, Site, same_numbers
+from edbatch_tvm.recording.fallback import PyTorchReport
+from edbatch_tvm.recording.flush import compute_eagerly
+from edbatch_tvm.recording.library import Library, same_numbers
 from edbatch_tvm.recording.minibatch import Function, Known, run_minibatch
 from edbatch_tvm.recording.model_state import buffers_of, check_inference, places_of, structure_of
 from edbatch_tvm.recording.module import StandIn
 from edbatch_tvm.recording.named_cells import check_entry, find_cells, listed, warn_of_uncalled
 from edbatch_tvm.recording.recorder import Break, Recorder
+from edbatch_tvm.recording.site import Site
 from edbatch_tvm.runtime import Model, Report
 
 _OF_THE_PROCESS = frozenset(
@@ -59,7 +61,9 @@ def autobatch(
     entry : str
         The method that runs for each element, if it is not ``forward``.
     **options
-        For :func:`edbatch_tvm.compile`: ``target``, ``policy``, ``plan``.
+        ``fallback``: ``"auto"`` leaves cells to PyTorch that are measured to be slower compiled, in the first calls;
+        ``"never"`` leaves none; a list of names leaves those. Others are for :func:`edbatch_tvm.compile`: ``target``,
+        ``policy``, ``plan``.
 
     Returns
     -------
@@ -98,13 +102,13 @@ class AutoBatched(StandIn):
     Attributes
     ----------
     model : torch.nn.Module
-    reports : list of Report
-        One for every time that batches were run during the last call.
+    reports : list of Report or PyTorchReport
+        One for every time that batches were run during the last call, by compiled code or by PyTorch.
     breaks : list of Break
         What PyTorch ran during the last call because it could not be recorded.
     """
 
-    reports: list[Report]
+    reports: list[Report | PyTorchReport]
     breaks: list[Break]
     _cells: list[Any] | None
     _entry: str
@@ -171,6 +175,11 @@ class AutoBatched(StandIn):
     def compiled(self) -> Model | None:
         """The compiled model; None before the first call."""
         return self._library.model
+
+    @property
+    def left_to_pytorch(self) -> dict[str, str]:
+        """The cells that PyTorch computes, and why."""
+        return {self._library.cells[number].name: why for number, why in self._library.fallback.left.items()}
 
     @property
     def batches(self) -> int:
@@ -282,9 +291,7 @@ class AutoBatched(StandIn):
         return results
 
     def _compute_batched(self, recorder: Recorder) -> None:
-        result = compute_batched(recorder)
-        if result is not None:
-            self.reports.append(result.report)
+        self.reports += self._library.fallback.compute(recorder)
 
     def refresh(self) -> None:
         """Take over everything that has changed since the last call; every call does that by itself."""

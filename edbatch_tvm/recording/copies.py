@@ -240,7 +240,7 @@ class Copies:
         plain = self._copy(module, element, plain=True)
         vars(copy)["_modules"] = vars(plain)["_modules"] if plain is not module else vars(module)["_modules"]
         if is_recurrent_layer(module):
-            vars(copy)[_CELL] = RecurrentCall(self._recorder, module)
+            vars(copy)[_CELL] = RecurrentCall(self._recorder, site)
         else:
             vars(copy)[_CELL] = CellCall(self._recorder, site, plain, plain)
         return copy

@@ -21,9 +21,10 @@ from edbatch_tvm.recording.failures import CallError, explain
 from edbatch_tvm.recording.flush import rows_of_values
 from edbatch_tvm.recording.isolation import state
 from edbatch_tvm.recording.lazy import LazyTensor, is_lazy
-from edbatch_tvm.recording.library import Library, Site
+from edbatch_tvm.recording.library import Library
 from edbatch_tvm.recording.parameters import own_parameter
 from edbatch_tvm.recording.recorder import Break, Recorder
+from edbatch_tvm.recording.site import Site
 from edbatch_tvm.recording.specs import TensorSpec
 from edbatch_tvm.recording.torch_functions import replaced_functions
 

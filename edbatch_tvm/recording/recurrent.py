@@ -42,18 +42,20 @@ class RecurrentCall:
     Parameters
     ----------
     recorder : Recorder
-    layer : Module
-        The model's own.
+    site : Site
+        That of the layer, the model's own.
     """
 
-    def __init__(self, recorder: Recorder, layer: nn.Module) -> None:
+    def __init__(self, recorder: Recorder, site: Site) -> None:
         self.recorder = recorder
-        self.layer = layer
+        self.site = site
+        self.layer = site.target
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         """The layer on recorded tensors."""
         if torch._C._is_any_autocast_enabled() or self.recorder.finished:
             return self.layer(*arguments, **named)
+        self.site.taken_apart = True
         given = [self._recorded(one) for one in arguments]
         return self.layer(*given, **{name: self._recorded(one) for name, one in named.items()})
 
