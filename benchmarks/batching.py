@@ -85,7 +85,7 @@ def main() -> None:
     seconds: dict[str, list[float]] = {name: [] for name in POLICIES}
     nodes = []
     policies = {name: policy_of(arguments.workload, name) for name in POLICIES}
-    print(f"{arguments.workload}, million nodes a second\n" + "".join(f"{text:>11}" for text in ("nodes", *POLICIES)))
+    print(f"{arguments.workload}, million nodes per second\n" + "".join(f"{text:>11}" for text in ("nodes", *POLICIES)))
     for size in sizes:
         graph = graph_of(arguments.workload, size)
         nodes.append(graph.num_nodes)

@@ -15,7 +15,7 @@ part    what is timed
 ======= ==============================================================================================
 whole   one call of the model on the instances; schedules and plans come from their caches
 host    merge the instances, schedule, plan, with neither cache
-execute the kernels, on a plan that is there
+execute the kernels, on an existing plan
 ======= ==============================================================================================
 """
 

@@ -7,7 +7,7 @@ wheels of apache-tvm and apache-tvm-ffi for this Python, unpacked in a folder ``
 or that folder as ``tvm-site.tar.xz``, will do. ``--emulate`` goes through all of it, at sizes that take seconds, with
 the kernels as loops on the CPU; its times mean nothing.
 
-What is compared, for every workload, hidden size, batch size and dtype, in instances a second:
+What is compared, for every workload, hidden size, batch size and dtype, in instances per second:
 
 ========= ==========================================================================================================
 schedule  ours, one launch for the whole schedule; `total` with merging, scheduling, planning and the upload of tables

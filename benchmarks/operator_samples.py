@@ -5,7 +5,7 @@
 
 ``benchmarks/operators/sample_filter.py`` says which samples count, ``compare.py`` there when a result is right. Every
 operator runs in another process, so that a crash or a hang is recorded and does not end the run. With
-``--json FILE`` results are added to FILE as they come, one operator a line, and operators that FILE has are not run
+``--json FILE`` results are added to FILE as they come, one operator per line, and operators that FILE has are not run
 again. The exit code is 1 if a result is different or a process crashed.
 """
 

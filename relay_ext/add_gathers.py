@@ -1,4 +1,4 @@
-"""Pass 8, unfused form only: kernels that copy rows."""
+"""Pass, unfused form only: kernels that copy rows."""
 
 from __future__ import annotations
 

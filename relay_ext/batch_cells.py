@@ -1,4 +1,4 @@
-"""Pass 7: the batch axis, and access to operands through the schedule, for cells outside the stage form."""
+"""Pass: the batch axis, and access to operands through the schedule, for cells outside the stage form."""
 
 from __future__ import annotations
 

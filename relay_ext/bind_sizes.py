@@ -1,4 +1,4 @@
-"""Pass 0: symbolic sizes of cells become numbers."""
+"""Pass: symbolic sizes of cells become numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pass 1: refuse what cannot be a cell, by name."""
+"""Pass: refuse what cannot be a cell, by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pass 4: a cell becomes one TIR function."""
+"""Pass: a cell becomes one TIR function."""
 
 from __future__ import annotations
 

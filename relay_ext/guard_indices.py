@@ -1,4 +1,4 @@
-"""Pass 5: no index that a cell computes reads outside its table."""
+"""Pass: no index that a cell computes reads outside its table."""
 
 from __future__ import annotations
 

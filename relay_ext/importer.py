@@ -97,7 +97,7 @@ def imported_module(functions: Mapping[str, relax.Function], names: WeightNames)
     Raises
     ------
     CellError
-        If a tensor of a cell has no elements, a shape that depends on values, or an operator nobody foresaw.
+        If a tensor of a cell has no elements, a shape that depends on values, or an unforeseen operator.
     """
     for name, function in functions.items():
         check_shapes(name, function)

@@ -1,4 +1,4 @@
-"""Pass 10: all kernels of a model in one function that runs a whole schedule."""
+"""Pass: all kernels of a model in one function that runs a whole schedule."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pass 3: every operator of a cell becomes a TIR function."""
+"""Pass: every operator of a cell becomes a TIR function."""
 
 from __future__ import annotations
 

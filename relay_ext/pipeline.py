@@ -62,7 +62,7 @@ def node_passes(granularity: str, sizes: Mapping[str, int] | None = None) -> lis
 
 
 def cell_passes(share: bool = False) -> list[tvm.transform.Pass]:
-    """From TVMScript cells to one TIR function a cell, still for one instance.
+    """From TVMScript cells to one TIR function per cell, still for one instance.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Pass 2: cells that differ only in names are compiled once."""
+"""Pass: cells that differ only in names are compiled once."""
 
 from __future__ import annotations
 

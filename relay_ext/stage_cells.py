@@ -1,4 +1,4 @@
-"""Pass 6: cells made of stages become stage kernels."""
+"""Pass: cells made of stages become stage kernels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pass 4: floating-point arithmetic in forms that no later pass simplifies.
+"""Pass: floating-point arithmetic in forms that no later pass simplifies.
 
 TVM simplifies floats by rules that hold for numbers, but neither for NaN and infinities nor under rounding: ``x - x``
 and ``0 * x`` become 0, ``(x + y) - y`` becomes x, ``x == x`` becomes True, ``not x < y`` becomes ``y <= x``. This pass

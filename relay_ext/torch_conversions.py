@@ -46,7 +46,7 @@ def _select(node: Any, importer: Any) -> relax.Var:
 
 
 def _extreme_with_index(build: Any, index: Any) -> Any:
-    """``x.max(dim)`` and ``x.min(dim)``: a reduction and, where somebody wants it, the place of the first such element.
+    """``x.max(dim)`` and ``x.min(dim)``: a reduction and, where it is used, the index of the first such element.
 
     NaN counts as the largest and as the smallest.
     """
@@ -183,7 +183,7 @@ def _average_pool(node: Any, importer: Any) -> relax.Var:
 
 
 def _largest_of_window(convert: Any) -> Any:
-    """``max_pool`` of which nobody wants the indices; TVM's importer makes up others."""
+    """``max_pool`` whose indices are not used; TVM's importer computes wrong ones."""
 
     def checked(node: Any, importer: Any) -> Any:
         if any(user.args[1] == 1 and user.users for user in node.users):
@@ -216,7 +216,7 @@ _WRITES = (
 
 
 def _unwritten(node: Any, importer: Any) -> Any:
-    """``empty``: 0 where it is written later; nobody may return it as it is."""
+    """``empty``: 0 where it is written later; it must not be returned unwritten."""
     if any(not str(user.target).removeprefix("aten.").startswith(_WRITES) for user in node.users):
         raise CellError("memory that nobody wrote", "zeros, ones or full")
     dtype = node.kwargs.get("dtype")

@@ -1,4 +1,4 @@
-"""Pass 9: kernels become parts of a program: their parallel loops are shared by threads that are already running."""
+"""Pass: kernels become parts of a program: their parallel loops are shared by threads that are already running."""
 
 from __future__ import annotations
 

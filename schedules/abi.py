@@ -30,7 +30,7 @@ LANES = 16
 """Rows of arenas are padded to this many elements (64 bytes of float32)."""
 
 ALIGNMENT = 64
-"""Bytes that buffers are aligned to; generated code assumes it and nobody checks."""
+"""Bytes that buffers are aligned to; generated code assumes it without a check."""
 
 
 def padded(size: int, lanes: int = LANES) -> int:

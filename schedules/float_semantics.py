@@ -1,7 +1,7 @@
 """Floating-point functions on every target: NaN passes through maxima, libm computes what TVM approximates.
 
 TVM's code for a maximum is a comparison, false for NaN, that takes the other side; ``fmaxf`` of CUDA takes it too. For
-``tanh``, ``sinh``, ``log1p`` and their like it has formulas that cancel near 0 or overflow far from it.
+``tanh``, ``sinh``, ``log1p`` and similar functions it has formulas that cancel near 0 or overflow far from it.
 """
 
 from __future__ import annotations

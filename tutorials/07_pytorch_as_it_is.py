@@ -100,7 +100,7 @@ for cell in fast.compiled.signature:
 # %%
 # How much faster?
 # ----------------
-# Eager PyTorch runs some ten kernels a node, whatever the number of trees; batches get larger with it.
+# Eager PyTorch runs some ten kernels per node, whatever the number of trees; batches get larger with it.
 
 
 def seconds(action) -> float:

@@ -1,4 +1,4 @@
-"""Targets: one class a file, found by name.
+"""Targets: one class per file, found by name.
 
 ``backend`` is what a target has to offer, ``options`` what a caller chooses; ``cpu``, ``cuda`` and ``cuda_emulated``
 are the targets. Compiling, loading, tuning and the command line ask the backend that :func:`find_backend` gives, never

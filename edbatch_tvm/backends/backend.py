@@ -91,7 +91,7 @@ class Backend(ABC):
     def passes(self, signature: Signature, options: CompileOptions) -> list[Pass]:
         """From cells that are the nodes of graphs to what :meth:`build` takes.
 
-        They begin with the passes of :func:`relay_ext.pipeline.cell_passes`, or their like: FuseCells is one of them.
+        They begin with the passes of :func:`relay_ext.pipeline.cell_passes` or equivalent ones, FuseCells among them.
         """
 
     def records(self, database: Database) -> Any:

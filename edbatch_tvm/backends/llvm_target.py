@@ -1,4 +1,4 @@
-"""What LLVM knows of a target: it goes on with another CPU, or ends the process, where it does not know one."""
+"""Which targets LLVM knows: for an unknown one it silently takes another CPU, or ends the process."""
 
 from __future__ import annotations
 

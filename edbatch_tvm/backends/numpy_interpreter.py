@@ -63,7 +63,7 @@ _CALLS: dict[str, Callable[..., Any]] = {
 
 
 class NumpyBackend(Backend):
-    """``"numpy"``: each cell's TIR is walked once a batch, every scalar of it a vector over the nodes of the batch."""
+    """``"numpy"``: each cell's TIR is walked once per batch; its scalars are vectors over the nodes of the batch."""
 
     name = "numpy"
     kinds = ("numpy",)

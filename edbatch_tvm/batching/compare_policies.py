@@ -169,7 +169,7 @@ def rows_of(workload: str, trials: Sequence[Trial]) -> list[Row]:
 
 
 def format_rows(rows: Sequence[Row]) -> str:
-    """Two tables: batches over the bound, and milliseconds a minibatch; a row a workload, a column a policy."""
+    """Two tables: batches over the bound, and milliseconds per minibatch; a row per workload, a column per policy."""
     workloads = list(dict.fromkeys(row.workload for row in rows))
     policies = list(dict.fromkeys(row.policy for row in rows))
     cell = {(row.workload, row.policy): row for row in rows}
@@ -205,7 +205,7 @@ def _line(head: str, width: int, cells: Sequence[str]) -> str:
 
 
 def plot_rows(rows: Sequence[Row], path: str) -> None:
-    """Draw time to schedule against batches over the bound, a line a workload, a mark a policy; needs matplotlib."""
+    """Draw scheduling time against batches over the bound: a line per workload, a mark per policy. Needs matplotlib."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -13,7 +13,7 @@ from edbatch_tvm.graph import InstanceGraph
 _COLUMN, _ROW, _MARGIN, _RADIUS = 34, 20, 18, 7
 
 DRAWN_NODES = 160
-"""Graphs with more nodes are not drawn: nobody could read them."""
+"""Graphs with more nodes are not drawn: the drawing would be unreadable."""
 
 
 def drawn_instances(graph: InstanceGraph) -> int:

@@ -44,7 +44,7 @@ class CellExplanation:
     seconds : float or None
         Time of the batches, run one at a time; None if it was not measured.
     gflops : float or None
-        10⁹ operations a second in the matrix products of the cell as written.
+        10⁹ operations per second in the matrix products of the cell as written.
     """
 
     cell: str

@@ -60,7 +60,7 @@ class CellBody:
     outputs: tuple[Source, ...]
 
     def format(self, ops: Signature) -> str:
-        """The body as text, one op a line; ``k *`` marks an op that is called for each row."""
+        """The body as text, one op per line; ``k *`` marks an op that is called for each row."""
         lines = []
         for number, call in enumerate(self.calls):
             inputs = ", ".join([*map(str, call.operands), *call.attributes])

@@ -98,7 +98,7 @@ class CellSignature:
 
     @cached_property
     def variadic_count(self) -> int:
-        """Number of variadic operands (they share one ``k`` a node)."""
+        """Number of variadic operands (they share one ``k`` per node)."""
         return len(self.operands) - self.fixed_arity
 
     def __str__(self) -> str:

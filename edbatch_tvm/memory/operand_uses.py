@@ -26,7 +26,7 @@ class OperandUse:
     how : str
         ``contiguous``, ``broadcast`` or ``indexed``.
     bytes : int
-        Size of the rows read, a row counted as often as it is read.
+        Size of the rows read, each row counted as often as it is read.
     why : str
         For an indexed operand, what stands in the way; see :class:`edbatch_tvm.memory.IndexedOperand`.
     """

@@ -65,7 +65,7 @@ class Plan:
     operand_counts : int array of shape [3]
         Operands (an operand slot of a batch counts once) that are contiguous, broadcast, indexed.
     bytes_indexed : int
-        Bytes of operand rows read through the index, a row counted as often as it is read.
+        Bytes of operand rows read through the index, each row counted as often as it is read.
     lookups : int
         Index attributes of batches: rows of weight tables are read through them.
     largest_batch : int

@@ -9,7 +9,7 @@ in which the nodes of a batch are consecutive, is a layout. An operand is contig
 1. Sets are reduced from the largest to the smallest; one that does not fit is given up.
 2. From the last batch to the first, the orders of a batch are intersected with those of the sets it reads, the largest
    set first; a set with which no order is left is given up. One order that is left is fixed, in the batch and in its
-   sets. A batch with a single set, whose order matters to nobody, is left for last: it follows the order of its set.
+   sets. A batch with a single set, whose order does not matter, is left for last: it follows the order of its set.
 3. What is fixed is fixed up to a reversal. Which of the fixed sequences to reverse follows from one another: a
    union-find with parity finds out, again from the largest set to the smallest.
 
@@ -66,7 +66,7 @@ def _sets(reads: Reads) -> list[SetRead]:
         for operand, values in reads.operands(batch, nodes):
             sources = [value // reads.stride for value in values]
             slots = {value % reads.stride for value in values}
-            # A variadic operand of several rows a node is left to luck: its set has more members than the batch.
+            # A variadic operand of several rows per node is left to chance: its set has more members than the batch.
             if len(values) < 2 or len(values) != len(nodes) or min(values) < 0 or len(slots) > 1:
                 continue
             if len(set(sources)) == len(sources):

@@ -1,4 +1,4 @@
-"""The steps table: one int32 row a batch, from which kernels and the executor read where everything lies.
+"""The steps table: one int32 row per batch, from which kernels and the executor read where everything lies.
 
 ========================= ==========================================================================================
 column                    content

@@ -1,6 +1,6 @@
 """One cell under several names, with weights of its own under each.
 
-A cell that a model has several times (one LSTM a direction and layer, one tree node a type) is written once in
+A cell that a model has several times (one LSTM per direction and layer, one tree node per type) is written once in
 TVMScript and once in NumPy; its copies differ in the names of their parameters, and cells share weights by name.
 """
 

@@ -13,7 +13,7 @@ DROPPED, COST = 3, 4
 """Slots that are the search's: whether children were dropped for lack of room, and the cost of the schedule."""
 
 IO_SLOTS = 9
-"""Length of these; in the ``schedule`` kernel one sum a type follows."""
+"""Length of these; in the ``schedule`` kernel one sum per type follows."""
 
 LANES = 8
 """Typewise rows are padded to a multiple of this many int32, one AVX2 register."""

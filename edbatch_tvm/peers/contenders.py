@@ -35,7 +35,7 @@ class Contender:
     run : callable
         One run of all minibatches: its seconds.
     outputs : callable or None
-        Declared outputs of the last run, one array a minibatch; None where it is our own kernels that ran.
+        Declared outputs of the last run, one array per minibatch; None where our own kernels ran.
     instances : int
         Instances of one run.
     detail : callable

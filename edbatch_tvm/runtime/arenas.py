@@ -1,4 +1,4 @@
-"""Arenas: one 2-D buffer per value spec, reused from minibatch to minibatch while nobody looks at them."""
+"""Arenas: one 2-D buffer per value spec, reused from minibatch to minibatch once no result refers to them."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ def declarations(attributes: Attributes) -> IRModule:
 
 
 def load_library(content: bytes) -> Any:
-    """The kernels in a shared library. They are native code of whoever made it.
+    """The kernels in a shared library. They are native code: load files of trusted origin only.
 
     Raises
     ------

@@ -77,7 +77,7 @@ def key_of(cells: IRModule, choices: Mapping[str, Any]) -> str | None:
     """The digest of all that decides the code of `cells`; None if they are not kept.
 
     Beside `choices` these are the cells, TVM's pass context, the versions of TVM, the sources of this package and the
-    CPU. Where the pass context has instruments, somebody wants to see the passes: nothing is kept.
+    CPU. With instruments in the pass context nothing is kept, since those are there to see the passes.
     """
     context = tvm.transform.PassContext.current()
     if folder() is None or len(context.instruments or ()):

@@ -38,7 +38,7 @@ class Lease:
         self._end.atexit = False
 
     def let_go(self) -> None:
-        """Leave the memory to whoever holds views of it; it is freed with the last of them."""
+        """Leave the memory to the views of it; it is freed with the last one."""
         self._end.detach()
 
 

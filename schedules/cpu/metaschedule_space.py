@@ -60,7 +60,7 @@ def tile_space(reuse: bool = True) -> ms.SpaceGenerator:
 
 
 def _silent(*_: object) -> None:
-    """Where MetaSchedule's log goes; progress is shown by whoever searches."""
+    """Where MetaSchedule's log goes; the search shows its own progress."""
 
 
 class TileContext(ms.TuneContext):

@@ -130,7 +130,7 @@ def _bucket(number: int, value: Any) -> Bucket:
 
 
 def is_tight(stage: Stage) -> bool:
-    """Whether a chunk must not pass the last column: what lies beyond belongs to another row, or to nobody.
+    """Whether a chunk must not pass the last column: what lies beyond belongs to another row or outside the buffer.
 
     The columns of most stages are padded to whole chunks, as the rows of arenas are. The rows of a matrix are not, and
     neither is the end of a slice that does not begin at a multiple of the padding.

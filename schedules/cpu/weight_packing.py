@@ -43,7 +43,7 @@ class Packing:
     sweeps : tuple of Sweep
     per_chunk : int
         Elements of the sweeps' weights for one chunk.
-    vectors : tuple of (position, elements a row or 0)
+    vectors : tuple of (position, elements per row or 0)
     factors : dict
         By gate and place among its passes: position of the left factor, where it is made of weights.
     size : int

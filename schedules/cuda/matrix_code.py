@@ -1,8 +1,8 @@
 """The code of stages of matrices, and of products of two values: one instance at a time.
 
 A product of a weight with a value's matrix, ``W [M_l; M_r]``, is computed in tiles of 64 rows by 64 columns of one
-instance's result: both factors go through shared memory, a thread sums 4 rows by 4 columns in registers. In any other
-stage of this kind, such as ``M v``, a thread computes one element.
+instance's result: both factors go through shared memory, each thread sums 4 rows by 4 columns in registers. In any
+other stage of this kind, such as ``M v``, a thread computes one element.
 """
 
 from __future__ import annotations

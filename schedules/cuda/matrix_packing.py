@@ -18,7 +18,7 @@ class MatrixPacking:
 
     Attributes
     ----------
-    vectors : list of (position, elements a row or 0)
+    vectors : list of (position, elements per row or 0)
         ``[row][column]`` each, one row where a vector does not depend on it.
     factors : dict
         By gate and place among its passes: weights of a pass ``[k][column]``, left factors ``[row][k]``.

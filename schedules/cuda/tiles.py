@@ -7,7 +7,7 @@ that share the sum over k among them; in a group, 16 threads stand side by side 
 * ``wide``: 64 rows, most arithmetic for each element that is loaded; for batches that fill the machine with such tiles.
 * ``narrow``: 16 rows, k split among 4 groups: more blocks, and shorter sums.
 * ``tiny``: 4 rows, k split among 4 groups, for the tops of trees; on tensor cores ``narrow`` is as good.
-* ``flat``: stages without contractions: one element a thread.
+* ``flat``: stages without contractions: one element per thread.
 """
 
 from __future__ import annotations

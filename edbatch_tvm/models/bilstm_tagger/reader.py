@@ -1,4 +1,4 @@
-"""Reader of tagged sentences in the form of WikiNER: ``word|TAG word|TAG ...``, one sentence a line."""
+"""Reader of tagged sentences in the form of WikiNER: ``word|TAG word|TAG ...``, one sentence per line."""
 
 from __future__ import annotations
 

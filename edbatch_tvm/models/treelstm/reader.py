@@ -1,4 +1,4 @@
-"""Reader of the Stanford Sentiment Treebank: one bracketed tree a line, ``(label left right)`` or ``(label word)``."""
+"""Reader of the Stanford Sentiment Treebank: a bracketed tree per line, ``(label left right)`` or ``(label word)``."""
 
 from __future__ import annotations
 

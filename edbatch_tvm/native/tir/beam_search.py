@@ -49,7 +49,7 @@ def search(
     # States: row s is state s of this step's beam, row `width + s` one of the next's, and the other way round.
     indegree = T.match_buffer(indegree_, (rows, n), "int32", align=4)
     queue = T.match_buffer(queue_, (rows, n), "int32", align=4)
-    reach = T.match_buffer(reach_, (reach_rows, p), "int32", align=4)  # t + 1 rows a state
+    reach = T.match_buffer(reach_, (reach_rows, p), "int32", align=4)  # t + 1 rows per state
     # Hash of what ran, and for each type the exclusive or of its ready nodes' keys.
     marks = T.match_buffer(marks_, (rows, t + 1), "uint64", align=8)
     # For each type head, tail, and whether it is tight; then the number of nodes that ran.
