@@ -101,8 +101,8 @@ def _sizes(figures: dict[str, Any]) -> str:
         (name, str(hidden), *(found.get(size, "") for size in batch_sizes)) for (name, hidden), found in cells.items()
     ]
     what = (
-        "Instances per second · efficiency against the matrix product / against fused multiply-adds · share of the host ·"
-        " times as fast as PyTorch by hand"
+        "Instances per second · efficiency against the matrix product / against fused multiply-adds · share of the host"
+        " · times as fast as PyTorch by hand"
     )
     return f"{what}\n\n{_table(head, lines)}"
 
