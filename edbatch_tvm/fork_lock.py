@@ -13,8 +13,8 @@ _held: list[threading.RLock] = []
 def fork_lock() -> threading.RLock:
     """A lock that no other thread holds while this process is forked, so that the child does not wait for it forever.
 
-    It is for short sections that take no other lock. Reentrant, because the garbage collector may run in such a
-    section, and with it what gives an arena back.
+    A fork waits for the sections under way, which may take other such locks, in any order. Reentrant, because the
+    garbage collector may run in such a section, and with it what gives an arena back.
     """
     lock = threading.RLock()
     _LOCKS.add(lock)
@@ -22,15 +22,30 @@ def fork_lock() -> threading.RLock:
 
 
 def _hold() -> None:
-    _held[:] = list(_LOCKS)
-    for lock in _held:
-        lock.acquire()
+    # All locks or none: a section that holds one of them may wait for another.
+    while True:
+        held: list[threading.RLock] = []
+        for lock in list(_LOCKS):
+            if not lock.acquire(blocking=False):
+                break
+            held.append(lock)
+        else:
+            _held[:] = held
+            return
+        _release(held)
+        with lock:
+            pass
 
 
 def _let_go() -> None:
-    for lock in _held:
-        lock.release()
+    held = _held[:]
     _held.clear()
+    _release(held)
+
+
+def _release(held: list[threading.RLock]) -> None:
+    for lock in held:
+        lock.release()
 
 
 if hasattr(os, "register_at_fork"):

@@ -94,13 +94,15 @@ def _is_integer(dtype: Any) -> bool:
 
 def _bound(analyzer: Any, expression: Any) -> tuple[int, int] | None:
     """Least and greatest value of an integer expression; None if it is not known or leaves the range of its dtype."""
+    dtype = str(expression.ty.dtype)
+    if dtype.startswith("uint"):
+        return (int(expression), int(expression)) if isinstance(expression, tirx.IntImm) else _unsigned(expression)
     if isinstance(expression, tirx.IntImm):
-        return int(expression), int(expression)
-    if str(expression.ty.dtype).startswith("uint"):
-        return _unsigned(expression)
-    found = analyzer.const_int_bound(expression)
-    limit = 2 ** (min(int(str(expression.ty.dtype).removeprefix("int")), 63) - 1)  # beyond it the code may wrap around
-    least, most = int(found.min_value), int(found.max_value)
+        least = most = int(expression)
+    else:
+        found = analyzer.const_int_bound(expression)
+        least, most = int(found.min_value), int(found.max_value)
+    limit = 2 ** (min(int(dtype.removeprefix("int")), 63) - 1)  # beyond it the code may wrap around
     return (least, most) if -limit < least and most < limit - 1 else None
 
 

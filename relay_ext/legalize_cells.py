@@ -116,5 +116,15 @@ def _legalize_softplus(builder: relax.BlockBuilder, call: relax.Call) -> relax.E
     return builder.call_te(softplus, call.args[0], primfunc_name_hint="softplus")
 
 
+def _legalize_full(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+    """Any number, infinities and NaN too, which TVM's rule cannot compare with the dtype."""
+    shape, value = call.ty.shape, call.args[1]
+    if not isinstance(value, GenericConst) or not isinstance(shape, relax.ShapeExpr):
+        return tvm_rule(builder, call)
+    number = tirx.const(value.value.numpy().item(), str(call.ty.dtype))
+    return builder.call_te(lambda: te.compute(shape.values, lambda *_: number, name="full"), primfunc_name_hint="full")
+
+
 _ARITHMETIC = {f"relax.{name}": _legalize_arithmetic for name in ("add", "subtract", "multiply", "divide")}
 _ARITHMETIC["relax.nn.softplus"] = _legalize_softplus
+_ARITHMETIC["relax.full"] = _ARITHMETIC["relax.full_like"] = _legalize_full

@@ -145,6 +145,28 @@ def _variance_and_mean(node: Any, importer: Any) -> Any:
     return importer._var(node), emit(op.add(mean, emit(op.sum(none, axes, keep))))
 
 
+def _of_number(convert: str) -> Any:
+    """A reduction over dimensions, of a number too: PyTorch allows dimension 0 of what has none."""
+
+    def checked(node: Any, importer: Any) -> Any:
+        source = importer.env[node.args[0]]
+        dtype = node.kwargs.get("dtype")
+        if source.ty.ndim or not str(source.ty.dtype).startswith("float") or dtype is not None:
+            return getattr(importer, convert)(node)
+        return source
+
+    return checked
+
+
+def _index_select(node: Any, importer: Any) -> Any:
+    """``index_select``, of a number too."""
+    emit, (source, dim, index) = importer.block_builder.emit, node.args
+    source, index = importer.env[source], importer.env[index]
+    if source.ty.ndim:
+        return emit(relax.op.take(source, index, dim))
+    return emit(relax.op.reshape(emit(relax.op.take(emit(relax.op.reshape(source, (1,))), index, 0)), ()))
+
+
 def _product(node: Any, importer: Any) -> relax.Var:
     """``x.prod(dim)``."""
     keep = node.args[2] if len(node.args) > 2 else node.kwargs.get("keepdim", False)
@@ -263,6 +285,9 @@ CONVERSIONS: dict[str, Any] = {
     "_softmax.default": _softmax(relax.op.nn.softmax),
     "_log_softmax.default": _softmax(relax.op.nn.log_softmax),
     "var_mean.correction": _variance_and_mean,
+    "sum.dim_IntList": _of_number("_sum"),
+    "mean.dim": _of_number("_mean"),
+    "index_select.default": _index_select,
     "prod.dim_int": _product,
     "prod.default": _product,
     "any.default": _any,

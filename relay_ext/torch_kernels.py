@@ -23,6 +23,7 @@ def own_decompositions() -> dict[Any, Any]:
         aten._native_batch_norm_legit_no_training.default: _batch_norm_by_running,
         aten._native_batch_norm_legit_functional.default: _batch_norm_with_running,
         aten._cdist_forward.default: _distances,
+        aten.multilabel_margin_loss_forward.default: _multilabel_margin_loss,
         aten.grid_sampler_2d.default: grid_sample,
         aten.upsample_bicubic2d.vec: upsample_bicubic,
         aten.upsample_bicubic2d.default: _upsample_bicubic_by_scales,
@@ -65,6 +66,27 @@ def _multi_margin_loss(
     if reduction == 1:
         return z.mean()
     return z.sum() / z.shape[1] if reduction == 2 else z.mean(dim=1)
+
+
+def _multilabel_margin_loss(x: Any, target: Any, reduction: int) -> tuple[Any, Any]:
+    """The classes of a row end at its first -1; PyTorch's decomposition counts class 0 for each place behind it."""
+    import torch
+
+    single = target.ndim < 2
+    shape, x, target = target.shape, torch.atleast_2d(x), torch.atleast_2d(target)
+    count = x.shape[1]
+    places = torch.arange(count)
+    listed = places < torch.where(target < 0, places, count).amin(1, keepdim=True)
+    own = torch.where(listed, target, 0)
+    is_target = ((own.unsqueeze(2) == places) & listed.unsqueeze(2)).any(1)
+    z = 1 - torch.gather(x, 1, own).unsqueeze(2) + x.unsqueeze(1)
+    z = torch.where((z > 0) & listed.unsqueeze(2) & ~is_target.unsqueeze(1), z, 0)
+    loss = z.sum((1, 2)) / count
+    if reduction:
+        loss = loss.mean() if reduction == 1 else loss.sum()
+    elif single:
+        loss = loss.reshape(())
+    return loss, is_target.to(x.dtype).reshape(shape)
 
 
 def _upsample_bicubic_by_scales(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -90,7 +89,7 @@ class Library:
         self._steps: dict[Any, Site] = {}
         self._compiled: tuple[int, Model] | None = None
         self._seen: list[tuple[torch.Tensor, torch.Tensor]] = []
-        self._lock = threading.RLock()
+        self._lock = fork_lock()
         self.state = state()
         self.breaking: set[Any] = set()
         self.told: set[tuple[str, int, str]] = set()

@@ -177,6 +177,19 @@ CASES: dict[str, tuple[Callable[..., Any], tuple[torch.Tensor, ...]]] = {
     ),
     "extremes of a number": (lambda x: (x.amax(), x.amin(), torch.aminmax(x, dim=0)), (torch.tensor(-3.0),)),
     "sampled at a grid": (lambda x, grid: torch.grid_sampler_2d(x, grid, 0, 0, False), SAMPLED),
+    "reductions of a number": (
+        lambda x: (x.sum(0), x.mean(0, True), x.logsumexp(0), x.index_select(0, torch.tensor([0])), x.prod(0)),
+        (torch.tensor(-3.0),),
+    ),
+    "scatter, least of the new ones": (
+        lambda x, y: x.scatter_reduce(1, INDEX, y, "amin", include_self=False),
+        (X, Y),
+    ),
+    "filled with infinities": (lambda x: x + torch.full((4,), -INF) * torch.full_like(x, NAN).isnan(), (PLAIN,)),
+    "labels of each row": (
+        lambda x: nn.functional.multilabel_margin_loss(x, torch.tensor([[3, 0, -1, 1], [1, -1, 0, 2]])),
+        (PLAIN[:, 0],),
+    ),
     "group_norm without weights": (lambda x: nn.functional.group_norm(x[:, :2], 2), (PLAIN,)),
 }
 
