@@ -15,12 +15,17 @@ from typing import Any
 from edbatch_tvm.tvm_compat import tirx
 from relay_ext.block_reader import Compute, NotReadable
 from relay_ext.stage_epilogue import Group, StageTracer
-from relay_ext.stage_inputs import StageInputs
+from relay_ext.stage_inputs import STAGE_DTYPES, StageInputs
 from relay_ext.tir_expressions import buffers_read, depends_on
 from schedules import stage as ir
 
 
-def find_stages(function: tirx.PrimFunc, variadic: tuple[bool, ...], is_operand: tuple[bool, ...]) -> list[ir.Stage]:
+def find_stages(
+    function: tirx.PrimFunc,
+    variadic: tuple[bool, ...],
+    is_operand: tuple[bool, ...],
+    dtypes: tuple[str, ...] = STAGE_DTYPES,
+) -> list[ir.Stage]:
     """The stages of a fused cell, in the order they run.
 
     Parameters
@@ -29,18 +34,23 @@ def find_stages(function: tirx.PrimFunc, variadic: tuple[bool, ...], is_operand:
         A cell as FuseCells leaves it.
     variadic, is_operand : tuple of bool
         For each per-instance parameter.
+    dtypes : tuple of str
+        What a stage of the target may compute in.
 
     Raises
     ------
     NotReadable
         If the cell is not made of stages; the message says why.
     """
-    inputs = StageInputs(function, variadic, is_operand)
-    groups: dict[tuple[int, ir.Domain, int, int], Group] = {}
+    inputs = StageInputs(function, variadic, is_operand, dtypes)
+    groups: dict[tuple[int, ir.Domain, int, int, str], Group] = {}
 
     def place(buffer: Any, slot: int, scratch: str) -> None:
         rows, columns = _shape(inputs, buffer)
-        key = (inputs.level(buffer), inputs.domain(buffer), rows, columns)
+        dtype = str(buffer.dtype)
+        if dtype not in dtypes:
+            raise NotReadable(f"{buffer.name!r} is {dtype}, stages compute in {' or '.join(dtypes)}")
+        key = (inputs.level(buffer), inputs.domain(buffer), rows, columns, dtype)
         groups.setdefault(key, Group(*key)).targets.append((buffer, slot, scratch))
 
     for slot, buffer in enumerate(inputs.outputs):

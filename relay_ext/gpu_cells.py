@@ -115,7 +115,7 @@ def gpu_program(
 
 
 def _tiled_stages(function: tirx.PrimFunc, signature: Signature, products: Products) -> list[ir.Stage]:
-    stages = stages_of(function, signature)
+    stages = stages_of(function, signature, ("float32",))
     for stage in stages:
         if not is_tiled(stage, products) and not is_by_instance(stage):
             raise NotReadable(f"stage {stage.name!r} has more gates than shared memory holds, or matrices in rows")

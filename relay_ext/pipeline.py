@@ -19,6 +19,7 @@ from edbatch_tvm.graph.spec import Signature
 from relay_ext.batch_cells import BatchCells
 from relay_ext.bind_sizes import BindSizes
 from relay_ext.check_cells import CheckCells
+from relay_ext.convert_floats import ConvertFloats
 from relay_ext.fuse_cells import FuseCells
 from relay_ext.group_ops import GroupOps
 from relay_ext.guard_indices import GuardIndices
@@ -36,7 +37,10 @@ from schedules.tuning_records import Records
 
 
 def pipeline(
-    granularity: str, of_backend: Sequence[tvm.transform.Pass], sizes: Mapping[str, int] | None = None
+    granularity: str,
+    of_backend: Sequence[tvm.transform.Pass],
+    sizes: Mapping[str, int] | None = None,
+    dtype: str = "float32",
 ) -> list[tvm.transform.Pass]:
     """All passes of a compilation in order.
 
@@ -47,17 +51,25 @@ def pipeline(
         ``backend.passes(signature, options)``: those from cells that are the nodes of graphs to kernels.
     sizes : mapping of str to int, optional
         Numbers for symbolic sizes; see :func:`relay_ext.bind_sizes.find_sizes`.
+    dtype : str
+        ``"float64"``: cells written in float32 become cells of float64.
     """
-    return [*node_passes(granularity, sizes), *of_backend]
+    return [*source_passes(sizes, dtype), *node_passes(granularity), *of_backend]
 
 
-def node_passes(granularity: str, sizes: Mapping[str, int] | None = None) -> list[tvm.transform.Pass]:
-    """From cells as users write them to cells that are the nodes of graphs."""
-    passes: list[tvm.transform.Pass] = [BindSizes(sizes or {})]
+def source_passes(sizes: Mapping[str, int] | None = None, dtype: str = "float32") -> list[tvm.transform.Pass]:
+    """What makes the sizes and dtypes of cells those that they are compiled for."""
+    converted: list[tvm.transform.Pass] = [ConvertFloats(dtype)] if dtype == "float64" else []
+    return [*converted, BindSizes(sizes or {})]
+
+
+def node_passes(granularity: str) -> list[tvm.transform.Pass]:
+    """From cells as users write them, of known sizes, to cells that are the nodes of graphs."""
+    passes: list[tvm.transform.Pass] = []
     if granularity == "op":
-        passes.append(SplitCells())
+        passes = [SplitCells()]
     elif granularity != "cell":
-        passes += [CheckCells(), GroupOps(granularity == "group"), LiftWeights(), SplitCells(fold_views=True)]
+        passes = [CheckCells(), GroupOps(granularity == "group"), LiftWeights(), SplitCells(fold_views=True)]
     return passes
 
 

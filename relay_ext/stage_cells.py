@@ -15,6 +15,7 @@ from relay_ext.block_reader import NotReadable
 from relay_ext.find_stages import find_stages
 from relay_ext.fuse_cells import CELL, cell_params
 from relay_ext.share_cells import member_attribute
+from relay_ext.stage_inputs import STAGE_DTYPES
 from schedules.cpu.machine import Machine
 from schedules.cpu.stage_config import StageConfig
 from schedules.cpu.stage_kernel import stage_kernel
@@ -30,6 +31,9 @@ PATH = "edbatch.path"
 
 PACKED_SHAPE = "edbatch.packed_shape"
 """Attribute of a stage kernel: shape of its packed weights."""
+
+DTYPE = "edbatch.dtype"
+"""Attribute of a stage kernel: the dtype of its packed weights and of the scratch rows it writes."""
 
 SCRATCH = "edbatch.scratch"
 """Attribute of a stage kernel: the scratch rows it writes, as texts ``name:domain:width``."""
@@ -97,11 +101,11 @@ def stage_kernel_of(
     kernel = stage_kernel(stage, bind_cell(signature, stage.cell), machine, tables, config)
     scratch = [f"{o.scratch}:{stage.domain}:{stage.rows * stage.columns}" for o in stage.outputs if o.scratch]
     shape = [packing_of(stage, machine).size]
-    attributes = {CELL: stage.cell, PATH: "stage", PACKED_SHAPE: shape, SCRATCH: scratch}
+    attributes = {CELL: stage.cell, PATH: "stage", PACKED_SHAPE: shape, DTYPE: stage.dtype, SCRATCH: scratch}
     return kernel.with_attrs(attributes | member_attribute(function))
 
 
-def stages_of(function: tirx.PrimFunc, signature: Signature) -> list[Stage]:
+def stages_of(function: tirx.PrimFunc, signature: Signature, dtypes: tuple[str, ...] = STAGE_DTYPES) -> list[Stage]:
     """The stages of a fused cell of `signature`; see :func:`relay_ext.find_stages.find_stages`."""
     cell = signature[str(function.attrs[CELL])]
     params = cell_params(function).inputs
@@ -110,4 +114,5 @@ def stages_of(function: tirx.PrimFunc, signature: Signature) -> list[Stage]:
         function,
         tuple(variadic.get(param.name, False) for param in params),
         tuple(param.name in variadic for param in params),
+        dtypes,
     )

@@ -25,12 +25,10 @@ from relay_ext.tir_expressions import (
 )
 from schedules import stage as ir
 
-_FLOAT = "float32"
-
 
 @dataclass
 class Group:
-    """The outputs of one stage: what is written at one level over one domain with one shape.
+    """The outputs of one stage: what is written at one level over one domain with one shape and dtype.
 
     ``targets`` are a buffer, the output slot it is (or -1) and the name of the scratch rows it is (or "").
     """
@@ -39,6 +37,7 @@ class Group:
     domain: ir.Domain
     rows: int
     columns: int
+    dtype: str
     targets: list[tuple[Any, int, str]] = field(default_factory=list)
 
 
@@ -83,9 +82,10 @@ class StageTracer:
             group.domain,
             group.rows,
             self.matrix_row,
+            group.dtype,
         )
 
-    def leaf(self, kind: ir.Leaf, dtype: str = _FLOAT) -> Any:
+    def leaf(self, kind: ir.Leaf, dtype: str) -> Any:
         """The variable that stands for a leaf."""
         if kind not in self._leaf_of:
             variable = tirx.Var(f"x{len(self._leaf_of)}", dtype)
@@ -104,9 +104,11 @@ class StageTracer:
     def _at(self, buffer: Any, indices: list[Any]) -> Any:
         inputs = self.inputs
         if buffer in inputs.scratch and inputs.level(buffer) < self.group.level:
-            return self.element(inputs.scratch_source(buffer), inputs.position(buffer, indices, self.row))
+            position = inputs.position(buffer, indices, self.row)
+            return self.element(inputs.scratch_source(buffer), position, str(buffer.dtype))
         if buffer in inputs.operands:
-            return self.element(inputs.operands[buffer], inputs.position(buffer, indices, self.row))
+            position = inputs.position(buffer, indices, self.row)
+            return self.element(inputs.operands[buffer], position, str(buffer.dtype))
         if buffer in inputs.attributes:
             attribute, position = inputs.attribute(self.analyzer, tirx.BufferLoad(buffer, indices))
             return self.leaf(ir.AttributeValue(attribute, position), str(buffer.dtype))
@@ -115,7 +117,7 @@ class StageTracer:
         definition = inputs.definitions.get(buffer)
         if isinstance(definition, Compute):
             value = self.expression(substitute(definition.value, dict(zip(definition.iters, indices, strict=True))))
-            return value if self._in_reduction(indices) or str(value.ty.dtype) != _FLOAT else self.let(value)
+            return value if self._in_reduction(indices) or str(value.ty.dtype) != self.group.dtype else self.let(value)
         if isinstance(definition, Reduce):
             if inputs.is_row_reduction(definition):
                 return self.reduction(definition, indices)
@@ -134,25 +136,26 @@ class StageTracer:
         self.body.append(ir.Let(variable, value))
         return variable
 
-    def element(self, source: ir.Source, index: Any) -> Any:
+    def element(self, source: ir.Source, index: Any, dtype: str) -> Any:
         """The element of a row at a position that moves with the column, or does not."""
         affine = as_affine(self.analyzer, index, [self.matrix_row, self.column])
         if affine is None or affine[1][1] not in (0, 1):
             raise NotReadable(f"elements are read at {index}")
         offset, (row, column) = affine
-        return self.leaf(ir.Element(source, offset, bool(column), row))
+        return self.leaf(ir.Element(source, offset, bool(column), row), dtype)
 
     def weight(self, buffer: Any, indices: list[Any]) -> Any:
         """An element of a weight: of a looked-up row, or of a vector that is packed with the stage's weights."""
         load = tirx.BufferLoad(buffer, indices)
         if any(True for index in indices for _ in buffers_read(index)):
-            return self.element(*self.inputs.lookup(self.analyzer, load))
+            return self.element(*self.inputs.lookup(self.analyzer, load), str(load.ty.dtype))
         if any(depends_on(index, self.row) for index in indices):
             raise NotReadable(f"weight {buffer.name!r} depends on the position among variadic rows")
-        if str(load.ty.dtype) != _FLOAT:
-            raise NotReadable(f"weight {buffer.name!r} is of {load.ty.dtype}, packed weights are of {_FLOAT}")
+        dtype = self.group.dtype
+        if str(load.ty.dtype) != dtype:
+            raise NotReadable(f"weight {buffer.name!r} is of {load.ty.dtype}, packed weights are of {dtype}")
         self.vectors.append(load)
-        return self.leaf(ir.Vector(len(self.vectors) - 1))
+        return self.leaf(ir.Vector(len(self.vectors) - 1), dtype)
 
     def expression(self, value: Any) -> Any:
         """`value` with every load replaced by a leaf or let variable, and conditions on the column decided."""
@@ -168,7 +171,7 @@ class StageTracer:
         value = structural_map(value, (TensorLoad, replace), order="pre") if loads else value
         count = self.inputs.row_count
         if count is not None and depends_on(value, count):
-            value = substitute(value, {count: tirx.Cast("int64", self.leaf(ir.RowCount()))})
+            value = substitute(value, {count: tirx.Cast("int64", self.leaf(ir.RowCount(), self.group.dtype))})
         if any(depends_on(value, variable) for variable in (self.column, self.matrix_row, self.row)):
             raise NotReadable(f"the position itself enters the expression {value}")
         return value
@@ -202,7 +205,9 @@ class StageTracer:
         for variable, extent in definition.reduce_iters:
             values[variable] = tirx.const(0, variable.ty.dtype) if is_one(extent) else self.row
         value = self.expression(substitute(definition.source, values))
-        variable = tirx.Var(f"s{self._count(ir.Reduction)}", _FLOAT)
+        if str(value.ty.dtype) != self.group.dtype:
+            raise NotReadable(f"a reduction of {value.ty.dtype} in a stage of {self.group.dtype}")
+        variable = tirx.Var(f"s{self._count(ir.Reduction)}", self.group.dtype)
         self.body.append(ir.Reduction(variable, value, definition.combine, definition.identity))
         return variable
 
@@ -211,6 +216,8 @@ class StageTracer:
 
     def gate(self, buffer: Any, definition: Reduce, indices: list[Any]) -> Any:
         """The accumulator of a contraction at `indices`."""
+        if str(buffer.dtype) != self.group.dtype:
+            raise NotReadable(f"{buffer.name!r} is a product of {buffer.dtype} in a stage of {self.group.dtype}")
         if self._in_reduction(indices):
             raise NotReadable(f"{buffer.name!r} is a product over variadic rows")
         inputs = self.inputs
@@ -227,7 +234,7 @@ class StageTracer:
                 weight = self._inline_weights(substitute(found.weight, inside))
             passes.append(self._pass(buffer, high - low, k, weight, reads))
         self.gates.append(ir.Gate(tuple(passes)))
-        return self.leaf(ir.Accumulator(len(self.gates) - 1))
+        return self.leaf(ir.Accumulator(len(self.gates) - 1), self.group.dtype)
 
     def _read(self, segment: Segment, position: Any, k: Any) -> ir.Read:
         affine = as_affine(self.analyzer, position, [self.matrix_row, k, self.column])

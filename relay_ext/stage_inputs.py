@@ -25,7 +25,8 @@ from relay_ext.tir_expressions import (
 )
 from schedules import stage as ir
 
-_FLOAT = "float32"
+STAGE_DTYPES = ("float32", "float64")
+"""What stages compute in on CPUs."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,13 @@ class Contraction:
 class StageInputs:
     """The buffers of a fused cell: what they are, how deep they lie, and what rows contractions read."""
 
-    def __init__(self, function: tirx.PrimFunc, variadic: tuple[bool, ...], is_operand: tuple[bool, ...]) -> None:
+    def __init__(
+        self,
+        function: tirx.PrimFunc,
+        variadic: tuple[bool, ...],
+        is_operand: tuple[bool, ...],
+        dtypes: tuple[str, ...] = STAGE_DTYPES,
+    ) -> None:
         self.cell = str(function.attrs[CELL])
         inputs, self.weights, self.outputs = cell_params(function)
         self.operands: dict[Any, ir.StageOperand | ir.Variadic] = {}
@@ -76,8 +83,8 @@ class StageInputs:
             else:
                 self.attributes[param] = position - sum(is_operand[:position])
         for param in inputs:
-            if param in self.operands and str(param.dtype) != _FLOAT:
-                raise NotReadable(f"operand {param.name!r} is {param.dtype}, not {_FLOAT}")
+            if param in self.operands and str(param.dtype) not in dtypes:
+                raise NotReadable(f"operand {param.name!r} is {param.dtype}, not {' or '.join(dtypes)}")
         self.row_count = next((p.shape[0] for p in inputs if isinstance(self.operands.get(p), ir.Variadic)), None)
         self.definitions = read_blocks(function)
         self.scratch: dict[Any, str] = {}
@@ -127,7 +134,7 @@ class StageInputs:
     def scratch_source(self, buffer: Any) -> ir.Scratch:
         """The scratch rows that `buffer` is written to from now on."""
         self.scratch.setdefault(buffer, f"{self.cell}.{len(self.scratch)}")
-        return ir.Scratch(self.scratch[buffer], self.domain(buffer))
+        return ir.Scratch(self.scratch[buffer], self.domain(buffer), str(buffer.dtype))
 
     # Levels: which stage can compute a buffer -------------------------------------------------------------------
 
@@ -197,7 +204,7 @@ class StageInputs:
                 inner = substitute(definition.value, dict(zip(definition.iters, source.indices, strict=True)))
                 if isinstance(inner, tirx.Mul):
                     return [inner.a, inner.b]
-        return [source, tirx.const(1, _FLOAT)]
+        return [source, tirx.const(1, source.ty.dtype)]
 
     def _weights_only(self, expression: Any) -> bool:
         for buffer in buffers_read(expression):

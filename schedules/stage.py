@@ -65,6 +65,7 @@ class Scratch:
 
     name: str
     domain: Domain = "instances"
+    dtype: str = "float32"
 
 
 Source = StageOperand | Variadic | Lookup | Scratch
@@ -220,6 +221,8 @@ class Stage:
         Rows of every output: an element of the domain has ``rows * columns`` elements, row by row.
     row : tirx.Var
         The variable of the row in expressions.
+    dtype : str
+        Of accumulators, packed weights, reductions and outputs. Elements of other dtypes occur in casts only.
     """
 
     cell: str
@@ -234,6 +237,7 @@ class Stage:
     domain: Domain = "instances"
     rows: int = 1
     row: Any = None
+    dtype: str = "float32"
 
     @property
     def reductions(self) -> tuple[Reduction, ...]:
@@ -256,7 +260,8 @@ class Stage:
     def __str__(self) -> str:
         over = "" if self.domain == "instances" else " over variadic rows"
         shape = f"{self.rows} x {self.columns}" if self.rows > 1 else str(self.columns)
-        lines = [f"stage {self.name}{over}: {shape} columns"]
+        dtype = "" if self.dtype == "float32" else f" of {self.dtype}"
+        lines = [f"stage {self.name}{over}: {shape} columns{dtype}"]
         for number, gate in enumerate(self.gates):
             lines.extend(f"  accumulator {number} += {_pass(one)}" for one in gate.passes)
         for number, vector in enumerate(self.vectors):
@@ -308,5 +313,5 @@ def _source(source: Source) -> str:
             return f"operand{index}[p]"
         case Lookup(weight, attribute, position):
             return f"{weight}[attribute{attribute}{f'.{position}' if position else ''}]"
-        case Scratch(name, domain):
+        case Scratch(name, domain, _):
             return f"scratch {name!r}{'[p]' if domain == 'rows' else ''}"

@@ -32,7 +32,7 @@ def declare_pack(stage: ir.Stage, weights: dict[Any, str], shape: tuple[int, ...
     name = f"{stage.name}_pack"
     T.func_name(name)
     buffers = {old: T.arg(old.name, T.buffer(list(old.shape), str(old.dtype), align=4)) for old in used}
-    packed = T.arg("packed", T.buffer(shape, "float32", align=abi.ALIGNMENT))
+    packed = T.arg("packed", T.buffer(shape, stage.dtype, align=abi.ALIGNMENT))
     texts = [f"weight:{weights[buffer]}" for buffer in used] + [f"packed:{stage.name}"]
     T.func_attr({"global_symbol": name, "tirx.noalias": True, abi.ARGUMENTS: texts})
     return buffers, packed

@@ -124,13 +124,14 @@ class _RelaxOps:
         operands = []
         for operand in self.cell.operands:
             shape = (count, *operand.spec.shape) if operand.variadic else operand.spec.shape
-            operands.append(relax.Var(operand.name, relax.TensorType(shape, "float32")))
-        attributes = [relax.Var(a.name, relax.TensorType((), "int32")) for a in self.cell.attributes]
+            operands.append(relax.Var(operand.name, relax.TensorType(shape, operand.spec.dtype)))
+        attributes = [relax.Var(a.name, relax.TensorType((), a.spec.dtype)) for a in self.cell.attributes]
         # Weights are parameters too, but are known only once the body was walked: a dry run on shapes collects them.
         dry = _ShapeOps(self.cell.name)
         rng = random.Random(f"{self.seed} {self.cell.name}")
         _body(dry, rng, self.cell, [None] * len(operands), [None] * len(attributes), self.general)
-        self.weights = [relax.Var(name, relax.TensorType(shape, "float32")) for name, shape in dry.weights]
+        dtype = self.cell.outputs[0].dtype
+        self.weights = [relax.Var(name, relax.TensorType(shape, dtype)) for name, shape in dry.weights]
         self.used = 0
         inputs = [*operands, *attributes]
         attrs = {"num_input": len(inputs)}

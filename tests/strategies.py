@@ -120,6 +120,7 @@ def graphs(
         for slot, spec in enumerate(cell.outputs):
             produced[signature.arena(spec)].append(node * stride + slot)
 
+    dtypes = {key: dtype for key, dtype, _ in signature.attribute_columns}
     everything = sorted(value for arena in produced for value in arena)
     outputs = draw(st.lists(st.sampled_from(everything), max_size=4)) if everything else []
     graph = InstanceGraph(
@@ -127,7 +128,7 @@ def graphs(
         np.array(pointer, np.int32),
         np.array(values, np.int32),
         signature,
-        attributes={key: np.array(column, np.int32) for key, column in words.items()},
+        attributes={key: np.array(column, dtypes[key]) for key, column in words.items()},
         outputs=np.array(outputs, np.int32),
         external_spec=np.array(external_spec, np.int16),
         external_row=np.array(external_row, np.int32),

@@ -31,7 +31,7 @@ class Backend(ABC):
     kinds : tuple of str
         The targets it serves: names, or kinds of TVM targets. The first is what :attr:`edbatch_tvm.Model.target` says.
     dtypes : tuple of str
-        What it can compute products in.
+        What :func:`edbatch_tvm.compile` may be told to compute in; the first is what it does without being told.
     can_gather : bool
         Whether it has the unfused form, in which kernels of their own copy operands that do not lie contiguously.
     has_source : bool

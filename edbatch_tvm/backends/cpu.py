@@ -26,6 +26,7 @@ from edbatch_tvm.runtime.kernels import KernelSet
 from edbatch_tvm.runtime.threads import get_num_threads
 from relay_ext.add_gathers import AddGathers
 from relay_ext.pipeline import cell_passes, kernel_passes, program_passes
+from relay_ext.stage_inputs import STAGE_DTYPES
 from schedules.cpu.link import shared_library
 from schedules.cpu.lowering import KERNEL_PIPELINE, LIBM_PIPELINE
 from schedules.cpu.machine import host_target, machine_of
@@ -39,6 +40,7 @@ class CpuBackend(Backend):
 
     name = "cpu"
     kinds = ("llvm",)
+    dtypes = STAGE_DTYPES
     can_gather = True
 
     def __init__(self, given: TargetLike) -> None:

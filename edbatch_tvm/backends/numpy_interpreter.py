@@ -67,6 +67,7 @@ class NumpyBackend(Backend):
 
     name = "numpy"
     kinds = ("numpy",)
+    dtypes = ("float32", "float64")
 
     def passes(self, signature: Signature, options: CompileOptions) -> list[Pass]:
         """See :meth:`Backend.passes`."""

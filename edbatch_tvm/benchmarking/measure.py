@@ -10,6 +10,7 @@ from time import perf_counter
 from typing import Any, TypeVar
 
 import numpy as np
+from tvm import IRModule
 
 from edbatch_tvm.atomic_file import write_text
 from edbatch_tvm.batching import AUTO, LEARNERS, Policy, Schedule, SearchPolicy, as_policy, best_policy
@@ -35,6 +36,8 @@ from edbatch_tvm.memory import resolve_plan
 from edbatch_tvm.models import get_workload
 from edbatch_tvm.models.data import load_minibatches
 from edbatch_tvm.models.workload import Workload
+from relay_ext.convert_floats import ConvertFloats
+from relay_ext.pipeline import run_passes
 from relay_ext.signature import signature_of
 
 Item = TypeVar("Item")
@@ -192,7 +195,7 @@ def prepare(
     plan = resolve_plan(options.plan)
     workload = get_workload(options.workload)
     refuse_same_file(workload, options.data, options.learn_data)
-    mod = workload.cells(options.hidden)
+    mod = _cells(options, workload)
     signature = signature_of(mod)
     minibatches = load_minibatches(
         workload,
@@ -243,6 +246,17 @@ def prepare(
     return Prepared(options, workload, signature, minibatches, weights, model, report)
 
 
+def _cells(options: RunOptions, workload: Workload) -> IRModule:
+    """The cells of a run, in the dtype of its values."""
+    mod = workload.cells(options.hidden)
+    return run_passes(mod, [ConvertFloats("float64")]) if _values(options) == "float64" else mod
+
+
+def _values(options: RunOptions) -> str:
+    """The dtype of the values of a run: shorter ones are for products alone."""
+    return "float64" if options.dtype == "float64" else "float32"
+
+
 def _policy(
     options: RunOptions,
     workload: Workload,
@@ -279,7 +293,7 @@ def _policy(
 def measure(prepared: Prepared, track: Track[Any] = _untracked) -> tuple[RunReport, Comparison | None]:
     """Run the minibatches of `prepared`; see :func:`run`."""
     options, workload, report = prepared.options, prepared.workload, prepared.report
-    report.peak_gflops = peak_gflops()
+    report.peak_gflops = peak_gflops(dtype=_values(options))
     mod = workload.cells(options.hidden)
     flops = 0
     comparison = Comparison() if options.check else None
@@ -296,7 +310,7 @@ def measure(prepared: Prepared, track: Track[Any] = _untracked) -> tuple[RunRepo
         if comparison is not None:
             reference = run_reference(cells, workload.reference, prepared.weights)
             comparison = comparison.merged(compare(cells, result, reference, value_of))
-    report.peak_gflops = max(report.peak_gflops, peak_gflops())
+    report.peak_gflops = max(report.peak_gflops, peak_gflops(dtype=_values(options)))
     report.instances_per_second = report.instances / report.seconds.total
     report.gflops = flops / report.seconds.execute / 1e9
     if comparison is not None:

@@ -10,8 +10,10 @@ import numpy as np
 from edbatch_tvm.errors import EdbatchError
 from edbatch_tvm.graph import InstanceGraph
 
-TOLERANCE = 1e-5
-"""Largest relative error that passes."""
+TOLERANCES = {"float32": 1e-5, "float64": 1e-13}
+"""Largest relative error that passes, by the dtype of the cells."""
+
+TOLERANCE = TOLERANCES["float32"]
 
 LEAST_VALUE = 1e-2
 """A largest value below this fails: next to nothing was computed, so nothing was checked."""
@@ -75,8 +77,8 @@ class Comparison:
         """Both runs as one."""
         return Comparison(_merged(self.outputs, other.outputs), _merged(self.states, other.states))
 
-    def require(self) -> None:
-        """Raise unless the results are right.
+    def require(self, dtype: str = "float32") -> None:
+        """Raise unless the results of cells of `dtype` are right.
 
         Raises
         ------
@@ -87,8 +89,9 @@ class Comparison:
             raise EdbatchError(
                 f"check failed: the largest value is {self.largest_value:.3g}", f"{LEAST_VALUE:g} or more"
             )
-        if not self.relative_error <= TOLERANCE:
-            raise EdbatchError(f"check failed: relative error {self.relative_error:.3g}", f"{TOLERANCE:g} or less")
+        tolerance = TOLERANCES.get(dtype, TOLERANCE)
+        if not self.relative_error <= tolerance:
+            raise EdbatchError(f"check failed: relative error {self.relative_error:.3g}", f"{tolerance:g} or less")
 
 
 def final_values(graph: InstanceGraph) -> np.ndarray:

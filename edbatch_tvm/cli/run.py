@@ -53,7 +53,11 @@ def register(verbs: Any) -> None:
         help="with --granularity op: separate kernels copy operands that are not contiguous, as other systems do",
     )
     add("--target", default="llvm", help="what to compile for: llvm, cuda or cuda-emulated (%(default)s)")
-    add("--dtype", default="float32", help="what products are computed in; shorter types on GPUs only (%(default)s)")
+    add(
+        "--dtype",
+        default="float32",
+        help="float64 for everything, on CPUs; a shorter type for products alone, on GPUs (%(default)s)",
+    )
     add("--emit-source", type=Path, metavar="DIR", help="write the CUDA source of the kernels there, and do no more")
     add("--save", type=new_file, metavar="FILE", help="write the compiled model, weights and policy")
     add("--load", type=Path, metavar="FILE", help="a saved model of these cells and sizes, instead of compiling")
@@ -84,7 +88,7 @@ def run(arguments: argparse.Namespace) -> None:
         sys.stdout.flush()
     write_json(arguments.json, report.as_json())
     if comparison is not None:
-        comparison.require()
+        comparison.require(options.dtype)
 
 
 def _emit_source(arguments: argparse.Namespace) -> None:

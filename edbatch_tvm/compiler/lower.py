@@ -20,7 +20,7 @@ from relay_ext.bind_sizes import find_sizes
 from relay_ext.fuse_cells import cell_constants
 from relay_ext.index_bounds import with_bounds, with_index_bounds
 from relay_ext.lift_weights import lift_weights
-from relay_ext.pipeline import PassRun, node_passes
+from relay_ext.pipeline import PassRun, node_passes, source_passes
 from relay_ext.signature import signature_of, weights_of
 from relay_ext.split_cells import split_cells
 
@@ -89,10 +89,11 @@ def lower_cells(
         If `options.database` has no readable records of this device.
     """
     run = PassRun(mod, dump_dir, progress)
-    bind, *to_nodes = node_passes(options.granularity, find_sizes(mod, params, sizes))
+    to_bound = source_passes(find_sizes(mod, params, sizes), options.dtype)
+    to_nodes = node_passes(options.granularity)
     if progress is not None:
-        progress.expect(1 + len(to_nodes))
-    bound = run([bind])
+        progress.expect(len(to_bound) + len(to_nodes))
+    bound = run(to_bound)
     weights = WeightReader(weights_of(bound), params or {})
     arrays = {} if params is None else weights.read() or {}  # refused before the passes, which take longer
     nodes = run(to_nodes)

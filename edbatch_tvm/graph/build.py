@@ -15,7 +15,7 @@ from edbatch_tvm.argument_checks import require_type
 from edbatch_tvm.errors import CellError, GraphError
 from edbatch_tvm.graph.instance import FIRST_EXTERNAL, ZERO, InstanceGraph
 from edbatch_tvm.graph.instance_serials import LOCAL_BITS, Serials, local_of
-from edbatch_tvm.graph.spec import CellSignature, Signature
+from edbatch_tvm.graph.spec import CellSignature, Signature, ValueSpec, can_widen
 from edbatch_tvm.graph.validate import validate
 
 Value = NewType("Value", int)
@@ -86,8 +86,9 @@ class Builder:
             Name of the cell.
         *operands
             Values in the order of the cell's operands: results of earlier calls, :attr:`zero`, or an array (a row
-            of external data; a Python float for a float32 scalar). A variadic operand takes a list of them, or an
-            array of such rows.
+            of external data; a Python float for a scalar). A variadic operand takes a list of them, or an array of
+            such rows. A float32 array for an operand of float64 is widened; a float64 array for one of float32 is an
+            error.
         **named
             Attributes, and operands not given by position.
 
@@ -255,7 +256,11 @@ class Builder:
             array = _as_row(value)
             if array is None:
                 raise _no_value(f"an operand {where}", value)
+            if isinstance(value, float):
+                array = array.astype(self._operand_dtype(node, index - int(operand_ptr[node])))
             arena = arena_of.get((array.shape, array.dtype))
+            if arena is None:
+                arena = next((a for a, s in enumerate(specs) if _widens_to(array, s)), None)
             if arena is None:
                 raise GraphError(
                     f"an operand {where} is an external row of shape {array.shape} and dtype {array.dtype}",
@@ -264,7 +269,7 @@ class Builder:
             values.append(FIRST_EXTERNAL - len(arenas))
             arenas.append(arena)
             positions.append(len(rows[arena]))
-            rows[arena].append(array)
+            rows[arena].append(array.astype(specs[arena].dtype, copy=False))
         return local_of(np.array(values, np.int64)), {
             "external_spec": np.array(arenas, np.int16),
             "external_row": np.array(positions, np.int32),
@@ -273,6 +278,16 @@ class Builder:
                 for group, spec in zip(rows, specs, strict=True)
             ),
         }
+
+    def _operand_dtype(self, node: int, position: int) -> str:
+        """The dtype that operand number `position` of a call is of, rows of variadic operands counted one by one."""
+        cell = self.signature[self._types[node]]
+        rows = (self._counts[node] - cell.fixed_arity) // max(cell.variadic_count, 1)
+        for operand in cell.operands:
+            position -= rows if operand.variadic else 1
+            if position < 0:
+                return operand.spec.dtype
+        raise AssertionError(position)
 
     def _attribute_arrays(self) -> dict[tuple[int, str], np.ndarray]:
         arrays: dict[tuple[int, str], np.ndarray] = {}
@@ -294,10 +309,14 @@ def _no_value(what: str, item: Any) -> GraphError:
     return GraphError(f"{what} {given}", "a value returned by call()", hint)
 
 
+def _widens_to(array: np.ndarray, spec: ValueSpec) -> bool:
+    return array.shape == spec.shape and can_widen(array.dtype, np.dtype(spec.dtype))
+
+
 def _as_row(item: Any) -> np.ndarray | None:
     """`item` as an external row; None if it is no array."""
     if isinstance(item, float):
-        return np.array(item, np.float32)
+        return np.array(item)
     try:
         if hasattr(item, "__array__"):
             array = np.asarray(item)

@@ -40,6 +40,15 @@ class ValueSpec:
         return f"{self.dtype}[{','.join(map(str, self.shape))}]"
 
 
+def can_widen(given: np.dtype, wanted: np.dtype) -> bool:
+    """Whether floating-point numbers of dtype `given` may stand for those of `wanted`: nothing is lost.
+
+    >>> can_widen(np.dtype("float32"), np.dtype("float64")), can_widen(np.dtype("float64"), np.dtype("float32"))
+    (True, False)
+    """
+    return given.kind == "f" and wanted.kind == "f" and given.itemsize < wanted.itemsize
+
+
 def is_attribute_dtype(dtype: str) -> bool:
     """Whether a cell input of this dtype is an attribute unless declared otherwise: integers and booleans are.
 

@@ -91,5 +91,5 @@ class CpuExecutor:
             rows = plan.largest_batch if domain == "instances" else plan.largest_rows
             for name, width in widths.items():
                 if name not in scratch or scratch[name].shape[0] < rows:
-                    scratch[name] = runtime.empty((rows, width), "float32")
+                    scratch[name] = runtime.empty((rows, width), self.kernels.scratch_dtype[name])
         return scratch

@@ -11,12 +11,12 @@ import numpy as np
 from tvm import IRModule
 
 from edbatch_tvm.errors import WeightError
-from edbatch_tvm.graph.spec import ValueSpec
+from edbatch_tvm.graph.spec import ValueSpec, can_widen
 from edbatch_tvm.tvm_compat import runtime
 from relay_ext.add_gathers import ARENA
 from relay_ext.fuse_cells import CELL
 from relay_ext.join_kernels import PROGRAM, ROWS
-from relay_ext.stage_cells import ORDER, PACKED_SHAPE, PATH, REASON, SCRATCH
+from relay_ext.stage_cells import DTYPE, ORDER, PACKED_SHAPE, PATH, REASON, SCRATCH
 from schedules.abi import ALIGNMENT, ARGUMENTS, padded, table_shape
 
 
@@ -36,6 +36,8 @@ class Kernel:
 def check_weights(wanted: Mapping[str, ValueSpec], given: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """The weights as contiguous arrays: those of torch share its memory, others are copies.
 
+    float32 for a weight of float64 is widened, into a copy.
+
     Raises
     ------
     WeightError
@@ -52,6 +54,8 @@ def check_weights(wanted: Mapping[str, ValueSpec], given: Mapping[str, Any]) -> 
     weights = {}
     for name, spec in wanted.items():
         array = _as_numpy(name, given[name])
+        if can_widen(array.dtype, np.dtype(spec.dtype)):
+            array = array.astype(spec.dtype)
         if array.shape != spec.shape or array.dtype != np.dtype(spec.dtype):
             raise WeightError(
                 f"weight {name!r} is {ValueSpec(array.shape, str(array.dtype))}",
@@ -79,8 +83,8 @@ class KernelSet:
 
     Nothing is compiled here: the attributes of `module` and the functions of `library` are all it takes, so that a
     model that was saved needs the attributes :data:`~relay_ext.stage_cells.PATH`, ``CELL``, ``ORDER``, ``REASON``,
-    ``SCRATCH``, ``PACKED_SHAPE``, :data:`~schedules.abi.ARGUMENTS` and :data:`~relay_ext.join_kernels.ROWS` by
-    function, the library and the weights.
+    ``SCRATCH``, ``PACKED_SHAPE``, ``DTYPE``, :data:`~schedules.abi.ARGUMENTS` and
+    :data:`~relay_ext.join_kernels.ROWS` by function, the library and the weights.
 
     Parameters
     ----------
@@ -109,7 +113,8 @@ class KernelSet:
 
     def __init__(self, module: IRModule, library: Any, weights: Mapping[str, np.ndarray] | None = None) -> None:
         self.scratch_width: dict[str, dict[str, int]] = {"instances": {}, "rows": {}}
-        self._packs: dict[str, tuple[Any, tuple[int, ...]]] = {}
+        self.scratch_dtype: dict[str, str] = {}
+        self._packs: dict[str, tuple[Any, tuple[int, ...], str]] = {}
         every = {var.name_hint: function for var, function in module.functions.items()}
         functions = {name: function for name, function in every.items() if CELL in function.attrs}
         self.gathers = any(ARENA in function.attrs for function in every.values())
@@ -124,12 +129,14 @@ class KernelSet:
             reason = f" ({function.attrs[REASON]})" if REASON in function.attrs else ""
             paths[cell] = path + reason
             kernels.setdefault(cell, []).append((name, _arguments(function)))
+            dtype = str(function.attrs.get(DTYPE, "float32"))  # kernels of older saved models have none
             for text in function.attrs.get(SCRATCH, []):
                 scratch, domain, width = str(text).rsplit(":", 2)
                 self.scratch_width[domain][scratch] = padded(int(width))
+                self.scratch_dtype[scratch] = dtype
             if f"{name}_pack" in functions:
                 shape = tuple(int(extent) for extent in function.attrs[PACKED_SHAPE])
-                self._packs[name] = library[f"{name}_pack"], shape
+                self._packs[name] = library[f"{name}_pack"], shape, dtype
         rows = [[tuple(map(str, texts)) for texts in row] for row in every[PROGRAM].attrs[ROWS]]
         self._rows = {cell: _Row(first, int(number), addresses) for (cell, first, number), *addresses in rows}
         self.paths = {cell: paths[row.first] for cell, row in self._rows.items()}
@@ -145,8 +152,8 @@ class KernelSet:
         tensors: dict[tuple[str, ...], Any] = {}
         for key in (key for row in self._rows.values() for key in row.addresses if key not in tensors):
             if key[0] == "packed":
-                pack, shape = self._packs[key[1]]
-                tensors[key] = runtime.empty(shape, "float32")
+                pack, shape, dtype = self._packs[key[1]]
+                tensors[key] = runtime.empty(shape, dtype)
                 pack(*(_aligned(weights[source]) for source in key[2:]), tensors[key])
             elif key[0] in ("table", "weight"):
                 array = weights[key[1]]
@@ -209,7 +216,7 @@ class KernelSet:
         for text, key in self._texts().items():
             kind, name = key[:2]
             if kind == "packed":
-                shape, dtype = self._packs[name][1], "float32"
+                _, shape, dtype = self._packs[name]
             else:
                 spec = specs[name]
                 shape, dtype = table_shape(spec.shape) if kind == "table" else spec.shape, spec.dtype

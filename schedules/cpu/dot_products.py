@@ -9,7 +9,7 @@ from edbatch_tvm.tvm_compat import builder_tirx as T
 from edbatch_tvm.tvm_compat import tirx
 from schedules import stage as ir
 
-_INT, _FLOAT = "int32", "float32"
+_INT = "int32"
 
 
 def weights_from(packed: Any, factor: int, row: Any, one: ir.Product) -> Callable[[Any], Any]:
@@ -25,16 +25,16 @@ def moved(position: Any, offset: Any) -> Any:
 
 
 def dot(
-    left: Callable[[Any], Any], right: Callable[[Any], Any], starts: list[Any], length: int, lanes: int
+    left: Callable[[Any], Any], right: Callable[[Any], Any], starts: list[Any], length: int, lanes: int, dtype: str
 ) -> list[Any]:
     """Dot products of `left` and of `right` from each of `starts` on, as expressions."""
     whole = length // lanes * lanes
     vector = tirx.Ramp(0, 1, lanes)
-    totals = [T.alloc_buffer((lanes,), _FLOAT, scope="global") for _ in starts]
-    tails = [T.alloc_buffer((1,), _FLOAT, scope="global") for _ in starts]
+    totals = [T.alloc_buffer((lanes,), dtype, scope="global") for _ in starts]
+    tails = [T.alloc_buffer((1,), dtype, scope="global") for _ in starts]
     for total, tail in zip(totals, tails, strict=True):
-        T.buffer_store(total, tirx.Broadcast(tirx.const(0, _FLOAT), lanes), [vector])
-        T.buffer_store(tail, tirx.const(0, _FLOAT), [0])
+        T.buffer_store(total, tirx.Broadcast(tirx.const(0, dtype), lanes), [vector])
+        T.buffer_store(tail, tirx.const(0, dtype), [0])
     with T.serial(0, whole // lanes) as k:
         x = left(tirx.Ramp(k * lanes, 1, lanes))
         for total, start in zip(totals, starts, strict=True):

@@ -1,4 +1,4 @@
-"""Sigmoid, tanh and exp of float32 as short polynomials that vectorise.
+"""Sigmoid, tanh and exp of float32 and float64 as short polynomials that vectorise.
 
 LLVM calls libm once a lane for these functions; a rational polynomial costs a few vector instructions.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
@@ -16,45 +17,127 @@ from tvm import IRModule
 from edbatch_tvm.tvm_compat import Call, structural_map, tirx
 from schedules.float_semantics import maximum, minimum
 
-_FLOAT = "float32"
-
-# tanh on [-9.5, 9.5]: an odd polynomial over an even one, fitted here to the least relative error (1.7e-8, before
-# rounding); both begin with 1, so that tanh(x) = x for tiny x. Beyond 9 the quotient exceeds 1 by a few rounding
+# tanh of float32 on [-9.5, 9.5]: an odd polynomial over an even one, fitted here to the least relative error (1.7e-8,
+# before rounding); both begin with 1, so that tanh(x) = x for tiny x. Beyond 9 the quotient exceeds 1 by a few rounding
 # errors, which the last clamp takes away. Coefficients from the highest power down.
 _TANH_LIMIT = 9.5
 _TANH_ODD = (1.3419829691940777e-08, 2.0661269445554353e-05, 3.498996375128627e-03, 1.3383980095386505e-01, 1.0)
 _TANH_EVEN = (7.804732717886509e-07, 3.2910390291363e-04, 2.5890206918120384e-02, 4.671730101108551e-01, 1.0)
 
-# exp(x) = 2^n * exp(r), r = x - n ln 2 in [-ln 2 / 2, ln 2 / 2], with ln 2 as a sum of two numbers, the first of so few
-# bits that n times it is exact. Polynomials for exp(r) fitted here to the least relative error: 2e-9 and 9e-8.
+_TWICE_TANH_LIMIT = 44.0
+"""2 x from which on the float64 tanh(x) is 1."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """A floating-point format, and exp in it.
+
+    exp(x) = 2^n * exp(r), r = x - n ln 2 in [-ln 2 / 2, ln 2 / 2], with ln 2 as a sum of two numbers, the first of so
+    few bits that n times it is exact. The polynomials for exp(r) are fitted here to the least relative error: 2e-9 and
+    9e-8 for float32, 4e-17 (of exp(r) - 1) for float64.
+
+    Attributes
+    ----------
+    dtype, bits : str
+        Its name, and that of the integers of its size.
+    mantissa : int
+        Bits of the mantissa.
+    half : int
+        The bits of 0.5.
+    ln2 : tuple of float
+    exp, twice_exp : tuple of float
+        Coefficients of exp(r) and of 2 exp(r), from the highest power down.
+    exp_range : tuple of float
+        The first and the last number whose exp is a normal number.
+    sigmoid_range : tuple of float
+        exp(-x) is infinite below it; 1 + exp(-x) is 1 above it.
+    """
+
+    dtype: str
+    bits: str
+    mantissa: int
+    half: int
+    ln2: tuple[float, float]
+    exp: tuple[float, ...]
+    twice_exp: tuple[float, ...]
+    exp_range: tuple[float, float]
+    sigmoid_range: tuple[float, float]
+
+    @property
+    def round(self) -> float:
+        """1.5 * 2^mantissa: what is added to a small number rounds it to an integer; its lowest bits hold that then."""
+        return 1.5 * 2.0**self.mantissa
+
+    def const(self, value: float) -> Any:
+        """A number of this format."""
+        return tirx.const(value, self.dtype)
+
+    def integer(self, value: int) -> Any:
+        """An integer of the same size."""
+        return tirx.const(value, self.bits)
+
+
+FLOAT32 = Format(
+    "float32",
+    "int32",
+    23,
+    0x3F000000,
+    (0.693359375, -2.12194440e-4),
+    (
+        1.3843607157468796e-03,
+        8.374195545911789e-03,
+        4.166800528764725e-02,
+        1.6666430234909058e-01,
+        4.999999403953552e-01,
+        1.0,
+        1.0,
+    ),
+    (
+        1.6580544412136078e-02,
+        8.379632234573364e-02,
+        3.333527743816376e-01,
+        9.999829530715942e-01,
+        1.9999994039535522,
+        2.0,
+    ),
+    (-87.3365402, 88.7228317),
+    (-88.8, 87.0),
+)
+
+_EXP_FLOAT64 = (
+    2.5100424157005067e-08,
+    2.7620138719733994e-07,
+    2.7557268378684192e-06,
+    2.480152119021773e-05,
+    1.9841269863105968e-04,
+    1.3888888917281794e-03,
+    8.333333333330051e-03,
+    4.166666666662399e-02,
+    1.6666666666666669e-01,
+    5.000000000000001e-01,
+    1.0,
+    1.0,
+)
+
+FLOAT64 = Format(
+    "float64",
+    "int64",
+    52,
+    0x3FE0000000000000,
+    (6.93147180369123816490e-01, 1.90821492927058770002e-10),
+    _EXP_FLOAT64,
+    tuple(2 * c for c in _EXP_FLOAT64),
+    (-708.3964185322641, 709.782712893384),
+    (-710.0, 40.0),
+)
+
+_FORMATS = {one.dtype: one for one in (FLOAT32, FLOAT64)}
 _LOG2_E = 1.44269504088896341
-_LN2_HIGH, _LN2_LOW = 0.693359375, -2.12194440e-4
-_EXP = (
-    1.3843607157468796e-03,
-    8.374195545911789e-03,
-    4.166800528764725e-02,
-    1.6666430234909058e-01,
-    4.999999403953552e-01,
-    1.0,
-    1.0,
-)
-_TWICE_EXP = (  # 2 exp(r)
-    1.6580544412136078e-02,
-    8.379632234573364e-02,
-    3.333527743816376e-01,
-    9.999829530715942e-01,
-    1.9999994039535522,
-    2.0,
-)
-_EXP_LOW, _EXP_HIGH = -87.3365402, 88.7228317  # the first and the last float32 whose exp is a normal number
-_ROUND = 12582912.0
-"""1.5 * 2^23: what is added to a small number rounds it to an integer, which its lowest bits then hold."""
-_SIGMOID_LOW, _SIGMOID_HIGH = -88.8, 87.0  # exp(88.8) is infinite, and 1 + exp(-87) is 1
 
 
 @tvm.transform.module_pass(opt_level=0, name="FastMath")
 class FastMath:
-    """Replace float32 ``T.sigmoid``, ``T.tanh`` and ``T.exp`` in every PrimFunc.
+    """Replace ``T.sigmoid``, ``T.tanh`` and ``T.exp`` of float32 and float64 in every PrimFunc.
 
     Before::
 
@@ -64,8 +147,8 @@ class FastMath:
 
         y[j] = 1.0 / (1.0 + exp(-x[j]))     # exp as a polynomial times a power of two, clamped for this use
 
-    NaN gives NaN, infinities give the limits, and every normal float32 number a relative error below 5e-7
-    (``docs/numerics.md`` has the table). TVM's ``relax.transform.FastMathTransform`` works on Relax operators, gives
+    NaN gives NaN, infinities give the limits, and every normal number a relative error below 5e-7 (float64: 1e-15;
+    ``docs/numerics.md`` has the table). TVM's ``relax.transform.FastMathTransform`` works on Relax operators, gives
     1 for tanh(NaN), and leaves sigmoid and user-written TIR as they are.
     """
 
@@ -81,84 +164,117 @@ class FastMath:
 
 def _replace(call: Any) -> Any:
     name = getattr(call.op, "name", "").rpartition(".")[2]
-    if name not in _FORMS or str(call.ty.dtype) != _FLOAT:
+    if name not in _FORMS or str(call.ty.dtype) not in _FORMATS:
         return call
-    return _FORMS[name](call.args[0])
+    return _FORMS[name](_FORMATS[str(call.ty.dtype)], call.args[0])
 
 
-def _const(value: float) -> Any:
-    return tirx.const(value, _FLOAT)
-
-
-def _polynomial(x: Any, coefficients: Sequence[float]) -> Any:
+def _polynomial(of: Format, x: Any, coefficients: Sequence[float]) -> Any:
     """Horner's rule, highest power first."""
-    return reduce(lambda total, c: total * x + _const(c), coefficients[1:], _const(coefficients[0]))
+    return reduce(lambda total, c: total * x + of.const(c), coefficients[1:], of.const(coefficients[0]))
 
 
-def _clamp(x: Any, low: float, high: float) -> Any:
+def _clamp(of: Format, x: Any, low: float, high: float) -> Any:
     """`x` between two numbers; NaN stays NaN."""
-    return maximum(minimum(x, _const(high)), _const(low))
+    return maximum(minimum(x, of.const(high)), of.const(low))
 
 
-def _let(value: Any, body: Callable[[Any], Any]) -> Any:
+def _let(of: Format, value: Any, body: Callable[[Any], Any]) -> Any:
     """``let v = value in body(v)``: without it the expression tree would repeat `value` at every use."""
-    variable = tirx.Var("v", _FLOAT)
+    variable = tirx.Var("v", of.dtype)
     return tirx.Let(variable, value, body(variable))
 
 
-def _tanh(x: Any) -> Any:
+def _tanh(of: Format, x: Any) -> Any:
+    return _short_tanh(x) if of is FLOAT32 else _long_tanh(of, x)
+
+
+def _short_tanh(x: Any) -> Any:
+    """The tanh of float32 as a quotient of polynomials."""
+    of = FLOAT32
+
     def ratio(x: Any) -> Any:
-        return _let(x * x, lambda square: x * _polynomial(square, _TANH_ODD) / _polynomial(square, _TANH_EVEN))
+        def quotient(square: Any) -> Any:
+            return x * _polynomial(of, square, _TANH_ODD) / _polynomial(of, square, _TANH_EVEN)
 
-    return _clamp(_let(_clamp(x, -_TANH_LIMIT, _TANH_LIMIT), ratio), -1.0, 1.0)
+        return _let(of, x * x, quotient)
 
-
-def _sigmoid(x: Any) -> Any:
-    def form(x: Any) -> Any:
-        return _split(x, -1, lambda r, n: _const(1.0) / (_const(1.0) + _polynomial(r, _TWICE_EXP) * _half_power(n)))
-
-    return _let(_clamp(x, _SIGMOID_LOW, _SIGMOID_HIGH), form)
+    return _clamp(of, _let(of, _clamp(of, x, -_TANH_LIMIT, _TANH_LIMIT), ratio), -1.0, 1.0)
 
 
-def _exp(x: Any) -> Any:
+def _long_tanh(of: Format, x: Any) -> Any:
+    """tanh(x) = e / (e + 2) with e = exp(2 |x|) - 1 = 2^n (exp(r) - 1) + (2^n - 1), and the sign of x.
+
+    Near 0, n is 0 and nothing cancels: e is r times a polynomial, as exact for tiny numbers as for others.
+    """
+    sign, one = of.integer(-(2**63)), of.integer(of.half + 2**of.mantissa)
+
+    def quotient(r: Any, exponent: Any) -> Any:
+        def over(power: Any) -> Any:
+            e = r * _polynomial(of, r, of.exp[:-1]) * power + (power + of.const(-1.0))
+            return _let(of, e, lambda e: e / (e + of.const(2.0)))
+
+        return _let(of, tirx.reinterpret(of.dtype, exponent + one), over)
+
+    def signed(x: Any) -> Any:
+        bits = tirx.reinterpret(of.bits, x)
+        size = tirx.reinterpret(of.dtype, bits & ~sign)
+        twice = minimum(size * of.const(2.0), of.const(_TWICE_TANH_LIMIT))
+        result = _let(of, twice, lambda y: _split(of, y, 1, quotient))
+        return tirx.reinterpret(of.dtype, tirx.reinterpret(of.bits, result) | (bits & sign))
+
+    return _let(of, x, signed)
+
+
+def _sigmoid(of: Format, x: Any) -> Any:
+    def quotient(r: Any, exponent: Any) -> Any:
+        return of.const(1.0) / (of.const(1.0) + _polynomial(of, r, of.twice_exp) * _half_power(of, exponent))
+
+    return _let(of, _clamp(of, x, *of.sigmoid_range), lambda x: _split(of, x, -1, quotient))
+
+
+def _exp(of: Format, x: Any) -> Any:
+    low, high = of.exp_range
+
     def in_range(x: Any) -> Any:
-        return _split(x, 1, lambda r, n: _scaled(_polynomial(r, _EXP), n))
+        return _split(of, x, 1, lambda r, exponent: _scaled(of, _polynomial(of, r, of.exp), exponent))
 
     def form(x: Any) -> Any:
         # Beyond the range: 0, or infinity, which x times infinity is there, as it is NaN for NaN.
-        inside = tirx.Select(_const(_EXP_LOW) <= x, in_range(x), _const(0.0))
-        return tirx.Select(x <= _const(_EXP_HIGH), inside, x * _const(math.inf))
+        inside = tirx.Select(of.const(low) <= x, in_range(x), of.const(0.0))
+        return tirx.Select(x <= of.const(high), inside, x * of.const(math.inf))
 
-    return _let(x, form)
+    return _let(of, x, form)
 
 
-def _split(x: Any, sign: int, body: Callable[[Any, Any], Any]) -> Any:
-    """``body(r, n << 23)`` for the n and r of exp(`sign` * `x`).
+def _split(of: Format, x: Any, sign: int, body: Callable[[Any, Any], Any]) -> Any:
+    """``body(r, n << mantissa)`` for the n and r of exp(`sign` * `x`).
 
-    Adding a number that is larger than 2^23 and taking it away again rounds to an integer, without a conversion that is
-    undefined for NaN. The difference is written as a sum: TVM takes ``(x + y) - y`` for x.
+    Adding a number that is larger than 2^mantissa and taking it away again rounds to an integer, without a conversion
+    that is undefined for NaN. The difference is written as a sum: TVM takes ``(x + y) - y`` for x.
     """
+    high, low = of.ln2
 
     def remainder(rounded: Any) -> Any:
-        exponent = tirx.reinterpret("int32", rounded) << 23
+        exponent = tirx.reinterpret(of.bits, rounded) << of.mantissa
 
-        def of(n: Any) -> Any:
-            r = x * _const(sign) + n * _const(-_LN2_HIGH) + n * _const(-_LN2_LOW)
-            return _let(r, lambda r: body(r, exponent))
+        def rest(n: Any) -> Any:
+            r = x * of.const(sign) + n * of.const(-high) + n * of.const(-low)
+            return _let(of, r, lambda r: body(r, exponent))
 
-        return _let(rounded + _const(-_ROUND), of)
+        return _let(of, rounded + of.const(-of.round), rest)
 
-    return _let(x * _const(sign * _LOG2_E) + _const(_ROUND), remainder)
+    return _let(of, x * of.const(sign * _LOG2_E) + of.const(of.round), remainder)
 
 
-def _scaled(p: Any, exponent: Any) -> Any:
+def _scaled(of: Format, p: Any, exponent: Any) -> Any:
     """`p` times 2^n by an addition to its exponent: right for every normal result, 2^128 * 0.9 among them."""
-    return tirx.reinterpret(_FLOAT, tirx.reinterpret("int32", p) + exponent)
+    return tirx.reinterpret(of.dtype, tirx.reinterpret(of.bits, p) + exponent)
 
 
-def _half_power(exponent: Any) -> Any:
-    """2^(n - 1), which is a float32 for n = 128, too; 0 for n = -126."""
-    return tirx.reinterpret(_FLOAT, exponent + 0x3F000000)
+def _half_power(of: Format, exponent: Any) -> Any:
+    """2^(n - 1), which is a number of the format for the largest n, too; 0 for the least."""
+    return tirx.reinterpret(of.dtype, exponent + of.integer(of.half))
 
 
 _FORMS = {"sigmoid": _sigmoid, "tanh": _tanh, "exp": _exp}

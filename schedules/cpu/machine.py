@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 from tvm.target import Target, codegen
 
 
 @dataclass(frozen=True)
 class Machine:
-    """The vector unit of a CPU, for float32.
+    """The vector unit of a CPU.
 
     Attributes
     ----------
     lanes : int
-        Columns of a chunk.
+        Columns of a chunk of float32 (:meth:`lanes_of` has those of other dtypes).
     registers : int
-        Vector registers that hold `lanes` elements each.
+        Vector registers that hold a chunk each.
     reserved : int
         Registers that a tile needs beside its accumulators and weights.
     gates : int
@@ -27,6 +28,10 @@ class Machine:
     registers: int
     reserved: int = 1
     gates: int = 4
+
+    def lanes_of(self, dtype: str) -> int:
+        """Columns of a chunk of this dtype: as many as the same bytes hold."""
+        return self.lanes * 4 // np.dtype(dtype).itemsize
 
 
 AVX512 = Machine(lanes=16, registers=32, gates=8)

@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
 from typing import Any, Literal
 
+import numpy as np
+
 from edbatch_tvm.errors import ConfigError
 from edbatch_tvm.tvm_compat import tirx
 from schedules import abi
@@ -89,7 +91,7 @@ class StageConfig:
         limits = [bucket.upto for bucket in self.buckets]
         if not limits or limits[-1] is not None or not _growing(limits[:-1]):
             raise ConfigError(f"buckets up to {limits}", "batch sizes from 1 on that grow, and None last")
-        most_rows = (ACCUMULATOR_BYTES - 1) // (4 * lanes_of(stage, machine))
+        most_rows = (ACCUMULATOR_BYTES - 1) // (np.dtype(stage.dtype).itemsize * lanes_of(stage, machine))
         most_chunks = chunks_of(stage, machine)
         for number, bucket in enumerate(self.buckets):
             where = f"bucket {number} of {stage.name!r}"
@@ -144,7 +146,8 @@ def is_tight(stage: Stage) -> bool:
 
 def lanes_of(stage: Stage, machine: Machine) -> int:
     """Columns of a chunk: the machine's lanes, or fewer where chunks are tight and there are fewer columns."""
-    return min(machine.lanes, stage.columns) if is_tight(stage) else machine.lanes
+    lanes = machine.lanes_of(stage.dtype)
+    return min(lanes, stage.columns) if is_tight(stage) else lanes
 
 
 def chunks_of(stage: Stage, machine: Machine) -> int:

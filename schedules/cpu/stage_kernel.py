@@ -143,14 +143,14 @@ class StageKernel:
             shape = abi.table_shape(extents)
             self.tables[name] = self._argument(f"table{len(self.tables)}", shape, dtype, abi.ALIGNMENT)
             self.arguments.append(f"table:{name}")
-        written = [o.scratch for o in stage.outputs if o.scratch]
-        read = [s.name for s in stage.sources if isinstance(s, ir.Scratch)]
-        for name in dict.fromkeys(written + read):
+        scratch = {o.scratch: stage.dtype for o in stage.outputs if o.scratch}
+        scratch |= {s.name: s.dtype for s in stage.sources if isinstance(s, ir.Scratch)}
+        for name, dtype in scratch.items():
             shape = (tirx.Var(f"room{len(self.scratch)}", _INT), tirx.Var(f"wide{len(self.scratch)}", _INT))
-            self.scratch[name] = self._argument(f"scratch{len(self.scratch)}", shape, "float32", abi.ALIGNMENT)
+            self.scratch[name] = self._argument(f"scratch{len(self.scratch)}", shape, dtype, abi.ALIGNMENT)
             self.arguments.append(f"scratch:{name}")
         if self.packing.size:
-            self.packed = self._argument("packed", (self.packing.size,), "float32", abi.ALIGNMENT)
+            self.packed = self._argument("packed", (self.packing.size,), stage.dtype, abi.ALIGNMENT)
             self.arguments.append(f"packed:{stage.name}")
 
     def bind(self, name: str, value: Any) -> Any:
@@ -236,7 +236,7 @@ class StageKernel:
                 return operand_row(self.base[number], self.stride[number], self.first_row + position, self.index)
             case ir.Lookup(_, attribute, element):
                 return tirx.Cast(_INT, self.attributes[attribute][self.first + instance, element])
-            case ir.Scratch(_, domain):
+            case ir.Scratch(_, domain, _):
                 return position if domain == "rows" else instance
         raise TypeError(source)
 
@@ -247,6 +247,6 @@ class StageKernel:
                 return self.arenas[self.binding.operand_arena[number]]
             case ir.Lookup(weight, _, _):
                 return self.tables[weight]
-            case ir.Scratch(name, _):
+            case ir.Scratch(name, _, _):
                 return self.scratch[name]
         raise TypeError(source)

@@ -19,7 +19,7 @@ from schedules.cpu.weight_packing import Sweep
 if TYPE_CHECKING:
     from schedules.cpu.stage_kernel import StageKernel
 
-_INT, _FLOAT = "int32", "float32"
+_INT = "int32"
 
 _Write = Callable[[list[list[Any]]], None]
 """Writes a contraction that adds to the sums of its gates, a buffer for each gate and chunk."""
@@ -57,6 +57,7 @@ class Tile:
         self.stage = kernel.stage
         self.packing = kernel.packing
         self.lanes = kernel.packing.lanes
+        self.dtype = kernel.stage.dtype
         self.bucket = bucket
         self.rows = rows
         self.chunk = chunk
@@ -91,7 +92,7 @@ class Tile:
         for (number, place), one in panels_of(self.stage).items():
             right, read = self.kernel.buffer(one.right.source), one.right
             (row,) = self._rows_of(read.source)
-            panel = panels[number, place] = T.alloc_buffer((one.length * width,), _FLOAT, scope="global")
+            panel = panels[number, place] = T.alloc_buffer((one.length * width,), self.dtype, scope="global")
             with T.serial(0, one.length) as k:
                 for c, column in enumerate(self.columns):
                     value = right[row, self._lanes_at(read.offset + read.step * k + column)]
@@ -176,15 +177,15 @@ class Tile:
                     self.results[number] = [self._copy(one) for one in sums[number]]
 
     def _zeros(self) -> Any:
-        buffer = T.alloc_buffer((self.rows * self.lanes,), _FLOAT, scope="global")
+        buffer = T.alloc_buffer((self.rows * self.lanes,), self.dtype, scope="global")
         for row in range(self.rows):
-            zero = self._broadcast(tirx.const(0, _FLOAT))
+            zero = self._broadcast(tirx.const(0, self.dtype))
             T.buffer_store(buffer, zero, [self._lanes_at(row * self.lanes)])
         return buffer
 
     def _copy(self, sums: Any) -> Any:
         """`sums` in a buffer of its own, so that reading it in a loop does not force the sums out of registers."""
-        buffer = T.alloc_buffer((self.rows * self.lanes,), _FLOAT, scope="global")
+        buffer = T.alloc_buffer((self.rows * self.lanes,), self.dtype, scope="global")
         for row in range(self.rows):
             lanes = self._lanes_at(row * self.lanes)
             T.buffer_store(buffer, sums[lanes], [lanes])
@@ -281,7 +282,7 @@ class Tile:
                     places = [block * together + q for q in range(together)]
                     columns = [tirx.min(first + place, self.stage.columns - 1) for place in places]
                     starts = [kernel.bind("column", read.column * column) for column in columns]
-                    sums = dot(left, right, starts, one.length, kernel.machine.lanes)
+                    sums = dot(left, right, starts, one.length, kernel.machine.lanes_of(self.dtype), self.dtype)
                     result = self.results[gate][c]
                     for place, value in zip(places, sums, strict=True):
                         at = row * self.lanes + place
@@ -338,9 +339,9 @@ class Tile:
     def _reduce(self, at: At, line: ir.Reduction, begin: Any) -> None:
         """A reduction over the rows of the variadic operands of one instance; over no rows the identity."""
         combine = _COMBINE[line.combine]
-        result = T.alloc_buffer((self.lanes,), _FLOAT, scope="global")
+        result = T.alloc_buffer((self.lanes,), self.dtype, scope="global")
         with self._each_lane() as lane:
-            T.buffer_store(result, tirx.const(line.identity, _FLOAT), [lane])
+            T.buffer_store(result, tirx.const(line.identity, self.dtype), [lane])
         with T.serial(0, at.count) as p:
             for source in self.stage.sources:
                 if _is_row(source):

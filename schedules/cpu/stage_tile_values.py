@@ -10,8 +10,6 @@ from schedules import stage as ir
 if TYPE_CHECKING:
     from schedules.cpu.stage_tile import Tile
 
-_FLOAT = "float32"
-
 
 class At:
     """Expressions of a stage at one row of a tile and one chunk of columns."""
@@ -52,7 +50,7 @@ class At:
             case ir.Accumulator(gate):
                 return tile.results[gate][self.chunk][self.row * lanes + lane]
             case ir.RowCount():
-                return tirx.Cast(_FLOAT, self.count)
+                return tirx.Cast(tile.stage.dtype, self.count)
             case ir.AttributeValue(attribute, position):
                 return kernel.attributes[attribute][kernel.first + self.instance, position]
         raise TypeError(leaf)

@@ -110,7 +110,7 @@ def pack_kernel(stage: ir.Stage, machine: Machine, weights: dict[Any, str]) -> t
         def store(expression: Any, position: Any, values: dict[Any, Any], inside: Any = None) -> None:
             value = rewritten(expression, values, buffers)
             if inside is not None:
-                value = tirx.if_then_else(inside, value, tirx.const(0, "float32"))
+                value = tirx.if_then_else(inside, value, tirx.const(0, stage.dtype))
             T.buffer_store(packed, value, [position])
 
         with T.serial(0, packing.chunks) as chunk, T.serial(0, lanes) as lane:

@@ -16,7 +16,7 @@ from edbatch_tvm.runtime import threads
 @pytest.fixture(autouse=True)
 def peak(monkeypatch: pytest.MonkeyPatch) -> None:
     """No time for large matrix products."""
-    monkeypatch.setattr(measure_module, "peak_gflops", lambda: 1.0)
+    monkeypatch.setattr(measure_module, "peak_gflops", lambda **_: 1.0)
 
 
 def checked(options: RunOptions) -> RunReport:

@@ -22,5 +22,5 @@ def models(monkeypatch: pytest.MonkeyPatch) -> list[FakeModel]:
 
     monkeypatch.setattr(measure, "compile_model", compile_model)
     peaks = iter(range(100, 200))
-    monkeypatch.setattr(measure, "peak_gflops", lambda: float(next(peaks)))
+    monkeypatch.setattr(measure, "peak_gflops", lambda **_: float(next(peaks)))
     return made

@@ -32,7 +32,7 @@ DATA = {
 @pytest.fixture
 def peak(monkeypatch: pytest.MonkeyPatch) -> None:
     """No time for large matrix products."""
-    monkeypatch.setattr(measure_module, "peak_gflops", lambda: 1.0)
+    monkeypatch.setattr(measure_module, "peak_gflops", lambda **_: 1.0)
 
 
 def checked_run(capsys: pytest.CaptureFixture[str], *arguments: str) -> None:

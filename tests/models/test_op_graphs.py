@@ -29,7 +29,7 @@ def test_never_more_batches_than_agenda(name: str) -> None:
 
 
 def test_a_measured_run_of_ops(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measure_module, "peak_gflops", lambda: 1.0)
+    monkeypatch.setattr(measure_module, "peak_gflops", lambda **_: 1.0)
     reports = {}
     for fused in (True, False):
         options = RunOptions("treelstm", hidden=8, batch_size=4, minibatches=1, policy="agenda", check=True)

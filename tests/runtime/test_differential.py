@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import edbatch_tvm as eb
 from edbatch_tvm.batching import check_schedule, lower_bound
+from edbatch_tvm.checking.comparison import TOLERANCES
 from edbatch_tvm.checking.reference import run_reference
 from edbatch_tvm.graph import Attribute, CellSignature, InstanceGraph, Operand, Signature, ValueSpec
 from edbatch_tvm.memory import PLANS
@@ -24,10 +25,15 @@ POLICIES = ("depth", "agenda", "ratio", "lookahead", "auto")
 SHAPES = ((16,), (20,), (3,), (2, 9))
 
 
-def random_signature(seed: int) -> Signature:
+WORDS = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64")
+"""Dtypes of attributes that index a table."""
+
+
+def random_signature(seed: int, dtype: str = "float32") -> Signature:
     """1 to 6 cells of arity 0 to 4 over one or two shapes; a third of the cells is variadic."""
     rng = np.random.default_rng(seed)
-    specs = [ValueSpec(SHAPES[i]) for i in rng.choice(len(SHAPES), rng.integers(1, 3), replace=False)]
+    word = "int32" if dtype == "float32" else str(rng.choice(WORDS))
+    specs = [ValueSpec(SHAPES[i], dtype) for i in rng.choice(len(SHAPES), rng.integers(1, 3), replace=False)]
 
     def spec() -> ValueSpec:
         return specs[rng.integers(len(specs))]
@@ -38,7 +44,7 @@ def random_signature(seed: int) -> Signature:
         operands = tuple(
             Operand(f"x{i}", spec(), variadic and (i == 0 or rng.random() < 0.5)) for i in range(rng.integers(0, 5))
         )
-        words = tuple(Attribute(f"a{i}", ValueSpec((), "int32"), 4) for i in range(rng.integers(0, 2)))
+        words = tuple(Attribute(f"a{i}", ValueSpec((), word), 4) for i in range(rng.integers(0, 2)))
         cells.append(CellSignature(f"cell{number}", operands, words, tuple(spec() for _ in range(rng.integers(1, 4)))))
     return Signature(cells)
 
@@ -46,12 +52,13 @@ def random_signature(seed: int) -> Signature:
 class Case:
     """A compiled random model with its reference."""
 
-    def __init__(self, seed: int, general: bool, target: str = "llvm") -> None:
-        signature = random_signature(seed)
+    def __init__(self, seed: int, general: bool, target: str = "llvm", dtype: str = "float32") -> None:
+        signature = random_signature(seed, dtype)
+        self.tolerance = TOLERANCES[dtype]
         mod = cells_for(signature, seed, general)
         rng = np.random.default_rng(seed)
         self.weights = {
-            name: (rng.uniform(-1, 1, spec.shape) / np.sqrt(spec.shape[0])).astype(np.float32)
+            name: (rng.uniform(-1, 1, spec.shape) / np.sqrt(spec.shape[0])).astype(dtype)
             for name, spec in weights_of(mod).items()
         }
         self.model = eb.compile(mod, self.weights, target=target)
@@ -70,18 +77,19 @@ class Case:
         for node, arrays in enumerate(expected):
             for slot, array in enumerate(arrays):
                 got = result.values([node * graph.stride + slot])[0]
-                np.testing.assert_allclose(got, array, rtol=0, atol=1e-5 * largest)
+                np.testing.assert_allclose(got, array, rtol=0, atol=self.tolerance * largest)
 
 
 @lru_cache(maxsize=4)
-def case(seed: int, general: bool) -> Case:
-    return Case(seed, general)
+def case(seed: int, general: bool, dtype: str = "float32") -> Case:
+    return Case(seed, general, dtype=dtype)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("general", [False, True], ids=["stage", "general"])
 @pytest.mark.parametrize("seed", range(4))
-def test_random_models_equal_the_reference(seed: int, general: bool) -> None:
-    one = case(seed, general)
+def test_random_models_equal_the_reference(seed: int, general: bool, dtype: str) -> None:
+    one = case(seed, general, dtype)
     instances = st.lists(graphs(one.model.signature, max_nodes=10), min_size=1, max_size=4)
 
     @settings(max_examples=12)
@@ -95,7 +103,8 @@ def test_random_models_equal_the_reference(seed: int, general: bool) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("general", [False, True], ids=["stage", "general"])
 @pytest.mark.parametrize("seed", [4, 5, *range(100, 140)])
-def test_many_random_models_equal_the_reference(seed: int, general: bool) -> None:
-    test_random_models_equal_the_reference(seed, general)
+def test_many_random_models_equal_the_reference(seed: int, general: bool, dtype: str) -> None:
+    test_random_models_equal_the_reference(seed, general, dtype)
