@@ -15,9 +15,20 @@ import tvm_ffi
 # tvm.nd up to 0.21.
 from tvm import runtime, s_tir, sym, tirx
 
-# Up to 0.26 a constant is relax.Constant and a buffer read tirx.BufferLoad; up to 0.25 Relax and TIR each have a class
+# Up to 0.26 a constant is relax.Constant, a buffer read tirx.BufferLoad and a text tirx.StringImm; up to 0.25 Relax and TIR each have a class
 # of calls.
-from tvm.ir import Array, Call, GenericConst, PointerType, PrimType, TensorLoad, load_json, make_node, save_json
+from tvm.ir import (
+    Array,
+    Call,
+    GenericConst,
+    PointerType,
+    PrimType,
+    StringImm,
+    TensorLoad,
+    load_json,
+    make_node,
+    save_json,
+)
 
 # Up to 0.25 relax.TensorStructInfo and relax.TupleStructInfo, in the field struct_info of an expression.
 from tvm.relax import TensorType, TupleType
@@ -61,6 +72,7 @@ __all__ = [
     "SBlockRealize",
     "Schedule",
     "ScheduleError",
+    "StringImm",
     "StructuralKey",
     "TIRInline",
     "TensorLoad",

@@ -12,13 +12,14 @@ from tvm import IRModule
 from tvm.ir.transform import Pass
 
 from edbatch_tvm.backends.backend import Backend, TargetLike
+from edbatch_tvm.backends.cpu_kernels import kernel_library
 from edbatch_tvm.backends.cpu_records import find_records, records_digest
 from edbatch_tvm.backends.llvm_target import check_llvm
 from edbatch_tvm.backends.options import CompileOptions, Database
 from edbatch_tvm.backends.registry import as_target
 from edbatch_tvm.errors import EnvironmentMismatch, TargetError, WeightError
 from edbatch_tvm.graph.spec import Signature
-from edbatch_tvm.runtime.artifact import Artifact, HeldWeights, attributes_of
+from edbatch_tvm.runtime.artifact import Artifact, Attributes, HeldWeights, attributes_of, with_symbols
 from edbatch_tvm.runtime.compilation_cache import KeptCells
 from edbatch_tvm.runtime.cpu_executor import CpuExecutor
 from edbatch_tvm.runtime.cpu_features import instruction_sets, missing_sets
@@ -27,7 +28,6 @@ from edbatch_tvm.runtime.threads import get_num_threads
 from relay_ext.add_gathers import AddGathers
 from relay_ext.pipeline import cell_passes, kernel_passes, program_passes
 from relay_ext.stage_inputs import STAGE_DTYPES
-from schedules.cpu.link import shared_library
 from schedules.cpu.lowering import KERNEL_PIPELINE, LIBM_PIPELINE
 from schedules.cpu.machine import host_target, machine_of
 from schedules.cuda.kernels import Occupancy
@@ -82,36 +82,42 @@ class CpuBackend(Backend):
         self, module: IRModule, signature: Signature, weights: Mapping[str, np.ndarray], options: CompileOptions
     ) -> CpuExecutor:
         """See :meth:`Backend.build`."""
-        pipeline = KERNEL_PIPELINE if options.fast_math else LIBM_PIPELINE
-        compiled = tvm.compile(module, target=self.target, tir_pipeline=pipeline)
-        artifact = Artifact(self._linked(compiled), attributes_of(module), self.target)
         try:
-            functions = artifact.functions()
-        except (EnvironmentMismatch, OSError, RuntimeError):  # a folder that is full, or runs nothing
-            functions = compiled
-        try:
-            return CpuExecutor(signature, KernelSet(module, functions, weights), artifact)
+            kernels, artifact = self._built(module, KERNEL_PIPELINE if options.fast_math else LIBM_PIPELINE)
+            kernels.load(weights)
         except RuntimeError as error:  # what TVM says of a library for another architecture
             reason = str(error).strip().splitlines()[-1]
             raise TargetError(
                 f"kernels for {self.given!r} do not run here ({reason})", "a target of this machine"
             ) from None
+        return CpuExecutor(signature, kernels, artifact)
 
-    def _linked(self, compiled: Any) -> Any:
-        """A compiled module as a shared library: generating its code takes as long as for this process alone.
+    def _built(self, module: IRModule, pipeline: str) -> tuple[KernelSet, Artifact]:
+        """The compiled kernels of `module`, and what of them can be saved."""
+        attributes = attributes_of(module)
+        artifact = self._linked(module, attributes, pipeline)
+        if artifact is not None:
+            try:
+                return KernelSet(artifact.declarations, artifact.functions()), artifact
+            except (EnvironmentMismatch, OSError, RuntimeError):  # a folder that is full, or runs nothing
+                pass
+        compiled = tvm.compile(module, target=self.target, tir_pipeline=pipeline)
+        whole = Artifact(compiled, attributes, self.target)
+        return KernelSet(whole.declarations, compiled), whole if artifact is None else artifact
 
-        As it is where it cannot be linked, or is for another CPU, of which TVM says why it does not run.
-        """
+    def _linked(self, module: IRModule, attributes: Attributes, pipeline: str) -> Artifact | None:
+        """The kernels as a shared library; None where it cannot be linked, and for a CPU that is not this one."""
         if (
             platform.system() != "Linux"
             or "mtriple" in self.target.attrs
             or missing_sets(instruction_sets(self.target))
         ):
-            return compiled
+            return None
         try:
-            return shared_library(compiled)
+            library, symbols = kernel_library(module, self.target, pipeline)
         except OSError:
-            return compiled
+            return None
+        return Artifact(library, with_symbols(attributes, symbols), self.target)
 
     def load_kept(self, kept: KeptCells, signature: Signature, weights: Mapping[str, np.ndarray]) -> CpuExecutor:
         """See :meth:`Backend.load_kept`."""

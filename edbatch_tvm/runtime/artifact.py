@@ -15,10 +15,14 @@ from edbatch_tvm.cached_property import cached_property
 from edbatch_tvm.errors import EnvironmentMismatch
 from edbatch_tvm.graph.spec import ValueSpec
 from edbatch_tvm.tvm_compat import Array, runtime, tirx
+from relay_ext.stage_cells import PATH
 from schedules.cpu.link import shared_library
 
 Attributes = Mapping[str, Mapping[str, Any]]
 """Of each kernel the attributes that say how to call it: integers, texts and lists of both."""
+
+SYMBOL = "edbatch.symbol"
+"""Attribute of a function that packs weights: what it is called in the library, where that is not its name."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +85,14 @@ def attributes_of(module: IRModule) -> dict[str, dict[str, Any]]:
             str(key): plain for key, value in function.attrs.items() if (plain := _plain(value)) is not None
         }
         for var, function in module.functions.items()
+    }
+
+
+def with_symbols(attributes: Attributes, symbols: Mapping[str, str]) -> Attributes:
+    """`attributes` with :data:`SYMBOL` of the functions that pack weights."""
+    return {
+        name: {**values, SYMBOL: symbols[name]} if values.get(PATH) == "pack" and name in symbols else values
+        for name, values in attributes.items()
     }
 
 

@@ -79,19 +79,30 @@ def key_of(cells: IRModule, choices: Mapping[str, Any]) -> str | None:
     Beside `choices` these are the cells, TVM's pass context, the versions of TVM, the sources of this package and the
     CPU. With instruments in the pass context nothing is kept, since those are there to see the passes.
     """
-    context = tvm.transform.PassContext.current()
-    if folder() is None or len(context.instruments or ()):
+    if folder() is None or passes_are_watched():
         return None
+    return digest_of({"cells": save_json(cells), "choices": dict(choices)})
+
+
+def passes_are_watched() -> bool:
+    """Whether TVM's pass context has instruments."""
+    return bool(len(tvm.transform.PassContext.current().instruments or ()))
+
+
+def digest_of(code: Mapping[str, Any]) -> str:
+    """The digest of `code` and of all that its compilation depends on besides.
+
+    This is TVM's pass context, the versions of TVM, the sources of this package and the CPU.
+    """
+    context = tvm.transform.PassContext.current()
     config = {str(name): str(value) for name, value in context.config.items()}
     document = {
-        "cells": save_json(cells),
-        "choices": dict(choices),
         "context": [int(context.opt_level), *map(_texts, (context.required_pass, context.disabled_pass)), config],
         "versions": {package: metadata.version(package) for package in REQUIRED},
         "sources": sources_digest(),
         "machine": [platform.system(), platform.machine(), cpu_features()],
     }
-    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(document | dict(code), sort_keys=True).encode()).hexdigest()
 
 
 def _texts(names: Any) -> list[str]:

@@ -12,6 +12,7 @@ from tvm import IRModule
 
 from edbatch_tvm.errors import WeightError
 from edbatch_tvm.graph.spec import ValueSpec, can_widen
+from edbatch_tvm.runtime.artifact import SYMBOL
 from edbatch_tvm.tvm_compat import runtime
 from relay_ext.add_gathers import ARENA
 from relay_ext.fuse_cells import CELL
@@ -83,8 +84,9 @@ class KernelSet:
 
     Nothing is compiled here: the attributes of `module` and the functions of `library` are all it takes, so that a
     model that was saved needs the attributes :data:`~relay_ext.stage_cells.PATH`, ``CELL``, ``ORDER``, ``REASON``,
-    ``SCRATCH``, ``PACKED_SHAPE``, ``DTYPE``, :data:`~schedules.abi.ARGUMENTS` and
-    :data:`~relay_ext.join_kernels.ROWS` by function, the library and the weights.
+    ``SCRATCH``, ``PACKED_SHAPE``, ``DTYPE``, :data:`~schedules.abi.ARGUMENTS`,
+    :data:`~relay_ext.join_kernels.ROWS` and :data:`~edbatch_tvm.runtime.artifact.SYMBOL` by function, the library and
+    the weights.
 
     Parameters
     ----------
@@ -136,7 +138,8 @@ class KernelSet:
                 self.scratch_dtype[scratch] = dtype
             if f"{name}_pack" in functions:
                 shape = tuple(int(extent) for extent in function.attrs[PACKED_SHAPE])
-                self._packs[name] = library[f"{name}_pack"], shape, dtype
+                pack = functions[f"{name}_pack"]
+                self._packs[name] = library[str(pack.attrs.get(SYMBOL, f"{name}_pack"))], shape, dtype
         rows = [[tuple(map(str, texts)) for texts in row] for row in every[PROGRAM].attrs[ROWS]]
         self._rows = {cell: _Row(first, int(number), addresses) for (cell, first, number), *addresses in rows}
         self.paths = {cell: paths[row.first] for cell, row in self._rows.items()}

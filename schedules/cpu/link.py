@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -26,12 +28,55 @@ def shared_library(executable: Any) -> bytes:
     with TemporaryDirectory() as folder:
         require_room(executable, folder)
         path = Path(folder) / "library.so"
-        try:
+        with _said_by_the_compiler():
             executable.export_library(str(path), workspace_dir=folder)
-        except RuntimeError as error:  # what the compiler said
-            reason = [line for line in str(error).splitlines() if line.strip() and not line.startswith("Compilation")]
-            raise OSError(reason[0] if reason else "the C compiler failed") from None
         return path.read_bytes()
+
+
+def object_code(executable: Any) -> bytes:
+    """The object file of a compiled module.
+
+    Raises
+    ------
+    OSError
+        If there is no room for temporary files.
+    """
+    with TemporaryDirectory() as folder:
+        require_room(executable, folder)
+        path = Path(folder) / "code.o"
+        executable.mod.write_to_file(str(path), "o")
+        return path.read_bytes()
+
+
+def linked(objects: Iterable[bytes]) -> bytes:
+    """The shared library of object files.
+
+    Raises
+    ------
+    OSError
+        If there is no C compiler to link them with, or no room for temporary files.
+    """
+    if cc.get_cc() is None:
+        raise FileNotFoundError("no C compiler on the PATH")
+    with TemporaryDirectory() as folder:
+        paths = []
+        for number, content in enumerate(objects):
+            paths.append(Path(folder) / f"{number}.o")
+            paths[-1].write_bytes(content)
+        library = Path(folder) / "library.so"
+        with _said_by_the_compiler():
+            cc.create_shared(str(library), [str(path) for path in paths])
+        return library.read_bytes()
+
+
+@contextmanager
+def _said_by_the_compiler() -> Iterator[None]:
+    """What a C compiler refuses as an OSError."""
+    try:
+        yield
+    except RuntimeError as error:
+        reason = [line for line in str(error).splitlines() if line.strip() and not line.startswith("Compilation")]
+        raise OSError(reason[0] if reason else "the C compiler failed") from None
 
 
 def require_room(executable: Any, folder: str | os.PathLike[str]) -> None:

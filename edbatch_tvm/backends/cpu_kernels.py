@@ -1,0 +1,100 @@
+"""Kernels for a CPU, compiled one by one and linked: one that was compiled before is taken over.
+
+So a model that gets one more cell costs the compilation of that cell's kernels, and of the small program that calls
+all of them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import tvm
+from tvm import IRModule
+from tvm.target import Target
+
+from edbatch_tvm.bounded_cache import BoundedCache
+from edbatch_tvm.runtime.compilation_cache import digest_of, passes_are_watched
+from relay_ext.split_kernels import KernelCode, split_kernels
+from schedules.cpu.link import linked, object_code
+from schedules.cpu.work_sharing import sharing_ir
+
+MOST_BYTES = 64 << 20
+"""Of object files that a process holds."""
+
+_OBJECTS: BoundedCache[str, bytes] = BoundedCache(MOST_BYTES, len)
+
+
+def forget_kernels() -> None:
+    """Compile everything anew from now on."""
+    _OBJECTS.clear()
+
+
+def kernel_library(module: IRModule, target: Target, pipeline: str) -> tuple[bytes, dict[str, str]]:
+    """The shared library of a program and its kernels.
+
+    Parameters
+    ----------
+    module : IRModule
+        As :class:`~relay_ext.join_kernels.JoinKernels` leaves it.
+    pipeline : str
+        What TVM lowers functions with.
+
+    Returns
+    -------
+    library : bytes
+    symbols : dict of str to str
+        What functions of `module` are called in the library, where that is not their name.
+
+    Raises
+    ------
+    OSError
+        If it cannot be linked here, or there is no room for temporary files.
+    """
+    kernels, program = split_kernels(module, sharing_ir(target))
+    of_kernels = _kernel_objects({kernel.digest: kernel for kernel in kernels}, target, pipeline)
+    symbols = {name: symbol for kernel in kernels for name, symbol in kernel.symbols.items()}
+    return linked([*of_kernels, _compiled(program, target, pipeline)]), symbols
+
+
+def _kernel_objects(kernels: dict[str, KernelCode], target: Target, pipeline: str) -> list[bytes]:
+    if passes_are_watched():
+        return [compile_kernel(kernel, target, pipeline) for kernel in kernels.values()]
+    keys = [digest_of({"kernel": one, "target": str(target), "pipeline": pipeline}) for one in kernels]
+    objects = {key: _OBJECTS.get(key) for key in keys}
+    missing = [(key, one) for key, one in zip(keys, kernels.values(), strict=True) if objects[key] is None]
+    for (key, _), code in zip(missing, _compile_all([one for _, one in missing], target, pipeline), strict=True):
+        objects[key] = code
+        _OBJECTS.put(key, code)
+    return [code for code in objects.values() if code is not None]
+
+
+def _compile_all(kernels: Sequence[KernelCode], target: Target, pipeline: str) -> list[bytes]:
+    """Compile kernels on all cores: LLVM runs outside of Python's lock."""
+    workers = min(len(kernels), os.cpu_count() or 1)
+    if workers < 2:
+        return [compile_kernel(kernel, target, pipeline) for kernel in kernels]
+    context = tvm.transform.PassContext.current()
+
+    def compile_one(kernel: KernelCode) -> bytes:
+        with context:  # each thread has a context of its own
+            return compile_kernel(kernel, target, pipeline)
+
+    with ThreadPoolExecutor(workers, "edbatch-compile") as pool:
+        return list(pool.map(compile_one, kernels))
+
+
+def compile_kernel(kernel: KernelCode, target: Target, pipeline: str) -> bytes:
+    """The object file of one kernel.
+
+    Raises
+    ------
+    OSError
+        If there is no room for temporary files.
+    """
+    return _compiled(kernel.module(), target, pipeline)
+
+
+def _compiled(module: IRModule, target: Target, pipeline: str) -> bytes:
+    return object_code(tvm.compile(module, target=target, tir_pipeline=pipeline))

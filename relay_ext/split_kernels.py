@@ -1,0 +1,173 @@
+"""A program in pieces that compile on their own: the kernels, each with what it calls, and what calls them.
+
+A kernel is called by the digest of its code, so that two kernels of one name are one kernel: names of cells, weights
+and variables do not count.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import tvm
+from tvm import IRModule
+
+from edbatch_tvm.tvm_compat import Call, StringImm, make_node, save_json, structural_map, structural_walk, tirx
+from relay_ext.workshare_loops import DIMENSIONS
+
+_CODE = ("tirx.noalias", "calling_conv", "tirx.is_entry_func")
+"""Attributes of a function that change its code; the others say how kernels are called."""
+
+_DIGITS = 32
+_LITERALS = frozenset(["int", "float", "bool", "None", "ffi.String"])
+
+
+@dataclass(frozen=True, eq=False)
+class KernelCode:
+    """One kernel: the function that the program calls, its loops, and the function that packs its weights.
+
+    Attributes
+    ----------
+    digest : str
+        Of the code.
+    functions : list of PrimFunc
+        Called ``kernel<n>`` in calls of each other.
+    names : list of str
+        What the functions were called.
+    sharing : str
+        LLVM IR of what they call besides; see :class:`~relay_ext.join_kernels.JoinKernels`.
+    """
+
+    digest: str
+    functions: list[tirx.PrimFunc]
+    names: list[str]
+    sharing: str
+
+    @property
+    def symbols(self) -> dict[str, str]:
+        """What each function is called in compiled code."""
+        return {name: self._symbol(number) for number, name in enumerate(self.names)}
+
+    def module(self) -> IRModule:
+        """The kernel under the names of :attr:`symbols`."""
+        names = {_placeholder(number): self._symbol(number) for number in range(len(self.functions))}
+        kernel, *others = self.functions
+        sharing = tirx.AttrStmt(tirx.const(0, "int32"), "pragma_import_llvm", StringImm(self.sharing), kernel.body)
+        functions = _renamed([kernel.with_body(sharing), *others], names)
+        return IRModule({var: one.with_attr("global_symbol", var.name_hint) for var, one in functions.items()})
+
+    def _symbol(self, number: int) -> str:
+        return f"edbatch_{self.digest}_{number}"
+
+
+def split_kernels(module: IRModule, sharing: str) -> tuple[list[KernelCode], IRModule]:
+    """The kernels of a program, and what is left of it, which calls them by :attr:`KernelCode.symbols`.
+
+    Parameters
+    ----------
+    module : IRModule
+        As :class:`~relay_ext.join_kernels.JoinKernels` leaves it.
+    sharing : str
+        What that pass was given.
+    """
+    functions = {var.name_hint: function for var, function in module.functions.items()}
+    taken: dict[str, str] = {}
+    kernels = []
+    for name, function in functions.items():
+        if function.attrs is not None and DIMENSIONS in function.attrs:
+            names = [*_called(name, functions), *(one for one in (f"{name}_pack",) if one in functions)]
+            kernel = _kernel({one: functions[one] for one in names}, sharing)
+            kernels.append(kernel)
+            taken.update(kernel.symbols)
+
+    def call(one: Any) -> Any:
+        symbol = taken.get(one.op.name_hint) if isinstance(one.op, tvm.ir.GlobalVar) else None
+        return one if symbol is None else tirx.call_extern("int32", symbol, *one.args)
+
+    rest = {
+        var: function.with_body(structural_map(function.body, (Call, call), order="post"))
+        for var, function in module.functions.items()
+        if var.name_hint not in taken
+    }
+    return kernels, IRModule(rest)
+
+
+def _called(name: str, functions: Mapping[str, Any]) -> list[str]:
+    """`name` and the functions that it calls, these call, and so on."""
+    found = [name]
+    for one in found:
+        used: list[Any] = []
+        structural_walk(functions[one].body, (tvm.ir.GlobalVar, used.append))
+        found += [name for name in dict.fromkeys(var.name_hint for var in used) if name not in found]
+    return found
+
+
+def _kernel(functions: Mapping[str, Any], sharing: str) -> KernelCode:
+    names = {name: _placeholder(number) for number, name in enumerate(functions)}
+    plain = [
+        tirx.PrimFunc(one.params, one.body, one.ret_type, make_node("ir.DictAttrs", **_code_attributes(one)))
+        for one in functions.values()
+    ]
+    renamed = list(_renamed(plain, names).values())
+    return KernelCode(_digest(renamed), renamed, list(names), sharing)
+
+
+def _code_attributes(function: Any) -> dict[str, Any]:
+    return {name: function.attrs[name] for name in _CODE if name in function.attrs}
+
+
+def _placeholder(number: int) -> str:
+    return f"kernel{number}"
+
+
+def _renamed(functions: Sequence[Any], names: Mapping[str, str]) -> dict[Any, Any]:
+    """Functions by the variable of their new names, calls of each other among them."""
+    variables = {name: tvm.ir.GlobalVar(new) for name, new in names.items()}
+
+    def rename(var: Any) -> Any:
+        return variables.get(var.name_hint, var)
+
+    bodies = [structural_map(function.body, (tvm.ir.GlobalVar, rename)) for function in functions]
+    return {
+        var: function.with_body(body) for var, function, body in zip(variables.values(), functions, bodies, strict=True)
+    }
+
+
+def _digest(functions: Sequence[Any]) -> str:
+    """Equal for functions that are equal up to the names of variables, and where in a file they are written."""
+    graph = json.loads(save_json(functions))
+    digest = hashlib.sha256()
+    for part in _canonical(graph["nodes"]):
+        digest.update(part.encode())
+    return digest.hexdigest()[:_DIGITS]
+
+
+def _canonical(nodes: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """A text for each node of a serialized graph; literals are written where they are used.
+
+    Nodes come after those they refer to, in the order in which these are first met, so that equal graphs have equal
+    texts. A string has a node of its own wherever it is first used: strings are not counted.
+    """
+    known: list[Any] = []
+    count = 0
+    for node in nodes:
+        kind, data = node["type"], node.get("data")
+        if kind in _LITERALS:
+            known.append([kind, data])
+            continue
+        if isinstance(data, dict):
+            ignored = ("span", "name") if kind == "ir.Var" else ("span",)
+            data = {name: _referred(value, known) for name, value in data.items() if name not in ignored}
+        elif isinstance(data, list):
+            data = [_referred(value, known) for value in data]
+        known.append(count)
+        count += 1
+        yield json.dumps([kind, data])
+
+
+def _referred(value: Any, known: Sequence[Any]) -> Any:
+    """What is at the number `value`; other values are written as they are."""
+    return known[value] if type(value) is int else [value]
