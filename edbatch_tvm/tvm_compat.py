@@ -15,8 +15,8 @@ import tvm_ffi
 # tvm.nd up to 0.21.
 from tvm import runtime, s_tir, sym, tirx
 
-# Up to 0.26 a constant is relax.Constant, a buffer read tirx.BufferLoad and a text tirx.StringImm; up to 0.25 Relax and TIR each have a class
-# of calls.
+# Up to 0.26 a constant is relax.Constant, a buffer read tirx.BufferLoad and a text tirx.StringImm; up to 0.25 Relax and
+# TIR each have a class of calls.
 from tvm.ir import (
     Array,
     Call,

@@ -6,7 +6,7 @@ import builtins
 import inspect
 import logging
 import warnings
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import cache, partial
 from typing import Any
@@ -101,9 +101,10 @@ def import_cell(
     shapes = _dynamic_shapes(name, module, tuple(arguments), tuple(variadic))
     specs = torch.utils._pytree.tree_map(partial(_fixed_part, torch), tuple(arguments))
     structure = module_structure(torch, module, specs, tuple(variadic))
-    if structure in names.programs:
-        return shared_cell(name, module, structure, names)
-    return import_program(name, module, export_program(name, module, tuple(arguments), shapes), names, structure)
+    if structure not in names.programs:
+        program = export_program(name, module, tuple(arguments), shapes)
+        names.programs[structure] = import_program(name, program)
+    return cell_of_program(name, module, names.programs[structure], names)
 
 
 def _require_float32(torch: Any, name: str, module: Any, arguments: tuple[Any, ...]) -> None:
@@ -296,13 +297,8 @@ def first_line(error: BaseException) -> str:
 # Import ---------------------------------------------------------------------------------------------------------
 
 
-def import_program(
-    name: str, module: Any, program: Any, names: WeightNames, structure: Hashable | None = None
-) -> relax.Function:
-    """The Relax function of the exported program of `module`, with its weights as parameters behind the inputs.
-
-    `names` is extended by the weights of the cell, and by the program for others of this `structure`, if one is given:
-    see :func:`shared_cell`.
+def import_program(name: str, program: Any) -> ImportedProgram:
+    """An exported program as a Relax function, with its weights as parameters behind the inputs.
 
     Raises
     ------
@@ -327,10 +323,7 @@ def import_program(
             "operators that TVM's importer of exported programs knows",
             "compute this part outside the cell, or with other operators",
         ) from error
-    made = ImportedProgram(imported["main"], dict(program.graph_signature.inputs_to_parameters))
-    if structure is not None:
-        names.programs[structure] = made
-    return _cell_of(name, module, made, names)
+    return ImportedProgram(imported["main"], dict(program.graph_signature.inputs_to_parameters))
 
 
 def _mark(program: Any) -> None:
@@ -345,18 +338,10 @@ def _mark(program: Any) -> None:
             node.meta[CONSTANT] = constant.detach().numpy()
 
 
-def shared_cell(name: str, module: Any, structure: Hashable, names: WeightNames) -> relax.Function:
-    """The cell of `module` from the program of another one of its `structure`, which :func:`import_program` imported.
+def cell_of_program(name: str, module: Any, program: ImportedProgram, names: WeightNames) -> relax.Function:
+    """The cell `name` that `module` is, out of the program of a module of its structure.
 
-    Parameters
-    ----------
-    structure : hashable
-        :func:`relay_ext.module_structure.module_structure` of the module and of what it is called with; among the
-        keys of ``names.programs``.
+    `names` is extended by the weights of the cell.
     """
-    return _cell_of(name, module, names.programs[structure], names)
-
-
-def _cell_of(name: str, module: Any, program: ImportedProgram, names: WeightNames) -> relax.Function:
     weights = {placeholder: module.get_parameter(path) for placeholder, path in program.paths.items()}
     return cell_with_weights(name, program.function, weights, program.paths, names)

@@ -29,13 +29,13 @@ def module_structure(torch: Any, *things: Any) -> Hashable:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Alone:
+class Alone:
     """Something that is equal to itself alone, kept alive so that no other thing gets its address."""
 
     thing: Any
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Alone) and self.thing is other.thing
+        return isinstance(other, Alone) and self.thing is other.thing
 
     def __hash__(self) -> int:
         return id(self.thing)
@@ -56,7 +56,7 @@ class _Reader:
         if isinstance(thing, type | types.BuiltinFunctionType | torch.dtype | torch.device):
             return thing
         if isinstance(thing, types.MethodType):
-            return "method", _Alone(thing.__func__), self.key(thing.__self__)
+            return "method", Alone(thing.__func__), self.key(thing.__self__)
         if type(thing) is slice or (isinstance(thing, tuple) and not hasattr(thing, "__dict__")):
             parts = (thing.start, thing.stop, thing.step) if type(thing) is slice else thing
             return type(thing), *map(self.key, parts)
@@ -79,12 +79,12 @@ class _Reader:
             return partial, self.key(thing.func), self.key(thing.args), self.key(thing.keywords)
         if dataclasses.is_dataclass(thing):
             return type(thing), *(self.key(getattr(thing, field.name)) for field in dataclasses.fields(thing))
-        return _Alone(thing)
+        return Alone(thing)
 
     def _module(self, module: Any) -> Hashable:
         """A module by its attributes; one with hooks, which are code of its own, is equal to itself alone."""
         if any(value for name, value in vars(module).items() if "_hooks" in name):
-            return _Alone(module)
+            return Alone(module)
         return type(module), *((name, self.key(value)) for name, value in vars(module).items() if "_hooks" not in name)
 
     def _tensor(self, tensor: Any) -> Hashable:
@@ -93,6 +93,6 @@ class _Reader:
         if isinstance(tensor, torch.nn.Parameter):
             return kind
         if tensor.layout is not torch.strided or tensor.numel() * tensor.element_size() > MOST_BYTES:
-            return _Alone(tensor)
+            return Alone(tensor)
         content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
         return kind, bytes(content.numpy())

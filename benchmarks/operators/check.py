@@ -16,7 +16,7 @@ from benchmarks.operators.sample_filter import NO_VALUE, has_undefined_cast, out
 from benchmarks.operators.samples import Sample, operators, samples, spread, variants
 from edbatch_tvm.errors import EdbatchError
 from relay_ext import from_torch
-from relay_ext.from_torch import export_program, import_program
+from relay_ext.from_torch import cell_of_program, export_program, import_program
 from relay_ext.importer import WeightNames, imported_module
 from relay_ext.torch_decompositions import decompositions
 
@@ -79,7 +79,8 @@ def check(name: str, targets: list[str], count: int, say: Say = lambda _: None) 
         try:
             program = export_program(f"s{number}", sample.module, sample.inputs)
             row["outside"] = reason or outside_by_export(program)
-            cells[number] = import_program(f"s{number}", sample.module, program, names)
+            name = f"s{number}"
+            cells[number] = cell_of_program(name, sample.module, import_program(name, program), names)
             cases[number] = _cases(sample, number)
         except EdbatchError as error:
             row["targets"] = dict.fromkeys(targets, ("refused", reason_of(error)))

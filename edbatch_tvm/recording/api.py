@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from edbatch_tvm.compiler.progress import Progress
 from edbatch_tvm.errors import RecordingError
 from edbatch_tvm.fork_lock import fork_lock
 from edbatch_tvm.recording.called_functions import CalledFunctions
@@ -248,7 +249,8 @@ class AutoBatched(StandIn):
         self.reports, self.breaks = [], []
         results = self._choose(functions, entry) if self._cells is None else []
         if self._library.model is None:
-            results += self._first_elements(functions[len(results) :], len(results))
+            with Progress():
+                results += self._first_elements(functions[len(results) :], len(results))
         results += self._minibatch(functions[len(results) :], self._compute_batched, len(results))
         if functions and not self._warned:
             self._warned = True

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from edbatch_tvm.compiler import compile_model
+from edbatch_tvm.compiler.progress import Progress
 from edbatch_tvm.errors import CellError, EdbatchError
 from edbatch_tvm.fork_lock import fork_lock
 from edbatch_tvm.recording.arguments import FEW, CallPlan, Key
@@ -220,7 +221,9 @@ class Library:
             plan = CallPlan.of(key, attributes, self._names.params)
             code = CellModule(site.target, site.owner, plan, site.named, site.reads)
             name = self._free_name(site)
-            with self._outside():
+            with self._outside(), Progress() as progress:
+                progress.expect(1)
+                progress(f"cell {name}")
                 try:
                     cell = make_cell(name, len(self.cells), code, self._names)
                 except EdbatchError:

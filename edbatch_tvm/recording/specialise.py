@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -13,13 +13,14 @@ from tvm import relax
 from edbatch_tvm.errors import CellError, EdbatchError
 from edbatch_tvm.recording.arguments import EXAMPLE_ROWS, CallPlan
 from edbatch_tvm.recording.attributes import Attribute, Notes, call_with_attributes
+from edbatch_tvm.recording.kept_programs import answer_of, program_of
 from edbatch_tvm.recording.lazy import LazyTensor
 from edbatch_tvm.recording.row_wise import same_program, treats_rows_alike
 from edbatch_tvm.recording.specs import TensorSpec, spec_of
 from edbatch_tvm.runtime import Model
 from relay_ext.check_cells import CheckCells
-from relay_ext.from_torch import export_program, import_program, rows_dimension, shared_cell
-from relay_ext.importer import WeightNames, imported_module
+from relay_ext.from_torch import cell_of_program, export_program, import_program, rows_dimension
+from relay_ext.importer import ImportedProgram, WeightNames, imported_module
 from relay_ext.index_bounds import with_index_bounds
 from relay_ext.module_structure import module_structure
 from relay_ext.pipeline import cell_passes, run_passes
@@ -125,7 +126,10 @@ class CellModule(torch.nn.Module):
 
     def structure(self) -> Any:
         """Equal for code that exports to one program; the rest of the model (`root`) does not count."""
-        parts = (self.function, self.owner, self.taken, self.plan, self.named, self.reads, self.training)
+        # Which values a call has does not matter, only what kind of values.
+        inputs = [replace(entry, example=_kind_of(entry.example)) for entry in self.plan.inputs]
+        plan = replace(self.plan, inputs=inputs)
+        parts = (self.function, self.owner, self.taken, plan, self.named, self.reads, self.training)
         return module_structure(torch, *parts)
 
     def result(self, flat: Sequence[Any], as_they_are: bool = False) -> Any:
@@ -203,6 +207,11 @@ def _example_of(value: Any) -> Any:
     return value
 
 
+def _kind_of(example: Any) -> Any:
+    """What of the value of an attribute the code depends on."""
+    return (example.dtype, example.shape) if isinstance(example, torch.Tensor) else type(example)
+
+
 def _distinct(leaves: Sequence[Any]) -> list[torch.Tensor]:
     """The tensors among `leaves`, each once."""
     found: dict[int, torch.Tensor] = {}
@@ -235,13 +244,9 @@ def make_cell(name: str, type_id: int, code: CellModule, names: WeightNames) -> 
         raise CellError(f"cell {name!r} returns no tensor", "one tensor or more")
     outputs = tuple(_output_spec(name, leaf, code) for leaf in tensors)
     same = code.structure()
-    if same in names.programs:
-        function = shared_cell(name, code, same, names)
-    else:
-        program = cell_program(name, code, flat)
-        _check_program(name, code, program)
-        function = import_program(name, code, program, names, same)
-        _check_lowering(name, function, names)
+    if same not in names.programs:
+        names.programs[same] = program_of(name, same, lambda: _imported(name, code, flat, names))
+    function = cell_of_program(name, code, names.programs[same], names)
     numbers = {id(tensor): number for number, tensor in enumerate(tensors)}
     filled = [numbers.get(id(leaf)) for leaf in leaves]
 
@@ -255,6 +260,15 @@ def make_cell(name: str, type_id: int, code: CellModule, names: WeightNames) -> 
     return Cell(name, type_id, outputs, structure.is_leaf(), kind if simple else returned, function, code)
 
 
+def _imported(name: str, code: CellModule, flat: Sequence[Any], names: WeightNames) -> ImportedProgram:
+    """The program of a cell that was never met before, checked."""
+    program = cell_program(name, code, flat)
+    _check_program(name, code, program)
+    imported = import_program(name, program)
+    _check_lowering(name, cell_of_program(name, code, imported, names), names)
+    return imported
+
+
 def cell_program(name: str, code: CellModule, flat: Sequence[Any]) -> Any:
     """The exported program of a cell."""
     shapes = tuple({0: rows_dimension()} if entry.rows else None for entry in code.plan.inputs)
@@ -264,9 +278,13 @@ def cell_program(name: str, code: CellModule, flat: Sequence[Any]) -> Any:
 def holds_for_few(name: str, code: CellModule, rows: int) -> bool:
     """Whether the program of a variadic cell is the one for none or one row."""
     inputs = code.plan.inputs
-    dynamic = cell_program(name, code, [entry.random(EXAMPLE_ROWS) for entry in inputs])
-    static = export_program(name, code, tuple(entry.random(rows) for entry in inputs), None)
-    return same_program(dynamic, static, rows)
+
+    def compared() -> bool:
+        dynamic = cell_program(name, code, [entry.random(EXAMPLE_ROWS) for entry in inputs])
+        static = export_program(name, code, tuple(entry.random(rows) for entry in inputs), None)
+        return same_program(dynamic, static, rows)
+
+    return answer_of(f"holds for {rows} rows", code.structure(), compared)
 
 
 def takes_rows(name: str, code: CellModule) -> tuple[tuple[TensorSpec, ...], Any] | None:
@@ -285,14 +303,17 @@ def takes_rows(name: str, code: CellModule) -> tuple[tuple[TensorSpec, ...], Any
     def example(rows: int) -> tuple[Any, ...]:
         return tuple(entry.shaped(entry.random(rows)) for entry in inputs)
 
-    shapes = tuple({0: rows_dimension()} if entry.rows else None for entry in inputs)
+    def proved() -> bool:
+        shapes = tuple({0: rows_dimension()} if entry.rows else None for entry in inputs)
+        dynamic = export_program(name, shaped, example(EXAMPLE_ROWS), (shapes,))
+        return treats_rows_alike(dynamic) and same_program(dynamic, export_program(name, shaped, example(1)), 1)
+
     try:
         with torch.no_grad():
             leaves, structure = pytree.tree_flatten(code.result(_as_given(code, list(example(1))), as_they_are=True))
         if len(_distinct(leaves)) != len(leaves):
             return None
-        dynamic = export_program(name, shaped, example(EXAMPLE_ROWS), (shapes,))
-        if not treats_rows_alike(dynamic) or not same_program(dynamic, export_program(name, shaped, example(1)), 1):
+        if not answer_of("treats rows alike", code.structure(), proved):
             return None
     except CellError:
         return None

@@ -39,6 +39,10 @@ MOST_MIB = 512
 NOTHING = "none"
 
 _SUFFIX = ".cells"
+PROGRAM_SUFFIX = ".program"
+SUFFIXES = (_SUFFIX, PROGRAM_SUFFIX)
+"""Of compiled cells, and of imported programs (:mod:`edbatch_tvm.recording.kept_programs`)."""
+
 _ABANDONED = 3600.0
 """Seconds after which a scratch file has no writer any more."""
 
@@ -123,27 +127,42 @@ def sources_digest() -> str:
 
 def find(key: str) -> KeptCells | None:
     """The cells kept under `key`; None if there are none, or they are damaged or not ours."""
-    where = folder()
-    content = None if where is None else read_sealed(where / (key + _SUFFIX))
-    if where is None or content is None:
-        return None
+    content = find_file(key + _SUFFIX)
     try:
-        kept = _unpacked(content, key)
+        return None if content is None else _unpacked(content, key)
     except (ValueError, KeyError, TypeError, IndexError):
         return None
-    with suppress(OSError):
-        os.utime(where / (key + _SUFFIX))
-    return kept
 
 
 def keep(key: str, kept: KeptCells) -> None:
     """Keep cells for later processes; nothing happens where the folder cannot be written."""
+    keep_file(key + _SUFFIX, _packed(kept, key))
+
+
+def find_file(name: str) -> bytes | None:
+    """What :func:`keep_file` kept under `name`; None if there is nothing, or it is damaged or not ours."""
+    where = folder()
+    content = None if where is None else read_sealed(where / name)
+    if where is not None and content is not None:
+        with suppress(OSError):
+            os.utime(where / name)
+    return content
+
+
+def keep_file(name: str, content: bytes) -> None:
+    """Keep a file for later processes; nothing happens where the folder cannot be written.
+
+    Parameters
+    ----------
+    name : str
+        With one of the suffixes in ``SUFFIXES``.
+    """
     where = folder()
     if where is None:
         return
     with suppress(OSError):
-        write_sealed(where / (key + _SUFFIX), _packed(kept, key))
-        _shrink(where, where / (key + _SUFFIX))
+        write_sealed(where / name, content)
+        _shrink(where, where / name)
 
 
 def most_bytes() -> int:
@@ -158,9 +177,10 @@ def _shrink(where: Path, newest: Path) -> None:
     for path in where.iterdir():
         with suppress(OSError):
             state = path.stat()
-            if path.suffix == _SUFFIX and not path.name.startswith("."):
+            scratch = path.name.startswith(".") and any(suffix in path.name for suffix in SUFFIXES)
+            if path.suffix in SUFFIXES and not scratch:
                 found.append((state.st_mtime, state.st_size, path))
-            elif path.name.startswith(".") and _SUFFIX in path.name and state.st_mtime < time() - _ABANDONED:
+            elif scratch and state.st_mtime < time() - _ABANDONED:
                 path.unlink()
     total = sum(size for _, size, _ in found)
     for _, size, path in sorted(found):

@@ -57,6 +57,24 @@ def test_shown_on_a_terminal(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         assert "second" in terminal.getvalue()
 
 
+def test_one_inside_another_has_no_bar_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr(progress, "PATIENCE", 0.1)
+    shown = threading.Event()
+    with Progress() as outer:
+        outer("outer")
+        with Progress() as inner:
+            inner.expect(3)
+            inner("inner")
+            shown.wait(0.2)
+    assert "2/4" in terminal.getvalue()
+    assert "inner" in terminal.getvalue()
+    with Progress():
+        shown.wait(0.2)
+    assert terminal.getvalue().count("0/1") == 1  # the next one begins anew
+
+
 @pytest.mark.parametrize("terminal", [True, False])
 def test_silent_if_it_is_short_or_nobody_looks(terminal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     screen = Terminal(terminal)
