@@ -13,8 +13,10 @@ import pytest
 import torch
 
 import edbatch_tvm as eb
+from edbatch_tvm.errors import CellError
 from edbatch_tvm.recording import specialise
 from edbatch_tvm.recording.code_digest import code_digest
+from edbatch_tvm.recording.kept_programs import answer_of, program_of
 from edbatch_tvm.runtime import compilation_cache
 from relay_ext.module_structure import module_structure
 
@@ -175,26 +177,62 @@ def test_nothing_is_exported_a_second_time(exports: list[str]) -> None:
     assert not exports
     run(namespace(helpers=HELPERS.replace("x.sin()", "x.cos()")))
     assert exports
-    assert not any(name.startswith("node") for name in exports)
 
 
-def test_damaged_programs_are_exported_again(exports: list[str], tmp_path: Path) -> None:
-    run(namespace())
-    known = sorted(exports)
-    for path in (tmp_path / "kept").glob("*.program"):
+STRUCTURE = ("a structure", 1)
+
+
+def test_files_that_are_not_what_was_kept(exports: list[str], tmp_path: Path) -> None:
+    made: list[str] = []
+
+    def answer() -> bool:
+        made.append("answer")
+        return True
+
+    def refuse() -> Any:
+        made.append("program")
+        raise CellError("cell 'one' has no program", "another")
+
+    def ask(cell: str) -> list[str]:
+        made.clear()
+        assert answer_of("holds", STRUCTURE, answer)
+        with pytest.raises(CellError, match=f"cell '{cell}' has no program; expected another"):
+            program_of(cell, STRUCTURE, refuse)
+        return made
+
+    assert ask("one") == ["answer", "program"]
+    assert ask("two") == []
+    files = sorted((tmp_path / "kept").glob("*.program"))
+    assert len(files) == 2
+    contents = [path.read_bytes() for path in files]
+    for path, content in zip(files, reversed(contents), strict=True):  # each under the name of the other
+        path.write_bytes(content)
+    assert ask("one") == ["answer", "program"]
+    for path in files:
         path.write_bytes(path.read_bytes()[:-1] + b"?")
-    exports.clear()
-    run(namespace())
-    assert sorted(exports) == known
+    assert ask("one") == ["answer", "program"]
+    assert ask("one") == []
+
+
+def test_what_fails_for_want_of_memory_is_tried_again(exports: list[str]) -> None:
+    made: list[str] = []
+
+    def fail() -> Any:
+        made.append("tried")
+        raise CellError("no room") from MemoryError()
+
+    for _ in range(2):
+        assert not answer_of("holds", STRUCTURE, fail)
+        with pytest.raises(CellError, match="no room"):
+            program_of("cell", STRUCTURE, fail)
+    assert len(made) == 4
 
 
 def test_nothing_is_kept_without_a_folder(exports: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(compilation_cache.FOLDER_VARIABLE, "none")
-    run(namespace())
-    known = sorted(exports)
-    exports.clear()
-    run(namespace())
-    assert sorted(exports) == known
+    answers = iter([True, False])
+    assert answer_of("holds", STRUCTURE, lambda: next(answers))
+    assert not answer_of("holds", STRUCTURE, lambda: next(answers))
 
 
 def test_the_digest_is_that_of_another_process() -> None:
