@@ -20,8 +20,9 @@ from torch.utils import _pytree as pytree
 import edbatch_tvm as eb
 from edbatch_tvm.models.childsum_tree.arity import flat
 from edbatch_tvm.models.treelstm.reader import read_labelled_trees
+from edbatch_tvm.recording.cell_call import CellCall
 from edbatch_tvm.recording.lazy import LazyTensor
-from edbatch_tvm.recording.recorder import CellCall, Recorder
+from edbatch_tvm.recording.recorder import Recorder
 from tests.recording.models import (
     ChildSumTreeLSTM,
     GreedyDecoder,
@@ -53,11 +54,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print("".join(f"{name:>16}" for name in columns))
     for name, model, cells, elements in [
         ("tree, method", ChildSumTreeLSTM(hidden, VOCABULARY), ["node_forward"], trees),
+        ("tree, records", ChildSumTreeLSTM(hidden, VOCABULARY), ["node_forward"], trees),
         ("tree, submodule", ModularTreeLSTM(hidden, VOCABULARY), ["word", "cell", "classify"], trees),
         ("parser", ShiftReduceParser(hidden, VOCABULARY), ["shift", "reduce", "score"], tokens),
         ("decoder", GreedyDecoder(hidden, VOCABULARY), ["encode", "step"], tokens),
     ]:
-        print("".join(f"{cell:>16}" for cell in (name, *compare(model, cells, elements, options.rounds))))
+        print(
+            "".join(
+                f"{cell:>16}"
+                for cell in (name, *compare(model, cells, elements, options.rounds, name.endswith("records")))
+            )
+        )
     print(f"recording a call: {recording_cost(hidden, options.calls):.2f} µs")
 
 
@@ -79,11 +86,14 @@ def sentences(count: int, vocabulary: int) -> list[list[int]]:
     return [rng.integers(1, vocabulary, rng.integers(10, 30)).tolist() for _ in range(count)]
 
 
-def compare(model: torch.nn.Module, cells: list[str], elements: list[Any], rounds: int) -> list[str]:
-    """The columns of one model: times, their ratio, batches, flushes, error."""
-    fast = eb.autobatch(model, cells)
+def compare(
+    model: torch.nn.Module, cells: list[str], elements: list[Any], rounds: int, recorded: bool = False
+) -> list[str]:
+    """The columns of one model: times, ratio, batches, flushes, error; `recorded` for elements recorded before."""
+    fast = eb.autobatch(model, cells, fallback="never")
     fast(elements)
-    found, expected = fast(elements), [model(element) for element in elements]
+    given = [fast.record(element) for element in elements] if recorded else elements
+    found, expected = fast(given), [model(element) for element in elements]
     leaves = zip(pytree.tree_leaves(found), pytree.tree_leaves(expected), strict=True)
     error = max(difference(one, other) for one, other in leaves)
     eager, batched = float("inf"), float("inf")
@@ -91,7 +101,7 @@ def compare(model: torch.nn.Module, cells: list[str], elements: list[Any], round
         torch.set_num_threads(1 + number % 2)
         eager = min(eager, seconds(lambda: [model(element) for element in elements]))
         torch.set_num_threads(1)
-        batched = min(batched, seconds(lambda: fast(elements)))
+        batched = min(batched, seconds(lambda: fast(given)))
     ratio = f"{eager / batched:.1f} x"
     times = [f"{eager * 1e3:.1f}", f"{batched * 1e3:.1f}", ratio]
     return [*times, f"{fast.batches}", f"{len(fast.reports)}", f"{error:.1e}"]

@@ -35,13 +35,10 @@ def adopt(recorder: Recorder, tensor: torch.Tensor, by_rows: bool) -> bool:
         return False
     size = tuple(tensor.shape)
     listed = by_rows and len(size) > 0 and 1 <= size[0] <= _MOST_ROWS
-    number = recorder.external_versions.pop(id(tensor), None)
     made = lazy_view(recorder, Storage([], 1), (size, dense_strides(size), 0), tensor.dtype)
     try:
         torch.utils.swap_tensors(tensor, made)
     except RuntimeError:
-        if number is not None:
-            recorder.external_versions[id(tensor)] = number
         return False
     real: torch.Tensor = made
     lazy: LazyTensor = tensor

@@ -20,17 +20,20 @@ from edbatch_tvm.recording.elements import minibatch_of, takes_several
 from edbatch_tvm.recording.failures import name_element
 from edbatch_tvm.recording.fallback import PyTorchReport
 from edbatch_tvm.recording.flush import compute_eagerly
+from edbatch_tvm.recording.isolation import state
 from edbatch_tvm.recording.library import Library, same_numbers
 from edbatch_tvm.recording.minibatch import Function, Known, run_minibatch
 from edbatch_tvm.recording.model_state import buffers_of, check_inference, places_of, structure_of
 from edbatch_tvm.recording.module import StandIn
 from edbatch_tvm.recording.named_cells import check_entry, find_cells, listed, warn_of_uncalled
 from edbatch_tvm.recording.recorder import Break, Recorder
+from edbatch_tvm.recording.records import Content, Record, record_content
+from edbatch_tvm.recording.seen_state import SeenState
 from edbatch_tvm.recording.site import Site
 from edbatch_tvm.runtime import Model, Report
 
 _OF_THE_PROCESS = frozenset(
-    ("reports", "breaks", "_lock", "_first", "_carried", "_known", "_now", "_warned", "_places")
+    ("reports", "breaks", "_lock", "_first", "_carried", "_known", "_now", "_warned", "_places", "_touched", "_seen")
 )
 """Attributes that are made anew for copies."""
 
@@ -121,6 +124,8 @@ class AutoBatched(StandIn):
     _known: dict[Any, Known]
     _places: list[tuple[int, int]]
     _warned: bool
+    _touched: set[int]
+    _seen: SeenState | None
 
     def __init__(
         self,
@@ -144,6 +149,7 @@ class AutoBatched(StandIn):
         self.reports, self.breaks = [], []
         self._lock, self._first = fork_lock(), fork_lock()
         self._carried = Carried()
+        self._touched, self._seen = set(), None
         self._known = {}
         self._warned = False
         self._start(structure_of(self.model))
@@ -217,6 +223,38 @@ class AutoBatched(StandIn):
         results: list[Any] = self._call(self._entry, list(elements), shared)
         return results
 
+    def record(self, element: Any, **shared: Any) -> Record:
+        """Record an element once, to be used in its place: ``fast([record, element])``.
+
+        Its ``forward`` does not run again, as long as the model is what it was. Weights of cells may change. If
+        anything else has changed that ``forward`` may read (other parameters, buffers, attributes, the mode), the
+        element is recorded again at its next use; one that has changed itself needs a new record.
+
+        Parameters
+        ----------
+        element : object
+            As for a call; a tuple gives the arguments of ``forward`` if that needs several.
+        **shared
+            Further arguments of ``forward``.
+
+        Returns
+        -------
+        Record
+
+        Raises
+        ------
+        RecordingError
+            If ``forward`` reads a value, sets attributes or draws random numbers.
+        """
+        check_inference(self.model)
+        several = takes_several(getattr(self.model, self._entry), shared)
+        one = Record(self, element, _function_of(element, self._entry, several, shared))
+        with self._first:
+            with self._lock:
+                self._take_over_changes()
+            self._contents([one])
+        return one
+
     def _method(self, name: str) -> Callable[..., Any]:
         @wraps(getattr(self.model, name))
         def method(elements: Any, **shared: Any) -> Any:
@@ -227,8 +265,8 @@ class AutoBatched(StandIn):
     def _call(self, entry: str, elements: Any, shared: dict[str, Any]) -> Any:
         several = takes_several(getattr(self.model, entry), shared)
         minibatch = minibatch_of(elements)
-        functions: list[Function] = [
-            partial(_run_entry, entry=entry, arguments=one if several and type(one) is tuple else (one,), named=shared)
+        functions: list[Any] = [
+            one if type(one) is Record else _function_of(one, entry, several, shared)
             for one in (minibatch if minibatch is not None else [elements])
         ]
         results = self._run(functions, entry)
@@ -236,26 +274,68 @@ class AutoBatched(StandIn):
 
     # A call -----------------------------------------------------------------------------------------------------
 
-    def _run(self, functions: list[Function], entry: str) -> list[Any]:
+    def _run(self, functions: list[Any], entry: str) -> list[Any]:
         check_inference(self.model)
         if self._library.model is None:
             with self._first:  # one thread finds out what the cells are
                 return self._run_now(functions, entry)
         return self._run_now(functions, entry)
 
-    def _run_now(self, functions: list[Function], entry: str) -> list[Any]:
+    def _run_now(self, functions: list[Any], entry: str) -> list[Any]:
         with self._lock:
             self._take_over_changes()
         self.reports, self.breaks = [], []
-        results = self._choose(functions, entry) if self._cells is None else []
+        records = [one for one in functions if type(one) is Record]
+        contents = self._contents(records) if records else []
+        plain = [one for one in functions if type(one) is not Record] if records else functions
+        results = self._choose(plain, entry) if self._cells is None else []
         if self._library.model is None:
             with Progress():
-                results += self._first_elements(functions[len(results) :], len(results))
-        results += self._minibatch(functions[len(results) :], self._compute_batched, len(results))
+                results += self._first_elements(plain[len(results) :], len(results))
+        later, recorded = self._minibatch(plain[len(results) :], self._compute_batched, len(results), contents)
+        results += later
         if functions and not self._warned:
             self._warned = True
             warn_of_uncalled(self.model, self._sites, self._library)
-        return results
+        if not records:
+            return results
+        rest, others = iter(results), iter(recorded)
+        return [next(others) if type(one) is Record else next(rest) for one in functions]
+
+    def _contents(self, records: list[Record]) -> list[Content]:
+        """What records hold, recorded again where the model has changed."""
+        if self._cells is None:
+            self._choose([records[0].function], self._entry)
+        self._check_seen()
+        contents = []
+        for record in records:
+            if record.owner is not self:
+                raise RecordingError("a record of another model", "a record that this one has made")
+            content = record.content
+            if content is None or content.state is not self._seen or content.library is not self._library:
+                content = record.content = self._recorded(record.function)
+            contents.append(content)
+        # A parameter that was looked up for the first time makes those before it stale.
+        stale = any(content.state is not self._seen for content in contents)
+        return self._contents(records) if stale else contents
+
+    def _recorded(self, function: Function) -> Content:
+        if self._library.model is None:
+            with Progress():
+                self._first_elements([function], 0)
+        known = self._now
+        known.library.state = state()
+        content = record_content(known.library, known.functions, self.model, known.sites, function)
+        if not content.touched <= self._touched:
+            self._touched |= content.touched
+            self._seen = None
+            self._check_seen()
+        content.state = self._seen
+        return content
+
+    def _check_seen(self) -> None:
+        if self._seen is None or not self._seen.holds(self.model):
+            self._seen = SeenState(self.model, self._library.weights() - self._touched)
 
     def _choose(self, functions: list[Function], entry: str) -> list[Any]:
         """Choose cells by what the first elements call; their results."""
@@ -280,17 +360,24 @@ class AutoBatched(StandIn):
         results: list[Any] = []
         for number, function in enumerate(functions[:_FIRST_ELEMENTS]):
             known = len(self._library.cells)
-            results += self._minibatch([function], compute_eagerly, number + first)
+            results += self._minibatch([function], compute_eagerly, number + first)[0]
             if known and len(self._library.cells) == known:
                 break
         if self._library.cells:
             self._library.compiled()
         return results
 
-    def _minibatch(self, functions: list[Function], compute: Callable[[Recorder], Any], first: int) -> list[Any]:
-        results, breaks = run_minibatch(self.model, self._now, self._carried, functions, compute, first)
+    def _minibatch(
+        self,
+        functions: list[Function],
+        compute: Callable[[Recorder], Any],
+        first: int,
+        contents: Sequence[Content] = (),
+    ) -> tuple[list[Any], list[Any]]:
+        now = self._now
+        results, recorded, breaks = run_minibatch(self.model, now, self._carried, functions, compute, first, contents)
         self.breaks += breaks
-        return results
+        return results, recorded
 
     def _compute_batched(self, recorder: Recorder) -> None:
         self.reports += self._library.fallback.compute(recorder)
@@ -328,6 +415,12 @@ class AutoBatched(StandIn):
                 now = attribute.value(site.owner) if site.owner is not None else value
                 if now is not value and (type(now) is not type(value) or now != value):
                     site.read(attribute)
+
+
+def _function_of(element: Any, entry: str, several: bool, named: dict[str, Any]) -> Function:
+    """What runs the model on an element; with `several`, a tuple gives its arguments."""
+    arguments = element if several and type(element) is tuple else (element,)
+    return partial(_run_entry, entry=entry, arguments=arguments, named=named)
 
 
 def _run_entry(model: torch.nn.Module, entry: str, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:

@@ -11,18 +11,21 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from edbatch_tvm.errors import RecordingError
 from edbatch_tvm.recording.attributes import CONTAINERS, KEEPER, OWN
+from edbatch_tvm.recording.cell_call import CellCall
 from edbatch_tvm.recording.module import StandIn
 from edbatch_tvm.recording.parameters import RecordedParameters, own_parameter
 from edbatch_tvm.recording.rebinding import Rebinding
-from edbatch_tvm.recording.recorder import CellCall, Recorder
 from edbatch_tvm.recording.recurrent import RecurrentCall, is_recurrent_layer
 from edbatch_tvm.recording.site import Site
+
+if TYPE_CHECKING:
+    from edbatch_tvm.recording.recorder import Recorder
 
 
 class Carried:
@@ -342,6 +345,11 @@ class Copies:
                 "random numbers that are drawn before values are read",
                 hint,
             )
+
+    @property
+    def draws_random_numbers(self) -> bool:
+        """Whether elements have drawn random numbers."""
+        return self._random.rounds > 0
 
     def after_round(self) -> None:
         """Every element has gone on as far as it could."""

@@ -18,6 +18,7 @@ from edbatch_tvm.recording.lazy import LazyTensor, geometry_of, lazy_rows, lazy_
 from edbatch_tvm.recording.memory import Geometry
 from edbatch_tvm.recording.row_choices import chosen_rows
 from edbatch_tvm.recording.specs import RowsSpec, TensorSpec, spec_of
+from edbatch_tvm.recording.storages import resolved, write
 
 if TYPE_CHECKING:
     from edbatch_tvm.recording.recorder import Recorder
@@ -232,7 +233,7 @@ def _write(recorder: Recorder, target: LazyTensor, source: Any) -> None:
             source = source.to(target.dtype)
     if source.shape != target.shape:
         source = source.expand(tuple(target.shape))
-    recorder.write(target, source)
+    write(recorder, target, source)
 
 
 # Functions ------------------------------------------------------------------------------------------------------
@@ -275,7 +276,7 @@ def copied(recorder: Recorder, source: LazyTensor) -> LazyTensor:
     """A tensor of the same values in a storage of its own."""
     if source.spec.size == 0 and not (source.held is not None and source.held.listed):
         raise CellError("a tensor without elements")
-    spec, values = recorder.resolved(source)
+    spec, values = resolved(recorder, source)
     if type(spec) is RowsSpec:
         return lazy_rows(recorder, list(values), spec.row)
     return lazy_value(recorder, values[0], spec)  # type: ignore[arg-type]
@@ -287,10 +288,18 @@ def as_rows(recorder: Recorder, name: str, tensors: Any, dim: int = 0) -> LazyTe
         return None
     row: TensorSpec | None = None
     values: list[int] = []
+    joining = name == "cat"
     for tensor in tensors:
+        if type(tensor) is LazyTensor and tensor.held is None and tensor.recorder is recorder:
+            one = tensor.spec.rest if joining else tensor.spec
+            if one is None or (one is not row and row is not None):
+                return None
+            row = one
+            values.append(tensor.value)
+            continue
         spec: TensorSpec | RowsSpec
         if type(tensor) is LazyTensor and tensor.recorder is recorder:
-            spec, own = recorder.resolved(tensor) if tensor.held is not None else (tensor.spec, [tensor.value])
+            spec, own = resolved(recorder, tensor)
         else:
             spec, own = spec_of(tensor.shape, tensor.dtype), None
         if name == "stack":
@@ -360,7 +369,7 @@ def _broken(
         return results
     for whole, base in bases.values():
         if whole.spec.size:
-            whole.recorder.write(whole, base)
+            write(whole.recorder, whole, base)
     originals = {id(new): old for new, old in zip(pytree.tree_leaves((given, by_name)), leaves, strict=True)}
     return pytree.tree_map(lambda one: originals.get(id(one), one), results)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from edbatch_tvm.errors import EnvironmentMismatch
 from edbatch_tvm.recording.failures import CallError, name_element
-from edbatch_tvm.recording.isolation import State, restored, state, switched_to
+from edbatch_tvm.recording.isolation import is_now, restored, state, switched_to
 
 
 def require_greenlet() -> Any:
@@ -66,18 +66,20 @@ class Driver:
         self._resumed = resumed
         self._first = first
         self._hub: Any = None
-        self._state: State | None = None
+        self._state = state()
         self.rounds = 0
 
     def wait(self) -> None:
         """Called by a function that needs a value: come back when it is computed."""
         current = self._greenlet.getcurrent()
-        assert self._state is not None or self._hub is None
-        # Code that torch.vmap or the like runs is not left: other elements would run inside it.
-        if self._hub is None or current.parent is not self._hub or state().transforms:
+        if self._hub is None or current.parent is not self._hub:
+            self._compute()
+        elif is_now(self._state) and not self._state.transforms:
+            self._hub.switch()
+        elif state().transforms:  # code that torch.vmap or the like runs is not left: others would run inside it
             self._compute()
         else:
-            with switched_to(self._state):  # type: ignore[arg-type]
+            with switched_to(self._state):
                 self._hub.switch()
 
     def run(self, functions: Sequence[Callable[[], Any]]) -> list[Any]:

@@ -18,11 +18,13 @@ import numpy as np
 import torch
 
 from edbatch_tvm.errors import ConfigError
-from edbatch_tvm.recording.flush import Epoch, compute_batched, rows_of_values
+from edbatch_tvm.recording.computed import Computed, Round
+from edbatch_tvm.recording.flush import compute_batched
 from edbatch_tvm.recording.isolation import switched_to
 
 if TYPE_CHECKING:
     from edbatch_tvm.recording.library import Library
+    from edbatch_tvm.recording.outside import Outside
     from edbatch_tvm.recording.recorder import Recorder
     from edbatch_tvm.recording.specialise import Cell
     from edbatch_tvm.runtime import Model, Report, Result
@@ -90,9 +92,10 @@ class _Recorded:
     ends: list[int]
     operands: list[int]
     attributes: dict[int, list[Any]]
-    externals: list[Any]
+    outside: Outside
     done: int
-    epochs: list[Epoch]
+    computed: Computed
+    records: None = None
 
     @classmethod
     def of(cls, recorder: Recorder) -> _Recorded:
@@ -103,18 +106,14 @@ class _Recorded:
             recorder.ends,
             recorder.operands,
             dict(recorder.attributes),
-            recorder.externals,
+            recorder.outside,
             recorder.done,
-            [*recorder.epochs],
+            recorder.computed,
         )
 
-    def epoch_of(self, value: int) -> Epoch:
-        """What computed `value`."""
-        return next(epoch for epoch in reversed(self.epochs) if value >= epoch.first)
-
-    def finish_epoch(self, epoch: Epoch) -> None:
-        """Everything is computed: it is `epoch`."""
-        self.epochs.append(epoch)
+    def finish_round(self, found: Round) -> None:
+        """Everything is computed: it is `found`."""
+        self.computed.finish(found)
 
     def nodes(self) -> Iterator[tuple[int, list[int], list[Any]]]:
         """The type, operands and attributes of each node."""
@@ -131,61 +130,19 @@ class _Recorded:
         """Values that are computed or come from outside, one a row."""
         numbers = np.array(values, np.int64)
         found: torch.Tensor | None = None
-        outside = np.flatnonzero(numbers < 0)
-        for at in outside.tolist():
-            row = self.externals[-1 - values[at]][0].reshape(-1)
-            found = torch.empty(len(values), len(row)) if found is None else found
-            found[at] = row
-        later = np.flatnonzero(numbers >= 0)
-        if len(later):
-            for places, data in rows_of_values(self.epochs, numbers[later]):
-                if found is None and len(places) == len(values) and (np.diff(places) == 1).all():
+        for members, source in (
+            (np.flatnonzero(numbers < 0), self.outside),
+            (np.flatnonzero(numbers >= 0), self.computed),
+        ):
+            if not len(members):
+                continue
+            for places, data in source.rows_of(numbers[members]):
+                if len(places) == len(values) and (np.diff(places) == 1).all():
                     return torch.from_numpy(data)
                 found = torch.empty(len(values), data.shape[1]) if found is None else found
-                found[torch.from_numpy(later[places])] = torch.from_numpy(data)
+                found[torch.from_numpy(members[places])] = torch.from_numpy(data)
         assert found is not None
         return found
-
-
-class _PyTorchEpoch:
-    """Values that PyTorch computed for batches of nodes: a group is an output of a batch."""
-
-    def __init__(self, first: int, group: np.ndarray, row: np.ndarray, outputs: list[torch.Tensor]) -> None:
-        self.first, self.group, self.row = first, group, row
-        self._outputs = outputs
-
-    def tensor(self, value: int) -> torch.Tensor:
-        """One value, flat."""
-        return self._outputs[self.group.item(value - self.first)][self.row.item(value - self.first)]
-
-    def rows(self, group: int) -> np.ndarray:
-        """The array of a group."""
-        return self._outputs[group].numpy()
-
-
-class _JointEpoch:
-    """The values of several parts, numbered as they were recorded."""
-
-    def __init__(self, first: int, parts: Sequence[Epoch], places: Sequence[np.ndarray]) -> None:
-        count = sum(map(len, places))
-        self.first = first
-        self.group = np.empty(count, np.int64)
-        self.row = np.empty(count, np.int64)
-        self._groups: list[tuple[Epoch, int]] = []
-        for part, own in zip(parts, places, strict=True):
-            present, number = np.unique(part.group[: len(own)], return_inverse=True)
-            self.group[own] = number + len(self._groups)
-            self.row[own] = part.row[: len(own)]
-            self._groups += [(part, group) for group in present.tolist()]
-
-    def tensor(self, value: int) -> torch.Tensor:
-        """One value, flat."""
-        return torch.from_numpy(self.rows(self.group.item(value - self.first))[self.row.item(value - self.first)])
-
-    def rows(self, group: int) -> np.ndarray:
-        """The array of a group."""
-        part, own = self._groups[group]
-        return part.rows(own)
 
 
 @dataclass
@@ -236,18 +193,16 @@ class Fallback:
             One for each part.
         """
         if not recorder.types:
-            return []
+            return _reports(compute_batched(recorder))
         self._pin(recorder.library)
         graph = _Recorded.of(recorder)
         if self.left and recorder.library.compiled() is not None and not self.left.keys().isdisjoint(graph.types):
-            return self._compute_parts(recorder, graph)
+            return [*self._compute_parts(recorder, graph), *_reports(compute_batched(recorder))]
+        alone = recorder.records is None
         result = compute_batched(recorder)
-        if result is None:
-            return []
-        if self.choice == "auto" and not self.settled.issuperset(graph.types):
-            graph.epochs = recorder.epochs
+        if result is not None and alone and self.choice == "auto" and not self.settled.issuperset(graph.types):
             self._measure(graph, result)
-        return [result.report]
+        return _reports(result)
 
     def _pin(self, library: Library) -> None:
         if isinstance(self.choice, str):
@@ -273,11 +228,10 @@ class Fallback:
         for node, (number, _, _) in enumerate(nodes):
             order.setdefault((stages[node], number in self.left), []).append(node)
         renumbered = np.empty(count, np.int64)
-        done, epochs = graph.done, [*graph.epochs]
-        places: list[np.ndarray] = []
+        done, computed = graph.done, recorder.computed.branch()
         reports: list[Report | PyTorchReport] = []
         for key in sorted(order):
-            part = _Recorded(graph.library, [], [], [], {}, graph.externals, done, epochs)
+            part = _Recorded(graph.library, [], [], [], {}, graph.outside, done, computed)
             own: list[int] = []
             for node in order[key]:
                 number, operands, attributes = nodes[node]
@@ -290,7 +244,6 @@ class Fallback:
                 for value in values:
                     renumbered[value] = done + len(own)
                     own.append(value)
-            places.append(np.array(own, np.int64))
             done += len(own)
             if key[1]:
                 reports.append(self._compute_with_pytorch(part))
@@ -298,7 +251,7 @@ class Fallback:
                 result = compute_batched(part)  # type: ignore[arg-type]
                 if result is not None:
                     reports.append(result.report)
-        recorder.finish_epoch(_JointEpoch(graph.done, epochs[len(graph.epochs) :], places))
+        recorder.finish_round(computed.places(graph.done)[:, renumbered - graph.done])
         return reports
 
     def _compute_with_pytorch(self, part: _Recorded) -> PyTorchReport:
@@ -318,7 +271,7 @@ class Fallback:
                 values = np.array([first[node] for node in members]) + place
                 group[values], row[values] = len(outputs), np.arange(len(members))
                 outputs.append(output)
-        part.finish_epoch(_PyTorchEpoch(part.done, group, row, outputs))
+        part.finish_round(Round(part.done, group, row, lambda number: outputs[number].numpy()))
         seconds = perf_counter() - begin
         paths = {cells[number].name: f"PyTorch ({self.left[number]})" for number, _ in batches}
         return PyTorchReport(len(batches), paths, {"execute": seconds, "total": seconds})
@@ -409,6 +362,10 @@ class Fallback:
             reason = f"{pytorch:.1f} ms a minibatch, compiled {compiled:.1f} ms"
             self.left[cell.type_id] = reason
             _log.warning("cell %r is left to PyTorch: %s", cell.name, reason)
+
+
+def _reports(result: Result | None) -> list[Report | PyTorchReport]:
+    return [] if result is None else [result.report]
 
 
 def _is_on_cpu(model: Model) -> bool:

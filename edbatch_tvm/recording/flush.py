@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -12,6 +11,7 @@ from edbatch_tvm.errors import GraphError
 from edbatch_tvm.graph import FIRST_EXTERNAL, ZERO, InstanceGraph
 from edbatch_tvm.graph.spec import Signature, ValueSpec
 from edbatch_tvm.graph.validate import check_attributes
+from edbatch_tvm.recording.computed import Round
 from edbatch_tvm.recording.failures import bad_index, failed_call
 from edbatch_tvm.runtime import Model, Result
 
@@ -19,101 +19,31 @@ if TYPE_CHECKING:
     from edbatch_tvm.recording.recorder import Recorder
 
 
-class Epoch(Protocol):
-    """The values of one flush; they are numbered from `first`.
-
-    Values of one group lie in one two-dimensional array.
-    """
-
-    first: int
-    group: np.ndarray
-    row: np.ndarray
-
-    def tensor(self, value: int) -> torch.Tensor:
-        """One value, flat."""
-
-    def rows(self, group: int) -> np.ndarray:
-        """The array of a group."""
-
-
-class BatchedEpoch:
-    """Values that lie in the arenas of a run: a group is an arena.
-
-    Attributes
-    ----------
-    first : int
-    group, row : int arrays
-        Where each value lies.
-    """
-
-    def __init__(self, first: int, result: Result, group: np.ndarray, row: np.ndarray) -> None:
-        self.first = first
-        self.group = group
-        self.row = row
-        self._result = result
-        self._tensors: dict[int, torch.Tensor] = {}
-
-    def tensor(self, value: int) -> torch.Tensor:
-        """One value, flat: memory of the arena."""
-        group = self.group.item(value - self.first)
-        arena = self._tensors.get(group)
-        if arena is None:
-            arena = self._tensors[group] = torch.from_numpy(self._result.arena(group))
-        return arena[self.row.item(value - self.first)]
-
-    def rows(self, group: int) -> np.ndarray:
-        """The array of a group."""
-        return self._result.arena(group)
-
-
-class EagerEpoch:
-    """Values that the model's own code computed, one node at a time: a group is a value."""
-
-    def __init__(self, first: int, values: list[torch.Tensor]) -> None:
-        self.first = first
-        self.group = np.arange(len(values))
-        self.row = np.zeros(len(values), np.int64)
-        self._values = values
-
-    def tensor(self, value: int) -> torch.Tensor:
-        """One value, flat."""
-        return self._values[value - self.first]
-
-    def rows(self, group: int) -> np.ndarray:
-        """The array of a group."""
-        return self._values[group].numpy()[None]
-
-
-def rows_of_values(epochs: Sequence[Epoch], values: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Computed values, those together that lie together: positions in `values`, and a copy of their rows."""
-    epoch_of = np.searchsorted([epoch.first for epoch in epochs], values, "right") - 1
-    group, row = np.empty((2, len(values)), np.int64)
-    present = np.unique(epoch_of).tolist()
-    for number in present:
-        members = epoch_of == number if len(present) > 1 else slice(None)
-        within = values[members] - epochs[number].first
-        group[members], row[members] = epochs[number].group[within], epochs[number].row[within]
-    # Stable, so that values stay in order: what was computed together is often read together.
-    joint = epoch_of * (int(group.max(initial=0)) + 1) + group
-    order = np.argsort(joint, kind="stable")
-    begins = np.flatnonzero(np.diff(joint[order], prepend=-1))
-    for members in np.split(order, begins[1:]) if len(order) else ():
-        source = epochs[int(epoch_of[members[0]])].rows(int(group[members[0]]))
-        yield members, source[row[members]]
-
-
 def compute_batched(recorder: Recorder) -> Result | None:
     """Compute everything that is recorded as batches; None if nothing is."""
-    if not recorder.types:
+    records = recorder.records
+    if not recorder.types and records is None:
         return None
     model = recorder.library.compiled()
     if model is None:  # a cell cannot be compiled: no more calls of it are recorded
         compute_eagerly(recorder)
         return None
-    graph, ids = _graph(recorder, model)
-    result = model([graph])
-    group = model.signature.output_arena.ravel()[_slots(graph, ids)]
-    recorder.finish_epoch(BatchedEpoch(recorder.done, result, group, result.plan.value_row[ids]))
+    recorder.computed.keep()
+    graph, ids = graph_of(recorder, model)
+    # First: the values of the first graph are called the same among all.
+    graphs = [graph] if recorder.types else []
+    if records is not None:
+        graphs += records.graphs(model)
+        recorder.records = None
+        if not graphs:
+            records.take(None)
+            return None
+    result = model(graphs)
+    if recorder.types:
+        group = model.signature.output_arena.ravel()[_slots(graph, ids)]
+        recorder.finish_round(Round(recorder.done, group, result.plan.value_row[ids], result.arena))
+    if records is not None:
+        records.take(result)
     return result
 
 
@@ -125,8 +55,8 @@ def compute_eagerly(recorder: Recorder) -> None:
 
     def value(number: int) -> torch.Tensor:
         if number < 0:
-            return recorder.externals[-1 - number][0].reshape(-1)
-        return made[number - recorder.done] if number >= recorder.done else recorder.epoch_of(number).tensor(number)
+            return recorder.outside.flat(number)
+        return made[number - recorder.done] if number >= recorder.done else recorder.computed.tensor(number)
 
     with torch.no_grad():
         begin = 0
@@ -138,7 +68,9 @@ def compute_eagerly(recorder: Recorder) -> None:
                 made += cell.evaluate(given, numbers)
             except Exception as error:
                 raise failed_call(recorder, node, numbers, error) from error
-    recorder.finish_epoch(EagerEpoch(recorder.done, made))
+    # An array for every value.
+    arrays = [one.numpy()[None] for one in made]
+    recorder.finish_round(Round(recorder.done, np.arange(len(made)), np.zeros(len(made), np.int64), arrays.__getitem__))
 
 
 def _slots(graph: InstanceGraph, ids: np.ndarray) -> np.ndarray:
@@ -146,7 +78,7 @@ def _slots(graph: InstanceGraph, ids: np.ndarray) -> np.ndarray:
     return graph.node_type[ids // graph.stride] * np.int64(graph.stride) + ids % graph.stride
 
 
-def _graph(recorder: Recorder, model: Model) -> tuple[InstanceGraph, np.ndarray]:
+def graph_of(recorder: Recorder, model: Model) -> tuple[InstanceGraph, np.ndarray]:
     """The instance graph of what is recorded, and the graph's value for each of the recorder's."""
     signature = model.signature
     node_type = recorder.library.type_ids[np.array(recorder.types, np.int64)]
@@ -208,18 +140,12 @@ def _external_rows(recorder: Recorder, signature: Signature, external: np.ndarra
     found: list[tuple[np.ndarray, np.ndarray]] = []
     # Sorted, so tensors from outside come first.
     outside = int(np.searchsorted(external, 0))
-    entries = [recorder.externals[-1 - value] for value in external[:outside].tolist()]
-    by_shape: dict[torch.Size, list[int]] = {}
-    for position, (_, spec) in enumerate(entries):
-        by_shape.setdefault(spec.shape, []).append(position)
-    for shape, members in by_shape.items():
-        rows = torch.stack([entries[position][0] for position in members])
-        rows = rows.reshape(len(members), shape.numel()).numpy()
+    for members, rows in recorder.outside.rows_of(external[:outside]):
         # First states are zeros, one made for each leaf: they need no rows. (Not -0.0, which may matter.)
         other = rows.view(np.int32).any(1)
-        found.append((np.array(members)[other], rows if other.all() else rows[other]))
+        found.append((members[other], rows if other.all() else rows[other]))
     if outside < len(external):
-        found += [(later + outside, rows) for later, rows in rows_of_values(recorder.epochs, external[outside:])]
+        found += [(later + outside, rows) for later, rows in recorder.computed.rows_of(external[outside:])]
     arenas, positions = [], []
     data: list[list[np.ndarray]] = [[] for _ in signature.value_specs]
     placed = 0

@@ -59,13 +59,27 @@ _QUESTIONS = (
 """Functions that models ask values by, to decide with."""
 
 
+_EXTREMA = {
+    torch.argmax: torch.argmax,
+    torch.Tensor.argmax: torch.argmax,
+    torch.argmin: torch.argmin,
+    torch.Tensor.argmin: torch.argmin,
+}
+"""Questions about all elements of a tensor that are answered for many tensors at once."""
+
+
 def _asking(function: Any, arguments: Any, named: dict[str, Any]) -> Any:
     """Answer a question about numbers that are there, or one number; others are recorded."""
     first = arguments[0] if arguments else None
     if type(first) is not LazyTensor or first.recorder.finished or named.get("out") is not None:
         return NotImplemented
-    given = [one for one in (*arguments, *named.values()) if type(one) is LazyTensor]
     recorder = first.recorder
+    question = _EXTREMA.get(function) if len(arguments) == 1 and not named and first.held is None else None
+    if question is not None and first.spec.dtype is torch.float32 and not recorder.is_computed(first):
+        answer = recorder.answer(question, first)
+        if answer is not None:
+            return answer
+    given = [one for one in (*arguments, *named.values()) if type(one) is LazyTensor]
     if not all(recorder.is_computed(one) for one in given):
         if function.__name__ not in ("argmax", "argmin") and any(one.spec.size != 1 for one in given):
             return NotImplemented
@@ -79,7 +93,8 @@ def _joining(name: str) -> Any:
     def record(_function: Any, arguments: Any, named: dict[str, Any]) -> Any:
         if len(arguments) != 1 or (named and named != {"dim": 0}) or type(arguments[0]) not in (list, tuple):
             return NotImplemented
-        recorder = recorder_of(arguments, {})
+        first = arguments[0][0] if arguments[0] else None
+        recorder = first.recorder if type(first) is LazyTensor else recorder_of(arguments, {})
         if recorder is None or recorder.finished:
             return NotImplemented
         try:

@@ -32,16 +32,39 @@ class State(NamedTuple):
 def state() -> State:
     """What it is now."""
     return State(
-        _C.is_grad_enabled(),
-        _C.is_inference_mode_enabled(),
-        (torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu"), torch.is_autocast_cache_enabled()),
-        _C._dispatch_tls_local_include_set(),
-        _C._dispatch_tls_local_exclude_set(),
-        _C._is_torch_function_enabled(),
-        _C._len_torch_function_stack(),
-        _C._len_torch_dispatch_stack(),
-        _C._functorch.peek_interpreter_stack() is not None,
+        _grad(),
+        _inference(),
+        (_autocast("cpu"), _autocast_dtype("cpu"), _autocast_cached()),
+        _included(),
+        _excluded(),
+        _functions(),
+        _function_modes(),
+        _dispatch_modes(),
+        _interpreters() is not None,
     )
+
+
+def is_now(other: State) -> bool:
+    """Whether the state is `other`: what :func:`state` compares, sooner."""
+    return (
+        _grad() is other.grad
+        and _inference() is other.inference
+        and _function_modes() == other.function_modes
+        and _dispatch_modes() == other.dispatch_modes
+        and _functions() is other.functions
+        and (_interpreters() is not None) is other.transforms
+        and (_autocast("cpu"), _autocast_dtype("cpu"), _autocast_cached()) == other.autocast
+        and _included() == other.included
+        and _excluded() == other.excluded
+    )
+
+
+_grad, _inference, _functions = _C.is_grad_enabled, _C.is_inference_mode_enabled, _C._is_torch_function_enabled
+_function_modes, _dispatch_modes = _C._len_torch_function_stack, _C._len_torch_dispatch_stack
+_interpreters = _C._functorch.peek_interpreter_stack
+_autocast, _autocast_dtype = torch.is_autocast_enabled, torch.get_autocast_dtype
+_autocast_cached = torch.is_autocast_cache_enabled
+_included, _excluded = _C._dispatch_tls_local_include_set, _C._dispatch_tls_local_exclude_set
 
 
 @contextmanager

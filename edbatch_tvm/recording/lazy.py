@@ -9,21 +9,20 @@ PyTorch and comes back as single ATen operators to ``__torch_dispatch__``.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from edbatch_tvm.errors import RecordingError
-from edbatch_tvm.recording.memory import Geometry, Storage, dense_strides
-from edbatch_tvm.recording.specs import TensorSpec, spec_of
+from edbatch_tvm.recording.memory import Geometry, Storage
+from edbatch_tvm.recording.specs import TensorSpec, rows_of, spec_of
 
 if TYPE_CHECKING:
     from edbatch_tvm.recording.recorder import Recorder
 
 _OPERATORS = torch._ops.__file__
 
-_wrapper = torch.Tensor._make_wrapper_subclass
 
 FUNCTIONS: dict[Any, Callable[..., Any]] = {}
 """Functions of PyTorch that are recorded as Python calls them, and what records each."""
@@ -53,9 +52,9 @@ class LazyTensor(torch.Tensor):
 
     recorder: Recorder
     spec: TensorSpec
-    value: int
-    held: Storage | None
-    geometry: Geometry | None
+    value: int = 0
+    held: Storage | None = None
+    geometry: Geometry | None = None
 
     @classmethod
     def __torch_function__(
@@ -120,7 +119,7 @@ class LazyTensor(torch.Tensor):
             if sys._getframe(2).f_code.co_filename == _OPERATORS:
                 recorder.compute()
             else:
-                recorder.wait()
+                recorder.wait_for(self)
         return recorder.peek(self)
 
     def item(self) -> Any:
@@ -186,23 +185,38 @@ class LazyTensor(torch.Tensor):
     share_memory_ = pin_memory = resize_ = resize_as_ = set_ = apply_ = map_ = _no_memory
 
 
+def _wrapper_function() -> Any:
+    """``_make_wrapper_subclass`` with arguments by position, in which case it takes three quarters of the time."""
+    make: Any = torch.Tensor._make_wrapper_subclass
+    base: Any = torch._C.TensorBase
+    with torch._C.DisableTorchFunctionSubclass():
+        try:
+            made = make(LazyTensor, (2, 3), (1, 2), 1, None, torch.int64)
+            if (base.stride(made), base.storage_offset(made), base.dtype.__get__(made)) == ((1, 2), 1, torch.int64):
+                return make
+        except TypeError:
+            pass
+
+    def by_name(kind: Any, size: Any, strides: Any, offset: Any, _format: None, dtype: torch.dtype) -> Any:
+        return make(kind, size, strides=strides, storage_offset=offset, dtype=dtype)
+
+    return by_name
+
+
 def lazy_value(recorder: Recorder, value: int, spec: TensorSpec) -> LazyTensor:
     """The tensor that one value is."""
-    made: Any = _wrapper(LazyTensor, spec.shape, dtype=spec.dtype)
+    made = wrapper(LazyTensor, spec.shape, None, None, None, spec.dtype)
     made.recorder = recorder
     made.value = value
     made.spec = spec
-    made.held = None
-    made.geometry = None
     return made
 
 
 def lazy_view(recorder: Recorder, storage: Storage, geometry: Geometry, dtype: torch.dtype) -> LazyTensor:
     """A tensor in a storage."""
     size, stride, offset = geometry
-    made: Any = _wrapper(LazyTensor, size, strides=stride, storage_offset=offset, dtype=dtype)
+    made = wrapper(LazyTensor, size, stride, offset, None, dtype)
     made.recorder = recorder
-    made.value = 0
     made.spec = spec_of(torch.Size(size), dtype)
     made.held = storage
     made.geometry = geometry
@@ -210,9 +224,37 @@ def lazy_view(recorder: Recorder, storage: Storage, geometry: Geometry, dtype: t
 
 
 def lazy_rows(recorder: Recorder, values: list[int], row: TensorSpec) -> LazyTensor:
-    """Values of one spec, stacked."""
-    size = (len(values), *row.shape)
-    return lazy_view(recorder, Storage(values, row.size, True), (size, dense_strides(size), 0), row.dtype)
+    """Values of one spec, stacked; the list is the tensor's from now on."""
+    rows = rows_of(row)
+    spec = rows.stacked.get(len(values)) or rows.of(len(values))
+    made = wrapper(LazyTensor, spec.shape, None, None, None, spec.dtype)
+    held = Storage(values, row.size, True)
+    held.spec = rows
+    made.recorder = recorder
+    made.spec = spec
+    made.held = held
+    made.geometry = held.whole = spec.geometry
+    return made
+
+
+def rows_of_values(tensors: Sequence[Any], joined: bool) -> LazyTensor | None:
+    """Recorded tensors of one spec that are one value each, stacked, or `joined` if they are a row each.
+
+    The first is recorded. None if they are something else.
+    """
+    first = tensors[0]
+    recorder, spec = first.recorder, first.spec
+    row = spec.rest if joined else spec
+    if row is None or recorder.finished:
+        return None
+    values = []
+    for tensor in tensors:
+        if type(tensor) is not LazyTensor or tensor.spec is not spec or tensor.held is not None:
+            return None
+        if tensor.recorder is not recorder:
+            return None
+        values.append(tensor.value)
+    return lazy_rows(recorder, values, row)
 
 
 def storage_of(tensor: LazyTensor) -> Storage:
@@ -225,10 +267,7 @@ def storage_of(tensor: LazyTensor) -> Storage:
 
 def geometry_of(tensor: LazyTensor) -> Geometry:
     """Where a tensor lies in its storage."""
-    if tensor.geometry is not None:
-        return tensor.geometry
-    size = tuple(tensor.spec.shape)
-    return size, dense_strides(size), 0
+    return tensor.spec.geometry if tensor.geometry is None else tensor.geometry
 
 
 def is_lazy(thing: Any) -> bool:
@@ -239,3 +278,6 @@ def is_lazy(thing: Any) -> bool:
 def is_tensor(thing: Any) -> bool:
     """Whether `thing` is a tensor of floating-point numbers, recorded or not."""
     return isinstance(thing, torch.Tensor) and thing.dtype.is_floating_point
+
+
+wrapper = _wrapper_function()

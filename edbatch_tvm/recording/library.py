@@ -17,6 +17,7 @@ from edbatch_tvm.recording.arguments import FEW, CallPlan, Key
 from edbatch_tvm.recording.attributes import is_constant
 from edbatch_tvm.recording.called_functions import recording_calls
 from edbatch_tvm.recording.copies import fetch_all
+from edbatch_tvm.recording.describe import describe, described
 from edbatch_tvm.recording.fallback import Fallback
 from edbatch_tvm.recording.isolation import state, switched_to
 from edbatch_tvm.recording.recurrent import refuses_unrolling
@@ -133,7 +134,7 @@ class Library:
         refusal = None
         for integers_vary in (True, False) if site.integers_vary else (False,):
             for fixed_rows in (False, True):
-                key, operands, attributes = recorder.described(arguments, integers_vary, fixed_rows)
+                key, operands, attributes = described(recorder, arguments, integers_vary, fixed_rows)
                 refusal = site.refused.get(key)
                 if refusal is None:
                     try:
@@ -149,7 +150,7 @@ class Library:
     def _notes_more(self, recorder: Recorder, site: Site, arguments: tuple[Any, ...]) -> bool:
         """Whether code reads attributes that were not known to be read: then they are arguments from now on."""
         assert recorder.root is not None
-        key, _, attributes = recorder.described(arguments, False, True)
+        key, _, attributes = described(recorder, arguments, False, True)
         if key in site.noted:
             return False
         fetch_all(recorder.root)
@@ -177,7 +178,7 @@ class Library:
         attributes: list[Any] = []
         for argument, row in zip(arguments, rows, strict=True):
             if row is None:
-                recorder.describe(argument, key, attributes, site.integers_vary)
+                describe(recorder, argument, key, [], attributes, site.integers_vary)
             else:
                 key.append(rows_of(row))
         found = site.row_wise.get(tuple(key), _UNTRIED)
@@ -193,7 +194,7 @@ class Library:
         if found is None:
             return None
         how = RowByRow(tuple(row is not None for row in rows), found)
-        site.learn(recorder.described(arguments, site.integers_vary)[0], (-1, (), how))
+        site.learn(described(recorder, arguments, site.integers_vary)[0], (-1, (), how))
         return how
 
     def _cell(self, site: Site, key: Key, attributes: list[Any]) -> Cell:
@@ -320,6 +321,10 @@ class Library:
         if self._compiled is not None:
             self._compiled[1].refresh()
             self._seen = [(weight, weight.detach().clone()) for weight, _ in self._seen]
+
+    def weights(self) -> set[int]:
+        """The ids of the weights of compiled cells: whoever runs these sees their numbers."""
+        return {id(weight) for weight, _ in self._seen}
 
     def weights_changed(self) -> bool:
         """Whether a weight is not what was packed, whoever has changed it and how: counters do not see all of it."""

@@ -9,8 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from typing import TYPE_CHECKING
 
 import torch
+
+if TYPE_CHECKING:
+    from edbatch_tvm.recording.specs import RowsSpec
 
 Geometry = tuple[tuple[int, ...], tuple[int, ...], int]
 """Size, strides and offset of a tensor in its storage."""
@@ -27,17 +31,28 @@ class Storage:
         Elements of each.
     listed : bool
         Whether rows come from a list, which may have any length: ``torch.stack(states)``.
+    whole : Geometry or None
+        That of the tensor which the rows were made for, as long as it is a list of rows of `spec`.
+    spec : RowsSpec or None
     """
 
-    __slots__ = ("listed", "row", "rows")
+    __slots__ = ("listed", "row", "rows", "spec", "whole")
 
     def __init__(self, rows: list[int], row: int, listed: bool = False) -> None:
         self.rows = rows
         self.row = row
         self.listed = listed
+        self.whole: Geometry | None = None
+        self.spec: RowsSpec | None = None
+
+    def join(self, value: int) -> None:
+        """Let all rows be one, which is `value`."""
+        self.row *= len(self.rows)
+        self.rows, self.listed, self.whole = [value], False, None
 
 
-def dense_strides(size: Sequence[int]) -> tuple[int, ...]:
+@cache
+def dense_strides(size: tuple[int, ...]) -> tuple[int, ...]:
     """The strides of a tensor whose elements lie one after another."""
     strides, step = [], 1
     for extent in reversed(size):

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from torch.utils import _pytree as pytree
 
 from edbatch_tvm.recording import functions as _functions  # noqa: F401  (fills a table)
 from edbatch_tvm.recording.adopted import give_back
@@ -18,14 +16,12 @@ from edbatch_tvm.recording.called_functions import CalledFunctions, recording_ca
 from edbatch_tvm.recording.copies import Carried, Copies
 from edbatch_tvm.recording.driver import Driver
 from edbatch_tvm.recording.failures import CallError, explain
-from edbatch_tvm.recording.flush import rows_of_values
 from edbatch_tvm.recording.isolation import state
-from edbatch_tvm.recording.lazy import LazyTensor, is_lazy
 from edbatch_tvm.recording.library import Library
-from edbatch_tvm.recording.parameters import own_parameter
 from edbatch_tvm.recording.recorder import Break, Recorder
+from edbatch_tvm.recording.records import Content, RecordedElements
+from edbatch_tvm.recording.results import computed_results
 from edbatch_tvm.recording.site import Site
-from edbatch_tvm.recording.specs import TensorSpec
 from edbatch_tvm.recording.torch_functions import replaced_functions
 
 Function = Callable[[torch.nn.Module], Any]
@@ -62,7 +58,8 @@ def run_minibatch(
     functions: list[Function],
     compute: Callable[[Recorder], Any],
     first: int,
-) -> tuple[list[Any], list[Break]]:
+    contents: Sequence[Content] = (),
+) -> tuple[list[Any], list[Any], list[Break]]:
     """Run elements together.
 
     Parameters
@@ -76,13 +73,23 @@ def run_minibatch(
         Computes what a recorder has recorded.
     first : int
         The number of the first element, for errors.
+    contents : sequence of Content
+        Elements that were recorded before.
 
     Returns
     -------
     results : list
         What the functions return, with ordinary tensors.
+    recorded : list
+        The results of `contents`.
     breaks : list of Break
     """
+    recorded = RecordedElements(contents)
+    if contents and not functions:
+        recorder = Recorder(known.library, lambda: None)
+        recorder.records = recorded
+        compute(recorder)
+        return [], recorded.results, []
 
     def computed() -> None:
         with recording_calls(None):
@@ -90,6 +97,7 @@ def run_minibatch(
 
     driver = Driver(computed, lambda: copies.after_round(), lambda number: recorder.resumed(number), first)
     recorder = Recorder(known.library, driver.wait, computed)
+    recorder.records = recorded if contents else None
     known.library.state = state()
     copies = Copies(model, known.sites, recorder, len(functions), carried, driver.wait)
 
@@ -115,11 +123,11 @@ def run_minibatch(
             raise
         finally:
             give_back(recorder)
-        copies.leave(lambda value: _computed(value, recorder))
-        results = _computed(results, recorder)
+        copies.leave(lambda value: computed_results(value, recorder))
+        results = computed_results(results, recorder)
         give_back(recorder)  # what views kept
     recorder.finished = True
-    return results, recorder.breaks
+    return results, recorded.results, recorder.breaks
 
 
 @contextmanager
@@ -138,25 +146,3 @@ def collections_later() -> Iterator[None]:
                 gc.freeze()
                 gc.unfreeze()
             gc.enable()
-
-
-def _computed(results: Any, recorder: Recorder) -> Any:
-    """`results` with recorded tensors computed: copies that share no memory with the arenas."""
-    leaves, structure = pytree.tree_flatten(results)
-    by_spec: dict[TensorSpec, list[LazyTensor]] = {}
-    for leaf in leaves:
-        if type(leaf) is LazyTensor and leaf.recorder is recorder and leaf.held is None and leaf.value >= 0:
-            by_spec.setdefault(leaf.spec, []).append(leaf)
-    tensors: dict[int, torch.Tensor] = {}
-    for spec, members in by_spec.items():
-        values = np.array([member.value for member in members], np.int64)
-        for positions, found in rows_of_values(recorder.epochs, values):
-            parts = spec.decoded(torch.from_numpy(found)).reshape(len(found), *spec.shape).unbind()
-            tensors.update((id(members[at]), part) for at, part in zip(positions.tolist(), parts, strict=True))
-
-    def computed(leaf: Any) -> Any:
-        if not is_lazy(leaf):
-            return own_parameter(leaf)
-        return tensors[id(leaf)] if id(leaf) in tensors else leaf.computed()
-
-    return pytree.tree_unflatten([computed(leaf) for leaf in leaves], structure)

@@ -17,23 +17,8 @@ if TYPE_CHECKING:
     from edbatch_tvm.recording.recorder import Recorder
 
 _getitem = Tensor.__getitem__
-
-
-def _references_of_an_unheld_row() -> int:
-    """What :meth:`RecordedParameter.__getitem__` counts for a row that nobody holds but itself and the recorder."""
-    rows = {0: object()}
-    known = [(rows[0], None)]
-
-    def count(index: int) -> int:
-        row = rows.get(index)
-        return getrefcount(row)
-
-    references = count(0)
-    known.clear()
-    return references
-
-
-_UNHELD = _references_of_an_unheld_row()
+_UNHELD = 2
+"""What ``getrefcount`` says of an object that one tuple holds."""
 
 
 class RecordedParameter(torch.nn.Parameter):
@@ -47,7 +32,7 @@ class RecordedParameter(torch.nn.Parameter):
 
     parameter: torch.nn.Parameter
     _recorder: Recorder
-    _rows: dict[int, Tensor]
+    _rows: dict[int, tuple[Tensor, int]]
 
     @classmethod
     def of(cls, parameter: torch.nn.Parameter, recorder: Recorder) -> RecordedParameter:
@@ -60,14 +45,13 @@ class RecordedParameter(torch.nn.Parameter):
 
     def __getitem__(self, index: Any) -> Any:
         if type(index) is int:
-            row = self._rows.get(index)
-            # A row that nobody holds may as well be new, if it is as it was: a change of its shape counts, too.
-            if row is not None and getrefcount(row) == _UNHELD and self._recorder.is_as_passed(row):
-                return row
+            known = self._rows.get(index)
+            # A row that nobody holds may as well be new, if its shape is as it was: a change of it counts, too.
+            if known is not None and getrefcount(known[0]) == _UNHELD and known[0]._version == known[1]:
+                return known[0]
             row = _getitem(self, index)
             if not row.is_inference():
-                self._rows[index] = row
-                self._recorder.value_of(row)
+                self._rows[index] = row, row._version
             return row
         return _getitem(self, index)
 
@@ -117,6 +101,7 @@ class RecordedParameters(dict[str, Any]):
 
     def __getitem__(self, name: str) -> Any:
         parameter = super().__getitem__(name)
+        self._recorder.touched.add(id(parameter))
         made = self._recorder.parameters.get(id(parameter))
         if made is not None:
             return made
@@ -126,6 +111,16 @@ class RecordedParameters(dict[str, Any]):
             return parameter
         made = self._recorder.parameters[id(parameter)] = RecordedParameter.of(parameter, self._recorder)
         return made
+
+    def items(self) -> Any:
+        """The model's own parameters; who asks for all may read each."""
+        self._recorder.touched.update(map(id, super().values()))
+        return super().items()
+
+    def values(self) -> Any:
+        """The model's own parameters; who asks for all may read each."""
+        self._recorder.touched.update(map(id, super().values()))
+        return super().values()
 
 
 def own_parameter(tensor: Any) -> Any:

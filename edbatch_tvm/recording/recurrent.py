@@ -86,7 +86,8 @@ class Step(nn.Module):
     def __init__(self, weights: Sequence[nn.Parameter], biased: bool) -> None:
         super().__init__()
         self.of_input, self.of_state = weights[:2]
-        self.input_bias, self.state_bias = weights[2:4] if biased else (None, None)
+        self.input_bias = weights[2] if biased else None
+        self.state_bias = weights[3] if biased else None
         self.of_projection = weights[-1] if len(weights) % 2 else None
 
     def products(self, x: torch.Tensor, h: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -9,6 +9,7 @@ import torch
 
 from edbatch_tvm.recording.lazy import LazyTensor
 from edbatch_tvm.recording.specs import RowsSpec, TensorSpec, spec_of
+from edbatch_tvm.recording.storages import resolved
 
 if TYPE_CHECKING:
     from edbatch_tvm.recording.recorder import Recorder
@@ -54,7 +55,7 @@ def rows_among(recorder: Recorder, arguments: tuple[Any, ...], given_too: bool) 
     for argument in arguments:
         row = None
         if type(argument) is LazyTensor and argument.recorder is recorder and argument.held is not None:
-            spec, values = recorder.resolved(argument)
+            spec, values = resolved(recorder, argument)
             if type(spec) is RowsSpec and count in (None, len(values)):
                 row, count = spec.row, len(values)
         rows.append(row)

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 
 import torch
 
+from edbatch_tvm.recording.memory import Geometry, dense_strides
+
 
 class TensorSpec:
     """Shape and dtype of a recorded tensor. There is one object for each, so that specs compare by identity.
@@ -21,14 +23,26 @@ class TensorSpec:
     dtype : torch.dtype
     size : int
         Number of elements.
+    rest : TensorSpec or None
+        That of the row of a matrix or the like that has one row.
     """
 
-    __slots__ = ("dtype", "shape", "size")
+    __slots__ = ("_geometry", "dtype", "rest", "shape", "size")
 
     def __init__(self, shape: torch.Size, dtype: torch.dtype) -> None:
         self.shape = shape
         self.dtype = dtype
         self.size = shape.numel()
+        self.rest = spec_of(shape[1:], dtype) if len(shape) > 1 and shape[0] == 1 else None
+        self._geometry: Geometry | None = None
+
+    @property
+    def geometry(self) -> Geometry:
+        """Of a tensor that is all of its storage, in order."""
+        if self._geometry is None:
+            size = tuple(self.shape)
+            self._geometry = size, dense_strides(size), 0
+        return self._geometry
 
     def __repr__(self) -> str:
         return f"{list(self.shape)}" if self.dtype is torch.float32 else f"{list(self.shape)} of {self.dtype}"
@@ -41,13 +55,29 @@ class TensorSpec:
 
 
 class RowsSpec:
-    """Any number of rows of one shape, stacked; like :class:`TensorSpec`, one object for one shape."""
+    """Any number of rows of one shape, stacked; like :class:`TensorSpec`, one object for one shape.
 
-    __slots__ = ("dtype", "row")
+    Attributes
+    ----------
+    row : TensorSpec
+    dtype : torch.dtype
+    stacked : dict of int to TensorSpec
+        The spec of so many rows, as far as it was asked for.
+    """
+
+    __slots__ = ("dtype", "row", "stacked")
 
     def __init__(self, row: TensorSpec) -> None:
         self.row = row
         self.dtype = row.dtype
+        self.stacked: dict[int, TensorSpec] = {}
+
+    def of(self, count: int) -> TensorSpec:
+        """The spec of `count` rows."""
+        found = self.stacked.get(count)
+        if found is None:
+            found = self.stacked[count] = spec_of((count, *self.row.shape), self.dtype)
+        return found
 
     def __repr__(self) -> str:
         return f"k*{self.row!r}"

@@ -17,11 +17,14 @@ import torch
 from torch.jit import _builtins
 
 from edbatch_tvm.fork_lock import fork_lock
-from edbatch_tvm.recording.lazy import FUNCTIONS, LazyTensor
+from edbatch_tvm.recording.lazy import FUNCTIONS, LazyTensor, rows_of_values
+
+_FIRST_DIM = {"dim": 0}
 
 
 def _joining(original: Callable[..., Any], function: Callable[..., Any]) -> Callable[..., Any]:
     """`original`, which does what `function` does; lists that begin with a recorded tensor are ours."""
+    joined = function is torch.cat
 
     # Arguments go on as they came: subclasses and modes of torch see by name what was given by name.
     @wraps(original)
@@ -29,6 +32,10 @@ def _joining(original: Callable[..., Any], function: Callable[..., Any]) -> Call
         if arguments:
             tensors = arguments[0]
             if (type(tensors) is tuple or type(tensors) is list) and tensors and type(tensors[0]) is LazyTensor:
+                if len(arguments) == 1 and (not named or named == _FIRST_DIM):
+                    rows = rows_of_values(tensors, joined)
+                    if rows is not None:
+                        return rows
                 result = FUNCTIONS[function](function, arguments, named)
                 if result is not NotImplemented:
                     return result

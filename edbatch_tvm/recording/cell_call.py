@@ -1,0 +1,83 @@
+"""What stands for a cell while elements run: calling it records."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from edbatch_tvm.errors import CellError
+from edbatch_tvm.recording.attributes import Written
+from edbatch_tvm.recording.breaks import told
+from edbatch_tvm.recording.recurrent import Unrolls
+from edbatch_tvm.recording.rows import Again
+from relay_ext.from_torch import RandomCellError
+
+if TYPE_CHECKING:
+    from edbatch_tvm.recording.recorder import Recorder
+    from edbatch_tvm.recording.site import Site
+
+
+_is_any_autocast_enabled = torch._C._is_any_autocast_enabled
+
+
+class CellCall:
+    """Stands for a submodule or method of the model while instances run: calling it records.
+
+    Attributes
+    ----------
+    plain : callable
+        What it stands for, for this instance: for calls that cannot be a cell.
+    root : torch.nn.Module
+        The instance's copy of the module that it belongs to.
+    """
+
+    __slots__ = ("plain", "recorder", "root", "site")
+
+    def __init__(self, recorder: Recorder, site: Site, plain: Callable[..., Any], root: torch.nn.Module) -> None:
+        self.recorder = recorder
+        self.site = site
+        self.plain = plain
+        self.root = root
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        """Record one call."""
+        if _is_any_autocast_enabled() or self.recorder.finished or self.site.taken_apart:
+            return self.plain(*arguments, **named)
+        site = self.site
+        try:
+            if named or site.reads:
+                return self._recorded(site.positional(arguments, named) if named else arguments)
+            result = self.recorder.call(site, arguments, self)
+            kind = type(result)
+            if kind is not Again and kind is not Written:
+                return result
+            return self._recorded(arguments) if kind is Again else self._written(result)
+        except RandomCellError:
+            raise
+        except Unrolls:
+            self.site.taken_apart = True
+            return self.plain(*arguments, **named)
+        except CellError as error:
+            told(self.recorder, f"cell {self.site.name!r}", error)  # its operations may be recorded one by one
+            return self.plain(*arguments, **named)
+
+    def _recorded(self, arguments: tuple[Any, ...]) -> Any:
+        site, recorder = self.site, self.recorder
+        while True:
+            reads = site.reads
+            given = (*arguments, *[one.value(self.root) for one in reads]) if reads else arguments
+            result = recorder.call(site, given, self)
+            if type(result) is not Again:
+                return self._written(result) if type(result) is Written else result
+
+    def _written(self, result: Written) -> Any:
+        """What a call returned, once what it set is set."""
+        for attribute, value in result.attributes:
+            module, name = attribute.of(self.root)
+            setattr(module, name, value)
+        return result.result
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.site.target, name)

@@ -1,0 +1,118 @@
+"""What has been computed: values of the last round where they were computed, earlier ones as copies in tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+
+from edbatch_tvm.recording.tables import Tables, present
+
+
+class Round:
+    """The values of one round, numbered from `first`.
+
+    Attributes
+    ----------
+    first : int
+    group, row : int arrays
+        Where each lies: in which array, and in which row of it.
+    array : callable
+        The array of a group.
+    """
+
+    def __init__(self, first: int, group: np.ndarray, row: np.ndarray, array: Callable[[int], np.ndarray]) -> None:
+        self.first = first
+        self.group = group
+        self.row = row
+        self.array = array
+        self._tensors: dict[int, torch.Tensor] = {}
+
+    def tensor(self, value: int) -> torch.Tensor:
+        """One value, flat: memory of its array."""
+        group = self.group.item(value - self.first)
+        array = self._tensors.get(group)
+        if array is None:
+            array = self._tensors[group] = torch.from_numpy(self.array(group))
+        return array[self.row.item(value - self.first)]
+
+    def rows_of(self, values: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Values that lie together, together: positions in `values`, and a copy of their rows."""
+        within = values - self.first
+        group, row = self.group[within], self.row[within]
+        for one in present(group):
+            members = np.flatnonzero(group == one)
+            yield members, self.array(one)[row[members]]
+
+
+_NONE = Round(0, np.empty(0, np.int64), np.empty(0, np.int64), lambda _group: np.empty((0, 0), np.float32))
+
+
+class Computed:
+    """All computed values of a minibatch."""
+
+    def __init__(self, tables: Tables) -> None:
+        self.last = _NONE
+        self._tables = tables
+        self._places = np.empty((2, 0), np.int64)
+
+    def branch(self) -> Computed:
+        """The same values; others may follow."""
+        self.keep()
+        own = Computed(self._tables)
+        own._places = self._places
+        return own
+
+    def places(self, first: int) -> np.ndarray:
+        """Where the values from `first` on lie in the tables."""
+        self.keep()
+        return self._places[:, first:]
+
+    def finish(self, found: Round | np.ndarray) -> None:
+        """Take the values of a round, or the places in the tables where they lie; those before are kept."""
+        self.keep()
+        if isinstance(found, Round):
+            self.last = found
+        else:
+            self._places = np.concatenate([self._places, found], 1)
+
+    def keep(self) -> None:
+        """Copy the values of the last round into tables, so that what they lie in can be used again."""
+        last = self.last
+        if last is _NONE:
+            return
+        table, row = np.empty((2, len(last.group)), np.int64)
+        for group in present(last.group):
+            members = np.flatnonzero(last.group == group)
+            array = last.array(group)
+            own = self._tables.of(array.shape[1])
+            table[members] = own.number
+            row[members] = own.add(array[last.row[members]]) + np.arange(len(members))
+        self._places = np.concatenate([self._places, [table, row]], 1)
+        self.last = _NONE
+
+    def tensor(self, value: int) -> torch.Tensor:
+        """One value, flat; memory of what it lies in."""
+        if self.last is not _NONE and value >= self.last.first:
+            return self.last.tensor(value)
+        table, row = self._places[:, value].tolist()
+        return torch.from_numpy(self._tables[table].rows[row])
+
+    def rows_of(self, values: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Values that lie together, together: positions in `values`, and a copy of their rows."""
+        known = self._places.shape[1]
+        earlier = values < known
+        if earlier.all():
+            yield from self._tables.rows_of(*self._places[:, values])
+        elif not earlier.any():
+            yield from self.last.rows_of(values)
+        else:
+            for one, members in ((True, np.flatnonzero(earlier)), (False, np.flatnonzero(~earlier))):
+                found = (
+                    self._tables.rows_of(*self._places[:, values[members]])
+                    if one
+                    else self.last.rows_of(values[members])
+                )
+                for within, rows in found:
+                    yield members[within], rows

@@ -1,0 +1,228 @@
+"""Elements that were recorded once: their graphs run again, and ``forward`` does not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import numpy as np
+import torch
+from torch.utils import _pytree as pytree
+
+from edbatch_tvm.errors import RecordingError
+from edbatch_tvm.graph import InstanceGraph
+from edbatch_tvm.recording.adopted import give_back
+from edbatch_tvm.recording.called_functions import CalledFunctions, recording_calls
+from edbatch_tvm.recording.copies import Carried, Copies
+from edbatch_tvm.recording.flush import compute_eagerly, graph_of
+from edbatch_tvm.recording.isolation import restored
+from edbatch_tvm.recording.lazy import LazyTensor
+from edbatch_tvm.recording.parameters import own_parameter
+from edbatch_tvm.recording.places import users_place
+from edbatch_tvm.recording.recorder import Recorder
+from edbatch_tvm.recording.torch_functions import replaced_functions
+
+if TYPE_CHECKING:
+    from edbatch_tvm.recording.library import Library
+    from edbatch_tvm.recording.seen_state import SeenState
+    from edbatch_tvm.recording.site import Site
+    from edbatch_tvm.recording.specs import TensorSpec
+    from edbatch_tvm.runtime import Model, Result
+
+
+class Record:
+    """One element as it was recorded; made by :meth:`AutoBatched.record`, and used in the place of the element.
+
+    Attributes
+    ----------
+    element : object
+        The element itself.
+    function : callable
+        Runs it by a copy of the model, to record it again when the model has changed.
+    """
+
+    def __init__(self, owner: Any, element: Any, function: Callable[[torch.nn.Module], Any]) -> None:
+        self.owner = owner
+        self.element = element
+        self.function = function
+        self.content: Content | None = None
+
+    def __repr__(self) -> str:
+        return f"Record({self.element!r})"
+
+
+class Content:
+    """What was recorded for an element.
+
+    Attributes
+    ----------
+    state : SeenState or None
+        That of the model when it was recorded.
+    touched : set of int
+        Ids of the parameters that ``forward`` looked up outside of cells.
+    specs : list of TensorSpec
+        What tensors of the result are.
+    """
+
+    def __init__(self, recorder: Recorder, result: Any) -> None:
+        self.state: SeenState | None = None
+        self.touched = recorder.touched
+        self.library = recorder.library
+        leaves, self._structure = pytree.tree_flatten(result)
+        values: list[int] = []
+        self.specs: list[TensorSpec] = []
+        self._leaves: list[Any] = []
+        for leaf in leaves:
+            if type(leaf) is not LazyTensor:
+                self._leaves.append(_Constant(leaf) if isinstance(leaf, torch.Tensor) else leaf)
+                continue
+            value = recorder.value_of(leaf)
+            if value < 0:
+                self._leaves.append(_Constant(leaf.computed()))
+                continue
+            self._leaves.append(_Computed(len(values)))
+            values.append(value)
+            self.specs.append(leaf.spec)
+        self._values = np.array(values, np.int64)
+        self._recorder = recorder.taken()
+        self._graph: tuple[Model, InstanceGraph] | None = None
+
+    def graph(self, model: Model) -> InstanceGraph:
+        """The graph for a compiled model; what it computes are the tensors of the result."""
+        if self._graph is None or self._graph[0] is not model:
+            types = self.library.type_ids[self._recorder.types]
+            if len(types) and types.min() < 0:
+                raise RecordingError("a record of a cell that cannot be compiled", "a new record", "call it again")
+            graph, ids = graph_of(self._recorder, model)
+            graph.outputs = ids[self._values].astype(np.int32)
+            graph.output_ptr = np.array([0, len(self._values)], np.int32)
+            self._graph = model, graph
+        return self._graph[1]
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether nothing has to be computed."""
+        return not self.specs
+
+    def result(self, tensors: Sequence[torch.Tensor]) -> Any:
+        """The result, given the tensors that were computed."""
+        if len(self._leaves) == 1 and self._structure.is_leaf() and self.specs:
+            return tensors[0]
+        leaves = [
+            tensors[leaf.number] if type(leaf) is _Computed else leaf.copy() if type(leaf) is _Constant else leaf
+            for leaf in self._leaves
+        ]
+        return pytree.tree_unflatten(leaves, self._structure)
+
+
+class _Computed:
+    """Stands for a computed tensor of the result."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
+class _Constant:
+    """Stands for a tensor of the result that is not computed."""
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self._own = own_parameter(tensor)
+        self._kept = None if isinstance(self._own, torch.nn.Parameter) else self._own.detach().clone()
+
+    def copy(self) -> torch.Tensor:
+        """The tensor; a parameter is itself."""
+        return self._own if self._kept is None else self._kept.clone()
+
+
+def record_content(
+    library: Library,
+    called: CalledFunctions,
+    model: torch.nn.Module,
+    sites: Mapping[str, Site],
+    function: Callable[[torch.nn.Module], Any],
+) -> Content:
+    """Record what `function` does with the model.
+
+    Raises
+    ------
+    RecordingError
+        If that depends on values, random numbers or other elements.
+    """
+
+    def refuse() -> NoReturn:
+        file, line = users_place()
+        raise RecordingError(
+            f"forward reads a value ({file}:{line}): what it does next may be something else next time",
+            "an element whose forward reads no value",
+            "give the element itself",
+        )
+
+    recorder = Recorder(library, refuse, refuse)
+    carried = Carried()
+    copies = Copies(model, sites, recorder, 1, carried, refuse)
+    with replaced_functions(), called.replaced(), restored(), recording_calls(copies.calls):
+        result = function(copies.of(0))
+    copies.after_round()
+    if carried.names:
+        names = sorted({name for _, name in carried.names})
+        raise RecordingError(
+            f"forward sets {', '.join(names)} of the model: a record would not",
+            "a forward that sets no attributes",
+            "give the element itself",
+        )
+    if copies.draws_random_numbers:
+        raise RecordingError("forward draws random numbers", "the same for every call", "give the element itself")
+    content = Content(recorder, result)
+    recorder.compute = recorder.wait = lambda: compute_eagerly(recorder)
+    give_back(recorder)
+    recorder.finished = True
+    return content
+
+
+class RecordedElements:
+    """The records among the elements of a minibatch.
+
+    Attributes
+    ----------
+    results : list
+        What each returns, once it is computed.
+    """
+
+    def __init__(self, contents: Sequence[Content]) -> None:
+        self.results: list[Any] = []
+        self._contents = contents
+
+    def graphs(self, model: Model) -> list[InstanceGraph]:
+        """The graphs to run, for a compiled model."""
+        return [content.graph(model) for content in self._contents if not content.is_constant]
+
+    def take(self, result: Result | None) -> None:
+        """Take the results out of a run of the graphs, and others without outputs before."""
+        tensors: list[torch.Tensor] = []
+        if result is not None and any(content.specs for content in self._contents):
+            tensors = _tensors([spec for content in self._contents for spec in content.specs], result)
+        begin = 0
+        for content in self._contents:
+            end = begin + len(content.specs)
+            self.results.append(content.result(tensors[begin:end]))
+            begin = end
+
+
+def _tensors(specs: list[TensorSpec], result: Result) -> list[torch.Tensor]:
+    """The declared outputs of a run, in order: copies."""
+    graph = result.graph
+    assert graph.signature is not None
+    values = graph.outputs
+    slots = graph.node_type[values // graph.stride] * np.int64(graph.stride) + values % graph.stride
+    arenas = graph.signature.output_arena.ravel()[slots]
+    rows = result.plan.value_row[values]
+    by_spec: dict[TensorSpec, list[int]] = {}
+    for place, spec in enumerate(specs):
+        by_spec.setdefault(spec, []).append(place)
+    tensors: list[Any] = [None] * len(specs)
+    for spec, places in by_spec.items():
+        table = torch.from_numpy(result.arena(int(arenas[places[0]]))[rows[places]])
+        parts = spec.decoded(table).reshape(len(places), *spec.shape).unbind()
+        for place, part in zip(places, parts, strict=True):
+            tensors[place] = part
+    return tensors

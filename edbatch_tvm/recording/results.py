@@ -1,0 +1,74 @@
+"""What a minibatch returns: recorded tensors computed, in whatever they are in."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch.utils import _pytree as pytree
+
+from edbatch_tvm.recording.lazy import LazyTensor
+from edbatch_tvm.recording.parameters import RecordedParameter
+
+if TYPE_CHECKING:
+    from edbatch_tvm.recording.recorder import Recorder
+    from edbatch_tvm.recording.specs import TensorSpec
+
+_PLAIN = frozenset({int, float, str, bool, type(None), torch.Tensor})
+
+
+def computed_results(results: Any, recorder: Recorder) -> Any:
+    """`results` with recorded tensors computed: copies that share no memory with the arenas.
+
+    Containers without recorded tensors stay the objects that they are.
+    """
+    by_spec: dict[TensorSpec, list[LazyTensor]] = {}
+    _collect(results, recorder, by_spec)
+    tensors: dict[int, torch.Tensor] = {}
+    for spec, members in by_spec.items():
+        values = np.array([member.value for member in members], np.int64)
+        for positions, found in recorder.computed.rows_of(values):
+            parts = spec.decoded(torch.from_numpy(found)).reshape(len(found), *spec.shape).unbind()
+            tensors.update((id(members[at]), part) for at, part in zip(positions.tolist(), parts, strict=True))
+    return _replaced(results, tensors)
+
+
+def _collect(thing: Any, recorder: Recorder, by_spec: dict[TensorSpec, list[LazyTensor]]) -> None:
+    """The tensors that are one value each."""
+    kind = type(thing)
+    if kind in _PLAIN:
+        return
+    if kind is LazyTensor:
+        if thing.held is None and thing.value >= 0 and thing.recorder is recorder:
+            by_spec.setdefault(thing.spec, []).append(thing)
+    elif kind is list or kind is tuple:
+        for item in thing:
+            if type(item) not in _PLAIN:
+                _collect(item, recorder, by_spec)
+    elif not pytree.tree_is_leaf(thing):
+        for leaf in pytree.tree_leaves(thing):
+            _collect(leaf, recorder, by_spec)
+
+
+def _replaced(thing: Any, tensors: dict[int, torch.Tensor]) -> Any:
+    kind = type(thing)
+    if kind in _PLAIN:
+        return thing
+    if kind is LazyTensor:
+        found = tensors.get(id(thing))
+        return found if found is not None else thing.computed()
+    if kind is RecordedParameter:
+        return thing.parameter
+    if kind is list or kind is tuple:
+        items = [item if type(item) in _PLAIN else _replaced(item, tensors) for item in thing]
+        if all(new is old for new, old in zip(items, thing, strict=True)):
+            return thing
+        return items if kind is list else tuple(items)
+    if pytree.tree_is_leaf(thing):
+        return thing
+    leaves, structure = pytree.tree_flatten(thing)
+    items = [_replaced(leaf, tensors) for leaf in leaves]
+    if all(new is old for new, old in zip(items, leaves, strict=True)):
+        return thing
+    return pytree.tree_unflatten(items, structure)

@@ -1,0 +1,126 @@
+"""What tensors in a storage are as operands of cells, and writing into them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from edbatch_tvm.errors import CellError
+from edbatch_tvm.recording import memory
+from edbatch_tvm.recording.lazy import LazyTensor, geometry_of, lazy_rows, lazy_value, storage_of
+from edbatch_tvm.recording.memory import Storage
+from edbatch_tvm.recording.specs import RowsSpec, TensorSpec, rows_of, spec_of
+
+if TYPE_CHECKING:
+    from edbatch_tvm.recording.recorder import Recorder
+
+
+def resolved(recorder: Recorder, tensor: LazyTensor) -> tuple[TensorSpec | RowsSpec, list[int]]:
+    """What a tensor is as an operand: one value, or rows of a list."""
+    storage = tensor.held
+    if storage is None:
+        return tensor.spec, [tensor.value]
+    geometry = tensor.geometry
+    assert geometry is not None
+    size, stride, offset = geometry
+    dtype = tensor.spec.dtype
+    rows = storage.rows
+    if len(rows) == 1 and not storage.listed:
+        return tensor.spec, [_picked(recorder, rows[0], storage.row, geometry, dtype)]
+    if storage.listed:
+        found = memory.rows_of_geometry(geometry, storage.row)
+        if found is not None:
+            first, step, part = found
+            count = size[0]
+            row = rows_of(spec_of(size[1:], dtype))
+            chosen = rows[first : first + count] if step == 1 else [rows[first + n * step] for n in range(count)]
+            if part[2] or memory.elements(part[0]) != storage.row or not memory.is_dense(part[0], part[1]):
+                chosen = [_picked(recorder, value, storage.row, part, dtype) for value in chosen]
+            return row, chosen
+    if tensor.spec.size == 0:
+        raise CellError("a tensor without elements")
+    first, within = divmod(offset, storage.row)
+    last = memory.last_element(size, stride)
+    if within + last < storage.row:
+        return tensor.spec, [_picked(recorder, rows[first], storage.row, (size, stride, within), dtype)]
+    joint = joined(recorder, storage, dtype)
+    return tensor.spec, [_picked(recorder, joint, storage.row * len(rows), geometry, dtype)]
+
+
+def _picked(recorder: Recorder, value: int, row: int, geometry: memory.Geometry, dtype: torch.dtype) -> int:
+    """The value that a part of a row is."""
+    size, stride, offset = geometry
+    if not offset and memory.elements(size) == row and memory.is_dense(size, stride):
+        return value
+    key = value, geometry
+    found = recorder.picked.get(key)
+    if found is None:
+        found = recorder.picked[key] = _derived(recorder, memory.pick, (value, spec_of((row,), dtype)), geometry)
+    return found
+
+
+def joined(recorder: Recorder, storage: Storage, dtype: torch.dtype) -> int:
+    """All rows of a storage as one value."""
+    key = tuple(storage.rows)
+    found = recorder.picked.get(key)
+    if found is None:
+        rows = lazy_rows(recorder, storage.rows.copy(), spec_of((storage.row,), dtype))
+        try:
+            found = recorder.value_of(recorder.operator(memory.joined, (rows,), {}))
+        except CellError:
+            found = recorder.outside.number(recorder.read(rows).reshape(-1))
+        recorder.picked[key] = found
+    return found
+
+
+def _derived(recorder: Recorder, function: Any, source: tuple[int, TensorSpec], rest: tuple[Any, ...]) -> int:
+    """A value made of another by code of this package."""
+    tensor = lazy_value(recorder, *source)
+    try:
+        return recorder.value_of(recorder.operator(function, (tensor, *rest), {}))
+    except CellError:
+        given = [recorder.read(one) if type(one) is LazyTensor else one for one in (tensor, *rest)]
+        return recorder.outside.number(function(*given))
+
+
+def write(recorder: Recorder, target: LazyTensor, source: Any) -> None:
+    """Let the elements of `target` be those of `source`, a tensor of its shape and dtype."""
+    storage = storage_of(target)
+    geometry = geometry_of(target)
+    size, stride, _ = geometry
+    if target.spec.size == 0:
+        return
+    dtype = target.spec.dtype
+    found = memory.rows_of_geometry(geometry, storage.row)
+    if found is not None and memory.elements(size[1:]) == storage.row and memory.is_dense(size[1:], stride[1:]):
+        first, step, _ = found
+        for number, value in enumerate(_values_of_rows(recorder, source, size[0], storage.row)):
+            storage.rows[first + number * step] = value
+        return
+    first, within = divmod(geometry[2], storage.row)
+    last = memory.last_element(size, stride)
+    if within + last >= storage.row:
+        joint = joined(recorder, storage, dtype)
+        storage.join(joint)
+        first, within = 0, geometry[2]
+    value = recorder.value_of(source)
+    if not within and target.spec.size == storage.row and memory.is_dense(size, stride):
+        storage.rows[first] = value
+        return
+    part = lazy_value(recorder, value, spec_of((target.spec.size,), dtype))
+    given = (storage.rows[first], spec_of((storage.row,), dtype))
+    storage.rows[first] = _derived(recorder, memory.patched, given, (part, size, stride, within))
+
+
+def _values_of_rows(recorder: Recorder, source: Any, count: int, row: int) -> list[int]:
+    """The values of the rows of a tensor, flat."""
+    if count == 1:
+        return [recorder.value_of(source)]
+    if type(source) is LazyTensor and source.recorder is recorder:
+        spec, values = resolved(recorder, source)
+        if type(spec) is RowsSpec:
+            return values
+        flat = [((row,), (1,), number * row) for number in range(count)]
+        return [_picked(recorder, values[0], row * count, part, source.spec.dtype) for part in flat]
+    return [recorder.outside.number(one) for one in source.unbind()]
