@@ -7,8 +7,8 @@ DIR is a checkout (``git worktree add DIR COMMIT``). There are three processes: 
 compiles every model and then runs a few minibatches when it is its turn, while the others wait. The ratio is new over
 old: the median over all turns of the ratio of the least times in a turn. The ratio of old to itself is the noise.
 
-``--builds`` times the first build of the native libraries instead: each in a fresh process with an empty cache folder,
-old, old again and new in turns.
+``--builds`` gives the processor time of the first build of the native libraries instead: a fresh process with an empty
+cache folder for each of old, old and new in turns.
 
 ======= ==============================================================================================
 part    what is timed
@@ -30,7 +30,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any
 
 HERE = Path(__file__).resolve()
@@ -79,15 +79,15 @@ def _parts(model: Any, instances: list[Any]) -> dict[str, Callable[[], object]]:
 
 
 def build_libraries() -> None:
-    """Print as JSON the seconds in which this process builds each native library; the cache folder is empty."""
+    """Print as JSON the processor time in which this process builds each native library; the cache folder is empty."""
     import schedules.cpu.lowering  # noqa: F401  (not a part of the builds: importing TVM)
     from edbatch_tvm.native.build import LIBRARIES, load_library
 
     seconds = {}
     for name in LIBRARIES:
-        begin = perf_counter()
+        begin = process_time()
         load_library(name)
-        seconds[name] = perf_counter() - begin
+        seconds[name] = process_time() - begin
     print(json.dumps(seconds))
 
 
