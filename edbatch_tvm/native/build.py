@@ -42,7 +42,7 @@ LIBRARIES = {
     "levels": ("tir/typewise_heights.py",),
     "schedule": SCHEDULE_SOURCES,
     "learn": SCHEDULE_SOURCES,
-    "search": ("tir/beam_search.py",),
+    "search": ("tir/beam_search.py", "tir/beam_states.py", "tir/candidate_heap.py"),
     "plan": (
         "tir/arena_placement.py",
         "tir/step_tables.py",

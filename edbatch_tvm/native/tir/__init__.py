@@ -14,6 +14,8 @@ frontiers         parts of these: the ready nodes of each type
 policy_rules      parts of these: the type to run, by a rule
 state_machine     parts of these: the type to run, by a state machine; learning
 beam_search       ``search``, beam search
+beam_states       parts of it: the states of the beam
+candidate_heap    parts of it: the best children of a step
 arena_placement   ``place``: where the blocks of a memory plan begin
 step_tables       ``fill``: the tables of a memory plan
 layout_comparison ``any_worse``: whether a layout indexes more than another

@@ -1,19 +1,143 @@
-"""Beam search over schedules; see :mod:`edbatch_tvm.batching.search`."""
+"""Beam search over schedules; see :mod:`edbatch_tvm.batching.search`.
 
-# ruff: noqa: D103, F841, SIM102
+:class:`BeamSearch` declares what the parts share: :mod:`beam_states` has the states of the beam, :mod:`candidate_heap`
+the children of a step.
+"""
+
+# ruff: noqa: D103
 # mypy: ignore-errors
 
-from edbatch_tvm.batching.encoding import HASH_FACTOR
+from typing import Any
+
 from edbatch_tvm.native.constants import BATCHES, COST, DROPPED, FAILED, LANES
+from edbatch_tvm.native.tir.beam_states import copy_state, run_type, start_state
+from edbatch_tvm.native.tir.buffers import GraphArguments, argument, constant, scalar, size
+from edbatch_tvm.native.tir.candidate_heap import offer_candidate, sort_candidates
+from edbatch_tvm.native.tir.inlined import inlined
 from edbatch_tvm.native.tir.shared import typewise_heights
 from edbatch_tvm.tvm_compat import script_tirx as T
+
+
+class BeamSearch:
+    """Arguments, tables of states and scalars of the kernel."""
+
+    def __init__(
+        self,
+        width: Any,
+        t: Any,
+        limit: Any,
+        graph: GraphArguments,
+        height: Any,
+        states: tuple[Any, Any, Any, Any, Any, Any],
+        costs: tuple[Any, Any],
+        children: tuple[Any, Any],
+        results: tuple[Any, Any, Any],
+    ) -> None:
+        self.width, self.t = width, t
+        n = self.n = graph.n
+        self.node_type, self.use_ptr, self.user, self.waits = graph.node_type, graph.use_ptr, graph.user, graph.waits
+        p, rows = size("p"), size("rows")
+        self.height = argument(height, (n, p))
+        # States: row s is state s of this step's beam, row `width + s` one of the next's, and the other way round.
+        indegree, queue, reach, marks, small, cost = states
+        self.indegree = argument(indegree, (rows, n))
+        self.queue = argument(queue, (rows, n))
+        self.reach = argument(reach, (size("reach_rows"), p))  # t + 1 rows per state
+        # Hash of what ran, and for each type the exclusive or of its ready nodes' keys.
+        self.marks = argument(marks, (rows, t + 1), "uint64")
+        # For each type head, tail, and whether it is tight; then the number of nodes that ran.
+        self.small = argument(small, (rows, 3 * t + 1))
+        # Cost of the batches so far, and the least cost of those to come.
+        self.cost = argument(cost, (rows, 2), "int64")
+        # Cost of a batch by type and size, the last column for all larger ones; the least cost of one of each type.
+        price, weight = costs
+        self.sizes = size("sizes")
+        self.price = argument(price, (t, self.sizes), "int64")
+        self.weight = argument(weight, (t,), "int64")
+        candidate, seen = children
+        self.candidate = argument(candidate, (width, 4), "int64")
+        # Hashes of all children of this step: two that ran the same nodes at the same cost are one.
+        self.slots = size("slots")
+        self.seen = argument(seen, (self.slots,), "uint64")
+        trace, batch_type, io = results
+        self.trace = argument(trace, (n, width))
+        self.batch_type = argument(batch_type, (n,), "int16")
+        self.io = argument(io, (size("io_size"),), "int64")
+
+        self.chunks = constant("chunks", T.truncdiv(p, LANES))
+        self.old = scalar("old", 0)  # first row of this step's beam
+        self.size = scalar("size", 1)  # states in it
+        self.steps = scalar("steps", 0)
+        self.limit = scalar("limit", limit, "int64")
+        self.kept = scalar("kept", 0)  # candidates
+        self.met = scalar("met", T.int64(0), "int64")  # children of this step
+        self.dropped = scalar("dropped", 0)
+        self.best_steps = scalar("best_steps", 0)  # of the best complete state, and its number in the beam
+        self.best_state = scalar("best_state", 0)
+        self.complete = scalar("complete", 0)
+
+
+@inlined
+def find_candidates(b):
+    # The best children: least cost with what is to come, then most nodes that ran, then the order they are met in.
+    b.kept = 0
+    b.met = T.int64(0)
+    for i in range(b.slots):
+        b.seen[i] = T.uint64(0)
+    for i in range(b.size):
+        row: T.let = b.old + i
+        for u in range(b.t):
+            ready: T.let = b.small[row, b.t + u] - b.small[row, u]
+            if ready > 0:
+                spent: T.let = b.cost[row, 0] + b.price[u, T.min(ready, b.sizes - 1)]
+                total: T.let = spent + b.cost[row, 1] - b.weight[u] * T.Cast("int64", b.small[row, 2 * b.t + u])
+                left: T.let = T.Cast("int64", b.n - b.small[row, 3 * b.t] - ready)
+                rank: T.let = left * T.int64(4294967296) + b.met
+                b.met += T.int64(1)
+                if total <= b.limit:
+                    offer_candidate(b, row, u, spent, total, rank)
+
+
+@inlined
+def make_next_beam(b):
+    new: T.let = b.width - b.old
+    for i in range(b.kept):
+        row: T.let = T.Cast("int32", b.candidate[i, 2])
+        u: T.let = T.Cast("int32", b.candidate[i, 3])
+        child: T.let = new + i
+        b.trace[b.steps, i] = (row - b.old) * b.t + u
+        copy_state(b, row, child)
+        run_type(b, row, child, u)
+        if b.small[child, 3 * b.t] == b.n and b.cost[child, 0] <= b.limit:
+            # From here on only what costs less.
+            b.complete = 1
+            b.best_steps = b.steps + 1
+            b.best_state = i
+            b.limit = b.cost[child, 0] - T.int64(1)
+    b.old = new
+    b.size = b.kept
+    b.steps += 1
+
+
+@inlined
+def write_batches(b):
+    # Back from the state that is complete.
+    at_state = b.best_state
+    for k in range(b.best_steps):
+        code: T.let = b.trace[b.best_steps - 1 - k, at_state]
+        b.batch_type[b.best_steps - 1 - k] = T.Cast("int16", T.truncmod(code, b.t))
+        at_state = T.truncdiv(code, b.t)
+    b.io[BATCHES] = T.Cast("int64", b.best_steps)
+    b.io[FAILED] = T.Cast("int64", b.complete == 0)
+    b.io[DROPPED] = T.Cast("int64", b.dropped)
+    b.io[COST] = b.limit + T.int64(1)
 
 
 @T.prim_func
 def search(
     width: T.int32,
     t: T.int32,
-    limit_: T.int64,
+    limit: T.int64,
     node_type_: T.handle,
     use_ptr_: T.handle,
     user_: T.handle,
@@ -33,250 +157,17 @@ def search(
     batch_type_: T.handle,
     io_: T.handle,
 ):
-    n = T.int32()
-    e = T.int32()
-    p = T.int32()
-    rows = T.int32()
-    reach_rows = T.int32()
-    sizes = T.int32()
-    slots = T.int32()
-    io_size = T.int32()
-    node_type = T.match_buffer(node_type_, (n,), "int16", align=2)
-    use_ptr = T.match_buffer(use_ptr_, (n + 1,), "int32", align=4)
-    user = T.match_buffer(user_, (e,), "int32", align=4)
-    waits = T.match_buffer(waits_, (n,), "int32", align=4)
-    height = T.match_buffer(height_, (n, p), "int32", align=4)
-    # States: row s is state s of this step's beam, row `width + s` one of the next's, and the other way round.
-    indegree = T.match_buffer(indegree_, (rows, n), "int32", align=4)
-    queue = T.match_buffer(queue_, (rows, n), "int32", align=4)
-    reach = T.match_buffer(reach_, (reach_rows, p), "int32", align=4)  # t + 1 rows per state
-    # Hash of what ran, and for each type the exclusive or of its ready nodes' keys.
-    marks = T.match_buffer(marks_, (rows, t + 1), "uint64", align=8)
-    # For each type head, tail, and whether it is tight; then the number of nodes that ran.
-    small = T.match_buffer(small_, (rows, 3 * t + 1), "int32", align=4)
-    # Cost of the batches so far, and the least cost of those to come.
-    cost = T.match_buffer(cost_, (rows, 2), "int64", align=8)
-    # Cost of a batch by type and size, the last column for all larger ones; the least cost of a batch of each type.
-    price = T.match_buffer(price_, (t, sizes), "int64", align=8)
-    weight = T.match_buffer(weight_, (t,), "int64", align=8)
-    # The best children so far: cost with what is to come, number in the order of preference, state, type. A heap, the
-    # worst first, until all are known.
-    candidate = T.match_buffer(candidate_, (width, 4), "int64", align=8)
-    # Hashes of all children of this step: two that ran the same nodes at the same cost are one.
-    seen = T.match_buffer(seen_, (slots,), "uint64", align=8)
-    trace = T.match_buffer(trace_, (n, width), "int32", align=4)
-    batch_type = T.match_buffer(batch_type_, (n,), "int16", align=2)
-    io = T.match_buffer(io_, (io_size,), "int64", align=8)
-    chunks: T.let = T.truncdiv(p, LANES)
-    key = T.uint64(0)
+    graph = T.meta_var(GraphArguments(node_type_, use_ptr_, user_, waits_))
+    states = T.meta_var((indegree_, queue_, reach_, marks_, small_, cost_))
+    costs = T.meta_var((price_, weight_))
+    children = T.meta_var((candidate_, seen_))
+    results = T.meta_var((trace_, batch_type_, io_))
+    b = T.meta_var(BeamSearch(width, t, limit, graph, height_, states, costs, children, results))
 
-    @T.inline
-    def push(s, v):
-        # Node v becomes ready in state s.
-        u: T.let = T.Cast("int32", node_type[v])
-        queue[s, small[s, t + u]] = v
-        small[s, t + u] += 1
-        for c in range(chunks):
-            for j in T.vectorized(LANES):
-                reach[s * (t + 1) + u, c * LANES + j] = T.max(
-                    reach[s * (t + 1) + u, c * LANES + j], height[v, c * LANES + j]
-                )
-        key = T.Cast("uint64", v + 1) * T.uint64(HASH_FACTOR)
-        key = (key ^ (key >> T.uint64(29))) * T.uint64(HASH_FACTOR)
-        marks[s, u + 1] = marks[s, u + 1] ^ key ^ (key >> T.uint64(32))
-
-    @T.inline
-    def find_tight(s):
-        # The remaining bound of state s, and which types are tight.
-        last: T.let = s * (t + 1) + t
-        for c in range(chunks):
-            for j in T.vectorized(LANES):
-                reach[last, c * LANES + j] = 0
-        for u in range(t):
-            own: T.let = reach[s * (t + 1) + u, u]
-            reach[s * (t + 1) + u, u] = 0
-            for c in range(chunks):
-                for j in T.vectorized(LANES):
-                    reach[last, c * LANES + j] = T.max(
-                        reach[last, c * LANES + j], reach[s * (t + 1) + u, c * LANES + j]
-                    )
-            reach[s * (t + 1) + u, u] = own
-        cost[s, 1] = T.int64(0)
-        for u in range(t):
-            own: T.let = reach[s * (t + 1) + u, u]
-            other: T.let = reach[last, u]
-            small[s, 2 * t + u] = T.Select(own > other, 1, 0)
-            cost[s, 1] += weight[u] * T.Cast("int64", T.max(own, other))
-
-    @T.inline
-    def sift_down(count, first, second, third, fourth):
-        # Put a candidate at the root of the heap candidate[:count] and let it sink.
-        at = 0
-        sinking = 1
-        while sinking == 1:
-            sinking = 0
-            child = 2 * at + 1
-            if child < count:
-                if child + 1 < count:
-                    if candidate[child + 1, 0] > candidate[child, 0] or (
-                        candidate[child + 1, 0] == candidate[child, 0] and candidate[child + 1, 1] > candidate[child, 1]
-                    ):
-                        child += 1
-                if candidate[child, 0] > first or (candidate[child, 0] == first and candidate[child, 1] > second):
-                    for field in range(4):
-                        candidate[at, field] = candidate[child, field]
-                    at = child
-                    sinking = 1
-        candidate[at, 0] = first
-        candidate[at, 1] = second
-        candidate[at, 2] = third
-        candidate[at, 3] = fourth
-
-    @T.inline
-    def sift_up(last, first, second, third, fourth):
-        # Put a candidate at the end of the heap candidate[:last] and let it rise.
-        at = last
-        rising = 1
-        while rising == 1:
-            rising = 0
-            if at > 0:
-                parent: T.let = T.truncdiv(at - 1, 2)
-                if candidate[parent, 0] < first or (candidate[parent, 0] == first and candidate[parent, 1] < second):
-                    for field in range(4):
-                        candidate[at, field] = candidate[parent, field]
-                    at = parent
-                    rising = 1
-        candidate[at, 0] = first
-        candidate[at, 1] = second
-        candidate[at, 2] = third
-        candidate[at, 3] = fourth
-
-    typewise_heights(n, chunks, node_type, use_ptr, user, height)
-    for u in range(t):
-        small[0, t + u] = 0
-        marks[0, u + 1] = T.uint64(0)
-        for c in range(chunks):
-            for j in T.vectorized(LANES):
-                reach[u, c * LANES + j] = 0
-    marks[0, 0] = T.uint64(0)
-    small[0, 3 * t] = 0
-    cost[0, 0] = T.int64(0)
-    for v in range(n):
-        small[0, t + T.Cast("int32", node_type[v])] += 1
-        indegree[0, v] = waits[v]
-    before = 0
-    for u in range(t):
-        small[0, u] = before
-        before += small[0, t + u]
-        small[0, t + u] = small[0, u]
-    for v in range(n):
-        if waits[v] == 0:
-            push(0, v)
-    find_tight(0)
-
-    old = 0  # first row of this step's beam
-    size = 1  # states in it
-    steps = 0
-    limit = limit_
-    dropped = 0
-    best_steps = 0  # of the best complete state, and its number in the beam
-    best_state = 0
-    complete = 0
-    while size > 0:
-        # The best children: least cost with what is to come, then most nodes that ran, then the order they are met in.
-        kept = 0
-        met = T.int64(0)
-        for i in range(slots):
-            seen[i] = T.uint64(0)
-        for i in range(size):
-            s: T.let = old + i
-            for u in range(t):
-                ready: T.let = small[s, t + u] - small[s, u]
-                if ready > 0:
-                    spent: T.let = cost[s, 0] + price[u, T.min(ready, sizes - 1)]
-                    total: T.let = spent + cost[s, 1] - weight[u] * T.Cast("int64", small[s, 2 * t + u])
-                    left: T.let = T.Cast("int64", n - small[s, 3 * t] - ready)
-                    rank: T.let = left * T.int64(4294967296) + met
-                    met += T.int64(1)
-                    if total <= limit:
-                        code = (marks[s, 0] ^ marks[s, u + 1] ^ T.Cast("uint64", spent)) * T.uint64(HASH_FACTOR)
-                        code = code ^ (code >> T.uint64(32))
-                        if code == T.uint64(0):
-                            code = T.uint64(1)
-                        slot = T.Cast("int32", code & T.Cast("uint64", slots - 1))
-                        while seen[slot] != code and seen[slot] != T.uint64(0):
-                            slot = (slot + 1) & (slots - 1)
-                        if seen[slot] == T.uint64(0):
-                            seen[slot] = code
-                            if kept < width:
-                                sift_up(kept, total, rank, T.Cast("int64", s), T.Cast("int64", u))
-                                kept += 1
-                            else:
-                                dropped = 1
-                                if candidate[0, 0] > total or (candidate[0, 0] == total and candidate[0, 1] > rank):
-                                    sift_down(width, total, rank, T.Cast("int64", s), T.Cast("int64", u))
-        # Best first.
-        for k in range(kept - 1):
-            end: T.let = kept - 1 - k
-            total: T.let = candidate[end, 0]
-            rank: T.let = candidate[end, 1]
-            state: T.let = candidate[end, 2]
-            kind: T.let = candidate[end, 3]
-            for field in range(4):
-                candidate[end, field] = candidate[0, field]
-            sift_down(end, total, rank, state, kind)
-        new: T.let = width - old
-        for i in range(kept):
-            s: T.let = T.Cast("int32", candidate[i, 2])
-            u: T.let = T.Cast("int32", candidate[i, 3])
-            d: T.let = new + i
-            trace[steps, i] = (s - old) * t + u
-            for v in range(n):
-                indegree[d, v] = indegree[s, v]
-            for x in range(t):
-                for k in range(small[s, t + x] - small[s, x]):
-                    queue[d, small[s, x] + k] = queue[s, small[s, x] + k]
-                for c in range(chunks):
-                    for j in T.vectorized(LANES):
-                        reach[d * (t + 1) + x, c * LANES + j] = reach[s * (t + 1) + x, c * LANES + j]
-                marks[d, x + 1] = marks[s, x + 1]
-                small[d, x] = small[s, x]
-                small[d, t + x] = small[s, t + x]
-            begin: T.let = small[s, u]
-            ready: T.let = small[s, t + u] - begin
-            small[d, u] = begin + ready
-            small[d, 3 * t] = small[s, 3 * t] + ready
-            cost[d, 0] = cost[s, 0] + price[u, T.min(ready, sizes - 1)]
-            marks[d, 0] = marks[s, 0] ^ marks[s, u + 1]
-            marks[d, u + 1] = T.uint64(0)
-            for c in range(chunks):
-                for j in T.vectorized(LANES):
-                    reach[d * (t + 1) + u, c * LANES + j] = 0
-            for k in range(ready):
-                ran: T.let = queue[s, begin + k]
-                first: T.let = use_ptr[ran]
-                for i_use in range(use_ptr[ran + 1] - first):
-                    v: T.let = user[first + i_use]
-                    indegree[d, v] -= 1
-                    if indegree[d, v] == 0:
-                        push(d, v)
-            find_tight(d)
-            if small[d, 3 * t] == n and cost[d, 0] <= limit:
-                # From here on only what costs less.
-                complete = 1
-                best_steps = steps + 1
-                best_state = i
-                limit = cost[d, 0] - T.int64(1)
-        old = new
-        size = kept
-        steps += 1
-    # Back from the state that is complete.
-    at_state = best_state
-    for k in range(best_steps):
-        code: T.let = trace[best_steps - 1 - k, at_state]
-        batch_type[best_steps - 1 - k] = T.Cast("int16", T.truncmod(code, t))
-        at_state = T.truncdiv(code, t)
-    io[BATCHES] = T.Cast("int64", best_steps)
-    io[FAILED] = T.Cast("int64", complete == 0)
-    io[DROPPED] = T.Cast("int64", dropped)
-    io[COST] = limit + T.int64(1)
+    typewise_heights(b.n, b.chunks, b.node_type, b.use_ptr, b.user, b.height)
+    start_state(b)
+    while b.size > 0:
+        find_candidates(b)
+        sort_candidates(b)
+        make_next_beam(b)
+    write_batches(b)
