@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial, wraps
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 
 from edbatch_tvm.compiler.progress import Progress
-from edbatch_tvm.errors import RecordingError
+from edbatch_tvm.errors import BreakWarning, RecordingError
 from edbatch_tvm.fork_lock import fork_lock
 from edbatch_tvm.recording.called_functions import CalledFunctions
 from edbatch_tvm.recording.choosing import Observer, chosen_line
@@ -33,7 +34,20 @@ from edbatch_tvm.recording.site import Site
 from edbatch_tvm.runtime import Model, Report
 
 _OF_THE_PROCESS = frozenset(
-    ("reports", "breaks", "_lock", "_first", "_carried", "_known", "_now", "_warned", "_places", "_touched", "_seen")
+    (
+        "reports",
+        "breaks",
+        "_lock",
+        "_first",
+        "_carried",
+        "_known",
+        "_now",
+        "_warned",
+        "_told",
+        "_places",
+        "_touched",
+        "_seen",
+    )  # fmt: skip
 )
 """Attributes that are made anew for copies."""
 
@@ -124,6 +138,7 @@ class AutoBatched(StandIn):
     _known: dict[Any, Known]
     _places: list[tuple[int, int]]
     _warned: bool
+    _told: bool
     _touched: set[int]
     _seen: SeenState | None
 
@@ -151,7 +166,7 @@ class AutoBatched(StandIn):
         self._carried = Carried()
         self._touched, self._seen = set(), None
         self._known = {}
-        self._warned = False
+        self._warned = self._told = False
         self._start(structure_of(self.model))
 
     def __getstate__(self) -> dict[str, Any]:
@@ -289,9 +304,11 @@ class AutoBatched(StandIn):
         contents = self._contents(records) if records else []
         plain = [one for one in functions if type(one) is not Record] if records else functions
         results = self._choose(plain, entry) if self._cells is None else []
-        if self._library.model is None:
+        if self._library.model is None and not self._carried.in_order:
             with Progress():
                 results += self._first_elements(plain[len(results) :], len(results))
+        if self._carried.in_order:
+            results += self._in_order(plain[len(results) :], len(results))
         later, recorded = self._minibatch(plain[len(results) :], self._compute_batched, len(results), contents)
         results += later
         if functions and not self._warned:
@@ -361,10 +378,32 @@ class AutoBatched(StandIn):
         for number, function in enumerate(functions[:_FIRST_ELEMENTS]):
             known = len(self._library.cells)
             results += self._minibatch([function], compute_eagerly, number + first)[0]
+            if self._carried.in_order:
+                return results
             if known and len(self._library.cells) == known:
                 break
         if self._library.cells:
             self._library.compiled()
+        return results
+
+    def _in_order(self, functions: list[Function], first: int) -> list[Any]:
+        """Run elements by the model's own code, one after the other: what they do depends on that."""
+        name = type(self.model).__name__
+        self.breaks.append(Break(name, "the whole model", self._carried.in_order))
+        if not self._told:
+            self._told = True
+            warnings.warn(
+                f"{name} is not batched, PyTorch runs its elements one after the other: {self._carried.in_order}",
+                BreakWarning,
+                stacklevel=5,
+            )
+        results: list[Any] = []
+        try:
+            for function in functions:
+                results.append(function(self.model))  # noqa: PERF401
+        except Exception as error:
+            name_element(error, first + len(results))
+            raise
         return results
 
     def _minibatch(
@@ -383,7 +422,11 @@ class AutoBatched(StandIn):
         self.reports += self._library.fallback.compute(recorder)
 
     def refresh(self) -> None:
-        """Take over everything that has changed since the last call; every call does that by itself."""
+        """Take over everything that has changed since the last call; every call does that by itself.
+
+        A model whose elements run one after the other, since what they do depends on that, is batched again.
+        """
+        self._carried.in_order = ""
         with self._lock:
             self._take_over_changes()
 

@@ -8,7 +8,6 @@ the model has what the last element has set.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -16,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from edbatch_tvm.errors import RecordingError
-from edbatch_tvm.recording.attributes import CONTAINERS, KEEPER, OWN
+from edbatch_tvm.recording.attributes import KEEPER
 from edbatch_tvm.recording.cell_call import CellCall
 from edbatch_tvm.recording.module import StandIn
 from edbatch_tvm.recording.parameters import RecordedParameters, own_parameter
 from edbatch_tvm.recording.rebinding import Rebinding
 from edbatch_tvm.recording.recurrent import RecurrentCall, is_recurrent_layer
+from edbatch_tvm.recording.shared_state import SharedState
 from edbatch_tvm.recording.site import Site
 
 if TYPE_CHECKING:
@@ -35,10 +35,13 @@ class Carried:
     ----------
     names : set of (int, str)
         The id of a module, and an attribute of it.
+    in_order : str
+        Why elements cannot run together; "" if they can.
     """
 
     def __init__(self) -> None:
         self.names: set[tuple[int, str]] = set()
+        self.in_order = ""
 
 
 class _Keeper:
@@ -179,8 +182,7 @@ class Copies:
         self._plain: dict[int, torch.nn.Module] = {}
         self._late = ""
         self.elements = [Element(number) for number in range(count)]
-        self._held = [*_held_by(model)]
-        self._random = _Random()
+        self._shared_state = SharedState(model)
 
     def _elements_own(self) -> set[int]:
         """The modules that every element has a copy of.
@@ -323,37 +325,34 @@ class Copies:
         RecordingError
             Naming what they share.
         """
-        if rounds < 2 or len(self.elements) < 2:
+        if rounds < 2:
             return
-        hint = "call it with one element at a time, or let forward make new ones"
+        if len(self.elements) < 2:
+            self.carried.in_order = self.carried.in_order or self._shared_state.order_matters(self._model)
+            return
         if self._late:
             raise RecordingError(
                 f"forward sets {self._late} for the first time while other elements run",
                 "an attribute that is set in every element",
                 "call again: it is known now",
             )
-        for (name, value, content), (_, _, now) in zip(self._held, _held_by(self._model), strict=False):
-            if content != now:
-                raise RecordingError(
-                    f"elements that wait for values change {name}, a {type(value).__name__} that they share",
-                    "what each element has for itself",
-                    hint,
-                )
-        if self._random.rounds > 1:
+        reason = self._shared_state.order_matters(self._model)
+        if reason:
+            self.carried.in_order = reason
             raise RecordingError(
-                "elements draw random numbers and wait for values in between: not in the order of one after the other",
-                "random numbers that are drawn before values are read",
-                hint,
+                f"{reason}: not what they do one after the other",
+                "what each element has for itself, and random numbers that are drawn before values are read",
+                "call again: PyTorch will run the elements one after the other",
             )
 
     @property
     def draws_random_numbers(self) -> bool:
         """Whether elements have drawn random numbers."""
-        return self._random.rounds > 0
+        return self._shared_state.draws_random_numbers
 
     def after_round(self) -> None:
         """Every element has gone on as far as it could."""
-        self._random.look()
+        self._shared_state.look()
 
     def leave(self, computed: Callable[[Any], Any]) -> None:
         """Let the model have the attributes that elements have set, as the last of them has."""
@@ -397,34 +396,3 @@ def _hide(copy: torch.nn.Module, name: str) -> None:
     """Let reading an attribute ask for it."""
     vars(copy).pop(name, None)
     vars(copy)["_buffers"].pop(name, None)
-
-
-def _held_by(model: torch.nn.Module) -> Any:
-    """Lists, dicts and tensors that all copies of a model share, and what is in them."""
-    for path, module in model.named_modules():
-        for name, value in (*vars(module).items(), *vars(module)["_buffers"].items()):
-            if name in OWN:
-                continue
-            where = f"{path}.{name}" if path else name
-            if isinstance(value, CONTAINERS):
-                items = value.items() if isinstance(value, dict) else value
-                yield where, value, (id(value), [id(item) for item in items], len(value))
-            elif isinstance(value, torch.Tensor) and not value.is_inference():
-                yield where, value, (id(value), value._version)
-
-
-class _Random:
-    """In how many rounds random numbers were drawn."""
-
-    def __init__(self) -> None:
-        self.rounds = 0
-        self._torch = torch.get_rng_state()
-        self._python = random.getstate()
-
-    def look(self) -> None:
-        """Look whether numbers have been drawn since the last time."""
-        now = torch.get_rng_state()
-        python = random.getstate()
-        if not torch.equal(now, self._torch) or python != self._python:
-            self.rounds += 1
-            self._torch, self._python = now, python

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import edbatch_tvm as eb
-from edbatch_tvm.errors import RecordingError
+from edbatch_tvm.errors import BreakWarning, RecordingError
 from tests.recording.checks import assert_equal
 
 H = 4
@@ -166,21 +166,65 @@ def test_state_goes_from_element_to_element(made: tuple[Model, eb.AutoBatched]) 
         assert_equal([model.carried], [wanted[-1][0]])
 
 
-def test_lists_that_elements_share(made: tuple[Model, eb.AutoBatched]) -> None:
-    model, fast = made
-    model.log = []
-
-    def use(s: Any, h: Any, x: Any) -> Any:
+def _waits_and_changes(change: Callable[[Model], Any]) -> Callable[[Model, Any, Any], Any]:
+    def use(model: Model, h: Any, x: Any) -> Any:
         h.sum().item()
-        s.log.append(len(x))
-        return h
+        change(model)
+        return h * len(model.log["of"])
 
-    model.use = use
-    with pytest.raises(RecordingError, match=r"change log, a list that they share"):
-        fast([torch.randn(2, H)] * 3)
-    model.use = lambda s, h, x: (s.log.append(len(x)), h)[1]
-    model.log.clear()
-    fast([torch.randn(n, H) for n in LENGTHS])
+    return use
+
+
+SHARED: dict[str, tuple[str, Callable[[Model], Any]]] = {
+    "list": ("log, a dict", lambda m: m.log["of"].append(1)),
+    "dict": ("log, a dict", lambda m: m.log.update(of=[*m.log["of"], 2])),
+    "tensor": ("seen, a Tensor", lambda m: (m.seen.add_(1), m.log["of"].append(1))),
+}
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_what_elements_share_and_change_while_they_wait(made: tuple[Model, eb.AutoBatched], name: str) -> None:
+    model, fast = made
+    what, change = SHARED[name]
+    model.use = _waits_and_changes(change)
+    model.log, model.seen = {"of": [0], "kept": {n: str(n) for n in range(300)}}, torch.zeros(1)
+    elements = [torch.randn(n, H) for n in LENGTHS]
+    with pytest.raises(RecordingError, match=f"change (log, a dict|{what}) that they share"):
+        fast(elements)
+    model.log["of"] = [0]
+    wanted = [model(x) for x in elements]
+    model.log["of"] = [0]
+    with pytest.warns(BreakWarning, match="one after the other"):
+        found = fast(elements)  # from now on PyTorch runs them in order
+    assert_equal(found, wanted)
+    assert len(fast.breaks) == 1
+    fast.refresh()
+    fast._told = False  # another test has its own warning
+    del model.log, model.seen
+
+
+def test_the_first_element_finds_out_that_the_order_matters() -> None:
+    model = Model()
+    model.use, model.log = _waits_and_changes(lambda m: m.log["of"].append(1)), {"of": [0]}
+    elements = [torch.randn(n, H) for n in LENGTHS]
+    wanted = [model(x) for x in elements]
+    model.log["of"] = [0]
+    fast = eb.autobatch(model, ["cell"])
+    with pytest.warns(BreakWarning, match="one after the other"):
+        assert_equal(fast(elements), wanted)
+
+
+def test_containers_that_elements_only_read_or_do_not_wait_for(made: tuple[Model, eb.AutoBatched]) -> None:
+    model, fast = made
+    model.log = {"of": [0], "kept": {n: str(n) for n in range(300)}, "loop": []}
+    model.log["loop"].append(model.log)
+    model.use = lambda m, h, x: (h.sum().item(), h * len(m.log["of"]))[1]
+    elements = [torch.randn(n, H) for n in LENGTHS]
+    assert_equal(fast(elements), [model(x) for x in elements])
+    assert not fast.breaks
+    model.log = []
+    model.use = lambda m, h, x: (m.log.append(len(x)), h)[1]
+    fast(elements)
     assert tuple(model.log) == LENGTHS
     del model.log
 
