@@ -1,0 +1,138 @@
+"""Eager PyTorch and ``eb.autobatch`` on the same elements, in turn."""
+
+from __future__ import annotations
+
+import copy
+import statistics
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch.utils import _pytree as pytree
+
+import edbatch_tvm as eb
+
+
+@dataclass
+class Case:
+    """A model of a repository and a minibatch for it.
+
+    Attributes
+    ----------
+    model : torch.nn.Module
+    elements : list
+        One tuple of arguments of ``forward`` for each element.
+    cells : list of str
+    by_hand : callable, optional
+        The minibatch as the repository's authors batch it.
+    in_double : callable, optional
+        ``model, elements`` in float64, for the reference; None: the reference is eager float32.
+    note : str
+    """
+
+    model: torch.nn.Module
+    elements: list[tuple[Any, ...]]
+    cells: list[str] | None
+    by_hand: Callable[[], Any] | None = None
+    in_double: Callable[[torch.nn.Module, list[Any]], tuple[torch.nn.Module, list[Any]]] | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Figures:
+    """What one case showed; times in seconds."""
+
+    error: float
+    first_call: float
+    breaks: int
+    batches: int
+    rounds: int
+    eager: float | None = None
+    batched: float = 0.0
+    by_hand: float | None = None
+
+    def __str__(self) -> str:
+        times = ""
+        if self.eager is not None:
+            times = f"{self.eager / self.batched:.2f} x eager ({self.eager * 1e3:.0f} : {self.batched * 1e3:.0f} ms), "
+        if self.by_hand is not None:
+            times += f"{self.by_hand / self.batched:.2f} x hand-batched ({self.by_hand * 1e3:.0f} ms), "
+        return (
+            f"error {self.error:.1e}, {times}first call {self.first_call:.1f} s, {self.breaks} breaks, "
+            f"{self.batches} batches, {self.rounds} rounds"
+        )
+
+
+def doubled(model: torch.nn.Module, elements: list[Any]) -> tuple[torch.nn.Module, list[Any]]:
+    """`model` and `elements` in float64."""
+    model, elements = copy.deepcopy((model, elements))
+    return model.double(), pytree.tree_map_only(
+        torch.Tensor, lambda one: one.double() if one.is_floating_point() else one, elements
+    )
+
+
+def measure(case: Case, rounds: int) -> Figures:
+    """Run a case: the reference, the first call, then eager, batched and by hand in turn."""
+    model, elements = case.model, case.elements
+    for module in model.modules():  # a model may have a method `children`, which `eval` calls
+        module.training = False
+    expected = reference(case)
+    begin = perf_counter()
+    fast = eb.autobatch(model, cells=case.cells, **case.options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fast.map(elements)
+        first_call = perf_counter() - begin
+        figures = Figures(difference(fast.map(elements), expected), first_call, 0, fast.batches, len(fast.reports))
+        figures.breaks = sum(one.count if hasattr(one, "count") else 1 for one in fast.breaks)
+        times: list[tuple[float, ...]] = []
+        for _ in range(rounds):
+            eager = []
+            for threads in (1, 2):
+                torch.set_num_threads(threads)
+                eager.append(seconds(lambda: [model(*element) for element in elements]))
+            torch.set_num_threads(1)
+            batched = seconds(lambda: fast.map(elements))
+            by_hand = seconds(case.by_hand) if case.by_hand is not None else 0.0
+            times.append((*eager, batched, by_hand))
+    if times:
+        one, two, figures.batched, by_hand = (statistics.median(column) for column in zip(*times, strict=True))
+        figures.eager, figures.by_hand = min(one, two), by_hand or None
+    return figures
+
+
+def reference(case: Case) -> list[Any]:
+    """The results of eager PyTorch, in float64 where the model can."""
+    if case.in_double is None:
+        return copy.deepcopy([case.model(*element) for element in case.elements])
+    torch.set_default_dtype(torch.float64)
+    try:
+        model, elements = case.in_double(case.model, case.elements)
+        return [model(*element) for element in elements]
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def seconds(action: Callable[[], Any]) -> float:
+    """How long `action` takes."""
+    begin = perf_counter()
+    action()
+    return perf_counter() - begin
+
+
+def difference(found: list[Any], wanted: list[Any]) -> float:
+    """Largest difference of a tensor relative to its largest value; infinity if anything else differs."""
+    worst = 0.0
+    pairs = zip(pytree.tree_leaves(found), pytree.tree_leaves(wanted), strict=True)
+    for one, other in pairs:
+        if not isinstance(other, torch.Tensor):
+            worst = max(worst, 0.0 if one == other else float("inf"))
+        elif one.shape != other.shape:
+            return float("inf")
+        elif other.numel():
+            scale = float(other.abs().max()) or 1.0
+            worst = max(worst, float((one - other).abs().max()) / scale)
+    return worst
