@@ -265,7 +265,7 @@ def test_modes_belong_to_elements(made: tuple[Model, eb.AutoBatched]) -> None:
     assert not torch.is_autocast_enabled("cpu")
 
 
-def test_random_numbers_are_those_of_pytorch_or_an_error(made: tuple[Model, eb.AutoBatched]) -> None:
+def test_random_numbers_are_those_of_pytorch(made: tuple[Model, eb.AutoBatched]) -> None:
     model, fast = made
     elements = [torch.randn(2, H) for _ in range(3)]
     model.use = lambda s, h, x: h + torch.randn(1, H)
@@ -282,6 +282,11 @@ def test_random_numbers_are_those_of_pytorch_or_an_error(made: tuple[Model, eb.A
     model.use = waits
     with pytest.raises(RecordingError, match="draw random numbers and wait"):
         fast(elements)
+    torch.manual_seed(3)
+    wanted = [model(x) for x in elements]
+    torch.manual_seed(3)
+    assert_equal(fast(elements), wanted)  # in order, from now on
+    fast.refresh()
 
 
 CPLUSPLUS: tuple[Callable[[Any, Any], Any], ...] = (
