@@ -26,6 +26,8 @@ class Calls(torch.nn.Module):
         self.function = function
 
     def forward(self, *arguments: Any) -> Any:
+        if len(arguments) == 1 and isinstance(arguments[0], tuple):  # autobatch takes a tuple for one argument
+            (arguments,) = arguments
         return self.function(self.model, *arguments)
 
 

@@ -34,20 +34,7 @@ from edbatch_tvm.recording.site import Site
 from edbatch_tvm.runtime import Model, Report
 
 _OF_THE_PROCESS = frozenset(
-    (
-        "reports",
-        "breaks",
-        "_lock",
-        "_first",
-        "_carried",
-        "_known",
-        "_now",
-        "_warned",
-        "_told",
-        "_places",
-        "_touched",
-        "_seen",
-    )  # fmt: skip
+    "reports breaks _lock _first _carried _known _now _warned _told _places _touched _seen".split()  # noqa: SIM905
 )
 """Attributes that are made anew for copies."""
 
