@@ -40,7 +40,7 @@ class GpuBackend(Backend):
 
     def passes(self, signature: Signature, options: CompileOptions) -> list[Pass]:
         """See :meth:`Backend.passes`; kernels for GPUs have fast math of their own, and are no result of a pass."""
-        return cell_passes()
+        return cell_passes(share=True)
 
     def records(self, database: Database) -> dict[str, Occupancy]:
         """Tuned settings by :func:`~schedules.cuda.occupancy_records.model_key`; see :meth:`Backend.records`."""

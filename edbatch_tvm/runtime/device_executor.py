@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any, Literal
 
 import numpy as np
@@ -23,8 +24,16 @@ from edbatch_tvm.tvm_compat import runtime
 from relay_ext.gpu_cells import GpuProgram
 from relay_ext.gpu_general import GeneralPart
 from schedules.abi import ARGUMENTS, padded
-from schedules.cuda.kernel_arguments import ATTRIBUTES, BATCHES, COLUMNS, INDEX_AT, STEPS_AT, WORKSPACE
-from schedules.cuda.kernels import SCHEDULE
+from schedules.cuda.kernel_arguments import (
+    ATTRIBUTES,
+    BATCHES,
+    COLUMNS,
+    INDEX_AT,
+    STEPS_AT,
+    WORKSPACE,
+    elements_of_place,
+)
+from schedules.cuda.kernels import SCHEDULE, SharedPart
 
 Launch = Literal["schedule", "batch"]
 """One launch for a whole schedule, or one for every stage of every batch."""
@@ -80,14 +89,21 @@ class DeviceExecutor:
         self.blocks = blocks
         self.paths = program.paths
         self._packs = packs
+        shared = [part for part in program.parts if isinstance(part, SharedPart)]
+        self._stacked = {
+            whole: (text, signature[part.type_id].name)
+            for part in shared
+            for text, whole in zip(part.part.arguments(), part.arguments(), strict=True)
+            if whole != text
+        }
         self._arguments = {var.name_hint: _texts(function) for var, function in module.functions.items()}
         self._functions = {name: library[name] for name in self._arguments}
         self.by_cell: dict[str, list[Kernel]] = {cell.name: [] for cell in signature}
         for part in program.parts:
-            cell = signature[part.type_id].name
             function = self._functions.get(part.name, self._functions.get(SCHEDULE))
             arguments = tuple(tuple(text.split(":", 1)) for text in part.arguments())
-            self.by_cell[cell].append(Kernel(part.name, cell, arguments, function))  # type: ignore[arg-type]
+            for cell in program.cells_of(part, signature):
+                self.by_cell[cell].append(Kernel(part.name, cell, arguments, function))  # type: ignore[arg-type]
         self.kernel_names = {cell: tuple(kernel.name for kernel in ones) for cell, ones in self.by_cell.items()}
         self._free: list[DeviceArenas] = []
         self._workspaces: dict[int, _Workspace] = {}
@@ -97,25 +113,38 @@ class DeviceExecutor:
     def load(self, weights: Mapping[str, np.ndarray]) -> None:
         """Take `weights` from now on."""
         tensors: dict[str, Any] = {}
-        for name in sorted({text for texts in self._arguments.values() for text in texts}):
-            kind, _, weight = name.partition(":")
-            if kind == "weight":
-                tensors[name] = self.memory.tensor(weights[weight])
-            elif kind == "table":
-                tensors[name] = self.memory.tensor(as_table(weights[weight]))
-            elif kind == "packed":
-                tensors[name] = self.memory.tensor(self._packed(weight, weights))
+        for text in sorted({text for texts in self._arguments.values() for text in texts}):
+            plain, first = self._stacked.get(text, (text, ""))
+            if plain.partition(":")[0] not in ("weight", "table", "packed"):
+                continue
+            if not first:
+                tensors[text] = self.memory.tensor(self._array(plain, weights, {}))
+                continue
+            shape, dtype = self.program.shapes[plain]
+            members = self.program.members[first]
+            whole = np.zeros((len(members), elements_of_place(shape)), dtype)
+            for row, (_, names) in zip(whole, members, strict=True):
+                row[: prod(shape)] = self._array(plain, weights, names).reshape(-1)
+            tensors[text] = self.memory.tensor(whole.reshape(-1))
         self._weights = tensors
+
+    def _array(self, text: str, weights: Mapping[str, np.ndarray], names: Mapping[str, str]) -> np.ndarray:
+        """What an argument is for a cell that calls its weights by `names`."""
+        kind, _, name = text.partition(":")
+        if kind == "packed":
+            return self._packed(name, weights, names)
+        array = weights[names.get(name, name)]
+        return as_table(array) if kind == "table" else array
 
     def held(self) -> dict[str, np.ndarray]:
         """See :meth:`~edbatch_tvm.runtime.executor.Executor.held`."""
         return {}
 
-    def _packed(self, stage: str, weights: Mapping[str, np.ndarray]) -> np.ndarray:
+    def _packed(self, stage: str, weights: Mapping[str, np.ndarray], names: Mapping[str, str]) -> np.ndarray:
         name = f"{stage}_pack"
         sources = [text.split(":", 1)[1] for text in _texts(self.program.packs[name])][:-1]
         packed = runtime.empty(self.program.shapes[f"packed:{stage}"][0], "float32")
-        self._packs[name](*(runtime.tensor(weights[source]) for source in sources), packed)
+        self._packs[name](*(runtime.tensor(weights[names.get(source, source)]) for source in sources), packed)
         return np.from_dlpack(packed)
 
     # A minibatch ------------------------------------------------------------------------------------------------
@@ -147,7 +176,7 @@ class DeviceExecutor:
 
     def _run(self, graph: InstanceGraph, plan: Plan, arenas: DeviceArenas) -> int:
         slab, rows = self._sizes(plan)
-        tables = pack_tables(self.signature, graph, plan, slab)
+        tables = pack_tables(self.signature, graph, plan, slab, self.program.types)
         counts = plan.steps[:, 1]
         blocks = self.blocks if self.launch == "schedule" else self._most_blocks(plan)
         with self._lock:
@@ -190,16 +219,18 @@ class DeviceExecutor:
         steps = plan.steps
         for part in self.program.parts:
             variadic = self.signature[part.type_id].variadic_count > 0
-            if not variadic and not isinstance(part, GeneralPart):
+            code = part.part if isinstance(part, SharedPart) else part
+            if not variadic and not isinstance(code, GeneralPart):
                 continue
+            types = [self.signature.type_id(cell) for cell in self.program.cells_of(part, self.signature)]
             longest = 0
             if variadic:
-                for _, count, _, pointer in steps[steps[:, 0] == part.type_id, :4].tolist():
+                for _, count, _, pointer in steps[np.isin(steps[:, 0], types), :4].tolist():
                     offsets = plan.index[pointer : pointer + count + 1]
                     most = max(most, int(offsets[-1] - offsets[0]))
                     longest = max(longest, int(np.diff(offsets).max(initial=0)))
-            if isinstance(part, GeneralPart):
-                slab = max(slab, part.workspace_elements(longest))
+            if isinstance(code, GeneralPart):
+                slab = max(slab, code.workspace_elements(longest))
         return slab, most
 
     def _most_blocks(self, plan: Plan) -> int:
@@ -249,8 +280,12 @@ class DeviceExecutor:
                 self.memory.upload(wide, arenas.tensors[arena], wide[0].nbytes)
 
 
-def pack_tables(signature: Signature, graph: InstanceGraph, plan: Plan, slab: int) -> np.ndarray:
+def pack_tables(
+    signature: Signature, graph: InstanceGraph, plan: Plan, slab: int, types: np.ndarray | None = None
+) -> np.ndarray:
     """Everything that kernels read of a minibatch, as one int32 vector; see :mod:`schedules.cuda.kernel_arguments`.
+
+    `types` is the table of types of a program in which equal cells share kernels.
 
     Raises
     ------
@@ -258,7 +293,8 @@ def pack_tables(signature: Signature, graph: InstanceGraph, plan: Plan, slab: in
         If an attribute does not fit into 32 bits.
     """
     parts: list[np.ndarray] = []
-    header = np.zeros(ATTRIBUTES + len(signature.attribute_columns), np.int32)
+    rows = np.empty(0, np.int32) if types is None else types.reshape(-1)
+    header = np.concatenate([np.zeros(ATTRIBUTES + len(signature.attribute_columns), np.int32), rows])
     at = len(header)
 
     def add(array: np.ndarray) -> int:

@@ -10,6 +10,8 @@ word                             content
 ``BATCHES``                      number of batches
 ``WORKSPACE``                    elements of workspace that a block has
 ``ATTRIBUTES + a``               where the rows of attribute number `a` of the model begin, in schedule order
+the following ones               where cells share kernels, for each type: the first type that is equal to it, its place
+                                 among these, and the number of its first attribute
 ================================ ===================================================================================
 
 The further arguments are listed as texts ``kind:name``, as :mod:`schedules.abi` has them; ``workspace:dtype`` is memory
@@ -19,6 +21,7 @@ for the values inside general cells.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import prod
 from typing import Any
 
 from edbatch_tvm.tvm_compat import builder_tirx as T
@@ -30,6 +33,9 @@ from schedules.cuda.thread_grid import bind
 from schedules.cuda.tiles import PACK_LANES, sweeps_of, widest_columns
 
 STEPS_AT, COLUMNS, INDEX_AT, BATCHES, WORKSPACE, ATTRIBUTES = range(6)
+
+TYPE_WORDS = 3
+"""Words of a type in the table of types."""
 
 _INT = "int32"
 
@@ -83,6 +89,19 @@ def stage_arguments(stage: ir.Stage, binding: abi.CellBinding) -> list[str]:
     return list(dict.fromkeys([f"arena:{a}" for a in arenas] + tables + scratch + packed))
 
 
+def stacked(text: str, type_id: int) -> str:
+    """The argument that has what `text` is of all cells that are equal to the type `type_id`; `text`, if it is shared.
+
+    It is one vector; what belongs to a cell begins at a multiple of :data:`~schedules.abi.LANES` elements.
+    """
+    return f"{text}@{type_id}" if text.partition(":")[0] in ("weight", "table", "packed") else text
+
+
+def elements_of_place(shape: tuple[int, ...]) -> int:
+    """Elements from what belongs to a cell to what belongs to the next one in a :func:`stacked` argument."""
+    return abi.padded(prod(shape))
+
+
 class Arguments:
     """The buffers of a kernel, by their texts.
 
@@ -107,6 +126,18 @@ class Arguments:
 
     def __getitem__(self, text: str) -> Any:
         return self.buffers[text]
+
+    def of_place(self, texts: Iterable[str], type_id: int, place: Any) -> Arguments:
+        """The arguments of the cell at `place` among those that are equal to the type `type_id`."""
+        found = Arguments(self.binding, self.shapes)
+        for text in texts:
+            whole = self.buffers[stacked(text, type_id)]
+            if stacked(text, type_id) != text:
+                shape, dtype = self.shapes[text]
+                offset = place * elements_of_place(shape)
+                whole = T.decl_buffer(shape, dtype, data=whole.data, elem_offset=offset, align=abi.ALIGNMENT)
+            found.buffers[text] = whole
+        return found
 
     def _buffer(self, kind: str, name: str, text: str) -> Any:
         if kind == "arena":

@@ -9,7 +9,8 @@ holds at once. Both are made of the same code, for a GPU or emulated; see :mod:`
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from tvm.script.ir_builder import IRBuilder
@@ -18,7 +19,7 @@ from edbatch_tvm.tvm_compat import builder_tirx as T
 from edbatch_tvm.tvm_compat import tirx
 from schedules import abi
 from schedules import stage as ir
-from schedules.cuda.kernel_arguments import BATCHES, Arguments, Tables, stage_arguments
+from schedules.cuda.kernel_arguments import BATCHES, TYPE_WORDS, Arguments, Tables, stacked, stage_arguments
 from schedules.cuda.matrix_code import SHARED_ELEMENTS, MatrixCode, is_matrix_product, tiles_of_instance
 from schedules.cuda.product_precision import FLOAT32, Products
 from schedules.cuda.stage_code import StageCode
@@ -193,6 +194,65 @@ class MatrixPart:
         code.emit(step, context.pool, context.row_table)
 
 
+@dataclass(frozen=True)
+class SharedPart:
+    """A part that several equal cells run, each with weights of its own; see :class:`Part`.
+
+    The weights of all of them lie in one buffer for each argument, one cell after the other. The table of types says
+    which place is a type's, and which is its first attribute.
+
+    Attributes
+    ----------
+    part : Part
+        That of the first cell.
+    table : int
+        Where the table of types begins in `tables`: for each type :data:`~schedules.cuda.kernel_arguments.TYPE_WORDS`
+        words.
+    """
+
+    part: Any
+    table: int
+
+    @property
+    def name(self) -> str:
+        """See :meth:`Part.name`."""
+        return str(self.part.name)
+
+    @property
+    def type_id(self) -> int:
+        """See :meth:`Part.type_id`."""
+        return int(self.part.type_id)
+
+    @property
+    def binding(self) -> abi.CellBinding:
+        """See :meth:`Part.binding`."""
+        binding: abi.CellBinding = self.part.binding
+        return binding
+
+    def arguments(self) -> list[str]:
+        """See :meth:`Part.arguments`."""
+        return [stacked(text, self.type_id) for text in self.part.arguments()]
+
+    def shared(self) -> tuple[int, int]:
+        """See :meth:`Part.shared`."""
+        pool, rows = self.part.shared()
+        return pool, rows
+
+    def blocks(self, count: Any, machine: Occupancy) -> Any:
+        """See :meth:`Part.blocks`."""
+        return self.part.blocks(count, machine)
+
+    def emit(self, context: Context, step: Any) -> None:
+        """See :meth:`Part.emit`."""
+        tables = context.tables
+        row = bind("row", self.table + TYPE_WORDS * tables.step(step, abi.TYPE))
+        place, first_attribute = bind("place", tables.buffer[row + 1]), bind("first_attribute", tables.buffer[row + 2])
+        part = copy(self.part)
+        object.__setattr__(part, "first_attribute", first_attribute)
+        arguments = context.arguments.of_place(self.part.arguments(), self.type_id, place)
+        part.emit(replace(context, arguments=arguments), step)
+
+
 def batch_kernel(
     part: Part, shapes: Shapes, machine: Occupancy, emulate: EmulatedThreads | None = None
 ) -> tirx.PrimFunc:
@@ -241,6 +301,9 @@ def schedule_kernel(
             batches = bind("batches", tables.buffer[BATCHES])
             with loop("step", batches) as step:
                 kind = bind("kind", tables.step(step, abi.TYPE))
+                shared = [part for part in parts if isinstance(part, SharedPart)]
+                if shared:
+                    kind = bind("first_type", tables.buffer[shared[0].table + TYPE_WORDS * kind])
                 for type_id in sorted({part.type_id for part in parts}):
                     with T.If(kind == type_id), T.Then():
                         for part in parts:

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import subprocess
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from tvm.target import Target
 
+from edbatch_tvm.cache_folder import cache_directory, read_sealed, write_sealed
 from edbatch_tvm.errors import TargetError
 from edbatch_tvm.tvm_compat import compile_cuda, register_cuda_compiler
 
 OPTIONS = ("-w", "-std=c++17", "-O3")
 """What nvcc is called with; multiplications and additions are fused, nothing else is approximated."""
-
-
-def cache_directory() -> Path:
-    """Where machine code is kept."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "edbatch-tvm" / "cuda"
 
 
 def machine_code(source: str, arch: str) -> bytes:
@@ -35,19 +30,15 @@ def machine_code(source: str, arch: str) -> bytes:
     """
     nvcc = shutil.which("nvcc")
     key = hashlib.sha256("\0".join([source, arch, *OPTIONS, _version(nvcc)]).encode()).hexdigest()
-    path = cache_directory() / f"{key[:24]}.cubin"
-    if path.is_file():
-        return path.read_bytes()
+    path = cache_directory() / "cuda" / f"{key}.cubin"
+    kept = read_sealed(path)
+    if kept is not None:
+        return kept
     code = (
         bytes(compile_cuda(source, "cubin", arch, compiler="nvrtc")) if nvcc is None else _compiled(nvcc, source, arch)
     )
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-            file.write(code)
-        os.replace(file.name, path)
-    except OSError:
-        pass
+    with suppress(OSError):
+        write_sealed(path, code)
     return code
 
 

@@ -16,15 +16,24 @@ KERNEL = 'extern "C" __global__ void one(float* x) { x[threadIdx.x] += 1.0f; }\n
 
 
 def test_compiled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("EDBATCH_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     first = nvcc.machine_code(KERNEL, "sm_80")
     assert first[:4] == b"\x7fELF"
     monkeypatch.setattr(nvcc, "_compiled", lambda *_: pytest.fail("compiled again"))
     assert nvcc.machine_code(KERNEL, "sm_80") == first
-    assert len(list((tmp_path / "edbatch-tvm" / "cuda").iterdir())) == 1
+    (kept,) = (tmp_path / "edbatch-tvm" / "cuda").iterdir()
+    monkeypatch.undo()
+    monkeypatch.setenv("EDBATCH_CACHE", str(tmp_path / "edbatch-tvm"))
+    kept.write_bytes(kept.read_bytes()[:-1] + b"?")
+    assert nvcc.machine_code(KERNEL, "sm_80") == first  # compiled again, and kept
+    assert kept.read_bytes()[:4] == b"\x7fELF"
+    monkeypatch.setattr(nvcc, "_compiled", lambda *_: pytest.fail("compiled again"))
+    assert nvcc.machine_code(KERNEL, "sm_80") == first
 
 
 def test_source_that_does_not_compile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("EDBATCH_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with pytest.raises(TargetError, match=r"nvcc failed for sm_80: .*error") as caught:
         nvcc.machine_code("__global__ void one() { nothing; }\n", "sm_80")
@@ -35,6 +44,7 @@ def test_tvm_asks_for_the_architecture_of_the_current_target(tmp_path: Path, mon
     import tvm_ffi
     from tvm.target import Target
 
+    monkeypatch.delenv("EDBATCH_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with Target({"kind": "cuda", "arch": "sm_80"}, host="llvm"):
         code = tvm_ffi.get_global_func("tvm_callback_cuda_compile")(KERNEL)
