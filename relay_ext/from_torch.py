@@ -20,6 +20,7 @@ from relay_ext.torch_conversions import CONVERSIONS
 from relay_ext.torch_decompositions import decompositions
 from relay_ext.torch_indexing import CONSTANT, INPUT
 from relay_ext.torch_kernels import own_functions
+from relay_ext.torch_products import narrowing_call
 
 
 class RandomCellError(CellError):
@@ -55,7 +56,7 @@ def cells_from_torch(
     ------
     CellError
         Naming the cell and what in it cannot be exported or imported: an operator, a branch on a value, random numbers,
-        floating-point numbers that are not float32.
+        floating-point numbers that are neither float32 nor float64.
     EnvironmentMismatch
         If torch is not installed.
 
@@ -97,7 +98,7 @@ def import_cell(
         raise CellError(f"cell {name!r} is a {type(module).__name__}", "a torch.nn.Module")
     if not isinstance(arguments, Sequence) or isinstance(arguments, str):
         raise CellError(f"example inputs of cell {name!r} in a {type(arguments).__name__}", "a tuple or list of them")
-    _require_float32(torch, name, module, tuple(arguments))
+    _require_known_floats(torch, name, module, tuple(arguments))
     shapes = _dynamic_shapes(name, module, tuple(arguments), tuple(variadic))
     specs = torch.utils._pytree.tree_map(partial(_fixed_part, torch), tuple(arguments))
     structure = module_structure(torch, module, specs, tuple(variadic))
@@ -107,8 +108,8 @@ def import_cell(
     return cell_of_program(name, module, names.programs[structure], names)
 
 
-def _require_float32(torch: Any, name: str, module: Any, arguments: tuple[Any, ...]) -> None:
-    """Refuse floating-point numbers of other dtypes: the importer mixes them with constants of float32."""
+def _require_known_floats(torch: Any, name: str, module: Any, arguments: tuple[Any, ...]) -> None:
+    """Refuse numbers of other dtypes than float32 and float64: nothing computes in them as PyTorch does."""
     tensors = [
         *((f"parameter {path!r}", tensor) for path, tensor in module.named_parameters()),
         *((f"buffer {path!r}", tensor) for path, tensor in module.named_buffers()),
@@ -117,8 +118,9 @@ def _require_float32(torch: Any, name: str, module: Any, arguments: tuple[Any, .
     for what, tensor in tensors:
         if not isinstance(tensor, torch.Tensor):
             continue
-        if (tensor.is_floating_point() or tensor.is_complex()) and tensor.dtype != torch.float32:
-            raise CellError(f"{what} of cell {name!r} is {tensor.dtype}", "torch.float32", "call .float() on it first")
+        if (tensor.is_floating_point() or tensor.is_complex()) and tensor.dtype not in (torch.float32, torch.float64):
+            expected = "torch.float32 or torch.float64"
+            raise CellError(f"{what} of cell {name!r} is {tensor.dtype}", expected, "call .float() on it first")
 
 
 def _fixed_part(torch: Any, argument: Any) -> Any:
@@ -323,6 +325,11 @@ def import_program(name: str, program: Any) -> ImportedProgram:
             "operators that TVM's importer of exported programs knows",
             "compute this part outside the cell, or with other operators",
         ) from error
+    narrowing = narrowing_call(imported["main"])
+    if narrowing:
+        raise CellError(
+            f"cell {name!r} computes {narrowing} of float64 in float32", "an operator that keeps float64", "use float32"
+        )
     return ImportedProgram(imported["main"], dict(program.graph_signature.inputs_to_parameters))
 
 

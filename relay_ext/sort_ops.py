@@ -14,7 +14,8 @@ from tvm import relax, te
 from edbatch_tvm.errors import CellError
 from edbatch_tvm.tvm_compat import tirx
 
-_SIGN, _INFINITY, _LAST = 0x7FFFFFFF, 0x7F800000, 2**31 - 1
+_BITS = {"float32": ("int32", 0x7F800000, 2**31 - 1), "float64": ("int64", 0x7FF0000000000000, 2**63 - 1)}
+"""The integer of the size of a float, the bits of its infinity, and the greatest of these integers."""
 
 
 def _key(value: Any) -> Any:
@@ -24,17 +25,18 @@ def _key(value: Any) -> Any:
         return tirx.Cast("int32", value)
     if dtype.startswith(("int", "uint")):
         return tirx.Cast("int64", value)
-    bits = tirx.reinterpret("int32", value)
-    size = bits & tirx.const(_SIGN, "int32")
-    signed = tirx.Select(bits < tirx.const(0, "int32"), tirx.const(0, "int32") - size, size)
-    return tirx.Select(size > tirx.const(_INFINITY, "int32"), tirx.const(_LAST, "int32"), signed)
+    integer, infinity, last = _BITS[dtype]
+    bits = tirx.reinterpret(integer, value)
+    size = bits & tirx.const(last, integer)
+    signed = tirx.Select(bits < tirx.const(0, integer), tirx.const(0, integer) - size, size)
+    return tirx.Select(size > tirx.const(infinity, integer), tirx.const(last, integer), signed)
 
 
 def _argsort(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
     """The places of the elements in their order; those of equal ones stay in order."""
     (given,) = call.args
-    if str(given.ty.dtype) in ("float64", "float16", "bfloat16"):
-        raise CellError(f"the order of {given.ty.dtype} numbers", "float32 or integers")
+    if str(given.ty.dtype) in ("float16", "bfloat16"):
+        raise CellError(f"the order of {given.ty.dtype} numbers", "float32, float64 or integers")
     axis = int(call.attrs.axis) % given.ty.ndim
     descending, dtype = bool(call.attrs.descending), str(call.attrs.dtype)
 

@@ -11,6 +11,7 @@ from edbatch_tvm.errors import CellError
 from edbatch_tvm.tvm_compat import tirx
 from relay_ext.torch_arithmetic import ARITHMETIC
 from relay_ext.torch_indexing import INDEXING
+from relay_ext.torch_products import PRODUCTS
 
 
 def _repeat(node: Any, importer: Any) -> relax.Var:
@@ -273,6 +274,7 @@ def _is_one(extent: Any) -> bool:
 CONVERSIONS: dict[str, Any] = {
     **ARITHMETIC,
     **INDEXING,
+    **PRODUCTS,
     "amax.default": _extreme(relax.op.max),
     "amin.default": _extreme(relax.op.min),
     "repeat.default": _repeat,

@@ -15,29 +15,30 @@ H = 8
 class Leaf(nn.Module):
     def __init__(self, embedding: nn.Embedding) -> None:
         self.embedding = embedding
-        self.linear = nn.Linear(H, H)
+        self.linear = nn.Linear(H, H, dtype=embedding.weight.dtype)
 
     def forward(self, word: nn.Tensor) -> nn.Tensor:
         return nn.op.tanh(self.linear(self.embedding(word)))
 
 
 class Sum(nn.Module):
-    def __init__(self) -> None:
-        self.linear = nn.Linear(H, H, bias=False)
+    def __init__(self, dtype: str = "float32") -> None:
+        self.linear = nn.Linear(H, H, bias=False, dtype=dtype)
 
     def forward(self, children: nn.Tensor) -> nn.Tensor:
         return self.linear(nn.op.sum(children, axis=0))
 
 
-def test_cells_share_weights_and_run_as_stages(rng: np.random.Generator) -> None:
-    embedding = nn.Embedding(5, H)
-    embedding.weight.data = rng.normal(size=(5, H)).astype("float32")
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("float64", 1e-13)])
+def test_cells_share_weights_and_run_as_stages(rng: np.random.Generator, dtype: str, tolerance: float) -> None:
+    embedding = nn.Embedding(5, H, dtype=dtype)
+    embedding.weight.data = rng.normal(size=(5, H)).astype(dtype)
     word = {"word": nn.spec.Tensor((), "int32")}
-    specs = {"a": word, "b": word, "sum": {"children": nn.spec.Tensor(("k", H), "float32")}}
-    cells = eb.cells_from_nn({"a": Leaf(embedding), "b": Leaf(embedding), "sum": Sum()}, specs)
+    specs = {"a": word, "b": word, "sum": {"children": nn.spec.Tensor(("k", H), dtype)}}
+    cells = eb.cells_from_nn({"a": Leaf(embedding), "b": Leaf(embedding), "sum": Sum(dtype)}, specs)
     assert list(cells.params) == ["a.embedding.weight"]
     given = {
-        name: rng.normal(size=shape).astype("float32")
+        name: rng.normal(size=shape).astype(dtype)
         for name, shape in [
             ("a.linear.weight", (H, H)),
             ("a.linear.bias", (H,)),
@@ -57,7 +58,7 @@ def test_cells_share_weights_and_run_as_stages(rng: np.random.Generator) -> None
         for cell, word in [("a", 1), ("b", 4), ("a", 2)]
     ]
     expected = given["sum.linear.weight"] @ np.sum(rows, axis=0)
-    np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
+    np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * np.abs(expected).max())
 
 
 def test_what_cannot_be_a_cell_is_named() -> None:

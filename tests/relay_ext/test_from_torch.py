@@ -184,9 +184,9 @@ class Scaled(nn.Module):
         return (x * self.scale + self.shift).float()
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16, torch.complex64], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.complex64], ids=str)
 @pytest.mark.parametrize("where", ["scale", "shift", "x"])
-def test_numbers_that_are_not_float32(where: str, dtype: torch.dtype) -> None:
+def test_numbers_that_are_neither_float32_nor_float64(where: str, dtype: torch.dtype) -> None:
     module, x = Scaled(), torch.ones(H)
     if where == "x":
         x = x.to(dtype)
@@ -195,7 +195,7 @@ def test_numbers_that_are_not_float32(where: str, dtype: torch.dtype) -> None:
     else:
         module.shift = module.shift.to(dtype)
     what = {"scale": "parameter 'scale'", "shift": "buffer 'shift'", "x": "an example input"}[where]
-    with pytest.raises(CellError, match=f"^{what} of cell 'f' is {dtype}; expected torch.float32"):
+    with pytest.raises(CellError, match=f"^{what} of cell 'f' is {dtype}; expected torch.float32 or torch.float64"):
         eb.cells_from_torch({"f": module}, {"f": (x,)})
 
 

@@ -221,3 +221,41 @@ def test_workloads(name: str, granularity: str) -> None:
     cells = model.merge_cells(instances) if granularity != "cell" else merge(instances)
     value_of = model.expand(cells).value_of if granularity != "cell" else None
     compare(cells, model(instances), run_reference(cells, workload.reference, weights), value_of).require("float64")
+
+
+N = 4096
+
+
+@I.ir_module
+class Functions:
+    @R.function
+    def functions(x: R.Tensor((N,), "float64")):
+        R.func_attr({"num_input": 1})
+        with R.dataflow():
+            a, b, c = R.exp(x), R.sigmoid(x), R.tanh(x)
+            R.output(a, b, c)
+        return a, b, c
+
+
+def test_elementary_functions() -> None:
+    """exp, sigmoid and tanh within 1e-15 of numbers of 64 bits of mantissa; special values as NumPy has them."""
+    rng = np.random.default_rng(0)
+    sizes = 10 ** rng.uniform(-320, 3, N // 4)
+    special = [np.nan, np.inf, -np.inf, 0.0, -0.0, 5e-324, -5e-324, 1.7e308, -1.7e308, 709.782712893384, -708.39641853]
+    parts = [special, sizes, -sizes, rng.uniform(-2, 2, N // 4), rng.uniform(-750, 750, N // 4 - len(special))]
+    x = np.concatenate(parts)
+    model = eb.compile(Functions, {})
+    b = model.builder()
+    found = model([b.finish(list(b.call("functions", x)))])[0]
+    wide = x.astype(np.longdouble)
+    with np.errstate(all="ignore"):
+        expected = np.exp(wide), 1 / (1 + np.exp(-wide)), np.tanh(wide)
+        for got, want in zip(found, expected, strict=True):
+            narrow = want.astype(np.float64)
+            np.testing.assert_array_equal(np.isnan(got), np.isnan(narrow))
+            np.testing.assert_array_equal(np.isinf(got), np.isinf(narrow))
+            np.testing.assert_array_equal(np.signbit(got[~np.isnan(got)]), np.signbit(narrow[~np.isnan(got)]))
+            finite = np.isfinite(narrow)
+            error = np.abs(got.astype(np.longdouble) - want)[finite]
+            least = np.finfo(np.float64).tiny  # a smaller result may be 0
+            assert np.all(error <= np.maximum(1e-15 * np.abs(want[finite]), least))
