@@ -139,17 +139,15 @@ def _renamed(functions: Sequence[Any], names: Mapping[str, str]) -> dict[Any, An
 def _digest(functions: Sequence[Any]) -> str:
     """Equal for functions that are equal up to the names of variables, and where in a file they are written."""
     graph = json.loads(save_json(functions))
-    digest = hashlib.sha256()
-    for part in _canonical(graph["nodes"]):
-        digest.update(part.encode())
-    return digest.hexdigest()[:_DIGITS]
+    text = json.dumps(list(_canonical(graph["nodes"])))
+    return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
 
 
-def _canonical(nodes: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """A text for each node of a serialized graph; literals are written where they are used.
+def _canonical(nodes: Sequence[Mapping[str, Any]]) -> Iterator[list[Any]]:
+    """Kind and content of each node of a serialized graph; literals are written where they are used.
 
-    Nodes come after those they refer to, in the order in which these are first met, so that equal graphs have equal
-    texts. A string has a node of its own wherever it is first used: strings are not counted.
+    Nodes come after those they refer to, in the order in which these are first met, so that equal graphs give equal
+    lists. A string has a node of its own wherever it is first used: strings are not counted.
     """
     known: list[Any] = []
     count = 0
@@ -165,7 +163,7 @@ def _canonical(nodes: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             data = [_referred(value, known) for value in data]
         known.append(count)
         count += 1
-        yield json.dumps([kind, data])
+        yield [kind, data]
 
 
 def _referred(value: Any, known: Sequence[Any]) -> Any:

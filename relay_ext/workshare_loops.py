@@ -172,7 +172,8 @@ class _Sharer:
         items, size, grains, launch, begin, count = (
             tirx.Var(name, "int32") for name in ("items", "size", "grains", "launch", "begin", "count")
         )
-        least, most = (max(1, n // max(1, operations(loop.body))) for n in (GRAIN_OPERATIONS, MOST_GRAIN_OPERATIONS))
+        work = max(1, operations(loop.body))
+        least, most = (max(1, n // work) for n in (GRAIN_OPERATIONS, MOST_GRAIN_OPERATIONS))
         share = tirx.floordiv(loop.extent + (self.tasks * GRAINS_PER_THREAD - 1), self.tasks * GRAINS_PER_THREAD)
         grain = tirx.decl_buffer((1,), "int32", "grain")
         arguments = (self.board, launch, self.task, self.tasks, grains, items)
