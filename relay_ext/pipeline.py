@@ -145,10 +145,19 @@ class PassRun:
                 self._begins(str(one.info.name))
             self.module = self.after[one.info.name] = one(self.module)
             if self._folder is not None:
-                self._folder.mkdir(parents=True, exist_ok=True)
-                (self._folder / f"{self._number:02d}_{one.info.name}.py").write_text(self.module.script())
+                self._write(self._folder, f"{self._number:02d}_{one.info.name}.py")
             self._number += 1
         return self.module
+
+    def _write(self, folder: Path, name: str) -> None:
+        text = self.module.script()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(text)
+        except OSError as error:
+            raise CellError(
+                f"dump_dir {str(folder)!r} cannot be written: {error.strerror}", "a folder that takes files"
+            ) from error
 
 
 def run_passes(mod: IRModule, passes: Sequence[tvm.transform.Pass], dump_dir: str | Path | None = None) -> IRModule:

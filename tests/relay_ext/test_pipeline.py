@@ -12,8 +12,10 @@ from tvm.ir.instrument import PassTimingInstrument, pass_instrument
 import edbatch_tvm as eb
 from edbatch_tvm.backends import CompileOptions, find_backend
 from edbatch_tvm.compiler.lower import lower_cells
+from edbatch_tvm.errors import CellError
 from edbatch_tvm.models import get_workload
 from relay_ext.bind_sizes import BindSizes
+from relay_ext.check_cells import CheckCells
 from relay_ext.pipeline import cell_passes, kernel_passes, lowering, pipeline, program_passes, run_passes
 from relay_ext.signature import signature_of
 from relay_ext.split_cells import SplitCells
@@ -111,3 +113,10 @@ def test_the_module_is_dumped_after_every_pass(
     listed = pipeline(chosen.granularity, backend.passes(signature_of(lowered.nodes), chosen))
     assert [one.info.name for one in listed] == expected
     assert sorted(tmp_path.iterdir())[-1].read_text() == lowered.module.script()
+
+
+def test_a_dump_dir_that_takes_no_files_is_one_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "inside"):
+        with pytest.raises(CellError, match=r"dump_dir '.*file.*' cannot be written: "):
+            run_passes(get_workload("treelstm").cells(4), [CheckCells()], folder)
