@@ -196,12 +196,16 @@ def _by_channel(x: Any) -> list[int]:
 
 def _distances(x: Any, y: Any, p: float, mode: int | None) -> Any:
     """``cdist``; without the product of matrices that PyTorch uses for many rows."""
+    import torch
+
     del mode
     apart = (x.unsqueeze(-2) - y.unsqueeze(-3)).abs()
     if p == 0:
-        return (apart != 0).to(x.dtype).sum(-1)
+        return apart.ceil().clamp(max=1).sum(-1)  # NaN stays
     if p == 1:
         return apart.sum(-1)
     if p == 2:
         return (apart * apart).sum(-1).sqrt()
-    return apart.amax(-1) if p == float("inf") else (apart**p).sum(-1) ** (1 / p)
+    if p == float("inf"):
+        return torch.where(apart.isnan(), 0, apart).amax(-1)  # PyTorch skips NaN here alone
+    return (apart**p).sum(-1) ** (1 / p)
