@@ -163,7 +163,8 @@ class Library:
         for attribute, value in read.items():
             if attribute in site.reads:
                 continue
-            if is_constant(value) and attribute.value(site.owner) is value:
+            own = attribute.value(site.owner)
+            if is_constant(value) and (own is value or (type(own) is type(value) and own == value)):
                 site.constants[attribute] = value
             else:
                 site.read(attribute)

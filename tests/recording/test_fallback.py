@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import edbatch_tvm as eb
+from edbatch_tvm.errors import ConfigError
 from edbatch_tvm.recording import fallback
 from tests.recording.checks import assert_equal
 
@@ -118,5 +119,5 @@ def test_never_measures_nothing_and_other_words_are_errors(model: nn.Module) -> 
     assert not fast.left_to_pytorch
     assert not fast._library.fallback._times
     for wrong in ("always", 3, [1]):
-        with pytest.raises(eb.ConfigError, match="fallback"):
+        with pytest.raises(ConfigError, match="fallback"):
             eb.autobatch(model, CELLS, fallback=wrong)
