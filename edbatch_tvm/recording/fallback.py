@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from edbatch_tvm.recording.specialise import Cell
     from edbatch_tvm.runtime import Model, Report, Result
 
+DEFAULT = "auto"
+"""Where :func:`edbatch_tvm.autobatch` is not told."""
+
 _log = logging.getLogger(__name__)
 
 _ENOUGH = 5e-3
@@ -37,8 +40,9 @@ _ENOUGH = 5e-3
 _MOST_MEASURED = 8
 """Times that a cell is measured, at most."""
 
-_GAIN = 0.8
-"""PyTorch's share of the compiled time below which a cell is left to PyTorch."""
+_GAIN, _LEAST_GAIN = 0.8, 3e-4
+"""PyTorch's share of the compiled time below which a cell is left to PyTorch, and the seconds a minibatch it has to
+save at least."""
 
 _WORTH = 0.1
 """A cell's share of the fixed time of a minibatch below which there is nothing to gain."""
@@ -357,7 +361,8 @@ class Fallback:
 
     def _settle(self, cell: Cell, times: _Times) -> None:
         self.settled.add(cell.type_id)
-        if times.pytorch + times.overhead < _GAIN * times.compiled:
+        gain = times.compiled - times.pytorch - times.overhead
+        if gain > max((1 - _GAIN) * times.compiled, _LEAST_GAIN * times.measured):
             compiled, pytorch = (1e3 * one / times.measured for one in (times.compiled, times.pytorch))
             reason = f"{pytorch:.1f} ms a minibatch, compiled {compiled:.1f} ms"
             self.left[cell.type_id] = reason

@@ -70,7 +70,7 @@ def test_any_cells_can_be_left_to_pytorch(model: nn.Module, left: list[str]) -> 
 def test_what_is_measured_to_be_slower_is_left(
     model: nn.Module, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    fast = eb.autobatch(model, CELLS)
+    fast = eb.autobatch(model, CELLS, fallback="auto")
     fast(ELEMENTS)
     chosen = fast._library.fallback
     number = next(cell.type_id for cell in fast._library.cells if cell.name == "conv")
@@ -84,6 +84,7 @@ def test_what_is_measured_to_be_slower_is_left(
 
     monkeypatch.setattr(fallback.Fallback, "_seconds_of_pytorch", seconds)
     monkeypatch.setattr(fallback, "_WORTH", 0.0)
+    monkeypatch.setattr(fallback, "_LEAST_GAIN", 0.0)
     assert_equal(fast(ELEMENTS), expected(model))
     assert set(fast.left_to_pytorch) == {"conv"}
     assert "'conv' is left to PyTorch" in caplog.text
