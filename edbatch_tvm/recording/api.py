@@ -66,9 +66,9 @@ def autobatch(
     entry : str
         The method that runs for each element, if it is not ``forward``.
     **options
-        ``fallback``: ``"auto"`` leaves cells to PyTorch that are measured to be slower compiled, in the first calls;
-        ``"never"`` leaves none; a list of names leaves those. Others are for :func:`edbatch_tvm.compile`: ``target``,
-        ``policy``, ``plan``.
+        ``fallback``: ``"auto"`` leaves cells to PyTorch that are measured to be slower compiled, in the first
+        calls; ``"never"``, the default, leaves none; a list of names leaves those. Others are for
+        :func:`edbatch_tvm.compile`: ``target``, ``policy``, ``plan``.
 
     Returns
     -------

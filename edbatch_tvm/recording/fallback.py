@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from edbatch_tvm.recording.specialise import Cell
     from edbatch_tvm.runtime import Model, Report, Result
 
-DEFAULT = "auto"
+DEFAULT = "never"
 """Where :func:`edbatch_tvm.autobatch` is not told."""
 
 _log = logging.getLogger(__name__)
@@ -172,7 +172,7 @@ class Fallback:
         If `choice` is none of these.
     """
 
-    choice: Any = "auto"
+    choice: Any = DEFAULT
     left: dict[int, str] = field(default_factory=dict)
     settled: set[int] = field(default_factory=set)
     _times: dict[int, _Times] = field(default_factory=dict)

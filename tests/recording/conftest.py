@@ -14,12 +14,8 @@ pytest.importorskip("greenlet")
 
 
 @pytest.fixture(autouse=True)
-def _inference(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Every test starts from the same seed and records no gradients; its elements need not call all cells.
-
-    Nothing is measured, so that what is left to PyTorch does not depend on the machine.
-    """
-    monkeypatch.setattr("edbatch_tvm.recording.fallback.DEFAULT", "never")
+def _inference() -> Iterator[None]:
+    """Every test starts from the same seed and records no gradients; its elements need not call all cells."""
     torch.manual_seed(0)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore", CellWarning)
