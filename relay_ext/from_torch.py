@@ -172,7 +172,7 @@ def export_program(name: str, module: Any, arguments: tuple[Any, ...], shapes: A
     # Export takes one tensor given twice for one input.
     given = tree.tree_map(lambda leaf: leaf.detach().clone() if isinstance(leaf, torch.Tensor) else leaf, given)
     try:
-        with torch.no_grad(), _quiet(), own_functions(torch):
+        with torch.no_grad(), _quiet(), own_functions(torch), _own_attributes(module):
             with _symbolic_tensors(torch), _symbolic_len(torch) if shapes is not None else nullcontext():
                 program = torch.export.export(module, given, dynamic_shapes=shapes, strict=False)
             program = program.run_decompositions(decompositions())
@@ -220,10 +220,21 @@ def _check_deterministic(name: str, program: Any) -> None:
     for node in program.graph.nodes:
         if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
             raise RandomCellError(
-                f"cell {name!r} draws random numbers ({node.target})",
+                f"cell {name!r} draws random numbers ({str(node.target).split('.')[1]})",
                 "a cell that is the same in every call",
                 "call .eval() on the model first",
             )
+
+
+@contextmanager
+def _own_attributes(module: Any) -> Iterator[None]:
+    """Let modules keep their lists and dicts: ``torch.export`` leaves equal ones in their place."""
+    held = [(vars(one), vars(one).copy()) for one in module.modules()]
+    try:
+        yield
+    finally:
+        for attributes, before in held:
+            attributes.update((name, value) for name, value in before.items() if type(value) in (list, dict, tuple))
 
 
 @contextmanager
@@ -322,7 +333,7 @@ def import_program(name: str, program: Any) -> ImportedProgram:
     except Exception as error:
         raise CellError(
             f"cell {name!r} cannot be imported ({first_line(error)})",
-            "operators that TVM's importer of exported programs knows",
+            "operators that cells can have",
             "compute this part outside the cell, or with other operators",
         ) from error
     narrowing = narrowing_call(imported["main"])

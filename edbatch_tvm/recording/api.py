@@ -27,6 +27,7 @@ from edbatch_tvm.recording.minibatch import Function, Known, run_minibatch
 from edbatch_tvm.recording.model_state import buffers_of, check_inference, places_of, structure_of
 from edbatch_tvm.recording.module import StandIn
 from edbatch_tvm.recording.named_cells import check_entry, find_cells, listed, warn_of_uncalled
+from edbatch_tvm.recording.options import check_options
 from edbatch_tvm.recording.recorder import Break, Recorder
 from edbatch_tvm.recording.records import Content, Record, record_content
 from edbatch_tvm.recording.seen_state import SeenState
@@ -140,6 +141,7 @@ class AutoBatched(StandIn):
             raise RecordingError(f"a model that is a {type(model).__name__}", "a torch.nn.Module")
         super().__init__(model)
         check_entry(model, entry)
+        check_options(options)
         self._cells = None if cells is None else listed(cells)
         self._entry = entry
         self._options = options

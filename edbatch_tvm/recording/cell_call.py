@@ -60,8 +60,9 @@ class CellCall:
             self.site.taken_apart = True
             return self.plain(*arguments, **named)
         except CellError as error:
-            told(self.recorder, f"cell {self.site.name!r}", error)  # its operations may be recorded one by one
-            return self.plain(*arguments, **named)
+            result = self.plain(*arguments, **named)  # its operations may be recorded one by one
+            told(self.recorder, f"cell {self.site.name!r}", error)  # not where PyTorch fails, too: that says it all
+            return result
 
     def _recorded(self, arguments: tuple[Any, ...]) -> Any:
         site, recorder = self.site, self.recorder

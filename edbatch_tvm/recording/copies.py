@@ -17,8 +17,10 @@ import torch
 from edbatch_tvm.errors import RecordingError
 from edbatch_tvm.recording.attributes import KEEPER
 from edbatch_tvm.recording.cell_call import CellCall
+from edbatch_tvm.recording.failures import in_element
 from edbatch_tvm.recording.module import StandIn
 from edbatch_tvm.recording.parameters import RecordedParameters, own_parameter
+from edbatch_tvm.recording.places import users_place
 from edbatch_tvm.recording.rebinding import Rebinding
 from edbatch_tvm.recording.recurrent import RecurrentCall, is_recurrent_layer
 from edbatch_tvm.recording.shared_state import SharedState
@@ -180,7 +182,8 @@ class Copies:
         self._own = self._elements_own()
         self._shared = Element(-1)
         self._plain: dict[int, torch.nn.Module] = {}
-        self._late = ""
+        self._late: RecordingError | None = None
+        self.first = 0  # the number of the first element in the minibatch
         self.elements = [Element(number) for number in range(count)]
         self._shared_state = SharedState(model)
 
@@ -280,14 +283,14 @@ class Copies:
             self._shared.changed[place] = copy
             if place not in self.carried.names:
                 self.carried.names.add(place)
-                self._late = self._late or f"{type(keeper.original).__name__}.{name}"
+                self._set_late(keeper, name)
         else:
             element.changed[place] = copy
             if place not in self.carried.names:
                 self.carried.names.add(place)
                 for later in self.elements[element.number + 1 :]:
                     if later.started:
-                        self._late = self._late or f"{type(keeper.original).__name__}.{name}"
+                        self._set_late(keeper, name)
                     elif place[0] in later.modules:
                         _hide(later.modules[place[0]], name)
         for site in self._sites.values():
@@ -296,6 +299,18 @@ class Copies:
                     module, _ = attribute.of(site.owner)
                     if module is keeper.original:
                         site.read(attribute)
+
+    def _set_late(self, keeper: _Keeper, name: str) -> None:
+        if self._late is None:
+            self._late = RecordingError(
+                f"forward sets {type(keeper.original).__name__}.{name} for the first time while other elements run",
+                "an attribute that is set in every element",
+                "call again: it is known now",
+            )
+            file, line = users_place()
+            element = keeper.element
+            where = "" if element is None else f", {in_element(element.number + self.first)}"
+            self._late.locate(f"{file}:{line}{where}")
 
     def fetch(self, keeper: _Keeper, copy: torch.nn.Module, name: str) -> None:
         """An element reads an attribute that it has not set: what the elements before it leave."""
@@ -330,12 +345,8 @@ class Copies:
         if len(self.elements) < 2:
             self.carried.in_order = self.carried.in_order or self._shared_state.order_matters(self._model)
             return
-        if self._late:
-            raise RecordingError(
-                f"forward sets {self._late} for the first time while other elements run",
-                "an attribute that is set in every element",
-                "call again: it is known now",
-            )
+        if self._late is not None:
+            raise self._late
         reason = self._shared_state.order_matters(self._model)
         if reason:
             self.carried.in_order = reason

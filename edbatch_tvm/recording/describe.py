@@ -125,7 +125,7 @@ def describe(
     if kind is LazyTensor and argument.recorder is recorder:
         spec, values = resolved(recorder, argument)
         if spec.dtype is torch.int64:
-            raise CellError("an operand of whole numbers", "float32")
+            raise CellError(f"an operand of shape {spec!r}", "float32")
         key.append(("stack", len(values), spec) if type(spec) is RowsSpec else spec)
         operands += values
     elif isinstance(argument, torch.Tensor):

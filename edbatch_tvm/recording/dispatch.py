@@ -173,7 +173,8 @@ def _geometry(tensor: torch.Tensor) -> Geometry:
 
 def _view(operator: Any, source: LazyTensor, rest: Any, named: dict[str, Any]) -> Any:
     if "dtype" in named or any(isinstance(one, torch.dtype) for one in rest):
-        raise RecordingError("view(dtype) of a recorded tensor", "its elements as they are", "use .to(dtype)")
+        given = f"view(dtype) of a recorded tensor of shape {list(source.shape)}"
+        raise RecordingError(given, "its elements as they are", "use .to(dtype)")
     found = _geometries(operator, geometry_of(source), rest, named)
     recorder, storage, dtype = source.recorder, storage_of(source), source.spec.dtype
     if type(found) is list:
@@ -275,7 +276,7 @@ def _recorded(recorder: Recorder, operator: Any, kind: _Kind, arguments: Any, na
 def copied(recorder: Recorder, source: LazyTensor) -> LazyTensor:
     """A tensor of the same values in a storage of its own."""
     if source.spec.size == 0 and not (source.held is not None and source.held.listed):
-        raise CellError("a tensor without elements")
+        raise CellError(f"a tensor of shape {list(source.shape)}, without elements")
     spec, values = resolved(recorder, source)
     if type(spec) is RowsSpec:
         return lazy_rows(recorder, list(values), spec.row)
@@ -337,11 +338,8 @@ def _broken(
     reason: CellError | None,
 ) -> Any:
     """Run an operator on computed tensors; what it writes is written."""
-    if not recorder.finished:
-        if kind.name in _READ:
-            recorder.reads += 1
-        else:
-            told(recorder, f"{kind.name}()", reason)
+    if not recorder.finished and kind.name in _READ:
+        recorder.reads += 1
     written = {id(named[place] if isinstance(place, str) else arguments[place]) for place in kind.written}
     leaves, structure = pytree.tree_flatten((tuple(arguments), dict(named)))
     lazies = [leaf for leaf in leaves if type(leaf) is LazyTensor]
@@ -365,6 +363,8 @@ def _broken(
 
     given, by_name = pytree.tree_unflatten([real(leaf) for leaf in leaves], structure)
     results = operator(*given, **by_name)
+    if not recorder.finished and kind.name not in _READ:
+        told(recorder, f"{kind.name}()", reason)
     if not written:
         return results
     for whole, base in bases.values():

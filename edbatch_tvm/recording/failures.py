@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from edbatch_tvm.errors import EdbatchError, GraphError, RecordingError
+from edbatch_tvm.errors import CellError, EdbatchError, GraphError, RecordingError
 from edbatch_tvm.recording.attributes import copied_tree
 from edbatch_tvm.recording.places import place_of_error
 
 if TYPE_CHECKING:
     from edbatch_tvm.graph import InstanceGraph
+    from edbatch_tvm.recording.arguments import CallPlan
     from edbatch_tvm.recording.recorder import Recorder
 
 
@@ -31,9 +32,14 @@ class CallError(RecordingError):
         self.node = node
 
 
+def in_element(number: int) -> str:
+    """What messages call an element."""
+    return f"in element {number} of the minibatch"
+
+
 def name_element(error: Exception, number: int) -> None:
     """Let an error that comes out of an element name it, and the line."""
-    where = f"in element {number} of the minibatch"
+    where = in_element(number)
     if isinstance(error, EdbatchError):
         place = place_of_error(error)
         error.locate(f"{place}, {where}" if place else where)
@@ -76,8 +82,20 @@ def _out_of_range(node: int, name: str, numbers: list[Any], expected: str) -> Ca
 def _called(recorder: Recorder, node: int) -> tuple[str, str]:
     """The name of what a node calls, and the shapes that it takes."""
     cell = recorder.library.cells[recorder.types[node]]
-    shapes = [f"{list(entry.spec.shape)}" for entry in cell.code.plan.inputs if entry.example is None]
-    return cell.name, f"tensors of shape {', '.join(shapes)}" if shapes else "no tensors"
+    return cell.name, shapes_of(cell.code.plan)
+
+
+def shapes_of(plan: CallPlan) -> str:
+    """The shapes of the tensors that a kind of call takes."""
+    shapes = [f"{list(entry.spec.shape)}" for entry in plan.inputs if entry.example is None]
+    return f"tensors of shape {', '.join(shapes)}" if shapes else "no tensors"
+
+
+def uncompiled(name: str, plan: CallPlan, error: Exception) -> CellError:
+    """Why calls of one kind are no cell; the compiler's own words are the cause of the error, not its text."""
+    if isinstance(error, EdbatchError):
+        return CellError(f"cell {name!r} on {shapes_of(plan)} is not compiled: {error.given}")
+    return CellError(f"cell {name!r} on {shapes_of(plan)} has operations that are not supported")
 
 
 def explain(
@@ -91,7 +109,7 @@ def explain(
     if not isinstance(error, CallError) or error.place:
         return
     number = recorder.element_of(error.node)
-    where = f"in element {number + first} of the minibatch"
+    where = in_element(number + first)
     state = torch.get_rng_state()
     try:
         with torch.no_grad():

@@ -19,6 +19,7 @@ from edbatch_tvm.recording.attributes import is_constant
 from edbatch_tvm.recording.called_functions import recording_calls
 from edbatch_tvm.recording.copies import fetch_all
 from edbatch_tvm.recording.describe import describe, described
+from edbatch_tvm.recording.failures import uncompiled
 from edbatch_tvm.recording.isolation import state, switched_to
 from edbatch_tvm.recording.recurrent import refuses_unrolling
 from edbatch_tvm.recording.rows import AGAIN, POINTWISE, Again, RowByRow, aligned, is_pointwise, rows_among
@@ -35,7 +36,6 @@ from edbatch_tvm.recording.specialise import (
 from edbatch_tvm.recording.specs import rows_of
 from edbatch_tvm.recording.torch_functions import original_functions
 from edbatch_tvm.runtime import Model
-from relay_ext.from_torch import first_line
 from relay_ext.importer import WeightNames, imported_module
 
 if TYPE_CHECKING:
@@ -231,7 +231,7 @@ class Library:
                 except EdbatchError:
                     raise
                 except Exception as error:  # of an importer or compiler that does not know the operator
-                    raise CellError(f"cell {name!r} cannot be compiled ({first_line(error)})") from error
+                    raise uncompiled(name, plan, error) from error
             self.cells.append(cell)
             site.cells[key] = cell
             return cell
@@ -314,7 +314,7 @@ class Library:
             for key, known in list(site.cells.items()):
                 if known is cell:
                     del site.cells[key]
-                    site.refused[key] = CellError(f"cell {cell.name!r} cannot be compiled ({first_line(reason)})")
+                    site.refused[key] = uncompiled(cell.name, cell.code.plan, reason)
                     site.steps = {}
 
     def refresh(self) -> None:

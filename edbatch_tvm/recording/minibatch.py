@@ -100,6 +100,7 @@ def run_minibatch(
     recorder.records = recorded if contents else None
     known.library.state = state()
     copies = Copies(model, known.sites, recorder, len(functions), carried, driver.wait)
+    copies.first = first
 
     def run(number: int, function: Function, copy: torch.nn.Module) -> Any:
         element = copies.elements[number]

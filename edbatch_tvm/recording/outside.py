@@ -101,7 +101,7 @@ class Outside:
     def _converted(self, tensor: Tensor, dtype: torch.dtype) -> Tensor:
         if dtype not in CODED or not tensor.is_cpu or tensor.layout is not torch.strided:
             raise CellError(
-                f"an argument of a cell is a tensor of {dtype} on {tensor.device}",
+                f"an argument of a cell is a tensor of shape {list(tensor.shape)} of {dtype} on {tensor.device}",
                 "torch.float32 on cpu (or integers, as attributes)",
                 "convert the model with .float().cpu()",
             )

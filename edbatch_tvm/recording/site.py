@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from edbatch_tvm.errors import CellError, RecordingError
+from edbatch_tvm.errors import CellError
 from edbatch_tvm.recording.arguments import FEW, Key
 from edbatch_tvm.recording.attributes import Attribute
 from edbatch_tvm.recording.specialise import Cell
@@ -100,7 +100,7 @@ class Site:
         bound = self._signature.bind(*arguments, **named)
         bound.apply_defaults()
         if bound.kwargs:
-            raise RecordingError(f"{self.name} has parameters that are given by name only", "positional parameters")
+            raise CellError(f"{self.name!r} has parameters that are given by name only", "positional parameters")
         given = list(bound.args)
         defaults = [one.default for one in self._signature.parameters.values()]
         while len(given) > len(arguments) and len(given) <= len(defaults) and given[-1] is defaults[len(given) - 1]:

@@ -13,13 +13,20 @@ from tvm import relax
 from edbatch_tvm.errors import CellError, EdbatchError
 from edbatch_tvm.recording.arguments import EXAMPLE_ROWS, CallPlan
 from edbatch_tvm.recording.attributes import Attribute, Notes, call_with_attributes
+from edbatch_tvm.recording.failures import shapes_of
 from edbatch_tvm.recording.kept_programs import answer_of, program_of
 from edbatch_tvm.recording.lazy import LazyTensor
 from edbatch_tvm.recording.row_wise import same_program, treats_rows_alike
 from edbatch_tvm.recording.specs import TensorSpec, spec_of
 from edbatch_tvm.runtime import Model
 from relay_ext.check_cells import CheckCells
-from relay_ext.from_torch import cell_of_program, export_program, import_program, rows_dimension
+from relay_ext.from_torch import (
+    cell_of_program,
+    export_program,
+    first_line,
+    import_program,
+    rows_dimension,
+)
 from relay_ext.importer import ImportedProgram, WeightNames, imported_module
 from relay_ext.index_bounds import with_index_bounds
 from relay_ext.module_structure import module_structure
@@ -191,7 +198,7 @@ def attributes_read(
         except EdbatchError:
             raise
         except Exception as error:
-            raise CellError(f"cell {name!r} fails on arguments of the shapes it is called with ({error})") from error
+            raise CellError(f"cell {name!r} fails on {shapes_of(code.plan)} ({first_line(error)})") from error
     notes.closed = True
     notes.check()
     return notes.read
@@ -328,7 +335,7 @@ def _result(name: str, code: CellModule, flat: list[Any]) -> Any:
     try:
         return code.result(_as_given(code, flat))
     except Exception as error:
-        raise CellError(f"cell {name!r} fails on arguments of the shapes it is called with ({error})") from error
+        raise CellError(f"cell {name!r} fails on {shapes_of(code.plan)} ({first_line(error)})") from error
 
 
 def _as_given(code: CellModule, flat: list[Any]) -> list[Any]:

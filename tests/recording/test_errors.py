@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 from torch import nn
 
 import edbatch_tvm as eb
-from edbatch_tvm.errors import BreakWarning, CellError, RecordingError
+from edbatch_tvm.errors import BreakWarning, CellError, CellWarning, RecordingError
 from tests.recording.checks import assert_equal
 from tests.recording.test_cells import Shapes
 
@@ -139,3 +140,106 @@ def test_a_missing_greenlet_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setitem(__import__("sys").modules, "greenlet", None)
     with pytest.raises(eb.EdbatchError, match=r"greenlet is not installed; .*pip install 'edbatch-tvm\[torch\]'"):
         eb.autobatch(Model(), cells=["cell"])
+
+
+class Faults(nn.Module):
+    """Does what its element says; every line has one fault."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.word, self.cell = nn.Embedding(10, 4), nn.Linear(4, 4)
+        self.shared: list[int] = []
+
+    def only(self, x: torch.Tensor, *, scale: float) -> torch.Tensor:
+        return x * scale
+
+    def solve(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.linalg.inv(torch.outer(x, x) + torch.eye(4))
+
+    def forward(self, what: str) -> Any:
+        h = self.cell(self.word(torch.tensor(1)))
+        if what == "index":
+            return self.word(torch.tensor(11))  # index
+        if what == "late":
+            float(h.sum())
+            self.made = h  # late
+        calls: dict[str, Any] = {
+            "view": lambda: h.view(torch.int32),  # view
+            "memory": lambda: h.data_ptr(),  # memory
+            "gradient": lambda: h * torch.ones(4, requires_grad=True),  # gradient
+            "shape": lambda: h + torch.ones(3),
+            "name": lambda: h.nothing,
+            "only": lambda: self.only(h, scale=2.0),
+            "solve": lambda: self.solve(h),
+        }
+        return calls[what]() if what in calls else h
+
+
+@pytest.fixture(scope="module")
+def faults() -> Any:
+    fast = eb.autobatch(Faults().eval().requires_grad_(False), cells=["word", "cell", "only", "solve"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CellWarning)
+        fast(["fine", "fine"])
+    return fast
+
+
+_INTERNALS = re.compile(r"TVM|relax|TIR|aten|\bnode\b|arena|graph|LazyTensor|importer", re.IGNORECASE)
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("index", r"'word' is called with index 11; expected 0 to 9: its table has 10 rows \(hint: check the ids"),
+        ("view", r"view\(dtype\) of a recorded tensor of shape \[4\]; .*hint: use .to\(dtype\)"),
+        ("memory", r"the memory of a tensor of shape \[4\] that is recorded; .*hint: use tensor.clone\(\).numpy\(\)"),
+        ("gradient", r"a tensor of shape \[4\] that requires a gradient .*hint: with torch.no_grad\(\)"),
+        ("late", r"forward sets Faults.made for the first time while other elements run; .*hint: call again"),
+    ],
+)
+def test_errors_name_the_line_the_element_and_what_to_do(what: str, message: str, faults: Any) -> None:
+    with torch.set_grad_enabled(what == "gradient"), pytest.raises(RecordingError, match=message) as caught:
+        faults(["fine", what, what])
+    text = str(caught.value)
+    assert not _INTERNALS.search(text.rpartition(".py:")[2])
+    lines = Path(__file__).read_text(encoding="utf-8").splitlines()
+    line = next(number for number, one in enumerate(lines, 1) if one.endswith(f"  # {what}"))
+    assert text.startswith(f"{__file__}:{line}, in element 1 of the minibatch: ")
+    assert_equal(faults(["fine"]), [faults.model("fine")])
+
+
+def test_the_first_call_says_the_same_of_a_bad_index() -> None:
+    fast = eb.autobatch(Faults().eval(), cells=["word", "cell"])
+    with pytest.raises(RecordingError, match=r"test_errors.py:\d+, in element 1 .*: 'word' is called with index 11; "):
+        fast(["fine", "index"])
+
+
+@pytest.mark.parametrize(("what", "error"), [("shape", RuntimeError), ("name", AttributeError)])
+def test_errors_of_pytorch_keep_their_class(what: str, error: type[Exception], faults: Any) -> None:
+    with pytest.raises(error) as caught:
+        faults(["fine", "fine", what])
+    assert getattr(caught.value, "__notes__", ["in element 2 of the minibatch"]) == ["in element 2 of the minibatch"]
+
+
+@pytest.mark.parametrize("what", ["only", "solve"])
+@pytest.mark.filterwarnings("ignore::edbatch_tvm.errors.BreakWarning")
+def test_reasons_of_breaks_speak_of_the_model(what: str, faults: Any) -> None:
+    held = faults.model.shared
+    assert_equal(faults(["fine", what]), [faults.model("fine"), faults.model(what)])
+    assert faults.breaks
+    assert all(one.place.startswith(__file__) and not _INTERNALS.search(one.reason) for one in faults.breaks)
+    assert faults.model.shared is held  # torch.export leaves it alone
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"polcy": "fsm"}, r"unknown option 'polcy' of autobatch; .*did you mean 'policy'\?"),
+        ({"policy": "nonsense"}, "unknown policy 'nonsense'"),
+        ({"plan": "dense"}, "unknown plan 'dense'"),
+        ({"target": "abacus"}, "unknown target 'abacus'"),
+    ],
+)
+def test_options_are_checked_at_once(options: dict[str, str], message: str) -> None:
+    with pytest.raises(eb.EdbatchError, match=message):
+        eb.autobatch(Faults(), cells=["cell"], **options)
