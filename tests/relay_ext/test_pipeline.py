@@ -82,7 +82,7 @@ def test_compile_runs_in_the_callers_pass_context() -> None:
 
 
 CPU, PROGRAM = NAMES[:8], NAMES[8:]
-GPU = ["CheckCells", "LegalizeCells", "FuseCells", "GuardIndices", "StrictFloats"]
+GPU = ["CheckCells", "ShareCells", "LegalizeCells", "FuseCells", "GuardIndices", "StrictFloats"]
 GROUPED = ["BindSizes", "CheckCells", "GroupOps", "LiftWeights", "SplitCells"]
 
 
