@@ -33,6 +33,7 @@ LAYERS = (
     "edbatch_tvm.tuning.kernels",
     "edbatch_tvm.runtime",
     "edbatch_tvm.backends",
+    "edbatch_tvm.training",
     "edbatch_tvm.compiler",
     "edbatch_tvm.flops",
     "edbatch_tvm.explanation",

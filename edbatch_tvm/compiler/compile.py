@@ -16,6 +16,7 @@ from edbatch_tvm.backends.options import Database
 from edbatch_tvm.batching.api import PolicyLike
 from edbatch_tvm.compiler.lower import Lowered, lower_cells
 from edbatch_tvm.compiler.progress import Progress
+from edbatch_tvm.compiler.training import for_training
 from edbatch_tvm.errors import CellError, EdbatchError, EnvironmentMismatch, WeightError
 from edbatch_tvm.memory import resolve_plan
 from edbatch_tvm.runtime.compilation_cache import KeptCells, keep
@@ -44,6 +45,7 @@ def compile_model(
     launch: Launch = "schedule",
     dtype: str = "float32",
     fast_math: bool = True,
+    training: bool = False,
 ) -> Model:
     """Compile cells into a model that runs minibatches of instances.
 
@@ -90,10 +92,14 @@ def compile_model(
     fast_math : bool
         False on a CPU: exp, sigmoid and tanh of the C library, one number at a time, instead of forms that vectorise.
         ``docs/numerics.md`` has the errors of both.
+    training : bool
+        Whether results have a backward pass, :meth:`edbatch_tvm.training.TrainingResult.backward`: on a CPU and
+        at granularity ``cell``.
 
     Returns
     -------
     Model
+        A :class:`~edbatch_tvm.training.TrainingModel` for training.
 
     Raises
     ------
@@ -139,7 +145,7 @@ def compile_model(
         bound = run_passes(mod, [BindSizes(find_sizes(mod, params, sizes))])
         refusal = cell_error(error, bound, attempt)
         raise refusal from error
-    return Model(
+    model = Model(
         lowered.signature,
         executor,
         backend.kinds[0],
@@ -150,6 +156,7 @@ def compile_model(
         lowered.nodes,
         lowered.weights,
     )
+    return for_training(model, mod, params, sizes, target, options) if training else model
 
 
 def _compiled(

@@ -29,11 +29,11 @@ WORDS = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64")
 """Dtypes of attributes that index a table."""
 
 
-def random_signature(seed: int, dtype: str = "float32") -> Signature:
+def random_signature(seed: int, dtype: str = "float32", shapes: tuple[tuple[int, ...], ...] = SHAPES) -> Signature:
     """1 to 6 cells of arity 0 to 4 over one or two shapes; a third of the cells is variadic."""
     rng = np.random.default_rng(seed)
     word = "int32" if dtype == "float32" else str(rng.choice(WORDS))
-    specs = [ValueSpec(SHAPES[i], dtype) for i in rng.choice(len(SHAPES), rng.integers(1, 3), replace=False)]
+    specs = [ValueSpec(shapes[i], dtype) for i in rng.choice(len(shapes), rng.integers(1, 3), replace=False)]
 
     def spec() -> ValueSpec:
         return specs[rng.integers(len(specs))]

@@ -1,0 +1,313 @@
+"""The backward graph of a minibatch: which adjoint runs when, and whose cotangents it reads.
+
+A value's cotangent is the sum over its uses, in the order of the users and of their operands. A value with one use
+has that user's gradient for its cotangent; one with more has a node that adds them. The schedule is the forward one in
+reverse, with the sums that a batch needs before it. Everything here is done for all nodes at once, on arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from edbatch_tvm.batching.schedule import Schedule
+from edbatch_tvm.graph.instance import FIRST_EXTERNAL, ZERO, InstanceGraph
+from edbatch_tvm.graph.spec import Signature
+from edbatch_tvm.memory.plan import Plan
+
+Kind = tuple[int, int]
+"""A forward type and a number of variadic rows, of which a backward cell is made."""
+
+
+@dataclass(frozen=True)
+class BackwardType:
+    """What the graph needs to know of a backward cell.
+
+    Attributes
+    ----------
+    type_id : int
+        Its place in the backward signature; -1 if its nodes compute nothing.
+    slots : int array
+        For each operand entry of the forward node, the output that is its gradient, or -1.
+    """
+
+    type_id: int
+    slots: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """The nodes of one kind that have cotangents.
+
+    Attributes
+    ----------
+    kind : tuple of int
+    forward, backward : int array
+        Their numbers in both graphs; `backward` is empty for a type that computes nothing.
+    """
+
+    kind: Kind
+    forward: np.ndarray
+    backward: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class BackwardGraph:
+    """A backward graph, its schedule, and where the gradients are.
+
+    Attributes
+    ----------
+    graph : InstanceGraph
+        Its external rows are the operands of the forward nodes, then the cotangents that were given.
+    schedule : Schedule
+    groups : list of Group
+    cotangent : int64 array
+        For each value of the forward graph what its cotangent is in the backward graph: a value, an external row, zero.
+    external_use : int64 array
+        Values of the backward graph that are gradients of external rows of the forward graph.
+    external_of : int64 array
+        The external row of each.
+    """
+
+    graph: InstanceGraph
+    schedule: Schedule
+    groups: list[Group]
+    cotangent: np.ndarray
+    external_use: np.ndarray
+    external_of: np.ndarray
+
+
+def kinds_of(graph: InstanceGraph) -> tuple[np.ndarray, np.ndarray]:
+    """The type of every node and its number of variadic rows."""
+    signature = graph.signature
+    assert signature is not None
+    fixed = np.array([cell.fixed_arity for cell in signature], np.int64)
+    variadic = np.array([max(cell.variadic_count, 1) for cell in signature], np.int64)
+    types = graph.node_type.astype(np.int64)
+    return types, (np.diff(graph.operand_ptr) - fixed[types]) // variadic[types]
+
+
+def backward_graph(
+    plan: Plan,
+    given: np.ndarray,
+    find_type: Callable[[Kind], BackwardType],
+    backward: Callable[[], Signature],
+    sum_types: Mapping[int, int],
+) -> BackwardGraph:
+    """The backward graph of the minibatch that `plan` was made for.
+
+    Parameters
+    ----------
+    plan : Plan
+        Of the forward graph.
+    given : int64 array of shape [m]
+        The values whose cotangents are given, each once.
+    find_type : callable
+        The backward cell of a kind.
+    backward : callable
+        The backward signature, once all kinds have been asked for.
+    sum_types : mapping of int to int
+        The type that adds values of an arena of the forward signature.
+    """
+    graph, stride = plan.graph, plan.graph.stride
+    types, rows = kinds_of(graph)
+    n = graph.num_nodes
+    pairs, kind_of = np.unique(types * (int(rows.max(initial=0)) + 1) + rows, return_inverse=True)
+    width = int(rows.max(initial=0)) + 1
+    kinds = [(int(pair) // width, int(pair) % width) for pair in pairs]
+    found = [find_type(kind) for kind in kinds]
+
+    pointer = graph.operand_ptr.astype(np.int64)
+    values = graph.operand_value.astype(np.int64)
+    user = np.repeat(np.arange(n), np.diff(pointer))
+    slot = np.empty(len(values), np.int64)
+    for number, one in enumerate(found):
+        nodes = np.flatnonzero(kind_of == number)
+        slot[(pointer[nodes][:, None] + np.arange(len(one.slots))).ravel()] = np.tile(one.slots, len(nodes))
+    active = _active(plan, given, user, values, slot)
+
+    used = (slot >= 0) & active[user] & (values != ZERO)
+    uses = np.flatnonzero(used & (values >= 0))
+    is_given = np.zeros(n * stride, bool)
+    is_given[given] = True
+    number_of_uses = np.bincount(values[uses], minlength=n * stride) + is_given
+    summed = np.flatnonzero(number_of_uses > 1)
+
+    # Nodes: the batches in reverse; in each, what sums its cotangents, then the nodes themselves.
+    batch_of = np.empty(n, np.int64)
+    batch_of[plan.schedule.order] = np.repeat(np.arange(len(plan.schedule)), np.diff(plan.schedule.batch_ptr))
+    type_ids = np.array([one.type_id for one in found], np.int64)
+    nodes = np.flatnonzero(active & (type_ids[kind_of] >= 0))
+    assert graph.signature is not None
+    arena_of = graph.signature.output_arena[types[summed // stride], summed % stride]
+    sum_type_of = np.full(len(graph.signature.value_specs), -1, np.int64)
+    for arena, type_id in sum_types.items():
+        sum_type_of[arena] = type_id
+    what = np.concatenate((summed, nodes))
+    of_type = np.concatenate((sum_type_of[arena_of], type_ids[kind_of[nodes]]))
+    is_sum = np.arange(len(what)) < len(summed)
+    reversed_batch = -np.concatenate((batch_of[summed // stride], batch_of[nodes]))
+    order = np.lexsort((what, of_type, ~is_sum, reversed_batch))
+    what, of_type = what[order], of_type[order]
+    is_sum, reversed_batch = is_sum[order], reversed_batch[order]
+    signature = backward()
+    out = signature.stride
+    place = np.arange(len(what))
+    sum_node = np.full(n * stride, -1, np.int64)
+    sum_node[what[is_sum]] = place[is_sum]
+    node = np.full(n, -1, np.int64)
+    node[what[~is_sum]] = place[~is_sum]
+
+    # Cotangents.
+    external = np.flatnonzero(values != ZERO)  # every operand that is read is an external row
+    external_of_entry = np.full(len(values), ZERO, np.int64)
+    external_of_entry[external] = FIRST_EXTERNAL - np.arange(len(external))
+    given_external = FIRST_EXTERNAL - (len(external) + np.arange(len(given)))
+    cotangent = np.full(n * stride, ZERO, np.int64)
+    cotangent[given] = given_external
+    contribution = node[user] * out + slot
+    single = uses[number_of_uses[values[uses]] == 1]
+    cotangent[values[single]] = contribution[single]
+    cotangent[summed] = sum_node[summed] * out
+
+    # What each sum adds: a cotangent that was given first, then the uses in order.
+    parts = np.concatenate((given, values[uses]))
+    what_part = np.concatenate((given_external, contribution[uses]))
+    many = number_of_uses[parts] > 1
+    parts, what_part = parts[many], what_part[many]
+    by_value = np.argsort(sum_node[parts], kind="stable")
+
+    # Operands.
+    outputs = np.array([len(cell.outputs) for cell in graph.signature], np.int64)
+    entries = np.diff(pointer)
+    length = np.where(is_sum, number_of_uses[np.where(is_sum, what, 0)], 0)
+    own = what[~is_sum]
+    length[~is_sum] = entries[own] + outputs[types[own]]
+    operand_ptr = np.concatenate(([0], np.cumsum(length)))
+    operands = np.empty(int(operand_ptr[-1]), np.int64)
+    operands[_ranges(operand_ptr[:-1][is_sum], length[is_sum])] = what_part[by_value]
+    begin = operand_ptr[:-1][~is_sum]
+    operands[_ranges(begin, entries[own])] = external_of_entry[_ranges(pointer[own], entries[own])]
+    operands[_ranges(begin + entries[own], outputs[types[own]])] = cotangent[_ranges(own * stride, outputs[types[own]])]
+
+    external_spec, external_row = _externals(plan, signature, values[external], given)
+    made = InstanceGraph(
+        of_type.astype(np.int16),
+        operand_ptr.astype(np.int32),
+        operands.astype(np.int32),
+        signature,
+        attributes=_attributes(graph, signature, types, what, of_type, is_sum, kinds, found),
+        external_spec=external_spec,
+        external_row=external_row,
+    )
+    groups = []
+    for number, kind in enumerate(kinds):
+        forward = np.flatnonzero(active & (kind_of == number))
+        own = node[forward] if found[number].type_id >= 0 else np.empty(0, np.int64)
+        if len(forward):
+            by_place = np.argsort(own, kind="stable") if len(own) else slice(None)
+            groups.append(Group(kind, forward[by_place], own[by_place]))
+    # A type of sums is no type of adjoints: a batch ends where the type or the forward batch changes.
+    starts = np.flatnonzero((np.diff(of_type, prepend=-1) != 0) | (np.diff(reversed_batch, prepend=1) != 0))
+    batch_ptr = np.append(starts, len(what))
+    schedule = Schedule.for_graph(
+        made, place.astype(np.int32), batch_ptr.astype(np.int32), of_type[starts].astype(np.int16)
+    )
+    outside = np.flatnonzero(used & (values <= FIRST_EXTERNAL))
+    return BackwardGraph(made, schedule, groups, cotangent, contribution[outside], FIRST_EXTERNAL - values[outside])
+
+
+def _active(plan: Plan, given: np.ndarray, user: np.ndarray, values: np.ndarray, slot: np.ndarray) -> np.ndarray:
+    """The nodes that have a cotangent of an output."""
+    graph, stride = plan.graph, plan.graph.stride
+    n = graph.num_nodes
+    has = np.zeros(n, bool)
+    has[given // stride] = True
+    through = (slot >= 0) & (values >= 0)
+    all_of_them = has.copy()
+    all_of_them[values[through] // stride] = True
+    if all_of_them.all():
+        return all_of_them  # by induction from the nodes that nobody reads
+    pointer = graph.operand_ptr.astype(np.int64)
+    begins, ends = plan.schedule.batch_ptr[:-1], plan.schedule.batch_ptr[1:]
+    for begin, end in zip(begins[::-1].tolist(), ends[::-1].tolist(), strict=True):
+        nodes = plan.schedule.order[begin:end]
+        nodes = nodes[has[nodes]]
+        entries = _ranges(pointer[nodes], pointer[nodes + 1] - pointer[nodes])
+        has[values[entries[through[entries]]] // stride] = True
+    return has
+
+
+def _ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """The numbers of the ranges ``[start, start + length)``, one after the other."""
+    total = int(lengths.sum())
+    before = np.cumsum(lengths) - lengths
+    return np.arange(total) + np.repeat(starts - before, lengths)
+
+
+def _attributes(
+    graph: InstanceGraph,
+    signature: Signature,
+    types: np.ndarray,
+    what: np.ndarray,
+    of_type: np.ndarray,
+    is_sum: np.ndarray,
+    kinds: list[Kind],
+    found: list[BackwardType],
+) -> dict[tuple[int, str], np.ndarray]:
+    """The attributes of the forward nodes, for their adjoints."""
+    attributes = {}
+    for kind, one in zip(kinds, found, strict=True):
+        if one.type_id < 0:
+            continue
+        nodes = what[~is_sum & (of_type == one.type_id)]
+        for attribute in signature[one.type_id].attributes:
+            attributes[one.type_id, attribute.name] = attribute_rows(graph, types, kind[0], attribute.name, nodes)
+    return attributes
+
+
+def attribute_rows(graph: InstanceGraph, types: np.ndarray, type_id: int, name: str, nodes: np.ndarray) -> np.ndarray:
+    """An attribute of some nodes of a type."""
+    of_type = np.flatnonzero(types == type_id)
+    rows: np.ndarray = graph.attributes[type_id, name][np.searchsorted(of_type, nodes)]
+    return rows
+
+
+def forward_rows(plan: Plan, values: np.ndarray) -> np.ndarray:
+    """The rows of operands in the arenas of a plan."""
+    graph = plan.graph
+    rows = np.zeros(len(values), np.int64)
+    inside, outside = values >= 0, values <= FIRST_EXTERNAL
+    rows[inside] = plan.value_row[values[inside]]
+    rows[outside] = 1 + graph.external_row[FIRST_EXTERNAL - values[outside]]
+    return rows
+
+
+def arenas_of(plan: Plan, values: np.ndarray) -> np.ndarray:
+    """The arenas that values and external rows lie in."""
+    graph = plan.graph
+    assert graph.signature is not None
+    arenas = np.zeros(len(values), np.int64)
+    inside, outside = values >= 0, values <= FIRST_EXTERNAL
+    own = values[inside]
+    arenas[inside] = graph.signature.output_arena[graph.node_type[own // graph.stride], own % graph.stride]
+    arenas[outside] = graph.external_spec[FIRST_EXTERNAL - values[outside]]
+    return arenas
+
+
+def _externals(plan: Plan, signature: Signature, read: np.ndarray, given: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where the external rows of the backward graph lie: rows of forward arenas, then given rows behind them."""
+    graph = plan.graph
+    assert graph.signature is not None
+    specs = list(signature.value_specs)
+    in_backward = np.array([specs.index(spec) for spec in graph.signature.value_specs], np.int64)
+    arenas = arenas_of(plan, given)
+    own_row = np.zeros(len(given), np.int64)
+    for arena in np.unique(arenas).tolist():
+        chosen = arenas == arena
+        own_row[chosen] = plan.arena_rows[arena] + np.arange(int(chosen.sum()))
+    arena = in_backward[np.concatenate((arenas_of(plan, read), arenas))]
+    row = np.concatenate((forward_rows(plan, read), own_row))
+    return arena.astype(np.int16), row.astype(np.int32)

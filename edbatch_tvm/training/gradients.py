@@ -1,0 +1,94 @@
+"""What a backward pass gives: gradients by the names of weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+
+from edbatch_tvm.errors import WeightError
+from edbatch_tvm.runtime.result import Result
+from edbatch_tvm.training.weight_sums import Sums
+from relay_ext.gradients.adjoint_cells import WeightExpression
+
+Pullback = Callable[[str, np.ndarray], list[np.ndarray]]
+
+
+class Gradients(Mapping[str, np.ndarray]):
+    """The gradients of one backward pass, by the names of weights. Nothing reuses the arrays.
+
+    Attributes
+    ----------
+    external : tuple of arrays
+        Gradients of the external rows, laid out as ``result.graph.external_data``: one array for each value spec.
+    schedule : Schedule
+        The batches of the backward pass.
+    report : Report
+        What it did, and in what time.
+    """
+
+    def __init__(
+        self,
+        sums: Mapping[str, Sums],
+        expressions: Mapping[str, WeightExpression],
+        shapes: Mapping[str, tuple[tuple[int, ...], str]],
+        pullback: Pullback,
+        external: tuple[np.ndarray, ...],
+        backward: Result,
+    ) -> None:
+        self.external = external
+        self.schedule = backward.schedule
+        self.report = backward.report
+        self._sums = sums
+        self._shapes = shapes
+        self._parts: dict[str, list[np.ndarray]] = {}
+        self._done: dict[str, np.ndarray] = {}
+        for key, total in sums.items():
+            expression = expressions[key]
+            if expression.pullback is None:
+                continue
+            shape = tuple(int(extent) for extent in expression.pullback.params[-1].ty.shape.values)
+            for weight, part in zip(expression.weights, pullback(key, total.total(shape)), strict=True):
+                self._parts.setdefault(weight, []).append(part)
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        """The gradient of a weight, of its shape; zeros if nothing depends on it."""
+        if name not in self._shapes:
+            raise WeightError(f"no weight {name!r}", f"one of {', '.join(self._shapes)}")
+        if name not in self._done:
+            shape, dtype = self._shapes[name]
+            parts = [self._sums[name].total(shape)] if name in self._sums else []
+            parts += self._parts.get(name, [])
+            self._done[name] = sum(parts[1:], parts[0]) if parts else np.zeros(shape, dtype)
+        return self._done[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._shapes)
+
+    def __len__(self) -> int:
+        return len(self._shapes)
+
+    def __repr__(self) -> str:
+        return f"Gradients({', '.join(self._shapes)})"
+
+    def rows(self, table: str) -> tuple[np.ndarray, np.ndarray]:
+        """The gradient of a table as rows, for sparse updates.
+
+        Returns
+        -------
+        index : int64 array of shape [m]
+            The rows that were read, rising.
+        rows : array of shape ``[m, *row shape]``
+
+        Raises
+        ------
+        WeightError
+            If the weight is not one of which rows are read and nothing else.
+        """
+        sums = self._sums.get(table)
+        if table in self._shapes and sums is not None and sums.dense is None and table not in self._parts:
+            index, parts = sums.table()
+            return index, parts.reshape(len(index), *self._shapes[table][0][1:])
+        raise WeightError(
+            f"weight {table!r}", "a table of which rows are read and nothing else", f"gradients[{table!r}] is dense"
+        )

@@ -1,0 +1,245 @@
+"""A model that trains: its results have a backward pass."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import tvm
+from tvm import IRModule, relax
+
+from edbatch_tvm.batching import ScheduleInfo
+from edbatch_tvm.errors import GraphError
+from edbatch_tvm.graph import InstanceGraph
+from edbatch_tvm.memory import Plan
+from edbatch_tvm.runtime.model import Model
+from edbatch_tvm.runtime.result import Result
+from edbatch_tvm.training.backward_cells import (
+    BackwardCell,
+    backward_cell,
+    float_arenas,
+    module_of_cells,
+    sum_cell,
+    sum_name,
+)
+from edbatch_tvm.training.backward_graph import BackwardGraph, BackwardType, Kind, backward_graph, kinds_of
+from edbatch_tvm.training.cotangents import Cotangents, as_cotangents
+from edbatch_tvm.training.gradients import Gradients
+from edbatch_tvm.training.weight_sums import external_gradients, weight_sums
+from edbatch_tvm.tvm_compat import runtime
+from relay_ext.gradients.adjoint_cells import Adjoints
+from relay_ext.signature import weights_of
+
+Compile = Callable[[IRModule, Mapping[str, Any]], Model]
+"""Compiles backward cells, with the options of the forward model."""
+
+
+class TrainingModel(Model):
+    """A model whose results have a backward pass; ``edbatch_tvm.compile(..., training=True)`` makes one.
+
+    Attributes
+    ----------
+    adjoints : Adjoints
+        The adjoints of its cells.
+    version : int
+        How often weights were taken over.
+    """
+
+    def __init__(self, forward: Model, adjoints: Adjoints, compile_backward: Compile) -> None:
+        super().__init__(
+            forward.signature,
+            forward.executor,
+            forward.target,
+            forward.policy,
+            forward.plan_name,
+            forward.compile_seconds,
+            None,
+            forward.source,
+            forward.weights,
+        )
+        self.adjoints = adjoints
+        self.version = 0
+        self._compile = compile_backward
+        self._backward = _BackwardModel(self)
+        self._lock = threading.RLock()
+
+    def refresh(self, params: Mapping[str, Any] | None = None) -> None:
+        """See :meth:`Model.refresh`; results made before have no backward pass any more."""
+        with self._lock:
+            super().refresh(params)
+            self.version += 1
+            self._backward.refresh()
+
+    def execute(self, graph: InstanceGraph, plan: Plan, info: ScheduleInfo | None = None) -> TrainingResult:
+        """See :meth:`Model.execute`."""
+        return TrainingResult(self, super().execute(graph, plan, info))
+
+
+class TrainingResult(Result):
+    """A result with a backward pass."""
+
+    def __init__(self, model: TrainingModel, forward: Result) -> None:
+        super().__init__(forward.graph, forward.plan, forward.report, forward._views)
+        self._model = model
+        self._version = model.version
+        self._used = False
+
+    def backward(self, cotangents: Any = None, *, retain: bool = False) -> Gradients:
+        """The gradients of weights and external rows, by those of the outputs.
+
+        Parameters
+        ----------
+        cotangents : optional
+            The gradients of the outputs. What has the form of the result: for each instance an array, or a list of
+            arrays where it declared a list of outputs; None stands for an output without. Or a mapping of values, as
+            :meth:`Result.value` takes them, to arrays. Default: one, for outputs of one element.
+        retain : bool
+            Whether there may be another backward pass; without it, the values of the forward pass are given back.
+
+        Returns
+        -------
+        Gradients
+
+        Raises
+        ------
+        GraphError
+            If there was a backward pass already, if weights were taken over since the result was computed, or if a
+            cotangent is not of the shape of its output.
+        CellError
+            If an adjoint cell cannot be compiled.
+        """
+        model = self._model
+        with model._lock:
+            if self._used:
+                raise GraphError(
+                    "a second backward pass of a result", "one", "the first one with retain=True keeps what it needs"
+                )
+            if self._version != model.version:
+                raise GraphError(
+                    "a backward pass with other weights than the result was computed with",
+                    "backward() before refresh()",
+                )
+            gradients = model._backward.run(self, as_cotangents(self, cotangents))
+            self._used = not retain
+        return gradients
+
+
+@dataclass
+class _Kinds:
+    """The backward cells that were met so far, and the model of them."""
+
+    cells: dict[Kind, BackwardCell]
+    model: Model | None = None
+
+
+class _BackwardModel:
+    """The backward cells of a model. They are compiled for the numbers of variadic rows that occur."""
+
+    def __init__(self, model: TrainingModel) -> None:
+        self.model = model
+        self.kinds = _Kinds({})
+        self.arenas = float_arenas(model.signature)
+        self._pullbacks: Any = None
+
+    def refresh(self) -> None:
+        """Take over the weights of the forward model."""
+        if self.kinds.model is not None:
+            self.kinds.model.refresh(self._weights(self.kinds.model))
+
+    def run(self, forward: TrainingResult, cotangents: Cotangents) -> Gradients:
+        """One backward pass."""
+        begin = perf_counter()
+        types, rows = kinds_of(forward.graph)
+        self._meet({(int(kind[0]), int(kind[1])) for kind in np.unique(np.stack((types, rows), 1), axis=0)})
+        compiled = self.kinds.model
+        assert compiled is not None
+        names = {name: place for place, name in enumerate(compiled.signature.names)}
+
+        def find(kind: Kind) -> BackwardType:
+            cell = self.kinds.cells[kind]
+            slots = np.array([-1 if slot is None else slot for slot in cell.slots], np.int64)
+            return BackwardType(-1 if cell.function is None else names[cell.name], slots)
+
+        sums = {arena: names[sum_name(arena)] for arena in self.arenas}
+        made = backward_graph(forward.plan, cotangents.values, find, lambda: compiled.signature, sums)
+        made.graph.external_data = self._external(forward, made, cotangents)
+        made.graph.checked = made.schedule.checked = True
+        built = perf_counter()
+        plan = compiled.plan(made.graph, made.schedule)
+        planned = perf_counter()
+        backward = compiled.execute(made.graph, plan)
+        executed = perf_counter()
+        weights = weight_sums(forward, backward, made, lambda kind: self.kinds.cells[kind])
+        assert self.model.weights is not None
+        shapes = {name: (spec.shape, spec.dtype) for name, spec in self.model.weights.wanted.items()}
+        external = external_gradients(forward, backward, made)
+        end = perf_counter()
+        backward.report.seconds.update(
+            build=built - begin,
+            plan=planned - built,
+            execute=executed - planned,
+            weights=end - executed,
+            total=end - begin,
+        )
+        return Gradients(weights, self.model.adjoints.expressions, shapes, self._pull_back, external, backward)
+
+    def _meet(self, kinds: set[Kind]) -> None:
+        """Compile the backward cells of kinds that were not met before."""
+        signature = self.model.signature
+        new = sorted(kind for kind in kinds if kind not in self.kinds.cells)
+        if not new and self.kinds.model is not None:
+            return
+        cells = dict(self.kinds.cells)
+        for type_id, rows in new:
+            cell = signature[type_id]
+            cells[type_id, rows] = backward_cell(cell, self.model.adjoints.cells[cell.name], rows)
+        functions = {sum_name(arena): sum_cell(signature.value_specs[arena]) for arena in self.arenas}
+        functions |= {cell.name: cell.function for cell in cells.values() if cell.function is not None}
+        module = module_of_cells(functions.items())
+        given = None if self.model.weights is None else self.model.weights.given
+        needed = {name: array for name, array in (given or {}).items() if name in weights_of(module)}
+        self.kinds = _Kinds(cells, self.model._compile(module, needed))
+
+    def _weights(self, model: Model) -> dict[str, Any]:
+        assert self.model.weights is not None
+        assert model.weights is not None
+        given = self.model.weights.given or {}
+        return {name: given[name] for name in model.weights.wanted}
+
+    def _external(self, forward: Result, made: BackwardGraph, given: Cotangents) -> tuple[np.ndarray, ...]:
+        """The arenas of the forward pass, with the cotangents that were given behind their rows."""
+        assert made.graph.signature is not None
+        own = forward.graph.signature
+        assert own is not None
+        found = []
+        for spec in made.graph.signature.value_specs:
+            if spec not in own.value_specs:
+                found.append(np.empty((0, *spec.shape), spec.dtype))
+                continue
+            arena = own.value_specs.index(spec)
+            rows = forward.arena(arena)[: forward.plan.arena_rows[arena]].reshape(-1, *spec.shape)
+            found.append(np.concatenate((rows, given.rows[arena])) if arena in given.rows else rows)
+        return tuple(found)
+
+    def _pull_back(self, key: str, gradient: np.ndarray) -> list[np.ndarray]:
+        """The gradients of the weights in an expression."""
+        expressions = self.model.adjoints.expressions
+        names = {one: f"pullback{place}" for place, one in enumerate(expressions) if expressions[one].pullback}
+        if self._pullbacks is None:
+            functions = {
+                names[one]: expressions[one].pullback.with_attr("global_symbol", names[one])  # type: ignore[union-attr]
+                for one in names
+            }
+            self._pullbacks = relax.VirtualMachine(tvm.compile(IRModule(functions), target="llvm"), tvm.cpu())
+        pullback = expressions[key].pullback
+        assert pullback is not None
+        assert self.model.weights is not None
+        weights = self.model.weights.read() or {}
+        given = [runtime.tensor(np.ascontiguousarray(weights[param.name])) for param in pullback.params[:-1]]
+        own = np.ascontiguousarray(gradient, str(pullback.params[-1].ty.dtype))
+        parts = self._pullbacks[names[key]](*given, runtime.tensor(own))
+        return [part.numpy() for part in parts]

@@ -1,0 +1,309 @@
+"""The adjoints of cells: for each cell one that computes gradients of its operands, and rows for those of weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from tvm import IRModule, relax
+
+from edbatch_tvm.errors import CellError
+from edbatch_tvm.tvm_compat import Call
+from relay_ext.gradients.reverse import Reverse, Term, bindings_of, emit_forward, made_of
+from relay_ext.gradients.rules import Emitter, NoGradientError, is_float, short_name
+from relay_ext.signature import cell_functions, input_params, output_vars, weight_params
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where rows come from: an input of an adjoint cell or an output of it.
+
+    Attributes
+    ----------
+    kind : {"operand", "attribute", "cotangent", "output", "joined"}
+        ``joined``: rows side by side, which are never copied for a node.
+    number : int
+        The place among those of its kind.
+    parts : tuple of Source
+        What is joined.
+    """
+
+    kind: str
+    number: int
+    parts: tuple[Source, ...] = ()
+
+    def outputs(self) -> Iterator[int]:
+        """The outputs that it reads."""
+        if self.kind == "output":
+            yield self.number
+        for part in self.parts:
+            yield from part.outputs()
+
+    def with_outputs(self, places: Mapping[int, int]) -> Source:
+        """The same rows where outputs have other places."""
+        if self.kind == "output":
+            return Source("output", places[self.number])
+        return replace(self, parts=tuple(part.with_outputs(places) for part in self.parts))
+
+
+@dataclass(frozen=True)
+class WeightTerm:
+    """A sum over the nodes of a cell, which is a part of the gradient of an expression of weights.
+
+    Attributes
+    ----------
+    expression : str
+        A key of :attr:`Adjoints.expressions`.
+    kind : {"product", "sum", "table"}
+        ``product``: ``left^T right`` over all rows of all nodes. ``sum``: the sum of `right`, which has the shape of
+        the expression. ``table``: `right` added to the rows of the table that `left` says.
+    left : Source or None
+    right : Source
+    """
+
+    expression: str
+    kind: str
+    left: Source | None
+    right: Source
+
+
+@dataclass(frozen=True)
+class WeightExpression:
+    """A weight, or what a cell computes from weights alone.
+
+    Attributes
+    ----------
+    weights : tuple of str
+        The weights in it.
+    pullback : relax.Function or None
+        A function of these weights and of the gradient of the expression: the gradients of the weights, a tuple. None
+        if the expression is a weight.
+    """
+
+    weights: tuple[str, ...]
+    pullback: relax.Function | None
+
+
+@dataclass(frozen=True)
+class AdjointCell:
+    """The adjoint of a cell.
+
+    Attributes
+    ----------
+    function : relax.Function
+        Its parameters are the operands and attributes of the cell, a cotangent for each of its outputs, and weights.
+    operands : tuple of (int or None)
+        For each operand of the cell, which output is its gradient; None if it has none. The gradient of a variadic
+        operand has its rows.
+    terms : tuple of WeightTerm
+    """
+
+    function: relax.Function
+    operands: tuple[int | None, ...]
+    terms: tuple[WeightTerm, ...]
+
+
+@dataclass(frozen=True)
+class Adjoints:
+    """The adjoints of all cells of a module.
+
+    Attributes
+    ----------
+    cells : dict of str to AdjointCell
+        By the name of the cell.
+    expressions : dict of str to WeightExpression
+        By the name of the weight, or ``<cell>.<number of its binding>``.
+    """
+
+    cells: dict[str, AdjointCell]
+    expressions: dict[str, WeightExpression]
+
+    @property
+    def module(self) -> IRModule:
+        """The adjoint cells as a module; that of ``cell`` is called ``cell_adjoint``."""
+        return IRModule({f"{name}_adjoint": adjoint.function for name, adjoint in self.cells.items()})
+
+
+def adjoint_cells(mod: IRModule) -> Adjoints:
+    """Differentiate the cells of a module.
+
+    A cell and its adjoint::
+
+        def cell(x, W, b):
+            y = R.tanh(R.matmul(x, W) + b)
+            return y
+
+        def cell_adjoint(x, d_y, W, b):
+            y = R.tanh(R.matmul(x, W) + b)
+            d = d_y * (1 - y * y)
+            return R.matmul(d, R.permute_dims(W)), d
+
+    with the terms ``W += x^T d`` and ``b += d``.
+
+    Parameters
+    ----------
+    mod : IRModule
+        Cells whose sizes are numbers (:mod:`relay_ext.bind_sizes`).
+
+    Returns
+    -------
+    Adjoints
+
+    Raises
+    ------
+    NoGradientError
+        Naming the cell and the operator that has no gradient.
+    """
+    cells: dict[str, AdjointCell] = {}
+    expressions: dict[str, WeightExpression] = {}
+    for name, function in cell_functions(mod).items():
+        cells[name] = _named_adjoint(name, function, expressions)
+    return Adjoints(cells, expressions)
+
+
+def _named_adjoint(name: str, function: Any, expressions: dict[str, WeightExpression]) -> AdjointCell:
+    """The adjoint of a cell; an error names the cell."""
+    try:
+        return _adjoint(name, function, expressions)
+    except NoGradientError as error:
+        raise NoGradientError(f"{error.given} in cell {name!r}", error.expected, error.hint) from None
+
+
+def _adjoint(name: str, function: Any, expressions: dict[str, WeightExpression]) -> AdjointCell:
+    inputs, weights = input_params(function), weight_params(function)
+    outputs = output_vars(function)
+    bindings = bindings_of(function)
+    # New variables: one variable may not be a parameter of two functions.
+    new = {param: relax.Var(param.name, param.ty) for param in function.params}
+    cotangents = [relax.Var(f"d_output{place}", output.ty) for place, output in enumerate(outputs)]
+    given = [*(new[param] for param in inputs), *cotangents]
+    builder = relax.BlockBuilder()
+    emit = Emitter(builder)
+    with builder.function(f"{name}_adjoint", [*given, *(new[w] for w in weights)], {"num_input": len(given)}):
+        with builder.dataflow():
+            reverse = Reverse(emit, emit_forward(emit, bindings, new), made_of(bindings, set(weights)))
+            for output, cotangent in zip(outputs, cotangents, strict=True):
+                reverse.add(output, cotangent)
+            reverse.sweep(bindings)
+            results = _Results(builder, [new[p] for p in inputs], cotangents)
+            operands = tuple(results.output(reverse.total(param)) for param in inputs if is_float(param))
+            terms = tuple(
+                WeightTerm(
+                    _expression(name, term.expression, bindings, weights, expressions),
+                    term.kind,
+                    None if term.left is None else results.source(term.left),
+                    results.source(term.right),
+                )
+                for term in _joined(emit, reverse.terms)
+            )
+            made = [builder.emit_output(one) for one in results.outputs]
+        builder.emit_func_output(made[0] if len(made) == 1 else relax.Tuple(made))
+    return AdjointCell(_tidy(builder.finalize(), f"{name}_adjoint"), operands, terms)
+
+
+class _Results:
+    """The outputs of an adjoint cell, each once."""
+
+    def __init__(self, builder: relax.BlockBuilder, inputs: Sequence[Any], cotangents: Sequence[Any]) -> None:
+        self.builder = builder
+        self.outputs: list[Any] = []
+        self._known: dict[Any, Source] = {
+            **{param: Source("operand", place) for place, param in enumerate(filter(is_float, inputs))},
+            **{
+                param: Source("attribute", place)
+                for place, param in enumerate(one for one in inputs if not is_float(one))
+            },
+            **{param: Source("cotangent", place) for place, param in enumerate(cotangents)},
+        }
+        self._places: dict[Any, int] = {}
+
+    def output(self, variable: Any) -> int | None:
+        """The place of a variable among the outputs."""
+        if variable is None:
+            return None
+        if variable not in self._places:
+            self._places[variable] = len(self.outputs)
+            self.outputs.append(variable)
+        return self._places[variable]
+
+    def source(self, variable: Any) -> Source:
+        """Where the rows of a variable are found."""
+        if variable in self._known:
+            return self._known[variable]
+        if not is_float(variable):
+            raise NoGradientError(
+                "the gradient of a table that is read at a computed index", "an index that is an attribute"
+            )
+        call = self.builder.lookup_binding(variable)
+        if isinstance(call, Call) and short_name(call) == "concat" and _joins_columns(call):
+            return Source("joined", 0, tuple(self.source(part) for part in call.args[0].fields))
+        place = self.output(variable)
+        assert place is not None
+        return Source("output", place)
+
+
+def _joins_columns(call: Any) -> bool:
+    ndim = call.ty.ndim
+    return bool(isinstance(call.args[0], relax.Tuple) and int(call.attrs.axis or 0) % ndim == ndim - 1)
+
+
+def _joined(emit: Emitter, terms: Sequence[Term]) -> list[Term]:
+    """Terms whose rows can be added are one term."""
+    sums: dict[Any, Any] = {}
+    found = []
+    for term in terms:
+        if term.kind != "sum":
+            found.append(term)
+        elif term.expression in sums:
+            sums[term.expression] = emit(sums[term.expression] + term.right)
+        else:
+            sums[term.expression] = term.right
+    return [*found, *(Term(expression, "sum", None, right) for expression, right in sums.items())]
+
+
+def _expression(
+    cell: str, variable: Any, bindings: Sequence[Any], weights: Sequence[Any], known: dict[str, WeightExpression]
+) -> str:
+    """The key of an expression of weights, which is added to those that are known."""
+    if variable in weights:
+        known.setdefault(variable.name, WeightExpression((variable.name,), None))
+        return str(variable.name)
+    key = f"{cell}.{[var for var, _ in bindings].index(variable)}"
+    if key not in known:
+        known[key] = _pullback(key, variable, bindings, weights)
+    return key
+
+
+def _pullback(key: str, variable: Any, bindings: Sequence[Any], weights: Sequence[Any]) -> WeightExpression:
+    """An expression of weights and how its gradient becomes theirs."""
+    needed, wanted = [], {variable}
+    for var, value in reversed(bindings):
+        if var in wanted:
+            needed.append((var, value))
+            wanted |= set(relax.analysis.free_vars(value))
+    used = [weight for weight in weights if weight in wanted and is_float(weight)]
+    new = {weight: relax.Var(weight.name, weight.ty) for weight in weights if weight in wanted}
+    gradient = relax.Var("gradient", variable.ty)
+    builder = relax.BlockBuilder()
+    emit = Emitter(builder)
+    with builder.function("pullback", [*new.values(), gradient]):
+        with builder.dataflow():
+            reverse = Reverse(emit, emit_forward(emit, needed[::-1], new), set())
+            reverse.add(variable, gradient)
+            reverse.sweep(needed[::-1])
+            totals = [reverse.total(weight) for weight in used]
+            if not any(total is not None for total in totals):
+                raise CellError(
+                    f"{key!r}, of which no weight has a gradient", "an expression that can be differentiated"
+                )
+            totals = [emit.full(new[w], 0.0) if one is None else one for w, one in zip(used, totals, strict=True)]
+            result = builder.emit_output(relax.Tuple(totals))
+        builder.emit_func_output(result)
+    return WeightExpression(tuple(weight.name for weight in used), _tidy(builder.finalize(), "pullback"))
+
+
+def _tidy(mod: IRModule, name: str) -> relax.Function:
+    """The function without what it does not need and what it would compute twice."""
+    mod = relax.transform.EliminateCommonSubexpr()(mod)
+    return relax.transform.DeadCodeElimination([name])(mod)[name]
