@@ -90,6 +90,7 @@ def test_a_process_that_crashes_or_hangs_is_recorded_and_the_run_goes_on(monkeyp
     monkeypatch.setattr("benchmarks.operator_samples.Worker", Broken)
     first, second = sweep(["cos", "neg"], ["llvm"], 1, jobs=1)
     summary = Summary([first, second], ["llvm"])
+    assert [first["operator"], second["operator"]] == ["cos", "neg"]
     assert [summary.verdict(first, "llvm"), summary.verdict(second, "llvm")] == ["crash", "equal"]
     assert "the process ended with -9" in summary.bad[0]
 

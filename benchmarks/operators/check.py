@@ -79,8 +79,8 @@ def check(name: str, targets: list[str], count: int, say: Say = lambda _: None) 
         try:
             program = export_program(f"s{number}", sample.module, sample.inputs)
             row["outside"] = reason or outside_by_export(program)
-            name = f"s{number}"
-            cells[number] = cell_of_program(name, sample.module, import_program(name, program), names)
+            cell = f"s{number}"
+            cells[number] = cell_of_program(cell, sample.module, import_program(cell, program), names)
             cases[number] = _cases(sample, number)
         except EdbatchError as error:
             row["targets"] = dict.fromkeys(targets, ("refused", reason_of(error)))

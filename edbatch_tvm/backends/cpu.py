@@ -85,12 +85,19 @@ class CpuBackend(Backend):
         try:
             kernels, artifact = self._built(module, KERNEL_PIPELINE if options.fast_math else LIBM_PIPELINE)
             kernels.load(weights)
-        except RuntimeError as error:  # what TVM says of a library for another architecture
+        except RuntimeError as error:
+            if not self._is_foreign():
+                raise
+            # What TVM says of a library for another architecture.
             reason = str(error).strip().splitlines()[-1]
             raise TargetError(
                 f"kernels for {self.given!r} do not run here ({reason})", "a target of this machine"
             ) from None
         return CpuExecutor(signature, kernels, artifact)
+
+    def _is_foreign(self) -> bool:
+        """Whether the target is another CPU than this machine's, as far as its name says."""
+        return "mtriple" in self.target.attrs or bool(missing_sets(instruction_sets(self.target)))
 
     def _built(self, module: IRModule, pipeline: str) -> tuple[KernelSet, Artifact]:
         """The compiled kernels of `module`, and what of them can be saved."""
@@ -107,11 +114,7 @@ class CpuBackend(Backend):
 
     def _linked(self, module: IRModule, attributes: Attributes, pipeline: str) -> Artifact | None:
         """The kernels as a shared library; None where it cannot be linked, and for a CPU that is not this one."""
-        if (
-            platform.system() != "Linux"
-            or "mtriple" in self.target.attrs
-            or missing_sets(instruction_sets(self.target))
-        ):
+        if platform.system() != "Linux" or self._is_foreign():
             return None
         try:
             library, symbols = kernel_library(module, self.target, pipeline)

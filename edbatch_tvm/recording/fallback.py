@@ -51,7 +51,7 @@ _SOME_BATCHES = 4
 """Batches of a cell that are timed with PyTorch in one minibatch."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PyTorchReport:
     """What PyTorch has computed of a graph; stands between reports of what was compiled.
 

@@ -21,7 +21,7 @@ Kind = tuple[int, int]
 """A forward type and a number of variadic rows, of which a backward cell is made."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class BackwardType:
     """What the graph needs to know of a backward cell.
 
@@ -90,18 +90,21 @@ def kinds_of(graph: InstanceGraph) -> tuple[np.ndarray, np.ndarray]:
 
 
 def backward_graph(
+    graph: InstanceGraph,
     plan: Plan,
     given: np.ndarray,
     find_type: Callable[[Kind], BackwardType],
     backward: Callable[[], Signature],
     sum_types: Mapping[int, int],
 ) -> BackwardGraph:
-    """The backward graph of the minibatch that `plan` was made for.
+    """The backward graph of a minibatch.
 
     Parameters
     ----------
+    graph : InstanceGraph
+        The forward graph.
     plan : Plan
-        Of the forward graph.
+        A plan of a graph of this structure. It may have been made for another one, with other attributes and rows.
     given : int64 array of shape [m]
         The values whose cotangents are given, each once.
     find_type : callable
@@ -111,7 +114,7 @@ def backward_graph(
     sum_types : mapping of int to int
         The type that adds values of an arena of the forward signature.
     """
-    graph, stride = plan.graph, plan.graph.stride
+    stride = graph.stride
     types, rows = kinds_of(graph)
     n = graph.num_nodes
     pairs, kind_of = np.unique(types * (int(rows.max(initial=0)) + 1) + rows, return_inverse=True)
@@ -126,7 +129,7 @@ def backward_graph(
     for number, one in enumerate(found):
         nodes = np.flatnonzero(kind_of == number)
         slot[(pointer[nodes][:, None] + np.arange(len(one.slots))).ravel()] = np.tile(one.slots, len(nodes))
-    active = _active(plan, given, user, values, slot)
+    active = _active(graph, plan, given, user, values, slot)
 
     used = (slot >= 0) & active[user] & (values != ZERO)
     uses = np.flatnonzero(used & (values >= 0))
@@ -192,7 +195,7 @@ def backward_graph(
     operands[_ranges(begin, entries[own])] = external_of_entry[_ranges(pointer[own], entries[own])]
     operands[_ranges(begin + entries[own], outputs[types[own]])] = cotangent[_ranges(own * stride, outputs[types[own]])]
 
-    external_spec, external_row = _externals(plan, signature, values[external], given)
+    external_spec, external_row = _externals(graph, plan, signature, values[external], given)
     made = InstanceGraph(
         of_type.astype(np.int16),
         operand_ptr.astype(np.int32),
@@ -219,9 +222,11 @@ def backward_graph(
     return BackwardGraph(made, schedule, groups, cotangent, contribution[outside], FIRST_EXTERNAL - values[outside])
 
 
-def _active(plan: Plan, given: np.ndarray, user: np.ndarray, values: np.ndarray, slot: np.ndarray) -> np.ndarray:
+def _active(
+    graph: InstanceGraph, plan: Plan, given: np.ndarray, user: np.ndarray, values: np.ndarray, slot: np.ndarray
+) -> np.ndarray:
     """The nodes that have a cotangent of an output."""
-    graph, stride = plan.graph, plan.graph.stride
+    stride = graph.stride
     n = graph.num_nodes
     has = np.zeros(n, bool)
     has[given // stride] = True
@@ -275,9 +280,8 @@ def attribute_rows(graph: InstanceGraph, types: np.ndarray, type_id: int, name: 
     return rows
 
 
-def forward_rows(plan: Plan, values: np.ndarray) -> np.ndarray:
+def forward_rows(graph: InstanceGraph, plan: Plan, values: np.ndarray) -> np.ndarray:
     """The rows of operands in the arenas of a plan."""
-    graph = plan.graph
     rows = np.zeros(len(values), np.int64)
     inside, outside = values >= 0, values <= FIRST_EXTERNAL
     rows[inside] = plan.value_row[values[inside]]
@@ -285,9 +289,8 @@ def forward_rows(plan: Plan, values: np.ndarray) -> np.ndarray:
     return rows
 
 
-def arenas_of(plan: Plan, values: np.ndarray) -> np.ndarray:
+def arenas_of(graph: InstanceGraph, values: np.ndarray) -> np.ndarray:
     """The arenas that values and external rows lie in."""
-    graph = plan.graph
     assert graph.signature is not None
     arenas = np.zeros(len(values), np.int64)
     inside, outside = values >= 0, values <= FIRST_EXTERNAL
@@ -297,17 +300,18 @@ def arenas_of(plan: Plan, values: np.ndarray) -> np.ndarray:
     return arenas
 
 
-def _externals(plan: Plan, signature: Signature, read: np.ndarray, given: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _externals(
+    graph: InstanceGraph, plan: Plan, signature: Signature, read: np.ndarray, given: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Where the external rows of the backward graph lie: rows of forward arenas, then given rows behind them."""
-    graph = plan.graph
     assert graph.signature is not None
     specs = list(signature.value_specs)
     in_backward = np.array([specs.index(spec) for spec in graph.signature.value_specs], np.int64)
-    arenas = arenas_of(plan, given)
+    arenas = arenas_of(graph, given)
     own_row = np.zeros(len(given), np.int64)
     for arena in np.unique(arenas).tolist():
         chosen = arenas == arena
         own_row[chosen] = plan.arena_rows[arena] + np.arange(int(chosen.sum()))
-    arena = in_backward[np.concatenate((arenas_of(plan, read), arenas))]
-    row = np.concatenate((forward_rows(plan, read), own_row))
+    arena = in_backward[np.concatenate((arenas_of(graph, read), arenas))]
+    row = np.concatenate((forward_rows(graph, plan, read), own_row))
     return arena.astype(np.int16), row.astype(np.int32)

@@ -165,7 +165,7 @@ class _BackwardModel:
             return BackwardType(-1 if cell.function is None else names[cell.name], slots)
 
         sums = {arena: names[sum_name(arena)] for arena in self.arenas}
-        made = backward_graph(forward.plan, cotangents.values, find, lambda: compiled.signature, sums)
+        made = backward_graph(forward.graph, forward.plan, cotangents.values, find, lambda: compiled.signature, sums)
         made.graph.external_data = self._external(forward, made, cotangents)
         made.graph.checked = made.schedule.checked = True
         built = perf_counter()

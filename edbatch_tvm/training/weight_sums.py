@@ -22,7 +22,7 @@ from edbatch_tvm.training.backward_graph import (
 from relay_ext.gradients.adjoint_cells import Source
 
 
-@dataclass
+@dataclass(eq=False)
 class Sums:
     """The gradient of one expression of weights, as it grows.
 
@@ -141,7 +141,7 @@ class _Rows:
         entries = graph.operand_ptr[self.group.forward][:, None].astype(np.int64) + before + np.arange(width)
         values = graph.operand_value[entries.ravel()].astype(np.int64)
         arena = self.signature.value_specs.index(operand.spec)
-        rows = self.forward.arena(arena)[forward_rows(self.forward.plan, values)]
+        rows = self.forward.arena(arena)[forward_rows(graph, self.forward.plan, values)]
         shape = (width, *operand.spec.shape) if operand.variadic else operand.spec.shape
         return rows.reshape(len(self.group.forward), *shape)
 

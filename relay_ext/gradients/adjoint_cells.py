@@ -104,7 +104,7 @@ class AdjointCell:
     terms: tuple[WeightTerm, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Adjoints:
     """The adjoints of all cells of a module.
 

@@ -97,5 +97,5 @@ def test_what_a_file_leaves_open(tmp_path: Path) -> None:
 @pytest.mark.parametrize("torch", [True, False])
 def test_peak(torch: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not torch:
-        monkeypatch.setattr(matmul_peak, "_torch_product", lambda size: None)
+        monkeypatch.setattr(matmul_peak, "_torch_product", lambda size, dtype: None)
     assert 0 < matmul_peak.peak_gflops(size=64, repeats=1) < 1e5

@@ -121,8 +121,8 @@ HITS: dict[str, list[dict[str, Any]]] = {
 }
 """Options that do not."""
 
-ELSEWHERE = {"dump_dir", "database", "dtype"}
-"""Options with tests of their own; another dtype is refused on a CPU."""
+ELSEWHERE = {"dump_dir", "database", "dtype", "training"}
+"""Options with tests of their own; cells for training have a backward pass besides."""
 
 
 def test_every_option_is_tried() -> None:
