@@ -60,7 +60,7 @@ class _Calls(TorchDispatchMode):
 
 
 def _out_of_range(values: torch.Tensor, dtype: torch.dtype) -> bool:
-    """True if `values` are floating-point numbers and one of them, cut to an integer, is none of `dtype`."""
+    """True if `values` are floating-point numbers and one of them, truncated, is out of the range of `dtype`."""
     if not values.is_floating_point() or dtype.is_floating_point or dtype.is_complex or dtype == torch.bool:
         return False
     if values.layout != torch.strided:

@@ -169,7 +169,7 @@ class Fallback:
     Raises
     ------
     ConfigError
-        If `choice` is none of these.
+        If `choice` is something else.
     """
 
     choice: Any = DEFAULT

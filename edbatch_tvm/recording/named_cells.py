@@ -48,7 +48,7 @@ def find_cells(model: torch.nn.Module, cells: Sequence[Any], entry: str = "forwa
     Raises
     ------
     RecordingError
-        Naming what is none of them.
+        If one of `cells` is something else; it is named.
     """
     sites: dict[str, Site] = {}
     for cell in cells:

@@ -62,7 +62,7 @@ class RowsSpec:
     row : TensorSpec
     dtype : torch.dtype
     stacked : dict of int to TensorSpec
-        The spec of so many rows, as far as it was asked for.
+        By number of rows, the specs that were asked for so far.
     """
 
     __slots__ = ("dtype", "row", "stacked")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -52,7 +52,7 @@ def backward_cell(cell: CellSignature, adjoint: AdjointCell, rows: int) -> Backw
     """
     name = f"{cell.name}_adjoint"
     if not cell.variadic_count:
-        outputs = _number_of_outputs(adjoint)
+        outputs = output_vars(adjoint.function)
         return BackwardCell(name, adjoint.function if outputs else None, adjoint.operands, adjoint.terms)
     if rows == NO_ROWS:
         return _without_rows(f"{name}0", cell, adjoint)
@@ -70,11 +70,6 @@ def sum_cell(spec: ValueSpec) -> relax.Function:
     return builder.finalize()["sum"]
 
 
-def module_of_cells(cells: Iterable[tuple[str, relax.Function]]) -> IRModule:
-    """Cells as a module, in their order."""
-    return IRModule({name: function.with_attr("global_symbol", name) for name, function in cells})
-
-
 def sum_name(arena: int) -> str:
     """The name of the cell that adds values of an arena of the forward signature."""
     return f"sum_of_cotangents{arena}"
@@ -83,11 +78,6 @@ def sum_name(arena: int) -> str:
 def float_arenas(signature: Signature) -> list[int]:
     """The arenas that outputs of cells lie in, which all have cotangents."""
     return sorted({int(arena) for arena in signature.output_arena.ravel() if arena >= 0})
-
-
-def _number_of_outputs(adjoint: AdjointCell) -> int:
-    outputs = output_vars(adjoint.function)
-    return len(outputs)
 
 
 def _has_rows(variable: Any) -> bool:

@@ -94,7 +94,7 @@ def backward_graph(
     plan: Plan,
     given: np.ndarray,
     find_type: Callable[[Kind], BackwardType],
-    backward: Callable[[], Signature],
+    signature: Signature,
     sum_types: Mapping[int, int],
 ) -> BackwardGraph:
     """The backward graph of a minibatch.
@@ -109,8 +109,8 @@ def backward_graph(
         The values whose cotangents are given, each once.
     find_type : callable
         The backward cell of a kind.
-    backward : callable
-        The backward signature, once all kinds have been asked for.
+    signature : Signature
+        Of the backward cells.
     sum_types : mapping of int to int
         The type that adds values of an arena of the forward signature.
     """
@@ -155,7 +155,6 @@ def backward_graph(
     order = np.lexsort((what, of_type, ~is_sum, reversed_batch))
     what, of_type = what[order], of_type[order]
     is_sum, reversed_batch = is_sum[order], reversed_batch[order]
-    signature = backward()
     out = signature.stride
     place = np.arange(len(what))
     sum_node = np.full(n * stride, -1, np.int64)
@@ -280,8 +279,8 @@ def attribute_rows(graph: InstanceGraph, types: np.ndarray, type_id: int, name: 
     return rows
 
 
-def forward_rows(graph: InstanceGraph, plan: Plan, values: np.ndarray) -> np.ndarray:
-    """The rows of operands in the arenas of a plan."""
+def arena_rows(graph: InstanceGraph, plan: Plan, values: np.ndarray) -> np.ndarray:
+    """The rows of values, external rows and zeros in the arenas of a plan."""
     rows = np.zeros(len(values), np.int64)
     inside, outside = values >= 0, values <= FIRST_EXTERNAL
     rows[inside] = plan.value_row[values[inside]]
@@ -313,5 +312,5 @@ def _externals(
         chosen = arenas == arena
         own_row[chosen] = plan.arena_rows[arena] + np.arange(int(chosen.sum()))
     arena = in_backward[np.concatenate((arenas_of(graph, read), arenas))]
-    row = np.concatenate((forward_rows(graph, plan, read), own_row))
+    row = np.concatenate((arena_rows(graph, plan, read), own_row))
     return arena.astype(np.int16), row.astype(np.int32)

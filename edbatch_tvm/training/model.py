@@ -22,16 +22,16 @@ from edbatch_tvm.training.backward_cells import (
     BackwardCell,
     backward_cell,
     float_arenas,
-    module_of_cells,
     sum_cell,
     sum_name,
 )
 from edbatch_tvm.training.backward_graph import BackwardGraph, BackwardType, Kind, backward_graph, kinds_of
 from edbatch_tvm.training.cotangents import Cotangents, as_cotangents
-from edbatch_tvm.training.gradients import Gradients
+from edbatch_tvm.training.gradients import Gradients, Pullback
 from edbatch_tvm.training.weight_sums import external_gradients, weight_sums
 from edbatch_tvm.tvm_compat import runtime
 from relay_ext.gradients.adjoint_cells import Adjoints
+from relay_ext.renaming import module_of
 from relay_ext.signature import weights_of
 
 Compile = Callable[[IRModule, Mapping[str, Any]], Model]
@@ -165,7 +165,7 @@ class _BackwardModel:
             return BackwardType(-1 if cell.function is None else names[cell.name], slots)
 
         sums = {arena: names[sum_name(arena)] for arena in self.arenas}
-        made = backward_graph(forward.graph, forward.plan, cotangents.values, find, lambda: compiled.signature, sums)
+        made = backward_graph(forward.graph, forward.plan, cotangents.values, find, compiled.signature, sums)
         made.graph.external_data = self._external(forward, made, cotangents)
         made.graph.checked = made.schedule.checked = True
         built = perf_counter()
@@ -185,7 +185,7 @@ class _BackwardModel:
             weights=end - executed,
             total=end - begin,
         )
-        return Gradients(weights, self.model.adjoints.expressions, shapes, self._pull_back, external, backward)
+        return Gradients(weights, self.model.adjoints.expressions, shapes, self._pull_back(), external, backward)
 
     def _meet(self, kinds: set[Kind]) -> None:
         """Compile the backward cells of kinds that were not met before."""
@@ -199,7 +199,7 @@ class _BackwardModel:
             cells[type_id, rows] = backward_cell(cell, self.model.adjoints.cells[cell.name], rows)
         functions = {sum_name(arena): sum_cell(signature.value_specs[arena]) for arena in self.arenas}
         functions |= {cell.name: cell.function for cell in cells.values() if cell.function is not None}
-        module = module_of_cells(functions.items())
+        module = module_of(functions)
         given = None if self.model.weights is None else self.model.weights.given
         needed = {name: array for name, array in (given or {}).items() if name in weights_of(module)}
         self.kinds = _Kinds(cells, self.model._compile(module, needed))
@@ -225,21 +225,23 @@ class _BackwardModel:
             found.append(np.concatenate((rows, given.rows[arena])) if arena in given.rows else rows)
         return tuple(found)
 
-    def _pull_back(self, key: str, gradient: np.ndarray) -> list[np.ndarray]:
-        """The gradients of the weights in an expression."""
-        expressions = self.model.adjoints.expressions
-        names = {one: f"pullback{place}" for place, one in enumerate(expressions) if expressions[one].pullback}
-        if self._pullbacks is None:
-            functions = {
-                names[one]: expressions[one].pullback.with_attr("global_symbol", names[one])  # type: ignore[union-attr]
-                for one in names
-            }
-            self._pullbacks = relax.VirtualMachine(tvm.compile(IRModule(functions), target="llvm"), tvm.cpu())
-        pullback = expressions[key].pullback
-        assert pullback is not None
+    def _pull_back(self) -> Pullback:
+        """A function that gives the gradients of the weights in an expression; the weights are read once."""
+        named = {
+            key: (f"pullback{place}", expression.pullback)
+            for place, (key, expression) in enumerate(self.model.adjoints.expressions.items())
+            if expression.pullback is not None
+        }
+        if self._pullbacks is None and named:
+            module = module_of(dict(named.values()))
+            self._pullbacks = relax.VirtualMachine(tvm.compile(module, target="llvm"), tvm.cpu())
         assert self.model.weights is not None
-        weights = self.model.weights.read() or {}
-        given = [runtime.tensor(np.ascontiguousarray(weights[param.name])) for param in pullback.params[:-1]]
-        own = np.ascontiguousarray(gradient, str(pullback.params[-1].ty.dtype))
-        parts = self._pullbacks[names[key]](*given, runtime.tensor(own))
-        return [part.numpy() for part in parts]
+        weights = (self.model.weights.read() or {}) if named else {}
+
+        def pull_back(key: str, gradient: np.ndarray) -> list[np.ndarray]:
+            name, function = named[key]
+            given = [runtime.tensor(np.ascontiguousarray(weights[param.name])) for param in function.params[:-1]]
+            own = np.ascontiguousarray(gradient, str(function.params[-1].ty.dtype))
+            return [part.numpy() for part in self._pullbacks[name](*given, runtime.tensor(own))]
+
+        return pull_back

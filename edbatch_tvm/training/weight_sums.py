@@ -8,15 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from edbatch_tvm.graph.instance import FIRST_EXTERNAL
 from edbatch_tvm.graph.spec import Signature
 from edbatch_tvm.runtime.result import Result
 from edbatch_tvm.training.backward_cells import BackwardCell
 from edbatch_tvm.training.backward_graph import (
     BackwardGraph,
     Group,
+    arena_rows,
     attribute_rows,
-    forward_rows,
     kinds_of,
 )
 from relay_ext.gradients.adjoint_cells import Source
@@ -141,20 +140,16 @@ class _Rows:
         entries = graph.operand_ptr[self.group.forward][:, None].astype(np.int64) + before + np.arange(width)
         values = graph.operand_value[entries.ravel()].astype(np.int64)
         arena = self.signature.value_specs.index(operand.spec)
-        rows = self.forward.arena(arena)[forward_rows(graph, self.forward.plan, values)]
+        rows = self.forward.arena(arena)[arena_rows(graph, self.forward.plan, values)]
         shape = (width, *operand.spec.shape) if operand.variadic else operand.spec.shape
         return rows.reshape(len(self.group.forward), *shape)
 
 
 def gradient_rows(backward: Result, values: np.ndarray, spec: Any) -> np.ndarray:
     """Rows of values, external rows and zeros of a backward graph; all have one spec."""
-    plan = backward.plan
     assert backward.graph.signature is not None
     arena = backward.graph.signature.value_specs.index(spec)
-    rows = np.zeros(len(values), np.int64)
-    inside, outside = values >= 0, values <= FIRST_EXTERNAL
-    rows[inside] = plan.value_row[values[inside]]
-    rows[outside] = 1 + backward.graph.external_row[FIRST_EXTERNAL - values[outside]]
+    rows = arena_rows(backward.graph, backward.plan, values)
     found: np.ndarray = backward.arena(arena)[rows].reshape(len(values), *spec.shape)
     return found
 

@@ -172,14 +172,7 @@ def bindings_of(function: Any) -> list[tuple[Any, Any]]:
     """The bindings of a function, in order: variables and what they are bound to."""
     if not isinstance(function.body, relax.SeqExpr):
         return []
-    found = []
-    for block in function.body.blocks:
-        for binding in block.bindings:
-            value = binding.value
-            if isinstance(binding, relax.MatchCast):
-                value = binding.value
-            found.append((binding.var, value))
-    return found
+    return [(binding.var, binding.value) for block in function.body.blocks for binding in block.bindings]
 
 
 def made_of(bindings: Sequence[tuple[Any, Any]], sources: set[Any]) -> set[Any]:

@@ -14,7 +14,7 @@ from tvm import relax
 from tvm.relax import op as R
 
 from edbatch_tvm.errors import CellError
-from edbatch_tvm.tvm_compat import GenericConst, TensorType, sym, tirx
+from edbatch_tvm.tvm_compat import GenericConst, TensorType, tirx
 
 Gradients = Sequence[Any]
 """For each argument of a call: its gradient, None for none, a list for a tuple."""
@@ -24,8 +24,6 @@ Rule = Callable[["Emitter", Any, Any, Any], Gradients]
 
 RULES: dict[str, Rule] = {}
 """By name of the operator, without ``relax.``."""
-
-_analyzer = sym.Analyzer()
 
 
 class NoGradientError(CellError):
@@ -102,12 +100,6 @@ def number(value: float, like: Any) -> Any:
 def is_number(extent: Any, value: int) -> bool:
     """Whether an extent is known to be a number."""
     return isinstance(extent, tirx.IntImm) and int(extent) == value
-
-
-def same_extents(one: Any, other: Any) -> bool:
-    """Whether two tensors are proved to have one shape."""
-    a, b = extents(one), extents(other)
-    return len(a) == len(b) and all(_analyzer.can_prove_equal(x, y) for x, y in zip(a, b, strict=True))
 
 
 def is_float(expression: Any) -> bool:
