@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from time import perf_counter
@@ -23,6 +24,9 @@ from edbatch_tvm.runtime.minibatch import Instances
 from edbatch_tvm.runtime.plan_cache import Plans
 from edbatch_tvm.runtime.result import Result
 from edbatch_tvm.runtime.weights import WeightReader
+
+_LARGER_SAMPLE = 4
+"""Policy ``auto`` selects again for a graph of more nodes than this many times the last sample's."""
 
 
 class Model:
@@ -91,6 +95,7 @@ class Model:
         self._policy = policy
         auto = isinstance(policy, str) and policy == "auto"
         self._chosen = None if auto else as_policy(policy, self.signature.names)
+        self._selected_up_to = 0 if auto else math.inf
 
     def __repr__(self) -> str:
         granularity = f", granularity={self.granularity!r}" if self._table is not None else ""
@@ -213,10 +218,13 @@ class Model:
         return schedule_graph(graph, self._resolved_policy(graph), cache)
 
     def _resolved_policy(self, graph: InstanceGraph) -> Policy:
-        if self._chosen is None:
+        chosen = self._chosen
+        # What a few nodes prefer, noise decides: a graph that is much larger than the sample is a new sample.
+        if chosen is None or graph.num_nodes > self._selected_up_to:
             require_checked(graph)
-            self._chosen = select_policy([graph], learn=False)
-        return self._chosen
+            chosen = self._chosen = select_policy([graph], learn=False)
+            self._selected_up_to = _LARGER_SAMPLE * graph.num_nodes
+        return chosen
 
     def plan(self, graph: InstanceGraph, schedule: Schedule, cache: bool = False) -> Plan:
         """Where the values of `graph` lie; with `cache`, a plan made before for this structure and schedule will do.

@@ -15,6 +15,7 @@ from tvm.script import ir as I
 from tvm.script import relax as R
 
 import edbatch_tvm as eb
+from edbatch_tvm.batching import get_policy
 from edbatch_tvm.errors import CellError, GraphError, PlanError, PolicyError, TargetError, WeightError
 from edbatch_tvm.runtime.threads import physical_cores
 
@@ -155,6 +156,22 @@ def test_torch_weights_and_policies(weights: dict[str, np.ndarray]) -> None:
     assert model([pair(model, 1, 2)]).report.policy == "agenda"
     with pytest.raises(PolicyError, match="unknown policy 'best of all'"):
         model.policy = "best of all"
+
+
+def test_auto_selects_again_for_much_larger_graphs(
+    weights: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples = []
+
+    def select(graphs: list[eb.InstanceGraph], learn: bool) -> Any:
+        samples.append(graphs[0].num_nodes)
+        return get_policy("depth" if len(samples) == 1 else "agenda")
+
+    monkeypatch.setattr("edbatch_tvm.runtime.model.select_policy", select)
+    model = eb.compile(Tree, weights)
+    policies = [model([pair(model, 1, 2)] * count).report.policy for count in (1, 4, 5, 5, 1, 20)]
+    assert policies == ["depth", "depth", "agenda", "agenda", "agenda", "agenda"]
+    assert samples == [3, 15]
 
 
 def refused(error: type[Exception], call: Callable[[], Any]) -> str:
