@@ -8,7 +8,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from functools import cache, partial
+from functools import cache, partial, wraps
 from typing import Any
 
 from tvm import relax
@@ -174,7 +174,7 @@ def export_program(name: str, module: Any, arguments: tuple[Any, ...], shapes: A
     try:
         with torch.no_grad(), _quiet(), own_functions(torch), _own_attributes(module):
             with _symbolic_tensors(torch), _symbolic_len(torch) if shapes is not None else nullcontext():
-                program = torch.export.export(module, given, dynamic_shapes=shapes, strict=False)
+                program = torch.export.export(_inside(torch, module), given, dynamic_shapes=shapes, strict=False)
             program = program.run_decompositions(decompositions())
     except Exception as error:
         raise CellError(
@@ -184,6 +184,28 @@ def export_program(name: str, module: Any, arguments: tuple[Any, ...], shapes: A
         ) from error
     _check_deterministic(name, program)
     return program
+
+
+_INSIDE = "module."
+"""Begins the paths of parameters in exported programs."""
+
+
+def _inside(torch: Any, module: Any) -> Any:
+    """A module that has `module` as its only part.
+
+    The graph of an exported program has attributes of its own (``code``, ``graph``, ``meta``), which parts of that name
+    would hide.
+    """
+    outer = torch.nn.Module()
+    outer.module = module
+    outer.training = module.training
+
+    @wraps(module.forward)  # the signature names the inputs of the program
+    def forward(*arguments: Any) -> Any:
+        return module(*arguments)
+
+    outer.forward = forward
+    return outer
 
 
 @cache
@@ -341,7 +363,8 @@ def import_program(name: str, program: Any) -> ImportedProgram:
         raise CellError(
             f"cell {name!r} computes {narrowing} of float64 in float32", "an operator that keeps float64", "use float32"
         )
-    return ImportedProgram(imported["main"], dict(program.graph_signature.inputs_to_parameters))
+    paths = program.graph_signature.inputs_to_parameters
+    return ImportedProgram(imported["main"], {name: path.removeprefix(_INSIDE) for name, path in paths.items()})
 
 
 def _mark(program: Any) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from tvm import relax
 
-from edbatch_tvm.tvm_compat import Call
+from edbatch_tvm.tvm_compat import Call, TensorType
 
 
 def _matmul(importer: Any, left: Any, right: Any) -> Any:
@@ -41,7 +41,8 @@ def narrowing_call(function: relax.Function) -> str:
 
     def visit(node: Any) -> None:
         if isinstance(node, Call) and getattr(node.op, "name", "") != "relax.astype":
-            given = {str(getattr(argument.ty, "dtype", "")) for argument in node.args}
+            # A bound of `clip`, which is no tensor, is always given as float64.
+            given = {str(argument.ty.dtype) for argument in node.args if isinstance(argument.ty, TensorType)}
             if "float64" in given and str(getattr(node.ty, "dtype", "")) == "float32":
                 found.append(str(node.op.name))
 

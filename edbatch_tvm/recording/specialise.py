@@ -161,11 +161,11 @@ class ShapedCode(torch.nn.Module):
 
     def __init__(self, code: CellModule) -> None:
         super().__init__()
-        self.shaped = code  # not "code", which a graph of torch.export has as an attribute of its own
+        self.code = code
 
     def forward(self, *shaped: Any) -> tuple[torch.Tensor, ...]:
         """The tensors that the call returns."""
-        return tuple(_distinct(pytree.tree_leaves(self.shaped.result(shaped, as_they_are=True))))
+        return tuple(_distinct(pytree.tree_leaves(self.code.result(shaped, as_they_are=True))))
 
 
 def bound_to(function: Callable[..., Any], owner: torch.nn.Module) -> Callable[[torch.nn.Module], Callable[..., Any]]:

@@ -101,6 +101,32 @@ def test_one_tensor_is_one_weight() -> None:
     assert len(cells.params) == 5
 
 
+class Named(nn.Module):
+    """Parts, a weight and a constant under names that a graph of PyTorch has for itself."""
+
+    def __init__(self, part: str, weight: str, constant: str) -> None:
+        super().__init__()
+        self.names = part, weight, constant
+        setattr(self, part, nn.Linear(H, H))
+        setattr(self, weight, nn.Parameter(torch.randn(H)))
+        self.register_buffer(constant, torch.randn(H))
+
+    def forward(self, given: torch.Tensor) -> torch.Tensor:
+        part, weight, constant = (getattr(self, name) for name in self.names)
+        return part(given * weight) + constant
+
+
+@pytest.mark.parametrize("names", [("code", "graph", "meta"), ("graph", "recompile", "code"), ("module", "_code", "x")])
+def test_parts_of_any_name(names: tuple[str, str, str]) -> None:
+    module = Named(*names)
+    cells = eb.cells_from_torch({"named": module}, {"named": (torch.randn(H),)})
+    assert {f"named.{names[0]}.weight", f"named.{names[0]}.bias", f"named.{names[1]}"} == set(cells.params)
+    model = eb.compile(*cells)
+    given = torch.randn(H)
+    assert [operand.name for operand in model.signature["named"].operands] == ["given"]
+    close(run(model, "named", given.numpy())[0], module(given))
+
+
 def test_refresh_takes_over_an_update() -> None:
     leaf = Leaf(nn.Embedding(5, H))
     model = eb.compile(*eb.cells_from_torch({"leaf": leaf}, {"leaf": (0,)}))

@@ -82,10 +82,11 @@ def check(module: nn.Module, results: list[np.ndarray], arguments: tuple[Any, ..
         np.testing.assert_allclose(found, wanted, rtol=0, atol=tolerance * np.abs(wanted).max())
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("kind", [Activations, Rows, Order])
-def test_operators(kind: type[nn.Module]) -> None:
+def test_operators(kind: type[nn.Module], dtype: torch.dtype) -> None:
     torch.manual_seed(0)
-    module, arguments = kind().double(), (torch.randn(H).double(), torch.randn(H).double())
+    module, arguments = kind().to(dtype), (torch.randn(H, dtype=dtype), torch.randn(H, dtype=dtype))
     model = compiled(module, arguments)
     b = model.builder()
     check(module, model([b.finish(list(b.call("cell", *arguments)))])[0], arguments)
