@@ -78,7 +78,7 @@ def check(module: nn.Module, results: list[np.ndarray], arguments: tuple[Any, ..
     for found, wanted in zip(results, expected, strict=True):
         wanted = wanted.numpy()
         assert found.dtype == wanted.dtype
-        tolerance = 1e-13 if wanted.dtype == np.float64 else 1e-6
+        tolerance = 1e-13 if wanted.dtype == np.float64 else 1e-5
         np.testing.assert_allclose(found, wanted, rtol=0, atol=tolerance * np.abs(wanted).max())
 
 
