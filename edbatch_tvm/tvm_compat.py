@@ -83,6 +83,7 @@ __all__ = [
     "cc",
     "compile_cuda",
     "config_thread_pool",
+    "fields_of",
     "finalize_device_passes",
     "finalize_host_passes",
     "init_tune_context",
@@ -110,6 +111,27 @@ __all__ = [
 def config_thread_pool(mode: int, threads: int) -> None:
     """Set how many workers of the calling thread's pool are used; `mode` is that of ``runtime.config_threadpool``."""
     tvm_ffi.get_global_func("runtime.config_threadpool")(mode, threads)
+
+
+_NUMBERS = (1, 2, 3)
+"""Type indices of int, bool and float."""
+
+
+def fields_of(kind: str) -> dict[str, tuple[bool, bool]]:
+    """The fields of objects of the type with this key, as :func:`save_json` writes them.
+
+    For each whether its number stands there itself, instead of the place of another node; and whether structural
+    equality ignores it.
+    """
+    fields: dict[str, tuple[bool, bool]] = {}
+    # Private: a public form needs the Python class, which not every type has.
+    info = tvm_ffi.core._lookup_or_register_type_info_from_type_key(kind)
+    while info is not None:
+        for one in info.fields:
+            number = one.field_static_type_index in _NUMBERS
+            fields.setdefault(one.name, (number, one.c_structural_eq == "ignore"))
+        info = info.parent_type_info
+    return fields
 
 
 def raw_stream(device: Any) -> int:

@@ -18,7 +18,7 @@ from relay_ext.add_gathers import ARENA
 from relay_ext.fuse_cells import CELL
 from relay_ext.share_cells import members_of
 from relay_ext.stage_cells import ORDER, PATH
-from relay_ext.workshare_loops import DIMENSIONS, pointer
+from relay_ext.workshare_loops import DIMENSIONS, buffers_of, pointer
 from schedules import abi
 from schedules.cpu.work_sharing import PATIENCE, ROW
 
@@ -193,7 +193,7 @@ class _Arguments:
             else:
                 names = ["steps", "index", *(str(text) for text in part.attrs[abi.ARGUMENTS])]
             self._names[var.name_hint] = names
-            for name, buffer in zip(names, _buffers(part), strict=True):
+            for name, buffer in zip(names, buffers_of(part), strict=True):
                 if name.partition(":")[0] in _SHARED:
                     shape = tuple(
                         f"{name}.{axis}" if isinstance(extent, tirx.Var) else int(extent)
@@ -234,11 +234,6 @@ class _Arguments:
             # Rows of an attribute array are found by their position: no kernel reads how many there are.
             numbers.append(extents[names[number]][axis] if names[number] in extents else 0)
         return [*numbers, *(data[name] if name in data else own[name] for name in names)]
-
-
-def _buffers(part: tirx.PrimFunc) -> list[Any]:
-    """The buffers of the kernel that `part` was, in order."""
-    return [statement.buffer for statement in part.body.seq if isinstance(statement, tirx.DeclBuffer)]
 
 
 def _run_steps(arguments: _Arguments, kinds: list[_Kind], parts: dict[Any, tirx.PrimFunc]) -> tirx.PrimFunc:

@@ -81,8 +81,17 @@ def cell_passes(share: bool = False) -> list[tvm.transform.Pass]:
     share : bool
         Whether equal cells become one function: :class:`~relay_ext.join_kernels.JoinKernels` finds the weights of each.
     """
-    shared = [ShareCells()] if share else []
-    return [CheckCells(), *shared, LegalizeCells(), FuseCells(), GuardIndices(), StrictFloats()]
+    return [*module_passes(share), *lone_cell_passes()]
+
+
+def module_passes(share: bool) -> list[tvm.transform.Pass]:
+    """Those of :func:`cell_passes` that look at all cells of a module together."""
+    return [CheckCells(), ShareCells()] if share else [CheckCells()]
+
+
+def lone_cell_passes() -> list[tvm.transform.Pass]:
+    """Those of :func:`cell_passes` whose result for a cell depends on that cell alone."""
+    return [LegalizeCells(), FuseCells(), GuardIndices(), StrictFloats()]
 
 
 def kernel_passes(signature: Signature, machine: Machine, records: Records | None = None) -> list[tvm.transform.Pass]:

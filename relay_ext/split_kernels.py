@@ -6,23 +6,21 @@ and variables do not count.
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import tvm
 from tvm import IRModule
 
-from edbatch_tvm.tvm_compat import Call, StringImm, make_node, save_json, structural_map, structural_walk, tirx
+from edbatch_tvm.tvm_compat import Call, StringImm, make_node, structural_map, structural_walk, tirx
+from relay_ext.structure_digest import structure_digest
 from relay_ext.workshare_loops import DIMENSIONS
 
 _CODE = ("tirx.noalias", "calling_conv", "tirx.is_entry_func")
 """Attributes of a function that change its code; the others say how kernels are called."""
 
 _DIGITS = 32
-_LITERALS = frozenset(["int", "float", "bool", "None", "ffi.String"])
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,26 +71,40 @@ def split_kernels(module: IRModule, sharing: str) -> tuple[list[KernelCode], IRM
     sharing : str
         What that pass was given.
     """
+    kernels = kernels_of(module, sharing)
+    return kernels, without_kernels(module, symbols_of(kernels))
+
+
+def kernels_of(module: IRModule, sharing: str) -> list[KernelCode]:
+    """The kernels of a module that :class:`~relay_ext.workshare_loops.WorkshareLoops` left."""
     functions = {var.name_hint: function for var, function in module.functions.items()}
-    taken: dict[str, str] = {}
     kernels = []
     for name, function in functions.items():
         if function.attrs is not None and DIMENSIONS in function.attrs:
             names = [*_called(name, functions), *(one for one in (f"{name}_pack",) if one in functions)]
-            kernel = _kernel({one: functions[one] for one in names}, sharing)
-            kernels.append(kernel)
-            taken.update(kernel.symbols)
+            kernels.append(_kernel({one: functions[one] for one in names}, sharing))
+    return kernels
+
+
+def symbols_of(kernels: Iterable[KernelCode]) -> dict[str, str]:
+    """What each function of `kernels` is called in compiled code."""
+    return {name: symbol for kernel in kernels for name, symbol in kernel.symbols.items()}
+
+
+def without_kernels(module: IRModule, symbols: Mapping[str, str]) -> IRModule:
+    """`module` without the functions that have `symbols`: it calls them by these."""
 
     def call(one: Any) -> Any:
-        symbol = taken.get(one.op.name_hint) if isinstance(one.op, tvm.ir.GlobalVar) else None
+        symbol = symbols.get(one.op.name_hint) if isinstance(one.op, tvm.ir.GlobalVar) else None
         return one if symbol is None else tirx.call_extern("int32", symbol, *one.args)
 
-    rest = {
-        var: function.with_body(structural_map(function.body, (Call, call), order="post"))
-        for var, function in module.functions.items()
-        if var.name_hint not in taken
-    }
-    return kernels, IRModule(rest)
+    return IRModule(
+        {
+            var: function.with_body(structural_map(function.body, (Call, call), order="post"))
+            for var, function in module.functions.items()
+            if var.name_hint not in symbols
+        }
+    )
 
 
 def _called(name: str, functions: Mapping[str, Any]) -> list[str]:
@@ -112,7 +124,7 @@ def _kernel(functions: Mapping[str, Any], sharing: str) -> KernelCode:
         for one in functions.values()
     ]
     renamed = list(_renamed(plain, names).values())
-    return KernelCode(_digest(renamed), renamed, list(names), sharing)
+    return KernelCode(structure_digest(renamed)[:_DIGITS], renamed, list(names), sharing)
 
 
 def _code_attributes(function: Any) -> dict[str, Any]:
@@ -134,38 +146,3 @@ def _renamed(functions: Sequence[Any], names: Mapping[str, str]) -> dict[Any, An
     return {
         var: function.with_body(body) for var, function, body in zip(variables.values(), functions, bodies, strict=True)
     }
-
-
-def _digest(functions: Sequence[Any]) -> str:
-    """Equal for functions that are equal up to the names of variables, and where in a file they are written."""
-    graph = json.loads(save_json(functions))
-    text = json.dumps(list(_canonical(graph["nodes"])))
-    return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
-
-
-def _canonical(nodes: Sequence[Mapping[str, Any]]) -> Iterator[list[Any]]:
-    """Kind and content of each node of a serialized graph; literals are written where they are used.
-
-    Nodes come after those they refer to, in the order in which these are first met, so that equal graphs give equal
-    lists. A string has a node of its own wherever it is first used: strings are not counted.
-    """
-    known: list[Any] = []
-    count = 0
-    for node in nodes:
-        kind, data = node["type"], node.get("data")
-        if kind in _LITERALS:
-            known.append([kind, data])
-            continue
-        if isinstance(data, dict):
-            ignored = ("span", "name") if kind == "ir.Var" else ("span",)
-            data = {name: _referred(value, known) for name, value in data.items() if name not in ignored}
-        elif isinstance(data, list):
-            data = [_referred(value, known) for value in data]
-        known.append(count)
-        count += 1
-        yield [kind, data]
-
-
-def _referred(value: Any, known: Sequence[Any]) -> Any:
-    """What is at the number `value`; other values are written as they are."""
-    return known[value] if type(value) is int else [value]

@@ -199,6 +199,11 @@ class _Sharer:
         )
 
 
+def buffers_of(part: tirx.PrimFunc) -> list[Any]:
+    """The buffers of the kernel that `part` was, in order."""
+    return [statement.buffer for statement in part.body.seq if isinstance(statement, tirx.DeclBuffer)]
+
+
 def free_variables(statement: Any, known: list[Any]) -> list[Any]:
     """Variables, but buffers, that `statement` uses and neither defines nor finds among the `known`."""
     used: list[Any] = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, Protocol, TypeAlias
 
 import numpy as np
 from tvm import IRModule
@@ -20,6 +20,16 @@ from edbatch_tvm.runtime.executor import Executor
 
 TargetLike: TypeAlias = str | Mapping[str, Any] | Target
 """What a caller names a target by."""
+
+
+class Progress(Protocol):
+    """Shows the steps of a compilation."""
+
+    def __call__(self, step: str) -> None:
+        """The next step begins."""
+
+    def expect(self, steps: int) -> None:
+        """Expect this many more steps."""
 
 
 class Backend(ABC):
@@ -84,6 +94,27 @@ class Backend(ABC):
         """All that decides the code beside the cells, this package, TVM and the CPU; None: code is not kept.
 
         Equal choices load what is kept (:mod:`edbatch_tvm.runtime.compilation_cache`) instead of compiling again.
+        """
+        return None
+
+    def compile_cells(
+        self, nodes: IRModule, signature: Signature, options: CompileOptions, progress: Progress | None = None
+    ) -> KeptCells | None:
+        """Compile cells one by one, as far as none was compiled before; None where :meth:`build` takes all together.
+
+        Parameters
+        ----------
+        nodes : IRModule
+            The cells that are the nodes of graphs.
+        signature : Signature
+        options : CompileOptions
+        progress : Progress, optional
+            Told of each step before it begins.
+
+        Raises
+        ------
+        CellError
+            If a cell cannot be batched.
         """
         return None
 

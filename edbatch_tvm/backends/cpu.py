@@ -11,7 +11,8 @@ import tvm
 from tvm import IRModule
 from tvm.ir.transform import Pass
 
-from edbatch_tvm.backends.backend import Backend, TargetLike
+from edbatch_tvm.backends.backend import Backend, Progress, TargetLike
+from edbatch_tvm.backends.cpu_cells import CellCompiler
 from edbatch_tvm.backends.cpu_kernels import kernel_library
 from edbatch_tvm.backends.cpu_records import find_records, records_digest
 from edbatch_tvm.backends.llvm_target import check_llvm
@@ -20,14 +21,22 @@ from edbatch_tvm.backends.registry import as_target
 from edbatch_tvm.errors import EnvironmentMismatch, TargetError, WeightError
 from edbatch_tvm.graph.spec import Signature
 from edbatch_tvm.runtime.artifact import Artifact, Attributes, HeldWeights, attributes_of, with_symbols
-from edbatch_tvm.runtime.compilation_cache import KeptCells
+from edbatch_tvm.runtime.compilation_cache import KeptCells, passes_are_watched
 from edbatch_tvm.runtime.cpu_executor import CpuExecutor
 from edbatch_tvm.runtime.cpu_features import instruction_sets, missing_sets
 from edbatch_tvm.runtime.kernels import KernelSet
 from edbatch_tvm.runtime.threads import get_num_threads
 from relay_ext.add_gathers import AddGathers
-from relay_ext.pipeline import cell_passes, kernel_passes, program_passes
+from relay_ext.pipeline import (
+    cell_passes,
+    kernel_passes,
+    lone_cell_passes,
+    module_passes,
+    program_passes,
+    run_passes,
+)
 from relay_ext.stage_inputs import STAGE_DTYPES
+from relay_ext.workshare_loops import WorkshareLoops
 from schedules.cpu.lowering import KERNEL_PIPELINE, LIBM_PIPELINE
 from schedules.cpu.machine import host_target, machine_of
 from schedules.cuda.kernels import Occupancy
@@ -78,12 +87,30 @@ class CpuBackend(Backend):
             *program_passes(signature, self.target),
         ]
 
+    def compile_cells(
+        self, nodes: IRModule, signature: Signature, options: CompileOptions, progress: Progress | None = None
+    ) -> KeptCells | None:
+        """See :meth:`Backend.compile_cells`."""
+        choices = self.choices(options)
+        if choices is None or not options.fused or passes_are_watched() or not self._links_here():
+            return None
+        machine, records = machine_of(self.target), self.records(options.database)
+
+        def passes(alone: Signature) -> list[Pass]:
+            return [*lone_cell_passes(), *kernel_passes(alone, machine, records), WorkshareLoops()]
+
+        cells = run_passes(nodes, module_passes(share=True))
+        try:
+            return CellCompiler(choices, passes, self.target, _pipeline(options), progress).compile(cells, signature)
+        except OSError:
+            return None
+
     def build(
         self, module: IRModule, signature: Signature, weights: Mapping[str, np.ndarray], options: CompileOptions
     ) -> CpuExecutor:
         """See :meth:`Backend.build`."""
         try:
-            kernels, artifact = self._built(module, KERNEL_PIPELINE if options.fast_math else LIBM_PIPELINE)
+            kernels, artifact = self._built(module, _pipeline(options))
             kernels.load(weights)
         except RuntimeError as error:
             if not self._is_foreign():
@@ -94,6 +121,10 @@ class CpuBackend(Backend):
                 f"kernels for {self.given!r} do not run here ({reason})", "a target of this machine"
             ) from None
         return CpuExecutor(signature, kernels, artifact)
+
+    def _links_here(self) -> bool:
+        """Whether kernels become a shared library."""
+        return platform.system() == "Linux" and not self._is_foreign()
 
     def _is_foreign(self) -> bool:
         """Whether the target is another CPU than this machine's, as far as its name says."""
@@ -114,7 +145,7 @@ class CpuBackend(Backend):
 
     def _linked(self, module: IRModule, attributes: Attributes, pipeline: str) -> Artifact | None:
         """The kernels as a shared library; None where it cannot be linked, and for a CPU that is not this one."""
-        if platform.system() != "Linux" or self._is_foreign():
+        if not self._links_here():
             return None
         try:
             library, symbols = kernel_library(module, self.target, pipeline)
@@ -139,3 +170,7 @@ class CpuBackend(Backend):
         except (KeyError, ValueError) as error:
             raise WeightError(str(error)) from None
         return CpuExecutor(signature, kernels, artifact)
+
+
+def _pipeline(options: CompileOptions) -> str:
+    return KERNEL_PIPELINE if options.fast_math else LIBM_PIPELINE

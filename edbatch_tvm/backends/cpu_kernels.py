@@ -53,12 +53,19 @@ def kernel_library(module: IRModule, target: Target, pipeline: str) -> tuple[byt
         If it cannot be linked here, or there is no room for temporary files.
     """
     kernels, program = split_kernels(module, sharing_ir(target))
-    of_kernels = _kernel_objects({kernel.digest: kernel for kernel in kernels}, target, pipeline)
+    of_kernels = kernel_objects({kernel.digest: kernel for kernel in kernels}, target, pipeline)
     symbols = {name: symbol for kernel in kernels for name, symbol in kernel.symbols.items()}
-    return linked([*of_kernels, _compiled(program, target, pipeline)]), symbols
+    return linked([*of_kernels, compiled_code(program, target, pipeline)]), symbols
 
 
-def _kernel_objects(kernels: dict[str, KernelCode], target: Target, pipeline: str) -> list[bytes]:
+def kernel_objects(kernels: dict[str, KernelCode], target: Target, pipeline: str) -> list[bytes]:
+    """The object files of kernels, which are given by their digests.
+
+    Raises
+    ------
+    OSError
+        If there is no room for temporary files.
+    """
     if passes_are_watched():
         return [compile_kernel(kernel, target, pipeline) for kernel in kernels.values()]
     keys = [digest_of({"kernel": one, "target": str(target), "pipeline": pipeline}) for one in kernels]
@@ -93,8 +100,15 @@ def compile_kernel(kernel: KernelCode, target: Target, pipeline: str) -> bytes:
     OSError
         If there is no room for temporary files.
     """
-    return _compiled(kernel.module(), target, pipeline)
+    return compiled_code(kernel.module(), target, pipeline)
 
 
-def _compiled(module: IRModule, target: Target, pipeline: str) -> bytes:
+def compiled_code(module: IRModule, target: Target, pipeline: str) -> bytes:
+    """The object file of `module`.
+
+    Raises
+    ------
+    OSError
+        If there is no room for temporary files.
+    """
     return object_code(tvm.compile(module, target=target, tir_pipeline=pipeline))

@@ -171,22 +171,23 @@ def _compiled(
     with Progress() as progress:
         lower = partial(lower_cells, mod, params, backend, options, sizes, dump_dir, progress)
         lowered = lower(reuse=True)
-        executor = _load_kept(lowered, backend)
+        executor = _loaded(lowered, backend)
         if executor is None:
-            if lowered.kept is not None:
+            if lowered.compiled is not None:
                 lowered = replace(lower(), key=lowered.key)
             progress("code")
             executor = backend.build(lowered.module, lowered.signature, lowered.arrays, options)
+        if not lowered.found:
             _keep(lowered, executor)
     return lowered, executor
 
 
-def _load_kept(lowered: Lowered, backend: Backend) -> Executor | None:
-    """The executor of code that an earlier process kept; None where there is none, or it does not load."""
-    if lowered.kept is None:
+def _loaded(lowered: Lowered, backend: Backend) -> Executor | None:
+    """The executor of compiled cells; None where there are none, or they do not load."""
+    if lowered.compiled is None:
         return None
     try:
-        return backend.load_kept(lowered.kept, lowered.signature, lowered.arrays)
+        return backend.load_kept(lowered.compiled, lowered.signature, lowered.arrays)
     except (OSError, RuntimeError, AttributeError, KeyError, EnvironmentMismatch):
         return None
 

@@ -32,7 +32,7 @@ class Lowered:
     Attributes
     ----------
     module : IRModule
-        What the backend builds; of `nodes`, where `kept` is there instead.
+        What the backend builds; `nodes`, where `compiled` is there instead.
     nodes : IRModule
         The cells that are the nodes of graphs.
     signature : Signature
@@ -44,8 +44,10 @@ class Lowered:
         What `weights` reads.
     key : str or None
         What compiled cells are kept under; None if they are not.
-    kept : KeptCells or None
-        The compiled cells, where an earlier process kept them: no kernels were made then.
+    compiled : KeptCells or None
+        The compiled cells, where an earlier process kept them, or the backend compiles them one by one.
+    found : bool
+        Whether an earlier process kept them.
     """
 
     module: IRModule
@@ -55,7 +57,8 @@ class Lowered:
     weights: WeightReader
     arrays: dict[str, np.ndarray]
     key: str | None = None
-    kept: KeptCells | None = None
+    compiled: KeptCells | None = None
+    found: bool = False
 
 
 def lower_cells(
@@ -77,7 +80,7 @@ def lower_cells(
     progress : Progress, optional
         Told of each pass before it runs.
     reuse : bool
-        Stop at the nodes where compiled ones are kept; not where the module after each pass is wanted.
+        Take over what was compiled before; not where the module after each pass is wanted.
 
     Raises
     ------
@@ -98,12 +101,14 @@ def lower_cells(
     arrays = {} if params is None else weights.read() or {}  # refused before the passes, which take longer
     nodes = run(to_nodes)
     signature = signature_of(nodes)
-    choices = backend.choices(options) if reuse and dump_dir is None else None
+    reuse = reuse and dump_dir is None
+    choices = backend.choices(options) if reuse else None
     key = None if choices is None else key_of(nodes, choices)
     kept = None if key is None else find(key)
-    if kept is not None:
-        module, constants = nodes, kept.constants
-        signature = with_bounds(signature, kept.bounds)
+    compiled = kept if kept is not None or not reuse else backend.compile_cells(nodes, signature, options, progress)
+    if compiled is not None:
+        module, constants = nodes, compiled.constants
+        signature = with_bounds(signature, compiled.bounds)
     else:
         passes = backend.passes(signature, options)
         if progress is not None:
@@ -119,4 +124,4 @@ def lower_cells(
     if options.granularity != "cell":
         # The same ops again: the pass leaves the module, this what the cells consist of.
         table = split_cells(run.after.get("LiftWeights", bound), fold_views=grouped is not None).table(signature)
-    return Lowered(module, nodes, signature, table, weights, arrays | constants, key, kept)
+    return Lowered(module, nodes, signature, table, weights, arrays | constants, key, compiled, kept is not None)

@@ -1,7 +1,8 @@
 """Compiled cells kept on disk, so that a later process that compiles the same ones only loads them.
 
-A file's name is the digest of everything that decides the code (:func:`key_of`); weights do not belong to it. Files are
-sealed (:mod:`edbatch_tvm.cache_folder`). When the folder grows too large, the least recently used files are deleted.
+A file's name is the digest of everything that decides the code (:func:`key_of`, :func:`digest_of`); weights do not
+belong to it. Files are sealed (:mod:`edbatch_tvm.cache_folder`). When the folder grows too large, the least recently
+used files are deleted.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -25,8 +26,8 @@ from tvm import IRModule
 
 from edbatch_tvm.cache_folder import cache_directory, read_sealed, write_sealed
 from edbatch_tvm.native.build import cpu_features
-from edbatch_tvm.tvm_compat import save_json
 from edbatch_tvm.tvm_version import REQUIRED
+from relay_ext.structure_digest import structure_digest
 
 FOLDER_VARIABLE = "EDBATCH_MODEL_CACHE"
 """Environment variable: the folder, instead of ``models`` in the cache directory; ``none`` keeps nothing."""
@@ -39,9 +40,12 @@ MOST_MIB = 512
 NOTHING = "none"
 
 _SUFFIX = ".cells"
+CELL_SUFFIX = ".cell"
 PROGRAM_SUFFIX = ".program"
-SUFFIXES = (_SUFFIX, PROGRAM_SUFFIX)
-"""Of compiled cells, and of imported programs (:mod:`edbatch_tvm.recording.kept_programs`)."""
+SUFFIXES = (_SUFFIX, CELL_SUFFIX, PROGRAM_SUFFIX)
+"""Of all cells of a model, of one (:mod:`edbatch_tvm.backends.cpu_cells`), and of imported programs
+(:mod:`edbatch_tvm.recording.kept_programs`).
+"""
 
 _ABANDONED = 3600.0
 """Seconds after which a scratch file has no writer any more."""
@@ -85,7 +89,9 @@ def key_of(cells: IRModule, choices: Mapping[str, Any]) -> str | None:
     """
     if folder() is None or passes_are_watched():
         return None
-    return digest_of({"cells": save_json(cells), "choices": dict(choices)})
+    functions = list(cells.functions.values())
+    content = [[var.name_hint for var in cells.functions], structure_digest([*functions, cells.attrs], names=True)]
+    return digest_of({"cells": content, "choices": dict(choices)})
 
 
 def passes_are_watched() -> bool:
@@ -150,19 +156,25 @@ def find_file(name: str) -> bytes | None:
 
 
 def keep_file(name: str, content: bytes) -> None:
-    """Keep a file for later processes; nothing happens where the folder cannot be written.
+    """Keep a file for later processes; see :func:`keep_files`."""
+    keep_files({name: content})
+
+
+def keep_files(files: Mapping[str, bytes]) -> None:
+    """Keep files for later processes; nothing happens where the folder cannot be written.
 
     Parameters
     ----------
-    name : str
-        With one of the suffixes in ``SUFFIXES``.
+    files : mapping of str to bytes
+        By names with one of the suffixes in :data:`SUFFIXES`.
     """
     where = folder()
-    if where is None:
+    if where is None or not files:
         return
     with suppress(OSError):
-        write_sealed(where / name, content)
-        _shrink(where, where / name)
+        for name, content in files.items():
+            write_sealed(where / name, content)
+        _shrink(where, {where / name for name in files})
 
 
 def most_bytes() -> int:
@@ -171,7 +183,7 @@ def most_bytes() -> int:
     return int(given if given.isdecimal() else MOST_MIB) << 20
 
 
-def _shrink(where: Path, newest: Path) -> None:
+def _shrink(where: Path, newest: set[Path]) -> None:
     """Remove files until the folder is small enough, those that were not used for longest first."""
     found = []
     for path in where.iterdir():
@@ -184,42 +196,74 @@ def _shrink(where: Path, newest: Path) -> None:
                 path.unlink()
     total = sum(size for _, size, _ in found)
     for _, size, path in sorted(found):
-        if total <= most_bytes() or path == newest:
+        if total <= most_bytes() or path in newest:
             continue
         with suppress(OSError):
             path.unlink()
         total -= size
 
 
-# The file: the length of a JSON header, the header, and bytes that it lists -----------------------------------------
+# The file: the length of a JSON header, the header, and what it says follows ------------------------------------------
 
 
-def _packed(kept: KeptCells, key: str) -> bytes:
-    arrays = {name: np.asarray(array, order="C") for name, array in kept.constants.items()}
-    header = {
-        "key": key,
-        "attributes": kept.attributes,
-        "bounds": kept.bounds,
-        "library": len(kept.library),
-        "constants": [[name, str(array.dtype), list(array.shape)] for name, array in arrays.items()],
-    }
-    text = json.dumps(header).encode()
-    parts = [len(text).to_bytes(8, "little"), text, kept.library, *(array.tobytes() for array in arrays.values())]
-    return b"".join(parts)
+def pack_file(key: str, header: Mapping[str, Any], parts: Iterable[bytes]) -> bytes:
+    """The content of a file with a header and `parts`, for :func:`unpack_file`."""
+    parts = list(parts)
+    text = json.dumps({"key": key, **header, "lengths": [len(part) for part in parts]}).encode()
+    return b"".join([len(text).to_bytes(8, "little"), text, *parts])
 
 
-def _unpacked(content: bytes, key: str) -> KeptCells:
+def unpack_file(key: str, content: bytes) -> tuple[dict[str, Any], list[bytes]]:
+    """Header and parts of what :func:`pack_file` made.
+
+    Raises
+    ------
+    ValueError, KeyError, TypeError
+        If it is something else, or was made with another key.
+    """
     at = 8 + int.from_bytes(content[:8], "little")
     header = json.loads(content[8:at])
     if header["key"] != key:
         raise ValueError("kept under another key")
-    library = content[at : at + header["library"]]
-    at += header["library"]
-    constants = {}
-    for name, dtype, shape in header["constants"]:
-        count = int(np.prod(shape, dtype=np.int64))
-        constants[name] = np.frombuffer(content, dtype, count, at).reshape(shape).copy()
-        at += constants[name].nbytes
+    parts = []
+    for length in header["lengths"]:
+        parts.append(content[at : at + length])
+        at += length
     if at != len(content):
         raise ValueError("another length")
+    return header, parts
+
+
+def describe_arrays(arrays: Iterable[np.ndarray]) -> tuple[list[list[Any]], list[bytes]]:
+    """Dtype and shape of arrays, and their content, for :func:`read_arrays`."""
+    arrays = [np.asarray(array, order="C") for array in arrays]
+    return [[str(one.dtype), list(one.shape)] for one in arrays], [one.tobytes() for one in arrays]
+
+
+def read_arrays(described: Sequence[Any], parts: Sequence[bytes]) -> list[np.ndarray]:
+    """The arrays that :func:`describe_arrays` described.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If something else is described.
+    """
+    pairs = zip(described, parts, strict=True)
+    return [np.frombuffer(part, dtype).reshape(shape).copy() for (dtype, shape), part in pairs]
+
+
+def _packed(kept: KeptCells, key: str) -> bytes:
+    described, arrays = describe_arrays(kept.constants.values())
+    header = {
+        "attributes": kept.attributes,
+        "bounds": kept.bounds,
+        "constants": [list(kept.constants), described],
+    }
+    return pack_file(key, header, [kept.library, *arrays])
+
+
+def _unpacked(content: bytes, key: str) -> KeptCells:
+    header, (library, *arrays) = unpack_file(key, content)
+    names, described = header["constants"]
+    constants = dict(zip(names, read_arrays(described, arrays), strict=True))
     return KeptCells(library, header["attributes"], header["bounds"], constants)

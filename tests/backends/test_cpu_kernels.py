@@ -14,7 +14,7 @@ from tvm.script import relax as R
 from tvm.script import tirx as T
 
 import edbatch_tvm as eb
-from edbatch_tvm.backends import cpu_kernels
+from edbatch_tvm.backends import cpu_cells, cpu_kernels
 from edbatch_tvm.compiler.lower import lower_cells
 from edbatch_tvm.runtime import compilation_cache
 from relay_ext.split_kernels import KernelCode, split_kernels
@@ -70,7 +70,7 @@ def array(*shape: int) -> np.ndarray:
 def built(monkeypatch: pytest.MonkeyPatch) -> list[KernelCode]:
     """The kernels that are compiled, in a process that has compiled none."""
     monkeypatch.setenv(compilation_cache.FOLDER_VARIABLE, "none")
-    cpu_kernels.forget_kernels()
+    cpu_cells.forget_cells()
     found: list[KernelCode] = []
     compile_kernel = cpu_kernels.compile_kernel
 
