@@ -12,6 +12,7 @@ from tvm.target import Target
 
 from edbatch_tvm.backends.backend import Backend
 from edbatch_tvm.backends.cpu_records import NO_RECORDS
+from edbatch_tvm.backends.kept_library import kept_library
 from edbatch_tvm.backends.options import CompileOptions, Database
 from edbatch_tvm.errors import DatabaseError
 from edbatch_tvm.graph.spec import Signature
@@ -87,7 +88,8 @@ def device_executor(
 ) -> DeviceExecutor:
     """The kernels of `program` for `target`, with the functions for the host that pack weights."""
     kernels = program.schedule_kernels(emulate) if launch == "schedule" else program.batch_kernels(emulate)
-    packs = build_kernels(program.packs, host_target()) if len(program.packs.functions) else None
-    library = build_kernels(kernels, target)
+    packs = kept_library(program.packs, host_target(), build_kernels) if len(program.packs.functions) else None
+    # Machine code for a GPU is kept by itself, in schedules.cuda.nvcc.
+    library = build_kernels(kernels, target) if emulate is None else kept_library(kernels, target, build_kernels)
     blocks = memory.units * program.machine.blocks_per_unit
     return DeviceExecutor(signature, program, kernels, library, packs, weights, memory, launch, blocks)

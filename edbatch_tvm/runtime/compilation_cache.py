@@ -41,10 +41,11 @@ NOTHING = "none"
 
 _SUFFIX = ".cells"
 CELL_SUFFIX = ".cell"
+LIBRARY_SUFFIX = ".library"
 PROGRAM_SUFFIX = ".program"
-SUFFIXES = (_SUFFIX, CELL_SUFFIX, PROGRAM_SUFFIX)
-"""Of all cells of a model, of one (:mod:`edbatch_tvm.backends.cpu_cells`), and of imported programs
-(:mod:`edbatch_tvm.recording.kept_programs`).
+SUFFIXES = (_SUFFIX, CELL_SUFFIX, LIBRARY_SUFFIX, PROGRAM_SUFFIX)
+"""Of all cells of a model, of one (:mod:`edbatch_tvm.backends.cpu_cells`), of other kernels
+(:mod:`edbatch_tvm.backends.kept_library`), and of imported programs (:mod:`edbatch_tvm.recording.kept_programs`).
 """
 
 _ABANDONED = 3600.0
