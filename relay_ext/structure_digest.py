@@ -39,42 +39,41 @@ def _canonical(nodes: Sequence[Mapping[str, Any]], root: int, names: bool) -> It
     wanted[root] = True
     for at in range(len(nodes) - 1, -1, -1):
         if wanted[at]:
-            for _, value, refers in _content(nodes[at], names):
-                if refers:
-                    wanted[value] = True
+            data = nodes[at].get("data")
+            if type(data) is list:
+                for place in data:
+                    wanted[place] = True
+            elif type(data) is dict:
+                for name in _fields(nodes[at]["type"], names)[0]:
+                    if type(data.get(name)) is int:
+                        wanted[data[name]] = True
     known = [""] * len(nodes)
     count = 0
     for at, node in enumerate(nodes):
         if not wanted[at]:
             continue
-        if node["type"] in _LITERALS:
-            known[at] = f"{node['type']} {json.dumps(node.get('data'))}"
+        kind, data = node["type"], node.get("data")
+        if kind in _LITERALS:
+            known[at] = f"{kind} {json.dumps(data)}"
             continue
+        if type(data) is list:
+            content = [known[place] for place in data]
+        elif type(data) is dict:
+            places, numbers = _fields(kind, names)
+            values = [data.get(name) for name in places]
+            content = [known[value] if type(value) is int else json.dumps(value) for value in values]
+            content += [str(data.get(name)) for name in numbers]
+        else:
+            content = [json.dumps(data)]
         known[at] = str(count)
         count += 1
-        fields = [
-            f"{name}={known[value] if refers else json.dumps(value)}" for name, value, refers in _content(node, names)
-        ]
-        yield f"{node['type']}({', '.join(fields)})"
-
-
-def _content(node: Mapping[str, Any], names: bool) -> Iterator[tuple[str, Any, bool]]:
-    """What a node consists of: name, value, and whether the value is the place of another node."""
-    kind, data = node["type"], node.get("data")
-    if kind in _LITERALS:
-        return
-    if isinstance(data, list):
-        yield from (("", place, True) for place in data)
-    elif isinstance(data, dict):
-        fields = _fields(kind)
-        for name, value in data.items():
-            number, ignored = fields.get(name, (False, False))
-            if not ignored or (names and name in _NAMES):
-                yield name, value, type(value) is int and not number
-    elif data is not None:
-        yield "", data, False
+        yield f"{kind}({', '.join(content)})"
 
 
 @cache
-def _fields(kind: str) -> dict[str, tuple[bool, bool]]:
-    return fields_of(kind)
+def _fields(kind: str, names: bool) -> tuple[list[str], list[str]]:
+    """The fields that count of nodes of a kind: those with places of other nodes or texts, and those with numbers."""
+    counted = {
+        name: number for name, (number, ignored) in fields_of(kind).items() if not ignored or (names and name in _NAMES)
+    }
+    return [name for name, number in counted.items() if not number], [name for name in counted if counted[name]]
