@@ -80,7 +80,7 @@ def _parts(model: Any, instances: list[Any]) -> dict[str, Callable[[], object]]:
 
 def build_libraries() -> None:
     """Print as JSON the processor time in which this process builds each native library; the cache folder is empty."""
-    import schedules.cpu.lowering  # noqa: F401  (not a part of the builds: importing TVM)
+    import edbatch_tvm.compiler  # noqa: F401  (not a part of the builds: importing TVM)
     from edbatch_tvm.native.build import LIBRARIES, load_library
 
     seconds = {}

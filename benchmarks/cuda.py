@@ -74,9 +74,9 @@ from relay_ext.gpu_cells import gpu_program  # noqa: E402
 from relay_ext.index_bounds import with_index_bounds  # noqa: E402
 from relay_ext.pipeline import cell_passes, run_passes  # noqa: E402
 from relay_ext.signature import signature_of  # noqa: E402
-from schedules.cuda.lowering import cuda_source  # noqa: E402
 from schedules.cuda.nvcc import machine_code  # noqa: E402
 from schedules.cuda.product_precision import PRODUCTS  # noqa: E402
+from schedules.cuda.tir_pipeline import cuda_source  # noqa: E402
 
 FIRST = ("treelstm", "lattice-lstm", "mvrnn", "bilstm-tagger", "treegru", "lattice-gru")
 """Workloads of the aims; the others follow while there is time."""

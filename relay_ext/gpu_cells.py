@@ -38,7 +38,7 @@ from schedules.cuda.kernels import (
     schedule_kernel,
 )
 from schedules.cuda.matrix_code import is_by_instance
-from schedules.cuda.matrix_packing import MatrixPacking, matrix_pack_kernel
+from schedules.cuda.matrix_weight_packing import MatrixPacking, matrix_pack_kernel
 from schedules.cuda.product_precision import FLOAT32, Products
 from schedules.cuda.thread_grid import EmulatedThreads
 from schedules.cuda.tiles import is_tiled

@@ -37,8 +37,8 @@ from relay_ext.pipeline import (
 )
 from relay_ext.stage_inputs import STAGE_DTYPES
 from relay_ext.workshare_loops import WorkshareLoops
-from schedules.cpu.lowering import KERNEL_PIPELINE, LIBM_PIPELINE
 from schedules.cpu.machine import host_target, machine_of
+from schedules.cpu.tir_pipeline import KERNEL_PIPELINE, LIBM_PIPELINE
 from schedules.cuda.kernels import Occupancy
 from schedules.device_names import device_name
 from schedules.tuning_records import Records

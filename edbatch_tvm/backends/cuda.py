@@ -18,8 +18,8 @@ from edbatch_tvm.runtime.device_memory import CudaMemory, DeviceMemory
 from relay_ext.gpu_cells import gpu_program
 from schedules.cpu.machine import host_target
 from schedules.cuda.kernels import Occupancy
-from schedules.cuda.lowering import cuda_source
 from schedules.cuda.product_precision import FLOAT32, PRODUCTS, Products
+from schedules.cuda.tir_pipeline import cuda_source
 
 DEFAULT_ARCH = "sm_90a"
 """Architecture of source that is written where there is no GPU."""

@@ -65,7 +65,7 @@ class FsmPolicy(Policy):
     Raises
     ------
     PolicyError
-        If the table is none over these types.
+        If the table is not over these types.
     """
 
     name = "fsm"

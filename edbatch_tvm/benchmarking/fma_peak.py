@@ -17,8 +17,8 @@ from tvm.script.ir_builder import IRBuilder
 from edbatch_tvm.runtime.threads import prepare_threads, use_threads
 from edbatch_tvm.tvm_compat import builder_tirx as T
 from edbatch_tvm.tvm_compat import runtime, tirx
-from schedules.cpu.lowering import KERNEL_PIPELINE
 from schedules.cpu.machine import Machine, host_target, machine_of
+from schedules.cpu.tir_pipeline import KERNEL_PIPELINE
 
 INNER = 128
 """Extent that is summed over: a strip of weights, 4 vectors wide, then takes at most 32 KiB."""

@@ -65,7 +65,8 @@ def compile_model(
         ``"cuda-emulated"`` runs the kernels for GPUs as loops on the CPU, slowly; ``"numpy"``
         interprets the cells in float64, very slowly, for comparison.
     policy : str, path, Policy or callable
-        The batching policy; ``"auto"`` takes the rule that is best on the first minibatch.
+        The batching policy; ``"auto"`` takes the rule that is best on the first minibatch, and selects again on a
+        much larger one.
     plan : {"auto", "batch", "order", "pq"}
         Memory plan; see :func:`edbatch_tvm.memory.plan_memory`.
     granularity : {"cell", "group", "group-declared", "op"}

@@ -152,7 +152,7 @@ class Explanation:
         }
 
     def to_html(self, title: str = "edbatch explain") -> str:
-        """One HTML page that needs nothing from outside.
+        """One self-contained HTML page.
 
         Parameters
         ----------

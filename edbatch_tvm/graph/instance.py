@@ -57,11 +57,11 @@ class InstanceGraph:
     Attributes
     ----------
     checked : bool
-        Whether :func:`edbatch_tvm.graph.validate` found nothing wrong with this graph, or with all it was merged of.
+        Whether :func:`edbatch_tvm.graph.validate` found no fault in this graph, or in all those it was merged from.
     serial : int
         That of the values which a builder gave out for this graph; 0 for other graphs.
     part_digests : int64 array of shape [parts, 2] or None
-        Of a merged graph, the digests of what it was merged of.
+        Of a merged graph, the digests of those it was merged from.
     merge_row : bytes or None
         The row of :attr:`addresses`, of a checked graph that has been merged into another.
 
@@ -243,7 +243,7 @@ class InstanceGraph:
 
     @cached_property
     def digest_of_parts(self) -> bytes | None:
-        """Digest of the digests of what this was merged of; None if it was not.
+        """Digest of the digests of the graphs that this was merged from; None if it was not merged.
 
         Graphs in which it is the same have the same structure. Graphs of the same structure may differ in it.
         """

@@ -101,7 +101,7 @@ class PQTree:
         Raises
         ------
         PlanError
-            If one is no leaf of this tree.
+            If one of them is not a leaf of this tree.
         """
         try:
             constraint = tuple(dict.fromkeys(map(index, leaves)))

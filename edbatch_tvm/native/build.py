@@ -28,7 +28,7 @@ SHARED_SOURCES = (
     "cell_tables.py",
     "../batching/encoding.py",
     "../batching/fixed_point.py",
-    "../../schedules/cpu/lowering.py",
+    "../../schedules/cpu/tir_pipeline.py",
 )
 SCHEDULE_SOURCES = (
     "tir/schedule_loop.py",
@@ -139,7 +139,7 @@ def _functions(name: str) -> dict[str, Any]:
 def _compile(name: str) -> Any:
     import tvm
 
-    from schedules.cpu.lowering import KERNEL_PIPELINE
+    from schedules.cpu.tir_pipeline import KERNEL_PIPELINE
 
     functions = {key: function.with_attr("global_symbol", key) for key, function in _functions(name).items()}
     target: dict[str, Any] = {"kind": "llvm", "opt-level": 2}

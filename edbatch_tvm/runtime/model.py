@@ -227,12 +227,12 @@ class Model:
         return chosen
 
     def plan(self, graph: InstanceGraph, schedule: Schedule, cache: bool = False) -> Plan:
-        """Where the values of `graph` lie; with `cache`, a plan made before for this structure and schedule will do.
+        """Where the values of `graph` lie; with `cache`, an earlier plan for this structure and schedule is used again.
 
         Raises
         ------
         GraphError, PolicyError
-            If `graph` is not well formed, or `schedule` none of its schedules.
+            If `graph` is not well formed, or `schedule` is not a schedule of it.
         """
         find = self._plans.found if cache else self._plans.made
         return find(graph, schedule, self.plan_name)

@@ -68,7 +68,7 @@ class Report:
 
     @property
     def bytes_gathered(self) -> int:
-        """Bytes moved by separate copy kernels: none but in the unfused form, kernels read operands where they lie."""
+        """Bytes moved by separate copy kernels, which only the unfused form has."""
         return self.plan.bytes_gathered if isinstance(self.plan, UnfusedPlan) else 0
 
     def __str__(self) -> str:

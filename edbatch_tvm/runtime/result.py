@@ -38,7 +38,7 @@ class Result:
         self._signature = graph.signature
 
     def synchronize(self) -> None:
-        """Wait until it is computed, which on a CPU it is."""
+        """Wait until the result is computed; on a CPU it already is."""
 
     def __len__(self) -> int:
         return self.graph.num_instances

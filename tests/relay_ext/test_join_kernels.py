@@ -16,8 +16,8 @@ from edbatch_tvm.graph import CellSignature, Signature, ValueSpec
 from edbatch_tvm.runtime import threads
 from relay_ext.join_kernels import JoinKernels
 from relay_ext.workshare_loops import WorkshareLoops, operations
-from schedules.cpu.lowering import KERNEL_PIPELINE
 from schedules.cpu.machine import host_target
+from schedules.cpu.tir_pipeline import KERNEL_PIPELINE
 from schedules.cpu.work_sharing import ROW, sharing_ir
 from tests.golden import Golden
 

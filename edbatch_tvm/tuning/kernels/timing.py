@@ -21,7 +21,7 @@ from tvm.target import Target
 from edbatch_tvm.bounded_cache import BoundedCache
 from edbatch_tvm.tuning.kernels.batch_bench import BatchBench
 from edbatch_tvm.tvm_compat import load_json, runtime, save_json, tirx
-from schedules.cpu.lowering import KERNEL_PIPELINE
+from schedules.cpu.tir_pipeline import KERNEL_PIPELINE
 
 ROUNDS = 5
 """Rounds of a trial."""

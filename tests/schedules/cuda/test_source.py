@@ -23,9 +23,9 @@ from relay_ext.pipeline import cell_passes, run_passes
 from relay_ext.signature import signature_of
 from schedules.cuda import tiles
 from schedules.cuda.kernels import COOPERATIVE, LAUNCH_PARAMETERS, SCHEDULE
-from schedules.cuda.lowering import cuda_source, gpu_pipeline
 from schedules.cuda.product_precision import PRODUCTS
 from schedules.cuda.tiles import SHARED_BYTES
+from schedules.cuda.tir_pipeline import cuda_source, gpu_pipeline
 from tests.golden import Golden
 
 SM90 = Target({"kind": "cuda", "arch": "sm_90a"}, host="llvm")
