@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,6 +23,7 @@ def own_decompositions() -> dict[Any, Any]:
         aten._native_batch_norm_legit_no_training.default: _batch_norm_by_running,
         aten._native_batch_norm_legit_functional.default: _batch_norm_with_running,
         aten._cdist_forward.default: _distances,
+        aten._trilinear.default: _trilinear,
         aten.multilabel_margin_loss_forward.default: _multilabel_margin_loss,
         aten.grid_sampler_2d.default: grid_sample,
         aten.upsample_bicubic2d.vec: upsample_bicubic,
@@ -192,6 +193,30 @@ def _scaled_and_shifted(x: Any, weight: Any, bias: Any, mean: Any, root: Any) ->
 
 def _by_channel(x: Any) -> list[int]:
     return [1, -1, *[1] * (x.ndim - 2)]
+
+
+def _trilinear(
+    one: Any,
+    two: Any,
+    three: Any,
+    expand_one: Sequence[int],
+    expand_two: Sequence[int],
+    expand_three: Sequence[int],
+    summed: Sequence[int],
+    _unrolled: int = 1,
+) -> Any:
+    """Products of three tensors, expanded along dimensions and summed; ``bilinear`` as a product of matrices."""
+    if [*map(list, (expand_one, expand_two, expand_three, summed))] == [[1, 3], [0], [1, 2], [2, 3]]:
+        left = one @ two.permute(1, 0, 2).reshape(one.shape[1], -1)
+        return (left.reshape(-1, two.shape[0], two.shape[2]) * three.unsqueeze(1)).sum(2)
+    for dim in sorted(expand_one):
+        one = one.unsqueeze(dim)
+    for dim in sorted(expand_two):
+        two = two.unsqueeze(dim)
+    for dim in sorted(expand_three):
+        three = three.unsqueeze(dim)
+    product = one * two * three
+    return product.sum(list(summed)) if summed else product
 
 
 def _distances(x: Any, y: Any, p: float, mode: int | None) -> Any:

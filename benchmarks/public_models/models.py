@@ -7,7 +7,7 @@ from pathlib import Path
 
 from benchmarks.public_models import graphs, parsers, trees
 from benchmarks.public_models.measure import Case
-from benchmarks.public_models.repositories import CUDA, PRINT, RANGE, VOLATILE, Repository
+from benchmarks.public_models.repositories import CUDA, PRINT, RANGE, SPLIT, VOLATILE, Repository
 
 TREELSTM = Repository("dasguptar/treelstm.pytorch", "228a314")
 SENTIMENT = Repository("ttpro1995/TreeLSTMSentiment", "c61f73e")
@@ -25,7 +25,7 @@ LATTICE = Repository(
     "jiesutd/LatticeLSTM",
     "24d17f4",
     tuple((f"model/{name}.py", *rule) for name in ("latticelstm", "bilstm", "charbilstm", "charcnn")
-          for rule in (PRINT, VOLATILE)),
+          for rule in (PRINT, VOLATILE, SPLIT)),
 )  # fmt: skip
 SATA = Repository(
     "galsang/SATA-Tree-LSTM",

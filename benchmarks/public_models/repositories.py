@@ -10,6 +10,7 @@ from pathlib import Path
 PRINT = (r"^(\s*)print (?!\()(.*)$", r"\1print(\2)")
 """A print statement of Python 2."""
 RANGE = (r"\bxrange\(", "range(")
+SPLIT = (r"\bsplit_size=", "split_size_or_sections=")
 CUDA = (r"\.cuda\(\)", "")
 VOLATILE = (r",\s*volatile\s*=\s*[\w. ]+(?=\))", "")
 

@@ -7,6 +7,7 @@ structure around them and the constants among them; calls of one key are calls o
 * ``("listed", n, pairs)`` before n :class:`RowsSpec` for a list of any length, of tensors or (`pairs`) of tuples of n;
 * ``("stack", k, RowsSpec)`` for k operands that are stacked inside the cell;
 * ``("attribute", dtype, shape)`` and ``("integer",)`` for attributes: integer tensors, Python integers;
+* ``("empty", dtype, shape)`` for a tensor without elements;
 * ``("weight", path)`` for a parameter of the model; ``("numbers", dtype, shape, ...)`` for integers that stay;
 * ``("few", n)`` at the end, for n rows that are none or one;
 * ``("tuple", n)``, ``("list", n)`` and ``("dict", names)`` before the parts of a structure;
@@ -132,6 +133,7 @@ class _Taken(int):
 class _Stacked:
     first: int
     count: int
+    row: TensorSpec
 
 
 @dataclass(frozen=True)
@@ -188,7 +190,7 @@ class CallPlan:
             count, rows = details
             first = len(self.inputs)
             self.inputs += [Input(rows.row)] * count
-            return _Stacked(first, count)
+            return _Stacked(first, count, rows.row)
         if kind == "listed":
             count, pairs = details
             return _Listed(tuple(self._read(next(parts), parts, examples, weights) for _ in range(count)), pairs)
@@ -203,6 +205,8 @@ class CallPlan:
             return items if kind == "list" else tuple(items)
         if kind == "dict":
             return {name: self._read(next(parts), parts, examples, weights) for name in details[0]}
+        if kind == "empty":
+            return torch.empty(details[1], dtype=details[0])
         if kind == "numbers":
             dtype, shape, numbers = details
             return torch.tensor(numbers, dtype=dtype).reshape(shape)
@@ -224,6 +228,8 @@ class CallPlan:
             if isinstance(part, _Taken):
                 return shaped(part)
             if isinstance(part, _Stacked):
+                if part.count == 0:
+                    return torch.empty((0, *part.row.shape), dtype=part.row.dtype)
                 return torch.stack([shaped(row) for row in range(part.first, part.first + part.count)])
             if isinstance(part, _Listed):
                 return row_list([shaped(rows) for rows in part.parts], part.pairs)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from edbatch_tvm.errors import CellError
 from edbatch_tvm.recording.arguments import FEW, INTEGER, Key, key_of_constant, key_of_numbers, key_of_tensor
+from edbatch_tvm.recording.empty_results import NoElements
 from edbatch_tvm.recording.lazy import LazyTensor, is_tensor
 from edbatch_tvm.recording.parameters import own_parameter
 from edbatch_tvm.recording.specs import CODED, RowsSpec, TensorSpec, rows_of, spec_of
@@ -31,7 +32,7 @@ def described(
     rows = -1
     for argument in arguments:
         kind = type(argument)
-        if kind is LazyTensor and argument.recorder is recorder:
+        if kind is LazyTensor and argument.recorder is recorder and not _is_empty(recorder, argument):
             spec, values = resolved(recorder, argument)
             if type(spec) is RowsSpec:
                 # All variadic operands of a call have one number of rows; others are stacked inside.
@@ -117,12 +118,27 @@ def values_alike(recorder: Recorder, tensors: Any) -> tuple[TensorSpec, list[int
     return None if spec is None else (spec, values)
 
 
+def _is_empty(recorder: Recorder, tensor: torch.Tensor) -> bool:
+    """Whether a tensor has no elements, and is no list of no rows either."""
+    if tensor.numel():
+        return False
+    if type(tensor) is LazyTensor and tensor.recorder is recorder:
+        try:
+            resolved(recorder, tensor)
+        except NoElements:
+            return True
+        return False
+    return True
+
+
 def describe(
     recorder: Recorder, argument: Any, key: list[Any], operands: list[int], attributes: list[Any], integers_vary: bool
 ) -> None:
     """Append what the key of a call says of one argument, the values it reads and its attributes."""
     kind = type(argument)
-    if kind is LazyTensor and argument.recorder is recorder:
+    if isinstance(argument, torch.Tensor) and argument.is_floating_point() and _is_empty(recorder, argument):
+        key.append(("empty", argument.dtype, argument.shape))
+    elif kind is LazyTensor and argument.recorder is recorder:
         spec, values = resolved(recorder, argument)
         if spec.dtype is torch.int64:
             raise CellError(f"an operand of shape {spec!r}", "float32")

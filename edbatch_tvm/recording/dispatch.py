@@ -16,7 +16,7 @@ from edbatch_tvm.recording import lazy
 from edbatch_tvm.recording.breaks import told
 from edbatch_tvm.recording.lazy import LazyTensor, geometry_of, lazy_rows, lazy_value, lazy_view, storage_of
 from edbatch_tvm.recording.memory import Geometry
-from edbatch_tvm.recording.row_choices import chosen_rows
+from edbatch_tvm.recording.row_choices import chosen_rows, grid_of, tensor_of_grid
 from edbatch_tvm.recording.specs import RowsSpec, TensorSpec, spec_of
 from edbatch_tvm.recording.storages import resolved, write
 
@@ -203,6 +203,9 @@ def _reshaped(operator: Any, tensor: LazyTensor, arguments: Any, named: dict[str
 def _written(recorder: Recorder, operator: Any, kind: _Kind, arguments: Any, named: dict[str, Any]) -> Any:
     """An operator that writes into its arguments."""
     targets = [named[place] if isinstance(place, str) else arguments[place] for place in kind.written]
+    if kind.name.endswith("_") and not any(target.numel() for target in targets):
+        operator(*_shapes(arguments), **_shapes(named))  # writes nothing, but may be an error
+        return targets[0]
     if not all(type(target) is LazyTensor and target.recorder is recorder for target in targets):
         return _broken(recorder, operator, kind, arguments, named, None)
     if len(targets) == 1:
@@ -273,10 +276,13 @@ def _recorded(recorder: Recorder, operator: Any, kind: _Kind, arguments: Any, na
     return recorder.operator(operator, tuple(arguments), named)
 
 
-def copied(recorder: Recorder, source: LazyTensor) -> LazyTensor:
+def copied(recorder: Recorder, source: LazyTensor) -> torch.Tensor:
     """A tensor of the same values in a storage of its own."""
-    if source.spec.size == 0 and not (source.held is not None and source.held.listed):
-        raise CellError(f"a tensor of shape {list(source.shape)}, without elements")
+    if source.spec.size == 0 and not (source.held is not None and source.held.listed and source.shape[1:].numel()):
+        return torch.empty(source.shape, dtype=source.dtype)
+    grid = grid_of(source)
+    if grid is not None and grid.dim() > 1:
+        return tensor_of_grid(recorder, grid, source.shape[grid.dim() :], source.dtype)
     spec, values = resolved(recorder, source)
     if type(spec) is RowsSpec:
         return lazy_rows(recorder, list(values), spec.row)

@@ -112,13 +112,21 @@ def _writing(function: Any, arguments: Any, named: dict[str, Any]) -> Any:
     if type(target) is torch.Tensor:
         recorder = recorder_of(arguments[1:], named)
         if recorder is not None and not recorder.finished:
-            adopt(recorder, target, by_rows=function.__name__ in _BY_ROWS)
+            by_rows = function.__name__ in _BY_ROWS
+            if function is torch.Tensor.copy_ and len(arguments) > 1:
+                by_rows = target.dim() > 1 and _is_list(arguments[1])
+            adopt(recorder, target, by_rows)
     return NotImplemented
 
 
 _BY_ROWS = frozenset(
     ("__setitem__ index_copy_ index_add_ index_put_ index_fill_").split()  # noqa: SIM905
 )
+
+
+def _is_list(tensor: Any) -> bool:
+    """Whether a recorded tensor is a list of rows."""
+    return type(tensor) is LazyTensor and tensor.held is not None and tensor.held.listed
 
 
 def _memory(_function: Any, arguments: Any, _named: dict[str, Any]) -> Any:

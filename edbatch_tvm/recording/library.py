@@ -19,6 +19,7 @@ from edbatch_tvm.recording.attributes import is_constant
 from edbatch_tvm.recording.called_functions import recording_calls
 from edbatch_tvm.recording.copies import fetch_all
 from edbatch_tvm.recording.describe import describe, described
+from edbatch_tvm.recording.empty_results import EmptyResult
 from edbatch_tvm.recording.failures import uncompiled
 from edbatch_tvm.recording.isolation import state, switched_to
 from edbatch_tvm.recording.recurrent import refuses_unrolling
@@ -115,7 +116,7 @@ class Library:
 
     def specialise(
         self, recorder: Recorder, site: Site, arguments: tuple[Any, ...]
-    ) -> tuple[Cell, list[int], list[Any]] | RowByRow | Again:
+    ) -> tuple[Cell, list[int], list[Any]] | RowByRow | EmptyResult | Again:
         """The cell for a call that none was made for yet, the values the call reads and its attributes.
 
         Tried in turn: one row after another; any number of rows and any integer; a cell for this number of rows; every
@@ -140,8 +141,8 @@ class Library:
                     try:
                         cell = self._cell(site, key, attributes)
                         if integers_vary == site.integers_vary and not fixed_rows:
-                            site.learn(key, cell.made)
-                        return cell, operands, attributes
+                            site.learn(key, (-1, (), cell) if isinstance(cell, EmptyResult) else cell.made)
+                        return cell if isinstance(cell, EmptyResult) else (cell, operands, attributes)
                     except CellError as error:
                         refusal = site.refused[key] = error
         assert refusal is not None
@@ -198,7 +199,7 @@ class Library:
         site.learn(described(recorder, arguments, site.integers_vary)[0], (-1, (), how))
         return how
 
-    def _cell(self, site: Site, key: Key, attributes: list[Any]) -> Cell:
+    def _cell(self, site: Site, key: Key, attributes: list[Any]) -> Cell | EmptyResult:
         with self._lock:
             cell = site.cells.get(key)
             if cell is not None:
@@ -207,8 +208,8 @@ class Library:
             if few is not None:
                 cell = self._cell(site, key[:-1], attributes)
                 with self._outside():
-                    if not holds_for_few(cell.name, cell.code, few):
-                        raise CellError(f"cell {cell.name!r} computes something else for {few} rows")
+                    if isinstance(cell, EmptyResult) or not holds_for_few(cell.name, cell.code, few):
+                        raise CellError(f"cell {site.name!r} computes something else for {few} rows")
                 site.cells[key] = cell
                 return cell
             refusal = site.refused.get(key)
@@ -232,7 +233,8 @@ class Library:
                     raise
                 except Exception as error:  # of an importer or compiler that does not know the operator
                     raise uncompiled(name, plan, error) from error
-            self.cells.append(cell)
+            if isinstance(cell, Cell):
+                self.cells.append(cell)
             site.cells[key] = cell
             return cell
 

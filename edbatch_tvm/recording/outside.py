@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, float32
 
 from edbatch_tvm.errors import CellError, RecordingError
+from edbatch_tvm.recording.empty_results import NoElements
 from edbatch_tvm.recording.specs import CODED, TensorSpec, spec_of
 from edbatch_tvm.recording.tables import Table, Tables
 
@@ -71,7 +72,7 @@ class Outside:
         spec = spec_of(tensor.shape, dtype)
         size = spec.size
         if not size:
-            raise CellError("a tensor without elements")
+            raise NoElements
         try:
             address = source.data_ptr()
         except RuntimeError:  # of torch.func

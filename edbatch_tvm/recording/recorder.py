@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, float32
 from torch.utils import _pytree as pytree
 
-from edbatch_tvm.errors import CellError
 from edbatch_tvm.recording.arguments import FEW, INTEGER, key_of_tensor
 from edbatch_tvm.recording.computed import Computed, Round
 from edbatch_tvm.recording.describe import describe, describe_list
+from edbatch_tvm.recording.empty_results import EmptyResult, NoElements
 from edbatch_tvm.recording.lazy import LazyTensor, geometry_of, lazy_rows, lazy_value, wrapper
 from edbatch_tvm.recording.outside import Outside
 from edbatch_tvm.recording.parameters import RecordedParameter, own_parameter
@@ -218,17 +218,21 @@ class Recorder:
                     for part in key:
                         step = step[part]
             type_id, outputs, returned = step[FEW, rows] if 0 <= rows <= 1 else step[None]
-        except KeyError:
-            self.root = caller.root if caller is not None else None
-            found = self.library.specialise(self, site, arguments)
-            if isinstance(found, RowByRow):
-                return self._row_by_row(site, arguments, found, caller)
+        except (KeyError, NoElements):
+            # Describing the arguments may record calls of operators, which come here, too.
+            root, self.root = self.root, caller.root if caller is not None else None
+            try:
+                found = self.library.specialise(self, site, arguments)
+            finally:
+                self.root = root
+            if isinstance(found, RowByRow | EmptyResult):
+                return self._otherwise(site, arguments, found, caller)
             if not isinstance(found, tuple):
                 return found
             cell, operands, attributes = found
             type_id, outputs, returned = cell.made
         if type_id < 0:
-            return self._row_by_row(site, arguments, returned, caller)
+            return self._otherwise(site, arguments, returned, caller)
         self.types.append(type_id)
         every = self.operands
         every += operands
@@ -257,6 +261,14 @@ class Recorder:
         value = self.recorded
         self.recorded = value + outputs
         return value
+
+    def _otherwise(
+        self, site: Site, arguments: tuple[Any, ...], how: RowByRow | EmptyResult, caller: CellCall | None
+    ) -> Any:
+        """A call that is not one node: one call a row, or none where the result has no elements."""
+        if isinstance(how, EmptyResult):
+            return how.returned([])
+        return self._row_by_row(site, arguments, how, caller)
 
     def _row_by_row(self, site: Site, arguments: tuple[Any, ...], how: RowByRow, caller: CellCall | None) -> Any:
         """Record a call of a cell that treats rows alike as one call a row."""
@@ -298,6 +310,8 @@ class Recorder:
         """The rows of a tensor as tensors of one row."""
         if type(argument) is not LazyTensor:
             return list(own_parameter(argument).split(1)) if len(argument) else []
+        if not len(argument):
+            return []
         rows, values = resolved(self, argument)
         if isinstance(rows, TensorSpec):  # described like an ordinary tensor that was taken row by row
             return list(argument.split(1))
@@ -317,7 +331,7 @@ class Recorder:
                     return values[0]
                 assert tensor.held is not None
                 if tensor.spec.size == 0:
-                    raise CellError("a tensor without elements")
+                    raise NoElements
                 assert isinstance(spec, RowsSpec)
                 stacked = lazy_rows(self, values, spec.row)
                 assert stacked.held is not None

@@ -64,13 +64,15 @@ def chosen_rows(recorder: Recorder, name: str, operator: Any, arguments: Any, na
     """
     check = _MOVES.get(name)
     source = arguments[0] if arguments else None
+    if name == "embedding" and type(source) is LazyTensor:  # rows of a recorded table
+        return _looked_up(recorder, source, arguments[1])
     if check is None or type(source) is not LazyTensor or source.recorder is not recorder:
         return None
     grid = grid_of(source)
     if grid is None:
         return None
     rest = [_numbers(one) for one in arguments[1:]]
-    given = check(source.dim(), grid.dim(), rest, dict(named))
+    given = check(source.shape, grid.dim(), rest, dict(named))
     if given is None:
         return None
     try:
@@ -78,6 +80,12 @@ def chosen_rows(recorder: Recorder, name: str, operator: Any, arguments: Any, na
     except (IndexError, RuntimeError):  # as PyTorch, which says it better of the tensor itself
         return None
     return tensor_of_grid(recorder, chosen, source.shape[grid.dim() :], source.dtype)
+
+
+def _looked_up(recorder: Recorder, table: LazyTensor, words: Any) -> LazyTensor | None:
+    if type(words) is LazyTensor or not words.numel() or bool((words < 0).any()):
+        return None
+    return chosen_rows(recorder, "index", torch.ops.aten.index.Tensor, (table, [words]), {})
 
 
 def _numbers(argument: Any) -> Any:
@@ -93,7 +101,8 @@ _Given = tuple[list[Any], dict[str, Any]] | None
 def _along(place: int) -> Any:
     """Operators that take dimensions as argument `place`, after the tensor."""
 
-    def check(rank: int, leading: int, rest: list[Any], named: dict[str, Any]) -> _Given:
+    def check(shape: torch.Size, leading: int, rest: list[Any], named: dict[str, Any]) -> _Given:
+        rank = len(shape)
         dims = rest[place] if len(rest) > place else named.get("dim", named.get("dims"))
         if dims is None:
             return None
@@ -110,15 +119,26 @@ def _along(place: int) -> Any:
     return check
 
 
-def _indexed(_rank: int, leading: int, rest: list[Any], named: dict[str, Any]) -> _Given:
+def _indexed(_shape: torch.Size, leading: int, rest: list[Any], named: dict[str, Any]) -> _Given:
     taken = 0
     for one in rest[0]:
         taken += one.dim() if one is not None and one.dtype in (torch.bool, torch.uint8) else 1
     return (rest, named) if taken <= leading else None
 
 
-def _repeated(rank: int, leading: int, rest: list[Any], named: dict[str, Any]) -> _Given:
+def _gathered(shape: torch.Size, leading: int, rest: list[Any], named: dict[str, Any]) -> _Given:
+    dim, index = rest[:2]
+    if dim % len(shape) >= leading or index.shape[leading:] != shape[leading:] or not index.numel():
+        return None
+    first = (..., *([0] * (len(shape) - leading)))
+    chosen = index[first]
+    same = chosen.reshape(*chosen.shape, *[1] * (len(shape) - leading))
+    return ([dim % len(shape), chosen], {}) if bool((index == same).all()) else None
+
+
+def _repeated(shape: torch.Size, leading: int, rest: list[Any], named: dict[str, Any]) -> _Given:
     times = rest[0]
+    rank = len(shape)
     inner = rank - leading
     if len(times) < rank or any(one != 1 for one in times[len(times) - inner :]):
         return None
@@ -130,6 +150,7 @@ _MOVES: dict[str, Any] = {
     "flip": _along(0),
     "roll": _along(1),
     "index": _indexed,
+    "gather": _gathered,
     "repeat": _repeated,
 }
 

@@ -54,7 +54,8 @@ def rows_among(recorder: Recorder, arguments: tuple[Any, ...], given_too: bool) 
     count: int | None = None
     for argument in arguments:
         row = None
-        if type(argument) is LazyTensor and argument.recorder is recorder and argument.held is not None:
+        held = type(argument) is LazyTensor and argument.recorder is recorder and argument.held is not None
+        if held and argument.spec.size:
             spec, values = resolved(recorder, argument)
             if type(spec) is RowsSpec and count in (None, len(values)):
                 row, count = spec.row, len(values)
@@ -71,8 +72,12 @@ def rows_among(recorder: Recorder, arguments: tuple[Any, ...], given_too: bool) 
 
 
 def _has_rows(argument: Any) -> bool:
-    tensor = isinstance(argument, torch.Tensor) and type(argument) is not LazyTensor
-    return tensor and argument.dim() > 1 and argument.dtype is torch.float32 and argument.is_cpu
+    tensor = isinstance(argument, torch.Tensor)
+    if type(argument) is LazyTensor and argument.spec.size:
+        return False
+    if not tensor or argument.dim() < 2 or argument.dtype is not torch.float32 or not argument.is_cpu:
+        return False
+    return argument.shape[1:].numel() > 0
 
 
 def _names(text: str) -> frozenset[str]:

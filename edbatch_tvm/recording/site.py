@@ -11,6 +11,7 @@ import torch
 from edbatch_tvm.errors import CellError
 from edbatch_tvm.recording.arguments import FEW, Key
 from edbatch_tvm.recording.attributes import Attribute
+from edbatch_tvm.recording.empty_results import EmptyResult
 from edbatch_tvm.recording.specialise import Cell
 from edbatch_tvm.recording.specs import TensorSpec
 
@@ -28,7 +29,7 @@ class Site:
         Whether Python integers among the arguments are attributes; else every integer makes a cell of its own.
     named : tuple of str
         Names of the last arguments, for a tensor function called with arguments by name.
-    cells : dict of key to Cell
+    cells : dict of key to Cell or EmptyResult
     steps : dict
         The same for calls as the recorder describes them: part after part of the key leads to another dict, and None
         in the last one to what recording the call takes, :attr:`Cell.made`.
@@ -60,7 +61,7 @@ class Site:
         self.owner = owner
         self.integers_vary = integers_vary
         self.named = named
-        self.cells: dict[Key, Cell] = {}
+        self.cells: dict[Key, Cell | EmptyResult] = {}
         self.steps: dict[Any, Any] = {}
         self.refused: dict[Key, CellError] = {}
         self.row_wise: dict[Key, Any] = {}

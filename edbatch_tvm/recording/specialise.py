@@ -13,6 +13,7 @@ from tvm import relax
 from edbatch_tvm.errors import CellError, EdbatchError
 from edbatch_tvm.recording.arguments import EXAMPLE_ROWS, CallPlan
 from edbatch_tvm.recording.attributes import Attribute, Notes, call_with_attributes
+from edbatch_tvm.recording.empty_results import EmptyResult, are_always_empty, as_new
 from edbatch_tvm.recording.failures import shapes_of
 from edbatch_tvm.recording.kept_programs import answer_of, program_of
 from edbatch_tvm.recording.lazy import LazyTensor
@@ -130,6 +131,8 @@ class CellModule(torch.nn.Module):
         self.plan = plan
         self.named = named
         self.training = owner.training if owner is not None else False
+        self.with_elements: list[int] | None = None
+        """Which of the tensors that the call returns have elements; None: all."""
 
     def structure(self) -> Any:
         """Equal for code that exports to one program; the rest of the model (`root`) does not count."""
@@ -153,6 +156,8 @@ class CellModule(torch.nn.Module):
     def forward(self, *flat: Any) -> tuple[torch.Tensor, ...]:
         """The tensors that the call returns, flat."""
         leaves = _distinct(pytree.tree_leaves(self.result(flat)))
+        if self.with_elements is not None:
+            leaves = [leaves[place] for place in self.with_elements]
         return tuple(_encoded(leaf.reshape(-1)) for leaf in leaves)
 
 
@@ -233,8 +238,8 @@ def _encoded(values: torch.Tensor) -> torch.Tensor:
     return values if values.dtype is torch.float32 else values.to(torch.float32)
 
 
-def make_cell(name: str, type_id: int, code: CellModule, names: WeightNames) -> Cell:
-    """The cell called `name` that computes what `code` does.
+def make_cell(name: str, type_id: int, code: CellModule, names: WeightNames) -> Cell | EmptyResult:
+    """The cell called `name` that computes what `code` does; what it returns, if that has no elements.
 
     Raises
     ------
@@ -249,22 +254,38 @@ def make_cell(name: str, type_id: int, code: CellModule, names: WeightNames) -> 
     tensors = _distinct(leaves)
     if not tensors:
         raise CellError(f"cell {name!r} returns no tensor", "one tensor or more")
+    if not all(leaf.numel() for leaf in tensors):
+        tensors = _with_elements(name, code, flat, tensors)
     outputs = tuple(_output_spec(name, leaf, code) for leaf in tensors)
-    same = code.structure()
-    if same not in names.programs:
-        names.programs[same] = program_of(name, same, lambda: _imported(name, code, flat, names))
-    function = cell_of_program(name, code, names.programs[same], names)
     numbers = {id(tensor): number for number, tensor in enumerate(tensors)}
     filled = [numbers.get(id(leaf)) for leaf in leaves]
 
     def returned(made: list[Any]) -> Any:
         given = zip(leaves, filled, strict=True)
-        return pytree.tree_unflatten([leaf if at is None else made[at] for leaf, at in given], structure)
+        return pytree.tree_unflatten([as_new(leaf) if at is None else made[at] for leaf, at in given], structure)
 
+    if not tensors:
+        return EmptyResult(returned)
+    same = code.structure()
+    if same not in names.programs:
+        names.programs[same] = program_of(name, same, lambda: _imported(name, code, flat, names))
+    function = cell_of_program(name, code, names.programs[same], names)
     plain = filled == list(range(len(tensors)))
     kind = structure.type
     simple = kind in (tuple, list) and plain and len(structure.children()) == len(leaves)
     return Cell(name, type_id, outputs, structure.is_leaf(), kind if simple else returned, function, code)
+
+
+def _with_elements(
+    name: str, code: CellModule, flat: Sequence[Any], tensors: Sequence[torch.Tensor]
+) -> list[torch.Tensor]:
+    """Those of the tensors that the code returns which have elements; the code returns no others from now on."""
+    kept = [place for place, leaf in enumerate(tensors) if leaf.numel()]
+    empty = [place for place, leaf in enumerate(tensors) if not leaf.numel()]
+    if not answer_of("is empty", code.structure(), lambda: are_always_empty(cell_program(name, code, flat), empty)):
+        raise CellError(f"cell {name!r} returns a tensor that may have no elements", "a shape that is fixed")
+    code.with_elements = kept
+    return [tensors[place] for place in kept]
 
 
 def _imported(name: str, code: CellModule, flat: Sequence[Any], names: WeightNames) -> ImportedProgram:
@@ -318,7 +339,7 @@ def takes_rows(name: str, code: CellModule) -> tuple[tuple[TensorSpec, ...], Any
     try:
         with torch.no_grad():
             leaves, structure = pytree.tree_flatten(code.result(_as_given(code, list(example(1))), as_they_are=True))
-        if len(_distinct(leaves)) != len(leaves):
+        if len(_distinct(leaves)) != len(leaves) or not all(leaf.numel() for leaf in leaves):
             return None
         if not answer_of("treats rows alike", code.structure(), proved):
             return None
@@ -356,8 +377,6 @@ def _output_spec(name: str, output: torch.Tensor, code: CellModule) -> TensorSpe
             "float32 tensors",
             "return scores, and take argmax or compare outside the cell",
         )
-    if not output.numel():
-        raise CellError(f"cell {name!r} returns a tensor without elements", "one element or more")
     return spec_of(output.shape, output.dtype)
 
 

@@ -8,6 +8,7 @@ import torch
 
 from edbatch_tvm.errors import CellError
 from edbatch_tvm.recording import memory
+from edbatch_tvm.recording.empty_results import NoElements
 from edbatch_tvm.recording.lazy import LazyTensor, geometry_of, lazy_rows, lazy_value, storage_of
 from edbatch_tvm.recording.memory import Storage
 from edbatch_tvm.recording.specs import RowsSpec, TensorSpec, rows_of, spec_of
@@ -26,6 +27,8 @@ def resolved(recorder: Recorder, tensor: LazyTensor) -> tuple[TensorSpec | RowsS
     size, stride, offset = geometry
     dtype = tensor.spec.dtype
     rows = storage.rows
+    if tensor.spec.size == 0 and (size[0] or not storage.listed or not memory.elements(size[1:])):
+        raise NoElements
     if len(rows) == 1 and not storage.listed:
         return tensor.spec, [_picked(recorder, rows[0], storage.row, geometry, dtype)]
     if storage.listed:
@@ -39,7 +42,7 @@ def resolved(recorder: Recorder, tensor: LazyTensor) -> tuple[TensorSpec | RowsS
                 chosen = [_picked(recorder, value, storage.row, part, dtype) for value in chosen]
             return row, chosen
     if tensor.spec.size == 0:
-        raise CellError("a tensor without elements")
+        raise NoElements
     first, within = divmod(offset, storage.row)
     last = memory.last_element(size, stride)
     if within + last < storage.row:

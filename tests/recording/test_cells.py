@@ -175,6 +175,23 @@ class Waiting(nn.Module):
         return x + kept, read
 
 
+class Halves(nn.Module):
+    """A cell whose arguments are parts of one tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.cell = nn.Linear(4, 8), nn.Bilinear(4, 4, 3)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        h = self.first(x)
+        return self.cell(h[:, :4], h[:, 4:]), self.cell(h[:, ::2], h[:, 1::2])
+
+
+def test_arguments_that_are_parts_of_a_tensor() -> None:
+    model, elements = Halves(), [torch.randn(1, 4) for _ in range(5)]
+    assert_equal(eb.autobatch(model, cells=["first", "cell"])(elements), [model(one) for one in elements])
+
+
 def test_elements_advance_together_and_early_values_stay() -> None:
     fast = run_twice(Waiting(), ["step"], [5, 1, 7, 3, 7, 2])
     assert len(fast.reports) == 8

@@ -116,6 +116,14 @@ CASES: dict[str, tuple[Callable[..., Any], tuple[torch.Tensor, ...]]] = {
         ),
         (EDGES[None, None],),
     ),
+    "bilinear": (
+        lambda x: nn.functional.bilinear(x[:, 0, :2], x[:, 1, 2:], torch.linspace(-1, 1, 12).view(3, 2, 2)),
+        (PLAIN,),
+    ),
+    "_trilinear": (
+        lambda x: torch.ops.aten._trilinear(x, x + 1, x * 2, [0], [1], [2], [1, 3]),
+        (PLAIN[:, 0],),
+    ),
     "trilinear": (lambda x: nn.functional.interpolate(x[None, None], scale_factor=1.6, mode="trilinear"), (PLAIN,)),
     "mean beside a variance": (lambda x: torch.var_mean(x, 1), (EDGES,)),
     "group_norm of infinities": (lambda x: torch.ops.aten.native_group_norm(x, None, None, 3, 1, 4, 1, 0.1), (EDGES,)),
