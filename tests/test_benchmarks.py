@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
         pytest.param(
             "soak", "--minibatches 600 --hidden 8 --allow 40", "growth after 120 minibatches", marks=pytest.mark.slow
         ),
+        pytest.param("compile_times", "--parts equal", "500 equal cells", marks=pytest.mark.slow),
         ("cuda", "--emulate --workloads treelstm --dtypes float32 --json {json}", "1 rows, 0 wrong, 0 not run"),
     ],
 )
