@@ -15,7 +15,7 @@ import numpy as np
 from tvm import IRModule
 
 from edbatch_tvm.graph.spec import CellSignature, Signature
-from edbatch_tvm.runtime.artifact import attributes_of
+from edbatch_tvm.runtime.artifact import SYMBOL, attributes_of
 from edbatch_tvm.runtime.compilation_cache import describe_arrays, pack_file, read_arrays, unpack_file
 from edbatch_tvm.tvm_compat import tirx
 from relay_ext.fuse_cells import CELL
@@ -147,6 +147,8 @@ class CellNames:
     def declared(self, cell: CompiledCell, signature: Signature, members: Mapping[str, Any]) -> dict[str, Any]:
         """Functions that :class:`~relay_ext.join_kernels.JoinKernels` takes for the kernels: they do nothing.
 
+        Each has the attribute :data:`~edbatch_tvm.runtime.artifact.SYMBOL`, as the pass may give it another name.
+
         Parameters
         ----------
         signature : Signature
@@ -164,7 +166,7 @@ class CellNames:
 
         functions = {}
         for one in cell.functions:
-            attributes = _translated(one.attributes, with_cell, name_of) | {CELL: self.cell.name}
+            attributes = _translated(one.attributes, with_cell, name_of) | {CELL: self.cell.name, SYMBOL: one.symbol}
             if DIMENSIONS in attributes:
                 attributes |= members
             function = tirx.PrimFunc([], tirx.SeqStmt([*map(_declaration, one.buffers), *_NOTHING]))

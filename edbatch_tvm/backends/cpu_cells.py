@@ -21,7 +21,7 @@ from edbatch_tvm.backends.compiled_cell import CellNames, CompiledCell, unpacked
 from edbatch_tvm.backends.cpu_kernels import compiled_code, forget_kernels, kernel_objects
 from edbatch_tvm.bounded_cache import BoundedCache
 from edbatch_tvm.graph.spec import CellSignature, Signature
-from edbatch_tvm.runtime.artifact import attributes_of, with_symbols
+from edbatch_tvm.runtime.artifact import SYMBOL, attributes_of, with_symbols
 from edbatch_tvm.runtime.compilation_cache import CELL_SUFFIX, KeptCells, digest_of, find_file, keep_files
 from relay_ext.fuse_cells import cell_constants
 from relay_ext.index_bounds import bounds_of, with_index_bounds
@@ -131,23 +131,23 @@ class CellCompiler:
     def _joined(self, cells: IRModule, signature: Signature, compiled: Mapping[str, CompiledCell]) -> KeptCells:
         """The library of cells and of the program that calls their kernels."""
         declared: dict[str, Any] = {}
-        symbols: dict[str, str] = {}
         objects: dict[str, bytes] = {}
         bounds: dict[str, list[int | None]] = {}
         constants: dict[str, np.ndarray] = {}
         for name, cell in compiled.items():
-            function = cell_functions(cells)[name]
+            function = cells[name]
             own = [f"{name}.constant{number}" for number in range(len(cell.constants))]
             names = CellNames(signature[name], [*_weights(cells, name), *own])
             declared |= names.declared(cell, signature, member_attribute(function))
-            symbols |= {name + one.name: one.symbol for one in cell.functions}
             objects |= cell.objects
             bounds |= {member: cell.bounds for member, _ in members_of(function, name)}
             constants |= dict(zip(own, cell.constants, strict=True))
         self._begin("program")
         module = run_passes(IRModule(declared), [JoinKernels(signature, sharing_ir(self.target))])
+        every = attributes_of(module)
+        symbols = {name: str(own.pop(SYMBOL)) for name, own in every.items() if SYMBOL in own}
         program = compiled_code(without_kernels(module, symbols), self.target, self.pipeline)
-        attributes = {name: dict(own) for name, own in with_symbols(attributes_of(module), symbols).items()}
+        attributes = {name: dict(own) for name, own in with_symbols(every, symbols).items()}
         return KeptCells(linked([*objects.values(), program]), attributes, bounds, constants)
 
     def _begin(self, step: str) -> None:

@@ -1,7 +1,6 @@
 """Kernels for a CPU, compiled one by one and linked: one that was compiled before is taken over.
 
-So a model that gets one more cell costs the compilation of that cell's kernels, and of the small program that calls
-all of them.
+A kernel is known by the digest of its code, so cells that differ may share kernels.
 """
 
 from __future__ import annotations
