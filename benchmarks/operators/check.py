@@ -19,6 +19,7 @@ from relay_ext import from_torch
 from relay_ext.from_torch import cell_of_program, export_program, import_program
 from relay_ext.importer import WeightNames, imported_module
 from relay_ext.torch_decompositions import decompositions
+from relay_ext.torch_kernels import own_decompositions
 
 TARGETS: dict[str, Any] = {
     "avx2": {"kind": "llvm", "mcpu": "haswell"},
@@ -37,9 +38,15 @@ Cases = list[tuple[str, tuple[torch.Tensor, ...], list[Expected]]]
 def quick_decompositions() -> None:
     """Let ``run_decompositions`` skip what it does in every call for each of PyTorch's 900 composite operators.
 
-    It replaces their decompositions by the same ones, which takes five times as long as all the rest.
+    It replaces their decompositions by the same ones, which takes five times as long as all the rest. Then
+    an operator that a composite one calls is taken apart by PyTorch's function for autograd, where it has one: those of
+    operators that have a decomposition of ours are removed.
     """
     from torch.export import exported_program
+
+    for operator in own_decompositions():
+        operator.py_kernels.pop(torch._C.DispatchKey.Autograd, None)
+        operator._dispatch_cache.clear()
 
     split = exported_program._split_decomp_table_to_cia_and_python_decomp
     composite = set(exported_program._collect_all_valid_cia_ops())

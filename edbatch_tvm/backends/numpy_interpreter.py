@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from edbatch_tvm.graph import CellSignature, InstanceGraph, Signature
 from edbatch_tvm.memory import Plan
 from edbatch_tvm.memory.steps_table import COUNT, FIRST, POINTER, TYPE
 from edbatch_tvm.runtime.artifact import Artifact
+from edbatch_tvm.runtime.executor import run_parts
 from edbatch_tvm.runtime.report import Report
 from edbatch_tvm.runtime.result import Result
 from edbatch_tvm.tvm_compat import SBlockRealize, TensorLoad, tirx
@@ -114,6 +116,10 @@ class NumpyExecutor:
             for step in plan.steps.tolist():
                 self._cells[step[TYPE]].run(step, graph, plan, arenas, self._weights)
         return Result(graph, plan, Report(graph, plan, info, self.paths, len(plan.steps)), arenas)
+
+    def parts(self, graph: InstanceGraph, plan: Plan) -> AbstractContextManager[Callable[[int, int], None]]:
+        """See :meth:`~edbatch_tvm.runtime.executor.Executor.parts`."""
+        return run_parts(self, graph, plan)
 
 
 class _Cell:

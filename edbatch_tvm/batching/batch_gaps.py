@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from itertools import pairwise
 
 import numpy as np
 
 from edbatch_tvm.batching.bounds import heights
 from edbatch_tvm.batching.schedule import Schedule
 from edbatch_tvm.graph import InstanceGraph
+
+_FEW = 8
+"""Batches of so many nodes are looked at node by node: NumPy takes as long for one call as for ten nodes."""
 
 
 @dataclass(frozen=True)
@@ -97,16 +99,12 @@ def find_batch_gaps(graph: InstanceGraph, schedule: Schedule) -> list[TypeBatche
     >>> first.batches, first.longest_path, first.gaps[0]
     (2, 2, Gap(batch=2, previous=0, dependent=1, waiting=0, ready=0, waited_for={}))
     """
-    batch_of, last = _history(graph, schedule)
+    gaps = _gaps(graph, schedule)
     path = heights(graph).max(axis=0, initial=0)
     sizes = np.diff(schedule.batch_ptr)
     found = []
     for type_id in np.flatnonzero(graph.type_count).tolist():
-        batches = np.flatnonzero(schedule.batch_type == type_id).tolist()
-        gaps = [
-            _gap(graph, schedule, batch_of, last[:, type_id], rank, before, batch)
-            for rank, (before, batch) in enumerate(pairwise(batches))
-        ]
+        batches = np.flatnonzero(schedule.batch_type == type_id)
         found.append(
             TypeBatches(
                 graph.type_names[type_id],
@@ -114,30 +112,81 @@ def find_batch_gaps(graph: InstanceGraph, schedule: Schedule) -> list[TypeBatche
                 len(batches),
                 int(sizes[batches].max()),
                 int(path[type_id]),
-                tuple(gaps),
+                tuple(gaps[batch] for batch in batches[1:].tolist()),
             )
         )
     return found
 
 
-def _history(graph: InstanceGraph, schedule: Schedule) -> tuple[np.ndarray, np.ndarray]:
-    """Batch of each node; and for each node and type the last batch of the type with an ancestor, -1 if none.
-
-    Batches are counted within their type in the second.
-    """
+def _gaps(graph: InstanceGraph, schedule: Schedule) -> dict[int, Gap]:
+    """The gap before every batch but the first of its type."""
+    batches = len(schedule)
+    previous = _previous(schedule)
     batch_of = np.empty(graph.num_nodes, np.int64)
-    last = np.full((graph.num_nodes, graph.num_types), -1, np.int32)
-    reach = last.copy()  # the same with the node itself among its ancestors
-    rank = [0] * graph.num_types
+    batch_of[schedule.order] = np.repeat(np.arange(batches), np.diff(schedule.batch_ptr))
+    before = previous[batch_of]  # of each node
+    follows = before >= 0
+    independent = follows & (_latest_ancestor(graph, schedule) < before)
+    owner = np.repeat(np.arange(graph.num_nodes), np.diff(graph.operand_ptr))
+    producer = graph.operand_node
+    computed = (producer >= 0) & independent[owner]
+    owner, producer = owner[computed], producer[computed]
+    late = batch_of[producer] > before[owner]
+    owner, producer = owner[late], producer[late]
+    waits = np.zeros(graph.num_nodes, bool)
+    waits[owner] = True
+
+    def count(nodes: np.ndarray) -> list[int]:
+        """How many of these nodes each batch has."""
+        counts: list[int] = np.bincount(batch_of[nodes], minlength=batches).tolist()
+        return counts
+
+    waited_for: dict[int, dict[str, int]] = {}
+    operands, number = np.unique(
+        batch_of[owner] * graph.num_types + graph.node_type[producer], return_counts=True
+    )  # by batch, then by type
+    for at in np.lexsort((-number, operands // graph.num_types)).tolist():
+        batch, type_id = divmod(int(operands[at]), graph.num_types)
+        waited_for.setdefault(batch, {})[graph.type_names[type_id]] = int(number[at])
+    columns = zip(
+        previous.tolist(), count(follows & ~independent), count(waits), count(independent & ~waits), strict=True
+    )
+    return {
+        batch: Gap(batch, *column, waited_for.get(batch, {})) for batch, column in enumerate(columns) if column[0] >= 0
+    }
+
+
+def _previous(schedule: Schedule) -> np.ndarray:
+    """For each batch the one before of its type, -1 for the first of a type."""
+    order = np.argsort(schedule.batch_type, kind="stable")
+    same = np.diff(schedule.batch_type[order], prepend=-1) == 0
+    previous = np.full(len(schedule), -1, np.int64)
+    previous[order[same]] = order[np.flatnonzero(same) - 1]
+    return previous
+
+
+def _latest_ancestor(graph: InstanceGraph, schedule: Schedule) -> np.ndarray:
+    """For each node the latest batch with an ancestor of its own type, -1 if there is none."""
+    reach = np.full((graph.num_nodes, graph.num_types), -1, np.int32)  # by type, the node itself among its ancestors
+    latest = np.full(graph.num_nodes, -1, np.int32)
+    pointer, producers = graph.operand_ptr.tolist(), graph.operand_node.tolist()
+    bounds, order = schedule.batch_ptr.tolist(), schedule.order
     for batch, type_id in enumerate(schedule.batch_type.tolist()):
-        nodes = schedule.nodes(batch)
-        batch_of[nodes] = batch
-        owner, producers = _operands(graph, nodes)
-        np.maximum.at(last, owner, reach[producers])
-        reach[nodes] = last[nodes]
-        reach[nodes, type_id] = rank[type_id]
-        rank[type_id] += 1
-    return batch_of, last
+        nodes = order[bounds[batch] : bounds[batch + 1]]
+        if len(nodes) <= _FEW:  # quicker one by one
+            for node in nodes.tolist():
+                own = reach[node]
+                for value in producers[pointer[node] : pointer[node + 1]]:
+                    if value >= 0:
+                        np.maximum(own, reach[value], out=own)
+                latest[node] = own[type_id]
+                own[type_id] = batch
+        else:
+            owner, values = _operands(graph, nodes)
+            np.maximum.at(reach, owner, reach[values])
+            latest[nodes] = reach[nodes, type_id]
+            reach[nodes, type_id] = batch
+    return latest
 
 
 def _operands(graph: InstanceGraph, nodes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -148,24 +197,3 @@ def _operands(graph: InstanceGraph, nodes: np.ndarray) -> tuple[np.ndarray, np.n
     at = np.arange(count.sum()) + np.repeat(begin - first, count)
     owner, producers = np.repeat(nodes, count), graph.operand_node[at]
     return owner[producers >= 0], producers[producers >= 0]
-
-
-def _gap(
-    graph: InstanceGraph,
-    schedule: Schedule,
-    batch_of: np.ndarray,
-    last: np.ndarray,
-    rank: int,
-    previous: int,
-    batch: int,
-) -> Gap:
-    """The gap between `previous`, number `rank` of its type, and the next batch of the type."""
-    nodes = schedule.nodes(batch)
-    independent = nodes[last[nodes] < rank]
-    owner, producers = _operands(graph, independent)
-    late = batch_of[producers] > previous
-    waiting = len(np.unique(owner[late]))
-    counts = np.bincount(graph.node_type[producers[late]], minlength=graph.num_types)
-    waited_for = {graph.type_names[t]: int(counts[t]) for t in np.argsort(-counts, kind="stable") if counts[t]}
-    dependent = len(nodes) - len(independent)
-    return Gap(batch, previous, dependent, waiting, len(independent) - waiting, waited_for)

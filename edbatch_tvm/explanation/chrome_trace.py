@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
 from edbatch_tvm.explanation.reasons import reason_of_gap
@@ -31,7 +30,7 @@ def trace(explanation: Explanation) -> dict[str, Any]:
     now = execute
     for step in explanation.steps:
         length = 1.0 if step.seconds is None else step.seconds * 1e6
-        details = {**asdict(step), "why": reason_of_gap(step)}
+        details = {**vars(step), "why": reason_of_gap(step)}
         events.append(_event(f"{step.cell} x {step.nodes}", "batch", track[step.cell], now, length, details))
         now += length
     return {"traceEvents": events, "displayTimeUnit": "ms"}

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from html import escape
+from itertools import islice
+
+SHOWN = 2000
+"""Most rows of a table, and most boxes of a drawing: a browser shows no more at once."""
 
 _COLOURS = (
     "#4e79a7",
@@ -53,6 +57,11 @@ def document(title: str, *parts: str) -> str:
     )
 
 
+def first_of(count: int, what: str) -> str:
+    """A sentence that says so where not all of `count` rows or boxes are shown."""
+    return f"<p>The first {SHOWN:,} of {count:,} {what}.</p>" if count > SHOWN else ""
+
+
 def legend(names: Sequence[str], types: Iterable[int] | None = None) -> str:
     """The colours of cells, by type id."""
     shown = range(len(names)) if types is None else types
@@ -65,7 +74,8 @@ def html_table(
 ) -> str:
     """A table of cells that are HTML already; the columns `text` stand to the left, the others to the right.
 
-    The last column may wrap if it is among `text`. With `scroll`, a long table scrolls within the page.
+    The last column may wrap if it is among `text`. With `scroll`, a long table scrolls within the page. It has the
+    first :data:`SHOWN` rows.
     """
     left = set(text)
 
@@ -77,7 +87,7 @@ def html_table(
     head = "".join(f"<th{kind(column, 'th')}>{name}</th>" for column, name in enumerate(header))
     body = "".join(
         "<tr>" + "".join(f"<td{kind(column, 'td')}>{cell}</td>" for column, cell in enumerate(row)) + "</tr>"
-        for row in rows
+        for row in islice(rows, SHOWN)
     )
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     return f'<div class="scroll">{table}</div>' if scroll else table

@@ -9,7 +9,7 @@ from html import escape
 
 import numpy as np
 
-from edbatch_tvm.explanation.html import colour, document, html_table, legend
+from edbatch_tvm.explanation.html import SHOWN, colour, document, first_of, html_table, legend
 from edbatch_tvm.graph import InstanceGraph
 from edbatch_tvm.memory import Plan, PQTree
 from edbatch_tvm.memory.layout import signature_of
@@ -67,12 +67,16 @@ def memory_section(graph: InstanceGraph, plan: Plan, uses: Sequence[OperandUse],
         "<h2>Arenas</h2><p>One buffer for each shape of values. Rows from left to right, coloured by the cell that"
         f" writes them; a line is a batch.</p>{legend(graph.type_names)}{draw_arenas(graph, plan)}"
         f"{inside if trees else ''}"
-        f"<h2>Operands</h2>{html_table(header, rows, text=(1, 3, 4, 6))}"
+        f"<h2>Operands</h2>{first_of(len(uses), 'operands')}{html_table(header, rows, text=(1, 3, 4, 6))}"
     )
 
 
 def draw_arenas(graph: InstanceGraph, plan: Plan, width: int = 1000) -> str:
-    """One bar for each arena, as SVG."""
+    """One bar for each arena, as SVG, of at most :data:`~edbatch_tvm.explanation.html.SHOWN` pieces.
+
+    A piece is one batch; where there would be more pieces, those that begin within the same tiny part of the bar are
+    one.
+    """
     signature = signature_of(graph)
     parts = []
     arena_of = signature.output_arena[graph.node_type]
@@ -88,14 +92,18 @@ def draw_arenas(graph: InstanceGraph, plan: Plan, width: int = 1000) -> str:
         node, slot = np.nonzero(arena_of == arena)
         kind[rows[node, slot]] = graph.node_type[node]
         batch[rows[node, slot]] = batch_of[node]
-        edges = [*np.flatnonzero(np.diff(batch, prepend=-2)).tolist(), count]
-        for low, high in itertools.pairwise(edges):
+        begins = np.flatnonzero(np.diff(batch, prepend=-2))
+        if len(begins) > SHOWN:
+            begins = begins[np.unique(begins * SHOWN // count, return_index=True)[1]]
+        for low, high in itertools.pairwise([*begins.tolist(), count]):
             if kind[low] >= 0:
                 x, wide = low / count * width, (high - low) / count * width
-                name = escape(graph.type_names[kind[low]])
+                text = f"batch {batch[low]}: {high - low} rows of {graph.type_names[kind[low]]}"
+                if batch[low] != batch[high - 1]:
+                    text = f"batches {batch[low]} to {batch[high - 1]}: {high - low} rows"
                 parts.append(
                     f'<rect x="{x:.2f}" y="{y + 5}" width="{wide:.2f}" height="22" stroke="#fff" stroke-width="0.5"'
-                    f' fill="{colour(kind[low])}"><title>batch {batch[low]}: {high - low} rows of {name}</title></rect>'
+                    f' fill="{colour(kind[low])}"><title>{escape(text)}</title></rect>'
                 )
     height = 50 * len(plan.arena_rows)
     return f'<svg viewBox="0 0 {width} {height}" width="100%">{"".join(parts)}</svg>'

@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 
 from edbatch_tvm.explanation.graph_drawing import DRAWN_NODES, draw_graph, drawn_instances
-from edbatch_tvm.explanation.html import colour, document, html_table, legend
+from edbatch_tvm.explanation.html import colour, document, first_of, html_table, legend
 from edbatch_tvm.explanation.memory_drawing import memory_section
 from edbatch_tvm.explanation.reasons import reason_of_gap, why_indexed, why_no_fewer
 from edbatch_tvm.explanation.record import CellExplanation, Explanation
@@ -106,7 +106,11 @@ def _reasons(one: Explanation) -> str:
 def _timelines(one: Explanation) -> str:
     names = one.graph.type_names
     text = "A box is a batch, its height grows with the logarithm of its nodes; point at one for its figures."
-    parts = [f"<p>{text}</p>", legend(names, [names.index(cell.cell) for cell in one.cells])]
+    parts = [
+        f"<p>{text}</p>",
+        first_of(len(one.steps), "batches"),
+        legend(names, [names.index(cell.cell) for cell in one.cells]),
+    ]
     if any(step.seconds for step in one.steps):
         parts.append("<h3>Over time, each batch run by itself</h3>" + draw_timeline(one, timed=True))
     parts.append("<h3>In order</h3>" + draw_timeline(one, timed=False))
@@ -137,4 +141,5 @@ def _batches(one: Explanation) -> str:
         )
         for step in one.steps
     )
-    return html_table(("batch", "cell", "nodes", "µs", "why not with the batch before of its cell"), rows, text=(1, 4))
+    header = ("batch", "cell", "nodes", "µs", "why not with the batch before of its cell")
+    return first_of(len(one.steps), "batches") + html_table(header, rows, text=(1, 4))

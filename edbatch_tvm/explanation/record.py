@@ -147,8 +147,8 @@ class Explanation:
             "lower_bound": self.lower_bound,
             "seconds": self.seconds,
             "cells": [asdict(cell) for cell in self.cells],
-            "steps": [asdict(step) for step in self.steps],
-            "uses": [asdict(use) for use in self.uses],
+            "steps": [dict(vars(step)) for step in self.steps],
+            "uses": [dict(vars(use)) for use in self.uses],
         }
 
     def to_html(self, title: str = "edbatch explain") -> str:

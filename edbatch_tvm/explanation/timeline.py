@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from math import log2
 
-from edbatch_tvm.explanation.html import colour
+from edbatch_tvm.explanation.html import SHOWN, colour
 from edbatch_tvm.explanation.reasons import reason_of_gap
 from edbatch_tvm.explanation.record import Explanation
 
@@ -15,7 +15,8 @@ _LANE, _LEFT, _WIDTH, _TOP = 26, 130, 1000, 18
 def draw_timeline(explanation: Explanation, timed: bool) -> str:
     """Batches from left to right: over time, or one after the other at one width.
 
-    The height of a box grows with the logarithm of its nodes.
+    The height of a box grows with the logarithm of its nodes. There are boxes for the first
+    :data:`~edbatch_tvm.explanation.html.SHOWN` batches.
 
     Parameters
     ----------
@@ -25,9 +26,10 @@ def draw_timeline(explanation: Explanation, timed: bool) -> str:
     """
     lane = {cell.cell: number for number, cell in enumerate(explanation.cells)}
     type_of = {name: type_id for type_id, name in enumerate(explanation.graph.type_names)}
-    lengths = [(step.seconds or 0.0) if timed else 1.0 for step in explanation.steps]
+    steps = explanation.steps[:SHOWN]
+    lengths = [(step.seconds or 0.0) if timed else 1.0 for step in steps]
     scale = (_WIDTH - _LEFT) / (sum(lengths) or 1.0)
-    largest = max((step.nodes for step in explanation.steps), default=1)
+    largest = max((step.nodes for step in steps), default=1)
     bottom = _TOP + _LANE * len(lane)
     parts = _axis(sum(lengths), scale, bottom, timed)
     for name, number in lane.items():
@@ -35,7 +37,7 @@ def draw_timeline(explanation: Explanation, timed: bool) -> str:
         parts.append(f'<text x="{_LEFT - 8}" y="{y + 17:.0f}" text-anchor="end">{escape(_short(name))}</text>')
         parts.append(f'<path d="M{_LEFT} {y + _LANE:.0f}H{_WIDTH}" stroke="#e5e9ed"/>')
     x = float(_LEFT)
-    for step, length in zip(explanation.steps, lengths, strict=True):
+    for step, length in zip(steps, lengths, strict=True):
         wide = length * scale
         high = (_LANE - 5) * (0.25 + 0.75 * log2(1 + step.nodes) / log2(1 + largest))
         y = _TOP + _LANE * (lane[step.cell] + 1) - high

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from edbatch_tvm.graph.instance import InstanceGraph
 from edbatch_tvm.memory.batch_reads import Reads
-from edbatch_tvm.memory.layout import row_bytes
+from edbatch_tvm.memory.layout import row_bytes, signature_of
 from edbatch_tvm.memory.plan import Plan
-from edbatch_tvm.memory.steps_table import INDEXED, CellLayout
+from edbatch_tvm.memory.steps_table import INDEXED, TYPE, CellLayout
 
 
 @dataclass(frozen=True)
@@ -41,15 +41,21 @@ class IndexedOperand:
 
 def indexed_operands(graph: InstanceGraph, plan: Plan) -> list[IndexedOperand]:
     """The operands that `plan` leaves indexed, the largest first."""
+    cells = signature_of(graph).cells
+    layouts = [CellLayout(len(cell.outputs), len(cell.operands)) for cell in cells]
+    strides = [list(map(layout.stride, range(layout.operands))) for layout in layouts]
+    steps = enumerate(plan.steps.tolist())
+    batches = [(batch, step) for batch, step in steps if INDEXED in [step[stride] for stride in strides[step[TYPE]]]]
+    found: list[IndexedOperand] = []
+    if not batches:
+        return found
     reads = Reads(graph, plan.schedule)
     bounds = plan.schedule.batch_ptr
-    found = []
-    for batch, type_id in enumerate(reads.batch_type):
-        cell = reads.cells[type_id]
-        layout = CellLayout(len(cell.outputs), len(cell.operands))
+    for batch, step in batches:
+        cell = cells[step[TYPE]]
         nodes = plan.order[bounds[batch] : bounds[batch + 1]].tolist()
-        for number, (operand, values) in enumerate(reads.operands(batch, nodes)):
-            if plan.steps[batch, layout.stride(number)] == INDEXED:
+        for stride, (operand, values) in zip(strides[step[TYPE]], reads.operands(batch, nodes), strict=True):
+            if step[stride] == INDEXED:
                 size = len(values) * row_bytes(operand.spec)
                 found.append(IndexedOperand(batch, cell.name, operand.name, len(values), size, _reason(reads, values)))
     return sorted(found, key=lambda one: -one.bytes)

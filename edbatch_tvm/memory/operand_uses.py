@@ -43,14 +43,20 @@ class OperandUse:
 def operand_uses(graph: InstanceGraph, plan: Plan) -> list[OperandUse]:
     """Every operand of every batch of `plan`, in the order they run."""
     reasons = {(one.batch, one.operand): one.reason for one in indexed_operands(graph, plan)}
-    uses = []
-    for batch, step in enumerate(plan.steps):
-        cell = signature_of(graph)[int(step[TYPE])]
+    cells = signature_of(graph).cells
+    operands = []  # of each cell: name, whether it is variadic, bytes of a row, column of its stride
+    for cell in cells:
         layout = CellLayout(len(cell.outputs), len(cell.operands))
-        nodes, begin = int(step[COUNT]), int(step[POINTER])
+        operands.append(
+            [(o.name, o.variadic, row_bytes(o.spec), layout.stride(number)) for number, o in enumerate(cell.operands)]
+        )
+    uses = []
+    for batch, step in enumerate(plan.steps.tolist()):
+        cell, nodes, begin = cells[step[TYPE]], step[COUNT], step[POINTER]
         variadic = int(plan.index[begin + nodes] - plan.index[begin]) if cell.variadic_count else 0
-        for number, operand in enumerate(cell.operands):
-            how, why = _HOW[int(step[layout.stride(number)])], reasons.get((batch, operand.name), "")
-            size = (variadic if operand.variadic else nodes) * row_bytes(operand.spec)
-            uses.append(OperandUse(batch, cell.name, operand.name, nodes, how, size, why))
+        for name, is_variadic, row, stride in operands[step[TYPE]]:
+            size = (variadic if is_variadic else nodes) * row
+            uses.append(
+                OperandUse(batch, cell.name, name, nodes, _HOW[step[stride]], size, reasons.get((batch, name), ""))
+            )
     return uses

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -75,6 +76,20 @@ class CpuExecutor:
             raise
         report = Report(graph, plan, info, self.paths, calls)
         return Result(graph, plan, report, self._pool.lease(arenas))
+
+    @contextmanager
+    def parts(self, graph: InstanceGraph, plan: Plan) -> Iterator[Callable[[int, int], None]]:
+        """See :meth:`~edbatch_tvm.runtime.executor.Executor.parts`."""
+        arenas = self._pool.acquire(plan.arena_rows)
+        try:
+            self._place_external(graph, arenas)
+            with self._lock:
+                scratch = self._take_scratch(plan)
+            yield self._program.parts(graph, plan, arenas, scratch)
+            with self._lock:
+                self._scratch = scratch
+        finally:
+            self._pool.release(arenas)
 
     def _place_external(self, graph: InstanceGraph, arenas: ArenaSet) -> None:
         for arena, rows in enumerate(graph.external_data):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any, Literal
@@ -17,6 +18,7 @@ from edbatch_tvm.memory import Plan
 from edbatch_tvm.runtime.artifact import Artifact
 from edbatch_tvm.runtime.device_memory import DeviceMemory
 from edbatch_tvm.runtime.device_result import DeviceArenas, DeviceResult, Lease
+from edbatch_tvm.runtime.executor import run_parts
 from edbatch_tvm.runtime.kernels import Kernel, as_table
 from edbatch_tvm.runtime.report import Report
 from edbatch_tvm.runtime.threads import forked
@@ -173,6 +175,10 @@ class DeviceExecutor:
             raise
         report = Report(graph, plan, info, self.paths, launches)
         return DeviceResult(graph, plan, report, Lease(arenas, self._give_back), self.memory)
+
+    def parts(self, graph: InstanceGraph, plan: Plan) -> AbstractContextManager[Callable[[int, int], None]]:
+        """See :meth:`~edbatch_tvm.runtime.executor.Executor.parts`."""
+        return run_parts(self, graph, plan)
 
     def _run(self, graph: InstanceGraph, plan: Plan, arenas: DeviceArenas) -> int:
         slab, rows = self._sizes(plan)

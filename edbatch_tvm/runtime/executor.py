@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -52,8 +54,25 @@ class Executor(Protocol):
             If kernels of this target cannot run in this process.
         """
 
+    def parts(self, graph: InstanceGraph, plan: Plan) -> AbstractContextManager[Callable[[int, int], None]]:
+        """A function that runs the batches of `plan` from one number up to another and waits for them.
+
+        Its calls share arenas: the first has to run all batches, so that later ones read values.
+        """
+
     def load(self, weights: Mapping[str, np.ndarray]) -> None:
         """Take `weights` from now on."""
 
     def held(self) -> dict[str, np.ndarray]:
         """What kernels read at this moment, by ``kind:name``, not copies; nothing where it cannot be saved."""
+
+
+@contextmanager
+def run_parts(executor: Executor, graph: InstanceGraph, plan: Plan) -> Iterator[Callable[[int, int], None]]:
+    """:meth:`Executor.parts` of a fused model by runs of plans of fewer batches."""
+
+    def run(begin: int, end: int) -> None:
+        steps = np.ascontiguousarray(plan.steps[begin:end])
+        executor.run(graph, replace(plan, steps=steps)).synchronize()
+
+    yield run

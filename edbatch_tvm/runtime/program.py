@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -55,6 +56,35 @@ class Program:
         """Run the batches of `plan`; how many kernels that were."""
         if not len(plan.steps):
             return 0
+        arguments = self._arguments(graph, plan, arenas, scratch)
+        threads = use_threads()
+        multiplies = float(graph.type_count @ self._multiplies)
+        tasks = self._tasks(multiplies, threads)
+        board = self._take_board(threads)
+        program = self._kernels.program
+        begin = perf_counter()
+        program(tasks, 0, len(plan.steps), board.tensor, *arguments.values)
+        if multiplies >= SINGLE_MULTIPLIES:
+            self._learn_from((perf_counter() - begin) / multiplies, tasks, int(board.words[YIELDS]))
+        self._boards.append(board)
+        return int(self._calls[plan.steps[:, TYPE]].sum()) + (len(plan.copies) if isinstance(plan, UnfusedPlan) else 0)
+
+    def parts(
+        self, graph: InstanceGraph, plan: Plan, arenas: ArenaSet, scratch: dict[str, Any]
+    ) -> Callable[[int, int], None]:
+        """A function that runs the batches from one number up to another of `plan`, on as many threads as all of it."""
+        arguments = self._arguments(graph, plan, arenas, scratch)
+        threads = use_threads()
+        tasks = threads if float(graph.type_count @ self._multiplies) >= SINGLE_MULTIPLIES else 1
+        board, program = _Board(threads), self._kernels.program
+
+        def run(begin: int, end: int) -> None:
+            program(tasks, begin, end, board.tensor, *arguments.values)
+
+        return run
+
+    def _arguments(self, graph: InstanceGraph, plan: Plan, arenas: ArenaSet, scratch: dict[str, Any]) -> _Arguments:
+        """What the program reads for `plan`."""
         loaded = self._kernels.loaded  # once: another thread may refresh it
         types, rows = self._types(loaded, graph, plan)
         values = []
@@ -64,19 +94,7 @@ class Program:
         if isinstance(plan, UnfusedPlan):
             copy_ptr = plan.copy_ptr
             copies = plan.copies if len(plan.copies) else _NO_COPIES
-        threads = use_threads()
-        multiplies = float(graph.type_count @ self._multiplies)
-        tasks = self._tasks(multiplies, threads)
-        board = self._take_board(threads)
-        program = self._kernels.program
-        begin = perf_counter()
-        program(tasks, 0, len(plan.steps), board.tensor, plan.steps, plan.index, copies, copy_ptr, types, *values)
-        del loaded, rows  # What the table of types has the addresses of lived until here.
-        if multiplies >= SINGLE_MULTIPLIES:
-            self._learn_from((perf_counter() - begin) / multiplies, tasks, int(board.words[YIELDS]))
-        self._boards.append(board)
-        calls = int(self._calls[plan.steps[:, TYPE]].sum())
-        return calls + (int(copy_ptr[-1] - copy_ptr[0]) if isinstance(plan, UnfusedPlan) else 0)
+        return _Arguments((plan.steps, plan.index, copies, copy_ptr, types, *values), (loaded, rows))
 
     def _types(self, loaded: LoadedWeights, graph: InstanceGraph, plan: Plan) -> tuple[np.ndarray, list[np.ndarray]]:
         """The table of types for `graph`, and the attributes in schedule order, whose addresses are in it."""
@@ -129,6 +147,13 @@ class Program:
         except IndexError:
             return _Board(threads)
         return board if board.threads >= threads else _Board(threads)
+
+
+class _Arguments(NamedTuple):
+    """Arguments of the program after the board, and what has to live while it runs: its addresses are in a table."""
+
+    values: tuple[Any, ...]
+    addressed: tuple[LoadedWeights, list[np.ndarray]]
 
 
 class _Board:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edbatch_tvm.batching import Schedule, lower_bound, schedule
+from edbatch_tvm.batching import Schedule, batch_gaps, lower_bound, schedule
 from edbatch_tvm.batching.batch_gaps import Gap, find_batch_gaps
 from edbatch_tvm.graph import InstanceGraph
 from tests.batching.graphs import typed_dags
@@ -36,10 +36,12 @@ def oracle(graph: InstanceGraph, batches: Schedule) -> list[tuple[int, int, int,
     return sorted(found)
 
 
-@given(typed_dags(), st.sampled_from(["depth", "agenda", "ratio", "lookahead"]))
-def test_gaps_on_random_graphs(graph: InstanceGraph, policy: str) -> None:
+@given(typed_dags(), st.sampled_from(["depth", "agenda", "ratio", "lookahead"]), st.sampled_from([0, 1, 8]))
+def test_gaps_on_random_graphs(graph: InstanceGraph, policy: str, few: int) -> None:
     batches, _ = schedule(graph, policy)
-    found = find_batch_gaps(graph, batches)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batch_gaps, "_FEW", few)  # larger batches are looked at as arrays
+        found = find_batch_gaps(graph, batches)
     gaps = [(g.batch, g.previous, g.dependent, g.waiting, g.ready) for one in found for g in one.gaps]
     assert sorted(gaps) == oracle(graph, batches)
     assert sum(one.nodes for one in found) == graph.num_nodes

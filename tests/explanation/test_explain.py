@@ -14,6 +14,7 @@ import edbatch_tvm as eb
 from edbatch_tvm.errors import GraphError
 from edbatch_tvm.explanation import Explanation
 from edbatch_tvm.explanation.graph_drawing import DRAWN_NODES
+from edbatch_tvm.explanation.html import SHOWN
 from edbatch_tvm.explanation.similar_cells import alike_cells
 from edbatch_tvm.models import get_workload
 from tests.explanation.cells import ALIKE
@@ -120,6 +121,25 @@ def test_a_large_graph_is_not_drawn() -> None:
         state = builder.call("char_arc", *state, char=1)
     html = eb.explain(one, [builder.finish(state[0])], repeat=0).to_html()
     assert "too many to draw" in html
+
+
+def test_a_long_chain_is_explained_in_a_page_of_limited_size() -> None:
+    one = model()
+    builder = one.builder()
+    state = builder.call("start")
+    for _ in range(SHOWN):
+        state = builder.call("char_arc", *state, char=1)
+    found = eb.explain(one, [builder.finish(state[0])], repeat=1)
+    assert found.batches == len(found.steps) == SHOWN + 1
+    assert all(step.seconds is not None for step in found.steps)
+    assert [step.dependent for step in found.steps[2:]] == [1] * (SHOWN - 1)
+    html = found.to_html()
+    assert html.count(f"<p>The first {SHOWN:,} of {SHOWN + 1:,} batches.</p>") == 2  # timeline and table
+    assert f"<p>The first {SHOWN:,} of {len(found.uses):,} operands.</p>" in html
+    boxes = [drawing.count("<rect") for drawing in re.findall(r"<svg.*?</svg>", html, re.DOTALL)]
+    assert max(boxes) <= len(found.plan.arena_rows) * (SHOWN + 1)
+    assert re.search(r"<title>batches \d+ to \d+: \d+ rows</title>", html)  # a piece of an arena
+    assert len(found.to_trace()["traceEvents"]) > SHOWN
 
 
 @pytest.mark.parametrize("granularity", GRANULARITIES)

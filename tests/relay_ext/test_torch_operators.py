@@ -202,6 +202,10 @@ CASES: dict[str, tuple[Callable[..., Any], tuple[torch.Tensor, ...]]] = {
         lambda x: nn.functional.multilabel_margin_loss(x, torch.tensor([[3, 0, -1, 1], [1, -1, 0, 2]])),
         (PLAIN[:, 0],),
     ),
+    "labels of each row, with NaN": (
+        lambda x: nn.functional.multilabel_margin_loss(x, torch.tensor([[3, 0, -1, 1], [1, -1, 0, 2]])),
+        (torch.where(torch.arange(8).reshape(2, 4) % 3 == 1, NAN, PLAIN[:, 0]),),
+    ),
     "group_norm without weights": (lambda x: nn.functional.group_norm(x[:, :2], 2), (PLAIN,)),
 }
 
