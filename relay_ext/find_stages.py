@@ -25,6 +25,7 @@ def find_stages(
     variadic: tuple[bool, ...],
     is_operand: tuple[bool, ...],
     dtypes: tuple[str, ...] = STAGE_DTYPES,
+    whole_rows: bool = True,
 ) -> list[ir.Stage]:
     """The stages of a fused cell, in the order they run.
 
@@ -36,20 +37,33 @@ def find_stages(
         For each per-instance parameter.
     dtypes : tuple of str
         What a stage of the target may compute in.
+    whole_rows : bool
+        Whether the target has stages with column reductions.
 
     Raises
     ------
     NotReadable
         If the cell is not made of stages; the message says why.
     """
-    inputs = StageInputs(function, variadic, is_operand, dtypes)
+    if whole_rows:
+        try:
+            return _stages(StageInputs(function, variadic, is_operand, dtypes))
+        except NotReadable as reason:
+            try:
+                return _stages(StageInputs(function, variadic, is_operand, dtypes, whole_rows=False))
+            except NotReadable:
+                raise reason from None
+    return _stages(StageInputs(function, variadic, is_operand, dtypes, whole_rows=False))
+
+
+def _stages(inputs: StageInputs) -> list[ir.Stage]:
     groups: dict[tuple[int, ir.Domain, int, int, str], Group] = {}
 
     def place(buffer: Any, slot: int, scratch: str) -> None:
         rows, columns = _shape(inputs, buffer)
         dtype = str(buffer.dtype)
-        if dtype not in dtypes:
-            raise NotReadable(f"{buffer.name!r} is {dtype}, stages compute in {' or '.join(dtypes)}")
+        if dtype not in inputs.dtypes:
+            raise NotReadable(f"{buffer.name!r} is {dtype}, stages compute in {' or '.join(inputs.dtypes)}")
         key = (inputs.level(buffer), inputs.domain(buffer), rows, columns, dtype)
         groups.setdefault(key, Group(*key)).targets.append((buffer, slot, scratch))
 
@@ -67,14 +81,21 @@ def _trace(inputs: StageInputs, group: Group, name: str) -> ir.Stage:
     try:
         return StageTracer(inputs, group, name).stage()
     except NotReadable:
-        if group.rows > 1 or len(shapes) > 1 or len(*shapes) < 2:
+        reduced = any(inputs.is_reduced(buffer) for buffer, _, _ in group.targets)
+        if reduced or group.rows > 1 or len(shapes) > 1 or len(*shapes) < 2:
             raise
     (extents,) = shapes
     return StageTracer(inputs, replace(group, rows=prod(extents[:-1]), columns=extents[-1]), name).stage()
 
 
 def _shape(inputs: StageInputs, buffer: Any) -> tuple[int, int]:
-    """Rows and columns that a stage computes `buffer` in: one row, unless a product of matrices is part of it."""
+    """Rows and columns that a stage computes `buffer` in: one row, unless a product of matrices is part of it.
+
+    With column reductions, the columns are what they run over.
+    """
+    if inputs.is_reduced(buffer):
+        span = inputs.span(buffer)
+        return prod(span[:-1]), prod(span[-1:])
     extents = inputs.extents(buffer)
     if sum(extent > 1 for extent in extents) > 1 and _has_matrix_product(inputs, buffer, inputs.level(buffer)):
         return prod(extents[:-1]), extents[-1]
@@ -88,7 +109,7 @@ def _has_matrix_product(inputs: StageInputs, buffer: Any, level: int) -> bool:
     definition = inputs.definitions.get(buffer)
     if isinstance(definition, Compute):
         return any(_has_matrix_product(inputs, other, level) for other in buffers_read(definition.value))
-    if definition is None or inputs.is_row_reduction(definition):
+    if definition is None or inputs.is_row_reduction(definition) or inputs.is_column_reduction(buffer):
         return False
     found = inputs.contraction(buffer, definition)
     axes = [v for v, e in zip(definition.iters, buffer.shape, strict=True) if isinstance(e, tirx.IntImm) and int(e) > 1]

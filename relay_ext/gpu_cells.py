@@ -193,7 +193,7 @@ def _shared(part: Part, signature: Signature, members: Mapping[str, Members], sh
 
 
 def _tiled_stages(function: tirx.PrimFunc, signature: Signature, products: Products) -> list[ir.Stage]:
-    stages = stages_of(function, signature, ("float32",))
+    stages = stages_of(function, signature, ("float32",), whole_rows=False)
     for stage in stages:
         if not is_tiled(stage, products) and not is_by_instance(stage):
             raise NotReadable(f"stage {stage.name!r} has more gates than shared memory holds, or matrices in rows")

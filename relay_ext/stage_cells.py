@@ -99,13 +99,19 @@ def stage_kernel_of(
         for buffer, name in cell_params(function).weights.items()
     }
     kernel = stage_kernel(stage, bind_cell(signature, stage.cell), machine, tables, config)
-    scratch = [f"{o.scratch}:{stage.domain}:{stage.rows * stage.columns}" for o in stage.outputs if o.scratch]
+    scratch = [
+        f"{o.scratch}:{stage.domain}:{stage.rows * (1 if o.narrow else stage.columns)}"
+        for o in stage.outputs
+        if o.scratch
+    ]
     shape = [packing_of(stage, machine).size]
     attributes = {CELL: stage.cell, PATH: "stage", PACKED_SHAPE: shape, DTYPE: stage.dtype, SCRATCH: scratch}
     return kernel.with_attrs(attributes | member_attribute(function))
 
 
-def stages_of(function: tirx.PrimFunc, signature: Signature, dtypes: tuple[str, ...] = STAGE_DTYPES) -> list[Stage]:
+def stages_of(
+    function: tirx.PrimFunc, signature: Signature, dtypes: tuple[str, ...] = STAGE_DTYPES, whole_rows: bool = True
+) -> list[Stage]:
     """The stages of a fused cell of `signature`; see :func:`relay_ext.find_stages.find_stages`."""
     cell = signature[str(function.attrs[CELL])]
     params = cell_params(function).inputs
@@ -115,4 +121,5 @@ def stages_of(function: tirx.PrimFunc, signature: Signature, dtypes: tuple[str, 
         tuple(variadic.get(param.name, False) for param in params),
         tuple(param.name in variadic for param in params),
         dtypes,
+        whole_rows,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from math import prod
 from typing import Any
 
 import tvm
@@ -56,7 +57,7 @@ class StageTracer:
         self.analyzer.bind(self.matrix_row, tvm.ir.Range(0, group.rows))
         self.gates: list[ir.Gate] = []
         self.vectors: list[Any] = []
-        self.body: list[ir.Let | ir.Reduction] = []
+        self.body: list[ir.Line] = []
         self.leaves: dict[Any, ir.Leaf] = {}
         self._leaf_of: dict[ir.Leaf, Any] = {}
         self._memo: dict[tuple[Any, str], Any] = {}
@@ -64,11 +65,14 @@ class StageTracer:
     def stage(self) -> ir.Stage:
         """The stage that writes the group's targets."""
         group, outputs = self.group, []
-        flat = self.matrix_row * group.columns + self.column if group.rows > 1 else self.column
+        row = self.matrix_row if group.rows > 1 else tirx.const(0, "int64")
+        flat = row * group.columns + self.column
         for buffer, slot, scratch in group.targets:
-            indices = indices_at(self.inputs.extents(buffer), flat)
+            extents = self.inputs.extents(buffer)
+            narrow = prod(extents) != group.rows * group.columns
+            indices = indices_at(extents, row if narrow else flat)
             by_row = [self.row] if group.domain == "rows" else []
-            outputs.append(ir.Output(self.at(buffer, by_row + indices), slot, scratch))
+            outputs.append(ir.Output(self.at(buffer, by_row + indices), slot, scratch, narrow))
         return ir.Stage(
             self.inputs.cell,
             self.name,
@@ -121,6 +125,8 @@ class StageTracer:
         if isinstance(definition, Reduce):
             if inputs.is_row_reduction(definition):
                 return self.reduction(definition, indices)
+            if inputs.is_column_reduction(buffer):
+                return self.column_reduction(buffer, definition, indices)
             return self.gate(buffer, definition, indices)
         raise NotReadable(f"{buffer.name!r} is read before it is written")
 
@@ -209,6 +215,24 @@ class StageTracer:
             raise NotReadable(f"a reduction of {value.ty.dtype} in a stage of {self.group.dtype}")
         variable = tirx.Var(f"s{self._count(ir.Reduction)}", self.group.dtype)
         self.body.append(ir.Reduction(variable, value, definition.combine, definition.identity))
+        return variable
+
+    def column_reduction(self, buffer: Any, definition: Reduce, indices: list[Any]) -> Any:
+        """A reduction over the columns of the stage."""
+        span = self.inputs.span(buffer)
+        if (prod(span[:-1]), prod(span[-1:])) != (self.group.rows, self.group.columns):
+            raise NotReadable(f"{buffer.name!r} is a {definition.combine} over the axes {span} inside another stage")
+        if self._in_reduction(indices) or any(depends_on(index, self.column) for index in indices):
+            raise NotReadable(f"{buffer.name!r} is a {definition.combine} along an axis that is not the last")
+        values = dict(zip(definition.iters, indices, strict=True))
+        for variable, extent in definition.reduce_iters:
+            at = tirx.const(0, "int64") if is_one(extent) else self.column
+            values[variable] = tirx.Cast(variable.ty.dtype, at)
+        value = self.expression(substitute(definition.source, values))
+        if str(value.ty.dtype) != self.group.dtype:
+            raise NotReadable(f"a reduction of {value.ty.dtype} in a stage of {self.group.dtype}")
+        variable = tirx.Var(f"t{self._count(ir.ColumnReduction)}", self.group.dtype)
+        self.body.append(ir.ColumnReduction(variable, value, definition.combine, definition.identity))
         return variable
 
     def _count(self, kind: type) -> int:

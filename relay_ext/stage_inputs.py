@@ -12,11 +12,13 @@ from typing import Any
 from edbatch_tvm.tvm_compat import TensorLoad, sym, tirx
 from relay_ext.block_reader import Compute, NotReadable, Reduce, read_blocks
 from relay_ext.fuse_cells import CELL, cell_params
+from relay_ext.partial_sums import join_partial_sums
 from relay_ext.tir_expressions import (
     as_affine,
     as_condition,
     buffers_read,
     change_point,
+    depends_on,
     flat_index,
     is_one,
     range_of,
@@ -71,7 +73,10 @@ class StageInputs:
         variadic: tuple[bool, ...],
         is_operand: tuple[bool, ...],
         dtypes: tuple[str, ...] = STAGE_DTYPES,
+        whole_rows: bool = True,
     ) -> None:
+        self.dtypes = dtypes
+        self.whole_rows = whole_rows
         self.cell = str(function.attrs[CELL])
         inputs, self.weights, self.outputs = cell_params(function)
         self.operands: dict[Any, ir.StageOperand | ir.Variadic] = {}
@@ -86,10 +91,12 @@ class StageInputs:
             if param in self.operands and str(param.dtype) not in dtypes:
                 raise NotReadable(f"operand {param.name!r} is {param.dtype}, not {' or '.join(dtypes)}")
         self.row_count = next((p.shape[0] for p in inputs if isinstance(self.operands.get(p), ir.Variadic)), None)
-        self.definitions = read_blocks(function)
+        self.definitions = join_partial_sums(read_blocks(function)) if whole_rows else read_blocks(function)
         self.scratch: dict[Any, str] = {}
         self.levels: dict[Any, int] = {}
         self.contractions: dict[Any, Contraction] = {}
+        self.along_columns: dict[Any, bool] = {}
+        self.spans: dict[Any, tuple[int, ...]] = {}
 
     # What a buffer is ------------------------------------------------------------------------------------------
 
@@ -123,6 +130,66 @@ class StageInputs:
         extents = [extent for _, extent in definition.reduce_iters if not is_one(extent)]
         return len(extents) == 1 and self.row_count is not None and extents[0].same_as(self.row_count)
 
+    # Column reductions: what makes a stage compute whole rows --------------------------------------------------
+
+    def is_column_reduction(self, buffer: Any) -> bool:
+        """True for a reduction along the columns of the stage that computes `buffer`.
+
+        That is a maximum or minimum along an axis, or a sum that reads nothing twice: the others are products.
+        """
+        if buffer not in self.along_columns:
+            self.along_columns[buffer] = self._is_column_reduction(buffer)
+        return self.along_columns[buffer]
+
+    def _is_column_reduction(self, buffer: Any) -> bool:
+        definition = self.definitions.get(buffer)
+        if not self.whole_rows or not isinstance(definition, Reduce) or self.is_row_reduction(definition):
+            return False
+        extents = [extent for _, extent in definition.reduce_iters if not is_one(extent)]
+        if len(extents) != 1 or not isinstance(extents[0], tirx.IntImm) or int(extents[0]) < 1:
+            return False
+        if definition.combine != "sum":
+            return True
+        by_row = self.domain(buffer) == "rows"
+        axes = zip(definition.iters[by_row:], self.extents(buffer), strict=True)
+        outer = [axis for axis, extent in axes if extent > 1]
+        factors = [factor for factor in self._factors(definition.source) if not isinstance(factor, tirx.FloatImm)]
+        return all(depends_on(factor, axis) for factor in factors for axis in outer)
+
+    def span(self, buffer: Any) -> tuple[int, ...]:
+        """The extents that a stage has to run over to compute `buffer`, ones left out.
+
+        These are its own, and where it is computed from column reductions of a larger span, all of theirs.
+        """
+        if buffer not in self.spans:
+            self.spans[buffer] = self._span(buffer)
+        return self.spans[buffer]
+
+    def _span(self, buffer: Any) -> tuple[int, ...]:
+        own = tuple(extent for extent in self.extents(buffer) if extent != 1)
+        definition = self.definitions.get(buffer)
+        if isinstance(definition, Reduce) and self.is_column_reduction(buffer):
+            return (*own, *(int(extent) for _, extent in definition.reduce_iters if not is_one(extent)))
+        if isinstance(definition, Compute):
+            for other in buffers_read(definition.value):
+                if self.domain(other) == self.domain(buffer) and self.is_reduced(other):
+                    span = self.span(other)
+                    if len(span) > len(own) and span[: len(own)] == own:
+                        return span
+        return own
+
+    def is_reduced(self, buffer: Any) -> bool:
+        """Whether the stage that computes `buffer` takes a column reduction for it."""
+        definition = self.definitions.get(buffer)
+        if isinstance(definition, Compute):
+            return any(
+                self.domain(other) == self.domain(buffer)
+                and self.is_reduced(other)
+                and self.span(other) == self.span(buffer)
+                for other in buffers_read(definition.value)
+            )
+        return self.is_column_reduction(buffer)
+
     def is_looped(self, buffer: Any) -> bool:
         """True for what needs a loop of its own in the domain of `buffer`: a contraction or a reduction."""
         definition = self.definitions.get(buffer)
@@ -149,17 +216,23 @@ class StageInputs:
         if definition is None:
             return 0
         if isinstance(definition, Compute):
-            return self._deepest(definition.value, self.domain(buffer))
+            return self._deepest(buffer, definition.value, self.domain(buffer))
         if self.is_row_reduction(definition):
-            return self._deepest(definition.source, "instances")
+            return self._deepest(buffer, definition.source, "instances")
+        if self.is_column_reduction(buffer):
+            return self._deepest(buffer, definition.source, self.domain(buffer))
         found = self.contraction(buffer, definition)
         needed = [segment.buffer for segments in found.values for segment in segments if segment.buffer is not None]
         return 1 + max((self.level(other) for other in needed), default=0)
 
-    def _deepest(self, expression: Any, domain: ir.Domain) -> int:
+    def _deepest(self, buffer: Any, expression: Any, domain: ir.Domain) -> int:
+        """The first stage over `domain` that can compute `expression` for `buffer`."""
         deepest = 0
         for other in buffers_read(expression):
-            crosses = self.domain(other) != domain and self.is_looped(other)
+            if self.domain(other) != domain:
+                crosses = self.is_looped(other)
+            else:
+                crosses = self.is_reduced(other) and self.span(other) != self.span(buffer)
             if crosses:
                 self.scratch_source(other)
             deepest = max(deepest, self.level(other) + crosses)
@@ -170,7 +243,9 @@ class StageInputs:
     def contraction(self, buffer: Any, definition: Reduce) -> Contraction:
         """The contraction that `buffer` is."""
         if buffer not in self.contractions:
-            self.contractions[buffer] = self._contraction(buffer, definition)
+            found = self._contraction(buffer, definition)
+            values = tuple([self._sourced(segment) for segment in segments] for segments in found.values)
+            self.contractions[buffer] = replace(found, values=values)
         return self.contractions[buffer]
 
     def _contraction(self, buffer: Any, definition: Reduce) -> Contraction:
@@ -188,7 +263,7 @@ class StageInputs:
             # Where one of them is computed, it can go through scratch rows like a value.
             values, weights = weights[:1], weights[1:]
         cut = _Cut(self, buffer, definition, k)
-        segments = tuple([self._sourced(one) for one in cut.segments(factor, 0, extent)] for factor in values)
+        segments = tuple(cut.segments(factor, 0, extent) for factor in values)
         return Contraction(k, extent, weights[0] if weights else None, segments)
 
     def _sourced(self, segment: Segment) -> Segment:

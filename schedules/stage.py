@@ -12,13 +12,17 @@ column ``j`` of ``columns``::
 
     accumulator[g] = sum over the passes of gate g, sum over k:  left(i, k, j) * right(i, k, j)
     for each line of the body, in order:
-        let:        y = expression(i, j)
-        reduction:  s = sum (or max, min) over the rows p of this instance:  expression(p, i, j)
+        let:               y = expression(i, j)
+        reduction:         s = sum (or max, min) over the rows p of this instance:  expression(p, i, j)
+        column reduction:  s = sum (or max, min) over the columns j:  expression(i, j), one value for all columns
     output[o][i, j] = expression(i, j)
 
 A stage of the domain ``rows`` has no reductions; what it writes are scratch rows, one for each variadic row, which a
 later stage of the domain ``instances`` reduces. So the forget gates of a child-sum TreeLSTM, one for each child, are a
 stage over rows, and the sum over children belongs to the next.
+
+Column reductions make soft-max, normalisation and dot products part of a stage: a tile of it computes whole rows, which
+stay in the first-level cache (or registers) between the reductions.
 
 Expressions are TIR scalars over *leaves*: variables that stand for one element each, see :data:`Leaf`.
 ``relay_ext.find_stages`` finds the stages of a cell; ``schedules.cpu`` and ``schedules.cuda`` turn them into kernels.
@@ -188,12 +192,33 @@ class Reduction:
 
 
 @dataclass(frozen=True)
+class ColumnReduction:
+    """``variable = sum (max, min) of expression`` over the columns of a row, the same for all of them.
+
+    Where a vector has more elements than there are columns, those beyond do not count.
+    """
+
+    variable: Any
+    expression: Any
+    combine: Combine = "sum"
+    identity: float = 0.0
+
+
+Line = Let | Reduction | ColumnReduction
+"""A line of a stage's body."""
+
+
+@dataclass(frozen=True)
 class Output:
-    """A result of the stage: output `slot` of the cell, or scratch rows called `scratch`."""
+    """A result of the stage: output `slot` of the cell, or scratch rows called `scratch`.
+
+    If it is `narrow`, it has one element for each row, which does not depend on the column.
+    """
 
     expression: Any
     slot: int = -1
     scratch: str = ""
+    narrow: bool = False
 
 
 @dataclass(frozen=True)
@@ -207,13 +232,13 @@ class Stage:
     name : str
         Name of the kernel.
     columns : int
-        Number of columns of every output.
+        Number of columns of every output that is not narrow.
     column : tirx.Var
         The variable of the column in expressions.
     gates : tuple of Gate
     vectors : tuple of expressions
         Weights-only expressions of column and row.
-    body : tuple of Let or Reduction
+    body : tuple of Line
     outputs : tuple of Output
     leaves : dict from variable to Leaf
     domain : {"instances", "rows"}
@@ -231,7 +256,7 @@ class Stage:
     column: Any
     gates: tuple[Gate, ...]
     vectors: tuple[Any, ...]
-    body: tuple[Let | Reduction, ...]
+    body: tuple[Line, ...]
     outputs: tuple[Output, ...]
     leaves: dict[Any, Leaf] = field(hash=False)
     domain: Domain = "instances"
@@ -243,6 +268,11 @@ class Stage:
     def reductions(self) -> tuple[Reduction, ...]:
         """The reductions of the body."""
         return tuple(line for line in self.body if isinstance(line, Reduction))
+
+    @property
+    def whole_rows(self) -> bool:
+        """Whether a tile has to compute all columns of its rows."""
+        return any(isinstance(line, ColumnReduction) for line in self.body)
 
     @property
     def sources(self) -> tuple[Source, ...]:
@@ -272,13 +302,21 @@ class Stage:
                 lines.append(f"  {variable.name} = {_source(leaf.source)}[{at}]")
             else:
                 lines.append(f"  {variable.name} = {leaf}")
-        for line in self.body:
-            over = f"{line.combine} over p: " if isinstance(line, Reduction) else ""
-            lines.append(f"  {line.variable.name} = {over}{line.expression}")
+        lines.extend(f"  {line.variable.name} = {_over(line)}{line.expression}" for line in self.body)
         for output in self.outputs:
             target = output.scratch or f"output {output.slot}"
+            target += " (one a row)" if output.narrow else ""
             lines.append(f"  {target} = {output.expression}")
         return "\n".join(lines)
+
+
+def _over(line: Line) -> str:
+    match line:
+        case Reduction():
+            return f"{line.combine} over p: "
+        case ColumnReduction():
+            return f"{line.combine} over {COLUMN}: "
+    return ""
 
 
 def _sources(one: Pass | Product) -> list[Source]:

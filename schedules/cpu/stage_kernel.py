@@ -28,6 +28,7 @@ from schedules.cpu.machine import Machine
 from schedules.cpu.stage_config import Bucket, StageConfig, default_config
 from schedules.cpu.stage_tile import Tile, panels_of
 from schedules.cpu.weight_packing import packing_of
+from schedules.cpu.whole_row_tile import WholeRowTile
 from schedules.operand_rows import operand_row
 
 _INT = "int32"
@@ -181,18 +182,20 @@ class StageKernel:
         rows = bucket.rows
         # The simplifier has to see that it divides by 1 or more, although no batch is empty.
         tiles = self.bind("tiles", tirx.max(tirx.floordiv(self.count + (rows - 1), rows), 1))
+        groups = 1 if self.stage.whole_rows else groups
         with self._tasks(bucket, tiles * groups) as work:
             group, tile = self._split(bucket, work, groups, tiles)
             short = least < rows
             last = self.count - rows
             start = self.bind("start", tirx.min(tile * rows, tirx.max(last, 0) if short else last))
-            Tile(self, bucket, rows, self._first_chunk(bucket, group), start, None, short).write()
+            self._tile(bucket, rows, group, start, None, short)
 
     def _matrix_loop(self, bucket: Bucket, groups: int) -> None:
         """The tiles of matrices; those that are multiplied with the same panels follow one another."""
         rows = min(bucket.rows, self.stage.rows)
         tiles = -(-self.stage.rows // rows)
-        panels = bool(panels_of(self.stage))
+        panels = bool(panels_of(self.stage)) and not self.stage.whole_rows
+        groups = 1 if self.stage.whole_rows else groups
         tasks = groups if panels else groups * tiles
         with self._tasks(bucket, self.count * tasks) as work:
             element = self.bind("element", tirx.floordiv(work, tasks))
@@ -200,13 +203,18 @@ class StageKernel:
             if not panels:
                 group, tile = self._split(bucket, work, groups, tiles)
                 start = self.bind("start", tirx.min(tile * rows, self.stage.rows - rows))
-                Tile(self, bucket, rows, self._first_chunk(bucket, group), start, element, False).write()
+                self._tile(bucket, rows, group, start, element, False)
                 return
             chunk = self._first_chunk(bucket, work)
             copies = Tile(self, bucket, 1, chunk, tirx.const(0, _INT), element, False).copy_panels()
             with T.serial(0, tiles) as tile:
                 start = self.bind("start", tirx.min(tile * rows, self.stage.rows - rows))
                 Tile(self, bucket, rows, chunk, start, element, False, copies).write()
+
+    def _tile(self, bucket: Bucket, rows: int, group: Any, start: Any, element: Any, short: bool) -> None:
+        whole = self.stage.whole_rows
+        chunk = tirx.const(0, _INT) if whole else self._first_chunk(bucket, group)
+        (WholeRowTile if whole else Tile)(self, bucket, rows, chunk, start, element, short).write()
 
     def _tasks(self, bucket: Bucket, total: Any) -> Any:
         return (T.parallel if bucket.parallel else T.serial)(0, total)

@@ -24,7 +24,7 @@ _INT = "int32"
 _Write = Callable[[list[list[Any]]], None]
 """Writes a contraction that adds to the sums of its gates, a buffer for each gate and chunk."""
 
-_COMBINE: dict[ir.Combine, Callable[[Any, Any], Any]] = {
+COMBINE: dict[ir.Combine, Callable[[Any, Any], Any]] = {
     "sum": lambda total, value: total + value,
     "max": tirx.max,
     "min": tirx.min,
@@ -71,13 +71,8 @@ class Tile:
 
     def write(self) -> None:
         """Write the code."""
-        if self.stage.domain == "rows" and _reads_instances(self.stage):
-            self._find_owners()
-        self._contract()
-        for number, gate in enumerate(self.stage.gates):
-            for place, one in enumerate(gate.passes):
-                if isinstance(one, ir.Product) and one.right.column != 1:
-                    self._dots(number, one, self.packing.factors.get((number, place)))
+        self.find_owners()
+        self.contract()
         self._epilogue()
 
     def copy_panels(self) -> dict[tuple[int, int], Any]:
@@ -86,8 +81,7 @@ class Tile:
         As they lie, a step of the sum is a row of the matrix further: a power of two of bytes, for which a cache has
         few places. In the copy the steps follow one another.
         """
-        if self.stage.domain == "rows" and _reads_instances(self.stage):
-            self._find_owners()
+        self.find_owners()
         width, panels = len(self.columns) * self.lanes, {}
         for (number, place), one in panels_of(self.stage).items():
             right, read = self.kernel.buffer(one.right.source), one.right
@@ -95,8 +89,8 @@ class Tile:
             panel = panels[number, place] = T.alloc_buffer((one.length * width,), self.dtype, scope="global")
             with T.serial(0, one.length) as k:
                 for c, column in enumerate(self.columns):
-                    value = right[row, self._lanes_at(read.offset + read.step * k + column)]
-                    T.buffer_store(panel, value, [self._lanes_at(k * width + c * self.lanes)])
+                    value = right[row, self.lanes_at(read.offset + read.step * k + column)]
+                    T.buffer_store(panel, value, [self.lanes_at(k * width + c * self.lanes)])
         return panels
 
     # Rows ------------------------------------------------------------------------------------------------------
@@ -118,11 +112,13 @@ class Tile:
             return self.owners[0 if self.element is not None else row]
         return self.position(row)
 
-    def _find_owners(self) -> None:
-        """The instances that variadic rows belong to: the last one whose offset is not greater.
+    def find_owners(self) -> None:
+        """The instances that variadic rows belong to, if they are read: the last one whose offset is not greater.
 
         The first by bisection, the others by going on from there.
         """
+        if self.stage.domain != "rows" or not _reads_instances(self.stage):
+            return
         kernel, index, pointer = self.kernel, self.kernel.index, self.kernel.pointer
         count = 1 if self.element is not None else self.rows
         self.owners = T.alloc_buffer((count,), _INT, scope="global")
@@ -153,6 +149,14 @@ class Tile:
 
     # Contractions ----------------------------------------------------------------------------------------------
 
+    def contract(self) -> None:
+        """All contractions; their results are in ``results`` then."""
+        self._contract()
+        for number, gate in enumerate(self.stage.gates):
+            for place, one in enumerate(gate.passes):
+                if isinstance(one, ir.Product) and one.right.column != 1:
+                    self._dots(number, one, self.packing.factors.get((number, place)))
+
     def _contract(self) -> None:
         """All contractions but dots; a gate's sums stay in registers from its first pass to its last."""
         steps: list[tuple[tuple[int, ...], _Write]] = [
@@ -179,25 +183,28 @@ class Tile:
     def _zeros(self) -> Any:
         buffer = T.alloc_buffer((self.rows * self.lanes,), self.dtype, scope="global")
         for row in range(self.rows):
-            zero = self._broadcast(tirx.const(0, self.dtype))
-            T.buffer_store(buffer, zero, [self._lanes_at(row * self.lanes)])
+            zero = self.broadcast(tirx.const(0, self.dtype))
+            T.buffer_store(buffer, zero, [self.lanes_at(row * self.lanes)])
         return buffer
 
     def _copy(self, sums: Any) -> Any:
         """`sums` in a buffer of its own, so that reading it in a loop does not force the sums out of registers."""
         buffer = T.alloc_buffer((self.rows * self.lanes,), self.dtype, scope="global")
         for row in range(self.rows):
-            lanes = self._lanes_at(row * self.lanes)
+            lanes = self.lanes_at(row * self.lanes)
             T.buffer_store(buffer, sums[lanes], [lanes])
         return buffer
 
-    def _lanes_at(self, base: Any) -> Any:
+    def lanes_at(self, base: Any) -> Any:
+        """The indices of a vector from `base` on."""
         return tirx.Ramp(base, 1, self.lanes) if self.lanes > 1 else base
 
-    def _broadcast(self, value: Any) -> Any:
+    def broadcast(self, value: Any) -> Any:
+        """A vector of `value` in all lanes."""
         return tirx.Broadcast(value, self.lanes) if self.lanes > 1 else value
 
-    def _each_lane(self) -> Any:
+    def each_lane(self) -> Any:
+        """A loop over the lanes of a vector."""
         return T.vectorized(0, self.lanes) if self.lanes > 1 else T.serial(0, 1)
 
     def _unrolled(self, length: int, step: Callable[[Any], None]) -> None:
@@ -223,10 +230,10 @@ class Tile:
         def step(k: Any) -> None:
             for row, number in self._turns(len(self.columns) * gates):
                 c, gate = divmod(number, gates)
-                x = self._broadcast(source[rows[row], offsets[row] + k])
+                x = self.broadcast(source[rows[row], offsets[row] + k])
                 base = (self.chunk + c) * packing.per_chunk + sweep.base
-                weight = self.kernel.packed[self._lanes_at(base + (k * gates + gate) * self.lanes)]
-                lanes = self._lanes_at(row * self.lanes)
+                weight = self.kernel.packed[self.lanes_at(base + (k * gates + gate) * self.lanes)]
+                lanes = self.lanes_at(row * self.lanes)
                 T.buffer_store(sums[gate][c], sums[gate][c][lanes] + x * weight, [lanes])
 
         self._unrolled(sweep.length, step)
@@ -238,8 +245,8 @@ class Tile:
 
         def step(k: Any) -> None:
             for row, c in self._turns(len(self.columns)):
-                x = self._broadcast(left(row, k))
-                lanes = self._lanes_at(row * self.lanes)
+                x = self.broadcast(left(row, k))
+                lanes = self.lanes_at(row * self.lanes)
                 T.buffer_store(sums[c], sums[c][lanes] + x * right(row, k, c), [lanes])
 
         self._unrolled(one.length, step)
@@ -248,12 +255,12 @@ class Tile:
         """The elements of a product's right factor for a row of the tile, k and a chunk."""
         if place in self.panels:
             panel, width = self.panels[place], len(self.columns) * self.lanes
-            return lambda row, k, c: panel[self._lanes_at(k * width + c * self.lanes)]
+            return lambda row, k, c: panel[self.lanes_at(k * width + c * self.lanes)]
         read, buffer, rows = one.right, self.kernel.buffer(one.right.source), self._rows_of(one.right.source)
 
         def value(row: int, k: Any, c: int) -> Any:
             offset = read.offset + read.row * self.matrix_row(row) + read.step * k
-            return buffer[rows[row], self._lanes_at(offset + self.columns[c])]
+            return buffer[rows[row], self.lanes_at(offset + self.columns[c])]
 
         return value
 
@@ -298,57 +305,75 @@ class Tile:
     # Epilogue --------------------------------------------------------------------------------------------------
 
     def _epilogue(self) -> None:
-        kernel, stage, lanes = self.kernel, self.stage, self.lanes
+        stage = self.stage
         with T.serial(0, self.rows) as row:
             position, instance = self.position(row), self.instance(row)
-            elements = [leaf.source for leaf in stage.leaves.values() if isinstance(leaf, ir.Element)]
-            rows = {
-                source: kernel.bind("row", kernel.row(source, position, instance))
-                for source in dict.fromkeys(elements)
-                if not (stage.domain == "instances" and _is_row(source))
-            }
-            count = begin = None
-            if stage.reductions or any(isinstance(leaf, ir.RowCount) for leaf in stage.leaves.values()):
-                offset = kernel.index[kernel.pointer + instance]
-                count = kernel.bind("k", kernel.index[kernel.pointer + instance + 1] - offset)
-                begin = kernel.bind("begin", offset - kernel.index[kernel.pointer])
+            rows, count, begin = self.element_rows(position, instance)
             for c, column in enumerate(self.columns):
                 at = At(self, row, c, column, instance, rows, count)
                 for line in stage.body:
-                    if isinstance(line, ir.Reduction):
-                        self._reduce(at, line, begin)
-                        continue
-                    result = T.alloc_buffer((lanes,), str(line.variable.ty.dtype), scope="global")
-                    with self._each_lane() as lane:
-                        T.buffer_store(result, at.value(line.expression, lane), [lane])
-                    at.lets[line.variable] = result
+                    self.compute(line, at, begin)
                 for output in stage.outputs:
-                    self._store(output, at, position)
+                    self.store(output, at, position)
 
-    def _store(self, output: ir.Output, at: At, position: Any) -> None:
+    def element_rows(self, position: Any, instance: Any) -> tuple[dict[ir.Source, Any], Any, Any]:
+        """The rows that the elements of the epilogue lie in, the number of variadic rows, and the first of them."""
+        kernel, stage = self.kernel, self.stage
+        elements = [leaf.source for leaf in stage.leaves.values() if isinstance(leaf, ir.Element)]
+        rows = {
+            source: kernel.bind("row", kernel.row(source, position, instance))
+            for source in dict.fromkeys(elements)
+            if not (stage.domain == "instances" and _is_row(source))
+        }
+        count = begin = None
+        if stage.reductions or any(isinstance(leaf, ir.RowCount) for leaf in stage.leaves.values()):
+            offset = kernel.index[kernel.pointer + instance]
+            count = kernel.bind("k", kernel.index[kernel.pointer + instance + 1] - offset)
+            begin = kernel.bind("begin", offset - kernel.index[kernel.pointer])
+        return rows, count, begin
+
+    def result(self, gate: int, at: At, lane: Any) -> Any:
+        """The result of a contraction at one place."""
+        return self.results[gate][at.chunk][at.row * self.lanes + lane]
+
+    def compute(self, line: ir.Line, at: At, begin: Any) -> None:
+        """Compute a let or a reduction for one chunk; `begin` is the first variadic row of the instance."""
+        if isinstance(line, ir.Reduction):
+            self._reduce(at, line, begin)
+            return
+        result = T.alloc_buffer((self.lanes,), str(line.variable.ty.dtype), scope="global")
+        with self.each_lane() as lane:
+            T.buffer_store(result, at.value(line.expression, lane), [lane])
+        at.lets[line.variable] = partial(_lane, result)
+
+    def store(self, output: ir.Output, at: At, position: Any) -> None:
+        """Store an output: the lanes of a chunk, or the one element of a row."""
         kernel, stage = self.kernel, self.stage
         if output.scratch:
             buffer, row = kernel.scratch[output.scratch], position
         else:
             buffer = kernel.arenas[kernel.binding.output_arena[output.slot]]
             row = kernel.output_row[output.slot] + position
+        if output.narrow:
+            T.buffer_store(buffer, at.value(output.expression, tirx.const(0, _INT)), [row, self.matrix_row(at.row)])
+            return
         base = self.matrix_row(at.row) * stage.columns + at.column
-        with self._each_lane() as lane:
+        with self.each_lane() as lane:
             T.buffer_store(buffer, at.value(output.expression, lane), [row, base + lane])
 
     def _reduce(self, at: At, line: ir.Reduction, begin: Any) -> None:
         """A reduction over the rows of the variadic operands of one instance; over no rows the identity."""
-        combine = _COMBINE[line.combine]
+        combine = COMBINE[line.combine]
         result = T.alloc_buffer((self.lanes,), self.dtype, scope="global")
-        with self._each_lane() as lane:
+        with self.each_lane() as lane:
             T.buffer_store(result, tirx.const(line.identity, self.dtype), [lane])
         with T.serial(0, at.count) as p:
             for source in self.stage.sources:
                 if _is_row(source):
                     at.rows[source] = self.kernel.bind("variadic_row", self.kernel.row(source, begin + p, at.instance))
-            with self._each_lane() as lane:
+            with self.each_lane() as lane:
                 T.buffer_store(result, combine(result[lane], at.value(line.expression, lane)), [lane])
-        at.lets[line.variable] = result
+        at.lets[line.variable] = partial(_lane, result)
 
 
 def panels_of(stage: ir.Stage) -> dict[tuple[int, int], ir.Product]:
@@ -359,6 +384,10 @@ def panels_of(stage: ir.Stage) -> dict[tuple[int, int], ir.Product]:
         for place, one in enumerate(gate.passes)
         if stage.rows > 1 and isinstance(one, ir.Product) and one.right.column == 1 and one.right.row == 0
     }
+
+
+def _lane(buffer: Any, _at: At, lane: Any) -> Any:
+    return buffer[lane]
 
 
 def _is_row(source: ir.Source) -> bool:

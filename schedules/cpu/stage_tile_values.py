@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from edbatch_tvm.tvm_compat import structural_map, tirx
@@ -15,7 +16,7 @@ class At:
     """Expressions of a stage at one row of a tile and one chunk of columns."""
 
     def __init__(
-        self, tile: Tile, row: Any, chunk: int, column: Any, instance: Any, rows: dict[ir.Source, Any], count: Any
+        self, tile: Tile, row: Any, chunk: Any, column: Any, instance: Any, rows: dict[ir.Source, Any], count: Any
     ) -> None:
         self.tile = tile
         self.row = row
@@ -24,14 +25,21 @@ class At:
         self.instance = instance
         self.rows = dict(rows)
         self.count = count
-        self.lets: dict[Any, Any] = {}
+        self.lets: dict[Any, Callable[[At, Any], Any]] = {}
+        """For each variable of the body, what its value is at a place and in a lane."""
+
+    def moved(self, chunk: Any, column: Any) -> At:
+        """The same row at another chunk of columns; what it computes stays its own."""
+        at = At(self.tile, self.row, chunk, column, self.instance, self.rows, self.count)
+        at.lets = dict(self.lets)
+        return at
 
     def value(self, expression: Any, lane: Any) -> Any:
         """`expression` with every leaf and let replaced by what it stands for in this lane."""
 
         def replace(variable: Any) -> Any:
             if variable in self.lets:
-                return self.lets[variable][lane]
+                return self.lets[variable](self, lane)
             leaf = self.tile.stage.leaves.get(variable)
             return variable if leaf is None else self._leaf(leaf, lane)
 
@@ -48,7 +56,7 @@ class At:
                 base, by_row = tile.packing.vectors[index]
                 return kernel.packed[base + by_row * matrix_row + (tile.chunk + self.chunk) * lanes + lane]
             case ir.Accumulator(gate):
-                return tile.results[gate][self.chunk][self.row * lanes + lane]
+                return tile.result(gate, self, lane)
             case ir.RowCount():
                 return tirx.Cast(tile.stage.dtype, self.count)
             case ir.AttributeValue(attribute, position):
