@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from edbatch_tvm.tvm_compat import SBlock, SBlockRealize, TensorLoad, tirx
+from edbatch_tvm.tvm_compat import SBlock, SBlockRealize, TensorLoad, structural_map, tirx
 from schedules.stage import Combine
 
 _COMBINE: dict[type, Combine] = {tirx.Add: "sum", tirx.Max: "max", tirx.Min: "min"}
@@ -82,12 +82,15 @@ def _read_block(realize: SBlockRealize, loops: list[tirx.For]) -> tuple[Any, Def
     reduce = [axis for axis in block.iter_vars if axis.iter_type == tirx.IterVar.CommReduce]
     if len(spatial) + len(reduce) != len(block.iter_vars):
         raise NotReadable(f"block {block.name_hint!r} has an axis that is neither spatial nor a reduction")
-    iters = tuple(axis.var for axis in spatial)
     indices = list(store.indices)
+    # TVM gives a block that writes a scalar an axis, which it does not use.
+    iters = tuple(axis.var for axis in spatial) if indices else ()
     if len(indices) != len(iters) or not all(i.same_as(v) for i, v in zip(indices, iters, strict=True)):
         raise NotReadable(f"block {block.name_hint!r} does not write its axes in order")
     if not reduce:
         return store.buffer, Compute(iters, store.value)
+    if all(is_one(axis.dom.extent) for axis in reduce):
+        return _reduced_over_one(store, iters, reduce)
     init, value = block.init, store.value
     combine = _COMBINE.get(type(value))
     if combine is None:
@@ -101,3 +104,19 @@ def _read_block(realize: SBlockRealize, loops: list[tirx.For]) -> tuple[Any, Def
         if isinstance(running, TensorLoad) and running.source.same_as(store.buffer):
             return store.buffer, Reduce(iters, tuple((a.var, a.dom.extent) for a in reduce), source, combine, identity)
     raise NotReadable(f"block {block.name_hint!r} is a reduction other than a sum, maximum or minimum")
+
+
+def _reduced_over_one(store: tirx.BufferStore, iters: tuple[Any, ...], reduce: list[Any]) -> tuple[Any, Definition]:
+    """A reduction over axes of extent 1: the one element that it takes."""
+    zeros = {axis.var: tirx.const(0, axis.var.ty.dtype) for axis in reduce}
+    operands = (store.value.a, store.value.b) if type(store.value) in _COMBINE else ()
+    taken = [one for one in operands if not (isinstance(one, TensorLoad) and one.source.same_as(store.buffer))]
+    if len(taken) != 1:
+        raise NotReadable(f"{store.buffer.name!r} is a reduction other than a sum, maximum or minimum")
+    source = structural_map(taken[0], (tirx.Var, lambda variable: zeros.get(variable, variable)))
+    return store.buffer, Compute(iters, source)
+
+
+def is_one(extent: Any) -> bool:
+    """True for a constant 1."""
+    return isinstance(extent, tirx.IntImm) and int(extent) == 1

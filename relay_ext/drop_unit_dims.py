@@ -14,9 +14,9 @@ from tvm import IRModule, relax
 from tvm.relax import op as R
 
 from edbatch_tvm.tvm_compat import GenericConst, TensorType, TupleType, structural_equal, tirx
+from relay_ext.block_reader import is_one
 from relay_ext.op_table import ELEMENTWISE, ORDERED_VIEWS, REDUCTIONS
 from relay_ext.signature import cell_functions, num_input, output_vars
-from relay_ext.tir_expressions import is_one
 
 
 @tvm.transform.module_pass(opt_level=0, name="DropUnitDims")

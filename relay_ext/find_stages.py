@@ -76,16 +76,25 @@ def _stages(inputs: StageInputs) -> list[ir.Stage]:
 
 
 def _trace(inputs: StageInputs, group: Group, name: str) -> ir.Stage:
-    """The stage of `group`; what cannot be computed as one long row is computed as a matrix, where it is one."""
+    """The stage of `group`, over as few columns and rows as it needs.
+
+    Where earlier stages took all column reductions, one column is enough. What cannot be computed as one long row is
+    computed as a matrix, where it is one.
+    """
     shapes = {inputs.extents(buffer) for buffer, _, _ in group.targets}
+    tries = [group]
+    if any(inputs.is_reduced(buffer) for buffer, _, _ in group.targets):
+        if all(prod(extents) == group.rows for extents in shapes):
+            tries.insert(0, replace(group, columns=1))
+    elif group.rows == 1 and len(shapes) == 1 and len(*shapes) > 1:
+        (extents,) = shapes
+        tries.append(replace(group, rows=prod(extents[:-1]), columns=extents[-1]))
     try:
-        return StageTracer(inputs, group, name).stage()
+        return StageTracer(inputs, tries[0], name).stage()
     except NotReadable:
-        reduced = any(inputs.is_reduced(buffer) for buffer, _, _ in group.targets)
-        if reduced or group.rows > 1 or len(shapes) > 1 or len(*shapes) < 2:
+        if len(tries) == 1:
             raise
-    (extents,) = shapes
-    return StageTracer(inputs, replace(group, rows=prod(extents[:-1]), columns=extents[-1]), name).stage()
+    return StageTracer(inputs, tries[1], name).stage()
 
 
 def _shape(inputs: StageInputs, buffer: Any) -> tuple[int, int]:

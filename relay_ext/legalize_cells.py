@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import tvm
@@ -125,6 +126,30 @@ def _legalize_full(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
     return builder.call_te(lambda: te.compute(shape.values, lambda *_: number, name="full"), primfunc_name_hint="full")
 
 
+_POWERS: dict[float, Callable[[Any], Any]] = {
+    2.0: lambda x: x * x,
+    3.0: lambda x: x * x * x,
+    0.5: tirx.sqrt,
+    -0.5: lambda x: tirx.const(1, x.ty.dtype) / tirx.sqrt(x),
+    -1.0: lambda x: tirx.const(1, x.ty.dtype) / x,
+    -2.0: lambda x: tirx.const(1, x.ty.dtype) / (x * x),
+}
+"""Exponents that need no logarithm: those that PyTorch computes in the same way (ATen, ``pow_tensor_scalar``)."""
+
+
+def _legalize_power(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+    base, exponent = call.args
+    function = None
+    if isinstance(exponent, GenericConst) and not exponent.ty.ndim and str(base.ty.dtype).startswith("float"):
+        function = _POWERS.get(exponent.value.numpy().item())
+    if function is None or not isinstance(base.ty, TensorType) or isinstance(base, GenericConst):
+        return tvm_rule(builder, call)
+    return builder.call_te(
+        lambda x: te.compute(x.shape, lambda *at: function(x(*at)), name="power"), base, primfunc_name_hint="power"
+    )
+
+
 _ARITHMETIC = {f"relax.{name}": _legalize_arithmetic for name in ("add", "subtract", "multiply", "divide")}
+_ARITHMETIC["relax.power"] = _legalize_power
 _ARITHMETIC["relax.nn.softplus"] = _legalize_softplus
 _ARITHMETIC["relax.full"] = _ARITHMETIC["relax.full_like"] = _legalize_full

@@ -11,7 +11,7 @@ from typing import Any
 import tvm
 
 from edbatch_tvm.tvm_compat import Call, TensorLoad, structural_map, sym, tirx
-from relay_ext.block_reader import Compute, NotReadable, Reduce
+from relay_ext.block_reader import Compute, NotReadable, Reduce, is_one
 from relay_ext.stage_inputs import Segment, StageInputs
 from relay_ext.tir_expressions import (
     as_affine,
@@ -20,7 +20,6 @@ from relay_ext.tir_expressions import (
     calls_in,
     depends_on,
     indices_at,
-    is_one,
     outer_loads,
     substitute,
 )

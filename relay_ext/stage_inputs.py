@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from edbatch_tvm.tvm_compat import TensorLoad, sym, tirx
-from relay_ext.block_reader import Compute, NotReadable, Reduce, read_blocks
+from relay_ext.block_reader import Compute, NotReadable, Reduce, is_one, read_blocks
 from relay_ext.fuse_cells import CELL, cell_params
 from relay_ext.partial_sums import join_partial_sums
 from relay_ext.tir_expressions import (
@@ -20,7 +20,6 @@ from relay_ext.tir_expressions import (
     change_point,
     depends_on,
     flat_index,
-    is_one,
     range_of,
     static_extents,
     substitute,
@@ -211,6 +210,16 @@ class StageInputs:
             self.levels[buffer] = self._level(buffer)
         return self.levels[buffer]
 
+    def _passes_by_memory(self, value: Any, reader: Any) -> bool:
+        """Whether `reader` reads `value`, of the same domain, from scratch rows.
+
+        So it does with what runs over other columns, and with products where it runs over the rows of a matrix: they
+        are computed as one long row.
+        """
+        if self.is_reduced(value):
+            return self.span(value) != self.span(reader)
+        return len(self.span(reader)) > 1 and self.is_reduced(reader) and self.is_looped(value)
+
     def _level(self, buffer: Any) -> int:
         definition = self.definitions.get(buffer)
         if definition is None:
@@ -229,10 +238,8 @@ class StageInputs:
         """The first stage over `domain` that can compute `expression` for `buffer`."""
         deepest = 0
         for other in buffers_read(expression):
-            if self.domain(other) != domain:
-                crosses = self.is_looped(other)
-            else:
-                crosses = self.is_reduced(other) and self.span(other) != self.span(buffer)
+            inside = self.domain(other) == domain
+            crosses = self._passes_by_memory(other, buffer) if inside else self.is_looped(other)
             if crosses:
                 self.scratch_source(other)
             deepest = max(deepest, self.level(other) + crosses)

@@ -11,11 +11,6 @@ from edbatch_tvm.tvm_compat import Call, TensorLoad, structural_map, structural_
 from relay_ext.block_reader import NotReadable
 
 
-def is_one(extent: Any) -> bool:
-    """True for a constant 1."""
-    return isinstance(extent, tirx.IntImm) and int(extent) == 1
-
-
 def static_extents(buffer: Any, by_row: bool) -> tuple[int, ...]:
     """The extents of one value of `buffer`: without the first one, the variadic rows, if `by_row`.
 

@@ -21,6 +21,7 @@ from schedules import stage as ir
 from schedules.cpu.stage_config import first_column
 from schedules.cpu.stage_tile import COMBINE, Tile
 from schedules.cpu.stage_tile_values import At
+from schedules.weight_packing import uses
 
 _ZERO = tirx.const(0, "int32")
 
@@ -141,7 +142,7 @@ class WholeRowTile(Tile):
 def phases_of(stage: ir.Stage) -> list[Phase]:
     """The lines of the body and the outputs that are not narrow, by phase."""
     number_of: dict[Any, int] = {}
-    constant = {variable for variable, leaf in stage.leaves.items() if _is_constant(leaf)}
+    constant = {variable for variable, leaf in stage.leaves.items() if _is_constant(stage, leaf)}
     phases = [Phase()]
 
     def phase_of(expression: Any) -> Phase:
@@ -184,9 +185,16 @@ def variables_in(expression: Any) -> list[Any]:
     return found
 
 
-def _is_constant(leaf: ir.Leaf) -> bool:
+def _is_constant(stage: ir.Stage, leaf: ir.Leaf) -> bool:
     """Whether a leaf is the same in all columns."""
-    return isinstance(leaf, ir.RowCount | ir.AttributeValue) or (isinstance(leaf, ir.Element) and not leaf.moving)
+    match leaf:
+        case ir.Element():
+            return not leaf.moving
+        case ir.Vector(index):
+            return not uses(stage.vectors[index], stage.column)
+        case ir.RowCount() | ir.AttributeValue():
+            return True
+    return False
 
 
 def _scalar(buffer: Any, _at: At, _lane: Any) -> Any:
