@@ -106,8 +106,11 @@ def _output(ops: Any, rng: random.Random, vectors: Any, size: int, shape: Any, g
         total = ops.add(total, term)
     if rng.random() < 0.4:
         total = ops.add(ops.matmul(ops.tanh(total), ops.weight((size, size))), total)
-    if general and rng.random() < 0.5:
+    kind = rng.choice(["softmax", "sums", "", ""])
+    if kind:
         total = ops.softmax(total)
+    if kind == "sums" and general:
+        total = ops.cumsum(total)
     return ops.reshape(ops.tanh(total), shape)
 
 
@@ -185,6 +188,9 @@ class _RelaxOps:
     def softmax(self, a: Any) -> Any:
         return self._emit(R.nn.softmax(a, axis=-1))
 
+    def cumsum(self, a: Any) -> Any:
+        return self._emit(R.cumsum(a, axis=0))
+
 
 class _ShapeOps:
     """Interprets a body without values: only the weights it asks for count."""
@@ -246,3 +252,6 @@ class _NumpyOps:
     def softmax(self, a: Any) -> Any:
         powers = np.exp(a - a.max())
         return powers / powers.sum()
+
+    def cumsum(self, a: Any) -> Any:
+        return np.cumsum(a)

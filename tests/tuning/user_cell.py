@@ -1,4 +1,4 @@
-"""A cell outside the stage form, as a user may write it: a softmax between two products."""
+"""A cell outside the stage form, as a user may write it: a softmax over the rows of a matrix between two products."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WORDS = 100
 
 
 def cells(H: int) -> IRModule:
-    """A binary tree whose inner nodes look up a mixture of `H` vectors."""
+    """A binary tree whose inner nodes look up four mixtures of `H` / 4 vectors each."""
 
     @I.ir_module
     class Mixture:
@@ -33,7 +33,8 @@ def cells(H: int) -> IRModule:
             V: R.Tensor((H, H), "float32"),
         ):
             R.func_attr({"num_input": 2})
-            s = R.nn.softmax(R.matmul(R.concat((a, b), axis=0), W), axis=-1)
+            scores = R.reshape(R.matmul(R.concat((a, b), axis=0), W), (H // 4, 4))
+            s = R.reshape(R.nn.softmax(scores, axis=0), (H,))
             y = R.tanh(R.matmul(s, V))
             return y
 
@@ -53,9 +54,9 @@ def _leaf(word: Any, table: np.ndarray) -> tuple[np.ndarray, ...]:
 
 
 def _mix(a: np.ndarray, b: np.ndarray, W: np.ndarray, V: np.ndarray) -> tuple[np.ndarray, ...]:
-    x = np.concatenate([a, b]) @ W
-    e = np.exp(x - x.max())
-    return (np.tanh(e / e.sum() @ V),)
+    x = (np.concatenate([a, b]) @ W).reshape(-1, 4)
+    e = np.exp(x - x.max(0))
+    return (np.tanh((e / e.sum(0)).reshape(-1) @ V),)
 
 
 REFERENCE = {"leaf": _leaf, "mix": _mix}
