@@ -7,6 +7,7 @@ TVM's code for a maximum is a comparison, false for NaN, that takes the other si
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import tvm
@@ -48,7 +49,7 @@ class FloatSemantics:
     After::
 
         y = T.Select(x < 0.0, 0.0, x)                              # one instruction, the second operand where x is NaN
-        z = T.Select(T.isnan(x), x, T.Select(y < x, x, y))
+        z = T.Select(y < x, x, T.Select(x <= y, y, x + y))         # vectors have no isnan
         w = T.call_pure_extern("float32", "tanhf", x)
     """
 
@@ -65,12 +66,12 @@ class FloatSemantics:
 
 def maximum(a: Any, b: Any) -> Any:
     """The larger of two floats; NaN if one of them is NaN."""
-    return _extreme(a, b, lambda x, y: tirx.LT(y, x))
+    return _extreme(a, b, lambda less, x, y: less(y, x))
 
 
 def minimum(a: Any, b: Any) -> Any:
     """The smaller of two floats; NaN if one of them is NaN."""
-    return _extreme(a, b, lambda x, y: tirx.LT(x, y))
+    return _extreme(a, b, lambda less, x, y: less(x, y))
 
 
 def _maximum(node: Any) -> Any:
@@ -85,13 +86,17 @@ def _is_float(node: Any) -> bool:
     return "float" in str(node.ty.dtype)
 
 
-def _extreme(a: Any, b: Any, before: Any) -> Any:
-    """`a` where it is `before` `b` or NaN, else `b`. A comparison with a number needs no test for NaN."""
+def _extreme(a: Any, b: Any, compare: Callable[[Any, Any, Any], Any]) -> Any:
+    """The one of `a` and `b` that ``compare(LT, a, b)`` prefers. A comparison with a number needs no test for NaN."""
     if _is_number(a):
         a, b = b, a
     if _is_number(b):
-        return _let(a, lambda x: tirx.Select(before(b, x), b, x))
-    return _let(a, lambda x: _let(b, lambda y: tirx.Select(tirx.isnan(x), x, tirx.Select(before(x, y), x, y))))
+        return _let(a, lambda x: tirx.Select(compare(tirx.LT, b, x), b, x))
+
+    def chosen(x: Any, y: Any) -> Any:
+        return tirx.Select(compare(tirx.LT, x, y), x, tirx.Select(compare(tirx.LE, y, x), y, x + y))
+
+    return _let(a, lambda x: _let(b, lambda y: chosen(x, y)))
 
 
 def _is_number(value: Any) -> bool:

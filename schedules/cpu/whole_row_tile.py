@@ -129,14 +129,19 @@ class WholeRowTile(Tile):
             T.buffer_store(total, combine(total[lane], value), [lane])
 
     def _folded(self, total: Any, line: ir.ColumnReduction) -> Any:
-        """The combination of all lanes of `total`, in its first one: halves on halves, then what is left."""
+        """The combination of all lanes of `total`, in the first element of a copy: halves on halves, then what is left.
+
+        Parts of `total` itself are not read, or LLVM would keep its lanes in a register each.
+        """
         combine, count = COMBINE[line.combine], self.lanes
+        lanes = T.alloc_buffer((self.lanes,), self.dtype, scope="global")
+        T.buffer_store(lanes, total[self.lanes_at(0)], [self.lanes_at(0)])
         while count > 1:
             half = count // 2
             low, high = (tirx.Ramp(start, 1, half) if half > 1 else start for start in (0, count - half))
-            T.buffer_store(total, combine(total[low], total[high]), [low])
+            T.buffer_store(lanes, combine(lanes[low], lanes[high]), [low])
             count -= half
-        return total
+        return lanes
 
 
 def phases_of(stage: ir.Stage) -> list[Phase]:
