@@ -58,7 +58,14 @@ class AllForms(nn.Module):
 
 
 @pytest.mark.filterwarnings("ignore:LSTM with projections")
-@pytest.mark.parametrize("options", OPTIONS, ids=["plain", "deep", "without bias"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param(OPTIONS[0], id="plain"),
+        pytest.param(OPTIONS[1], id="deep", marks=pytest.mark.slow),
+        pytest.param(OPTIONS[2], id="without bias", marks=pytest.mark.slow),
+    ],
+)
 def test_every_layer_in_every_form(options: dict[str, Any]) -> None:
     model = AllForms(options).eval()
     elements = [torch.randn(length, WIDTH) for length in LENGTHS]
@@ -118,7 +125,7 @@ class Packed(nn.Module):
 
 
 @pytest.mark.filterwarnings("ignore::edbatch_tvm.errors.BreakWarning")
-@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+@pytest.mark.parametrize("kind", [pytest.param(nn.LSTM, marks=pytest.mark.slow), nn.GRU])
 def test_packed_sequences(kind: Callable[..., nn.RNNBase]) -> None:
     model = Packed(kind, True).eval()
     elements = [[torch.randn(length, WIDTH) for length in lengths] for lengths in ((2, 3, 1), (1,), (2, 2))]
