@@ -86,23 +86,31 @@ class CellCompiler:
             If the library cannot be linked here.
         """
         functions = cell_functions(cells)
-        keys = {name: self._keys(cells, name) for name in functions}
-        compiled = {name: found for name, pair in keys.items() if (found := _found(pair)) is not None}
+        compiled = {name: cell for name in functions if (cell := self._found(cells, name)) is not None}
         missing = [name for name in functions if name not in compiled]
         if self.progress is not None:
             self.progress.expect(len(missing) + 1)
         made = self._made(cells, signature, missing)
-        _hold({keys[name][cell.says_names]: cell for name, cell in made.items()})
+        _hold({self._key(cells, name, cell.says_names): cell for name, cell in made.items()})
         compiled |= made
         return self._joined(cells, signature, {name: compiled[name] for name in functions})
 
-    def _keys(self, cells: IRModule, name: str) -> tuple[str, str]:
-        """What the cell is found under: by its structure, and by its structure and names."""
-        by_structure, by_name = (
-            digest_of({"cell": cell_content(cells, name, names), "choices": dict(self.choices)})
-            for names in (False, True)
-        )
-        return by_structure, by_name
+    def _key(self, cells: IRModule, name: str, names: bool) -> str:
+        """What a cell is kept under; `names`: with its names, as it says some."""
+        return digest_of({"cell": cell_content(cells, name, names), "choices": dict(self.choices)})
+
+    def _found(self, cells: IRModule, name: str) -> CompiledCell | None:
+        """The cell that this process, or an earlier one, compiled."""
+        for names in (False, True):
+            key = self._key(cells, name, names)
+            cell = _CELLS.get(key)
+            if cell is None and (content := find_file(key + CELL_SUFFIX)) is not None:
+                with suppress(ValueError, KeyError, TypeError):
+                    cell = unpacked_cell(content, key)
+                    _CELLS.put(key, cell)
+            if cell is not None:
+                return cell
+        return None
 
     def _made(self, cells: IRModule, signature: Signature, names: Iterable[str]) -> dict[str, CompiledCell]:
         """The cells that nobody has compiled; all their kernels are compiled at once."""
@@ -168,19 +176,6 @@ class _Lowered:
 
 def _weights(cells: IRModule, name: str) -> list[str]:
     return [param.name for param in weight_params(cells[name])]
-
-
-def _found(keys: Iterable[str]) -> CompiledCell | None:
-    """The cell that this process, or an earlier one, compiled."""
-    for key in keys:
-        cell = _CELLS.get(key)
-        if cell is None and (content := find_file(key + CELL_SUFFIX)) is not None:
-            with suppress(ValueError, KeyError, TypeError):
-                cell = unpacked_cell(content, key)
-                _CELLS.put(key, cell)
-        if cell is not None:
-            return cell
-    return None
 
 
 def _hold(cells: Mapping[str, CompiledCell]) -> None:
