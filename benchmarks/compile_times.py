@@ -75,24 +75,21 @@ def equal() -> None:
 
 def more() -> None:
     """Cells of several workloads in one model, and one more."""
-    import tvm
-
     import edbatch_tvm.compiler as compiler
     from edbatch_tvm.backends.cpu_cells import forget_cells
     from edbatch_tvm.models import get_workload
-    from edbatch_tvm.tvm_compat import structural_map
+    from relay_ext.renaming import module_of, renamed
     from relay_ext.signature import cell_functions, weight_params
 
     cells = {}
     for workload in WORKLOADS:
         for name, function in cell_functions(get_workload(workload).cells(64)).items():
             label = f"{workload}_{name}".replace("-", "_")
-            new = {one: tvm.relax.Var(f"{label}_{one.name}", one.ty) for one in weight_params(function)}
-            renamed = structural_map(function, (tvm.relax.Var, lambda var, new=new: new.get(var, var)))
-            cells[label] = renamed.with_attr("global_symbol", label)
+            names = {one.name: f"{label}_{one.name}" for one in weight_params(function)}
+            cells[label] = renamed(function, names)
 
     def compiled(what: str, which: slice) -> None:
-        mod = tvm.IRModule(dict(list(cells.items())[which]))
+        mod = module_of(dict(list(cells.items())[which]))
         weights = weights_for(mod)
         timed(what, lambda: compiler.compile_model(mod, weights))
 

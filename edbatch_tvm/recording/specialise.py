@@ -14,8 +14,8 @@ from edbatch_tvm.errors import CellError, EdbatchError
 from edbatch_tvm.recording.arguments import EXAMPLE_ROWS, CallPlan
 from edbatch_tvm.recording.attributes import Attribute, Notes, call_with_attributes
 from edbatch_tvm.recording.empty_results import EmptyResult, are_always_empty, as_new
+from edbatch_tvm.recording.export_cache import answer_of, program_of
 from edbatch_tvm.recording.failures import shapes_of
-from edbatch_tvm.recording.kept_programs import answer_of, program_of
 from edbatch_tvm.recording.lazy import LazyTensor
 from edbatch_tvm.recording.row_wise import same_program, treats_rows_alike
 from edbatch_tvm.recording.specs import TensorSpec, spec_of

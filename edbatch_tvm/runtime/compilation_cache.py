@@ -45,7 +45,7 @@ LIBRARY_SUFFIX = ".library"
 PROGRAM_SUFFIX = ".program"
 SUFFIXES = (_SUFFIX, CELL_SUFFIX, LIBRARY_SUFFIX, PROGRAM_SUFFIX)
 """Of all cells of a model, of one (:mod:`edbatch_tvm.backends.cpu_cells`), of other kernels
-(:mod:`edbatch_tvm.backends.kept_library`), and of imported programs (:mod:`edbatch_tvm.recording.kept_programs`).
+(:mod:`edbatch_tvm.backends.kept_library`), and of imported programs (:mod:`edbatch_tvm.recording.export_cache`).
 """
 
 _ABANDONED = 3600.0

@@ -16,7 +16,7 @@ import edbatch_tvm as eb
 from edbatch_tvm.errors import CellError
 from edbatch_tvm.recording import specialise
 from edbatch_tvm.recording.code_digest import code_digest
-from edbatch_tvm.recording.kept_programs import answer_of, program_of
+from edbatch_tvm.recording.export_cache import answer_of, program_of
 from edbatch_tvm.runtime import compilation_cache
 from relay_ext.module_structure import module_structure
 
@@ -238,7 +238,7 @@ def test_nothing_is_kept_without_a_folder(exports: list[str], monkeypatch: pytes
 def test_the_digest_is_that_of_another_process() -> None:
     code = (
         "import sys; sys.path.insert(0, '.')\n"
-        "from tests.recording.test_kept_programs import digest, namespace\n"
+        "from tests.recording.test_export_cache import digest, namespace\n"
         "print(digest(namespace()), digest(namespace(), 'node'))"
     )
     root = Path(__file__).resolve().parents[2]
