@@ -14,10 +14,10 @@ from typing import Any
 from tvm import relax
 
 from edbatch_tvm.errors import CellError, EnvironmentMismatch
+from relay_ext.core_program import in_core_operators
 from relay_ext.importer import ImportedCells, ImportedProgram, WeightNames, cell_with_weights, imported_module
 from relay_ext.module_structure import module_structure
 from relay_ext.torch_conversions import CONVERSIONS
-from relay_ext.torch_decompositions import decompositions
 from relay_ext.torch_indexing import CONSTANT, INPUT
 from relay_ext.torch_kernels import own_functions
 from relay_ext.torch_products import narrowing_call
@@ -175,7 +175,7 @@ def export_program(name: str, module: Any, arguments: tuple[Any, ...], shapes: A
         with torch.no_grad(), _quiet(), own_functions(torch), _own_attributes(module):
             with _symbolic_tensors(torch), _symbolic_len(torch) if shapes is not None else nullcontext():
                 program = torch.export.export(_inside(torch, module), given, dynamic_shapes=shapes, strict=False)
-            program = program.run_decompositions(decompositions())
+            program = in_core_operators(program)
     except Exception as error:
         raise CellError(
             f"cell {name!r} cannot be exported ({first_line(error)})",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -131,7 +132,9 @@ def qppnet(place: Path) -> Case:
             self.units = torch.nn.ModuleDict({name.replace(" ", "_"): unit for name, unit in network.units.items()})
 
         def forward(self, plan: dict[str, Any]) -> Any:
-            return network._forward_oneQ_batch(plan)
+            own = copy.copy(network)
+            own.units = {name: self.units[name.replace(" ", "_")] for name in network.units}
+            return own._forward_oneQ_batch(plan)
 
     model = Plans()
     cells = [f"units.{name}" for name in model.units]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from benchmarks.public_models import graphs, parsers, trees
 from benchmarks.public_models.measure import Case
-from benchmarks.public_models.repositories import CUDA, PRINT, RANGE, SPLIT, VOLATILE, Repository
+from benchmarks.public_models.repositories import CUDA, PRINT, RANGE, SET, SPLIT, VOLATILE, Repository
 
 TREELSTM = Repository("dasguptar/treelstm.pytorch", "228a314")
 SENTIMENT = Repository("ttpro1995/TreeLSTMSentiment", "c61f73e")
@@ -25,7 +25,7 @@ LATTICE = Repository(
     "jiesutd/LatticeLSTM",
     "24d17f4",
     tuple((f"model/{name}.py", *rule) for name in ("latticelstm", "bilstm", "charbilstm", "charcnn")
-          for rule in (PRINT, VOLATILE, SPLIT)),
+          for rule in (PRINT, VOLATILE, SPLIT, SET)),
 )  # fmt: skip
 SATA = Repository(
     "galsang/SATA-Tree-LSTM",
@@ -33,7 +33,12 @@ SATA = Repository(
     (("modules/encoder.py", r"torch\.device\(torch\.cuda\.current_device\(\)\)", "x.device"),),
 )
 LATENT = Repository("facebookresearch/latent-treelstm", "8875ef8")
-GUMBEL = Repository("jihunchoi/unsupervised-treelstm", "47623f5")
+GUMBEL = Repository(
+    "jihunchoi/unsupervised-treelstm",
+    "47623f5",
+    # Indices of the dtype of what they index.
+    (("model/basic.py", r"reversed_indices\.to\(inputs\)", "reversed_indices.to(inputs.device)"),),
+)
 GRASS = Repository(
     "kevin-kaixu/grass_pytorch",
     "1d8dc6d",

@@ -11,6 +11,7 @@ PRINT = (r"^(\s*)print (?!\()(.*)$", r"\1print(\2)")
 """A print statement of Python 2."""
 RANGE = (r"\bxrange\(", "range(")
 SPLIT = (r"\bsplit_size=", "split_size_or_sections=")
+SET = (r"\.data\.set_\(", ".data.copy_(")
 CUDA = (r"\.cuda\(\)", "")
 VOLATILE = (r",\s*volatile\s*=\s*[\w. ]+(?=\))", "")
 
@@ -56,7 +57,8 @@ def checked_out(repository: Repository, folder: Path) -> Path:
     git(place, "checkout", "-q", "-f", repository.commit, "--", *files)
     for path, pattern, replacement in repository.repairs:
         file = place / path
-        file.write_text(re.sub(pattern, replacement, file.read_text(), flags=re.MULTILINE))
+        text = file.read_bytes().decode()  # lines keep their ends
+        file.write_bytes(re.sub(pattern, replacement, text, flags=re.MULTILINE).encode())
     return place
 
 
