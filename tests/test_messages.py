@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -114,19 +115,35 @@ def test_calls(arguments: tuple[Any, ...], named: dict[str, Any], expected: str)
 # Finished graphs ------------------------------------------------------------------------------------------------
 
 
+@dataclass
+class _Value:
+    """A value of the instance that :func:`_finish` builds: 0 and 1 are those of its leaf."""
+
+    number: int
+
+
+STATE, MEMORY = _Value(0), _Value(1)
+
+
 def _finish(cell: str, *operands: Any, outputs: tuple[Any, ...] = (), **named: Any) -> str:
-    """The error of an instance of one leaf (values 0 and 1) and one call."""
+    """The error of an instance of one leaf and one call."""
     b = Builder(TREE)
-    b.call("leaf", word=1)
-    b.call(cell, *operands, **named)
-    return message(GraphError, lambda: b.finish(*outputs))
+    first, _ = b.call("leaf", word=1)
+
+    def given(item: Any) -> Any:
+        if isinstance(item, list):
+            return [*map(given, item)]
+        return first + item.number if isinstance(item, _Value) else item
+
+    b.call(cell, *map(given, operands), **named)
+    return message(GraphError, lambda: b.finish(*map(given, outputs)))
 
 
 def test_operands_of_wrong_shape_or_kind() -> None:
-    assert _finish("readout", 1) == (
+    assert _finish("readout", MEMORY) == (
         "operand 'h' of node 1 (readout) is output 1 of node 0 (leaf), float32[3]; expected float32[4]"
     )
-    assert _finish("join", [0, 1], 0, [1, 1]) == (
+    assert _finish("join", [STATE, MEMORY], STATE, [MEMORY, MEMORY]) == (
         "operand 'hs' of node 1 (join) is output 1 of node 0 (leaf), float32[3]; expected float32[4]"
     )
     assert _finish("readout", np.ones(3, np.float32)) == (
@@ -153,22 +170,17 @@ def test_operands_of_wrong_shape_or_kind() -> None:
 
 
 def test_operands_that_do_not_exist() -> None:
-    assert _finish("readout", 8) == (
+    assert _finish("readout", _Value(8)) == (
         "missing operand: node 1 (readout) reads node 4, which does not exist; "
         "expected a node or one of 0 external rows"
     )
-    assert _finish("readout", -2) == (
-        "missing operand: node 1 (readout) reads value -2, which does not exist; "
-        "expected a node or one of 0 external rows"
-    )
     b = Builder(TREE)
-    b.call("readout", b.zero)
-    b.call("pair", 0, 1, 0, 1)
+    read = b.call("readout", b.zero)
+    b.call("pair", read, b.zero, read, b.zero)
     assert message(GraphError, b.finish).startswith(
         "operand 'h1' of node 1 (pair) is output 0 of node 0 (readout), float32[3]; expected float32[4]"
     )
-    b.call("readout", b.zero)
-    b.call("readout", 1)
+    b.call("readout", b.call("readout", b.zero) + 1)
     assert message(GraphError, b.finish) == (
         "missing operand: operand 'h' of node 1 (readout) is output 1 of node 0 (readout); "
         "expected an output of readout(h: float32[4]) -> (float32[3])"
@@ -183,24 +195,40 @@ def test_attributes() -> None:
     assert _finish("leaf", word=2**31) == f"attribute 'word' of 'leaf' holds {2**31}; expected numbers that fit int32"
     assert _finish("leaf", word=-(2**31) - 1).startswith(f"attribute 'word' of 'leaf' holds -{2**31 + 1};")
     assert _finish("leaf", word=[1, 2]) == "attribute 'word' of 'leaf' has shapes [(), (2,)]; expected int32[]"
-    assert _finish("scale", 0, 1.0, at=3) == ("attribute 'at' of 'scale' has shape () (first: 3); expected int64[2]")
+    assert _finish("scale", STATE, 1.0, at=3) == (
+        "attribute 'at' of 'scale' has shape () (first: 3); expected int64[2]"
+    )
 
 
 def test_declared_outputs() -> None:
     assert (
-        _finish("readout", 0, outputs=(9,))
+        _finish("readout", STATE, outputs=(_Value(9),))
         == "declared output 9 is no value of the graph; expected outputs of its nodes"
     )
-    assert _finish("readout", 0, outputs=(3,)).startswith("declared output 3 is no value of the graph")
-    assert _finish("readout", 0, outputs=(Builder.zero,)).startswith("declared output -1 is no value of the graph")
-    assert _finish("readout", 0, outputs=(0, (0, 1))) == (
+    assert _finish("readout", STATE, outputs=(_Value(3),)).startswith("declared output 3 is no value of the graph")
+    assert _finish("readout", STATE, outputs=(Builder.zero,)).startswith("declared output -1 is no value of the graph")
+    assert _finish("readout", STATE, outputs=(STATE, (0, 1))) == (
         "declared output is a tuple; expected a value returned by call() "
         "(hint: a cell of several outputs returns a tuple)"
     )
-    assert _finish("readout", 0, outputs=(2**40,)) == (
+    assert _finish("readout", STATE, outputs=(2**40,)) == (
         f"declared output is {2**40}; expected a value returned by call()"
     )
-    assert _finish("readout", 0, outputs=(True,)).startswith("declared output is True; expected a value")
+    assert _finish("readout", STATE, outputs=(True,)).startswith("declared output is True; expected a value")
+
+
+@pytest.mark.parametrize("number", [0, 1, -1, True, 2**31 - 1, np.int32(0), np.int64(-1), np.uint8(1), 2**33])
+def test_a_number_is_no_value(number: Any) -> None:
+    """``call("scale", h, -1)`` would read the zero state, ``call("scale", h, 0)`` the first node."""
+    hint = "" if number == 2**33 else f" (hint: a scalar is written as a float: {float(number)})"
+    for operands in ((STATE, number), (number, 1.0)):
+        where = "an operand of node 1 (scale)"
+        given = "True" if number is True else str(number)
+        assert _finish("scale", *operands, at=[0, 0]) == (
+            f"{where} is {given}; expected a value returned by call(){hint}"
+        )
+    assert _finish("join", [number], STATE, [STATE]).startswith("an operand of node 1 (join) is ")
+    assert _finish("readout", STATE, outputs=(number,)).endswith("; expected a value returned by call()")
 
 
 # Graphs put together by hand ------------------------------------------------------------------------------------

@@ -13,17 +13,19 @@ import numpy as np
 
 from edbatch_tvm.argument_checks import require_type
 from edbatch_tvm.errors import CellError, GraphError
-from edbatch_tvm.graph.instance import FIRST_EXTERNAL, ZERO, InstanceGraph
-from edbatch_tvm.graph.instance_serials import LOCAL_BITS, Serials, local_of
+from edbatch_tvm.graph.instance import FIRST_EXTERNAL, InstanceGraph
+from edbatch_tvm.graph.instance_serials import LOCAL_BITS, ZERO_VALUE, Serials, local_of
 from edbatch_tvm.graph.spec import CellSignature, Signature, ValueSpec, can_widen
 from edbatch_tvm.graph.validate import validate
 
 Value = NewType("Value", int)
 """One output of a recorded call; pass it on as an operand of later calls of the same instance.
 
-In its low 32 bits it is ``node * stride + slot``, above them the serial number of the instance. A builder takes plain
-``node * stride + slot``, too, as a value of the instance that is being built.
+In its low 32 bits it is ``node * stride + slot``, above them the serial number of the instance, so that a number that
+somebody writes is no value.
 """
+
+_OUTPUT = "declared output"
 
 
 class _Recorder:
@@ -59,7 +61,7 @@ class Builder:
     InstanceGraph(node_type=[3], operand_value=[2], types=2, outputs=[1])
     """
 
-    zero = Value(ZERO)
+    zero = Value(ZERO_VALUE)
     """A zero state of whatever shape the operand has."""
 
     def __init__(self, signature: Signature) -> None:
@@ -185,7 +187,7 @@ class Builder:
         listed = listed and getattr(outputs[0], "shape", None) != ()
         declared = list(outputs[0]) if listed else list(outputs)
         for value in declared:
-            self._require_own("declared output", value)
+            self._require_own(_OUTPUT, value)
         operand_ptr = np.zeros(len(self._types) + 1, np.int32)
         np.cumsum(self._counts, out=operand_ptr[1:])
         operand_value = self._as_values(self._operands)
@@ -215,14 +217,13 @@ class Builder:
             return None
         if array.ndim != 1 or array.dtype.kind != "i":
             return None
-        values = local_of(array)
         own = (array >> LOCAL_BITS) == self._serial
-        own |= values == array
-        return values if own.all() else None
+        own |= array == ZERO_VALUE
+        return local_of(array) if own.all() else None
 
     def _is_own(self, value: Any) -> bool:
-        """Whether a number is a value of this instance: one that :meth:`call` returned, or a plain one."""
-        return int(value) >> LOCAL_BITS == self._serial or -(2**31) <= value < 2**31
+        """Whether a number is a value of this instance: one that :meth:`call` returned, or :attr:`zero`."""
+        return int(value) >> LOCAL_BITS == self._serial or value == ZERO_VALUE
 
     def _require_own(self, what: str, value: Any) -> None:
         """Refuse what is no value of this instance, and say what it is instead."""
@@ -304,8 +305,13 @@ def _is_integer(item: Any) -> bool:
 
 
 def _no_value(what: str, item: Any) -> GraphError:
-    given = f"is {item}" if isinstance(item, int) else f"is a {type(item).__name__}"
-    hint = "a cell of several outputs returns a tuple" if isinstance(item, tuple) else ""
+    given, hint = f"is a {type(item).__name__}", ""
+    if isinstance(item, int | np.integer):
+        given = f"is {item}"
+        if what != _OUTPUT and abs(int(item)) < 2**31:
+            hint = f"a scalar is written as a float: {float(item)}"
+    if isinstance(item, tuple):
+        hint = "a cell of several outputs returns a tuple"
     return GraphError(f"{what} {given}", "a value returned by call()", hint)
 
 

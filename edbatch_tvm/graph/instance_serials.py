@@ -11,10 +11,14 @@ import weakref
 
 import numpy as np
 
+from edbatch_tvm.graph.instance import ZERO
 from edbatch_tvm.graph.spec import Signature
 
 LOCAL_BITS = 32
-"""Low bits of a value: ``node * stride + slot``. The serial number, above them, is large: typed numbers are plain."""
+"""Low bits of a value: ``node * stride + slot``. The serial number, above them, is large: no number that is typed."""
+
+ZERO_VALUE = (1 << LOCAL_BITS) + (ZERO & ((1 << LOCAL_BITS) - 1))
+"""The zero state as builders give it out, of a serial number of its own: -1 is a number that people type."""
 
 _BLOCK = 64
 _FIRST, _BLOCKS = 1 << 16, 1 << 24
@@ -65,5 +69,5 @@ _OWNERS: weakref.WeakValueDictionary[int, Serials] = weakref.WeakValueDictionary
 
 
 def local_of(values: np.ndarray) -> np.ndarray:
-    """Values as ``node * stride + slot``, int32; negative ones stay."""
+    """Values as ``node * stride + slot``, int32; the zero state is :data:`ZERO`, negative ones stay."""
     return values.astype(np.int32)

@@ -218,10 +218,10 @@ class Model:
         return schedule_graph(graph, self._resolved_policy(graph), cache)
 
     def _resolved_policy(self, graph: InstanceGraph) -> Policy:
+        require_checked(graph)
         chosen = self._chosen
         # What a few nodes prefer, noise decides: a graph that is much larger than the sample is a new sample.
         if chosen is None or graph.num_nodes > self._selected_up_to:
-            require_checked(graph)
             chosen = self._chosen = select_policy([graph], learn=False)
             self._selected_up_to = _LARGER_SAMPLE * graph.num_nodes
         return chosen

@@ -242,6 +242,7 @@ def test_a_policy_of_the_user_is_checked(model: eb.Model) -> None:
 
 @pytest.mark.parametrize("thing", [None, 5, "abc", iter([]), [None], [[]], {}, []])
 def test_no_instances(model: eb.Model, thing: Any) -> None:
+    model(instances(model, 2))  # after which the policy has been selected
     with pytest.raises(GraphError):
         model(thing)
     for use in (model.schedule, eb.schedule, lambda graph: model.execute(graph, None), lambda g: eb.plan_memory(g)):
