@@ -69,7 +69,7 @@ class _Request:
 
 @dataclass
 class CellPlan:
-    """Groups in the order they run, each with its layout and accesses; `tree` holds the orders of lanes that do."""
+    """Groups in the order they run, each with its layout and accesses; `tree` holds the admissible orders of lanes."""
 
     groups: list[Group]
     tree: PQTree | None = None
@@ -213,7 +213,7 @@ def _tree(lanes: _Lanes, requests: list[_Request], count: int) -> PQTree | None:
 
 
 def rows_read(members: list[CellOp], argument: int) -> list[Any]:
-    """The values a group reads for one argument: one a member, or one a block where one product serves a block."""
+    """The values a group reads for one argument: one per member, or one per block where one product serves it."""
     values = [op.call.args[argument] for op in members]
     blocks = _blocks(members)
     if (len(blocks) == 1 and blocks[0] is members) or len({len(block) for block in blocks}) > 1:

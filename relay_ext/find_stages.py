@@ -1,4 +1,4 @@
-"""Stage detection: cut a fused cell where a contraction consumes the result of another (design, section 6).
+"""Stage detection: cut a fused cell where a contraction consumes the result of another.
 
 A cell whose blocks are element-wise code, contractions, and reductions over variadic rows becomes a list of
 :class:`schedules.stage.Stage`. LSTM and TreeLSTM cells are one stage; a GRU, whose second product reads ``r * h``, is

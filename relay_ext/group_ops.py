@@ -37,7 +37,7 @@ class GroupOps:
     Rows that the layout does not make consecutive are concatenated, which is the gather that the unfused form pays
     for. The packing of weights is an expression of weights alone: ``relax.transform.LiftTransformParams`` moves it
     to load time, and stage kernels read their packed layout through it. Splits are moved to the
-    weights first (:class:`relay_ext.push_splits.PushSplits`); a cell whose body still is of another form is left as
+    weights first (:class:`relay_ext.push_splits.PushSplits`); a cell whose body is still of another form is left as
     it is.
 
     ``planned=False`` groups in the order of declaration, to measure what the plan saves.

@@ -43,7 +43,7 @@ def lift_weights(mod: IRModule, weights: Mapping[str, np.ndarray]) -> tuple[IRMo
 @tvm.transform.module_pass(opt_level=0, name="LiftWeights")
 @dataclass(frozen=True)
 class LiftWeights:
-    """Take what depends on weights alone out of the cells; :func:`lift_weights` computes it besides.
+    """Take what depends on weights alone out of the cells; :func:`lift_weights` also computes it.
 
     Before::
 

@@ -22,7 +22,7 @@ from relay_ext.signature import cell_functions, input_params, output_vars, signa
 @tvm.transform.module_pass(opt_level=0, name="SplitCells")
 @dataclass(frozen=True)
 class SplitCells:
-    """Make a cell of its own of every op; :func:`split_cells` says besides which ops each cell consists of.
+    """Make a cell of its own of every op; :func:`split_cells` also says which ops each cell consists of.
 
     With `fold_views`, see there.
 

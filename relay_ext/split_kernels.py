@@ -36,7 +36,7 @@ class KernelCode:
     names : list of str
         What the functions were called.
     sharing : str
-        LLVM IR of what they call besides; see :class:`~relay_ext.join_kernels.JoinKernels`.
+        LLVM IR of the other functions that they call; see :class:`~relay_ext.join_kernels.JoinKernels`.
     """
 
     digest: str

@@ -65,7 +65,7 @@ class Lookup:
 
 @dataclass(frozen=True)
 class Scratch:
-    """Rows that an earlier stage of the same cell call wrote: one an instance, or one a variadic row."""
+    """Rows that an earlier stage of the same cell call wrote: one per instance, or one per variadic row."""
 
     name: str
     domain: Domain = "instances"

@@ -40,7 +40,7 @@ class GpuBackend(Backend):
         return "a GPU"
 
     def passes(self, signature: Signature, options: CompileOptions) -> list[Pass]:
-        """See :meth:`Backend.passes`; kernels for GPUs have fast math of their own, and are no result of a pass."""
+        """See :meth:`Backend.passes`; kernels for GPUs have fast math of their own, and no pass makes them."""
         return cell_passes(share=True)
 
     def records(self, database: Database) -> dict[str, Occupancy]:

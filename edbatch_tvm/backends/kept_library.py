@@ -1,4 +1,4 @@
-"""Compiled modules for the CPU that are no models by themselves, kept on disk by the digest of their code.
+"""Compiled modules for the CPU that are not whole models, kept on disk by the digest of their code.
 
 These are the emulated kernels for GPUs, and the functions that pack weights for GPUs. The passes that make them run in
 every process; compiling them takes longer.

@@ -12,7 +12,7 @@ from edbatch_tvm.batching.schedule import Schedule
 from edbatch_tvm.graph import InstanceGraph
 
 _FEW = 8
-"""Batches of so many nodes are looked at node by node: NumPy takes as long for one call as for ten nodes."""
+"""Batches of up to this many nodes are inspected node by node: a NumPy call takes as long as ten nodes."""
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ def exact_schedule(
 ) -> Exact:
     """A schedule of fewest batches, with its proof.
 
-    A beam search gives a first schedule. Then CP-SAT is asked for one of fewer batches, again and again, until there is
+    A beam search gives a first schedule. Then CP-SAT is asked for one with fewer batches, repeatedly, until there is
     none, which proves the last one best, or the bound is met.
 
     Parameters

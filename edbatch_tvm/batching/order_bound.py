@@ -89,7 +89,7 @@ def typewise_depths(graph: InstanceGraph) -> np.ndarray:
 
 
 def reversed_graph(graph: InstanceGraph) -> InstanceGraph:
-    """The graph with all edges turned round; node v becomes ``n - 1 - v``."""
+    """The graph with all edges reversed; node v becomes ``n - 1 - v``."""
     from edbatch_tvm.graph import InstanceGraph, require_checked
 
     require_checked(graph)

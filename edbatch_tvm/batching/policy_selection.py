@@ -19,7 +19,7 @@ def select_policy(
     seed: int = 0,
     costs: CostTable | None = None,
 ) -> Policy:
-    """The policy of fewest batches on samples; among equals the one that takes least host time.
+    """The policy with the fewest batches on samples; among equals, the one that takes the least host time.
 
     Parameters
     ----------

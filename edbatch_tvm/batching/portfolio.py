@@ -15,7 +15,7 @@ QUICK = ("depth", "agenda", "lookahead", "ratio")
 
 
 class PortfolioPolicy(Policy):
-    """Runs all its policies on the graph and keeps the best schedule; the first of equals.
+    """Runs all its policies on the graph and keeps the best schedule, the first one among equals.
 
     Parameters
     ----------

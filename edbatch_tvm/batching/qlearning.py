@@ -43,7 +43,7 @@ class QLearning:
     steps : int
         Length of the returns.
     epsilon, epsilon_decay, epsilon_least : float
-        Exploration, at first, its factor an episode, and its least value.
+        Initial exploration, its factor per episode, and its least value.
     episodes : int
         Largest number of episodes.
     evaluate_every : int

@@ -35,29 +35,30 @@ RULES = ("agenda", "ratio")
 
 
 class SearchPolicy(Policy):
-    """Beam search, the beam growing up to a width.
+    """Beam search with beams of growing width.
 
-    All states of a beam took the same number of steps. Each is continued by every ready type; kept are the children
-    of least cost with what is to come, then of most nodes that ran. What is to come costs at least a batch of each
-    type for each unit of the greatest typewise height of a ready node, see :meth:`Frontier.tight`. Two states that
-    ran the same nodes at the same cost are one. A state that cannot beat the best schedule known is dropped: when
-    nothing else was, that schedule is optimal, and no wider beam is tried.
+    All states of a beam have taken the same number of steps. Each is continued by every ready type. The search keeps
+    the children with the least sum of cost and remaining bound; among equals, those that ran the most nodes. The
+    remaining bound is the greatest height_t of a ready node, summed over the types t (with costs, times the cost of a
+    batch of t); see :meth:`Frontier.tight`. Two states that ran the same nodes at the same cost are one. A state
+    that cannot beat the best known schedule is dropped. If no other state was, that schedule is optimal, and no wider
+    beam is tried.
 
-    Where batches are counted, each beam is followed by one on the graph with all edges turned round. A schedule
-    read backwards is a schedule of that graph, so both have the same optimum, but a beam errs differently from the
-    other end.
+    Where batches are counted, each beam is followed by one on the graph with all edges reversed. A schedule read
+    backwards is a schedule of that graph, so both have the same optimum, but a beam from the other end makes other
+    errors.
 
     Parameters
     ----------
     width : int, optional
-        Largest width; None for as wide as it takes, within :data:`STATE_BYTES`. Beams of width 8, 64, ... are tried
-        before and the best schedule is kept, so that there is one at any time.
+        Largest width; None for as wide as necessary, within :data:`STATE_BYTES`. Beams of width 8, 64, ... are tried
+        before, and the best schedule is kept.
     seconds : float, optional
         Start no wider beam after this time.
     progress : callable, optional
         Called after each beam.
     costs : CostTable, optional
-        What to minimize: the time these batches take. Default is their number.
+        The time of batches, to be minimized; by default their number is.
 
     Raises
     ------

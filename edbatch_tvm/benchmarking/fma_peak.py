@@ -34,7 +34,7 @@ def fma_gflops(repeats: int = REPEATS) -> float:
     kernel, flops, arguments = _prepared()
     use_threads()
     best = float("inf")
-    for _ in range(repeats + 1):  # the first one warms up and may count all the same
+    for _ in range(repeats + 1):  # the first one also warms up, and may count
         begin = perf_counter()
         kernel(*arguments)
         best = min(best, perf_counter() - begin)

@@ -16,7 +16,7 @@ def peak_gflops(size: int = SIZE, repeats: int = REPEATS, dtype: str = "float32"
     """GFLOP/s of a `size`³ matrix product of `dtype`, the best of `repeats`: by torch, or by NumPy without torch."""
     product = _torch_product(size, dtype) or _numpy_product(size, dtype)
     best = float("inf")
-    for _ in range(repeats + 1):  # the first one warms up and may count all the same
+    for _ in range(repeats + 1):  # the first one also warms up, and may count
         begin = perf_counter()
         product()
         best = min(best, perf_counter() - begin)

@@ -30,7 +30,7 @@ class CellExplanation:
     waited_for : dict of str to int
         What the waiting nodes waited for.
     alike : list of Alike
-        Cells of the same operators that run in batches of their own all the same, and why.
+        Cells with the same operators that still run in batches of their own, and why.
     path, reason : str
         ``stage``, or ``general`` with the reason.
     kernels : tuple of str

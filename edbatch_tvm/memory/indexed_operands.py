@@ -25,7 +25,7 @@ class IndexedOperand:
         Their size.
     reason : str
         The first of these that holds: external rows or zero states among its rows; a value is read twice; values of
-        several output slots; values of several batches; one batch, in another order. The first three no plan can help.
+        several output slots; values of several batches; one batch, in another order. No plan can avoid the first three.
     """
 
     batch: int

@@ -319,7 +319,7 @@ def _group(full: list[Node], seen: list[Node]) -> Node | None:
 
 
 def _join(chain: Node, other: Node) -> None:
-    """Append the Q node `other`, turned round, to `chain`."""
+    """Append the Q node `other`, reversed, to `chain`."""
     end, start, last = chain.last, other.last, other.first
     assert end is not None
     assert start is not None

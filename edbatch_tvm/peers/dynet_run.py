@@ -70,7 +70,7 @@ class DyNet:
         return answer["build"], answer["forward"]
 
     def outputs(self) -> np.ndarray:
-        """Declared outputs of the last run, one a row."""
+        """Declared outputs of the last run, one per row."""
         path = Path(self._folder.name) / "outputs.npy"
         self._ask({"outputs": str(path)})
         return np.load(path, allow_pickle=False)

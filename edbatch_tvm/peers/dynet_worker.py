@@ -4,7 +4,7 @@ It imports DyNet, NumPy and the standard library only and runs on Python 3.6. On
 
 ``{"load": FILE}``     a minibatch and its weights, as :func:`edbatch_tvm.peers.dynet_run.write_minibatch` writes them
 ``{"run": true}``      runs it: ``{"build": seconds to make DyNet's graph, "forward": seconds of the forward pass}``
-``{"outputs": FILE}``  writes the declared outputs of the last run, one a row
+``{"outputs": FILE}``  writes the declared outputs of the last run, one per row
 """
 
 # DyNet has no types, and its Python is older than the annotations used elsewhere.

@@ -76,7 +76,7 @@ class OneByOne:
         self._values = results
 
     def outputs(self) -> np.ndarray:
-        """Declared outputs of the last run, one a row."""
+        """Declared outputs of the last run, one per row."""
         stride = self._graph.stride
         return np.stack([self._values[v // stride][v % stride][0].numpy() for v in self._graph.outputs.tolist()])
 
@@ -227,7 +227,7 @@ class ByHand:
                     to.copy_(result)
 
     def outputs(self) -> np.ndarray:
-        """Declared outputs of the last run, one a row."""
+        """Declared outputs of the last run, one per row."""
         graph = self._graph
         wanted = graph.outputs.astype(np.int64)
         arena = self._signature.output_arena[graph.node_type[wanted[0] // graph.stride], wanted[0] % graph.stride]

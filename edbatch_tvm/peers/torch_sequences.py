@@ -86,7 +86,7 @@ class Tagger:
             self._logits = self._run()
 
     def outputs(self) -> np.ndarray:
-        """Declared outputs of the last run, one a row."""
+        """Declared outputs of the last run, one per row."""
         return self._logits.numpy()
 
     def _tagged(self, forward: Tensor, backward: Tensor) -> Tensor:

@@ -101,7 +101,7 @@ def passes_are_watched() -> bool:
 
 
 def digest_of(code: Mapping[str, Any]) -> str:
-    """The digest of `code` and of all that its compilation depends on besides.
+    """The digest of `code` and of everything else that its compilation depends on.
 
     This is TVM's pass context, the versions of TVM, the sources of this package and the CPU.
     """

@@ -1,6 +1,6 @@
 """A tile of instances: the batch axis on the blocks of a cell, so that they can be scheduled together.
 
-The general path runs a cell's own loops once an instance. Its products then read all of their weights for every
+The general path runs a cell's own loops once per instance. Its products then read all of their weights for every
 instance. Where the blocks of the cell themselves range over a tile of instances, a schedule can keep weights in
 registers and caches; and a tile has a fixed size, so that MetaSchedule can look for one.
 """

@@ -22,7 +22,7 @@ def tree_graph(builder: Builder, postfix: Sequence[int], internal: Mapping[int, 
     builder : Builder
         Of cells whose state is one value or several, the first of which is read out.
     postfix : sequence of int
-        The tree in postfix form: a word id for a leaf, a negative symbol for an internal node. Any depth will do.
+        The tree in postfix form: a word id for a leaf, a negative symbol for an internal node. Any depth is possible.
     internal : mapping of int to str
         The cell of each symbol of an internal node.
     """
