@@ -99,8 +99,8 @@ class Frontier:
         """1 for each type whose ready nodes are all those of greatest height of the type: running it lowers the bound.
 
         The bound of what remains is, summed over the types t, the greatest height_t of a ready node. Running the ready
-        nodes of type t leaves every other term alone, and lowers its own by one exactly if no ready node of another type
-        is as high.
+        nodes of type t leaves every other term alone, and lowers its own by one exactly if no ready node of another
+        type is as high.
         """
         reach = self._reach()
         own = reach.diagonal().copy()
