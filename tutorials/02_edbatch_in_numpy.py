@@ -131,8 +131,8 @@ print(f"bound {bound}, depth {by_depth}, agenda {len(schedule(agenda))}")
 #
 # .. math:: -1 + \frac{|\text{ready nodes of } t|}{|\text{nodes of } t \text{ without unexecuted ancestors of type } t|}
 #
-# Each batch costs one; but if the part is 1, no node of the type is missing that could ever have joined, and running t
-# now is optimal.
+# Each batch costs one. If the fraction is 1, no node of the type that could ever join is missing, and running t now is
+# optimal.
 
 
 def state_of(frontier: Frontier) -> tuple[int, ...]:
@@ -204,7 +204,7 @@ for state in sorted(Q, key=len)[:6]:
 # %%
 # Run the batches
 # ---------------
-# A batch is one matrix product: the operands' rows are gathered, multiplied, written.
+# A batch is one matrix product: the operands' rows are gathered, multiplied and written.
 
 H = 48
 words = rng.integers(100, size=n)

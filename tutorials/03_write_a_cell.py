@@ -113,7 +113,7 @@ print(len(result[0]), "words in the first sentence, scores of the first word", r
 # %%
 # The schedule
 # ------------
-# One line a batch: the type, and the nodes as ranges. All sentences take a step in one batch.
+# One line per batch: the type, and the nodes as ranges. All sentences take a step in one batch.
 
 print("\n".join(line[:100] for line in str(result.schedule).splitlines()[:6]))
 
@@ -134,7 +134,7 @@ print(eb.explain(model, [tagged(rng.integers(WORDS, size=length)) for length in 
 # Two policies
 # ------------
 # TensorFlow Fold's rule, nodes of equal depth, needs a batch of tags for each depth at which a word is tagged. A box
-# is a batch; its height is its nodes.
+# is a batch; its height is its number of nodes.
 
 figure, axes = plt.subplots(2, 1, figsize=(9, 3.6), sharex=True, layout="constrained")
 for axis, policy in zip(axes, ("depth", "lookahead"), strict=True):

@@ -10,7 +10,7 @@ straight.
 # %%
 # Three plans
 # -----------
-# ``batch`` keeps the order of the schedule. ``order`` orders the nodes within each batch for those who read them.
+# ``batch`` keeps the order of the schedule. ``order`` orders the nodes within each batch for their readers.
 # ``pq`` asks a PQ tree over the whole minibatch for an order, once for each structure of graph.
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ for name, plan in plans.items():
 assert plans["pq"].bytes_indexed <= plans["order"].bytes_indexed <= plans["batch"].bytes_indexed
 
 # %%
-# What stays indexed says why; some of it no plan can help, as when a value is read twice.
+# What stays indexed says why; no plan can avoid some of it, such as a value that is read twice.
 
 for one in indexed_operands(graph, plans["pq"])[:4]:
     print(one)

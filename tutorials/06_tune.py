@@ -69,9 +69,9 @@ print(sorted(sizes.items(), reverse=True))
 # %%
 # Tune
 # ----
-# ``trials`` is the number of candidates in all; a few take seconds and are for a look, some hundreds are for use.
-# ``edbatch tune treelstm --data FILE`` does the same from the command line. Candidates run in a worker process, which
-# one that crashes may take with it; ``isolate=False`` saves starting it.
+# ``trials`` is the number of candidates in total: a few take seconds and give a first look, hundreds are for real use.
+# ``edbatch tune treelstm --data FILE`` does the same from the command line. Candidates run in a worker process, so that
+# a crash ends only that process; ``isolate=False`` saves starting it.
 
 folder = tempfile.TemporaryDirectory()
 database = Path(folder.name) / "records"
@@ -112,7 +112,7 @@ for mine, its in zip(tuned(minibatches[0]), plain(minibatches[0]), strict=True):
     np.testing.assert_allclose(mine, its, atol=1e-5)
 
 # %%
-# Every dot is a candidate; the first choice of each kernel is the default rule, so that below the line is gain.
+# Every dot is a candidate. The first one of each kernel is the default, so dots below the line are gains.
 
 figure, axis = plt.subplots(figsize=(7, 2.6), layout="constrained")
 axis.plot(range(1, len(ratios) + 1), ratios, "o", color="#4e79a7", label="candidate")
