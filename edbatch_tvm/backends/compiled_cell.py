@@ -73,8 +73,8 @@ class CompiledCell:
 
     @property
     def size(self) -> int:
-        """Bytes of the object files."""
-        return sum(map(len, self.objects.values()))
+        """Bytes of the object files and the constants."""
+        return sum(map(len, self.objects.values())) + sum(one.nbytes for one in self.constants)
 
     @property
     def says_names(self) -> bool:

@@ -35,7 +35,7 @@ from schedules.cpu.link import linked
 from schedules.cpu.work_sharing import sharing_ir
 
 MOST_BYTES = 64 << 20
-"""Of object files of cells that a process holds."""
+"""Of compiled cells that a process holds."""
 
 _CELLS: BoundedCache[str, CompiledCell] = BoundedCache(MOST_BYTES, lambda cell: cell.size)
 

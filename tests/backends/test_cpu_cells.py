@@ -223,6 +223,7 @@ def test_damaged_cells_are_compiled_again(passed: list[str], folder: Path) -> No
 def test_a_cell_comes_back_from_its_file() -> None:
     constants = [np.arange(6, dtype="float32").reshape(2, 3), np.array([1, 2], "int64")]
     cell = CompiledCell([], {"a": b"code", "b": b""}, [None, 3], constants)
+    assert cell.size == 4 + 6 * 4 + 2 * 8
     back = unpacked_cell(cell.packed("key"), "key")
     assert (back.functions, back.objects, back.bounds) == ([], cell.objects, [None, 3])
     for one, other in zip(back.constants, constants, strict=True):
