@@ -206,6 +206,10 @@ class Signature:
         except KeyError:
             raise CellError(f"a value of {spec}", f"one of {', '.join(map(str, self.value_specs))}") from None
 
+    def find_arena(self, spec: ValueSpec) -> int:
+        """The same; -1 if no cell takes or returns such values."""
+        return self._arena_of.get(spec, -1)
+
     @cached_property
     def attribute_columns(self) -> tuple[tuple[tuple[int, str], np.dtype, tuple[int, ...]], ...]:
         """All attributes: the key in ``InstanceGraph.attributes``, the dtype and the shape of a row."""

@@ -40,6 +40,7 @@ SCHEDULE_SOURCES = (
 LIBRARIES = {
     "merge": ("tir/merging.py", "../graph/array_addresses.py"),
     "levels": ("tir/typewise_heights.py",),
+    "values": ("tir/kept_values.py",),
     "schedule": SCHEDULE_SOURCES,
     "learn": SCHEDULE_SOURCES,
     "search": ("tir/beam_search.py", "tir/beam_states.py", "tir/candidate_heap.py"),
@@ -116,6 +117,10 @@ def _functions(name: str) -> dict[str, Any]:
         from edbatch_tvm.native.tir.merging import merge
 
         return {"merge": merge}
+    if name == "values":
+        from edbatch_tvm.native.tir.kept_values import copy, find, keep
+
+        return {"keep": keep, "find": find, "copy": copy}
     if name == "search":
         from edbatch_tvm.native.tir.beam_search import search
 

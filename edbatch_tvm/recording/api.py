@@ -13,6 +13,7 @@ import torch
 from edbatch_tvm.compiler.progress import Progress
 from edbatch_tvm.errors import BreakWarning, RecordingError
 from edbatch_tvm.fork_lock import fork_lock
+from edbatch_tvm.recording.breaks import Break
 from edbatch_tvm.recording.called_functions import CalledFunctions
 from edbatch_tvm.recording.choosing import Observer, chosen_line
 from edbatch_tvm.recording.copies import Carried
@@ -28,7 +29,7 @@ from edbatch_tvm.recording.model_state import buffers_of, check_inference, place
 from edbatch_tvm.recording.module import StandIn
 from edbatch_tvm.recording.named_cells import check_entry, find_cells, listed, warn_of_uncalled
 from edbatch_tvm.recording.options import check_options
-from edbatch_tvm.recording.recorder import Break, Recorder
+from edbatch_tvm.recording.recorder import Recorder
 from edbatch_tvm.recording.records import Content, Record, record_content
 from edbatch_tvm.recording.seen_state import SeenState
 from edbatch_tvm.recording.site import Site

@@ -10,6 +10,8 @@ import torch
 from edbatch_tvm.errors import CellError
 from edbatch_tvm.recording.attributes import Written
 from edbatch_tvm.recording.breaks import told
+from edbatch_tvm.recording.call_paths import PATHS
+from edbatch_tvm.recording.empty_results import NoElements
 from edbatch_tvm.recording.recurrent import Unrolls
 from edbatch_tvm.recording.rows import Again
 from relay_ext.from_torch import RandomCellError
@@ -43,13 +45,17 @@ class CellCall:
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         """Record one call."""
-        if _is_any_autocast_enabled() or self.recorder.finished or self.site.taken_apart:
+        site, recorder = self.site, self.recorder
+        if _is_any_autocast_enabled() or recorder.finished or site.taken_apart:
             return self.plain(*arguments, **named)
-        site = self.site
         try:
             if named or site.reads:
                 return self._recorded(site.positional(arguments, named) if named else arguments)
-            result = self.recorder.call(site, arguments, self)
+            path = PATHS[tuple(map(type, arguments))] if site.integers_vary else None
+            try:
+                result = path(recorder, site, *arguments) if path else recorder.call(site, arguments, self)
+            except (KeyError, NoElements):  # of the path: not known yet, or recorded in another way
+                result = recorder.call(site, arguments, self)
             kind = type(result)
             if kind is not Again and kind is not Written:
                 return result

@@ -64,8 +64,8 @@ class Computed:
         own._places = self._places
         return own
 
-    def places(self, first: int) -> np.ndarray:
-        """Where the values from `first` on lie in the tables."""
+    def places(self, first: int = 0) -> np.ndarray:
+        """Where the values from `first` on lie: tables, and rows in them."""
         self.keep()
         return self._places[:, first:]
 
@@ -82,14 +82,9 @@ class Computed:
         last = self.last
         if last is _NONE:
             return
-        table, row = np.empty((2, len(last.group)), np.int64)
-        for group in present(last.group):
-            members = np.flatnonzero(last.group == group)
-            array = last.array(group)
-            own = self._tables.of(array.shape[1])
-            table[members] = own.number
-            row[members] = own.add(array[last.row[members]]) + np.arange(len(members))
-        self._places = np.concatenate([self._places, [table, row]], 1)
+        counts = np.bincount(last.group).tolist()
+        arrays = [last.array(group) if count else None for group, count in enumerate(counts)]
+        self._places = np.concatenate([self._places, self._tables.keep(last.group, last.row, arrays)], 1)
         self.last = _NONE
 
     def tensor(self, value: int) -> torch.Tensor:

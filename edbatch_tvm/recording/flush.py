@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from edbatch_tvm.errors import GraphError
-from edbatch_tvm.graph import FIRST_EXTERNAL, ZERO, InstanceGraph
-from edbatch_tvm.graph.spec import Signature, ValueSpec
+from edbatch_tvm.graph import InstanceGraph
+from edbatch_tvm.graph.spec import Signature
 from edbatch_tvm.graph.validate import check_attributes
 from edbatch_tvm.recording.computed import Round
 from edbatch_tvm.recording.failures import bad_index, failed_call
@@ -89,16 +89,9 @@ def graph_of(recorder: Recorder, model: Model) -> tuple[InstanceGraph, np.ndarra
     operands = np.array(recorder.operands, np.int64)
     operand_ptr = np.zeros(len(node_type) + 1, np.int32)
     operand_ptr[1:] = recorder.ends
-    inside = operands >= recorder.done
-    external: dict[str, Any] = {}
-    if inside.all():
-        operand_value = ids[operands - recorder.done]
-    else:
-        operand_value = np.empty(len(operands), np.int32)
-        operand_value[inside] = ids[operands[inside] - recorder.done]
-        values, number = np.unique(operands[~inside], return_inverse=True)
-        rows, external = _external_rows(recorder, signature, values)
-        operand_value[~inside] = rows[number]
+    operand_value, external = recorder.outside.tables.operands(
+        signature, operands, recorder.done, ids, recorder.outside.places(), recorder.computed.places()
+    )
     attributes = _attributes(recorder, signature)
     graph = InstanceGraph(node_type, operand_ptr, operand_value, signature, attributes=attributes, **external)
     # Cells are called with what they take, and what they take is there: only the attributes are the user's.
@@ -124,44 +117,3 @@ def _attributes(recorder: Recorder, signature: Signature) -> dict[tuple[int, str
                 stacked = torch.stack([torch.as_tensor(entry) for entry in column]).numpy()
             arrays[type_id, attribute.name] = stacked.astype(attribute.spec.dtype, copy=False)
     return arrays
-
-
-def _external_rows(recorder: Recorder, signature: Signature, external: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
-    """The recorder's values `external`, tensors from outside and earlier values, as operands of a graph.
-
-    Returns
-    -------
-    operands : int32 array
-        What they are called in the graph: the zero state, or external rows.
-    tables : dict
-        The tables of external rows.
-    """
-    operands = np.full(len(external), ZERO, np.int32)
-    found: list[tuple[np.ndarray, np.ndarray]] = []
-    # Sorted, so tensors from outside come first.
-    outside = int(np.searchsorted(external, 0))
-    for members, rows in recorder.outside.rows_of(external[:outside]):
-        # First states are zeros, one made for each leaf: they need no rows. (Not -0.0, which may matter.)
-        other = rows.view(np.int32).any(1)
-        found.append((members[other], rows if other.all() else rows[other]))
-    if outside < len(external):
-        found += [(later + outside, rows) for later, rows in recorder.computed.rows_of(external[outside:])]
-    arenas, positions = [], []
-    data: list[list[np.ndarray]] = [[] for _ in signature.value_specs]
-    placed = 0
-    for within, rows in found:
-        operands[within] = FIRST_EXTERNAL - np.arange(placed, placed + len(rows), dtype=np.int32)
-        placed += len(rows)
-        arena = signature.arena(ValueSpec((rows.shape[1],)))
-        begin = sum(map(len, data[arena]))
-        arenas.append(np.full(len(rows), arena, np.int16))
-        positions.append(np.arange(begin, begin + len(rows), dtype=np.int32))
-        data[arena].append(rows)
-    return operands, {
-        "external_spec": np.concatenate(arenas),
-        "external_row": np.concatenate(positions),
-        "external_data": tuple(
-            (rows[0] if len(rows) == 1 else np.concatenate(rows)) if rows else np.empty((0, *spec.shape), spec.dtype)
-            for rows, spec in zip(data, signature.value_specs, strict=True)
-        ),
-    }

@@ -12,13 +12,14 @@ import torch
 
 from edbatch_tvm.recording import functions as _functions  # noqa: F401  (fills a table)
 from edbatch_tvm.recording.adopted import give_back
+from edbatch_tvm.recording.breaks import Break
 from edbatch_tvm.recording.called_functions import CalledFunctions, recording_calls
 from edbatch_tvm.recording.copies import Carried, Copies
 from edbatch_tvm.recording.driver import Driver
 from edbatch_tvm.recording.failures import CallError, explain
 from edbatch_tvm.recording.isolation import state
 from edbatch_tvm.recording.library import Library
-from edbatch_tvm.recording.recorder import Break, Recorder
+from edbatch_tvm.recording.recorder import Recorder
 from edbatch_tvm.recording.records import Content, RecordedElements
 from edbatch_tvm.recording.results import computed_results
 from edbatch_tvm.recording.site import Site

@@ -1,7 +1,9 @@
 """Ordinary tensors that recorded calls read: copies of their numbers, as they were when they were passed.
 
 A copy goes straight into a table of all rows of that size, from which the graph reads it. That costs a third of
-``clone()``, of which a minibatch would make thousands.
+``clone()``, of which a minibatch would make thousands. Tensors of equal numbers are one row: first states, which are
+zeros, and words that a minibatch has several times. Their bytes are what they are known by, or for large ones the
+object, whose bytes are compared with the copy.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, float32
+from torch import Tensor, float32, strided
 
 from edbatch_tvm.errors import CellError, RecordingError
 from edbatch_tvm.recording.empty_results import NoElements
@@ -28,6 +30,20 @@ _compare: Any = ctypes.PyDLL(None).memcmp
 _compare.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
 _compare.restype = ctypes.c_int
 
+_MOST_BYTES = 4096
+"""Bytes of a tensor that is known by them; to hash more takes longer than to compare them."""
+
+
+class _Readers(dict[int, Any]):
+    """By number of bytes what reads as many at an address; None for too many."""
+
+    def __missing__(self, count: int) -> Any:
+        reader = self[count] = (ctypes.c_char * count).from_address if count <= _MOST_BYTES else None
+        return reader
+
+
+_READERS = _Readers()
+
 
 class Outside:
     """The tensors from outside of one minibatch, numbered -1, -2, ...
@@ -36,19 +52,22 @@ class Outside:
     ----------
     specs : list of TensorSpec
         By ``-1 - number``, as the following.
+    tables : Tables
+        Where they lie, beside computed values.
     table, row : list of int
-        Where each tensor lies in `tables`.
+        Where each lies.
     """
 
-    __slots__ = ("_known", "_places", "_tables", "row", "specs", "table")
+    __slots__ = ("_known", "_objects", "_places", "row", "specs", "table", "tables")
 
     def __init__(self, tables: Tables) -> None:
         self.specs: list[TensorSpec] = []
         self.table: list[int] = []
         self.row: list[int] = []
-        self._tables = tables
+        self.tables = tables
         self._places = np.empty((2, 0), np.int64)
-        self._known: dict[int, tuple[TensorSpec, Table, int, int]] = {}
+        self._known: dict[TensorSpec, dict[bytes, int]] = {}
+        self._objects: dict[int, tuple[TensorSpec, Table, int, int]] = {}
 
     def number(self, tensor: Tensor) -> int:
         """The number of a tensor with what is in it now.
@@ -59,9 +78,15 @@ class Outside:
             If it cannot be an operand.
         """
         dtype = tensor.dtype
-        plain = type(tensor) is Tensor and dtype is float32 and tensor.is_cpu and tensor.layout is torch.strided
         source = tensor
-        if not plain or not tensor.is_contiguous() or tensor.is_neg():
+        if (
+            dtype is not float32
+            or type(tensor) is not Tensor
+            or tensor.layout is not strided
+            or not tensor.is_cpu
+            or not tensor.is_contiguous()
+            or tensor.is_neg()
+        ):
             source = self._converted(tensor, dtype)
         if tensor.requires_grad and torch.is_grad_enabled():
             raise RecordingError(
@@ -79,14 +104,35 @@ class Outside:
             address = 0
         if not address:
             raise CellError("a tensor without memory")
-        place = id(tensor)
-        known = self._known.get(place)
+        reader = _READERS[4 * size]
+        if reader is None:
+            return self._large(tensor, spec, address)
+        known = self._known.get(spec)
+        if known is None:
+            known = self._known[spec] = {}
+        content = reader(address).raw
+        number = known.get(content)
+        if number is None:
+            self._add(spec, address)
+            number = known[content] = -len(self.specs)
+        return number
+
+    def _large(self, tensor: Tensor, spec: TensorSpec, address: int) -> int:
+        """The number of a tensor that is not known by its bytes."""
+        known = self._objects.get(id(tensor))
         # What is there now may be another tensor, or have other numbers; if it has the same, it is the same.
         if known is not None and known[0] is spec:
             table, row, number = known[1:]
             if not _compare(table.address + row * table.bytes, address, table.bytes):
                 return number
-        table = self._tables.by_size.get(size) or self._tables.of(size)
+        table, row = self._add(spec, address)
+        number = -len(self.specs)
+        self._objects[id(tensor)] = spec, table, row, number
+        return number
+
+    def _add(self, spec: TensorSpec, address: int) -> tuple[Table, int]:
+        """Copy the numbers of one more tensor: into which table, and which row of it."""
+        table = self.tables.by_size.get(spec.size) or self.tables.of(spec.size)
         row = table.count
         if row == table.capacity:
             table.grow(row + 1)
@@ -95,9 +141,7 @@ class Outside:
         self.specs.append(spec)
         self.table.append(table.number)
         self.row.append(row)
-        number = -len(self.specs)
-        self._known[place] = spec, table, row, number
-        return number
+        return table, row
 
     def _converted(self, tensor: Tensor, dtype: torch.dtype) -> Tensor:
         if dtype not in CODED or not tensor.is_cpu or tensor.layout is not torch.strided:
@@ -111,13 +155,17 @@ class Outside:
     def flat(self, number: int) -> Tensor:
         """The numbers of a tensor, flat; memory of a table."""
         at = -1 - number
-        return torch.from_numpy(self._tables[self.table[at]].rows[self.row[at]])
+        return torch.from_numpy(self.tables[self.table[at]].rows[self.row[at]])
 
     def rows_of(self, numbers: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Those of `numbers` in one table after those in another: positions in `numbers`, and their rows."""
+        table, row = self.places()[:, -1 - numbers]
+        return self.tables.rows_of(table, row)
+
+    def places(self) -> np.ndarray:
+        """Where they lie: tables, and rows in them."""
         known = self._places.shape[1]
         if known < len(self.row):
             later = np.array([self.table[known:], self.row[known:]], np.int64)
             self._places = np.concatenate([self._places, later], 1)
-        table, row = self._places[:, -1 - numbers]
-        return self._tables.rows_of(table, row)
+        return self._places

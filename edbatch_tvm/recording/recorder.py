@@ -8,51 +8,31 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, float32
-from torch.utils import _pytree as pytree
 
 from edbatch_tvm.recording.arguments import FEW, INTEGER, key_of_tensor
 from edbatch_tvm.recording.computed import Computed, Round
 from edbatch_tvm.recording.describe import describe, describe_list
 from edbatch_tvm.recording.empty_results import EmptyResult, NoElements
-from edbatch_tvm.recording.lazy import LazyTensor, geometry_of, lazy_rows, lazy_value, wrapper
+from edbatch_tvm.recording.lazy import LazyTensor, geometry_of, lazy_rows
 from edbatch_tvm.recording.outside import Outside
 from edbatch_tvm.recording.parameters import RecordedParameter, own_parameter
-from edbatch_tvm.recording.rows import POINTWISE, RowByRow
-from edbatch_tvm.recording.specs import RowsSpec, TensorSpec, spec_of
+from edbatch_tvm.recording.row_calls import row_by_row
+from edbatch_tvm.recording.rows import RowByRow
+from edbatch_tvm.recording.specs import RowsSpec, TensorSpec
 from edbatch_tvm.recording.storages import joined, resolved
 from edbatch_tvm.recording.tables import Tables
 
 if TYPE_CHECKING:
+    from edbatch_tvm.recording.breaks import Break
     from edbatch_tvm.recording.cell_call import CellCall
     from edbatch_tvm.recording.library import Library
     from edbatch_tvm.recording.records import RecordedElements
     from edbatch_tvm.recording.site import Site
-
-
-@dataclass(frozen=True)
-class Break:
-    """An operation that was not recorded: what it needed was computed, and PyTorch ran it.
-
-    Attributes
-    ----------
-    operation : str
-    place : str
-        File and line of the code that asked for it.
-    reason : str
-    """
-
-    operation: str
-    place: str
-    reason: str
-
-    def __str__(self) -> str:
-        return f"{self.place}: {self.operation}" + (f" ({self.reason})" if self.reason else "")
 
 
 class Recorder:
@@ -241,17 +221,7 @@ class Recorder:
             self.attributes[type_id] += attributes
         value = self.recorded
         self.recorded = value + len(outputs)
-        if returned is None:
-            return lazy_value(self, value, outputs[0])
-        made = []
-        for one in outputs:
-            tensor = wrapper(LazyTensor, one.shape, None, None, None, one.dtype)
-            tensor.recorder = self
-            tensor.value = value
-            tensor.spec = one
-            made.append(tensor)
-            value += 1
-        return returned(made)
+        return returned(self, value)
 
     def append(self, type_id: int, operands: Sequence[int], outputs: int) -> int:
         """Record a node of a cell that is known; the first of its values."""
@@ -268,55 +238,9 @@ class Recorder:
         """A call that is not one node: one call a row, or none where the result has no elements."""
         if isinstance(how, EmptyResult):
             return how.returned([])
-        return self._row_by_row(site, arguments, how, caller)
-
-    def _row_by_row(self, site: Site, arguments: tuple[Any, ...], how: RowByRow, caller: CellCall | None) -> Any:
-        """Record a call of a cell that treats rows alike as one call a row."""
-        columns: list[list[Any]] = []
-        count = 0
-        for argument, by_rows in zip(arguments, how.by_rows, strict=True):
-            if by_rows:
-                columns.append(self._rows_one_by_one(argument))
-                count = len(columns[-1])
-            else:
-                columns.append([argument])
-        calls = []
-        for number in range(count):
-            given = tuple(column[number] if by else column[0] for column, by in zip(columns, how.by_rows, strict=True))
-            calls.append(pytree.tree_leaves(self.call(site, given, caller)))
-        if how.returned is POINTWISE:
-            if not calls:
-                return self._no_rows(site, arguments)
-            row = calls[0][0].spec
-            values = [self.value_of(leaves[0]) for leaves in calls]
-            return lazy_rows(self, values, spec_of(row.shape[1:], row.dtype))
-        outputs, structure = how.returned
-        made = []
-        for place, spec in enumerate(outputs):
-            values = [self.value_of(leaves[place]) for leaves in calls]
-            made.append(lazy_rows(self, values, spec_of(spec.shape[1:], spec.dtype)))
-        return pytree.tree_unflatten(made, structure)
-
-    def _no_rows(self, site: Site, arguments: tuple[Any, ...]) -> Any:
-        """What an operator that works element by element makes of no rows."""
-        given = [torch.empty(one.shape, dtype=one.dtype) if type(one) is LazyTensor else one for one in arguments]
-        plain = len(given) - len(site.named)
-        result = site.target(*given[:plain], **dict(zip(site.named, given[plain:], strict=True)))
-        return lazy_rows(self, [], spec_of(result.shape[1:], result.dtype))
+        return row_by_row(self, site, arguments, how, caller)
 
     # Memory -----------------------------------------------------------------------------------------------------
-
-    def _rows_one_by_one(self, argument: Any) -> list[Any]:
-        """The rows of a tensor as tensors of one row."""
-        if type(argument) is not LazyTensor:
-            return list(own_parameter(argument).split(1)) if len(argument) else []
-        if not len(argument):
-            return []
-        rows, values = resolved(self, argument)
-        if isinstance(rows, TensorSpec):  # described like an ordinary tensor that was taken row by row
-            return list(argument.split(1))
-        spec = spec_of((1, *rows.row.shape), rows.row.dtype)
-        return [lazy_value(self, value, spec) for value in values]
 
     def value_of(self, tensor: Any) -> int:
         """The number of a recorded tensor, or of a tensor from outside."""

@@ -299,7 +299,7 @@ def _run(
     ends : list of list of int
         For every state, what it is in the end, for each sequence.
     """
-    type_id, specs, _ = made
+    type_id, specs = made[:2]
     count = len(specs)
     outputs: list[list[int]] = []
     ends: list[list[int]] = [[] for _ in states]

@@ -7,13 +7,13 @@ draw between turns, is then not what it would be if they ran one after the other
 from __future__ import annotations
 
 import operator
-import random
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
 
 from edbatch_tvm.recording.attributes import CONTAINERS, OWN
+from edbatch_tvm.recording.random_state import Drawn
 
 
 class SharedState:
@@ -26,7 +26,7 @@ class SharedState:
 
     def __init__(self, model: torch.nn.Module) -> None:
         self._held = list(_held_by(model))
-        self._random = _Random()
+        self._random = Drawn()
 
     def look(self) -> None:
         """Look what changed in a round."""
@@ -85,20 +85,3 @@ def _items(container: Any) -> Iterator[Any]:
 
 def _same_objects(some: tuple[Any, ...], others: tuple[Any, ...]) -> bool:
     return len(some) == len(others) and all(map(operator.is_, some, others))
-
-
-class _Random:
-    """In how many rounds random numbers were drawn."""
-
-    def __init__(self) -> None:
-        self.rounds = 0
-        self._torch = torch.get_rng_state()
-        self._python = random.getstate()
-
-    def look(self) -> None:
-        """Look whether numbers have been drawn since the last time."""
-        now = torch.get_rng_state()
-        python = random.getstate()
-        if not torch.equal(now, self._torch) or python != self._python:
-            self.rounds += 1
-            self._torch, self._python = now, python

@@ -13,6 +13,7 @@ from tvm import relax
 from edbatch_tvm.errors import CellError, EdbatchError
 from edbatch_tvm.recording.arguments import EXAMPLE_ROWS, CallPlan
 from edbatch_tvm.recording.attributes import Attribute, Notes, call_with_attributes
+from edbatch_tvm.recording.call_paths import returned_of
 from edbatch_tvm.recording.empty_results import EmptyResult, are_always_empty, as_new
 from edbatch_tvm.recording.export_cache import answer_of, program_of
 from edbatch_tvm.recording.failures import shapes_of
@@ -52,10 +53,8 @@ class Cell:
     name : str
     type_id : int
     outputs : tuple of TensorSpec
-    single : bool
-        Whether the call returns one tensor by itself.
     returned : callable
-        Makes what the call returns out of its tensors.
+        Makes what a call returns, given the recorder and the number of its first value.
     function : relax.Function
     code : CellModule
         The model's own code, on flat inputs.
@@ -64,15 +63,14 @@ class Cell:
     name: str
     type_id: int
     outputs: tuple[TensorSpec, ...]
-    single: bool
-    returned: Callable[[list[Any]], Any]
+    returned: Callable[[Any, int], Any]
     function: relax.Function
     code: CellModule
 
     @property
-    def made(self) -> tuple[int, tuple[TensorSpec, ...], Callable[[list[Any]], Any] | None]:
-        """What recording a call takes: the type, the outputs, and `returned` unless the call returns one tensor."""
-        return self.type_id, self.outputs, None if self.single else self.returned
+    def made(self) -> tuple[int, tuple[TensorSpec, ...], Callable[[Any, int], Any]]:
+        """What recording a call takes."""
+        return self.type_id, self.outputs, self.returned
 
     @property
     def attributes(self) -> int:
@@ -273,7 +271,8 @@ def make_cell(name: str, type_id: int, code: CellModule, names: WeightNames) -> 
     plain = filled == list(range(len(tensors)))
     kind = structure.type
     simple = kind in (tuple, list) and plain and len(structure.children()) == len(leaves)
-    return Cell(name, type_id, outputs, structure.is_leaf(), kind if simple else returned, function, code)
+    form = None if structure.is_leaf() else kind if simple else returned
+    return Cell(name, type_id, outputs, returned_of(outputs, form), function, code)
 
 
 def _with_elements(

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import cache
+from typing import Any
 
 import numpy as np
+
+from edbatch_tvm.graph import FIRST_EXTERNAL, ZERO
+from edbatch_tvm.graph.spec import Signature, ValueSpec
+from edbatch_tvm.native.arguments import as_argument
+from edbatch_tvm.native.build import load_library
 
 _FIRST_ROWS = 64
 
@@ -52,6 +59,24 @@ class Table:
         return begin
 
 
+@cache
+def _native(name: str) -> Any:
+    """A function of ``native/tir/kept_values.py``."""
+    return load_library("values")[name]
+
+
+def _never_empty(places: np.ndarray) -> np.ndarray:
+    """Places of values; of one that there is not, for none: TVM refuses what may have no address."""
+    return places if places.shape[1] else np.zeros((2, 1), np.int64)
+
+
+def _rows_of_floats(array: np.ndarray) -> np.ndarray:
+    """The same array, or a copy whose rows lie as compiled code reads them."""
+    if array.dtype == np.float32 and array.strides[1] == array.itemsize:
+        return array
+    return np.ascontiguousarray(array, np.float32)
+
+
 def present(numbers: np.ndarray) -> list[int]:
     """The numbers that there are among small ones, each once."""
     found: list[int] = np.flatnonzero(np.bincount(numbers)).tolist()
@@ -81,3 +106,103 @@ class Tables:
         for number in present(table):
             members = np.flatnonzero(table == number)
             yield members, self._tables[number].rows[row[members]]
+
+    # For many values at once, by compiled code ---------------------------------------------------------------------
+
+    def _described(self, last: Sequence[int]) -> np.ndarray:
+        """The address and the bytes of the rows of every table, and what `last` has for it."""
+        parts = [(one.address, one.bytes, number) for one, number in zip(self._tables, last, strict=True)]
+        return np.array(parts, np.int64).reshape(-1, 3)
+
+    def keep(self, group: np.ndarray, row: np.ndarray, arrays: Sequence[np.ndarray | None]) -> np.ndarray:
+        """Copy rows of arrays to the ends of tables.
+
+        Parameters
+        ----------
+        group, row : int array
+            The array of each, and the row of it.
+        arrays : sequence of float32 array
+            Rows one after another; None where there is no row.
+
+        Returns
+        -------
+        int64 array
+            The tables, and the rows in them.
+        """
+        places = np.empty((2, len(group)), np.int64)
+        if not len(group):
+            return places
+        counts = np.bincount(group, minlength=len(arrays)).tolist()
+        arrays = [None if array is None else _rows_of_floats(array) for array in arrays]
+        own = [None if array is None else self.of(array.shape[1]) for array in arrays]
+        groups = np.zeros((len(arrays), 3), np.int64)
+        grown = [table.count for table in self._tables]
+        for number, (array, table, count) in enumerate(zip(arrays, own, counts, strict=True)):
+            if array is not None and table is not None:
+                groups[number] = array.__array_interface__["data"][0], array.strides[0], table.number
+                grown[table.number] += count
+        for table, count in zip(self._tables, grown, strict=True):
+            if count > table.capacity:
+                table.grow(count)
+        before = self._described([table.count for table in self._tables])
+        _native("keep")(as_argument(group), as_argument(row), groups, before, places)
+        for table, count in zip(self._tables, grown, strict=True):
+            table.count = count
+        return places
+
+    def operands(
+        self,
+        signature: Signature,
+        values: np.ndarray,
+        done: int,
+        ids: np.ndarray,
+        outside: np.ndarray,
+        earlier: np.ndarray,
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """What calls read as operands of a graph: values of the graph, the zero state, and external rows.
+
+        Parameters
+        ----------
+        signature : Signature
+        values : int64 array
+            Numbers of values: those from `done` on are of the graph, which has `ids` for them; negative ones are
+            tensors from outside.
+        outside, earlier : int64 arrays
+            Where tensors from outside and values before `done` lie: tables, and rows in them.
+
+        Returns
+        -------
+        operands : int32 array
+        external : dict
+            The external rows of the graph.
+        """
+        found = np.empty(len(values), np.int32)
+        if not len(values):
+            return found, {}
+        outside, earlier = _never_empty(outside), _never_empty(earlier)
+        arenas = [signature.find_arena(ValueSpec((table.bytes // 4,))) for table in self._tables]
+        tables = np.zeros((max(1, len(arenas)), 4), np.int64)
+        if arenas:
+            tables[:, :3] = self._described(arenas)
+        names = np.zeros(outside.shape[1] + earlier.shape[1], np.int32)
+        spec, external = np.empty(len(values), np.int16), np.empty((3, len(values)), np.int32)
+        total = np.zeros(1, np.int32)
+        own = ids if len(ids) else np.zeros(1, np.int32)
+        fixed = done, ZERO, FIRST_EXTERNAL
+        _native("find")(*fixed, values, own, outside, earlier, tables, names, found, spec, external, total)
+        count = total.item()
+        if not count:
+            return found, {}
+        data = [np.empty((0, *one.shape), one.dtype) for one in signature.value_specs]
+        targets = np.zeros(len(tables), np.int64)
+        for number, (arena, rows) in enumerate(tables[:, 2:].tolist()):
+            if rows:
+                one = signature.value_specs[arena]
+                data[arena] = np.empty((rows, *one.shape), one.dtype)
+                targets[number] = data[arena].__array_interface__["data"][0]
+        _native("copy")(count, external, tables, targets)
+        return found, {
+            "external_spec": spec[:count],
+            "external_row": external[0, :count].copy(),
+            "external_data": tuple(data),
+        }
