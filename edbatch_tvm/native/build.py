@@ -118,9 +118,9 @@ def _functions(name: str) -> dict[str, Any]:
 
         return {"merge": merge}
     if name == "values":
-        from edbatch_tvm.native.tir.kept_values import copy, find, keep
+        from edbatch_tvm.native.tir.kept_values import copy, find, keep, number
 
-        return {"keep": keep, "find": find, "copy": copy}
+        return {"keep": keep, "find": find, "copy": copy, "number": number}
     if name == "search":
         from edbatch_tvm.native.tir.beam_search import search
 

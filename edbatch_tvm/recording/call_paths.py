@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor, float32
+from torch import Tensor, float32, int64, tensor
 
 from edbatch_tvm.recording.arguments import FEW, INTEGER, key_of_tensor
 from edbatch_tvm.recording.lazy import LazyTensor, wrapper
@@ -18,6 +18,8 @@ from edbatch_tvm.recording.lazy import LazyTensor, wrapper
 if TYPE_CHECKING:
     from edbatch_tvm.recording.recorder import Recorder
     from edbatch_tvm.recording.specs import TensorSpec
+
+_INDEX = key_of_tensor(tensor(0))
 
 _LAZY = """
     if {a}.recorder is not recorder:
@@ -46,10 +48,13 @@ _TENSOR = """
     if floats{n}:
         number{n} = recorder.outside.number({a})
         step = step[recorder.outside.specs[-1 - number{n}]]
+    elif {a}.dtype is int64 and not {a}.dim():
+        step = step[INDEX]
+        number{n} = {a}.item()  # read while it is at hand
     else:
         part = key_of_tensor({a})
         step = step[part]
-        number{n} = {a} if part[2] else {a}.item()  # a number is read while it is at hand
+        number{n} = {a} if part[2] else {a}.item()
 """
 _TENSOR_OPERAND = """
     if floats{n}:
@@ -135,9 +140,11 @@ def _made(source: str, name: str, **names: Any) -> Any:
     """The function called `name` of a source."""
     known = {
         "FEW": FEW,
+        "INDEX": _INDEX,
         "INTEGER": INTEGER,
         "LazyTensor": LazyTensor,
         "float32": float32,
+        "int64": int64,
         "key_of_tensor": key_of_tensor,
         "wrapper": wrapper,
         **names,

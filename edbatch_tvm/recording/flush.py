@@ -13,6 +13,7 @@ from edbatch_tvm.graph.spec import Signature
 from edbatch_tvm.graph.validate import check_attributes
 from edbatch_tvm.recording.computed import Round
 from edbatch_tvm.recording.failures import bad_index, failed_call
+from edbatch_tvm.recording.tables import numbered
 from edbatch_tvm.runtime import Model, Result
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def compute_batched(recorder: Recorder) -> Result | None:
         compute_eagerly(recorder)
         return None
     recorder.computed.keep()
-    graph, ids = graph_of(recorder, model)
+    graph, ids, arenas = graph_of(recorder, model)
     # First: the values of the first graph are called the same among all.
     graphs = [graph] if recorder.types else []
     if records is not None:
@@ -40,8 +41,7 @@ def compute_batched(recorder: Recorder) -> Result | None:
             return None
     result = model(graphs)
     if recorder.types:
-        group = model.signature.output_arena.ravel()[_slots(graph, ids)]
-        recorder.finish_round(Round(recorder.done, group, result.plan.value_row[ids], result.arena))
+        recorder.finish_round(Round(recorder.done, arenas, result.plan.value_row[ids], result.arena))
     if records is not None:
         records.take(result)
     return result
@@ -73,19 +73,10 @@ def compute_eagerly(recorder: Recorder) -> None:
     recorder.finish_round(Round(recorder.done, np.arange(len(made)), np.zeros(len(made), np.int64), arrays.__getitem__))
 
 
-def _slots(graph: InstanceGraph, ids: np.ndarray) -> np.ndarray:
-    """The output slots of values, numbered over all cells."""
-    return graph.node_type[ids // graph.stride] * np.int64(graph.stride) + ids % graph.stride
-
-
-def graph_of(recorder: Recorder, model: Model) -> tuple[InstanceGraph, np.ndarray]:
-    """The instance graph of what is recorded, and the graph's value for each of the recorder's."""
+def graph_of(recorder: Recorder, model: Model) -> tuple[InstanceGraph, np.ndarray, np.ndarray]:
+    """The instance graph of what is recorded, the graph's value for each of the recorder's, and the arena of each."""
     signature = model.signature
-    node_type = recorder.library.type_ids[np.array(recorder.types, np.int64)]
-    outputs = (signature.output_arena >= 0).sum(1)[node_type]
-    node = np.repeat(np.arange(len(node_type), dtype=np.int32), outputs)
-    begin = np.cumsum(outputs) - outputs
-    ids = node * np.int32(signature.stride) + np.arange(len(node), dtype=np.int32) - begin[node].astype(np.int32)
+    node_type, ids, arenas = numbered(recorder.types, recorder.library.type_ids, signature)
     operands = np.array(recorder.operands, np.int64)
     operand_ptr = np.zeros(len(node_type) + 1, np.int32)
     operand_ptr[1:] = recorder.ends
@@ -100,7 +91,7 @@ def graph_of(recorder: Recorder, model: Model) -> tuple[InstanceGraph, np.ndarra
     except GraphError as error:
         raise bad_index(recorder, graph, error) from None
     graph.checked = True
-    return graph, ids
+    return graph, ids, arenas
 
 
 def _attributes(recorder: Recorder, signature: Signature) -> dict[tuple[int, str], np.ndarray]:

@@ -247,12 +247,10 @@ def lazy_rows(recorder: Recorder, values: list[int], row: TensorSpec) -> LazyTen
     rows = rows_of(row)
     spec = rows.stacked.get(len(values)) or rows.of(len(values))
     made = wrapper(LazyTensor, spec.shape, None, None, None, spec.dtype)
-    held = Storage(values, row.size, True)
-    held.spec = rows
     made.recorder = recorder
     made.spec = spec
-    made.held = held
-    made.geometry = held.whole = spec.geometry
+    made.geometry = geometry = spec.geometry
+    made.held = Storage(values, row.size, True, geometry, rows)
     return made
 
 

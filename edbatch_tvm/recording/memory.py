@@ -38,12 +38,19 @@ class Storage:
 
     __slots__ = ("listed", "row", "rows", "spec", "whole")
 
-    def __init__(self, rows: list[int], row: int, listed: bool = False) -> None:
+    def __init__(
+        self,
+        rows: list[int],
+        row: int,
+        listed: bool = False,
+        whole: Geometry | None = None,
+        spec: RowsSpec | None = None,
+    ) -> None:
         self.rows = rows
         self.row = row
         self.listed = listed
-        self.whole: Geometry | None = None
-        self.spec: RowsSpec | None = None
+        self.whole = whole
+        self.spec = spec
 
     def join(self, value: int) -> None:
         """Let all rows be one, which is `value`."""

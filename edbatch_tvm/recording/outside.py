@@ -30,6 +30,8 @@ _compare: Any = ctypes.PyDLL(None).memcmp
 _compare.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
 _compare.restype = ctypes.c_int
 
+_is_grad_enabled = torch.is_grad_enabled
+
 _MOST_BYTES = 4096
 """Bytes of a tensor that is known by them; to hash more takes longer than to compare them."""
 
@@ -43,6 +45,11 @@ class _Readers(dict[int, Any]):
 
 
 _READERS = _Readers()
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether the numbers lie in memory one after the other, as they are."""
+    return tensor.is_contiguous() and not tensor.is_neg()
 
 
 class Outside:
@@ -66,7 +73,8 @@ class Outside:
         self.row: list[int] = []
         self.tables = tables
         self._places = np.empty((2, 0), np.int64)
-        self._known: dict[TensorSpec, dict[bytes, int]] = {}
+        # By shape, those of float32; by spec, others.
+        self._known: dict[torch.Size | TensorSpec, tuple[dict[bytes, int], Any]] = {}
         self._objects: dict[int, tuple[TensorSpec, Table, int, int]] = {}
 
     def number(self, tensor: Tensor) -> int:
@@ -77,26 +85,40 @@ class Outside:
         CellError
             If it cannot be an operand.
         """
+        if (
+            type(tensor) is Tensor
+            and tensor.dtype is float32
+            and tensor.layout is strided
+            and tensor.is_cpu
+            and tensor.is_contiguous()
+            and not tensor.is_neg()
+            and not (tensor.requires_grad and _is_grad_enabled())
+        ):
+            alike = self._known.get(tensor.shape)
+            if alike is not None:
+                numbers, reader = alike
+                try:
+                    number = numbers.get(reader(tensor.data_ptr()).raw)
+                except (RuntimeError, ValueError):  # no memory
+                    number = None
+                return self._other(tensor) if number is None else number
+        return self._other(tensor)
+
+    def _other(self, tensor: Tensor) -> int:
+        """The number of a tensor that is not known, or not by its bytes."""
         dtype = tensor.dtype
         source = tensor
-        if (
-            dtype is not float32
-            or type(tensor) is not Tensor
-            or tensor.layout is not strided
-            or not tensor.is_cpu
-            or not tensor.is_contiguous()
-            or tensor.is_neg()
-        ):
+        layout = tensor.layout is strided and tensor.is_cpu
+        if dtype is not float32 or type(tensor) is not Tensor or not layout or not _is_plain(tensor):
             source = self._converted(tensor, dtype)
-        if tensor.requires_grad and torch.is_grad_enabled():
+        if tensor.requires_grad and _is_grad_enabled():
             raise RecordingError(
                 f"a tensor of shape {list(tensor.shape)} that requires a gradient is used where gradients are recorded",
                 "inference",
                 "with torch.no_grad(): ..., or tensor.detach()",
             )
         spec = spec_of(tensor.shape, dtype)
-        size = spec.size
-        if not size:
+        if not spec.size:
             raise NoElements
         try:
             address = source.data_ptr()
@@ -104,17 +126,18 @@ class Outside:
             address = 0
         if not address:
             raise CellError("a tensor without memory")
-        reader = _READERS[4 * size]
+        reader = _READERS[4 * spec.size]
         if reader is None:
             return self._large(tensor, spec, address)
-        known = self._known.get(spec)
+        key = spec.shape if dtype is float32 else spec
+        known = self._known.get(key)
         if known is None:
-            known = self._known[spec] = {}
+            known = self._known[key] = {}, reader
         content = reader(address).raw
-        number = known.get(content)
+        number = known[0].get(content)
         if number is None:
             self._add(spec, address)
-            number = known[content] = -len(self.specs)
+            number = known[0][content] = -len(self.specs)
         return number
 
     def _large(self, tensor: Tensor, spec: TensorSpec, address: int) -> int:

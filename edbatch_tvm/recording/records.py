@@ -93,7 +93,7 @@ class Content:
             types = self.library.type_ids[self._recorder.types]
             if len(types) and types.min() < 0:
                 raise RecordingError("a record of a cell that cannot be compiled", "a new record", "call it again")
-            graph, ids = graph_of(self._recorder, model)
+            graph, ids, _ = graph_of(self._recorder, model)
             graph.outputs = ids[self._values].astype(np.int32)
             graph.output_ptr = np.array([0, len(self._values)], np.int32)
             self._graph = model, graph

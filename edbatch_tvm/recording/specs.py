@@ -23,26 +23,21 @@ class TensorSpec:
     dtype : torch.dtype
     size : int
         Number of elements.
+    geometry : Geometry
+        Of a tensor that is all of its storage, in order.
     rest : TensorSpec or None
         That of the row of a matrix or the like that has one row.
     """
 
-    __slots__ = ("_geometry", "dtype", "rest", "shape", "size")
+    __slots__ = ("dtype", "geometry", "rest", "shape", "size")
 
     def __init__(self, shape: torch.Size, dtype: torch.dtype) -> None:
         self.shape = shape
         self.dtype = dtype
         self.size = shape.numel()
         self.rest = spec_of(shape[1:], dtype) if len(shape) > 1 and shape[0] == 1 else None
-        self._geometry: Geometry | None = None
-
-    @property
-    def geometry(self) -> Geometry:
-        """Of a tensor that is all of its storage, in order."""
-        if self._geometry is None:
-            size = tuple(self.shape)
-            self._geometry = size, dense_strides(size), 0
-        return self._geometry
+        extents = tuple(shape)
+        self.geometry: Geometry = extents, dense_strides(extents), 0
 
     def __repr__(self) -> str:
         return f"{list(self.shape)}" if self.dtype is torch.float32 else f"{list(self.shape)} of {self.dtype}"

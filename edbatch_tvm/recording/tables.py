@@ -65,6 +65,32 @@ def _native(name: str) -> Any:
     return load_library("values")[name]
 
 
+def numbered(calls: list[int], types: np.ndarray, signature: Signature) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The nodes and values of a graph.
+
+    Parameters
+    ----------
+    calls : list of int
+        The cell of each.
+    types : int16 array
+        The type in the graph of each cell.
+    signature : Signature
+
+    Returns
+    -------
+    node_type : int16 array
+    ids, arenas : int32 arrays
+        What each value is called, and the arena that it is in.
+    """
+    node_type = np.empty(len(calls), np.int16)
+    if not calls:
+        return node_type, np.empty(0, np.int32), np.empty(0, np.int32)
+    values, total = np.empty((2, len(calls) * signature.stride), np.int32), np.zeros(1, np.int32)
+    _native("number")(np.array(calls, np.int64), types, signature.output_arena, node_type, values, total)
+    ids, arenas = values[:, : total.item()]
+    return node_type, ids, arenas
+
+
 def _never_empty(places: np.ndarray) -> np.ndarray:
     """Places of values; of one that there is not, for none: TVM refuses what may have no address."""
     return places if places.shape[1] else np.zeros((2, 1), np.int64)

@@ -150,3 +150,40 @@ def copy(
         target = T.decl_buffer((ANY,), "float32", data=T.reinterpret("handle", end), align=4)
         for j in range(T.Cast("int32", T.truncdiv(size, T.int64(4)))):
             target[j] = source[j]
+
+
+@T.prim_func
+def number(
+    # Of each call its cell, and of each cell its type in the graph.
+    calls_: T.handle,
+    types_: T.handle,
+    # The arena of each output of a type; -1 where a type has fewer.
+    output_arena_: T.handle,
+    # Results: the type of each node; what each value is called in the graph, and its arena; how many values there are.
+    node_type_: T.handle,
+    values_: T.handle,
+    total_: T.handle,
+):
+    T.func_attr({"tirx.noalias": True})
+    n = T.int32()
+    cells = T.int32()
+    graph_types = T.int32()
+    stride = T.int32()
+    room = T.int32()
+    calls = T.match_buffer(calls_, (n,), "int64", align=8)
+    types = T.match_buffer(types_, (cells,), "int16", align=2)
+    output_arena = T.match_buffer(output_arena_, (graph_types, stride), "int32", align=4)
+    node_type = T.match_buffer(node_type_, (n,), "int16", align=2)
+    values = T.match_buffer(values_, (2, room), "int32", align=4)
+    total = T.match_buffer(total_, (1,), "int32", align=4)
+    count = 0
+    for i in range(n):
+        own: T.let = types[T.Cast("int32", calls[i])]
+        node_type[i] = own
+        for slot in range(T.Select(own >= T.int16(0), stride, 0)):
+            arena: T.let = output_arena[T.Cast("int32", own), slot]
+            if arena >= 0:
+                values[0, count] = i * stride + slot
+                values[1, count] = arena
+                count += 1
+    total[0] = count
