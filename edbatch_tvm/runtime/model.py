@@ -14,7 +14,7 @@ import tvm
 from edbatch_tvm.batching import Policy, Schedule, ScheduleInfo, as_policy, select_policy
 from edbatch_tvm.batching import schedule as schedule_graph
 from edbatch_tvm.batching.api import PolicyLike
-from edbatch_tvm.errors import GraphError
+from edbatch_tvm.errors import GraphError, ModelFileError
 from edbatch_tvm.fork_lock import fork_lock
 from edbatch_tvm.graph import Builder, InstanceGraph, Signature, require_checked
 from edbatch_tvm.graph.expand import Expansion, ExpansionTable, expand
@@ -110,6 +110,10 @@ class Model:
     def resolved_policy(self) -> Policy | None:
         """The policy in use; None for ``auto`` before the first minibatch."""
         return self._chosen
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """A model has code and arenas of this process: neither pickles nor copies take them along."""
+        raise ModelFileError("a compiled model in a pickle or a copy", "a file", "model.save(path), then eb.load(path)")
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model to one file, for :func:`edbatch_tvm.load`; see :func:`edbatch_tvm.compiler.save_model`.

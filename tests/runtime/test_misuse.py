@@ -16,7 +16,15 @@ from hypothesis import strategies as st
 import edbatch_tvm as eb
 from edbatch_tvm.batching import Policy, Run, Schedule, clear_cache
 from edbatch_tvm.checking.reference import run_reference
-from edbatch_tvm.errors import EdbatchError, GraphError, PlanError, PolicyError, TargetError, WeightError
+from edbatch_tvm.errors import (
+    EdbatchError,
+    GraphError,
+    ModelFileError,
+    PlanError,
+    PolicyError,
+    TargetError,
+    WeightError,
+)
 from edbatch_tvm.graph import InstanceGraph
 from edbatch_tvm.models import get_workload
 
@@ -343,3 +351,12 @@ def test_what_is_wrong_with_a_merged_graph_names_the_instance(model: eb.Model) -
     attributes[key][-1] = -1
     with pytest.raises(GraphError, match=r"'word' of node \d+ \(leaf\) of instance 3 is -1"):
         eb.validate(_unchecked(merged, attributes=attributes))
+
+
+@pytest.mark.parametrize("use", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_models_are_not_copied(model: eb.Model, use: Any) -> None:
+    """By ``spawn``, for instance, which pickles what a process is to run."""
+    for thing in (model, [model], {"model": model}):
+        if use is not copy.copy or thing is model:
+            with pytest.raises(ModelFileError, match=r"a compiled model in a pickle or a copy; .*model\.save\(path\)"):
+                use(thing)
