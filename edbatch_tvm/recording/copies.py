@@ -93,13 +93,23 @@ def _recording(kind: type) -> Any:
             keeper.copies.sets(keeper, self, name)
         super(made, self).__setattr__(name, value)
 
+    inherited: Any = kind.__getattr__  # type: ignore[attr-defined]
+    usual = inherited is torch.nn.Module.__getattr__
+
     def __getattr__(self: Any, name: str) -> Any:
-        keeper = vars(self).get(KEEPER)
-        if keeper is not None and (id(keeper.original), name) in keeper.copies.carried.names:
-            keeper.copies.fetch(keeper, self, name)
-            if name in vars(self):
-                return vars(self)[name]
-        return super(made, self).__getattr__(name)
+        own = self.__dict__
+        keeper = own.get(KEEPER)
+        if keeper is not None:
+            carried = keeper.copies.carried.names
+            if carried and (id(keeper.original), name) in carried:
+                keeper.copies.fetch(keeper, self, name)
+                if name in own:
+                    return own[name]
+        if usual:  # most often a module is looked up, and this is the last place where PyTorch looks
+            module = own["_modules"].get(name) if "_modules" in own else None
+            if module is not None:
+                return module
+        return inherited(self, name)
 
     made: Any = type(
         kind.__name__,
@@ -120,7 +130,7 @@ def _recording_cell(kind: type) -> Any:
     """The class of what stands for a submodule of class `kind` that is a cell: calling it records."""
 
     def __call__(self: Any, *arguments: Any, **named: Any) -> Any:
-        return vars(self)[_CELL](*arguments, **named)
+        return self.__dict__[_CELL](*arguments, **named)
 
     base = _recording(kind)
     made = type(kind.__name__, (base,), {"__call__": __call__, "forward": __call__, "__module__": kind.__module__})
