@@ -6,11 +6,11 @@ Read ``api.py`` (what users call), ``module.py``, ``elements.py`` and ``model_st
 minibatches, changes of the model), ``named_cells.py``, ``called_functions.py`` and ``choosing.py`` (what the cells
 are), ``minibatch.py``, ``copies.py``, ``rebinding.py`` and ``attributes.py`` (a minibatch, and copies of the model),
 ``lazy.py``, ``memory.py``, ``functions.py`` and ``dispatch.py`` (what a model sees instead of tensors, and what it does
-with it), ``arguments.py``, ``rows.py`` and ``recorder.py`` (calls as numbers in lists), ``specialise.py``,
-``row_wise.py``, ``site.py`` and ``library.py`` (cells out of calls), ``recurrent.py`` and ``row_choices.py`` (recurrent
-layers; rows that are chosen), ``flush.py`` and ``fallback.py`` (computing, compiled and by PyTorch), ``driver.py`` and
-``isolation.py`` (instances that advance together), ``places.py``, ``failures.py`` and ``breaks.py`` (what errors and
-warnings say).
+with it), ``arguments.py``, ``rows.py``, ``recorder.py`` and ``call_paths.py`` (calls as numbers in lists),
+``cell_code.py``, ``specialise.py``, ``row_wise.py``, ``site.py`` and ``library.py`` (cells out of calls),
+``recurrent.py`` and ``row_choices.py`` (recurrent layers; rows that are chosen), ``flush.py`` and ``fallback.py``
+(computing, compiled and by PyTorch), ``driver.py`` and ``isolation.py`` (instances that advance together),
+``places.py``, ``failures.py`` and ``breaks.py`` (what errors and warnings say).
 """
 
 from relay_ext.from_torch import require_torch

@@ -9,7 +9,6 @@ the model has what the last element has set.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,6 +16,7 @@ import torch
 from edbatch_tvm.errors import RecordingError
 from edbatch_tvm.recording.attributes import KEEPER
 from edbatch_tvm.recording.cell_call import CellCall
+from edbatch_tvm.recording.copy_classes import CELL, recording, recording_cell
 from edbatch_tvm.recording.failures import in_element
 from edbatch_tvm.recording.module import StandIn
 from edbatch_tvm.recording.parameters import RecordedParameters, own_parameter
@@ -83,66 +83,8 @@ class Element:
         self.ended = False
 
 
-@cache
-def _recording(kind: type) -> Any:
-    """The class of copies of modules of class `kind`."""
-
-    def __setattr__(self: Any, name: str, value: Any) -> None:
-        keeper = vars(self).get(KEEPER)
-        if keeper is not None:
-            keeper.copies.sets(keeper, self, name)
-        super(made, self).__setattr__(name, value)
-
-    inherited: Any = kind.__getattr__  # type: ignore[attr-defined]
-    usual = inherited is torch.nn.Module.__getattr__
-
-    def __getattr__(self: Any, name: str) -> Any:
-        own = self.__dict__
-        keeper = own.get(KEEPER)
-        if keeper is not None:
-            carried = keeper.copies.carried.names
-            if carried and (id(keeper.original), name) in carried:
-                keeper.copies.fetch(keeper, self, name)
-                if name in own:
-                    return own[name]
-        if usual:  # most often a module is looked up, and this is the last place where PyTorch looks
-            module = own["_modules"].get(name) if "_modules" in own else None
-            if module is not None:
-                return module
-        return inherited(self, name)
-
-    made: Any = type(
-        kind.__name__,
-        (kind,),
-        {
-            "__setattr__": __setattr__,
-            "__getattr__": __getattr__,
-            "__module__": kind.__module__,
-            "__doc__": kind.__doc__,
-        },
-    )
-    made.__qualname__ = kind.__qualname__
-    return made
-
-
-@cache
-def _recording_cell(kind: type) -> Any:
-    """The class of what stands for a submodule of class `kind` that is a cell: calling it records."""
-
-    def __call__(self: Any, *arguments: Any, **named: Any) -> Any:
-        return self.__dict__[_CELL](*arguments, **named)
-
-    base = _recording(kind)
-    made = type(kind.__name__, (base,), {"__call__": __call__, "forward": __call__, "__module__": kind.__module__})
-    made.__qualname__ = kind.__qualname__
-    return made
-
-
-def _kind(module: torch.nn.Module) -> Any:
+def _class_of(module: torch.nn.Module) -> Any:
     return type(module)
-
-
-_CELL = "_edbatch_cell"
 
 
 class Copies:
@@ -241,7 +183,7 @@ class Copies:
             return known
         if isinstance(module, torch.jit.ScriptModule | StandIn):
             return module
-        copy = self._shallow(module, _recording(_kind(module)), holder)
+        copy = self._shallow(module, recording(_class_of(module)), holder)
         holder.modules[id(module)] = copy
         self._fill(copy, module, element)
         for method in self._methods.get(id(module), ()):
@@ -253,14 +195,14 @@ class Copies:
         return copy
 
     def _cell_copy(self, module: torch.nn.Module, site: Site, element: Element, holder: Element) -> torch.nn.Module:
-        copy = self._shallow(module, _recording_cell(_kind(module)), holder)
+        copy = self._shallow(module, recording_cell(_class_of(module)), holder)
         holder.modules[-id(module)] = copy
         plain = self._copy(module, element, plain=True)
         vars(copy)["_modules"] = vars(plain)["_modules"] if plain is not module else vars(module)["_modules"]
         if is_recurrent_layer(module):
-            vars(copy)[_CELL] = RecurrentCall(self._recorder, site)
+            vars(copy)[CELL] = RecurrentCall(self._recorder, site)
         else:
-            vars(copy)[_CELL] = CellCall(self._recorder, site, plain, plain)
+            vars(copy)[CELL] = CellCall(self._recorder, site, plain, plain)
         return copy
 
     def _shallow(self, module: torch.nn.Module, kind: Any, holder: Element) -> Any:

@@ -17,6 +17,7 @@ from edbatch_tvm.recording import fallback
 from edbatch_tvm.recording.arguments import FEW, CallPlan, Key
 from edbatch_tvm.recording.attributes import is_constant
 from edbatch_tvm.recording.called_functions import recording_calls
+from edbatch_tvm.recording.cell_code import CellModule
 from edbatch_tvm.recording.copies import fetch_all
 from edbatch_tvm.recording.describe import describe, described
 from edbatch_tvm.recording.empty_results import EmptyResult
@@ -27,7 +28,6 @@ from edbatch_tvm.recording.rows import AGAIN, POINTWISE, Again, RowByRow, aligne
 from edbatch_tvm.recording.site import Site
 from edbatch_tvm.recording.specialise import (
     Cell,
-    CellModule,
     attributes_read,
     check_compiled,
     holds_for_few,

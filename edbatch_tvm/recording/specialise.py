@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,9 +11,10 @@ from torch.utils import _pytree as pytree
 from tvm import relax
 
 from edbatch_tvm.errors import CellError, EdbatchError
-from edbatch_tvm.recording.arguments import EXAMPLE_ROWS, CallPlan
-from edbatch_tvm.recording.attributes import Attribute, Notes, call_with_attributes
+from edbatch_tvm.recording.arguments import EXAMPLE_ROWS
+from edbatch_tvm.recording.attributes import Attribute, Notes
 from edbatch_tvm.recording.call_paths import returned_of
+from edbatch_tvm.recording.cell_code import CellModule, ShapedCode, bound_to, distinct
 from edbatch_tvm.recording.empty_results import EmptyResult, are_always_empty, as_new
 from edbatch_tvm.recording.export_cache import answer_of, program_of
 from edbatch_tvm.recording.failures import shapes_of
@@ -31,7 +32,6 @@ from relay_ext.from_torch import (
 )
 from relay_ext.importer import ImportedProgram, WeightNames, imported_module
 from relay_ext.index_bounds import with_index_bounds
-from relay_ext.module_structure import module_structure
 from relay_ext.pipeline import cell_passes, run_passes
 from relay_ext.signature import signature_of
 
@@ -96,90 +96,6 @@ class Cell:
         return [output.clone() for output in self.code(*flat)]
 
 
-class CellModule(torch.nn.Module):
-    """Code of a model as a module whose inputs and outputs are flat tensors, for ``torch.export``.
-
-    Parameters
-    ----------
-    function : callable
-        A submodule, a bound method or a tensor function.
-    owner : torch.nn.Module or None
-        What the parameters that `function` uses belong to.
-    plan : CallPlan
-    named : tuple of str
-        Names of the last arguments, if they are given by name.
-    """
-
-    def __init__(
-        self,
-        function: Callable[..., Any],
-        owner: torch.nn.Module | None,
-        plan: CallPlan,
-        named: tuple[str, ...] = (),
-        reads: tuple[Attribute, ...] = (),
-        root: torch.nn.Module | None = None,
-    ) -> None:
-        super().__init__()
-        self.reads = reads
-        # Where attributes are that the elements have and the model has not.
-        object.__setattr__(self, "root", root)
-        self.owner = owner
-        self.taken = torch.nn.ParameterList(plan.weights)
-        object.__setattr__(self, "function", function)
-        self.plan = plan
-        self.named = named
-        self.training = owner.training if owner is not None else False
-        self.with_elements: list[int] | None = None
-        """Which of the tensors that the call returns have elements; None: all."""
-
-    def structure(self) -> Any:
-        """Equal for code that exports to one program; the rest of the model (`root`) does not count."""
-        # Which values a call has does not matter, only what kind of values.
-        inputs = [replace(entry, example=_kind_of(entry.example)) for entry in self.plan.inputs]
-        plan = replace(self.plan, inputs=inputs)
-        parts = (self.function, self.owner, self.taken, plan, self.named, self.reads, self.training)
-        return module_structure(torch, *parts)
-
-    def result(self, flat: Sequence[Any], as_they_are: bool = False) -> Any:
-        """What the call returns, in its own structure."""
-        arguments = self.plan.arguments(flat, list(self.taken), as_they_are)
-        plain = len(arguments) - len(self.named)
-        if self.owner is None:
-            return self.function(*arguments[:plain], **dict(zip(self.named, arguments[plain:], strict=True)))
-        plain -= len(self.reads)
-        attributes = dict(zip(self.reads, arguments[plain:], strict=True))
-        bound = bound_to(self.function, self.owner)
-        return call_with_attributes(self.owner, lambda owner: bound(owner)(*arguments[:plain]), attributes)
-
-    def forward(self, *flat: Any) -> tuple[torch.Tensor, ...]:
-        """The tensors that the call returns, flat."""
-        leaves = _distinct(pytree.tree_leaves(self.result(flat)))
-        if self.with_elements is not None:
-            leaves = [leaves[place] for place in self.with_elements]
-        return tuple(_encoded(leaf.reshape(-1)) for leaf in leaves)
-
-
-class ShapedCode(torch.nn.Module):
-    """The same code on inputs in their shapes; outputs keep theirs."""
-
-    def __init__(self, code: CellModule) -> None:
-        super().__init__()
-        self.code = code
-
-    def forward(self, *shaped: Any) -> tuple[torch.Tensor, ...]:
-        """The tensors that the call returns."""
-        return tuple(_distinct(pytree.tree_leaves(self.code.result(shaped, as_they_are=True))))
-
-
-def bound_to(function: Callable[..., Any], owner: torch.nn.Module) -> Callable[[torch.nn.Module], Callable[..., Any]]:
-    """Makes a cell's code, a submodule or method of `owner`, that of a copy of `owner`."""
-    if function is owner:
-        return lambda copy: copy
-    if getattr(function, "__self__", None) is owner:
-        return lambda copy: function.__func__.__get__(copy)  # type: ignore[attr-defined]
-    return lambda copy: function
-
-
 def attributes_read(
     name: str, code: CellModule, root: torch.nn.Module, known: tuple[Attribute, ...]
 ) -> dict[Attribute, Any]:
@@ -217,25 +133,6 @@ def _example_of(value: Any) -> Any:
     return value
 
 
-def _kind_of(example: Any) -> Any:
-    """What of the value of an attribute the code depends on."""
-    return (example.dtype, example.shape) if isinstance(example, torch.Tensor) else type(example)
-
-
-def _distinct(leaves: Sequence[Any]) -> list[torch.Tensor]:
-    """The tensors among `leaves`, each once."""
-    found: dict[int, torch.Tensor] = {}
-    for leaf in leaves:
-        if isinstance(leaf, torch.Tensor):
-            found.setdefault(id(leaf), leaf)
-    return list(found.values())
-
-
-def _encoded(values: torch.Tensor) -> torch.Tensor:
-    """A tensor as the graph has it."""
-    return values if values.dtype is torch.float32 else values.to(torch.float32)
-
-
 def make_cell(name: str, type_id: int, code: CellModule, names: WeightNames) -> Cell | EmptyResult:
     """The cell called `name` that computes what `code` does; what it returns, if that has no elements.
 
@@ -249,7 +146,7 @@ def make_cell(name: str, type_id: int, code: CellModule, names: WeightNames) -> 
     flat = [entry.random(EXAMPLE_ROWS) for entry in inputs]
     with torch.no_grad():
         leaves, structure = pytree.tree_flatten(_result(name, code, flat))
-    tensors = _distinct(leaves)
+    tensors = distinct(leaves)
     if not tensors:
         raise CellError(f"cell {name!r} returns no tensor", "one tensor or more")
     if not all(leaf.numel() for leaf in tensors):
@@ -338,7 +235,7 @@ def takes_rows(name: str, code: CellModule) -> tuple[tuple[TensorSpec, ...], Any
     try:
         with torch.no_grad():
             leaves, structure = pytree.tree_flatten(code.result(_as_given(code, list(example(1))), as_they_are=True))
-        if len(_distinct(leaves)) != len(leaves) or not all(leaf.numel() for leaf in leaves):
+        if len(distinct(leaves)) != len(leaves) or not all(leaf.numel() for leaf in leaves):
             return None
         if not answer_of("treats rows alike", code.structure(), proved):
             return None
