@@ -29,8 +29,8 @@ from edbatch_tvm.recording.model_state import buffers_of, check_inference, place
 from edbatch_tvm.recording.module import StandIn
 from edbatch_tvm.recording.named_cells import check_entry, find_cells, listed, warn_of_uncalled
 from edbatch_tvm.recording.options import check_options
+from edbatch_tvm.recording.recorded_elements import Content, Record, record_content
 from edbatch_tvm.recording.recorder import Recorder
-from edbatch_tvm.recording.records import Content, Record, record_content
 from edbatch_tvm.recording.seen_state import SeenState
 from edbatch_tvm.recording.site import Site
 from edbatch_tvm.runtime import Model, Report

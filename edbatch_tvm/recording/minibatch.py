@@ -19,8 +19,8 @@ from edbatch_tvm.recording.driver import Driver
 from edbatch_tvm.recording.failures import CallError, explain
 from edbatch_tvm.recording.isolation import state
 from edbatch_tvm.recording.library import Library
+from edbatch_tvm.recording.recorded_elements import Content, RecordedElements
 from edbatch_tvm.recording.recorder import Recorder
-from edbatch_tvm.recording.records import Content, RecordedElements
 from edbatch_tvm.recording.results import computed_results
 from edbatch_tvm.recording.site import Site
 from edbatch_tvm.recording.torch_functions import replaced_functions

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from edbatch_tvm.recording.breaks import Break
     from edbatch_tvm.recording.cell_call import CellCall
     from edbatch_tvm.recording.library import Library
-    from edbatch_tvm.recording.records import RecordedElements
+    from edbatch_tvm.recording.recorded_elements import RecordedElements
     from edbatch_tvm.recording.site import Site
 
 
