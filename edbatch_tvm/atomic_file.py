@@ -39,8 +39,10 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         os.chmod(scratch, mode)
         os.replace(scratch, target)
-    except BaseException:
+    except BaseException as error:
         os.unlink(scratch)
+        if isinstance(error, OSError) and error.errno and error.filename is None:
+            error.filename = str(path)  # which writing and closing do not say
         raise
 
 

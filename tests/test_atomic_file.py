@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import stat
@@ -116,3 +117,9 @@ def test_stopped_at_any_point_files_are_usable(kind: signal.Signals, tmp_path: P
             assert CostTable.load(tmp_path / "costs.json").seconds("leaf", 1) == 1e-6
         if (tmp_path / "text.json").exists():
             assert len((tmp_path / "text.json").read_text()) % 20000 == 0
+
+
+def test_a_full_disk_names_the_file(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=r"No space left on device: '.*/table'"), replacing(tmp_path / "table"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert list(tmp_path.iterdir()) == []
