@@ -19,6 +19,7 @@ from edbatch_tvm.recording.choosing import Observer, chosen_line
 from edbatch_tvm.recording.copies import Carried
 from edbatch_tvm.recording.driver import Driver
 from edbatch_tvm.recording.elements import minibatch_of, takes_several
+from edbatch_tvm.recording.exporting import EXPORTING
 from edbatch_tvm.recording.failures import name_element
 from edbatch_tvm.recording.fallback import PyTorchReport
 from edbatch_tvm.recording.flush import compute_eagerly
@@ -251,7 +252,8 @@ class AutoBatched(StandIn):
         RecordingError
             If ``forward`` reads a value, sets attributes or draws random numbers.
         """
-        check_inference(self.model)
+        with EXPORTING:
+            check_inference(self.model)
         several = takes_several(getattr(self.model, self._entry), shared)
         one = Record(self, element, _function_of(element, self._entry, several, shared))
         with self._first:
@@ -280,7 +282,8 @@ class AutoBatched(StandIn):
     # A call -----------------------------------------------------------------------------------------------------
 
     def _run(self, functions: list[Any], entry: str) -> list[Any]:
-        check_inference(self.model)
+        with EXPORTING:
+            check_inference(self.model)
         if self._library.model is None:
             with self._first:  # one thread finds out what the cells are
                 return self._run_now(functions, entry)
@@ -432,14 +435,15 @@ class AutoBatched(StandIn):
             del self._known[next(iter(self._known))]
 
     def _take_over_changes(self) -> None:
-        structure = structure_of(self.model)
+        with EXPORTING:
+            structure, places = structure_of(self.model), places_of(self.model)
         if structure != self._now.structure and structure in self._known:
             self._now = self._known[structure]
             self._library.refresh()
         known = self._now
         if structure != known.structure or not all(same_numbers(buffer, seen) for buffer, seen in known.buffers):
-            self._start(structure)
-        places = places_of(self.model)
+            with EXPORTING:
+                self._start(structure)
         if places != self._places or self._library.weights_changed():
             self._library.refresh()
             self._places = places

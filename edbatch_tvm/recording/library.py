@@ -21,6 +21,7 @@ from edbatch_tvm.recording.cell_code import CellModule
 from edbatch_tvm.recording.copies import fetch_all
 from edbatch_tvm.recording.describe import describe, described
 from edbatch_tvm.recording.empty_results import EmptyResult
+from edbatch_tvm.recording.exporting import EXPORTING
 from edbatch_tvm.recording.failures import uncompiled
 from edbatch_tvm.recording.isolation import state, switched_to
 from edbatch_tvm.recording.recurrent import refuses_unrolling
@@ -62,7 +63,6 @@ def _name_of(function: Any) -> str:
 
 
 _UNTRIED = object()
-_EXPORT = fork_lock()
 
 
 class Library:
@@ -241,8 +241,7 @@ class Library:
     @contextmanager
     def _outside(self) -> Iterator[None]:
         """A context like that of the call: not inside of operators and modes of an element."""
-        # torch.export is for one thread at a time.
-        with _EXPORT, original_functions(), recording_calls(None), switched_to(self.state):
+        with EXPORTING, original_functions(), recording_calls(None), switched_to(self.state):
             yield
 
     def _free_name(self, site: Site) -> str:

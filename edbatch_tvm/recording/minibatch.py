@@ -16,6 +16,7 @@ from edbatch_tvm.recording.breaks import Break
 from edbatch_tvm.recording.called_functions import CalledFunctions, recording_calls
 from edbatch_tvm.recording.copies import Carried, Copies
 from edbatch_tvm.recording.driver import Driver
+from edbatch_tvm.recording.exporting import EXPORTING
 from edbatch_tvm.recording.failures import CallError, explain
 from edbatch_tvm.recording.isolation import state
 from edbatch_tvm.recording.library import Library
@@ -115,7 +116,8 @@ def run_minibatch(
     collecting = collections_later() if known.library.is_compiled else nullcontext()
     with replaced_functions(), known.functions.replaced(), collecting:
         try:
-            models = [copies.of(number) for number in range(len(functions))]
+            with EXPORTING:
+                models = [copies.of(number) for number in range(len(functions))]
             tasks = zip(range(len(functions)), functions, models, strict=True)
             results = driver.run([partial(run, *task) for task in tasks])
             computed()

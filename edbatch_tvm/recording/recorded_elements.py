@@ -14,6 +14,7 @@ from edbatch_tvm.graph import InstanceGraph
 from edbatch_tvm.recording.adopted import give_back
 from edbatch_tvm.recording.called_functions import CalledFunctions, recording_calls
 from edbatch_tvm.recording.copies import Carried, Copies
+from edbatch_tvm.recording.exporting import EXPORTING
 from edbatch_tvm.recording.flush import compute_eagerly, graph_of
 from edbatch_tvm.recording.isolation import restored
 from edbatch_tvm.recording.lazy import LazyTensor
@@ -161,7 +162,9 @@ def record_content(
     carried = Carried()
     copies = Copies(model, sites, recorder, 1, carried, refuse)
     with replaced_functions(), called.replaced(), restored(), recording_calls(copies.calls):
-        result = function(copies.of(0))
+        with EXPORTING:
+            own = copies.of(0)
+        result = function(own)
     copies.after_round()
     if carried.names:
         names = sorted({name for _, name in carried.names})
