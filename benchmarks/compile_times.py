@@ -55,12 +55,13 @@ def equal() -> None:
     from tvm.script import relax as R
 
     import edbatch_tvm.compiler as compiler
+    from edbatch_tvm.tvm_compat import TensorType
 
     def cell(number: int) -> Any:
         builder = relax.BlockBuilder()
-        h, word = relax.Var("h", relax.TensorType((SIZE,), "float32")), relax.Var("word", relax.TensorType((), "int32"))
+        h, word = relax.Var("h", TensorType((SIZE,), "float32")), relax.Var("word", TensorType((), "int32"))
         shapes = {"W": (SIZE, SIZE), "table": (6, SIZE), "b": (SIZE,)}
-        W, table, b = (relax.Var(f"{n}{number}", relax.TensorType(shape, "float32")) for n, shape in shapes.items())
+        W, table, b = (relax.Var(f"{n}{number}", TensorType(shape, "float32")) for n, shape in shapes.items())
         with builder.function("cell", [h, word, W, table, b], attrs={"num_input": 2}):
             with builder.dataflow():
                 row = builder.emit(R.take(table, word, axis=0))

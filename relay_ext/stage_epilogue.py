@@ -255,6 +255,8 @@ class StageTracer:
             weight = None
             if found.weight is not None:
                 weight = self._inline_weights(substitute(found.weight, inside))
+                if not all(read in inputs.weights for read in buffers_read(weight)):
+                    raise NotReadable(f"a value of the instance chooses among the weights of {buffer.name!r}")
             passes.append(self._pass(buffer, high - low, k, weight, reads))
         self.gates.append(ir.Gate(tuple(passes)))
         return self.leaf(ir.Accumulator(len(self.gates) - 1), self.group.dtype)

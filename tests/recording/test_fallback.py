@@ -56,7 +56,9 @@ def expected(model: nn.Module) -> list[Any]:
     return [model(element) for element in ELEMENTS]
 
 
-@pytest.mark.parametrize("left", [["conv"], ["join", "word"], CELLS])
+@pytest.mark.parametrize(
+    "left", [["join", "word"], *(pytest.param(some, marks=pytest.mark.slow) for some in (["conv"], CELLS))]
+)
 def test_any_cells_can_be_left_to_pytorch(model: nn.Module, left: list[str]) -> None:
     fast = eb.autobatch(model, CELLS, fallback=left)
     for _ in range(2):

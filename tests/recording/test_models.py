@@ -43,6 +43,7 @@ def height(tree: Any) -> int:
     return 1 + max(map(height, tree.children), default=0)
 
 
+@pytest.mark.slow
 def test_published_tree_lstm_by_submodules() -> None:
     model = ModularTreeLSTM(24)
     fast = eb.autobatch(model, cells=["word", "cell", "classify"])

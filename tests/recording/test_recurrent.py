@@ -94,7 +94,7 @@ class Tagger(nn.Module):
         return self.tag(self.encode(words))
 
 
-@pytest.mark.parametrize("cells", [["lstm", "tag"], ["encode", "tag"], ["tag"]])
+@pytest.mark.parametrize("cells", [pytest.param(["lstm", "tag"], marks=pytest.mark.slow), ["encode", "tag"], ["tag"]])
 def test_lengths_batch(cells: list[str]) -> None:
     model = Tagger().eval()
     elements = [torch.randint(9, (length,)) for length in (4, 1, 6, 2, 3)]

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import pytest
 import torch
 from torch import nn
 
@@ -108,6 +109,7 @@ COUPLED: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 }
 
 
+@pytest.mark.slow
 def test_rows_that_depend_on_each_other_are_a_cell_for_each_number() -> None:
     cells: dict[str, nn.Module] = {kind: Coupled(function) for kind, function in COUPLED.items()}
     choices = {name: CHOICES[name] for name in ("tensor", "mask")}

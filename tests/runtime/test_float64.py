@@ -129,15 +129,15 @@ def test_narrower_rows_and_weights_are_widened() -> None:
 def test_wider_rows_are_refused() -> None:
     model = eb.compile(Mixed, {"W": np.eye(H), "V": np.eye(H, dtype=np.float32)})
     b = model.builder()
-    b.call("wide", np.zeros(H), np.zeros(H))
+    value = b.call("wide", np.zeros(H), np.zeros(H))
     with pytest.raises(GraphError, match="float64"):
-        b.finish(0)
+        b.finish(value)
     with pytest.raises(WeightError, match="weight 'V' is float64"):
         eb.compile(Mixed, {"W": np.eye(H), "V": np.eye(H)})
     b = tree().builder()
-    b.call("node", [np.zeros(H, np.int64)])
+    value = b.call("node", [np.zeros(H, np.int64)])
     with pytest.raises(GraphError, match="an external row of shape"):
-        b.finish(0)
+        b.finish(value)
 
 
 def test_casts() -> None:
