@@ -89,32 +89,30 @@ def _read_block(realize: SBlockRealize, loops: list[tirx.For]) -> tuple[Any, Def
         raise NotReadable(f"block {block.name_hint!r} does not write its axes in order")
     if not reduce:
         return store.buffer, Compute(iters, store.value)
-    if all(is_one(axis.dom.extent) for axis in reduce):
-        return _reduced_over_one(store, iters, reduce)
-    init, value = block.init, store.value
-    combine = _COMBINE.get(type(value))
-    if combine is None:
+    source = _combined(store)
+    if source is None:
         raise NotReadable(f"block {block.name_hint!r} is a reduction other than a sum, maximum or minimum")
+    if all(is_one(axis.dom.extent) for axis in reduce):
+        zeros = {axis.var: tirx.const(0, axis.var.ty.dtype) for axis in reduce}
+        taken = structural_map(source, (tirx.Var, lambda variable: zeros.get(variable, variable)))
+        return store.buffer, Compute(iters, taken)
+    init, combine = block.init, _COMBINE[type(store.value)]
     if not isinstance(init, tirx.BufferStore) or not isinstance(init.value, tirx.FloatImm):
         raise NotReadable(f"block {block.name_hint!r} is a reduction that does not start at a number")
     identity = float(init.value.value)
     if combine == "sum" and identity != 0:
         raise NotReadable(f"block {block.name_hint!r} is a sum that does not start at 0")
-    for running, source in ((value.a, value.b), (value.b, value.a)):
-        if isinstance(running, TensorLoad) and running.source.same_as(store.buffer):
-            return store.buffer, Reduce(iters, tuple((a.var, a.dom.extent) for a in reduce), source, combine, identity)
-    raise NotReadable(f"block {block.name_hint!r} is a reduction other than a sum, maximum or minimum")
+    return store.buffer, Reduce(iters, tuple((a.var, a.dom.extent) for a in reduce), source, combine, identity)
 
 
-def _reduced_over_one(store: tirx.BufferStore, iters: tuple[Any, ...], reduce: list[Any]) -> tuple[Any, Definition]:
-    """A reduction over axes of extent 1: the one element that it takes."""
-    zeros = {axis.var: tirx.const(0, axis.var.ty.dtype) for axis in reduce}
-    operands = (store.value.a, store.value.b) if type(store.value) in _COMBINE else ()
-    taken = [one for one in operands if not (isinstance(one, TensorLoad) and one.source.same_as(store.buffer))]
-    if len(taken) != 1:
-        raise NotReadable(f"{store.buffer.name!r} is a reduction other than a sum, maximum or minimum")
-    source = structural_map(taken[0], (tirx.Var, lambda variable: zeros.get(variable, variable)))
-    return store.buffer, Compute(iters, source)
+def _combined(store: tirx.BufferStore) -> Any:
+    """What a reduction combines with its running result; None if it is no sum, maximum or minimum."""
+    value = store.value
+    if type(value) in _COMBINE:
+        for running, source in ((value.a, value.b), (value.b, value.a)):
+            if isinstance(running, TensorLoad) and running.source.same_as(store.buffer):
+                return source
+    return None
 
 
 def is_one(extent: Any) -> bool:

@@ -209,12 +209,7 @@ class StageTracer:
         values = dict(zip(definition.iters, indices, strict=True))
         for variable, extent in definition.reduce_iters:
             values[variable] = tirx.const(0, variable.ty.dtype) if is_one(extent) else self.row
-        value = self.expression(substitute(definition.source, values))
-        if str(value.ty.dtype) != self.group.dtype:
-            raise NotReadable(f"a reduction of {value.ty.dtype} in a stage of {self.group.dtype}")
-        variable = tirx.Var(f"s{self._count(ir.Reduction)}", self.group.dtype)
-        self.body.append(ir.Reduction(variable, value, definition.combine, definition.identity))
-        return variable
+        return self._reduced(ir.Reduction, "s", definition, values)
 
     def column_reduction(self, buffer: Any, definition: Reduce, indices: list[Any]) -> Any:
         """A reduction over the columns of the stage."""
@@ -227,11 +222,17 @@ class StageTracer:
         for variable, extent in definition.reduce_iters:
             at = tirx.const(0, "int64") if is_one(extent) else self.column
             values[variable] = tirx.Cast(variable.ty.dtype, at)
+        return self._reduced(ir.ColumnReduction, "t", definition, values)
+
+    def _reduced(
+        self, kind: type[ir.Reduction | ir.ColumnReduction], name: str, definition: Reduce, values: dict[Any, Any]
+    ) -> Any:
+        """The variable of a new line of the body, a reduction of what `definition` sums at `values` of its axes."""
         value = self.expression(substitute(definition.source, values))
         if str(value.ty.dtype) != self.group.dtype:
             raise NotReadable(f"a reduction of {value.ty.dtype} in a stage of {self.group.dtype}")
-        variable = tirx.Var(f"t{self._count(ir.ColumnReduction)}", self.group.dtype)
-        self.body.append(ir.ColumnReduction(variable, value, definition.combine, definition.identity))
+        variable = tirx.Var(f"{name}{self._count(kind)}", self.group.dtype)
+        self.body.append(kind(variable, value, definition.combine, definition.identity))
         return variable
 
     def _count(self, kind: type) -> int:

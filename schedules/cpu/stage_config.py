@@ -164,6 +164,16 @@ def first_column(stage: Stage, machine: Machine, chunk: Any) -> Any:
     return tirx.min(chunk * lanes, stage.columns - lanes)
 
 
+def panels_of(stage: Stage) -> dict[tuple[int, int], Product]:
+    """Products of matrices whose right factor is one for all rows, by gate and place among its passes."""
+    return {
+        (number, place): one
+        for number, gate in enumerate(stage.gates)
+        for place, one in enumerate(gate.passes)
+        if stage.rows > 1 and isinstance(one, Product) and one.right.column == 1 and one.right.row == 0
+    }
+
+
 def default_config(stage: Stage, machine: Machine) -> StageConfig:
     """Tiles whose accumulators fill the registers; for small batches tiles of few rows and more chunks.
 

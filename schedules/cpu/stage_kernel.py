@@ -25,8 +25,8 @@ from edbatch_tvm.tvm_compat import tirx
 from schedules import abi
 from schedules import stage as ir
 from schedules.cpu.machine import Machine
-from schedules.cpu.stage_config import Bucket, StageConfig, default_config
-from schedules.cpu.stage_tile import Tile, panels_of
+from schedules.cpu.stage_config import Bucket, StageConfig, default_config, panels_of
+from schedules.cpu.stage_tile import Tile
 from schedules.cpu.weight_packing import packing_of
 from schedules.cpu.whole_row_tile import WholeRowTile
 from schedules.operand_rows import operand_row

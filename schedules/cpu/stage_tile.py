@@ -12,7 +12,7 @@ from edbatch_tvm.tvm_compat import builder_tirx as T
 from edbatch_tvm.tvm_compat import tirx
 from schedules import stage as ir
 from schedules.cpu.dot_products import dot, moved, weights_from
-from schedules.cpu.stage_config import Bucket, first_column, holds_weights
+from schedules.cpu.stage_config import Bucket, first_column, holds_weights, panels_of
 from schedules.cpu.stage_tile_values import At
 from schedules.cpu.weight_packing import Sweep
 
@@ -374,16 +374,6 @@ class Tile:
             with self.each_lane() as lane:
                 T.buffer_store(result, combine(result[lane], at.value(line.expression, lane)), [lane])
         at.lets[line.variable] = partial(_lane, result)
-
-
-def panels_of(stage: ir.Stage) -> dict[tuple[int, int], ir.Product]:
-    """Products of matrices whose right factor is one for all rows, by gate and place among its passes."""
-    return {
-        (number, place): one
-        for number, gate in enumerate(stage.gates)
-        for place, one in enumerate(gate.passes)
-        if stage.rows > 1 and isinstance(one, ir.Product) and one.right.column == 1 and one.right.row == 0
-    }
 
 
 def _lane(buffer: Any, _at: At, lane: Any) -> Any:

@@ -129,19 +129,14 @@ class WholeRowTile(Tile):
             T.buffer_store(total, combine(total[lane], value), [lane])
 
     def _folded(self, total: Any, line: ir.ColumnReduction) -> Any:
-        """The combination of all lanes of `total`, in the first element of a copy: halves on halves, then what is left.
-
-        Parts of `total` itself are not read, or LLVM would keep its lanes in a register each.
-        """
+        """`total` with the combination of all its lanes in the first one: halves on halves, then what is left."""
         combine, count = COMBINE[line.combine], self.lanes
-        lanes = T.alloc_buffer((self.lanes,), self.dtype, scope="global")
-        T.buffer_store(lanes, total[self.lanes_at(0)], [self.lanes_at(0)])
         while count > 1:
             half = count // 2
             low, high = (tirx.Ramp(start, 1, half) if half > 1 else start for start in (0, count - half))
-            T.buffer_store(lanes, combine(lanes[low], lanes[high]), [low])
+            T.buffer_store(total, combine(total[low], total[high]), [low])
             count -= half
-        return lanes
+        return total
 
 
 def phases_of(stage: ir.Stage) -> list[Phase]:
@@ -150,24 +145,24 @@ def phases_of(stage: ir.Stage) -> list[Phase]:
     constant = {variable for variable, leaf in stage.leaves.items() if _is_constant(stage, leaf)}
     phases = [Phase()]
 
-    def phase_of(expression: Any) -> Phase:
+    def phase_of(expression: Any) -> int:
         number = max((number_of.get(variable, 0) for variable in variables_in(expression)), default=0)
         phases.extend(Phase() for _ in range(number + 1 - len(phases)))
-        return phases[number]
+        return number
 
     for line in stage.body:
-        phase = phase_of(line.expression)
-        number_of[line.variable] = phases.index(phase) + isinstance(line, ir.ColumnReduction)
-        constant_line = isinstance(line, ir.Let) and constant.issuperset(variables_in(line.expression))
-        if isinstance(line, ir.Let) and constant_line:
-            phase.scalars.append(line)
-        else:
-            phase.lines.append(line)
-        if constant_line or isinstance(line, ir.ColumnReduction):
+        number = phase_of(line.expression)
+        number_of[line.variable] = number + isinstance(line, ir.ColumnReduction)
+        if isinstance(line, ir.Let) and constant.issuperset(variables_in(line.expression)):
+            phases[number].scalars.append(line)
+            constant.add(line.variable)
+            continue
+        phases[number].lines.append(line)
+        if isinstance(line, ir.ColumnReduction):
             constant.add(line.variable)
     for output in stage.outputs:
         if not output.narrow:
-            phase_of(output.expression).outputs.append(output)
+            phases[phase_of(output.expression)].outputs.append(output)
     return phases
 
 
