@@ -106,7 +106,8 @@ def find(
                     begin: T.let = tables[table, 0] + row * tables[table, 1]
                     bits = T.decl_buffer((ANY,), "int32", data=T.reinterpret("handle", begin), align=4)
                     words = T.Cast("int32", T.truncdiv(tables[table, 1], T.int64(4)))
-                    while words > 0 and bits[words - 1] == 0:
+                    # Both sides are evaluated: without the maximum, a row of zeros would have the word before it read.
+                    while words > 0 and bits[T.max(words - 1, 0)] == 0:
                         words -= 1
                 else:
                     table = T.Cast("int32", earlier[0, place - others])
