@@ -1,12 +1,13 @@
 """Instance-graph IR: struct of arrays, builder, merge, validation, text form, networkx view. NumPy only."""
 
-from edbatch_tvm.graph.build import Builder, Value
+from edbatch_tvm.graph.build import Builder
 from edbatch_tvm.graph.instance import FIRST_EXTERNAL, ZERO, InstanceGraph
 from edbatch_tvm.graph.merge import merge
 from edbatch_tvm.graph.networkx_view import from_networkx, to_networkx
 from edbatch_tvm.graph.spec import Attribute, CellSignature, Operand, Signature, ValueSpec
 from edbatch_tvm.graph.text import format_graph, parse_graph
 from edbatch_tvm.graph.validate import require_checked, validate
+from edbatch_tvm.graph.value import Value
 
 __all__ = [
     "FIRST_EXTERNAL",

@@ -6,8 +6,9 @@ finished: also that a value is one of this instance, which its number says (:mod
 
 from __future__ import annotations
 
+from array import array as integer_array
 from collections.abc import Sequence
-from typing import Any, NewType
+from typing import Any
 
 import numpy as np
 
@@ -17,13 +18,7 @@ from edbatch_tvm.graph.instance import FIRST_EXTERNAL, InstanceGraph
 from edbatch_tvm.graph.instance_serials import LOCAL_BITS, ZERO_VALUE, Serials, local_of
 from edbatch_tvm.graph.spec import CellSignature, Signature, ValueSpec, can_widen
 from edbatch_tvm.graph.validate import validate
-
-Value = NewType("Value", int)
-"""One output of a recorded call; pass it on as an operand of later calls of the same instance.
-
-In its low 32 bits it is ``node * stride + slot``, above them the serial number of the instance, so that a number that
-somebody writes is no value.
-"""
+from edbatch_tvm.graph.value import Value
 
 _OUTPUT = "declared output"
 
@@ -117,8 +112,10 @@ class Builder:
         self._operands.extend(operands)
         self._counts.append(len(operands))
         if recorder.outputs == 1:
-            return value
-        return tuple(range(value, value + recorder.outputs))
+            return Value(value)
+        if recorder.outputs == 2:  # of most cells that have several; a loop takes three times as long
+            return Value(value), Value(value + 1)
+        return tuple([Value(value + slot) for slot in range(recorder.outputs)])
 
     def _arrange(self, recorder: _Recorder, given: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, ...]:
         """Operands in parameter order with variadic ones flattened; errors for what does not fit."""
@@ -212,14 +209,12 @@ class Builder:
         if not items:
             return np.empty(0, np.int32)
         try:
-            array = np.array(items)
-        except (TypeError, ValueError, OverflowError, RuntimeError):
+            numbers = np.frombuffer(integer_array("q", items), np.int64)
+        except (TypeError, ValueError, OverflowError, RuntimeError):  # a row of external data is among them
             return None
-        if array.ndim != 1 or array.dtype.kind != "i":
-            return None
-        own = (array >> LOCAL_BITS) == self._serial
-        own |= array == ZERO_VALUE
-        return local_of(array) if own.all() else None
+        own = (numbers >> LOCAL_BITS) == self._serial
+        own |= numbers == ZERO_VALUE
+        return local_of(numbers) if own.all() else None
 
     def _is_own(self, value: Any) -> bool:
         """Whether a number is a value of this instance: one that :meth:`call` returned, or :attr:`zero`."""

@@ -62,7 +62,7 @@ class Result:
 
     def _local(self, value: int) -> int:
         """A value that the builder of this graph gave out, or a plain one, as a plain one."""
-        serial = self.graph.serial
+        serial, value = self.graph.serial, int(value)
         return value - (serial << LOCAL_BITS) if serial and value >> LOCAL_BITS == serial else value
 
     def _arena(self, value: int) -> int:
