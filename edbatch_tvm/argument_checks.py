@@ -7,6 +7,8 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from edbatch_tvm.errors import EdbatchError
 
 
@@ -32,6 +34,18 @@ def require_choice(what: str, value: Any, choices: Collection[str], error: type[
     """
     if not isinstance(value, str) or value not in choices:
         raise error(f"unknown {what} {value!r:.60}", f"one of {', '.join(choices)}")
+
+
+def require_unmasked(what: str, array: Any, error: type[EdbatchError]) -> None:
+    """Refuse an array that has masked elements: what lies under a mask would be computed with.
+
+    Raises
+    ------
+    EdbatchError
+        Of the class `error`.
+    """
+    if isinstance(array, np.ma.MaskedArray) and np.ma.is_masked(array):
+        raise error(f"{what} is an array with masked elements", "an array without a mask", "array.filled(value)")
 
 
 def as_path(what: str, value: Any, error: type[EdbatchError]) -> Path:

@@ -15,11 +15,11 @@ from tvm import relax
 
 from edbatch_tvm.errors import CellError, EnvironmentMismatch
 from relay_ext.core_program import in_core_operators
+from relay_ext.exact_torch_decompositions import own_functions
 from relay_ext.importer import ImportedCells, ImportedProgram, WeightNames, cell_with_weights, imported_module
 from relay_ext.module_structure import module_structure
 from relay_ext.torch_conversions import CONVERSIONS
 from relay_ext.torch_indexing import CONSTANT, INPUT
-from relay_ext.torch_kernels import own_functions
 from relay_ext.torch_products import narrowing_call
 
 

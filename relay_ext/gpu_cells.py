@@ -19,6 +19,7 @@ from relay_ext.share_cells import members_of
 from relay_ext.stage_cells import stages_of
 from schedules import abi
 from schedules import stage as ir
+from schedules.cuda.execution_model import EmulatedThreads
 from schedules.cuda.kernel_arguments import (
     ATTRIBUTES,
     TYPE_WORDS,
@@ -38,9 +39,8 @@ from schedules.cuda.kernels import (
     schedule_kernel,
 )
 from schedules.cuda.matrix_code import is_by_instance
-from schedules.cuda.matrix_weight_packing import MatrixPacking, matrix_pack_kernel
+from schedules.cuda.matrix_stage_packing import MatrixPacking, matrix_pack_kernel
 from schedules.cuda.product_precision import FLOAT32, Products
-from schedules.cuda.thread_grid import EmulatedThreads
 from schedules.cuda.tiles import is_tiled
 from schedules.cuda.weight_packing import pack_kernel
 

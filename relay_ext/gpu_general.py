@@ -9,10 +9,10 @@ from edbatch_tvm.tvm_compat import TensorLoad, structural_map, sym, tirx
 from edbatch_tvm.tvm_compat import builder_tirx as T
 from relay_ext.fuse_cells import cell_params
 from schedules import abi
+from schedules.cuda.execution_model import BLOCK, bind, loop
 from schedules.cuda.general_cell_steps import Step, spread_cell
 from schedules.cuda.kernel_arguments import WORKSPACE
 from schedules.cuda.kernels import Context, Occupancy
-from schedules.cuda.thread_grid import BLOCK, bind, loop
 from schedules.operand_rows import operand_row
 
 

@@ -11,11 +11,11 @@ from tvm import IRModule, relax
 
 from edbatch_tvm.errors import EdbatchError
 from edbatch_tvm.tvm_compat import make_node
-from relay_ext.cell_errors import cell_error
 from relay_ext.check_cells import check_shapes
 from relay_ext.drop_unit_dims import DropUnitDims
 from relay_ext.renaming import module_of, renamed
 from relay_ext.signature import input_params, weight_params
+from relay_ext.wrap_tvm_errors import cell_error
 
 
 class ImportedCells(NamedTuple):

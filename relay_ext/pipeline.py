@@ -18,12 +18,12 @@ from edbatch_tvm.errors import CellError
 from edbatch_tvm.graph.spec import Signature
 from relay_ext.batch_cells import BatchCells
 from relay_ext.bind_sizes import BindSizes
+from relay_ext.change_cell_dtype import ChangeCellDtype
 from relay_ext.check_cells import CheckCells
-from relay_ext.convert_floats import ConvertFloats
 from relay_ext.fuse_cells import FuseCells
 from relay_ext.group_ops import GroupOps
 from relay_ext.guard_indices import GuardIndices
-from relay_ext.join_kernels import JoinKernels
+from relay_ext.join_model_kernels import JoinModelKernels
 from relay_ext.legalize_cells import LegalizeCells
 from relay_ext.lift_weights import LiftWeights
 from relay_ext.share_cells import ShareCells
@@ -59,7 +59,7 @@ def pipeline(
 
 def source_passes(sizes: Mapping[str, int] | None = None, dtype: str = "float32") -> list[tvm.transform.Pass]:
     """What makes the sizes and dtypes of cells those that they are compiled for."""
-    converted: list[tvm.transform.Pass] = [ConvertFloats(dtype)] if dtype == "float64" else []
+    converted: list[tvm.transform.Pass] = [ChangeCellDtype(dtype)] if dtype == "float64" else []
     return [*converted, BindSizes(sizes or {})]
 
 
@@ -79,7 +79,8 @@ def cell_passes(share: bool = False) -> list[tvm.transform.Pass]:
     Parameters
     ----------
     share : bool
-        Whether equal cells become one function: :class:`~relay_ext.join_kernels.JoinKernels` finds the weights of each.
+        Whether equal cells become one function: :class:`~relay_ext.join_model_kernels.JoinModelKernels` finds the
+        weights of each.
     """
     return [*module_passes(share), *lone_cell_passes()]
 
@@ -101,7 +102,7 @@ def kernel_passes(signature: Signature, machine: Machine, records: Records | Non
 
 def program_passes(signature: Signature, target: Target) -> list[tvm.transform.Pass]:
     """From kernels to one function that runs a schedule."""
-    return [WorkshareLoops(), JoinKernels(signature, sharing_ir(target))]
+    return [WorkshareLoops(), JoinModelKernels(signature, sharing_ir(target))]
 
 
 def lowering(signature: Signature, target: Target) -> tvm.transform.Sequential:

@@ -33,7 +33,8 @@ class ShareCells:
             return R.tanh(R.matmul(x, W_f))
 
     Equal cells have equal shapes, dtypes and constants. The kernels of the one that is kept run the batches of all:
-    they find their weights through a table with a row for each cell (:class:`relay_ext.join_kernels.JoinKernels`).
+    they find their weights through a table with a row for each cell
+    (:class:`relay_ext.join_model_kernels.JoinModelKernels`).
     """
 
     def transform_module(self, mod: IRModule, _context: tvm.transform.PassContext) -> IRModule:

@@ -12,7 +12,7 @@ from typing import Any
 from edbatch_tvm.tvm_compat import TensorLoad, sym, tirx
 from relay_ext.block_reader import Compute, NotReadable, Reduce, is_one, read_blocks
 from relay_ext.fuse_cells import CELL, cell_params
-from relay_ext.partial_sums import join_partial_sums
+from relay_ext.join_partial_sums import join_partial_sums
 from relay_ext.tir_expressions import (
     as_affine,
     as_condition,

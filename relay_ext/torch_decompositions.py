@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from relay_ext.torch_kernels import own_decompositions
+from relay_ext.exact_torch_decompositions import own_decompositions
 
 DECOMPOSED = (
     # Scales and positions that differ from the ratio of the sizes.

@@ -23,12 +23,12 @@ ROOT = Path(__file__).resolve().parents[1]
             "soak", "--minibatches 600 --hidden 8 --allow 40", "growth after 120 minibatches", marks=pytest.mark.slow
         ),
         pytest.param("compile_times", "--parts equal", "500 equal cells", marks=pytest.mark.slow),
-        ("row_operators", "--hidden 8 --rows 16 --children 2 --only softmax attention --repeat 1", "attention over 2"),
+        ("operator_speed", "--hidden 8 --rows 16 --children 2 --only softmax attention --repeat 1", "attention over 2"),
         ("cuda", "--emulate --workloads treelstm --dtypes float32 --json {json}", "1 rows, 0 wrong, 0 not run"),
     ],
 )
 def test_script(script: str, arguments: str, expected: str, tmp_path: Path) -> None:
-    if script in ("autobatch", "cuda", "row_operators"):
+    if script in ("autobatch", "cuda", "operator_speed"):
         pytest.importorskip("torch")
     given = arguments.format(json=tmp_path / "figures.json").split()
     command = [sys.executable, "-m", f"benchmarks.{script}", *given]

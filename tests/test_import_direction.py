@@ -18,7 +18,7 @@ LAYERS = (
     "edbatch_tvm.bounded_cache",
     "edbatch_tvm.find_native",
     "edbatch_tvm.atomic_file",
-    "edbatch_tvm.cache_folder",
+    "edbatch_tvm.cache_files",
     "edbatch_tvm.tvm_version",
     "edbatch_tvm.tvm_compat",
     "edbatch_tvm.graph",

@@ -17,10 +17,10 @@ from benchmarks.operators.sample_filter import NO_VALUE, has_undefined_cast, out
 from benchmarks.operators.samples import Sample, operators, samples, spread, variants
 from edbatch_tvm.errors import EdbatchError
 from relay_ext import from_torch
+from relay_ext.exact_torch_decompositions import own_decompositions
 from relay_ext.from_torch import cell_of_program, export_program, import_program
 from relay_ext.importer import WeightNames, imported_module
 from relay_ext.torch_decompositions import decompositions
-from relay_ext.torch_kernels import own_decompositions
 
 TARGETS: dict[str, Any] = {
     "avx2": {"kind": "llvm", "mcpu": "haswell"},

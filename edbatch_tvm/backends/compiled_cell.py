@@ -145,7 +145,7 @@ class CellNames:
         return functions
 
     def declared(self, cell: CompiledCell, signature: Signature, members: Mapping[str, Any]) -> dict[str, Any]:
-        """Functions that :class:`~relay_ext.join_kernels.JoinKernels` takes for the kernels: they do nothing.
+        """Functions that :class:`~relay_ext.join_model_kernels.JoinModelKernels` takes for kernels; they do nothing.
 
         Each has the attribute :data:`~edbatch_tvm.runtime.artifact.SYMBOL`, as the pass may give it another name.
 

@@ -12,10 +12,10 @@ from tvm import IRModule
 from tvm.ir.transform import Pass
 
 from edbatch_tvm.backends.backend import Backend, Progress, TargetLike
+from edbatch_tvm.backends.check_llvm_target import check_llvm
 from edbatch_tvm.backends.cpu_cells import CellCompiler
-from edbatch_tvm.backends.cpu_kernels import kernel_library
+from edbatch_tvm.backends.cpu_kernel_cache import kernel_library
 from edbatch_tvm.backends.cpu_records import find_records, records_digest
-from edbatch_tvm.backends.llvm_target import check_llvm
 from edbatch_tvm.backends.options import CompileOptions, Database
 from edbatch_tvm.backends.registry import as_target
 from edbatch_tvm.errors import EnvironmentMismatch, TargetError, WeightError
@@ -26,7 +26,7 @@ from edbatch_tvm.runtime.cpu_executor import CpuExecutor
 from edbatch_tvm.runtime.cpu_features import instruction_sets, missing_sets
 from edbatch_tvm.runtime.kernels import KernelSet
 from edbatch_tvm.runtime.threads import get_num_threads
-from relay_ext.add_gathers import AddGathers
+from relay_ext.add_gather_kernels import AddGatherKernels
 from relay_ext.pipeline import (
     cell_passes,
     kernel_passes,
@@ -79,7 +79,7 @@ class CpuBackend(Backend):
 
     def passes(self, signature: Signature, options: CompileOptions) -> list[Pass]:
         """See :meth:`Backend.passes`."""
-        gathers = [] if options.fused else [AddGathers(signature)]
+        gathers = [] if options.fused else [AddGatherKernels(signature)]
         return [
             *cell_passes(share=True),
             *kernel_passes(signature, machine_of(self.target), self.records(options.database)),

@@ -18,19 +18,19 @@ from tvm.target import Target
 
 from edbatch_tvm.backends.backend import Progress
 from edbatch_tvm.backends.compiled_cell import CellNames, CompiledCell, unpacked_cell
-from edbatch_tvm.backends.cpu_kernels import compiled_code, forget_kernels, kernel_objects
+from edbatch_tvm.backends.cpu_kernel_cache import compiled_code, forget_kernels, kernel_objects
 from edbatch_tvm.bounded_cache import BoundedCache
 from edbatch_tvm.graph.spec import CellSignature, Signature
 from edbatch_tvm.runtime.artifact import SYMBOL, attributes_of, with_symbols
 from edbatch_tvm.runtime.compilation_cache import CELL_SUFFIX, KeptCells, digest_of, find_file, keep_files
 from relay_ext.fuse_cells import cell_constants
 from relay_ext.index_bounds import bounds_of, with_index_bounds
-from relay_ext.join_kernels import JoinKernels
+from relay_ext.join_model_kernels import JoinModelKernels
 from relay_ext.lone_cell import cell_content, cell_module
 from relay_ext.pipeline import PassRun, run_passes
 from relay_ext.share_cells import member_attribute, members_of
 from relay_ext.signature import cell_functions, weight_params
-from relay_ext.split_kernels import KernelCode, kernels_of, symbols_of, without_kernels
+from relay_ext.split_program import KernelCode, kernels_of, symbols_of, without_kernels
 from schedules.cpu.link import linked
 from schedules.cpu.work_sharing import sharing_ir
 
@@ -151,7 +151,7 @@ class CellCompiler:
             bounds |= {member: cell.bounds for member, _ in members_of(function, name)}
             constants |= dict(zip(own, cell.constants, strict=True))
         self._begin("program")
-        module = run_passes(IRModule(declared), [JoinKernels(signature, sharing_ir(self.target))])
+        module = run_passes(IRModule(declared), [JoinModelKernels(signature, sharing_ir(self.target))])
         every = attributes_of(module)
         symbols = {name: str(own.pop(SYMBOL)) for name, own in every.items() if SYMBOL in own}
         program = compiled_code(without_kernels(module, symbols), self.target, self.pipeline)

@@ -13,9 +13,9 @@ from edbatch_tvm.graph.spec import Signature
 from edbatch_tvm.runtime.device_executor import DeviceExecutor, Launch
 from edbatch_tvm.runtime.device_memory import HostMemory
 from relay_ext.gpu_cells import gpu_program
+from schedules.cuda.execution_model import EmulatedThreads
 from schedules.cuda.kernels import Occupancy
 from schedules.cuda.product_precision import FLOAT32, Products
-from schedules.cuda.thread_grid import EmulatedThreads
 
 EMULATED = "cuda-emulated"
 """The target's name."""

@@ -21,10 +21,10 @@ from edbatch_tvm.runtime.device_memory import DeviceMemory
 from relay_ext.gpu_cells import GpuProgram
 from relay_ext.pipeline import cell_passes
 from schedules.cpu.machine import host_target
+from schedules.cuda.execution_model import EmulatedThreads
 from schedules.cuda.kernels import Occupancy
 from schedules.cuda.occupancy_records import machine_of, model_key, read_records, records_path
 from schedules.cuda.product_precision import PRODUCTS, Products
-from schedules.cuda.thread_grid import EmulatedThreads
 from schedules.cuda.tir_pipeline import build_kernels
 from schedules.device_names import SHIPPED
 

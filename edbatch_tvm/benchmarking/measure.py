@@ -36,7 +36,7 @@ from edbatch_tvm.memory import resolve_plan
 from edbatch_tvm.models import get_workload
 from edbatch_tvm.models.data import load_minibatches
 from edbatch_tvm.models.workload import Workload
-from relay_ext.convert_floats import ConvertFloats
+from relay_ext.change_cell_dtype import ChangeCellDtype
 from relay_ext.pipeline import run_passes
 from relay_ext.signature import signature_of
 
@@ -249,7 +249,7 @@ def prepare(
 def _cells(options: RunOptions, workload: Workload) -> IRModule:
     """The cells of a run, in the dtype of its values."""
     mod = workload.cells(options.hidden)
-    return run_passes(mod, [ConvertFloats("float64")]) if _values(options) == "float64" else mod
+    return run_passes(mod, [ChangeCellDtype("float64")]) if _values(options) == "float64" else mod
 
 
 def _values(options: RunOptions) -> str:

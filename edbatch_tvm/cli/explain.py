@@ -81,7 +81,7 @@ def _explain_memory(arguments: argparse.Namespace) -> None:
     from edbatch_tvm.explanation.memory_drawing import memory_page
     from edbatch_tvm.graph import merge
     from edbatch_tvm.memory import plan_memory
-    from edbatch_tvm.memory.operand_uses import operand_uses
+    from edbatch_tvm.memory.operand_read_report import operand_read_report
     from edbatch_tvm.models import get_workload
     from edbatch_tvm.models.data import load_minibatches
     from relay_ext.group_ops import cell_plan
@@ -96,7 +96,7 @@ def _explain_memory(arguments: argparse.Namespace) -> None:
     graph = merge(instances)
     batches, _ = schedule(graph, arguments.policy)
     plan = plan_memory(batches, graph, plan=arguments.plan)
-    uses = operand_uses(graph, plan)
+    uses = operand_read_report(graph, plan)
     if str(arguments.json) != "-":
         for use in uses:
             read = f"{use.how}: {use.why}" if use.why else use.how

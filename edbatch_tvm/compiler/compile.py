@@ -25,10 +25,10 @@ from edbatch_tvm.runtime.executor import Executor
 from edbatch_tvm.runtime.model import Model
 from edbatch_tvm.runtime.threads import prepare_threads
 from relay_ext.bind_sizes import BindSizes, find_sizes
-from relay_ext.cell_errors import cell_error
 from relay_ext.index_bounds import bounds_of
 from relay_ext.pipeline import run_passes
 from relay_ext.signature import weights_of
+from relay_ext.wrap_tvm_errors import cell_error
 
 
 def compile_model(

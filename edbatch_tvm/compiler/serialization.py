@@ -54,7 +54,7 @@ MANIFEST, LIBRARY, WEIGHTS, POLICY = "model.json", "library.so", "weights.npz", 
 CALLING_SOURCES = (
     "schedules/abi.py",
     "schedules/cpu/work_sharing.py",
-    "relay_ext/join_kernels.py",
+    "relay_ext/join_model_kernels.py",
     "edbatch_tvm/memory/steps_table.py",
     "edbatch_tvm/runtime/kernels.py",
     "edbatch_tvm/runtime/program.py",

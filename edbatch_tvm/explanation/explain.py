@@ -17,7 +17,7 @@ from edbatch_tvm.flops import multiply_adds_of_graph
 from edbatch_tvm.graph import InstanceGraph
 from edbatch_tvm.memory import Plan, PQTree
 from edbatch_tvm.memory.layout import row_bytes, signature_of
-from edbatch_tvm.memory.operand_uses import OperandUse, operand_uses
+from edbatch_tvm.memory.operand_read_report import OperandUse, operand_read_report
 from edbatch_tvm.runtime import Model
 from relay_ext.group_ops import cell_plan
 
@@ -53,7 +53,7 @@ def explain(model: Model, instances: Sequence[InstanceGraph], repeat: int = 3) -
     graph, plan, report = result.graph, result.plan, result.report
     seconds = batch_seconds(model, graph, plan, repeat) if repeat else None
     apart = find_batch_gaps(graph, plan.schedule)
-    uses = operand_uses(graph, plan)
+    uses = operand_read_report(graph, plan)
     alike = alike_cells(model.source) if model.source is not None else {}
     return Explanation(
         report.policy,

@@ -13,7 +13,7 @@ from edbatch_tvm.explanation.html import SHOWN, colour, document, first_of, html
 from edbatch_tvm.graph import InstanceGraph
 from edbatch_tvm.memory import Plan, PQTree
 from edbatch_tvm.memory.layout import signature_of
-from edbatch_tvm.memory.operand_uses import OperandUse
+from edbatch_tvm.memory.operand_read_report import OperandUse
 from edbatch_tvm.memory.pq_node import LEAF, Node, Q
 
 
@@ -28,7 +28,7 @@ def memory_page(
     graph : InstanceGraph
     plan : Plan
     uses : sequence of OperandUse
-        From :func:`edbatch_tvm.memory.operand_uses.operand_uses`.
+        From :func:`edbatch_tvm.memory.operand_read_report.operand_read_report`.
     trees : mapping of str to PQTree
         The tree over the lanes of each cell, see :mod:`relay_ext.cell_layout`.
     """

@@ -8,7 +8,7 @@ from typing import Any
 from edbatch_tvm.explanation.similar_cells import Alike
 from edbatch_tvm.graph import InstanceGraph
 from edbatch_tvm.memory import Plan, PQTree
-from edbatch_tvm.memory.operand_uses import OperandUse
+from edbatch_tvm.memory.operand_read_report import OperandUse
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,7 +1,7 @@
 """The builder: record cell calls one by one, get an instance graph.
 
 A call appends to flat lists, about a microsecond; everything is checked at once, on arrays, when the graph is
-finished: also that a value is one of this instance, which its number says (:mod:`edbatch_tvm.graph.instance_serials`).
+finished: also that a value is one of this instance, which its number says (:mod:`edbatch_tvm.graph.value_serials`).
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from edbatch_tvm.argument_checks import require_type
+from edbatch_tvm.argument_checks import require_type, require_unmasked
 from edbatch_tvm.errors import CellError, GraphError
 from edbatch_tvm.graph.instance import FIRST_EXTERNAL, InstanceGraph
-from edbatch_tvm.graph.instance_serials import LOCAL_BITS, ZERO_VALUE, Serials, local_of
 from edbatch_tvm.graph.spec import CellSignature, Signature, ValueSpec, can_widen
 from edbatch_tvm.graph.validate import validate
 from edbatch_tvm.graph.value import Value
+from edbatch_tvm.graph.value_serials import LOCAL_BITS, ZERO_VALUE, Serials, local_of
 
 _OUTPUT = "declared output"
 
@@ -318,6 +318,7 @@ def _as_row(item: Any) -> np.ndarray | None:
     """`item` as an external row; None if it is no array."""
     if isinstance(item, float):
         return np.array(item)
+    require_unmasked("an operand", item, GraphError)
     try:
         if hasattr(item, "__array__"):
             array = np.asarray(item)
@@ -335,6 +336,9 @@ def _attribute_array(cell: CellSignature, name: str, rows: list[Any]) -> np.ndar
     attribute = next(a for a in cell.attributes if a.name == name)
     wanted = np.dtype(attribute.spec.dtype)
     what = f"attribute {name!r} of {cell.name!r}"
+    if any(issubclass(kind, np.ma.MaskedArray) for kind in set(map(type, rows))):
+        for row in rows:
+            require_unmasked(what, row, GraphError)
     try:
         array = np.asarray(rows)
     except ValueError:

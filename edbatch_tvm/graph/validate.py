@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from edbatch_tvm.argument_checks import require_type
+from edbatch_tvm.argument_checks import require_type, require_unmasked
 from edbatch_tvm.errors import GraphError
 from edbatch_tvm.graph.instance import FIRST_EXTERNAL, ZERO, InstanceGraph
 
@@ -30,6 +30,7 @@ def as_index_array(name: str, array: Any, dtype: type[np.signedinteger[Any]] = n
     GraphError
         If it is not one.
     """
+    require_unmasked(name, array, GraphError)
     try:
         given = np.asarray(array)
     except ValueError:
@@ -92,10 +93,13 @@ def _check_arrays(graph: InstanceGraph) -> None:
         if not isinstance(array, np.ndarray) or array.ndim != 1 or array.dtype.kind != "i":
             given = f"{array.ndim}-D of {array.dtype}" if isinstance(array, np.ndarray) else f"a {type(array).__name__}"
             raise GraphError(f"{name} is {given}", "a one-dimensional array of signed integers")
+        require_unmasked(name, array, GraphError)
     for name, array in (*graph.attributes.items(), *enumerate(graph.external_data)):
-        if not isinstance(array, np.ndarray):
+        if type(array) is not np.ndarray:
             what = f"external_data[{name}]" if isinstance(name, int) else f"attribute {name[1]!r} of type id {name[0]}"
-            raise GraphError(f"{what} is a {type(array).__name__}", "an array")
+            if not isinstance(array, np.ndarray):
+                raise GraphError(f"{what} is a {type(array).__name__}", "an array")
+            require_unmasked(what, array, GraphError)
 
 
 def _check_pointers(graph: InstanceGraph) -> None:

@@ -13,7 +13,7 @@ import platform
 from pathlib import Path
 from typing import Any
 
-from edbatch_tvm.cache_folder import cache_directory, read_sealed, write_sealed
+from edbatch_tvm.cache_files import cache_directory, read_sealed, write_sealed
 from edbatch_tvm.fork_lock import fork_lock
 
 _BUILDING = fork_lock()
@@ -24,7 +24,7 @@ SHARED_SOURCES = (
     "../tvm_compat.py",
     "tir/inlined.py",
     "tir/buffers.py",
-    "tir/shared.py",
+    "tir/depths_and_heights.py",
     "cell_tables.py",
     "../batching/encoding.py",
     "../batching/fixed_point.py",
@@ -39,7 +39,7 @@ SCHEDULE_SOURCES = (
 )
 LIBRARIES = {
     "merge": ("tir/merging.py", "../graph/array_addresses.py"),
-    "levels": ("tir/typewise_heights.py",),
+    "levels": ("tir/depth_schedule.py",),
     "values": ("tir/kept_values.py",),
     "schedule": SCHEDULE_SOURCES,
     "learn": SCHEDULE_SOURCES,
@@ -133,7 +133,7 @@ def _functions(name: str) -> dict[str, Any]:
 
         return {"place": place, "fill": fill, "order": order, "any_worse": any_worse}
     if name == "levels":
-        from edbatch_tvm.native.tir.typewise_heights import depth_schedule, heights
+        from edbatch_tvm.native.tir.depth_schedule import depth_schedule, heights
 
         return {"heights": heights, "depth_schedule": depth_schedule}
     from edbatch_tvm.native.tir.schedule_loop import schedule_loop

@@ -4,13 +4,13 @@ The package is not called ``autobatch``: that name is the function :func:`edbatc
 
 Read ``api.py`` (what users call), ``module.py``, ``elements.py`` and ``model_state.py`` (the module that it is, its
 minibatches, changes of the model), ``named_cells.py``, ``called_functions.py`` and ``choosing.py`` (what the cells
-are), ``minibatch.py``, ``copies.py``, ``rebinding.py`` and ``attributes.py`` (a minibatch, and copies of the model),
-``lazy.py``, ``memory.py``, ``functions.py`` and ``dispatch.py`` (what a model sees instead of tensors, and what it does
-with it), ``arguments.py``, ``rows.py``, ``recorder.py`` and ``call_paths.py`` (calls as numbers in lists),
-``cell_code.py``, ``specialise.py``, ``row_wise.py``, ``site.py`` and ``library.py`` (cells out of calls),
-``recurrent.py`` and ``row_choices.py`` (recurrent layers; rows that are chosen), ``flush.py`` and ``fallback.py``
-(computing, compiled and by PyTorch), ``driver.py`` and ``isolation.py`` (instances that advance together),
-``places.py``, ``failures.py`` and ``breaks.py`` (what errors and warnings say).
+are), ``minibatch.py``, ``copies.py``, ``rebinding.py`` and ``module_attributes.py`` (a minibatch, and copies of the
+model), ``lazy.py``, ``strided_storage.py``, ``functions.py`` and ``dispatch.py`` (what a model sees instead of tensors,
+and what it does with it), ``arguments.py``, ``rows.py``, ``recorder.py`` and ``call_fast_paths.py`` (calls as numbers
+in lists), ``cell_module.py``, ``specialise.py``, ``row_wise.py``, ``site.py`` and ``library.py`` (cells out of calls),
+``recurrent.py`` and ``row_choices.py`` (recurrent layers; rows that are chosen), ``flush.py`` and
+``compiled_or_pytorch.py`` (computing, compiled and by PyTorch), ``driver.py`` and ``isolation.py`` (instances that
+advance together), ``source_locations.py``, ``failures.py`` and ``breaks.py`` (what errors and warnings say).
 """
 
 from relay_ext.from_torch import require_torch

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from edbatch_tvm.recording.lazy import LazyTensor, geometry_of, lazy_view
-from edbatch_tvm.recording.memory import Storage, dense_strides
+from edbatch_tvm.recording.strided_storage import Storage, dense_strides
 
 if TYPE_CHECKING:
     from edbatch_tvm.recording.recorder import Recorder

@@ -16,12 +16,12 @@ from edbatch_tvm.fork_lock import fork_lock
 from edbatch_tvm.recording.breaks import Break
 from edbatch_tvm.recording.called_functions import CalledFunctions
 from edbatch_tvm.recording.choosing import Observer, chosen_line
+from edbatch_tvm.recording.compiled_or_pytorch import PyTorchReport
 from edbatch_tvm.recording.copies import Carried
 from edbatch_tvm.recording.driver import Driver
 from edbatch_tvm.recording.elements import minibatch_of, takes_several
 from edbatch_tvm.recording.exporting import EXPORTING
 from edbatch_tvm.recording.failures import name_element
-from edbatch_tvm.recording.fallback import PyTorchReport
 from edbatch_tvm.recording.flush import compute_eagerly
 from edbatch_tvm.recording.isolation import state
 from edbatch_tvm.recording.library import Library, same_numbers

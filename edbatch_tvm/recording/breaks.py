@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edbatch_tvm.errors import BreakWarning
-from edbatch_tvm.recording.places import users_place
+from edbatch_tvm.recording.source_locations import users_place
 
 if TYPE_CHECKING:
     from edbatch_tvm.recording.recorder import Recorder

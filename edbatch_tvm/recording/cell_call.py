@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from edbatch_tvm.errors import CellError
-from edbatch_tvm.recording.attributes import Written
 from edbatch_tvm.recording.breaks import told
-from edbatch_tvm.recording.call_paths import PATHS
+from edbatch_tvm.recording.call_fast_paths import PATHS
 from edbatch_tvm.recording.empty_results import NoElements
+from edbatch_tvm.recording.module_attributes import Written
 from edbatch_tvm.recording.recurrent import Unrolls
 from edbatch_tvm.recording.rows import Again
 from relay_ext.from_torch import RandomCellError

@@ -25,7 +25,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
-from edbatch_tvm.recording.attributes import CONTAINERS, OWN
+from edbatch_tvm.recording.module_attributes import CONTAINERS, OWN
 
 _MOST_KINDS = 4
 """Kinds of arguments of one cell."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import torch
 
-from edbatch_tvm.recording.tables import Tables, present
+from edbatch_tvm.recording.value_tables import Tables, present
 
 
 class Round:

@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from edbatch_tvm.errors import RecordingError
-from edbatch_tvm.recording.attributes import KEEPER
 from edbatch_tvm.recording.cell_call import CellCall
-from edbatch_tvm.recording.copy_classes import CELL, recording, recording_cell
 from edbatch_tvm.recording.failures import in_element
 from edbatch_tvm.recording.module import StandIn
-from edbatch_tvm.recording.parameters import RecordedParameters, own_parameter
-from edbatch_tvm.recording.places import users_place
+from edbatch_tvm.recording.module_attributes import KEEPER
+from edbatch_tvm.recording.module_copy_classes import CELL, recording, recording_cell
 from edbatch_tvm.recording.rebinding import Rebinding
+from edbatch_tvm.recording.recorded_parameters import RecordedParameters, own_parameter
 from edbatch_tvm.recording.recurrent import RecurrentCall, is_recurrent_layer
 from edbatch_tvm.recording.shared_state import SharedState
 from edbatch_tvm.recording.site import Site
+from edbatch_tvm.recording.source_locations import users_place
 
 if TYPE_CHECKING:
     from edbatch_tvm.recording.recorder import Recorder

@@ -11,7 +11,7 @@ from edbatch_tvm.errors import CellError
 from edbatch_tvm.recording.arguments import FEW, INTEGER, Key, key_of_constant, key_of_numbers, key_of_tensor
 from edbatch_tvm.recording.empty_results import NoElements
 from edbatch_tvm.recording.lazy import LazyTensor, is_tensor
-from edbatch_tvm.recording.parameters import own_parameter
+from edbatch_tvm.recording.recorded_parameters import own_parameter
 from edbatch_tvm.recording.specs import CODED, RowsSpec, TensorSpec, rows_of, spec_of
 from edbatch_tvm.recording.storages import resolved
 

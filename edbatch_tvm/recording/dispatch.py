@@ -15,10 +15,10 @@ from edbatch_tvm.errors import CellError, RecordingError
 from edbatch_tvm.recording import lazy
 from edbatch_tvm.recording.breaks import told
 from edbatch_tvm.recording.lazy import LazyTensor, geometry_of, lazy_rows, lazy_value, lazy_view, storage_of
-from edbatch_tvm.recording.memory import Geometry
 from edbatch_tvm.recording.row_choices import chosen_rows, grid_of, tensor_of_grid
 from edbatch_tvm.recording.specs import RowsSpec, TensorSpec, spec_of
 from edbatch_tvm.recording.storages import resolved, write
+from edbatch_tvm.recording.strided_storage import Geometry
 
 if TYPE_CHECKING:
     from edbatch_tvm.recording.recorder import Recorder

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from edbatch_tvm.errors import CellError, EdbatchError, GraphError, RecordingError
-from edbatch_tvm.recording.attributes import copied_tree
-from edbatch_tvm.recording.places import place_of_error
+from edbatch_tvm.recording.module_attributes import copied_tree
+from edbatch_tvm.recording.source_locations import place_of_error
 
 if TYPE_CHECKING:
     from edbatch_tvm.graph import InstanceGraph

@@ -13,7 +13,7 @@ from edbatch_tvm.graph.spec import Signature
 from edbatch_tvm.graph.validate import check_attributes
 from edbatch_tvm.recording.computed import Round
 from edbatch_tvm.recording.failures import bad_index, failed_call
-from edbatch_tvm.recording.tables import numbered
+from edbatch_tvm.recording.value_tables import numbered
 from edbatch_tvm.runtime import Model, Result
 
 if TYPE_CHECKING:

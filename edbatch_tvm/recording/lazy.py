@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from edbatch_tvm.errors import RecordingError
-from edbatch_tvm.recording.memory import Geometry, Storage
 from edbatch_tvm.recording.specs import TensorSpec, rows_of, spec_of
+from edbatch_tvm.recording.strided_storage import Geometry, Storage
 
 if TYPE_CHECKING:
     from edbatch_tvm.recording.recorder import Recorder

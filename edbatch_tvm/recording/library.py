@@ -13,17 +13,17 @@ from edbatch_tvm.compiler import compile_model
 from edbatch_tvm.compiler.progress import Progress
 from edbatch_tvm.errors import CellError, EdbatchError
 from edbatch_tvm.fork_lock import fork_lock
-from edbatch_tvm.recording import fallback
+from edbatch_tvm.recording import compiled_or_pytorch
 from edbatch_tvm.recording.arguments import FEW, CallPlan, Key
-from edbatch_tvm.recording.attributes import is_constant
 from edbatch_tvm.recording.called_functions import recording_calls
-from edbatch_tvm.recording.cell_code import CellModule
+from edbatch_tvm.recording.cell_module import CellModule
 from edbatch_tvm.recording.copies import fetch_all
 from edbatch_tvm.recording.describe import describe, described
 from edbatch_tvm.recording.empty_results import EmptyResult
 from edbatch_tvm.recording.exporting import EXPORTING
 from edbatch_tvm.recording.failures import uncompiled
 from edbatch_tvm.recording.isolation import state, switched_to
+from edbatch_tvm.recording.module_attributes import is_constant
 from edbatch_tvm.recording.recurrent import refuses_unrolling
 from edbatch_tvm.recording.rows import AGAIN, POINTWISE, Again, RowByRow, aligned, is_pointwise, rows_among
 from edbatch_tvm.recording.site import Site
@@ -83,7 +83,7 @@ class Library:
         self._type_ids = np.empty(0, np.int16)
         self.cells: list[Cell] = []
         self._options = {name: value for name, value in options.items() if name != "fallback"}
-        self.fallback = fallback.Fallback(options.get("fallback", fallback.DEFAULT))
+        self.fallback = compiled_or_pytorch.Fallback(options.get("fallback", compiled_or_pytorch.DEFAULT))
         self._names = WeightNames()
         for path, parameter in model.named_parameters():
             self._names.add(path, parameter)

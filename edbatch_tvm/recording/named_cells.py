@@ -12,8 +12,8 @@ import torch
 
 from edbatch_tvm.errors import CellWarning, RecordingError
 from edbatch_tvm.recording.library import Library
-from edbatch_tvm.recording.places import users_place
 from edbatch_tvm.recording.site import Site
+from edbatch_tvm.recording.source_locations import users_place
 
 
 def listed(cells: Any) -> list[Any]:

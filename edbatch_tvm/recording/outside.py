@@ -20,7 +20,7 @@ from torch import Tensor, float32, strided
 from edbatch_tvm.errors import CellError, RecordingError
 from edbatch_tvm.recording.empty_results import NoElements
 from edbatch_tvm.recording.specs import CODED, TensorSpec, spec_of
-from edbatch_tvm.recording.tables import Table, Tables
+from edbatch_tvm.recording.value_tables import Table, Tables
 
 # ctypes.memmove lets other threads run meanwhile, which takes longer than to copy a row.
 _copy: Any = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)(

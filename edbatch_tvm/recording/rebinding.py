@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from edbatch_tvm.recording.attributes import OWN
+from edbatch_tvm.recording.module_attributes import OWN
 
 _CONTAINERS = (list, tuple, dict)
 _HOLDING = (*_CONTAINERS, MethodType, FunctionType, partial)

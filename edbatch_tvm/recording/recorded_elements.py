@@ -18,9 +18,9 @@ from edbatch_tvm.recording.exporting import EXPORTING
 from edbatch_tvm.recording.flush import compute_eagerly, graph_of
 from edbatch_tvm.recording.isolation import restored
 from edbatch_tvm.recording.lazy import LazyTensor
-from edbatch_tvm.recording.parameters import own_parameter
-from edbatch_tvm.recording.places import users_place
+from edbatch_tvm.recording.recorded_parameters import own_parameter
 from edbatch_tvm.recording.recorder import Recorder
+from edbatch_tvm.recording.source_locations import users_place
 from edbatch_tvm.recording.torch_functions import replaced_functions
 
 if TYPE_CHECKING:

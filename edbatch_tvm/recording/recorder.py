@@ -20,12 +20,12 @@ from edbatch_tvm.recording.describe import describe, describe_list
 from edbatch_tvm.recording.empty_results import EmptyResult, NoElements
 from edbatch_tvm.recording.lazy import LazyTensor, geometry_of, lazy_rows
 from edbatch_tvm.recording.outside import Outside
-from edbatch_tvm.recording.parameters import RecordedParameter, own_parameter
+from edbatch_tvm.recording.recorded_parameters import RecordedParameter, own_parameter
 from edbatch_tvm.recording.row_calls import row_by_row
 from edbatch_tvm.recording.rows import RowByRow
 from edbatch_tvm.recording.specs import RowsSpec, TensorSpec
 from edbatch_tvm.recording.storages import joined, resolved
-from edbatch_tvm.recording.tables import Tables
+from edbatch_tvm.recording.value_tables import Tables
 
 if TYPE_CHECKING:
     from edbatch_tvm.recording.breaks import Break

@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 from edbatch_tvm.errors import CellError
 from edbatch_tvm.recording.lazy import FUNCTIONS, LazyTensor, lazy_value
-from edbatch_tvm.recording.parameters import own_parameter
+from edbatch_tvm.recording.recorded_parameters import own_parameter
 from edbatch_tvm.recording.row_choices import tensor_of_grid, values_of_rows
 from edbatch_tvm.recording.site import Site
 from edbatch_tvm.recording.specs import TensorSpec, spec_of

@@ -9,7 +9,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from edbatch_tvm.recording.lazy import LazyTensor
-from edbatch_tvm.recording.parameters import RecordedParameter
+from edbatch_tvm.recording.recorded_parameters import RecordedParameter
 
 if TYPE_CHECKING:
     from edbatch_tvm.recording.recorder import Recorder

@@ -8,7 +8,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from edbatch_tvm.recording.lazy import LazyTensor, lazy_rows, lazy_value
-from edbatch_tvm.recording.parameters import own_parameter
+from edbatch_tvm.recording.recorded_parameters import own_parameter
 from edbatch_tvm.recording.rows import POINTWISE, RowByRow
 from edbatch_tvm.recording.specs import TensorSpec, spec_of
 from edbatch_tvm.recording.storages import resolved

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from edbatch_tvm.errors import CellError
-from edbatch_tvm.recording import memory
+from edbatch_tvm.recording import strided_storage
 from edbatch_tvm.recording.lazy import LazyTensor, geometry_of, lazy_view
-from edbatch_tvm.recording.memory import Storage, dense_strides
+from edbatch_tvm.recording.strided_storage import Storage, dense_strides
 
 if TYPE_CHECKING:
     from edbatch_tvm.recording.recorder import Recorder
@@ -36,7 +36,7 @@ def grid_of(tensor: LazyTensor) -> torch.Tensor | None:
     while rank and inner < row:
         rank -= 1
         inner *= size[rank]
-    if inner != row or not memory.is_dense(size[rank:], stride[rank:]) or offset % row:
+    if inner != row or not strided_storage.is_dense(size[rank:], stride[rank:]) or offset % row:
         return None
     steps = []
     for extent, step in zip(size[:rank], stride[:rank], strict=True):
@@ -50,7 +50,7 @@ def grid_of(tensor: LazyTensor) -> torch.Tensor | None:
 def tensor_of_grid(recorder: Recorder, grid: torch.Tensor, row: Sequence[int], dtype: torch.dtype) -> LazyTensor:
     """The tensor whose rows, of shape `row`, are the values of `grid`."""
     size = (*grid.shape, *row)
-    storage = Storage(grid.reshape(-1).tolist(), memory.elements(row), True)
+    storage = Storage(grid.reshape(-1).tolist(), strided_storage.elements(row), True)
     return lazy_view(recorder, storage, (size, dense_strides(size), 0), dtype)
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from edbatch_tvm.recording.attributes import OWN
 from edbatch_tvm.recording.library import same_numbers
+from edbatch_tvm.recording.module_attributes import OWN
 
 _DEEPEST = 6
 """Objects in objects that are looked into."""

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from edbatch_tvm.recording.attributes import CONTAINERS, OWN
+from edbatch_tvm.recording.module_attributes import CONTAINERS, OWN
 from edbatch_tvm.recording.random_state import Drawn
 
 

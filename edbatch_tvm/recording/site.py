@@ -10,8 +10,8 @@ import torch
 
 from edbatch_tvm.errors import CellError
 from edbatch_tvm.recording.arguments import FEW, Key
-from edbatch_tvm.recording.attributes import Attribute
 from edbatch_tvm.recording.empty_results import EmptyResult
+from edbatch_tvm.recording.module_attributes import Attribute
 from edbatch_tvm.recording.specialise import Cell
 from edbatch_tvm.recording.specs import TensorSpec
 

@@ -12,13 +12,13 @@ from tvm import relax
 
 from edbatch_tvm.errors import CellError, EdbatchError
 from edbatch_tvm.recording.arguments import EXAMPLE_ROWS
-from edbatch_tvm.recording.attributes import Attribute, Notes
-from edbatch_tvm.recording.call_paths import returned_of
-from edbatch_tvm.recording.cell_code import CellModule, ShapedCode, bound_to, distinct
+from edbatch_tvm.recording.call_fast_paths import returned_of
+from edbatch_tvm.recording.cell_module import CellModule, ShapedCode, bound_to, distinct
 from edbatch_tvm.recording.empty_results import EmptyResult, are_always_empty, as_new
 from edbatch_tvm.recording.export_cache import answer_of, program_of
 from edbatch_tvm.recording.failures import shapes_of
 from edbatch_tvm.recording.lazy import LazyTensor
+from edbatch_tvm.recording.module_attributes import Attribute, Notes
 from edbatch_tvm.recording.row_wise import same_program, treats_rows_alike
 from edbatch_tvm.recording.specs import TensorSpec, spec_of
 from edbatch_tvm.runtime import Model

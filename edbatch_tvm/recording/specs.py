@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 import torch
 
-from edbatch_tvm.recording.memory import Geometry, dense_strides
+from edbatch_tvm.recording.strided_storage import Geometry, dense_strides
 
 
 class TensorSpec:

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from edbatch_tvm.errors import CellError
-from edbatch_tvm.recording import memory
+from edbatch_tvm.recording import strided_storage
 from edbatch_tvm.recording.empty_results import NoElements
 from edbatch_tvm.recording.lazy import LazyTensor, geometry_of, lazy_rows, lazy_value, storage_of
-from edbatch_tvm.recording.memory import Storage
 from edbatch_tvm.recording.specs import RowsSpec, TensorSpec, rows_of, spec_of
+from edbatch_tvm.recording.strided_storage import Storage
 
 if TYPE_CHECKING:
     from edbatch_tvm.recording.recorder import Recorder
@@ -27,39 +27,45 @@ def resolved(recorder: Recorder, tensor: LazyTensor) -> tuple[TensorSpec | RowsS
     size, stride, offset = geometry
     dtype = tensor.spec.dtype
     rows = storage.rows
-    if tensor.spec.size == 0 and (size[0] or not storage.listed or not memory.elements(size[1:])):
+    if tensor.spec.size == 0 and (size[0] or not storage.listed or not strided_storage.elements(size[1:])):
         raise NoElements
     if len(rows) == 1 and not storage.listed:
         return tensor.spec, [_picked(recorder, rows[0], storage.row, geometry, dtype)]
     if storage.listed:
-        found = memory.rows_of_geometry(geometry, storage.row)
+        found = strided_storage.rows_of_geometry(geometry, storage.row)
         if found is not None:
             first, step, part = found
             count = size[0]
             row = rows_of(spec_of(size[1:], dtype))
             chosen = rows[first : first + count] if step == 1 else [rows[first + n * step] for n in range(count)]
-            if part[2] or memory.elements(part[0]) != storage.row or not memory.is_dense(part[0], part[1]):
+            if (
+                part[2]
+                or strided_storage.elements(part[0]) != storage.row
+                or not strided_storage.is_dense(part[0], part[1])
+            ):
                 chosen = [_picked(recorder, value, storage.row, part, dtype) for value in chosen]
             return row, chosen
     if tensor.spec.size == 0:
         raise NoElements
     first, within = divmod(offset, storage.row)
-    last = memory.last_element(size, stride)
+    last = strided_storage.last_element(size, stride)
     if within + last < storage.row:
         return tensor.spec, [_picked(recorder, rows[first], storage.row, (size, stride, within), dtype)]
     joint = joined(recorder, storage, dtype)
     return tensor.spec, [_picked(recorder, joint, storage.row * len(rows), geometry, dtype)]
 
 
-def _picked(recorder: Recorder, value: int, row: int, geometry: memory.Geometry, dtype: torch.dtype) -> int:
+def _picked(recorder: Recorder, value: int, row: int, geometry: strided_storage.Geometry, dtype: torch.dtype) -> int:
     """The value that a part of a row is."""
     size, stride, offset = geometry
-    if not offset and memory.elements(size) == row and memory.is_dense(size, stride):
+    if not offset and strided_storage.elements(size) == row and strided_storage.is_dense(size, stride):
         return value
     key = value, geometry
     found = recorder.picked.get(key)
     if found is None:
-        found = recorder.picked[key] = _derived(recorder, memory.pick, (value, spec_of((row,), dtype)), geometry)
+        found = recorder.picked[key] = _derived(
+            recorder, strided_storage.pick, (value, spec_of((row,), dtype)), geometry
+        )
     return found
 
 
@@ -70,7 +76,7 @@ def joined(recorder: Recorder, storage: Storage, dtype: torch.dtype) -> int:
     if found is None:
         rows = lazy_rows(recorder, storage.rows.copy(), spec_of((storage.row,), dtype))
         try:
-            found = recorder.value_of(recorder.operator(memory.joined, (rows,), {}))
+            found = recorder.value_of(recorder.operator(strided_storage.joined, (rows,), {}))
         except CellError:
             found = recorder.outside.number(recorder.read(rows).reshape(-1))
         recorder.picked[key] = found
@@ -95,25 +101,29 @@ def write(recorder: Recorder, target: LazyTensor, source: Any) -> None:
     if target.spec.size == 0:
         return
     dtype = target.spec.dtype
-    found = memory.rows_of_geometry(geometry, storage.row)
-    if found is not None and memory.elements(size[1:]) == storage.row and memory.is_dense(size[1:], stride[1:]):
+    found = strided_storage.rows_of_geometry(geometry, storage.row)
+    if (
+        found is not None
+        and strided_storage.elements(size[1:]) == storage.row
+        and strided_storage.is_dense(size[1:], stride[1:])
+    ):
         first, step, _ = found
         for number, value in enumerate(_values_of_rows(recorder, source, size[0], storage.row)):
             storage.rows[first + number * step] = value
         return
     first, within = divmod(geometry[2], storage.row)
-    last = memory.last_element(size, stride)
+    last = strided_storage.last_element(size, stride)
     if within + last >= storage.row:
         joint = joined(recorder, storage, dtype)
         storage.join(joint)
         first, within = 0, geometry[2]
     value = recorder.value_of(source)
-    if not within and target.spec.size == storage.row and memory.is_dense(size, stride):
+    if not within and target.spec.size == storage.row and strided_storage.is_dense(size, stride):
         storage.rows[first] = value
         return
     part = lazy_value(recorder, value, spec_of((target.spec.size,), dtype))
     given = (storage.rows[first], spec_of((storage.row,), dtype))
-    storage.rows[first] = _derived(recorder, memory.patched, given, (part, size, stride, within))
+    storage.rows[first] = _derived(recorder, strided_storage.patched, given, (part, size, stride, within))
 
 
 def _values_of_rows(recorder: Recorder, source: Any, count: int, row: int) -> list[int]:

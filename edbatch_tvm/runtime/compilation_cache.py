@@ -1,7 +1,7 @@
 """Compiled cells kept on disk, so that a later process that compiles the same ones only loads them.
 
 A file's name is the digest of everything that decides the code (:func:`key_of`, :func:`digest_of`); weights do not
-belong to it. Files are sealed (:mod:`edbatch_tvm.cache_folder`). When the folder grows too large, the least recently
+belong to it. Files are sealed (:mod:`edbatch_tvm.cache_files`). When the folder grows too large, the least recently
 used files are deleted.
 """
 
@@ -24,7 +24,7 @@ import numpy as np
 import tvm
 from tvm import IRModule
 
-from edbatch_tvm.cache_folder import cache_directory, read_sealed, write_sealed
+from edbatch_tvm.cache_files import cache_directory, read_sealed, write_sealed
 from edbatch_tvm.native.build import cpu_features
 from edbatch_tvm.tvm_version import REQUIRED
 from relay_ext.structure_digest import structure_digest

@@ -27,7 +27,7 @@ class Executor(Protocol):
         The kernels that each cell runs, in order.
     fused : bool
         Whether kernels read operands where they lie; False: separate kernels copy what is not contiguous, and plans
-        are :class:`~edbatch_tvm.memory.unfused_plan.UnfusedPlan`.
+        are :class:`~edbatch_tvm.memory.plan_with_copies.UnfusedPlan`.
     threads : int
         Threads of this machine that kernels run on.
     tuning_key : str

@@ -10,13 +10,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from tvm import IRModule
 
+from edbatch_tvm.argument_checks import require_unmasked
 from edbatch_tvm.errors import WeightError
 from edbatch_tvm.graph.spec import ValueSpec, can_widen
 from edbatch_tvm.runtime.artifact import SYMBOL
 from edbatch_tvm.tvm_compat import runtime
-from relay_ext.add_gathers import ARENA
+from relay_ext.add_gather_kernels import ARENA
 from relay_ext.fuse_cells import CELL
-from relay_ext.join_kernels import PROGRAM, ROWS
+from relay_ext.join_model_kernels import PROGRAM, ROWS
 from relay_ext.stage_cells import DTYPE, ORDER, PACKED_SHAPE, PATH, REASON, SCRATCH
 from schedules.abi import ALIGNMENT, ARGUMENTS, padded, table_shape
 
@@ -68,6 +69,7 @@ def check_weights(wanted: Mapping[str, ValueSpec], given: Mapping[str, Any]) -> 
 
 
 def _as_numpy(name: str, weight: Any) -> np.ndarray:
+    require_unmasked(f"weight {name!r}", weight, WeightError)
     if hasattr(weight, "detach"):
         weight = weight.detach().cpu()
     try:
@@ -85,8 +87,8 @@ class KernelSet:
     Nothing is compiled here: the attributes of `module` and the functions of `library` are all it takes, so that a
     model that was saved needs the attributes :data:`~relay_ext.stage_cells.PATH`, ``CELL``, ``ORDER``, ``REASON``,
     ``SCRATCH``, ``PACKED_SHAPE``, ``DTYPE``, :data:`~schedules.abi.ARGUMENTS`,
-    :data:`~relay_ext.join_kernels.ROWS` and :data:`~edbatch_tvm.runtime.artifact.SYMBOL` by function, the library and
-    the weights.
+    :data:`~relay_ext.join_model_kernels.ROWS` and :data:`~edbatch_tvm.runtime.artifact.SYMBOL` by function, the library
+    and the weights.
 
     Parameters
     ----------
@@ -100,7 +102,7 @@ class KernelSet:
     Attributes
     ----------
     program : callable
-        See :class:`relay_ext.join_kernels.JoinKernels`.
+        See :class:`relay_ext.join_model_kernels.JoinModelKernels`.
     arguments : tuple of (kind, name)
         What the program takes after ``types``.
     by_cell : dict from cell name to list of Kernel
@@ -182,7 +184,7 @@ class KernelSet:
         ]
 
     def _texts(self) -> dict[str, tuple[str, ...]]:
-        """What kernels read as texts ``kind:name``, with what :data:`~relay_ext.join_kernels.ROWS` says of it.
+        """What kernels read as texts ``kind:name``, with what :data:`~relay_ext.join_model_kernels.ROWS` says of it.
 
         What a kernel reads for a cell that is equal to its own is of the kind ``packed@<type>``.
         """
@@ -249,8 +251,8 @@ class LoadedWeights:
     Attributes
     ----------
     tensors : dict
-        By what the attribute :data:`~relay_ext.join_kernels.ROWS` says of an address: they have to live as long as the
-        addresses are used.
+        By what the attribute :data:`~relay_ext.join_model_kernels.ROWS` says of an address: they have to live as long
+        as the addresses are used.
     types : int64 array of shape [types, addresses]
         The table of types, where the addresses of attributes are 0.
     """

@@ -8,7 +8,7 @@ from edbatch_tvm.bounded_cache import BoundedCache
 from edbatch_tvm.errors import PlanError
 from edbatch_tvm.graph import InstanceGraph, Signature
 from edbatch_tvm.memory import Plan, plan_memory
-from edbatch_tvm.memory.unfused_plan import UnfusedPlan, unfuse
+from edbatch_tvm.memory.plan_with_copies import UnfusedPlan, unfuse
 
 _MOST = 64
 

@@ -11,8 +11,8 @@ import numpy as np
 from edbatch_tvm.graph import InstanceGraph
 from edbatch_tvm.graph.spec import Signature
 from edbatch_tvm.memory import Plan
+from edbatch_tvm.memory.plan_with_copies import UnfusedPlan
 from edbatch_tvm.memory.steps_table import TYPE
-from edbatch_tvm.memory.unfused_plan import UnfusedPlan
 from edbatch_tvm.runtime.arenas import ArenaSet
 from edbatch_tvm.runtime.kernels import KernelSet, LoadedWeights
 from edbatch_tvm.runtime.threads import use_threads

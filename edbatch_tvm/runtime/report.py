@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from edbatch_tvm.batching import ScheduleInfo, lower_bound
 from edbatch_tvm.graph import InstanceGraph
 from edbatch_tvm.memory.plan import Plan
-from edbatch_tvm.memory.unfused_plan import UnfusedPlan
+from edbatch_tvm.memory.plan_with_copies import UnfusedPlan
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,8 +10,8 @@ import numpy as np
 
 from edbatch_tvm.errors import GraphError
 from edbatch_tvm.graph.instance import InstanceGraph
-from edbatch_tvm.graph.instance_serials import LOCAL_BITS, local_of
 from edbatch_tvm.graph.validate import as_index_array
+from edbatch_tvm.graph.value_serials import LOCAL_BITS, local_of
 from edbatch_tvm.memory.plan import Plan
 from edbatch_tvm.runtime.report import Report
 
@@ -43,8 +44,11 @@ class Result:
     def __len__(self) -> int:
         return self.graph.num_instances
 
-    def __getitem__(self, instance: int) -> Any:
+    def __getitem__(self, instance: Any) -> Any:
         count = len(self)
+        if isinstance(instance, slice):
+            return [self[one] for one in range(*instance.indices(count))]
+        instance = operator.index(instance)
         if not -count <= instance < count:
             raise IndexError(f"instance {instance} of {count}")
         instance %= count

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from edbatch_tvm.argument_checks import require_unmasked
 from edbatch_tvm.errors import GraphError
 from edbatch_tvm.runtime.result import Result
 
@@ -104,6 +105,8 @@ def _collected(result: Result, values: list[int], arrays: Sequence[Any], names: 
     for arena in np.unique(arenas).tolist():
         chosen = np.flatnonzero(arenas == arena).tolist()
         spec, dtype = result.graph.signature.value_specs[arena], result.arena(arena).dtype  # type: ignore[union-attr]
+        for place in chosen:
+            require_unmasked(f"the cotangent of {names[place]}", arrays[place], GraphError)
         parts = [np.asarray(arrays[place]) for place in chosen]
         for place, part in zip(chosen, parts, strict=True):
             if part.shape != spec.shape or part.dtype.kind not in "fiu":

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from edbatch_tvm.tvm_compat import builder_tirx as T
 from edbatch_tvm.tvm_compat import structural_map, tirx
 from schedules import stage as ir
+from schedules.cuda.execution_model import bind, loop
 from schedules.cuda.row_sources import OWNER, is_row_scratch
-from schedules.cuda.thread_grid import bind, loop
 from schedules.cuda.tiles import PACK_LANES
 
 if TYPE_CHECKING:

@@ -28,8 +28,8 @@ from edbatch_tvm.tvm_compat import builder_tirx as T
 from edbatch_tvm.tvm_compat import tirx
 from schedules import abi
 from schedules import stage as ir
+from schedules.cuda.execution_model import bind
 from schedules.cuda.product_precision import FLOAT32, Products
-from schedules.cuda.thread_grid import bind
 from schedules.cuda.tiles import PACK_LANES, sweeps_of, widest_columns
 
 STEPS_AT, COLUMNS, INDEX_AT, BATCHES, WORKSPACE, ATTRIBUTES = range(6)

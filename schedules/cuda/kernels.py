@@ -3,7 +3,7 @@
 ``batch_kernel`` makes ``kernel(tables, step, count, ...)``, which runs one stage of one batch. ``schedule_kernel``
 makes ``kernel(tables, blocks, ...)``, which runs all batches: a grid that stays, steps through the steps table, and
 waits at a barrier of the grid after every stage. It needs a cooperative launch of at most as many blocks as the machine
-holds at once. Both are made of the same code, for a GPU or emulated; see :mod:`schedules.cuda.thread_grid`.
+holds at once. Both are made of the same code, for a GPU or emulated; see :mod:`schedules.cuda.execution_model`.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from edbatch_tvm.tvm_compat import builder_tirx as T
 from edbatch_tvm.tvm_compat import tirx
 from schedules import abi
 from schedules import stage as ir
+from schedules.cuda.execution_model import EmulatedThreads, GpuThreads, Threads, bind, loop
 from schedules.cuda.kernel_arguments import BATCHES, TYPE_WORDS, Arguments, Tables, stacked, stage_arguments
 from schedules.cuda.matrix_code import SHARED_ELEMENTS, MatrixCode, is_matrix_product, tiles_of_instance
 from schedules.cuda.product_precision import FLOAT32, Products
 from schedules.cuda.stage_code import StageCode
-from schedules.cuda.thread_grid import EmulatedThreads, GpuThreads, Threads, bind, loop
 from schedules.cuda.tiles import least_rows, tiles_of
 
 _INT = "int32"

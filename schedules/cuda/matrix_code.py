@@ -13,9 +13,9 @@ from edbatch_tvm.tvm_compat import builder_tirx as T
 from edbatch_tvm.tvm_compat import tirx
 from schedules import stage as ir
 from schedules.cuda.epilogue_code import ElementCode
-from schedules.cuda.matrix_weight_packing import MatrixPacking
+from schedules.cuda.execution_model import BLOCK, Registers, bind, loop
+from schedules.cuda.matrix_stage_packing import MatrixPacking
 from schedules.cuda.stage_code import StageCode
-from schedules.cuda.thread_grid import BLOCK, Registers, bind, loop
 from schedules.cuda.tile_code import Each
 from schedules.cuda.tiles import ACROSS, VECTOR
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from tvm.target import Target
 
-from edbatch_tvm.cache_folder import cache_directory, read_sealed, write_sealed
+from edbatch_tvm.cache_files import cache_directory, read_sealed, write_sealed
 from edbatch_tvm.errors import TargetError
 from edbatch_tvm.tvm_compat import compile_cuda, register_cuda_compiler
 

@@ -8,10 +8,10 @@ from edbatch_tvm.tvm_compat import builder_tirx as T
 from edbatch_tvm.tvm_compat import tirx
 from schedules import abi
 from schedules import stage as ir
+from schedules.cuda.execution_model import Threads, bind
 from schedules.cuda.kernel_arguments import Arguments, Tables
 from schedules.cuda.product_precision import FLOAT32, Products
 from schedules.cuda.row_sources import is_row_scratch, row_sources
-from schedules.cuda.thread_grid import Threads, bind
 from schedules.cuda.tile_code import TileCode
 from schedules.cuda.tiles import Tile, is_tiled, least_rows, sweeps_of, tiles_of
 from schedules.operand_rows import operand_row

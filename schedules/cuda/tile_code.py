@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 from edbatch_tvm.tvm_compat import builder_tirx as T
 from edbatch_tvm.tvm_compat import tirx
 from schedules.cuda.epilogue_code import ElementCode
+from schedules.cuda.execution_model import BLOCK, WARP, Address, Registers, Threads, bind, loop
 from schedules.cuda.product_precision import WORDS
 from schedules.cuda.row_sources import OWNER, RowSource
-from schedules.cuda.thread_grid import BLOCK, WARP, Address, Registers, Threads, bind, loop
 from schedules.cuda.tiles import ACROSS, PACK_LANES, VECTOR, Sweep, Tile
 
 if TYPE_CHECKING:

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 
 from schedules import abi
 from schedules import stage as ir
+from schedules.cuda.execution_model import BLOCK
 from schedules.cuda.product_precision import FLOAT32, Products
 from schedules.cuda.row_sources import row_sources
-from schedules.cuda.thread_grid import BLOCK
 
 ACROSS = 16
 """Threads side by side along the columns."""

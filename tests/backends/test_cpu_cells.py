@@ -13,13 +13,13 @@ from tvm import IRModule, relax
 from tvm.script import relax as R
 
 import edbatch_tvm as eb
-from edbatch_tvm.backends import CompileOptions, cpu, cpu_cells, cpu_kernels, find_backend
+from edbatch_tvm.backends import CompileOptions, cpu, cpu_cells, cpu_kernel_cache, find_backend
 from edbatch_tvm.backends.compiled_cell import CompiledCell, unpacked_cell
 from edbatch_tvm.compiler.lower import lower_cells
 from edbatch_tvm.models import get_workload
 from edbatch_tvm.runtime import Model, compilation_cache
 from edbatch_tvm.runtime.artifact import SYMBOL, attributes_of
-from relay_ext.split_kernels import kernels_of
+from relay_ext.split_program import kernels_of
 from schedules.cpu.work_sharing import sharing_ir
 
 H = 8
@@ -179,7 +179,7 @@ def test_one_by_one_is_all_together(name: str) -> None:
     cpu_cells.forget_cells()
     codes = {}
     patch = pytest.MonkeyPatch()
-    patch.setattr(cpu_kernels, "compile_kernel", lambda kernel, *_: codes.setdefault(kernel.digest, b"code"))
+    patch.setattr(cpu_kernel_cache, "compile_kernel", lambda kernel, *_: codes.setdefault(kernel.digest, b"code"))
     patch.setattr(cpu_cells, "compiled_code", lambda *_: b"")
     patch.setattr(cpu_cells, "linked", lambda objects: b"".join(objects))
     try:

@@ -15,8 +15,8 @@ from edbatch_tvm.errors import PlanError
 from edbatch_tvm.graph import InstanceGraph, merge
 from edbatch_tvm.memory import PLANS, Plan, parse_plan, plan_memory
 from edbatch_tvm.memory.layout import signature_of
+from edbatch_tvm.memory.plan_with_copies import unfuse
 from edbatch_tvm.memory.synthetic_signature import with_signature
-from edbatch_tvm.memory.unfused_plan import unfuse
 from tests.batching.graphs import typed_dags
 from tests.strategies import Minibatch, edited, minibatches
 

@@ -11,7 +11,7 @@ import pytest
 
 from edbatch_tvm import find_native
 from edbatch_tvm.batching import get_policy, native_kernels
-from edbatch_tvm.cache_folder import cache_directory, read_sealed
+from edbatch_tvm.cache_files import cache_directory, read_sealed
 from edbatch_tvm.native import build, load
 from tests.batching.graphs import bilstm
 

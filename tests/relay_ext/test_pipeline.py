@@ -31,7 +31,7 @@ NAMES = [
     "StageCells",
     "BatchCells",
     "WorkshareLoops",
-    "JoinKernels",
+    "JoinModelKernels",
 ]
 
 
@@ -95,7 +95,7 @@ GROUPED = ["BindSizes", "CheckCells", "GroupOps", "LiftWeights", "SplitCells"]
         (
             "llvm",
             {"granularity": "group-declared", "fused": False},
-            [*GROUPED, *CPU, "AddGathers", *PROGRAM],
+            [*GROUPED, *CPU, "AddGatherKernels", *PROGRAM],
         ),
         ("cuda-emulated", {}, ["BindSizes", *GPU]),
         ("cuda-emulated", {"granularity": "op"}, ["BindSizes", "SplitCells", *GPU]),

@@ -19,7 +19,7 @@ from tvm.script import ir as I
 from tvm.script import relax as R
 
 import edbatch_tvm as eb
-from edbatch_tvm import cache_folder
+from edbatch_tvm import cache_files
 from edbatch_tvm.backends import CompileOptions, find_backend
 from edbatch_tvm.backends.cpu import CpuBackend
 from edbatch_tvm.backends.cpu_records import records_digest
@@ -262,7 +262,7 @@ def test_damaged_and_foreign_files(folder: Path, compilations: list[Any]) -> Non
         assert compilation_cache.find(file.stem) is None
     check(eb.compile(Cells, weights()))
     assert len(compilations) == 2
-    assert cache_folder.read_sealed(file) is not None
+    assert cache_files.read_sealed(file) is not None
     eb.compile(Cells, weights())
     assert len(compilations) == 2
 

@@ -140,6 +140,44 @@ def test_folders_that_take_nothing(folder: tuple[str, str], tmp_path: Path) -> N
         assert re.match(r"ModelFileError model file .* cannot be written: (No space|Read-only file)", saved)
 
 
+VERBS = [
+    "run treelstm --hidden 8 --batch-size 4 --minibatches 1 --repeat 1",
+    "learn treelstm --batch-size 4 --minibatches 2",
+    "tune treelstm --hidden 8 --batch-size 8 --minibatches 1 --trials 2 --database {}",
+    "explain treelstm --hidden 8 --batch-size 4",
+]
+
+
+def verb(words: str, database: Path, limit: str = "", **variables: str) -> None:
+    """A verb of the command line does its work."""
+    code = "import sys\nfrom edbatch_tvm.cli import main\nsys.exit(main(sys.argv[1:]))"
+    done = subprocess.run(
+        [sys.executable, "-c", limit + code, *words.format(database).split()],
+        cwd=ROOT,
+        env={**os.environ, "EDBATCH_MODEL_CACHE": "none", **variables},
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", VERBS, ids=lambda words: words.split()[0])
+def test_verbs_in_folders_that_take_nothing(words: str, folder: tuple[str, str], tmp_path: Path) -> None:
+    where, _ = folder
+    verb(words, tmp_path / "database", TMPDIR=where, EDBATCH_CACHE=str(tmp_path / "cache"))
+    verb(words, tmp_path / "other", TMPDIR=where, EDBATCH_CACHE=where)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", VERBS, ids=lambda words: words.split()[0])
+def test_verbs_under_a_limit_on_the_size_of_files(words: str, tmp_path: Path) -> None:
+    verb(words, tmp_path / "database", LIMIT, EDBATCH_CACHE=str(tmp_path / "cache"))
+
+
 def test_a_library_that_cannot_be_linked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(tvm.support.cc, "get_cc", lambda: None)
     workload = get_workload("treelstm")

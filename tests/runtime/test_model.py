@@ -76,6 +76,9 @@ def test_results_are_views(model: eb.Model, weights: dict[str, np.ndarray]) -> N
     shared = torch.from_dlpack(h)
     assert shared.data_ptr() == h.ctypes.data
     assert result[-1][0].ctypes.data == h.ctypes.data
+    assert [one[0].ctypes.data for one in result[::-1]] == [h.ctypes.data, result[0][0].ctypes.data]
+    assert result[np.int64(1)][0].ctypes.data == h.ctypes.data
+    assert result[2:] == []
     with pytest.raises(IndexError, match="instance 2 of 2"):
         result[2]
 

@@ -7,8 +7,8 @@ import pytest
 from tvm.script import tirx as T
 from tvm.target import Target
 
-from edbatch_tvm.tuning.kernels.batch_bench import Argument, BatchBench
 from edbatch_tvm.tuning.kernels.timing import Candidate, LocalTimer, TrialFailed, waiting_seconds
+from edbatch_tvm.tuning.kernels.timing_inputs import Argument, TimingInputs
 from edbatch_tvm.tuning.kernels.timing_worker import WorkerTimer
 
 TARGET = {"kind": "llvm"}
@@ -28,7 +28,7 @@ def candidate(repeat: int, name: str = "work", stride: int = 1) -> Candidate:
         for r, i in T.grid(repeat, 64):
             x[i * stride] = x[i * stride] * T.float32(0.5) + T.Cast("float32", index[0] + r)
 
-    bench = BatchBench(name, 1, (0,), (), False, (Argument((4096,), "float32"),))
+    bench = TimingInputs(name, 1, (0,), (), False, (Argument((4096,), "float32"),))
     return Candidate.of(work, bench)
 
 
@@ -81,7 +81,7 @@ def test_a_worker_outlives_its_candidates() -> None:
 
 
 def test_bench_arrays() -> None:
-    bench = BatchBench(
+    bench = TimingInputs(
         "work", 3, (0, 3), ((1, 3), (4, 6)), True, (Argument((2, 4), "float32"), Argument((3, 1), "int32", 5))
     )
     steps, index, values, words = bench.arrays()

@@ -50,7 +50,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
     Scripted.asked = 0
     monkeypatch.setattr("edbatch_tvm.tuning.model.tune.LocalTimer", Scripted)
     monkeypatch.setattr(
-        "edbatch_tvm.tuning.kernels.tile_search.cost_model", lambda *_: ms.cost_model.RandomModel(seed=0)
+        "edbatch_tvm.tuning.kernels.general_cell_search.cost_model", lambda *_: ms.cost_model.RandomModel(seed=0)
     )
     # Real times of tiny kernels are noise: the script decides.
     monkeypatch.setattr("edbatch_tvm.tuning.model.verify.NOISE", 1e9)

@@ -7,8 +7,8 @@ integers.
 ================= ====================================================================================
 inlined           ``@inlined``: named parts of kernels
 buffers           declarations that kernels share
-shared            depths, typewise heights, grouping by batch
-typewise_heights  ``heights``, and ``depth_schedule`` by (depth, type)
+depths_and_heights parts of these: depths, typewise heights
+depth_schedule    ``heights``, and ``depth_schedule`` by (depth, type)
 schedule_loop     ``schedule``, one whole schedule by a rule or a table, and ``episode``, the same while learning
 frontiers         parts of these: the ready nodes of each type
 policy_rules      parts of these: the type to run, by a rule

@@ -13,8 +13,8 @@ from edbatch_tvm.native.constants import BATCHES, COST, DROPPED, FAILED, LANES
 from edbatch_tvm.native.tir.beam_states import copy_state, run_type, start_state
 from edbatch_tvm.native.tir.buffers import GraphArguments, argument, constant, scalar, size
 from edbatch_tvm.native.tir.candidate_heap import offer_candidate, sort_candidates
+from edbatch_tvm.native.tir.depths_and_heights import typewise_heights
 from edbatch_tvm.native.tir.inlined import inlined
-from edbatch_tvm.native.tir.shared import typewise_heights
 from edbatch_tvm.tvm_compat import script_tirx as T
 
 

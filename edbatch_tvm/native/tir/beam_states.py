@@ -8,8 +8,8 @@
 
 from edbatch_tvm.batching.encoding import HASH_FACTOR
 from edbatch_tvm.native.constants import LANES
+from edbatch_tvm.native.tir.depths_and_heights import clear_row, raise_row
 from edbatch_tvm.native.tir.inlined import inlined
-from edbatch_tvm.native.tir.shared import clear_row, raise_row
 from edbatch_tvm.tvm_compat import script_tirx as T
 
 

@@ -7,17 +7,12 @@
 # mypy: ignore-errors
 
 from edbatch_tvm.native.constants import LANES
+from edbatch_tvm.native.tir.depths_and_heights import clear_row, raise_row, typewise_heights
 from edbatch_tvm.native.tir.inlined import inlined
-from edbatch_tvm.native.tir.shared import (
-    BATCH,
-    TYPE,
-    USES,
-    WAITS,
-    clear_row,
-    raise_row,
-    typewise_heights,
-)
 from edbatch_tvm.tvm_compat import script_tirx as T
+
+WAITS, USES, TYPE, BATCH = range(4)
+"""Columns of the `node` table of the scheduling kernels."""
 
 
 @inlined
@@ -149,3 +144,14 @@ def unblock_users(s, begin, size):
                     else:
                         s.stack[waiting] = w
                         waiting += 1
+
+
+@inlined
+def group_by_batch(n, batches, node, batch_ptr, cursor, order):
+    # Counting sort of the nodes by batch; nodes of a batch stay in node order.
+    for b in range(batches):
+        cursor[b] = batch_ptr[b]
+    for v in range(n):
+        b: T.let = node[v, BATCH]
+        order[cursor[b]] = v
+        cursor[b] += 1

@@ -7,8 +7,8 @@
 # mypy: ignore-errors
 
 from edbatch_tvm.native.constants import IO_SLOTS
+from edbatch_tvm.native.tir.depths_and_heights import longest_depths
 from edbatch_tvm.native.tir.inlined import inlined
-from edbatch_tvm.native.tir.shared import longest_depths
 from edbatch_tvm.tvm_compat import script_tirx as T
 
 

@@ -28,6 +28,7 @@ from edbatch_tvm.native.tir.buffers import GraphArguments, ScheduleResults, Work
 from edbatch_tvm.native.tir.frontiers import (
     count_typewise_frontiers,
     find_tight_types,
+    group_by_batch,
     put_first_nodes,
     read_nodes,
     run_frontier,
@@ -35,7 +36,6 @@ from edbatch_tvm.native.tir.frontiers import (
     start_heights,
 )
 from edbatch_tvm.native.tir.policy_rules import average_depths, by_agenda, by_lookahead, by_ratio, given
-from edbatch_tvm.native.tir.shared import group_by_batch
 from edbatch_tvm.native.tir.state_machine import (
     act,
     add_state,

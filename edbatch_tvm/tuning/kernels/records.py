@@ -8,9 +8,9 @@ from typing import Any
 from tvm import IRModule
 
 from edbatch_tvm.tuning.kernels.database import TuningDatabase, config_of
+from edbatch_tvm.tuning.kernels.general_cell_records import SIZES, read_least, tile_of
 from edbatch_tvm.tuning.kernels.record_keys import stage_key
 from edbatch_tvm.tuning.kernels.stage_search import read_config
-from edbatch_tvm.tuning.kernels.tile_records import SIZES, read_least, tile_of
 from edbatch_tvm.tvm_compat import tirx
 from schedules.cpu.instance_tiles import NotTileable, TunedTile, tile_cell
 from schedules.cpu.machine import Machine

@@ -19,8 +19,8 @@ from tvm.target import Target
 
 from edbatch_tvm.bounded_cache import BoundedCache
 from edbatch_tvm.errors import TargetError
-from edbatch_tvm.tuning.kernels.batch_bench import BatchBench
 from edbatch_tvm.tuning.kernels.timing import KEPT, ROUNDS, Candidate, TrialFailed, build, reason_of, time_calls
+from edbatch_tvm.tuning.kernels.timing_inputs import TimingInputs
 from edbatch_tvm.tvm_compat import runtime
 from schedules.cpu.link import require_room
 
@@ -76,7 +76,7 @@ class RemoteTimer:
         self.tracker = tracker
         self._folder = tempfile.TemporaryDirectory(prefix="edbatch-tune-")
         self._libraries: BoundedCache[str, Any] = BoundedCache(KEPT)
-        self._arrays: BoundedCache[BatchBench, list[Any]] = BoundedCache(KEPT)
+        self._arrays: BoundedCache[TimingInputs, list[Any]] = BoundedCache(KEPT)
         self._names = 0
         self._session: Any = None
         try:

@@ -16,11 +16,11 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from edbatch_tvm.errors import ConfigError, DatabaseError
-from edbatch_tvm.tuning.kernels.batch_bench import VARIADIC_ROWS
 from edbatch_tvm.tuning.kernels.database import FAILED_SECONDS, TuningDatabase, config_of, config_trace
 from edbatch_tvm.tuning.kernels.record_keys import stage_key
 from edbatch_tvm.tuning.kernels.search_result import FINAL_ROUNDS, BucketGain, Load, Outcome, Progress, faster, ratio
 from edbatch_tvm.tuning.kernels.timing import Candidate, Timer, TrialFailed
+from edbatch_tvm.tuning.kernels.timing_inputs import VARIADIC_ROWS
 from schedules.cpu.machine import Machine
 from schedules.cpu.stage_config import UNROLLS, Bucket, StageConfig, chunks_of, default_config, gates_at_once
 from schedules.stage import Stage

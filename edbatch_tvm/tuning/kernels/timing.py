@@ -19,7 +19,7 @@ import tvm
 from tvm.target import Target
 
 from edbatch_tvm.bounded_cache import BoundedCache
-from edbatch_tvm.tuning.kernels.batch_bench import BatchBench
+from edbatch_tvm.tuning.kernels.timing_inputs import TimingInputs
 from edbatch_tvm.tvm_compat import load_json, runtime, save_json, tirx
 from schedules.cpu.tir_pipeline import KERNEL_PIPELINE
 
@@ -51,10 +51,10 @@ class Candidate:
     """A kernel to be timed: its module as JSON text, and the batch."""
 
     module: str
-    bench: BatchBench
+    bench: TimingInputs
 
     @classmethod
-    def of(cls, function: tirx.PrimFunc, bench: BatchBench) -> Candidate:
+    def of(cls, function: tirx.PrimFunc, bench: TimingInputs) -> Candidate:
         """The candidate that is this one kernel."""
         return cls(save_json(tvm.IRModule({bench.name: function})), bench)
 
@@ -86,7 +86,7 @@ class LocalTimer:
     def __init__(self, target: Target) -> None:
         self.target = target
         self._libraries: BoundedCache[str, Any] = BoundedCache(KEPT)
-        self._arrays: BoundedCache[BatchBench, list[Any]] = BoundedCache(KEPT)
+        self._arrays: BoundedCache[TimingInputs, list[Any]] = BoundedCache(KEPT)
 
     def time(self, candidates: Sequence[Candidate], rounds: int = ROUNDS) -> list[list[float]]:
         """See :class:`Timer`."""

@@ -9,10 +9,10 @@ from typing import Any
 from tvm import IRModule
 
 from edbatch_tvm.graph import CellSignature, Signature
-from edbatch_tvm.tuning.kernels.batch_bench import batch_bench
+from edbatch_tvm.tuning.kernels.general_cell_search import TileSubject
 from edbatch_tvm.tuning.kernels.stage_search import StageSubject
-from edbatch_tvm.tuning.kernels.tile_search import TileSubject
 from edbatch_tvm.tuning.kernels.timing import Candidate
+from edbatch_tvm.tuning.kernels.timing_inputs import timing_inputs
 from edbatch_tvm.tvm_compat import tirx
 from relay_ext.batch_cells import batched_kernel, own_params
 from relay_ext.bind_cell import bind_cell
@@ -87,7 +87,7 @@ def _stage_subject(
 
     def candidate(config: StageConfig, count: int) -> Candidate:
         kernel = stage_kernel_of(function, stage, signature, machine, config)
-        return Candidate.of(kernel, batch_bench(kernel, cell, layout, count, widths))
+        return Candidate.of(kernel, timing_inputs(kernel, cell, layout, count, widths))
 
     return StageSubject(stage.name, stage, machine, candidate)
 
@@ -102,7 +102,7 @@ def _add_tiles(found: Subjects, function: tirx.PrimFunc, name: str, machine: Mac
 
     def candidate(tiles: Sequence[TunedTile], count: int) -> Candidate:
         kernel = batched_kernel(function, cell, found.signature, machine, tiles)
-        return Candidate.of(kernel, batch_bench(kernel, cell, layout, count))
+        return Candidate.of(kernel, timing_inputs(kernel, cell, layout, count))
 
     found.tiles[name] = TileSubject(name, function, own_params(function), candidate)
     found.cell_of[name] = name

@@ -22,12 +22,12 @@ from edbatch_tvm.errors import DataError, EdbatchError, EnvironmentMismatch, Tar
 from edbatch_tvm.graph import InstanceGraph
 from edbatch_tvm.runtime.threads import get_num_threads
 from edbatch_tvm.tuning.kernels.database import TuningDatabase
+from edbatch_tvm.tuning.kernels.general_cell_records import SIZES
+from edbatch_tvm.tuning.kernels.general_cell_search import tune_tiles
 from edbatch_tvm.tuning.kernels.record_keys import stage_key
 from edbatch_tvm.tuning.kernels.remote_timer import RemoteTimer, Tracker
 from edbatch_tvm.tuning.kernels.search_result import Load, Outcome, Progress
 from edbatch_tvm.tuning.kernels.stage_search import tune_stage
-from edbatch_tvm.tuning.kernels.tile_records import SIZES
-from edbatch_tvm.tuning.kernels.tile_search import tune_tiles
 from edbatch_tvm.tuning.kernels.timing import LocalTimer, Timer
 from edbatch_tvm.tuning.kernels.timing_worker import WorkerTimer
 from edbatch_tvm.tuning.model.histogram import allot, batch_sizes, loads_of, shares

@@ -10,7 +10,7 @@ from edbatch_tvm.models.data import load_minibatches
 from edbatch_tvm.tuning.kernels.remote_timer import Tracker
 from edbatch_tvm.tuning.kernels.search_result import Progress
 from edbatch_tvm.tuning.model.tune import TRIALS
-from edbatch_tvm.tuning.model.tuners import Report, TuneJob
+from edbatch_tvm.tuning.model.tune_for_target import Report, TuneJob
 from relay_ext.signature import signature_of
 
 FRESH_SEED = 1 << 21

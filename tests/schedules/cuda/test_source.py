@@ -74,7 +74,7 @@ def test_a_kernel(workload: str, kernel: str, golden: Golden) -> None:
 def test_figures_of_every_kernel(workload: str, golden: Golden) -> None:
     module, whole = program(workload, 8).batch_kernels(), program(workload, 8).schedule_kernels()
     lines = [figures(var.name_hint, f) for one in (module, whole) for var, f in one.functions.items()]
-    golden(f"cuda/figures/{workload}.txt", "\n".join(lines))
+    golden(f"cuda/source_counts/{workload}.txt", "\n".join(lines))
 
 
 def figures(name: str, kernel: Any) -> str:

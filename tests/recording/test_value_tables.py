@@ -13,7 +13,7 @@ from edbatch_tvm.graph import FIRST_EXTERNAL, ZERO, CellSignature, Operand, Sign
 from edbatch_tvm.recording.computed import Computed, Round
 from edbatch_tvm.recording.outside import Outside
 from edbatch_tvm.recording.random_state import Drawn
-from edbatch_tvm.recording.tables import Tables, numbered
+from edbatch_tvm.recording.value_tables import Tables, numbered
 
 SIZES = (1, 3, 8)
 SPECS = tuple(ValueSpec((size,)) for size in SIZES)

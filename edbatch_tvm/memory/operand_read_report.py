@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edbatch_tvm.graph.instance import InstanceGraph
-from edbatch_tvm.memory.indexed_operands import indexed_operands
+from edbatch_tvm.memory.indexed_operand_report import indexed_operands
 from edbatch_tvm.memory.layout import row_bytes, signature_of
 from edbatch_tvm.memory.plan import Plan
 from edbatch_tvm.memory.steps_table import BROADCAST, CONTIGUOUS, COUNT, INDEXED, POINTER, TYPE, CellLayout
@@ -40,7 +40,7 @@ class OperandUse:
     why: str
 
 
-def operand_uses(graph: InstanceGraph, plan: Plan) -> list[OperandUse]:
+def operand_read_report(graph: InstanceGraph, plan: Plan) -> list[OperandUse]:
     """Every operand of every batch of `plan`, in the order they run."""
     reasons = {(one.batch, one.operand): one.reason for one in indexed_operands(graph, plan)}
     cells = signature_of(graph).cells

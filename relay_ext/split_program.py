@@ -36,7 +36,7 @@ class KernelCode:
     names : list of str
         What the functions were called.
     sharing : str
-        LLVM IR of the other functions that they call; see :class:`~relay_ext.join_kernels.JoinKernels`.
+        LLVM IR of the other functions that they call; see :class:`~relay_ext.join_model_kernels.JoinModelKernels`.
     """
 
     digest: str
@@ -61,13 +61,13 @@ class KernelCode:
         return f"edbatch_{self.digest}_{number}"
 
 
-def split_kernels(module: IRModule, sharing: str) -> tuple[list[KernelCode], IRModule]:
+def split_program(module: IRModule, sharing: str) -> tuple[list[KernelCode], IRModule]:
     """The kernels of a program, and what is left of it, which calls them by :attr:`KernelCode.symbols`.
 
     Parameters
     ----------
     module : IRModule
-        As :class:`~relay_ext.join_kernels.JoinKernels` leaves it.
+        As :class:`~relay_ext.join_model_kernels.JoinModelKernels` leaves it.
     sharing : str
         What that pass was given.
     """

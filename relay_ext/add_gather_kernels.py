@@ -16,10 +16,10 @@ ARENA = "edbatch.arena"
 """Attribute of a kernel that copies rows: the arena."""
 
 
-@tvm.transform.module_pass(opt_level=0, name="AddGathers")
+@tvm.transform.module_pass(opt_level=0, name="AddGatherKernels")
 @dataclass(frozen=True)
-class AddGathers:
-    """Add a kernel for each arena that copies rows of it to other rows; see :mod:`edbatch_tvm.memory.unfused_plan`.
+class AddGatherKernels:
+    """Add a kernel for each arena that copies rows of it to other rows; see :mod:`edbatch_tvm.memory.plan_with_copies`.
 
     Before::
 

@@ -14,7 +14,7 @@ from edbatch_tvm.errors import CellError
 from edbatch_tvm.graph.spec import ValueSpec
 from edbatch_tvm.models import WORKLOADS, get_workload
 from edbatch_tvm.tvm_compat import Call, GenericConst
-from relay_ext.convert_floats import ConvertFloats
+from relay_ext.change_cell_dtype import ChangeCellDtype
 from relay_ext.signature import signature_of
 
 
@@ -58,7 +58,7 @@ class OwnTir:
 
 
 def test_every_float_is_converted() -> None:
-    text = ConvertFloats("float64")(Forms).script(show_meta=True)
+    text = ChangeCellDtype("float64")(Forms).script(show_meta=True)
     assert "float32" not in text
     assert "int64" in text
     assert "bool" in text
@@ -67,7 +67,7 @@ def test_every_float_is_converted() -> None:
 @pytest.mark.parametrize("name", WORKLOADS)
 def test_workloads_in_float64_are_well_formed(name: str) -> None:
     mod = get_workload(name).cells(16)
-    converted = ConvertFloats("float64")(mod)
+    converted = ChangeCellDtype("float64")(mod)
     relax.analysis.well_formed(converted)  # raises if it is not
     assert "float32" not in converted.script(show_meta=True)
     wide = [spec for cell in signature_of(mod) for spec in (*cell.outputs, *(one.spec for one in cell.operands))]
@@ -78,7 +78,7 @@ def test_workloads_in_float64_are_well_formed(name: str) -> None:
 def nodes(kind: type) -> list[Any]:
     """The expressions of `kind` in the converted cell."""
     found: list[Any] = []
-    body = ConvertFloats("float64")(Forms)["forms"].body
+    body = ChangeCellDtype("float64")(Forms)["forms"].body
     relax.analysis.post_order_visit(body, lambda node: found.append(node) if isinstance(node, kind) else None)
     assert found
     return found
@@ -91,7 +91,7 @@ def test_types_of_calls_follow() -> None:
 
 def test_tir_of_a_cell_is_refused() -> None:
     with pytest.raises(CellError, match="'node', which calls TIR of its own"):
-        ConvertFloats("float64")(OwnTir)
+        ChangeCellDtype("float64")(OwnTir)
 
 
 def test_constants_keep_their_values() -> None:

@@ -15,9 +15,9 @@ from relay_ext.signature import cell_functions, num_input, output_vars
 _GIVEN = "float32"
 
 
-@tvm.transform.module_pass(opt_level=0, name="ConvertFloats")
+@tvm.transform.module_pass(opt_level=0, name="ChangeCellDtype")
 @dataclass(frozen=True)
-class ConvertFloats:
+class ChangeCellDtype:
     """Replace float32 by `dtype` in every cell: in parameters, constants, casts and results.
 
     Before, with ``dtype="float64"``::

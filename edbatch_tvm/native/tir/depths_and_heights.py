@@ -1,4 +1,4 @@
-"""Depths, typewise heights, grouping by batch, and rows of typewise numbers as vectors."""
+"""Depths, typewise heights, and rows of typewise numbers as vectors."""
 
 # ruff: noqa: D103
 # mypy: ignore-errors
@@ -6,9 +6,6 @@
 from edbatch_tvm.native.constants import LANES
 from edbatch_tvm.native.tir.inlined import inlined
 from edbatch_tvm.tvm_compat import script_tirx as T
-
-WAITS, USES, TYPE, BATCH = range(4)
-"""Columns of the `node` table of the scheduling kernels."""
 
 
 @inlined
@@ -54,14 +51,3 @@ def typewise_heights(n, chunks, node_type, use_ptr, user, height):
         for c in range(chunks):
             for j in T.vectorized(LANES):
                 height[v, c * LANES + j] += T.Select(c * LANES + j == own, 1, 0)
-
-
-@inlined
-def group_by_batch(n, batches, node, batch_ptr, cursor, order):
-    # Counting sort of the nodes by batch; nodes of a batch stay in node order.
-    for b in range(batches):
-        cursor[b] = batch_ptr[b]
-    for v in range(n):
-        b: T.let = node[v, BATCH]
-        order[cursor[b]] = v
-        cursor[b] += 1

@@ -36,7 +36,7 @@ class Argument:
 
 
 @dataclass(frozen=True)
-class BatchBench:
+class TimingInputs:
     """A batch of `count` instances of one cell, for the kernel called `name`.
 
     Attributes
@@ -78,13 +78,13 @@ class BatchBench:
         return arrays
 
 
-def batch_bench(
+def timing_inputs(
     kernel: tirx.PrimFunc,
     cell: CellSignature,
     layout: abi.CellLayout,
     count: int,
     scratch_width: dict[str, int] | None = None,
-) -> BatchBench:
+) -> TimingInputs:
     """The bench of a kernel of `cell` on a batch of `count` instances.
 
     Parameters
@@ -122,7 +122,7 @@ def batch_bench(
         if kind == "scratch":
             shape[-1] = (scratch_width or {}).get(name, shape[-1])
         arguments.append(Argument(tuple(shape), str(buffer.dtype), bound))
-    return BatchBench(
+    return TimingInputs(
         str(kernel.attrs["global_symbol"]),
         count,
         tuple(step),

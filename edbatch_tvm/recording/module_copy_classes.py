@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from edbatch_tvm.recording.attributes import KEEPER
+from edbatch_tvm.recording.module_attributes import KEEPER
 
 CELL = "_edbatch_cell"
 """Name of the attribute of a copy that has what stands for its cell."""

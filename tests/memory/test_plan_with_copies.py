@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 import edbatch_tvm as eb
 from edbatch_tvm.graph import InstanceGraph, Signature, merge
 from edbatch_tvm.memory.plan import Plan
+from edbatch_tvm.memory.plan_with_copies import unfuse
 from edbatch_tvm.memory.steps_table import CONTIGUOUS, COUNT, INDEXED, POINTER, CellLayout
-from edbatch_tvm.memory.unfused_plan import unfuse
 from tests.strategies import Minibatch, minibatches
 
 

@@ -15,7 +15,7 @@ from tvm.target import Target
 
 from edbatch_tvm.bounded_cache import BoundedCache
 from edbatch_tvm.runtime.compilation_cache import digest_of, passes_are_watched
-from relay_ext.split_kernels import KernelCode, split_kernels
+from relay_ext.split_program import KernelCode, split_program
 from schedules.cpu.link import linked, object_code
 from schedules.cpu.work_sharing import sharing_ir
 
@@ -36,7 +36,7 @@ def kernel_library(module: IRModule, target: Target, pipeline: str) -> tuple[byt
     Parameters
     ----------
     module : IRModule
-        As :class:`~relay_ext.join_kernels.JoinKernels` leaves it.
+        As :class:`~relay_ext.join_model_kernels.JoinModelKernels` leaves it.
     pipeline : str
         What TVM lowers functions with.
 
@@ -51,7 +51,7 @@ def kernel_library(module: IRModule, target: Target, pipeline: str) -> tuple[byt
     OSError
         If it cannot be linked here, or there is no room for temporary files.
     """
-    kernels, program = split_kernels(module, sharing_ir(target))
+    kernels, program = split_program(module, sharing_ir(target))
     of_kernels = kernel_objects({kernel.digest: kernel for kernel in kernels}, target, pipeline)
     symbols = {name: symbol for kernel in kernels for name, symbol in kernel.symbols.items()}
     return linked([*of_kernels, compiled_code(program, target, pipeline)]), symbols

@@ -14,7 +14,7 @@ from tvm.script.ir_builder import IRBuilder
 from edbatch_tvm.graph.spec import Signature
 from edbatch_tvm.tvm_compat import builder_tirx as T
 from edbatch_tvm.tvm_compat import tirx
-from relay_ext.add_gathers import ARENA
+from relay_ext.add_gather_kernels import ARENA
 from relay_ext.fuse_cells import CELL
 from relay_ext.share_cells import members_of
 from relay_ext.stage_cells import ORDER, PATH
@@ -26,7 +26,7 @@ PROGRAM, RUN_STEPS = "program", "run_steps"
 """Names of the function and of what it calls; a cell of such a name gets another one here."""
 
 ROWS = "edbatch.rows"
-"""Attribute of the program: for each type, what stands in its row of the table of types; see :class:`JoinKernels`.
+"""Attribute of the program: for each type, what stands in its row of the table of types; see :class:`JoinModelKernels`.
 
 First ``[cell, cell that has the kernels, number]``; then for each address ``[kind, name]``, where kind is
 
@@ -40,9 +40,9 @@ _SHARED = ("steps", "index", "arena", "scratch")
 """Kinds of arguments that all types have in common."""
 
 
-@tvm.transform.module_pass(opt_level=0, name="JoinKernels")
+@tvm.transform.module_pass(opt_level=0, name="JoinModelKernels")
 @dataclass(frozen=True)
-class JoinKernels:
+class JoinModelKernels:
     """Add the function that runs the batches of a schedule one after the other, in one parallel region.
 
     Before::
@@ -71,7 +71,7 @@ class JoinKernels:
     read of the type alone: attributes, and weights as they are, as tables and packed. Equal cells have one number and
     other addresses; the attribute :data:`ROWS` of the program says what stands where. The arguments after ``types`` are
     listed in :data:`~schedules.abi.ARGUMENTS` as for a kernel. ``copies`` and ``copy_ptr`` are those of a
-    :class:`~edbatch_tvm.memory.unfused_plan.UnfusedPlan`; a model without kernels that copy rows does not read them.
+    :class:`~edbatch_tvm.memory.plan_with_copies.UnfusedPlan`; a model without kernels that copy rows reads neither.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""Cells with reductions over columns beside PyTorch, one call over all rows: ``python -m benchmarks.row_operators``.
+"""Cells with reductions over columns beside PyTorch, one call over all rows: ``python -m benchmarks.operator_speed``.
 
 One batch of a compiled model (its kernels; the rows lie in the arena) and the module on a tensor of the same rows, in
 turns, one thread each. Prints medians in milliseconds and how many times as fast the batch is.

@@ -14,7 +14,7 @@ from tvm.script import tirx as T
 
 from edbatch_tvm.graph import CellSignature, Signature, ValueSpec
 from edbatch_tvm.runtime import threads
-from relay_ext.join_kernels import JoinKernels
+from relay_ext.join_model_kernels import JoinModelKernels
 from relay_ext.workshare_loops import WorkshareLoops, operations
 from schedules.cpu.machine import host_target
 from schedules.cpu.tir_pipeline import KERNEL_PIPELINE
@@ -81,13 +81,13 @@ class Kernels:
 
 @pytest.fixture(scope="module")
 def joined() -> tvm.IRModule:
-    return JoinKernels(CELLS, "; the functions of work_sharing.py")(WorkshareLoops()(Kernels))
+    return JoinModelKernels(CELLS, "; the functions of work_sharing.py")(WorkshareLoops()(Kernels))
 
 
 @pytest.fixture(scope="module")
 def program() -> Any:
     target = host_target()
-    module = JoinKernels(CELLS, sharing_ir(target))(WorkshareLoops()(Kernels))
+    module = JoinModelKernels(CELLS, sharing_ir(target))(WorkshareLoops()(Kernels))
     return tvm.compile(module, target=target, tir_pipeline=KERNEL_PIPELINE)["program"]
 
 

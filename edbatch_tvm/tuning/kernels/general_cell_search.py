@@ -16,8 +16,8 @@ from tvm import IRModule
 from tvm.target import Target
 
 from edbatch_tvm.tuning.kernels.database import FAILED_SECONDS, TuningDatabase, trace_key
+from edbatch_tvm.tuning.kernels.general_cell_records import SIZES, tile_of, with_least
 from edbatch_tvm.tuning.kernels.search_result import FINAL_ROUNDS, BucketGain, Load, Outcome, Progress, faster, ratio
-from edbatch_tvm.tuning.kernels.tile_records import SIZES, tile_of, with_least
 from edbatch_tvm.tuning.kernels.timing import Candidate, Timer, TrialFailed
 from edbatch_tvm.tvm_compat import Trace, tirx
 from edbatch_tvm.tvm_compat import meta_schedule as ms

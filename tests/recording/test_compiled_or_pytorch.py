@@ -10,7 +10,7 @@ from torch import nn
 
 import edbatch_tvm as eb
 from edbatch_tvm.errors import ConfigError
-from edbatch_tvm.recording import fallback
+from edbatch_tvm.recording import compiled_or_pytorch
 from tests.recording.checks import assert_equal
 
 
@@ -64,7 +64,7 @@ def test_any_cells_can_be_left_to_pytorch(model: nn.Module, left: list[str]) -> 
     for _ in range(2):
         assert_equal(fast(ELEMENTS), expected(model))
     assert set(fast.left_to_pytorch) == set(left)
-    own = [report for report in fast.reports if isinstance(report, fallback.PyTorchReport)]
+    own = [report for report in fast.reports if isinstance(report, compiled_or_pytorch.PyTorchReport)]
     assert {name for report in own for name in report.paths} == set(left)
     assert all("PyTorch (asked for)" in str(report) for report in own)
 
@@ -77,16 +77,16 @@ def test_what_is_measured_to_be_slower_is_left(
     chosen = fast._library.fallback
     number = next(cell.type_id for cell in fast._library.cells if cell.name == "conv")
     chosen.settled, chosen.left = set(), {}
-    monkeypatch.setattr(fallback, "_ENOUGH", 0.0)
-    slow = fallback.Fallback._seconds_of_pytorch
+    monkeypatch.setattr(compiled_or_pytorch, "_ENOUGH", 0.0)
+    slow = compiled_or_pytorch.Fallback._seconds_of_pytorch
 
     def seconds(self: Any, graph: Any, nodes: Any, batches: Any) -> float:
         assert slow(self, graph, nodes, batches) > 0
         return -1.0 if nodes[batches[0][1][0]][0] == number else 1.0
 
-    monkeypatch.setattr(fallback.Fallback, "_seconds_of_pytorch", seconds)
-    monkeypatch.setattr(fallback, "_WORTH", 0.0)
-    monkeypatch.setattr(fallback, "_LEAST_GAIN", 0.0)
+    monkeypatch.setattr(compiled_or_pytorch.Fallback, "_seconds_of_pytorch", seconds)
+    monkeypatch.setattr(compiled_or_pytorch, "_WORTH", 0.0)
+    monkeypatch.setattr(compiled_or_pytorch, "_LEAST_GAIN", 0.0)
     assert_equal(fast(ELEMENTS), expected(model))
     assert set(fast.left_to_pytorch) == {"conv"}
     assert "'conv' is left to PyTorch" in caplog.text

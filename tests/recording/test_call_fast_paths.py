@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import edbatch_tvm as eb
-from edbatch_tvm.recording.call_paths import PATHS
+from edbatch_tvm.recording.call_fast_paths import PATHS
 from edbatch_tvm.recording.cell_call import CellCall
 from edbatch_tvm.recording.recorder import Recorder
 from tests.recording.checks import assert_equal

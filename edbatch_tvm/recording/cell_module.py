@@ -10,7 +10,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from edbatch_tvm.recording.arguments import CallPlan
-from edbatch_tvm.recording.attributes import Attribute, call_with_attributes
+from edbatch_tvm.recording.module_attributes import Attribute, call_with_attributes
 from relay_ext.module_structure import module_structure
 
 

@@ -14,10 +14,10 @@ from tvm.script import relax as R
 from tvm.script import tirx as T
 
 import edbatch_tvm as eb
-from edbatch_tvm.backends import cpu_cells, cpu_kernels
+from edbatch_tvm.backends import cpu_cells, cpu_kernel_cache
 from edbatch_tvm.compiler.lower import lower_cells
 from edbatch_tvm.runtime import compilation_cache
-from relay_ext.split_kernels import KernelCode, split_kernels
+from relay_ext.split_program import KernelCode, split_program
 from schedules.cpu.work_sharing import sharing_ir
 
 H = 8
@@ -72,13 +72,13 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[KernelCode]:
     monkeypatch.setenv(compilation_cache.FOLDER_VARIABLE, "none")
     cpu_cells.forget_cells()
     found: list[KernelCode] = []
-    compile_kernel = cpu_kernels.compile_kernel
+    compile_kernel = cpu_kernel_cache.compile_kernel
 
     def counted(kernel: KernelCode, *arguments: Any) -> bytes:
         found.append(kernel)
         return compile_kernel(kernel, *arguments)
 
-    monkeypatch.setattr(cpu_kernels, "compile_kernel", counted)
+    monkeypatch.setattr(cpu_kernel_cache, "compile_kernel", counted)
     return found
 
 
@@ -182,7 +182,7 @@ def cell(number: float = 1.5, shift: int = 1, dtype: str = "float32", op: Callab
 def digests(mod: Any) -> set[str]:
     backend = eb.backends.find_backend("llvm")
     lowered = lower_cells(mod, {}, backend, eb.backends.CompileOptions())
-    kernels, _ = split_kernels(lowered.module, sharing_ir(backend.target))  # type: ignore[attr-defined]
+    kernels, _ = split_program(lowered.module, sharing_ir(backend.target))  # type: ignore[attr-defined]
     return {kernel.digest for kernel in kernels}
 
 

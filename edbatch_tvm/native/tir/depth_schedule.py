@@ -5,7 +5,7 @@
 
 from edbatch_tvm.native.constants import BATCHES, LANES
 from edbatch_tvm.native.tir.buffers import GraphArguments, ScheduleResults, argument, size
-from edbatch_tvm.native.tir.shared import longest_depths, typewise_heights
+from edbatch_tvm.native.tir.depths_and_heights import longest_depths, typewise_heights
 from edbatch_tvm.tvm_compat import script_tirx as T
 
 
