@@ -12,7 +12,7 @@ from typing import Any
 from tvm import relax, te, topi
 
 from edbatch_tvm.tvm_compat import tirx
-from relay_ext.tvm_legalization import tvm_rule
+from relay_ext.call_tvm_rule import tvm_rule
 
 
 def _truth(value: Any) -> Any:

@@ -11,11 +11,11 @@ from tvm import IRModule, relax, te, topi
 from edbatch_tvm.errors import CellError
 from edbatch_tvm.tvm_compat import GenericConst, TensorType, tirx
 from relay_ext.boolean_ops import TRUTH_RULES
+from relay_ext.call_tvm_rule import tvm_rule
 from relay_ext.row_sums import SUM_RULES
 from relay_ext.signature import cell_functions
 from relay_ext.sort_ops import ORDER_RULES
 from relay_ext.strict_floats import hidden
-from relay_ext.tvm_legalization import tvm_rule
 from relay_ext.window_ops import WINDOW_RULES
 
 _ALLOWED = {"relax.call_tir", "relax.call_tir_with_grad"}

@@ -13,7 +13,7 @@ from typing import Any
 from tvm import relax, te, topi
 
 from edbatch_tvm.tvm_compat import TensorType, tirx
-from relay_ext.tvm_legalization import tvm_rule
+from relay_ext.call_tvm_rule import tvm_rule
 
 LANES = 16
 """Partial sums of a row; also lanes of a vector."""

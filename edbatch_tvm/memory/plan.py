@@ -24,9 +24,9 @@ from edbatch_tvm.graph.instance import InstanceGraph
 from edbatch_tvm.graph.validate import require_checked
 from edbatch_tvm.memory.layout import Layout, signature_of
 from edbatch_tvm.memory.layout_cache import layout_cache, structure_key
+from edbatch_tvm.memory.native_or_numpy_planner import Planner, select_planner
 from edbatch_tvm.memory.plan_tables import Tables
 from edbatch_tvm.memory.pq_plan import pq_layouts
-from edbatch_tvm.memory.select_planner import Planner, select_planner
 from edbatch_tvm.memory.synthetic_signature import with_signature
 
 PLANS = ("batch", "order", "pq")

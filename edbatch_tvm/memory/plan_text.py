@@ -22,9 +22,9 @@ from edbatch_tvm.batching.schedule import Schedule, parse_schedule
 from edbatch_tvm.errors import PlanError, PolicyError
 from edbatch_tvm.graph.instance import InstanceGraph
 from edbatch_tvm.memory.layout import Layout, by_batch, signature_of
+from edbatch_tvm.memory.native_or_numpy_planner import select_planner
 from edbatch_tvm.memory.plan import PLANS, Plan, plan_of_layout
 from edbatch_tvm.memory.plan_with_copies import UnfusedPlan, unfuse
-from edbatch_tvm.memory.select_planner import select_planner
 from edbatch_tvm.memory.synthetic_signature import with_signature
 
 _FIRST = re.compile(rf"plan ({'|'.join(PLANS)})( unfused)?")

@@ -1,4 +1,4 @@
-"""The planning kernels with NumPy arrays; see :class:`edbatch_tvm.memory.select_planner.Planner`."""
+"""The planning kernels with NumPy arrays; see :class:`edbatch_tvm.memory.native_or_numpy_planner.Planner`."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from edbatch_tvm.batching import Schedule, schedule
 from edbatch_tvm.graph import InstanceGraph, merge
 from edbatch_tvm.memory import PLANS, plan_memory
 from edbatch_tvm.memory.layout import Layout
-from edbatch_tvm.memory.select_planner import Planner, ReferencePlanner, select_planner
+from edbatch_tvm.memory.native_or_numpy_planner import Planner, ReferencePlanner, select_planner
 from edbatch_tvm.native.planner import NativePlanner, load
 from tests.memory.workloads import sentences, trees
 from tests.strategies import Minibatch, minibatches

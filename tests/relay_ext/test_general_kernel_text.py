@@ -1,12 +1,10 @@
-"""The batch axis of cells outside the stage form."""
+"""Golden text of the kernel of a cell outside the stage form: its loop over the instances of a batch."""
 
 from __future__ import annotations
 
-import pytest
 from tvm.script import ir as I
 from tvm.script import relax as R
 
-from edbatch_tvm.errors import CellError
 from relay_ext.index_bounds import with_index_bounds
 from relay_ext.pipeline import kernel_passes, run_passes
 from relay_ext.signature import signature_of
@@ -45,34 +43,3 @@ def test_general_kernel(golden: Golden) -> None:
     assert [str(text) for text in kernel.attrs[abi.ARGUMENTS]] == ["arena:0", "attribute:0", "weight:table"]
     assert str(kernel.attrs["edbatch.path"]) == "general"
     golden("general/attention.txt", kernel.script())
-
-
-def test_bounds_of_index_attributes() -> None:
-    mod = lower_to(Attention, "FuseCells")
-    assert with_index_bounds(signature_of(Attention), mod)["attend"].attributes[0].bound == 9
-
-
-def test_an_index_of_unknown_range_is_refused() -> None:
-    @I.ir_module
-    class Shifted:
-        @R.function
-        def cell(word: R.Tensor((), "int32"), table: R.Tensor((9, H), "float32")):
-            R.func_attr({"num_input": 1})
-            with R.dataflow():
-                y = R.take(table, R.add(word, R.const(1, "int32")), axis=0)
-                R.output(y)
-            return y
-
-    @I.ir_module
-    class Clipped:
-        @R.function
-        def cell(word: R.Tensor((), "int32"), table: R.Tensor((9, H), "float32")):
-            R.func_attr({"num_input": 1})
-            with R.dataflow():
-                y = R.take(table, word, axis=0, mode="clip")
-                R.output(y)
-            return y
-
-    with pytest.raises(CellError, match=r"cell 'cell' indexes 'table' with .*, whose range is not known"):
-        with_index_bounds(signature_of(Shifted), lower_to(Shifted, "FuseCells"))
-    assert with_index_bounds(signature_of(Clipped), lower_to(Clipped, "FuseCells"))["cell"].attributes[0].bound is None
