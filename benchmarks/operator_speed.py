@@ -61,22 +61,24 @@ def modules(width: int) -> dict[str, nn.Module]:
     }
 
 
-def measure(module: nn.Module, rows: int, width: int, repeat: int) -> tuple[float, float, str]:
+def measure(module: nn.Module, rows: int, width: int, repeat: int, target: Any) -> tuple[float, float, str]:
     """Seconds of a batch and of PyTorch, medians; and the path of the cell."""
     module.eval().requires_grad_(False)
     x = torch.randn(rows, width)
-    model = eb.compile(*eb.cells_from_torch({"cell": module}, {"cell": (x[0],)}))
+    model = eb.compile(*eb.cells_from_torch({"cell": module}, {"cell": (x[0],)}), target=target)
     builder = model.builder()
     instances = [builder.finish(builder.call("cell", row)) for row in x.numpy()]
     ours, theirs = _in_turns(model, instances, lambda: module(x), repeat)
     return ours, theirs, model.paths["cell"]
 
 
-def measure_attention(rows: int, width: int, children: int, repeat: int) -> tuple[float, float, str]:
+def measure_attention(rows: int, width: int, children: int, repeat: int, target: Any) -> tuple[float, float, str]:
     """The same for attention over children; PyTorch gets one tensor of all of them."""
     queries, states = torch.randn(rows, width), torch.randn(rows, children, width)
     examples = {"cell": (queries[0], states[0])}
-    model = eb.compile(*eb.cells_from_torch({"cell": Attention()}, examples, variadic={"cell": ["children"]}))
+    model = eb.compile(
+        *eb.cells_from_torch({"cell": Attention()}, examples, variadic={"cell": ["children"]}), target=target
+    )
     builder = model.builder()
     pairs = zip(queries.numpy(), states.numpy(), strict=True)
     instances = [builder.finish(builder.call("cell", query, list(own))) for query, own in pairs]
@@ -111,8 +113,10 @@ def main() -> None:
     parser.add_argument("--children", type=int, nargs="+", default=[3, 8])
     parser.add_argument("--only", nargs="+", help="names of modules")
     parser.add_argument("--repeat", type=int, default=21)
+    parser.add_argument("--cpu", help="compile for this CPU: haswell has AVX2 and no AVX-512")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
+    target = {"kind": "llvm", "mcpu": arguments.cpu} if arguments.cpu else "llvm"
     torch.set_num_threads(1)
     torch.manual_seed(0)
     table: list[dict[str, Any]] = []
@@ -126,11 +130,11 @@ def main() -> None:
     for hidden in arguments.hidden:
         for name, module in modules(hidden).items():
             if not arguments.only or name in arguments.only:
-                show(name, hidden, measure(module, arguments.rows, hidden, arguments.repeat))
+                show(name, hidden, measure(module, arguments.rows, hidden, arguments.repeat, target))
         for children in arguments.children:
             name = f"attention over {children}"
             if not arguments.only or "attention" in arguments.only:
-                show(name, hidden, measure_attention(arguments.rows, hidden, children, arguments.repeat))
+                show(name, hidden, measure_attention(arguments.rows, hidden, children, arguments.repeat, target))
     if arguments.json:
         arguments.json.write_text(json.dumps(table, indent=1))
 

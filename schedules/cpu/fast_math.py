@@ -249,6 +249,8 @@ def _sigmoid(of: Format, x: Any) -> Any:
 
 def _exp(of: Format, x: Any) -> Any:
     low, high = of.exp_range
+    if isinstance(x, tirx.Min) and isinstance(x.b, tirx.FloatImm) and float(x.b.value) <= 0:
+        return _exp_of_negative(of, x)
 
     def in_range(x: Any) -> Any:
         return _split(of, x, 1, lambda r, exponent: _scaled(of, _polynomial(of, r, of.exp), exponent))
@@ -261,8 +263,24 @@ def _exp(of: Format, x: Any) -> Any:
     return _let(of, x, form)
 
 
-def _split(of: Format, x: Any, sign: int, body: Callable[[Any, Any], Any]) -> Any:
-    """``body(r, n << mantissa)`` for the n and r of exp(`sign` * `x`).
+def _exp_of_negative(of: Format, x: Any) -> Any:
+    """The exponential of what is not above 0: it does not overflow, and the power of two is a number to multiply with.
+
+    A product with NaN is NaN, so that nothing but the lower end of the range needs a test.
+    """
+
+    def form(x: Any) -> Any:
+        def product(r: Any, exponent: Any) -> Any:
+            return _polynomial(of, r, of.exp) * tirx.reinterpret(of.dtype, exponent)
+
+        inside = _split(of, x, 1, product, bias=(of.half >> of.mantissa) + 1)
+        return tirx.Select(x < of.const(of.exp_range[0]), of.const(0.0), inside)
+
+    return _let(of, x, form)
+
+
+def _split(of: Format, x: Any, sign: int, body: Callable[[Any, Any], Any], bias: int = 0) -> Any:
+    """``body(r, (n + bias) << mantissa)`` for the n and r of exp(`sign` * `x`).
 
     Adding a number that is larger than 2^mantissa and taking it away again rounds to an integer, without a conversion
     that is undefined for NaN. The difference is written as a sum: TVM takes ``(x + y) - y`` for x.
@@ -276,9 +294,9 @@ def _split(of: Format, x: Any, sign: int, body: Callable[[Any, Any], Any]) -> An
             r = x * of.const(sign) + n * of.const(-high) + n * of.const(-low)
             return _let(of, r, lambda r: body(r, exponent))
 
-        return _let(of, rounded + of.const(-of.round), rest)
+        return _let(of, rounded + of.const(-of.round - bias), rest)
 
-    return _let(of, x * of.const(sign * _LOG2_E) + of.const(of.round), remainder)
+    return _let(of, x * of.const(sign * _LOG2_E) + of.const(of.round + bias), remainder)
 
 
 def _scaled(of: Format, p: Any, exponent: Any) -> Any:

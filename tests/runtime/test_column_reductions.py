@@ -137,8 +137,9 @@ def _instance(model: eb.Model, name: str, row: np.ndarray) -> eb.InstanceGraph:
     return builder.finish(*(values if isinstance(values, tuple) else (values,)))
 
 
-def test_special_values_are_those_of_pytorch() -> None:
-    n = 19
+@pytest.mark.parametrize("target", ["llvm", {"kind": "llvm", "mcpu": "haswell"}], ids=["host", "haswell"])
+def test_special_values_are_those_of_pytorch(target: Any) -> None:
+    n = 85  # with 16 lanes as with 8: chunks in groups, one beside them, and a part of one
     builder = relax.BlockBuilder()
     functions: dict[str, Any] = {
         "softmax": lambda x: R.nn.softmax(x, axis=-1),
@@ -147,6 +148,7 @@ def test_special_values_are_those_of_pytorch() -> None:
         "min": lambda x: R.min(x, axis=[-1]),
         "sum": lambda x: R.sum(R.multiply(x, x), axis=[-1]),
         "mean": lambda x: R.mean(x, axis=[-1]),
+        "quotient": lambda x: R.divide(x, R.max(x, axis=[-1], keepdims=True)),
     }
     for name, function in functions.items():
         x = relax.Var("x", relax.TensorType((n,), "float32"))
@@ -155,14 +157,16 @@ def test_special_values_are_those_of_pytorch() -> None:
                 y = builder.emit_output(function(x))
             builder.emit_func_output(y)
     mod = builder.finalize()
-    model = eb.compile(mod)
+    model = eb.compile(mod, target=target)
     assert set(model.paths.values()) == {"stage"}
     rng = np.random.default_rng(2)
-    special = (np.nan, np.inf, -np.inf, 3e38, 0.0, -0.0)
+    special = (np.nan, np.inf, -np.inf, 3e38, 0.0, -0.0, 1e-41)
     rows = [rng.normal(size=n).astype("float32") for _ in range(30)]
     for row in rows[1:]:
         row[rng.integers(0, n, 2)] = rng.choice(special, 2)
     rows += [np.full(n, value, "float32") for value in special]
+    rows += [(rng.uniform(-1, 1, n) * scale).astype("float32") for scale in (1e-41, 1e-30, 1e30, 2e38)]
+    rows += [np.where(np.arange(n) == at, np.nan, np.arange(n)).astype("float32") for at in (0, 70, 79, 80, 84)]
     for name in functions:
         results = model([_instance(model, name, row) for row in rows])
         for row, result in zip(rows, results, strict=True):
