@@ -317,6 +317,29 @@ class Copies:
         """Every element has gone on as far as it could."""
         self._shared_state.look()
 
+    def let_go(self) -> None:
+        """Take the copies out of the cycles that they are in: the garbage collector may come to them late or never.
+
+        One that somebody has kept is from now on a module like others.
+        """
+        for element in (self._shared, *self.elements):
+            for copy in element.modules.values():
+                own = vars(copy)
+                keeper = own.get(KEEPER)
+                if keeper is None:
+                    continue
+                for place, name in self.carried.names:
+                    if place == id(keeper.original) and all(name not in slot for slot in _slots(own)):
+                        self.fetch(keeper, copy, name)
+                for method in self._methods.get(id(keeper.original), ()):
+                    name = method.name.rpartition(".")[2]
+                    if name in vars(keeper.original):
+                        own[name] = vars(keeper.original)[name]
+                    elif type(own.get(name)) is CellCall:
+                        del own[name]
+                del own[KEEPER]
+            element.modules, element.changed = {}, {}
+
     def leave(self, computed: Callable[[Any], Any]) -> None:
         """Let the model have the attributes that elements have set, as the last of them has."""
         done: set[tuple[int, str]] = set()

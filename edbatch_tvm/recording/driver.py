@@ -115,8 +115,13 @@ class Driver:
             for fiber in fibers:
                 if fiber and not fiber.dead:
                     fiber.throw()
-            self._hub = None
+            self._hub, self.fibers = None, []
         return results
+
+    def finish(self) -> None:
+        """Let go of what it calls, which may hold the driver in turn."""
+        self._compute = self._after_round = lambda: None
+        self._resumed = lambda number: None
 
     def _resume(self, fiber: Any, number: int) -> Any:
         self._resumed(number)

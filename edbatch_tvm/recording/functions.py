@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from torch.utils import _pytree as pytree
 
 from edbatch_tvm.errors import CellError
+from edbatch_tvm.recording import lazy
 from edbatch_tvm.recording.adopted import adopt
 from edbatch_tvm.recording.dispatch import as_rows, recorder_of
 from edbatch_tvm.recording.lazy import FUNCTIONS, INTO_PYTORCH, LazyTensor
@@ -167,6 +168,7 @@ def _into_pytorch(function: Any, arguments: Any, named: dict[str, Any]) -> Any:
     One that has ended in a break before waits before PyTorch is entered, so that other elements go on meanwhile:
     PyTorch's code itself cannot be left and entered again by another element.
     """
+    lazy.entered((arguments, named))
     recorder = recorder_of(arguments, named)
     if recorder is None or recorder.finished:
         with _Plain():

@@ -35,6 +35,10 @@ DISPATCH: list[Callable[..., Any]] = []
 """What records ATen operators, see ``dispatch.py``."""
 
 
+def entered(_thing: Any) -> None:
+    """Say that PyTorch's C++ code has seen the recorded tensors in a thing: ``core.c`` does not use them again."""
+
+
 class LazyTensor(torch.Tensor):
     """A tensor of the recorded graph.
 
@@ -74,7 +78,10 @@ class LazyTensor(torch.Tensor):
         cls, operator: Any, _types: Any, arguments: Any = (), named: dict[str, Any] | None = None
     ) -> Any:
         """An ATen operator with recorded tensors among the arguments."""
-        return DISPATCH[0](operator, arguments, named or {})
+        entered((arguments, named))
+        result = DISPATCH[0](operator, arguments, named or {})
+        entered(result)
+        return result
 
     # What is known of it, without a way through PyTorch ---------------------------------------------------------
 

@@ -15,6 +15,7 @@ from edbatch_tvm.recording.adopted import give_back
 from edbatch_tvm.recording.breaks import Break
 from edbatch_tvm.recording.called_functions import CalledFunctions, recording_calls
 from edbatch_tvm.recording.copies import Carried, Copies
+from edbatch_tvm.recording.core import core
 from edbatch_tvm.recording.driver import Driver
 from edbatch_tvm.recording.exporting import EXPORTING
 from edbatch_tvm.recording.failures import CallError, explain
@@ -122,15 +123,22 @@ def run_minibatch(
             results = driver.run([partial(run, *task) for task in tasks])
             computed()
             copies.check(driver.rounds)
-        except CallError as error:
-            explain(error, recorder, functions, model, first)
+        except BaseException as error:
+            core.minibatch_ended()
+            if isinstance(error, CallError):
+                explain(error, recorder, functions, model, first)
             raise
         finally:
             give_back(recorder)
+            recorder.forget_parameters()
         copies.leave(lambda value: computed_results(value, recorder))
         results = computed_results(results, recorder)
         give_back(recorder)  # what views kept
-    recorder.finished = True
+    # Not to be left to the garbage collector: a minibatch holds megabytes.
+    recorder.finish()
+    driver.finish()
+    copies.let_go()
+    core.minibatch_ended()
     return results, recorded.results, recorder.breaks
 
 

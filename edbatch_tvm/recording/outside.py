@@ -63,9 +63,11 @@ class Outside:
         Where they lie, beside computed values.
     table, row : list of int
         Where each lies.
+    known_by_size : dict of bytes to dict of bytes to int
+        By the extents of the shape, the numbers of small float32 tensors by their bytes; read by ``core.c``.
     """
 
-    __slots__ = ("_known", "_objects", "_places", "row", "specs", "table", "tables")
+    __slots__ = ("_known", "_objects", "_places", "known_by_size", "row", "specs", "table", "tables")
 
     def __init__(self, tables: Tables) -> None:
         self.specs: list[TensorSpec] = []
@@ -75,6 +77,7 @@ class Outside:
         self._places = np.empty((2, 0), np.int64)
         # By shape, those of float32; by spec, others.
         self._known: dict[torch.Size | TensorSpec, tuple[dict[bytes, int], Any]] = {}
+        self.known_by_size: dict[bytes, dict[bytes, int]] = {}
         self._objects: dict[int, tuple[TensorSpec, Table, int, int]] = {}
 
     def number(self, tensor: Tensor) -> int:
@@ -133,6 +136,8 @@ class Outside:
         known = self._known.get(key)
         if known is None:
             known = self._known[key] = {}, reader
+            if key is spec.shape:
+                self.known_by_size[np.array(spec.shape, np.int64).tobytes()] = known[0]
         content = reader(address).raw
         number = known[0].get(content)
         if number is None:

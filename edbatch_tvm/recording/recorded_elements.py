@@ -179,6 +179,7 @@ def record_content(
     recorder.compute = recorder.wait = lambda: compute_eagerly(recorder)
     give_back(recorder)
     recorder.finished = True
+    recorder.forget_parameters()
     return content
 
 

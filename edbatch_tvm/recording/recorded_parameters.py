@@ -31,15 +31,13 @@ class RecordedParameter(torch.nn.Parameter):
     """
 
     parameter: torch.nn.Parameter
-    _recorder: Recorder
     _rows: dict[int, tuple[Tensor, int]]
 
     @classmethod
-    def of(cls, parameter: torch.nn.Parameter, recorder: Recorder) -> RecordedParameter:
-        """The `parameter` for the minibatch of `recorder`."""
+    def of(cls, parameter: torch.nn.Parameter) -> RecordedParameter:
+        """The `parameter` for one minibatch."""
         made: RecordedParameter = Tensor._make_subclass(cls, parameter.detach(), parameter.requires_grad)
         made.parameter = parameter
-        made._recorder = recorder
         made._rows = {}
         return made
 
@@ -54,6 +52,10 @@ class RecordedParameter(torch.nn.Parameter):
                 self._rows[index] = row, row._version
             return row
         return _getitem(self, index)
+
+    def forget_rows(self) -> None:
+        """Let the rows go: each is a view that holds the parameter, which no garbage collector sees."""
+        self._rows = {}
 
     # What is set on it is set on the parameter of the model -------------------------------------------------------
 
@@ -109,7 +111,7 @@ class RecordedParameters(dict[str, Any]):
         # Rows of what has one dimension are numbers, which cells seldom take.
         if not plain or parameter.layout is not torch.strided or parameter.dim() < 2:
             return parameter
-        made = self._recorder.parameters[id(parameter)] = RecordedParameter.of(parameter, self._recorder)
+        made = self._recorder.parameters[id(parameter)] = RecordedParameter.of(parameter)
         return made
 
     def items(self) -> Any:

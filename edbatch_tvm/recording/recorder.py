@@ -351,6 +351,19 @@ class Recorder:
         self._serve()
         self.turns = [(0, self.turns[-1][1])]
 
+    def finish(self) -> None:
+        """Everything is computed and nothing will be recorded: hold only what tensors that live on may read."""
+        self.finished = True
+        self.wait = self.compute = _nothing
+        self.picked, self.turns = {}, [(0, 0)]
+        self.forget_parameters()
+
+    def forget_parameters(self) -> None:
+        """Let go of what ``forward`` has seen of parameters, which would live on for its rows, views of it."""
+        for parameter in self.parameters.values():
+            parameter.forget_rows()
+        self.parameters = {}
+
     def taken(self) -> Recorder:
         """What is recorded and not computed, for a recorder of its own that records no more."""
         own = Recorder(self.library, self.wait, self.compute)
@@ -380,3 +393,7 @@ class Recorder:
                     self.ready.update(zip(own, [(spec, part) for part in parts], strict=True))
                 else:
                     self.answers.update(zip(own, question(table, 1).unbind(), strict=True))
+
+
+def _nothing() -> None:
+    """What there is left to compute."""

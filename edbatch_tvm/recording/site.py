@@ -48,6 +48,11 @@ class Site:
         several steps.
     """
 
+    __slots__ = (
+        *("_signature", "cells", "constants", "integers_vary", "name", "named", "noted", "owner", "reads", "refused"),
+        *("row_wise", "steps", "taken_apart", "target"),
+    )
+
     def __init__(
         self,
         name: str,

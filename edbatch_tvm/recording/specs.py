@@ -6,6 +6,7 @@ All values of a recorded graph are float32; a mask is one of zeros and ones, an 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 
@@ -27,9 +28,13 @@ class TensorSpec:
         Of a tensor that is all of its storage, in order.
     rest : TensorSpec or None
         That of the row of a matrix or the like that has one row.
+    rows : RowsSpec or None
+        That of any number of such tensors, stacked, once it was asked for.
+    spare : object
+        Tensors of this spec that ``core.c`` uses again.
     """
 
-    __slots__ = ("dtype", "geometry", "rest", "shape", "size")
+    __slots__ = ("dtype", "geometry", "rest", "rows", "shape", "size", "spare")
 
     def __init__(self, shape: torch.Size, dtype: torch.dtype) -> None:
         self.shape = shape
@@ -37,6 +42,8 @@ class TensorSpec:
         self.size = shape.numel()
         self.rest = spec_of(shape[1:], dtype) if len(shape) > 1 and shape[0] == 1 else None
         extents = tuple(shape)
+        self.rows: RowsSpec | None = None
+        self.spare: Any = None
         self.geometry: Geometry = extents, dense_strides(extents), 0
 
     def __repr__(self) -> str:
@@ -84,6 +91,7 @@ CODED = (torch.float32, torch.bool, torch.int64)
 _SPECS: dict[torch.Size, TensorSpec] = {}
 _OTHER_SPECS: dict[tuple[torch.Size, torch.dtype], TensorSpec] = {}
 _ROWS: dict[TensorSpec, RowsSpec] = {}
+"""See :attr:`TensorSpec.rows`; ``setdefault`` lets several threads agree on one."""
 
 
 def spec_of(shape: Iterable[int], dtype: torch.dtype = torch.float32) -> TensorSpec:
@@ -98,5 +106,7 @@ def spec_of(shape: Iterable[int], dtype: torch.dtype = torch.float32) -> TensorS
 
 def rows_of(row: TensorSpec) -> RowsSpec:
     """The spec of stacked rows of spec `row`."""
-    found = _ROWS.get(row)
-    return found if found is not None else _ROWS.setdefault(row, RowsSpec(row))
+    found = row.rows
+    if found is None:
+        found = row.rows = _ROWS.setdefault(row, RowsSpec(row))
+    return found

@@ -1,7 +1,8 @@
-"""Code made for the classes of a call's arguments records what the general way records."""
+"""Code made for the classes of a call's arguments records what the general way records, where Python does it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import product
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import nn
 import edbatch_tvm as eb
 from edbatch_tvm.recording.call_fast_paths import PATHS
 from edbatch_tvm.recording.cell_call import CellCall
+from edbatch_tvm.recording.core import core
 from edbatch_tvm.recording.recorder import Recorder
 from tests.recording.checks import assert_equal
 
@@ -48,6 +50,14 @@ def arguments(leaves: list[Any], count: int) -> list[tuple[Any, ...]]:
     pairs = [(a, b), (ones, d)]
     words = [1, torch.tensor(3)]
     return list(product(xs, rows, pairs, words))
+
+
+@pytest.fixture(autouse=True)
+def _in_python() -> Iterator[None]:
+    compiled = core.in_use
+    core.use(False)
+    yield
+    core.use(compiled)
 
 
 @pytest.fixture(scope="module")
