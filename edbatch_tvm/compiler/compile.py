@@ -16,7 +16,7 @@ from edbatch_tvm.backends.options import Database
 from edbatch_tvm.batching.api import PolicyLike
 from edbatch_tvm.compiler.lower import Lowered, lower_cells
 from edbatch_tvm.compiler.progress import Progress
-from edbatch_tvm.compiler.training import for_training
+from edbatch_tvm.compiler.training import differentiate, training_model
 from edbatch_tvm.errors import CellError, EdbatchError, EnvironmentMismatch, WeightError
 from edbatch_tvm.memory import resolve_plan
 from edbatch_tvm.runtime.compilation_cache import KeptCells, keep
@@ -46,6 +46,7 @@ def compile_model(
     dtype: str = "float32",
     fast_math: bool = True,
     training: bool = False,
+    memory: str = "auto",
 ) -> Model:
     """Compile cells into a model that runs minibatches of instances.
 
@@ -96,6 +97,9 @@ def compile_model(
     training : bool
         Whether results have a backward pass, :meth:`edbatch_tvm.training.TrainingResult.backward`: on a CPU and
         at granularity ``cell``.
+    memory : {"auto", "save", "recompute"}
+        For training: whether the forward pass saves values that the backward pass reads and could only compute again
+        by a product or reduction (``"save"``, ``"auto"``), or the backward pass computes them again.
 
     Returns
     -------
@@ -133,6 +137,10 @@ def compile_model(
     prepare_threads()
     backend = find_backend(target)
     backend.check(options)
+    adjoints = None
+    if training:
+        adjoints = differentiate(mod, params, sizes, backend.kinds[0], options, memory)
+        mod, sizes, options = adjoints.forward, None, replace(options, dtype="float32")
     try:
         lowered, executor = _compiled(mod, params or {}, backend, options, sizes, dump_dir)
     except (EdbatchError, OSError, MemoryError):
@@ -157,7 +165,7 @@ def compile_model(
         lowered.nodes,
         lowered.weights,
     )
-    return for_training(model, mod, params, sizes, target, options) if training else model
+    return model if adjoints is None else training_model(model, adjoints, target, options)
 
 
 def _compiled(

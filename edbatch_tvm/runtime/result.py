@@ -67,7 +67,13 @@ class Result:
     def _local(self, value: int) -> int:
         """A value that the builder of this graph gave out, or a plain one, as a plain one."""
         serial, value = self.graph.serial, int(value)
-        return value - (serial << LOCAL_BITS) if serial and value >> LOCAL_BITS == serial else value
+        if not serial or value >> LOCAL_BITS != serial:
+            return value
+        return int(self._in_graph(np.array(value - (serial << LOCAL_BITS), np.int64)))
+
+    def _in_graph(self, values: np.ndarray) -> np.ndarray:
+        """Values of the instance that was built as those of the graph that ran."""
+        return values
 
     def _arena(self, value: int) -> int:
         stride = self.graph.stride
@@ -132,7 +138,7 @@ class Result:
         """
         wanted = as_index_array("values", values, np.int64)
         own = (wanted >> LOCAL_BITS == self.graph.serial) & (self.graph.serial > 0)
-        wanted = np.where(own, local_of(wanted), wanted)
+        wanted = np.where(own, self._in_graph(local_of(wanted).astype(np.int64)), wanted)
         if not len(wanted):
             raise GraphError("no values", "one or more")
         stride = self.graph.stride

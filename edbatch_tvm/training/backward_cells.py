@@ -29,6 +29,8 @@ class BackwardCell:
     name : str
     function : relax.Function or None
         None if nothing is to be computed: all terms read operands and cotangents.
+    values : tuple of int
+        The outputs of the forward node that it reads.
     slots : tuple of (int or None)
         For each operand entry of the forward node, the output that is its gradient; None if it has none.
     terms : tuple of WeightTerm
@@ -37,6 +39,7 @@ class BackwardCell:
 
     name: str
     function: relax.Function | None
+    values: tuple[int, ...]
     slots: tuple[int | None, ...]
     terms: tuple[WeightTerm, ...]
 
@@ -53,7 +56,8 @@ def backward_cell(cell: CellSignature, adjoint: AdjointCell, rows: int) -> Backw
     name = f"{cell.name}_adjoint"
     if not cell.variadic_count:
         outputs = output_vars(adjoint.function)
-        return BackwardCell(name, adjoint.function if outputs else None, adjoint.operands, adjoint.terms)
+        function = adjoint.function if outputs else None
+        return BackwardCell(name, function, adjoint.values, adjoint.operands, adjoint.terms)
     if rows == NO_ROWS:
         return _without_rows(f"{name}0", cell, adjoint)
     return _with_rows(f"{name}{rows}", cell, adjoint, rows)
@@ -75,9 +79,9 @@ def sum_name(arena: int) -> str:
     return f"sum_of_cotangents{arena}"
 
 
-def float_arenas(signature: Signature) -> list[int]:
-    """The arenas that outputs of cells lie in, which all have cotangents."""
-    return sorted({int(arena) for arena in signature.output_arena.ravel() if arena >= 0})
+def float_arenas(signature: Signature, cells: Signature) -> list[int]:
+    """The arenas that outputs of `cells` lie in, which all have cotangents: `signature` is of cells that save more."""
+    return sorted({signature.arena(spec) for cell in cells for spec in cell.outputs})
 
 
 def _has_rows(variable: Any) -> bool:
@@ -121,7 +125,7 @@ def _without_rows(name: str, cell: CellSignature, adjoint: AdjointCell) -> Backw
                 results = [builder.emit_output(known.get(fields[place], fields[place])) for place in kept]
             builder.emit_func_output(results[0] if len(results) == 1 else relax.Tuple(results))
         made = relax.transform.DeadCodeElimination([name])(builder.finalize())[name]
-    return BackwardCell(name, made, tuple(slots), tuple(terms))
+    return BackwardCell(name, made, adjoint.values, tuple(slots), tuple(terms))
 
 
 def _moved(term: WeightTerm, places: Mapping[int, int]) -> WeightTerm:
@@ -177,7 +181,8 @@ def _with_rows(name: str, cell: CellSignature, adjoint: AdjointCell, rows: int) 
             slots.append(None if gradient is None else places[gradient])
 
     terms = [_moved(term, places) for term in adjoint.terms]
-    return BackwardCell(name, builder.finalize()[name] if results else None, tuple(slots), tuple(terms))
+    made_cell = builder.finalize()[name] if results else None
+    return BackwardCell(name, made_cell, adjoint.values, tuple(slots), tuple(terms))
 
 
 def _bound(function: relax.Function, rows: int) -> relax.Function:

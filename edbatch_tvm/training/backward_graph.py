@@ -7,7 +7,7 @@ reverse, with the sums that a batch needs before it. Everything here is done for
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,11 +29,14 @@ class BackwardType:
     ----------
     type_id : int
         Its place in the backward signature; -1 if its nodes compute nothing.
+    values : int array
+        The outputs of the forward node that it reads.
     slots : int array
         For each operand entry of the forward node, the output that is its gradient, or -1.
     """
 
     type_id: int
+    values: np.ndarray
     slots: np.ndarray
 
 
@@ -60,7 +63,8 @@ class BackwardGraph:
     Attributes
     ----------
     graph : InstanceGraph
-        Its external rows are the operands of the forward nodes, then the cotangents that were given.
+        Its external rows are the operands of the forward nodes, the cotangents that were given, and values of the
+        forward nodes.
     schedule : Schedule
     groups : list of Group
     cotangent : int64 array
@@ -96,6 +100,7 @@ def backward_graph(
     find_type: Callable[[Kind], BackwardType],
     signature: Signature,
     sum_types: Mapping[int, int],
+    outputs_with_cotangents: Sequence[int],
 ) -> BackwardGraph:
     """The backward graph of a minibatch.
 
@@ -113,6 +118,8 @@ def backward_graph(
         Of the backward cells.
     sum_types : mapping of int to int
         The type that adds values of an arena of the forward signature.
+    outputs_with_cotangents : sequence of int
+        How many outputs of each cell have cotangents: its own, not those that it saves.
     """
     stride = graph.stride
     types, rows = kinds_of(graph)
@@ -181,20 +188,31 @@ def backward_graph(
     parts, what_part = parts[many], what_part[many]
     by_value = np.argsort(sum_node[parts], kind="stable")
 
-    # Operands.
-    outputs = np.array([len(cell.outputs) for cell in graph.signature], np.int64)
+    # Values of the forward pass.
+    reads = np.array([len(one.values) for one in found], np.int64)
+    own = what[~is_sum]
+    reads_of_own = reads[kind_of[own]]
+    all_slots = np.concatenate([one.values for one in found] or [np.empty(0, np.int64)])
+    slots_read = all_slots[_ranges((np.cumsum(reads) - reads)[kind_of[own]], reads_of_own)]
+    values_read = np.repeat(own * stride, reads_of_own) + slots_read
+
+    # Operands: those of the node, its values, its cotangents.
+    outputs = np.array(outputs_with_cotangents, np.int64)
     entries = np.diff(pointer)
     length = np.where(is_sum, number_of_uses[np.where(is_sum, what, 0)], 0)
-    own = what[~is_sum]
-    length[~is_sum] = entries[own] + outputs[types[own]]
+    length[~is_sum] = entries[own] + reads_of_own + outputs[types[own]]
     operand_ptr = np.concatenate(([0], np.cumsum(length)))
     operands = np.empty(int(operand_ptr[-1]), np.int64)
     operands[_ranges(operand_ptr[:-1][is_sum], length[is_sum])] = what_part[by_value]
     begin = operand_ptr[:-1][~is_sum]
     operands[_ranges(begin, entries[own])] = external_of_entry[_ranges(pointer[own], entries[own])]
-    operands[_ranges(begin + entries[own], outputs[types[own]])] = cotangent[_ranges(own * stride, outputs[types[own]])]
+    begin = begin + entries[own]
+    first_value = FIRST_EXTERNAL - len(external) - len(given)
+    operands[_ranges(begin, reads_of_own)] = first_value - np.arange(len(values_read))
+    begin = begin + reads_of_own
+    operands[_ranges(begin, outputs[types[own]])] = cotangent[_ranges(own * stride, outputs[types[own]])]
 
-    external_spec, external_row = _externals(graph, plan, signature, values[external], given)
+    external_spec, external_row = _externals(graph, plan, signature, values[external], given, values_read)
     made = InstanceGraph(
         of_type.astype(np.int16),
         operand_ptr.astype(np.int32),
@@ -300,17 +318,19 @@ def arenas_of(graph: InstanceGraph, values: np.ndarray) -> np.ndarray:
 
 
 def _externals(
-    graph: InstanceGraph, plan: Plan, signature: Signature, read: np.ndarray, given: np.ndarray
+    graph: InstanceGraph, plan: Plan, signature: Signature, read: np.ndarray, given: np.ndarray, values: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Where the external rows of the backward graph lie: rows of forward arenas, then given rows behind them."""
+    """Where the external rows of the backward graph lie: in forward arenas; the given rows behind those."""
     assert graph.signature is not None
     specs = list(signature.value_specs)
-    in_backward = np.array([specs.index(spec) for spec in graph.signature.value_specs], np.int64)
+    in_backward = np.array(
+        [specs.index(spec) if spec in specs else -1 for spec in graph.signature.value_specs], np.int64
+    )
     arenas = arenas_of(graph, given)
     own_row = np.zeros(len(given), np.int64)
     for arena in np.unique(arenas).tolist():
         chosen = arenas == arena
         own_row[chosen] = plan.arena_rows[arena] + np.arange(int(chosen.sum()))
-    arena = in_backward[np.concatenate((arenas_of(graph, read), arenas))]
-    row = np.concatenate((arena_rows(graph, plan, read), own_row))
+    arena = in_backward[np.concatenate((arenas_of(graph, read), arenas, arenas_of(graph, values)))]
+    row = np.concatenate((arena_rows(graph, plan, read), own_row, arena_rows(graph, plan, values)))
     return arena.astype(np.int16), row.astype(np.int32)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -14,8 +14,9 @@ from tvm import IRModule, relax
 
 from edbatch_tvm.batching import ScheduleInfo
 from edbatch_tvm.errors import GraphError
-from edbatch_tvm.graph import InstanceGraph
+from edbatch_tvm.graph import InstanceGraph, Signature
 from edbatch_tvm.memory import Plan
+from edbatch_tvm.runtime.minibatch import Instances
 from edbatch_tvm.runtime.model import Model
 from edbatch_tvm.runtime.result import Result
 from edbatch_tvm.training.backward_cells import (
@@ -28,6 +29,7 @@ from edbatch_tvm.training.backward_cells import (
 from edbatch_tvm.training.backward_graph import BackwardGraph, BackwardType, Kind, backward_graph, kinds_of
 from edbatch_tvm.training.cotangents import Cotangents, as_cotangents
 from edbatch_tvm.training.gradients import Gradients, Pullback
+from edbatch_tvm.training.saved_graph import renumbered, with_saved_values
 from edbatch_tvm.training.weight_sums import external_gradients, weight_sums
 from edbatch_tvm.tvm_compat import runtime
 from relay_ext.gradients.adjoint_cells import Adjoints
@@ -43,13 +45,17 @@ class TrainingModel(Model):
 
     Attributes
     ----------
+    cells : Signature
+        The cells that instances consist of.
+    signature : Signature
+        The cells that run: they also return what the backward pass reads.
     adjoints : Adjoints
         The adjoints of its cells.
     version : int
         How often weights were taken over.
     """
 
-    def __init__(self, forward: Model, adjoints: Adjoints, compile_backward: Compile) -> None:
+    def __init__(self, forward: Model, cells: Signature, adjoints: Adjoints, compile_backward: Compile) -> None:
         super().__init__(
             forward.signature,
             forward.executor,
@@ -61,6 +67,8 @@ class TrainingModel(Model):
             forward.source,
             forward.weights,
         )
+        self.cells = cells
+        self._instances = Instances(cells)
         self.adjoints = adjoints
         self.version = 0
         self._compile = compile_backward
@@ -73,6 +81,18 @@ class TrainingModel(Model):
             super().refresh(params)
             self.version += 1
             self._backward.refresh()
+
+    @property
+    def saved_bytes(self) -> dict[str, int]:
+        """For each cell the bytes that a node saves for its backward pass, besides its own outputs."""
+        return {
+            cell.name: sum(spec.size * np.dtype(spec.dtype).itemsize for spec in cell.outputs[len(own.outputs) :])
+            for cell, own in zip(self.signature, self.cells, strict=True)
+        }
+
+    def merge(self, instances: Sequence[InstanceGraph]) -> InstanceGraph:
+        """See :meth:`Model.merge`; nodes of the graph also have outputs for what they save."""
+        return with_saved_values(self.merge_cells(instances), self.signature)
 
     def execute(self, graph: InstanceGraph, plan: Plan, info: ScheduleInfo | None = None) -> TrainingResult:
         """See :meth:`Model.execute`."""
@@ -87,6 +107,9 @@ class TrainingResult(Result):
         self._model = model
         self._version = model.version
         self._used = False
+
+    def _in_graph(self, values: np.ndarray) -> np.ndarray:
+        return renumbered(values, self._model.cells.stride, self._model.signature.stride)
 
     def backward(self, cotangents: Any = None, *, retain: bool = False) -> Gradients:
         """The gradients of weights and external rows, by those of the outputs.
@@ -142,7 +165,7 @@ class _BackwardModel:
     def __init__(self, model: TrainingModel) -> None:
         self.model = model
         self.kinds = _Kinds({})
-        self.arenas = float_arenas(model.signature)
+        self.arenas = float_arenas(model.signature, model.cells)
         self._pullbacks: Any = None
 
     def refresh(self) -> None:
@@ -162,10 +185,12 @@ class _BackwardModel:
         def find(kind: Kind) -> BackwardType:
             cell = self.kinds.cells[kind]
             slots = np.array([-1 if slot is None else slot for slot in cell.slots], np.int64)
-            return BackwardType(-1 if cell.function is None else names[cell.name], slots)
+            values = np.array(cell.values, np.int64)
+            return BackwardType(-1 if cell.function is None else names[cell.name], values, slots)
 
         sums = {arena: names[sum_name(arena)] for arena in self.arenas}
-        made = backward_graph(forward.graph, forward.plan, cotangents.values, find, compiled.signature, sums)
+        outputs = [len(cell.outputs) for cell in self.model.cells]
+        made = backward_graph(forward.graph, forward.plan, cotangents.values, find, compiled.signature, sums, outputs)
         made.graph.external_data = self._external(forward, made, cotangents)
         made.graph.checked = made.schedule.checked = True
         built = perf_counter()
@@ -189,7 +214,7 @@ class _BackwardModel:
 
     def _meet(self, kinds: set[Kind]) -> None:
         """Compile the backward cells of kinds that were not met before."""
-        signature = self.model.signature
+        signature = self.model.cells
         new = sorted(kind for kind in kinds if kind not in self.kinds.cells)
         if not new and self.kinds.model is not None:
             return
@@ -197,7 +222,8 @@ class _BackwardModel:
         for type_id, rows in new:
             cell = signature[type_id]
             cells[type_id, rows] = backward_cell(cell, self.model.adjoints.cells[cell.name], rows)
-        functions = {sum_name(arena): sum_cell(signature.value_specs[arena]) for arena in self.arenas}
+        specs = self.model.signature.value_specs
+        functions = {sum_name(arena): sum_cell(specs[arena]) for arena in self.arenas}
         functions |= {cell.name: cell.function for cell in cells.values() if cell.function is not None}
         module = module_of(functions)
         given = None if self.model.weights is None else self.model.weights.given

@@ -122,6 +122,11 @@ class _Rows:
             return np.concatenate([self.of(part) for part in source.parts], axis=-1)
         if source.kind == "operand":
             return self._operand(source.number, count)
+        if source.kind == "value":
+            spec = self.cell.outputs[source.number]
+            values = nodes * self.forward.graph.stride + source.number
+            rows = self.forward.arena(self.signature.value_specs.index(spec))[self.forward.plan.value_row[values]]
+            return rows.reshape(len(nodes), *spec.shape)
         if source.kind == "cotangent":
             spec = self.cell.outputs[source.number]
             values = self.made.cotangent[nodes * self.forward.graph.stride + source.number]

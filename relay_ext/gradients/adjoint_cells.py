@@ -12,6 +12,8 @@ from edbatch_tvm.errors import CellError
 from edbatch_tvm.tvm_compat import Call
 from relay_ext.gradients.reverse import Reverse, Term, bindings_of, emit_forward, made_of
 from relay_ext.gradients.rules import Emitter, NoGradientError, is_float, short_name
+from relay_ext.gradients.saved_values import saved_values, with_outputs
+from relay_ext.renaming import module_of
 from relay_ext.signature import cell_functions, input_params, output_vars, weight_params
 
 
@@ -21,8 +23,8 @@ class Source:
 
     Attributes
     ----------
-    kind : {"operand", "attribute", "cotangent", "output", "joined"}
-        ``joined``: rows side by side, which are never copied for a node.
+    kind : {"operand", "attribute", "value", "cotangent", "output", "joined"}
+        ``value``: an output of the forward cell. ``joined``: rows side by side, which are never copied for a node.
     number : int
         The place among those of its kind.
     parts : tuple of Source
@@ -91,15 +93,25 @@ class AdjointCell:
 
     Attributes
     ----------
+    forward : relax.Function
+        The cell, with the saved values as outputs after its own.
     function : relax.Function
-        Its parameters are the operands and attributes of the cell, a cotangent for each of its outputs, and weights.
+        Its parameters are the operands and attributes of the cell, `values`, a cotangent for each of its own outputs,
+        and weights.
+    outputs : int
+        How many outputs of `forward` are the cell's own.
+    values : tuple of int
+        The outputs of `forward` that it reads.
     operands : tuple of (int or None)
         For each operand of the cell, which output is its gradient; None if it has none. The gradient of a variadic
         operand has its rows.
     terms : tuple of WeightTerm
     """
 
+    forward: relax.Function
     function: relax.Function
+    outputs: int
+    values: tuple[int, ...]
     operands: tuple[int | None, ...]
     terms: tuple[WeightTerm, ...]
 
@@ -124,19 +136,27 @@ class Adjoints:
         """The adjoint cells as a module; that of ``cell`` is called ``cell_adjoint``."""
         return IRModule({f"{name}_adjoint": adjoint.function for name, adjoint in self.cells.items()})
 
+    @property
+    def forward(self) -> IRModule:
+        """The cells with what they save."""
+        return module_of({name: adjoint.forward for name, adjoint in self.cells.items()})
 
-def adjoint_cells(mod: IRModule) -> Adjoints:
+
+def adjoint_cells(mod: IRModule, save: bool = True) -> Adjoints:
     """Differentiate the cells of a module.
 
     A cell and its adjoint::
 
         def cell(x, W, b):
             y = R.tanh(R.matmul(x, W) + b)
-            return y
+            return 2 * y
 
-        def cell_adjoint(x, d_y, W, b):
+        def cell(x, W, b):                        # what is compiled for the forward pass: it saves y
             y = R.tanh(R.matmul(x, W) + b)
-            d = d_y * (1 - y * y)
+            return 2 * y, y
+
+        def cell_adjoint(x, y, d_output0, W, b):
+            d = 2 * d_output0 * (1 - y * y)
             return R.matmul(d, R.permute_dims(W)), d
 
     with the terms ``W += x^T d`` and ``b += d``.
@@ -145,6 +165,9 @@ def adjoint_cells(mod: IRModule) -> Adjoints:
     ----------
     mod : IRModule
         Cells whose sizes are numbers (:mod:`relay_ext.bind_sizes`).
+    save : bool
+        Whether forward cells save what their adjoints read (:mod:`relay_ext.gradients.saved_values`); otherwise the
+        adjoints compute it again.
 
     Returns
     -------
@@ -158,35 +181,45 @@ def adjoint_cells(mod: IRModule) -> Adjoints:
     cells: dict[str, AdjointCell] = {}
     expressions: dict[str, WeightExpression] = {}
     for name, function in cell_functions(mod).items():
-        cells[name] = _named_adjoint(name, function, expressions)
+        cells[name] = _named_adjoint(name, function, expressions, save)
     return Adjoints(cells, expressions)
 
 
-def _named_adjoint(name: str, function: Any, expressions: dict[str, WeightExpression]) -> AdjointCell:
+def _named_adjoint(name: str, function: Any, expressions: dict[str, WeightExpression], save: bool) -> AdjointCell:
     """The adjoint of a cell; an error names the cell."""
     try:
-        return _adjoint(name, function, expressions)
+        adjoint, needed = _adjoint(name, function, expressions, [])
+        saved = saved_values(function, needed) if save else []
+        return _adjoint(name, function, expressions, saved)[0] if saved else adjoint
     except NoGradientError as error:
         raise NoGradientError(f"{error.given} in cell {name!r}", error.expected, error.hint) from None
 
 
-def _adjoint(name: str, function: Any, expressions: dict[str, WeightExpression]) -> AdjointCell:
+def _adjoint(
+    name: str, function: Any, expressions: dict[str, WeightExpression], saved: Sequence[Any]
+) -> tuple[AdjointCell, list[Any]]:
+    """The adjoint of a cell that saves some variables, and the variables of the cell that it reads."""
     inputs, weights = input_params(function), weight_params(function)
     outputs = output_vars(function)
     bindings = bindings_of(function)
+    more = [variable for variable in saved if variable not in outputs]
+    slots = tuple([*outputs, *more].index(variable) for variable in saved)
     # New variables: one variable may not be a parameter of two functions.
     new = {param: relax.Var(param.name, param.ty) for param in function.params}
+    values = {variable: relax.Var(f"value{slot}", variable.ty) for variable, slot in zip(saved, slots, strict=True)}
     cotangents = [relax.Var(f"d_output{place}", output.ty) for place, output in enumerate(outputs)]
-    given = [*(new[param] for param in inputs), *cotangents]
+    given = [*(new[param] for param in inputs), *values.values(), *cotangents]
     builder = relax.BlockBuilder()
     emit = Emitter(builder)
     with builder.function(f"{name}_adjoint", [*given, *(new[w] for w in weights)], {"num_input": len(given)}):
         with builder.dataflow():
-            reverse = Reverse(emit, emit_forward(emit, bindings, new), made_of(bindings, set(weights)))
+            renamed = emit_forward(emit, bindings, new | values)
+            reverse = Reverse(emit, renamed, made_of(bindings, set(weights)))
             for output, cotangent in zip(outputs, cotangents, strict=True):
                 reverse.add(output, cotangent)
             reverse.sweep(bindings)
-            results = _Results(builder, [new[p] for p in inputs], cotangents)
+            places = dict(zip(values.values(), slots, strict=True))
+            results = _Results(builder, [new[param] for param in inputs], places, cotangents)
             operands = tuple(results.output(reverse.total(param)) for param in inputs if is_float(param))
             terms = tuple(
                 WeightTerm(
@@ -199,13 +232,33 @@ def _adjoint(name: str, function: Any, expressions: dict[str, WeightExpression])
             )
             made = [builder.emit_output(one) for one in results.outputs]
         builder.emit_func_output(made[0] if len(made) == 1 else relax.Tuple(made))
-    return AdjointCell(_tidy(builder.finalize(), f"{name}_adjoint"), operands, terms)
+    whole = builder.finalize()
+    needed = _read_by_reverse(whole[f"{name}_adjoint"], {one: old for old, one in renamed.items()})
+    forward = with_outputs(name, function, more)
+    adjoint = _tidy(whole, f"{name}_adjoint")
+    return AdjointCell(forward, adjoint, len(outputs), slots, operands, terms), needed
+
+
+def _read_by_reverse(function: Any, forward: Mapping[Any, Any]) -> list[Any]:
+    """The variables of a cell that the reverse sweep reads in a function which computes both."""
+    live = set(relax.analysis.free_vars(function.body.body))
+    read = []
+    for variable, value in reversed(bindings_of(function)):
+        if variable not in live:
+            continue
+        if variable in forward:
+            read.append(forward[variable])
+        else:
+            live |= set(relax.analysis.free_vars(value))
+    return read
 
 
 class _Results:
     """The outputs of an adjoint cell, each once."""
 
-    def __init__(self, builder: relax.BlockBuilder, inputs: Sequence[Any], cotangents: Sequence[Any]) -> None:
+    def __init__(
+        self, builder: relax.BlockBuilder, inputs: Sequence[Any], values: Mapping[Any, int], cotangents: Sequence[Any]
+    ) -> None:
         self.builder = builder
         self.outputs: list[Any] = []
         self._known: dict[Any, Source] = {
@@ -214,6 +267,7 @@ class _Results:
                 param: Source("attribute", place)
                 for place, param in enumerate(one for one in inputs if not is_float(one))
             },
+            **{value: Source("value", slot) for value, slot in values.items()},
             **{param: Source("cotangent", place) for place, param in enumerate(cotangents)},
         }
         self._places: dict[Any, int] = {}

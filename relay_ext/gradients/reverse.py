@@ -186,9 +186,11 @@ def made_of(bindings: Sequence[tuple[Any, Any]], sources: set[Any]) -> set[Any]:
 
 
 def emit_forward(emit: Emitter, bindings: Sequence[tuple[Any, Any]], renamed: Mapping[Any, Any]) -> dict[Any, Any]:
-    """Emit the bindings of a function into another one; the variables of both."""
+    """Emit the bindings of a function into another one, but for variables that are known there; those of both."""
     known = dict(renamed)
     for variable, value in bindings:
+        if variable in known:
+            continue
         new = structural_map(value, (relax.Var, lambda var: known.get(var, var)))
         known[variable] = new if isinstance(new, relax.Var | relax.Tuple) else emit(new)
     return known

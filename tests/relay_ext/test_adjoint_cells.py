@@ -25,8 +25,17 @@ from tests.relay_ext.relax_in_torch import evaluate
 
 
 def check(mod: IRModule, rows: int = 3, seed: int = 0, values: Callable[..., Any] | None = None) -> Adjoints:
-    """Compare the gradients of all cells with those of PyTorch, of random cotangents of all outputs."""
+    """Compare the gradients of all cells with those of PyTorch, of random cotangents of all outputs.
+
+    Once with values that the forward cells save, once with values that are computed again.
+    """
+    _check(adjoint_cells(mod, save=False), mod, rows, seed, values)
     adjoints = adjoint_cells(mod)
+    _check(adjoints, mod, rows, seed, values)
+    return adjoints
+
+
+def _check(adjoints: Adjoints, mod: IRModule, rows: int, seed: int, values: Callable[..., Any] | None) -> None:
     for name, function in cell_functions(mod).items():
         generator = torch.Generator().manual_seed(seed)
         arguments = {p.name: _argument(p, rows, generator, function, values) for p in function.params}
@@ -50,7 +59,6 @@ def check(mod: IRModule, rows: int = 3, seed: int = 0, values: Callable[..., Any
         for weight in weights:
             if weight in floats:
                 _same(f"{name}: {weight}", gradients.get(weight), expected[weight], arguments[weight])
-    return adjoints
 
 
 def _argument(param: Any, rows: int, generator: Any, function: Any, values: Callable[..., Any] | None) -> torch.Tensor:
@@ -69,12 +77,16 @@ def _gradients(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The gradients of operands and of weights that an adjoint cell and its terms give for one node."""
     adjoint = adjoints.cells[name]
+    returned = evaluate(adjoint.forward, {p.name: arguments[p.name] for p in adjoint.forward.params})
+    assert len(cotangents) == adjoint.outputs
     given = {**arguments, **{f"d_output{place}": one for place, one in enumerate(cotangents)}}
+    given |= {f"value{slot}": returned[slot] for slot in adjoint.values}
     outputs = evaluate(adjoint.function, {p.name: given[p.name] for p in adjoint.function.params})
     inputs = [arguments[p.name] for p in input_params(function)]
     rows = {
         "operand": [one for one in inputs if one.is_floating_point()],
         "attribute": [one for one in inputs if not one.is_floating_point()],
+        "value": returned,
         "cotangent": cotangents,
         "output": outputs,
     }

@@ -18,7 +18,10 @@ from tests.relay_ext.relax_in_torch import evaluate
 def reference_gradients(
     mod: IRModule, weights: Mapping[str, Any], graph: InstanceGraph, cotangents: Mapping[int, np.ndarray]
 ) -> tuple[dict[str, np.ndarray], list[np.ndarray]]:
-    """Gradients of all weights and of the external rows, laid out as those of the graph."""
+    """Gradients of all weights and of the external rows, laid out as those of the graph.
+
+    Cells of the graph may return more than those of `mod`, after what these return.
+    """
     functions = cell_functions(mod)
     shared = {
         name: torch.tensor(np.asarray(array), dtype=torch.float64).requires_grad_() for name, array in weights.items()
