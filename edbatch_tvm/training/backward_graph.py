@@ -83,18 +83,44 @@ class BackwardGraph:
     external_of: np.ndarray
 
 
-def kinds_of(graph: InstanceGraph) -> tuple[np.ndarray, np.ndarray]:
-    """The type of every node and its number of variadic rows."""
+@dataclass(frozen=True, eq=False)
+class Kinds:
+    """The kinds of the nodes of a graph.
+
+    Attributes
+    ----------
+    types : int64 array of shape [nodes]
+    each : list of tuple of int
+        The kinds that occur.
+    of_node : int64 array of shape [nodes]
+        The place in `each`.
+    """
+
+    types: np.ndarray
+    each: list[Kind]
+    of_node: np.ndarray
+
+
+def kinds_of(graph: InstanceGraph) -> Kinds:
+    """The kinds of the nodes of a graph."""
     signature = graph.signature
     assert signature is not None
     fixed = np.array([cell.fixed_arity for cell in signature], np.int64)
     variadic = np.array([max(cell.variadic_count, 1) for cell in signature], np.int64)
     types = graph.node_type.astype(np.int64)
-    return types, (np.diff(graph.operand_ptr) - fixed[types]) // variadic[types]
+    rows = (np.diff(graph.operand_ptr) - fixed[types]) // variadic[types]
+    width = int(rows.max(initial=0)) + 1
+    pairs = types * width + rows
+    # Few numbers, of which each occurs often: counted, not sorted.
+    distinct = np.flatnonzero(np.bincount(pairs, minlength=len(signature) * width))
+    place = np.zeros(len(signature) * width, np.int64)
+    place[distinct] = np.arange(len(distinct))
+    return Kinds(types, [divmod(pair, width) for pair in distinct.tolist()], place[pairs])
 
 
 def backward_graph(
     graph: InstanceGraph,
+    kinds: Kinds,
     plan: Plan,
     given: np.ndarray,
     find_type: Callable[[Kind], BackwardType],
@@ -108,6 +134,8 @@ def backward_graph(
     ----------
     graph : InstanceGraph
         The forward graph.
+    kinds : Kinds
+        Those of its nodes.
     plan : Plan
         A plan of a graph of this structure. It may have been made for another one, with other attributes and rows.
     given : int64 array of shape [m]
@@ -122,12 +150,9 @@ def backward_graph(
         How many outputs of each cell have cotangents: its own, not those that it saves.
     """
     stride = graph.stride
-    types, rows = kinds_of(graph)
     n = graph.num_nodes
-    pairs, kind_of = np.unique(types * (int(rows.max(initial=0)) + 1) + rows, return_inverse=True)
-    width = int(rows.max(initial=0)) + 1
-    kinds = [(int(pair) // width, int(pair) % width) for pair in pairs]
-    found = [find_type(kind) for kind in kinds]
+    types, kind_of = kinds.types, kinds.of_node
+    found = [find_type(kind) for kind in kinds.each]
 
     pointer = graph.operand_ptr.astype(np.int64)
     values = graph.operand_value.astype(np.int64)
@@ -158,8 +183,10 @@ def backward_graph(
     what = np.concatenate((summed, nodes))
     of_type = np.concatenate((sum_type_of[arena_of], type_ids[kind_of[nodes]]))
     is_sum = np.arange(len(what)) < len(summed)
-    reversed_batch = -np.concatenate((batch_of[summed // stride], batch_of[nodes]))
-    order = np.lexsort((what, of_type, ~is_sum, reversed_batch))
+    reversed_batch = len(plan.schedule) - np.concatenate((batch_of[summed // stride], batch_of[nodes]))
+    # By forward batch, sums first, type, number: one key, as it sorts faster than four.
+    key = ((reversed_batch * 2 + ~is_sum) * len(signature) + of_type) * (n * stride) + what
+    order = np.argsort(key)
     what, of_type = what[order], of_type[order]
     is_sum, reversed_batch = is_sum[order], reversed_batch[order]
     out = signature.stride
@@ -218,12 +245,12 @@ def backward_graph(
         operand_ptr.astype(np.int32),
         operands.astype(np.int32),
         signature,
-        attributes=_attributes(graph, signature, types, what, of_type, is_sum, kinds, found),
+        attributes=_attributes(graph, signature, types, what, of_type, is_sum, kinds.each, found),
         external_spec=external_spec,
         external_row=external_row,
     )
     groups = []
-    for number, kind in enumerate(kinds):
+    for number, kind in enumerate(kinds.each):
         forward = np.flatnonzero(active & (kind_of == number))
         own = node[forward] if found[number].type_id >= 0 else np.empty(0, np.int64)
         if len(forward):

@@ -42,9 +42,12 @@ class Gradients(Mapping[str, np.ndarray]):
         self._sums = sums
         self._shapes = shapes
         self._parts: dict[str, list[np.ndarray]] = {}
+        self._slices: dict[str, list[tuple[tuple[slice, ...], Sums]]] = {}
         self._done: dict[str, np.ndarray] = {}
         for key, total in sums.items():
             expression = expressions[key]
+            if expression.part:
+                self._slices.setdefault(expression.weights[0], []).append((expression.part, total))
             if expression.pullback is None:
                 continue
             shape = tuple(int(extent) for extent in expression.pullback.params[-1].ty.shape.values)
@@ -59,7 +62,12 @@ class Gradients(Mapping[str, np.ndarray]):
             shape, dtype = self._shapes[name]
             parts = [self._sums[name].total(shape)] if name in self._sums else []
             parts += self._parts.get(name, [])
-            self._done[name] = sum(parts[1:], parts[0]) if parts else np.zeros(shape, dtype)
+            total = sum(parts[1:], parts[0]) if parts else np.zeros(shape, dtype)
+            if parts and name in self._slices:
+                total = total.copy()
+            for part, sums in self._slices.get(name, []):
+                total[part] += sums.total(total[part].shape)
+            self._done[name] = total
         return self._done[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -86,7 +94,8 @@ class Gradients(Mapping[str, np.ndarray]):
             If the weight is not one of which rows are read and nothing else.
         """
         sums = self._sums.get(table)
-        if table in self._shapes and sums is not None and sums.dense is None and table not in self._parts:
+        others = self._parts | self._slices
+        if table in self._shapes and sums is not None and sums.dense is None and table not in others:
             index, parts = sums.table()
             return index, parts.reshape(len(index), *self._shapes[table][0][1:])
         raise WeightError(

@@ -30,7 +30,7 @@ from edbatch_tvm.training.backward_graph import BackwardGraph, BackwardType, Kin
 from edbatch_tvm.training.cotangents import Cotangents, as_cotangents
 from edbatch_tvm.training.gradients import Gradients, Pullback
 from edbatch_tvm.training.saved_graph import renumbered, with_saved_values
-from edbatch_tvm.training.weight_sums import external_gradients, weight_sums
+from edbatch_tvm.training.weight_sums import Scratch, external_gradients, weight_sums
 from edbatch_tvm.tvm_compat import runtime
 from relay_ext.gradients.adjoint_cells import Adjoints
 from relay_ext.renaming import module_of
@@ -167,6 +167,7 @@ class _BackwardModel:
         self.kinds = _Kinds({})
         self.arenas = float_arenas(model.signature, model.cells)
         self._pullbacks: Any = None
+        self._scratch = Scratch()
 
     def refresh(self) -> None:
         """Take over the weights of the forward model."""
@@ -176,8 +177,8 @@ class _BackwardModel:
     def run(self, forward: TrainingResult, cotangents: Cotangents) -> Gradients:
         """One backward pass."""
         begin = perf_counter()
-        types, rows = kinds_of(forward.graph)
-        self._meet({(int(kind[0]), int(kind[1])) for kind in np.unique(np.stack((types, rows), 1), axis=0)})
+        kinds = kinds_of(forward.graph)
+        self._meet(set(kinds.each))
         compiled = self.kinds.model
         assert compiled is not None
         names = {name: place for place, name in enumerate(compiled.signature.names)}
@@ -190,7 +191,9 @@ class _BackwardModel:
 
         sums = {arena: names[sum_name(arena)] for arena in self.arenas}
         outputs = [len(cell.outputs) for cell in self.model.cells]
-        made = backward_graph(forward.graph, forward.plan, cotangents.values, find, compiled.signature, sums, outputs)
+        made = backward_graph(
+            forward.graph, kinds, forward.plan, cotangents.values, find, compiled.signature, sums, outputs
+        )
         made.graph.external_data = self._external(forward, made, cotangents)
         made.graph.checked = made.schedule.checked = True
         built = perf_counter()
@@ -198,7 +201,7 @@ class _BackwardModel:
         planned = perf_counter()
         backward = compiled.execute(made.graph, plan)
         executed = perf_counter()
-        weights = weight_sums(forward, backward, made, lambda kind: self.kinds.cells[kind])
+        weights = weight_sums(forward, backward, made, lambda kind: self.kinds.cells[kind], self._scratch)
         assert self.model.weights is not None
         shapes = {name: (spec.shape, spec.dtype) for name, spec in self.model.weights.wanted.items()}
         external = external_gradients(forward, backward, made)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from edbatch_tvm.graph.spec import Signature
+from edbatch_tvm.graph.spec import Signature, ValueSpec
 from edbatch_tvm.runtime.result import Result
 from edbatch_tvm.training.backward_cells import BackwardCell
 from edbatch_tvm.training.backward_graph import (
@@ -16,9 +16,8 @@ from edbatch_tvm.training.backward_graph import (
     Group,
     arena_rows,
     attribute_rows,
-    kinds_of,
 )
-from relay_ext.gradients.adjoint_cells import Source
+from relay_ext.gradients.adjoint_cells import Source, WeightTerm
 
 
 @dataclass(eq=False)
@@ -64,8 +63,35 @@ def sum_rows(index: np.ndarray, parts: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return index[starts], np.add.reduceat(parts, starts, axis=0) if len(starts) else parts[:0]
 
 
+class Scratch:
+    """Memory for rows that are copied, multiplied and forgotten: fresh pages would cost more than the copies."""
+
+    def __init__(self) -> None:
+        self._bytes = np.empty(0, np.uint8)
+        self._used = 0
+
+    def clear(self) -> None:
+        """Let the memory be used again."""
+        if self._used > len(self._bytes):
+            self._bytes = np.empty(self._used, np.uint8)
+        self._used = 0
+
+    def array(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        """An array in it; a new one where it is too small, which it is the first time."""
+        size = int(np.prod(shape)) * dtype.itemsize
+        begin = -self._used % 64 + self._used
+        self._used = begin + size
+        if self._used > len(self._bytes):
+            return np.empty(shape, dtype)
+        return self._bytes[begin : self._used].view(dtype).reshape(shape)
+
+
 def weight_sums(
-    forward: Result, backward: Result, made: BackwardGraph, cell_of: Callable[[Any], BackwardCell]
+    forward: Result,
+    backward: Result,
+    made: BackwardGraph,
+    cell_of: Callable[[Any], BackwardCell],
+    scratch: Scratch,
 ) -> dict[str, Sums]:
     """The gradients of all expressions of weights of a minibatch.
 
@@ -76,25 +102,32 @@ def weight_sums(
     made : BackwardGraph
     cell_of : callable
         The backward cell of a kind.
+    scratch : Scratch
     """
     sums: dict[str, Sums] = {}
-    types, _ = kinds_of(forward.graph)
+    types = forward.graph.node_type.astype(np.int64)
     for group in made.groups:
         cell = cell_of(group.kind)
-        rows = _Rows(forward, backward, made, group, types)
+        scratch.clear()
+        rows = _Rows(forward, backward, made, group, types, scratch)
+        products: dict[Source, list[WeightTerm]] = {}
         for term in cell.terms:
             into = sums.setdefault(term.expression, Sums())
-            right = rows.of(term.right)
             if term.kind == "sum":
-                into.add(right.sum(axis=0))
+                into.add(rows.of(term.right).sum(axis=0))
             elif term.kind == "product":
                 assert term.left is not None
-                left = rows.of(term.left)
-                into.add(_as_rows(left).T @ _as_rows(right))
+                products.setdefault(term.left, []).append(term)
             else:
                 assert term.left is not None
                 index = rows.of(term.left).astype(np.int64)
-                into.rows.append((index.ravel(), right.reshape(index.size, -1)))
+                into.rows.append((index.ravel(), rows.of(term.right).reshape(index.size, -1).copy()))
+        for left, terms in products.items():
+            # One contraction for all that are multiplied with the same rows.
+            right, widths = rows.side_by_side([term.right for term in terms])
+            total = _as_rows(rows.of(left)).T @ right
+            for term, part in zip(terms, np.split(total, np.cumsum(widths)[:-1], axis=1), strict=True):
+                sums[term.expression].add(part)
     return sums
 
 
@@ -105,58 +138,97 @@ def _as_rows(values: np.ndarray) -> np.ndarray:
 class _Rows:
     """Rows of the nodes of a group, in the order of the nodes."""
 
-    def __init__(self, forward: Result, backward: Result, made: BackwardGraph, group: Group, types: np.ndarray) -> None:
+    def __init__(
+        self,
+        forward: Result,
+        backward: Result,
+        made: BackwardGraph,
+        group: Group,
+        types: np.ndarray,
+        scratch: Scratch,
+    ) -> None:
+        self.scratch = scratch
         self.forward, self.backward, self.made, self.group, self.types = forward, backward, made, group, types
         assert forward.graph.signature is not None
         self.signature: Signature = forward.graph.signature
         self.cell = self.signature[group.kind[0]]
+        self._known: dict[Source, np.ndarray] = {}
 
     def of(self, source: Source) -> np.ndarray:
         """The rows of a source: ``[nodes, *shape]``; of variadic operands ``[nodes, rows, *shape]``."""
+        if source not in self._known:
+            self._known[source] = self._read(source)
+        return self._known[source]
+
+    def side_by_side(self, sources: Sequence[Source]) -> tuple[np.ndarray, list[int]]:
+        """The rows of several sources as the columns of one matrix, and how many columns each has."""
+        places = [self._place(source) for source in sources]
+        first = places[0]
+        if first is not None and all(one is not None and one[:2] == first[:2] for one in places):
+            result, spec, _ = first
+            if len(spec.shape) == 1:
+                rows = np.stack([one[2] for one in places if one is not None], axis=1)
+                return self._taken(result, spec, rows).reshape(len(rows), -1), [spec.size] * len(sources)
+        parts = [_as_rows(self.of(source)) for source in sources]
+        return np.concatenate(parts, axis=1) if len(parts) > 1 else parts[0], [part.shape[1] for part in parts]
+
+    def _read(self, source: Source) -> np.ndarray:
         type_id, count = self.group.kind
         nodes = self.group.forward
         if source.kind == "attribute":
             name = self.cell.attributes[source.number].name
             return attribute_rows(self.forward.graph, self.types, type_id, name, nodes)
         if source.kind == "joined":
+            parts = [self._place(part) for part in source.parts]
+            if all(one is not None and len(one[1].shape) == 1 for one in parts):
+                return self.side_by_side(source.parts)[0]
             return np.concatenate([self.of(part) for part in source.parts], axis=-1)
-        if source.kind == "operand":
-            return self._operand(source.number, count)
-        if source.kind == "value":
-            spec = self.cell.outputs[source.number]
-            values = nodes * self.forward.graph.stride + source.number
-            rows = self.forward.arena(self.signature.value_specs.index(spec))[self.forward.plan.value_row[values]]
-            return rows.reshape(len(nodes), *spec.shape)
-        if source.kind == "cotangent":
-            spec = self.cell.outputs[source.number]
-            values = self.made.cotangent[nodes * self.forward.graph.stride + source.number]
-            return gradient_rows(self.backward, values, spec)
-        assert self.backward.graph.signature is not None
-        stride = self.backward.graph.stride
-        backward_type = int(self.backward.graph.node_type[self.group.backward[0]])
-        spec = self.backward.graph.signature[backward_type].outputs[source.number]
-        return gradient_rows(self.backward, self.group.backward * stride + source.number, spec)
+        place = self._place(source)
+        if place is not None:
+            result, spec, rows = place
+            return self._taken(result, spec, rows).reshape(len(rows), *spec.shape)
+        operand = self.cell.operands[source.number]
+        rows = self._operand_rows(source.number, count)
+        return self._taken(self.forward, operand.spec, rows).reshape(len(nodes), count, *operand.spec.shape)
 
-    def _operand(self, number: int, count: int) -> np.ndarray:
+    def _place(self, source: Source) -> tuple[Result, ValueSpec, np.ndarray] | None:
+        """The result, the spec and the rows of a source that has one row for each node; None for others."""
+        nodes = self.group.forward
+        forward, backward = self.forward, self.backward
+        assert backward.graph.signature is not None
+        if source.kind == "operand" and not self.cell.operands[source.number].variadic:
+            return forward, self.cell.operands[source.number].spec, self._operand_rows(source.number, 1)
+        if source.kind == "value":
+            values = nodes * forward.graph.stride + source.number
+            return forward, self.cell.outputs[source.number], forward.plan.value_row[values]
+        if source.kind == "cotangent":
+            values = self.made.cotangent[nodes * forward.graph.stride + source.number]
+            return backward, self.cell.outputs[source.number], arena_rows(backward.graph, backward.plan, values)
+        if source.kind == "output":
+            own = self.group.backward
+            spec = backward.graph.signature[int(backward.graph.node_type[own[0]])].outputs[source.number]
+            return backward, spec, backward.plan.value_row[own * backward.graph.stride + source.number]
+        return None
+
+    def _taken(self, result: Result, spec: ValueSpec, rows: np.ndarray) -> np.ndarray:
+        """Rows of the arena of a spec, in scratch memory."""
+        arena = _arena(result, spec)
+        out = self.scratch.array((*rows.shape, arena.shape[1]), arena.dtype)
+        return np.take(arena, rows, axis=0, out=out, mode="clip")  # "raise" would copy twice
+
+    def _operand_rows(self, number: int, width: int) -> np.ndarray:
+        """The rows of an operand of all nodes, node after node."""
         graph = self.forward.graph
+        count = self.group.kind[1]
         before = sum(count if one.variadic else 1 for one in self.cell.operands[:number])
-        operand = self.cell.operands[number]
-        width = count if operand.variadic else 1
         entries = graph.operand_ptr[self.group.forward][:, None].astype(np.int64) + before + np.arange(width)
         values = graph.operand_value[entries.ravel()].astype(np.int64)
-        arena = self.signature.value_specs.index(operand.spec)
-        rows = self.forward.arena(arena)[arena_rows(graph, self.forward.plan, values)]
-        shape = (width, *operand.spec.shape) if operand.variadic else operand.spec.shape
-        return rows.reshape(len(self.group.forward), *shape)
+        return arena_rows(graph, self.forward.plan, values)
 
 
-def gradient_rows(backward: Result, values: np.ndarray, spec: Any) -> np.ndarray:
-    """Rows of values, external rows and zeros of a backward graph; all have one spec."""
-    assert backward.graph.signature is not None
-    arena = backward.graph.signature.value_specs.index(spec)
-    rows = arena_rows(backward.graph, backward.plan, values)
-    found: np.ndarray = backward.arena(arena)[rows].reshape(len(values), *spec.shape)
-    return found
+def _arena(result: Result, spec: ValueSpec) -> np.ndarray:
+    assert result.graph.signature is not None
+    return result.arena(result.graph.signature.value_specs.index(spec))
 
 
 def external_gradients(forward: Result, backward: Result, made: BackwardGraph) -> tuple[np.ndarray, ...]:
@@ -167,7 +239,8 @@ def external_gradients(forward: Result, backward: Result, made: BackwardGraph) -
     arenas = graph.external_spec[made.external_of]
     for arena in np.unique(arenas).tolist():
         chosen = arenas == arena
-        parts = gradient_rows(backward, made.external_use[chosen], specs[arena])
+        rows = arena_rows(backward.graph, backward.plan, made.external_use[chosen])
+        parts = _arena(backward, specs[arena])[rows].reshape(len(rows), *specs[arena].shape)
         index, total = sum_rows(graph.external_row[made.external_of[chosen]].astype(np.int64), parts)
         found[arena][index] = total
     return tuple(found)

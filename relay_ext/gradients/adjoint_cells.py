@@ -13,6 +13,7 @@ from edbatch_tvm.tvm_compat import Call
 from relay_ext.gradients.reverse import Reverse, Term, bindings_of, emit_forward, made_of
 from relay_ext.gradients.rules import Emitter, NoGradientError, is_float, short_name
 from relay_ext.gradients.saved_values import saved_values, with_outputs
+from relay_ext.gradients.views import sliced_places
 from relay_ext.renaming import module_of
 from relay_ext.signature import cell_functions, input_params, output_vars, weight_params
 
@@ -80,11 +81,14 @@ class WeightExpression:
         The weights in it.
     pullback : relax.Function or None
         A function of these weights and of the gradient of the expression: the gradients of the weights, a tuple. None
-        if the expression is a weight.
+        if the expression is a weight or a part of one.
+    part : tuple of slice
+        The part of the weight that the expression is, axis by axis; all of it where there are no slices.
     """
 
     weights: tuple[str, ...]
     pullback: relax.Function | None
+    part: tuple[slice, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -325,8 +329,20 @@ def _expression(
         return str(variable.name)
     key = f"{cell}.{[var for var, _ in bindings].index(variable)}"
     if key not in known:
-        known[key] = _pullback(key, variable, bindings, weights)
+        known[key] = _part(dict(bindings)[variable], weights) or _pullback(key, variable, bindings, weights)
     return key
+
+
+def _part(value: Any, weights: Sequence[Any]) -> WeightExpression | None:
+    """A slice of a weight, as an expression; None for anything else."""
+    if not isinstance(value, Call) or short_name(value) != "strided_slice" or value.args[0] not in weights:
+        return None
+    places = sliced_places(value)
+    if any(one.step < 1 for one in places.values()):
+        return None
+    weight = value.args[0]
+    axes = (places.get(axis, range(int(extent))) for axis, extent in enumerate(weight.ty.shape.values))
+    return WeightExpression((weight.name,), None, tuple(slice(one.start, one.stop, one.step) for one in axes))
 
 
 def _pullback(key: str, variable: Any, bindings: Sequence[Any], weights: Sequence[Any]) -> WeightExpression:

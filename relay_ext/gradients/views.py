@@ -60,14 +60,21 @@ def _split(emit: Emitter, call: Any, result: Any, g: Any) -> Gradients:
 
 @rule("strided_slice")
 def _slice(emit: Emitter, call: Any, result: Any, g: Any) -> Gradients:
+    for axis, places in sliced_places(call).items():
+        g = _scatter(emit, g, axis, places, _static(extents(call.args[0])[axis], "strided_slice"))
+    return [g, *[None] * (len(call.args) - 1)]
+
+
+def sliced_places(call: Any) -> dict[int, range]:
+    """For each axis that a ``strided_slice`` divides, the places that it takes."""
     x = call.args[0]
     axes, begins, ends = (_numbers(one) for one in call.args[1:4])
     strides = _numbers(call.args[4]) if len(call.args) > 4 else [1] * len(axes)
+    found = {}
     for axis, begin, end, stride in zip(axes, begins, ends, strides, strict=True):
-        axis %= x.ty.ndim
-        extent = _static(extents(x)[axis], "strided_slice")
-        g = _scatter(emit, g, axis, range(extent)[slice(begin, _end(end, extent, stride), stride)], extent)
-    return [g, *[None] * (len(call.args) - 1)]
+        extent = _static(extents(x)[axis % x.ty.ndim], "strided_slice")
+        found[axis % x.ty.ndim] = range(extent)[slice(begin, _end(end, extent, stride), stride)]
+    return found
 
 
 def _end(end: int, extent: int, stride: int) -> int | None:

@@ -109,7 +109,9 @@ def _gradients(
             left, right = (one.reshape(-1, one.shape[-1]) for one in (left, right))
             found = left.T @ right
         elif term.kind == "table":
-            found = torch.zeros(shapes[term.expression], dtype=torch.float64)
+            expression = adjoints.expressions[term.expression]
+            shape = torch.empty(shapes[expression.weights[0]])[expression.part].shape
+            found = torch.zeros(shape, dtype=torch.float64)
             found.index_add_(0, left.reshape(-1), right.reshape(-1, *found.shape[1:]))
         else:
             found = right
@@ -118,7 +120,8 @@ def _gradients(
     for key, total in sums.items():
         expression = adjoints.expressions[key]
         if expression.pullback is None:
-            parts = [total]
+            parts = [torch.zeros(shapes[expression.weights[0]], dtype=torch.float64)]
+            parts[0][expression.part] = total
         else:
             pulled = {p.name: arguments.get(p.name) for p in expression.pullback.params} | {"gradient": total}
             parts = evaluate(expression.pullback, pulled)
