@@ -359,7 +359,7 @@ static PyObject *rows_of_values(PyObject *module, PyObject *const *arguments, Py
     return made;
 }
 
-/* What a cell returns: returned_of() in call_paths.py ----------------------------------------------------------- */
+/* What a cell returns: returned_of() in call_fast_paths.py ----------------------------------------------------------- */
 
 typedef struct {
     PyObject_HEAD
@@ -904,7 +904,7 @@ static PyMethodDef functions[] = {
     {"rows_of_values", (PyCFunction)(void (*)(void))rows_of_values, METH_FASTCALL, "See lazy.py."},
     {"minibatch_ended", minibatch_ended, METH_NOARGS, "Let go what tensors of a minibatch held."},
     {"entered", entered, METH_O, "Tensors in this thing have been seen by PyTorch's C++ code."},
-    {"returned_of", (PyCFunction)(void (*)(void))returned_of, METH_FASTCALL, "See call_paths.py."},
+    {"returned_of", (PyCFunction)(void (*)(void))returned_of, METH_FASTCALL, "See call_fast_paths.py."},
     {NULL, NULL, 0, NULL},
 };
 static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, .m_name = "edbatch_recording_core", .m_size = -1,

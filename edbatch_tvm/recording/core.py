@@ -20,19 +20,19 @@ from typing import Any
 
 import torch
 
-from edbatch_tvm.cache_folder import cache_directory, read_sealed, write_sealed
+from edbatch_tvm.cache_files import cache_directory, read_sealed, write_sealed
 from edbatch_tvm.errors import CellError
 from edbatch_tvm.recording import lazy, specialise, torch_functions
 from edbatch_tvm.recording.arguments import FEW, INTEGER, key_of_tensor
-from edbatch_tvm.recording.attributes import Written
 from edbatch_tvm.recording.cell_call import CellCall
 from edbatch_tvm.recording.empty_results import NoElements
-from edbatch_tvm.recording.memory import Storage
+from edbatch_tvm.recording.module_attributes import Written
 from edbatch_tvm.recording.outside import Outside
 from edbatch_tvm.recording.recorder import Recorder
 from edbatch_tvm.recording.site import Site
 from edbatch_tvm.recording.specs import RowsSpec, TensorSpec, rows_of
 from edbatch_tvm.recording.storages import resolved
+from edbatch_tvm.recording.strided_storage import Storage
 from edbatch_tvm.tvm_compat import cc
 
 VARIABLE = "EDBATCH_RECORDING"

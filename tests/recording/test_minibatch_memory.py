@@ -15,7 +15,7 @@ import edbatch_tvm as eb
 from edbatch_tvm.recording.copies import Copies, Element
 from edbatch_tvm.recording.driver import Driver
 from edbatch_tvm.recording.lazy import LazyTensor
-from edbatch_tvm.recording.parameters import RecordedParameter
+from edbatch_tvm.recording.recorded_parameters import RecordedParameter
 from edbatch_tvm.recording.recorder import Recorder
 
 H = 13
