@@ -36,8 +36,16 @@ LATENT = Repository("facebookresearch/latent-treelstm", "8875ef8")
 GUMBEL = Repository(
     "jihunchoi/unsupervised-treelstm",
     "47623f5",
-    # Indices of the dtype of what they index.
-    (("model/basic.py", r"reversed_indices\.to\(inputs\)", "reversed_indices.to(inputs.device)"),),
+    (
+        # Indices of the dtype of what they index.
+        ("model/basic.py", r"reversed_indices\.to\(inputs\)", "reversed_indices.to(inputs.device)"),
+        # A sum kept the dimension.
+        (
+            "model/treelstm.py",
+            r"((?:select_mask_expand|att_weights_expand) \* (?:new_h|nodes)\)\.sum\(1)\)$",
+            r"\1, keepdim=True)",
+        ),
+    ),
 )
 GRASS = Repository(
     "kevin-kaixu/grass_pytorch",

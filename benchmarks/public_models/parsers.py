@@ -79,13 +79,13 @@ def gumbel(place: Path) -> Case:
     inside(place)
     from sst.model import SSTModel
 
-    model = SSTModel(5, WORDS, 100, HIDDEN, HIDDEN, 1, True, True, True, True, 0.1).eval()
+    model = SSTModel(5, WORDS, 100, HIDDEN, HIDDEN, 1, True, False, True, True, 0.1).eval()
     for layer in model.modules():
         if isinstance(layer, torch.nn.Embedding):
             torch.nn.init.normal_(layer.weight)
     torch.nn.init.normal_(model.encoder.comp_query)
     elements = [(words(length)[None], torch.tensor([length])) for length in lengths(32)]
-    cells = ["encoder.leaf_rnn_cell", "encoder.leaf_rnn_cell_bw", "encoder.treelstm_layer", "classifier"]
+    cells = ["encoder.leaf_rnn_cell", "encoder.treelstm_layer", "classifier"]
     ordered = sorted(elements, key=lambda one: -one[0].shape[1])
     most = ordered[0][0].shape[1]
     sentences = torch.cat([torch.nn.functional.pad(one, (0, most - one.shape[1])) for one, _ in ordered])

@@ -29,12 +29,14 @@ def adopt(recorder: Recorder, tensor: torch.Tensor, by_rows: bool) -> bool:
     Parameters
     ----------
     by_rows : bool
-        Whether its rows are written one by one; numbers, if it has one dimension.
+        Whether its rows are written one by one; numbers, if it has one dimension. They are along the first dimension
+        whose extent is not 1.
     """
     if not _is_alone(tensor):
         return False
     size = tuple(tensor.shape)
-    listed = by_rows and len(size) > 0 and 1 <= size[0] <= _MOST_ROWS
+    at = next((dim for dim, extent in enumerate(size[:-1]) if extent != 1), 0)
+    listed = by_rows and len(size) > 0 and 1 <= size[at] <= _MOST_ROWS
     made = lazy_view(recorder, Storage([], 1), (size, dense_strides(size), 0), tensor.dtype)
     try:
         torch.utils.swap_tensors(tensor, made)
@@ -43,7 +45,7 @@ def adopt(recorder: Recorder, tensor: torch.Tensor, by_rows: bool) -> bool:
     real: torch.Tensor = made
     lazy: LazyTensor = tensor
     content = real.clone()  # no view of it: it could not become what it was
-    rows = list(content.unbind()) if listed else [content]
+    rows = list(content.unbind(at)) if listed else [content]
     values = [recorder.value_of(row) for row in rows]
     lazy.held = Storage(values, real.numel() // len(rows), listed)
     recorder.adopted.append((lazy, real))

@@ -24,7 +24,7 @@ import torch
 
 from edbatch_tvm.errors import CellError
 from edbatch_tvm.recording.row_list import row_list
-from edbatch_tvm.recording.specs import RowsSpec, TensorSpec, spec_of
+from edbatch_tvm.recording.specs import RowsSpec, TensorSpec, rows_of, spec_of
 
 Key = tuple[Any, ...]
 
@@ -94,6 +94,8 @@ class Input:
         Its shape; of one row, where it is variadic.
     rows : bool
         Whether it is a variadic operand.
+    at : int
+        The dimension of its rows.
     example : tensor or int or None
         For an attribute, its value in the call that the cell was made for.
     """
@@ -101,6 +103,7 @@ class Input:
     spec: TensorSpec
     rows: bool = False
     example: Any = None
+    at: int = 0
 
     def like_example(self, value: Any) -> Any:
         """The value of an attribute as the model's code gets it: a tensor, if it was given one."""
@@ -120,8 +123,10 @@ class Input:
         """The value of a flat input in its shape."""
         if self.example is not None:
             return value
-        if len(self.spec.shape) != 1:
-            value = value.reshape((value.shape[0], *self.spec.shape) if self.rows else self.spec.shape)
+        if self.rows and (self.at or len(self.spec.shape) != 1):
+            value = value.reshape(rows_of(self.spec, self.at).extents(value.shape[0]))
+        elif not self.rows and len(self.spec.shape) != 1:
+            value = value.reshape(self.spec.shape)
         return self.spec.decoded(value)
 
 
@@ -133,7 +138,7 @@ class _Taken(int):
 class _Stacked:
     first: int
     count: int
-    row: TensorSpec
+    rows: RowsSpec
 
 
 @dataclass(frozen=True)
@@ -184,13 +189,13 @@ class CallPlan:
         if isinstance(part, TensorSpec):
             return self._input(Input(part))
         if isinstance(part, RowsSpec):
-            return self._input(Input(part.row, rows=True))
+            return self._input(Input(part.row, rows=True, at=part.at))
         kind, *details = part
         if kind == "stack":
             count, rows = details
             first = len(self.inputs)
             self.inputs += [Input(rows.row)] * count
-            return _Stacked(first, count, rows.row)
+            return _Stacked(first, count, rows)
         if kind == "listed":
             count, pairs = details
             return _Listed(tuple(self._read(next(parts), parts, examples, weights) for _ in range(count)), pairs)
@@ -229,8 +234,8 @@ class CallPlan:
                 return shaped(part)
             if isinstance(part, _Stacked):
                 if part.count == 0:
-                    return torch.empty((0, *part.row.shape), dtype=part.row.dtype)
-                return torch.stack([shaped(row) for row in range(part.first, part.first + part.count)])
+                    return torch.empty(part.rows.extents(0), dtype=part.rows.dtype)
+                return torch.stack([shaped(row) for row in range(part.first, part.first + part.count)], part.rows.at)
             if isinstance(part, _Listed):
                 return row_list([shaped(rows) for rows in part.parts], part.pairs)
             if isinstance(part, _Weight):

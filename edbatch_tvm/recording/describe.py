@@ -136,7 +136,9 @@ def describe(
 ) -> None:
     """Append what the key of a call says of one argument, the values it reads and its attributes."""
     kind = type(argument)
-    if isinstance(argument, torch.Tensor) and argument.is_floating_point() and _is_empty(recorder, argument):
+    if kind is RowsSpec:  # in the place of an argument with rows
+        key.append(argument)
+    elif isinstance(argument, torch.Tensor) and argument.is_floating_point() and _is_empty(recorder, argument):
         key.append(("empty", argument.dtype, argument.shape))
     elif kind is LazyTensor and argument.recorder is recorder:
         spec, values = resolved(recorder, argument)

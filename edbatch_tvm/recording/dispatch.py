@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch.utils import _pytree as pytree
 
-from edbatch_tvm.errors import CellError, RecordingError
+from edbatch_tvm.errors import CellError
 from edbatch_tvm.recording import lazy
 from edbatch_tvm.recording.breaks import told
 from edbatch_tvm.recording.lazy import LazyTensor, geometry_of, lazy_rows, lazy_value, lazy_view, storage_of
-from edbatch_tvm.recording.row_choices import chosen_rows, grid_of, tensor_of_grid
+from edbatch_tvm.recording.recorded_views import geometries, view
+from edbatch_tvm.recording.row_choices import chosen_rows, grid_of, joined_rows, tensor_of_grid, written_rows
 from edbatch_tvm.recording.specs import RowsSpec, TensorSpec, spec_of
 from edbatch_tvm.recording.storages import resolved, write
-from edbatch_tvm.recording.strided_storage import Geometry
+from edbatch_tvm.recording.strided_storage import is_list_of_none, rows_along
 
 if TYPE_CHECKING:
     from edbatch_tvm.recording.recorder import Recorder
@@ -104,6 +105,9 @@ def _functional(operator: Any, name: str) -> Any:
 
 def recorder_of(arguments: Any, named: dict[str, Any]) -> Recorder | None:
     """The recorder of recorded tensors among arguments; None if there are none."""
+    for argument in arguments:  # most often it is one of them
+        if type(argument) is LazyTensor:
+            return argument.recorder
     for leaf in pytree.tree_leaves((arguments, named)):
         if type(leaf) is LazyTensor:
             return leaf.recorder
@@ -119,7 +123,7 @@ def dispatch(operator: Any, arguments: Any, named: dict[str, Any]) -> Any:
     if kind.name in _SHAPES:
         return operator(*_shapes(arguments), **_shapes(named))
     if kind.view and type(first) is LazyTensor:
-        return _view(operator, first, tuple(arguments[1:]), named)
+        return view(operator, first, tuple(arguments[1:]), named)
     if kind.name in _RESHAPED and type(first) is LazyTensor:
         return _reshaped(operator, first, arguments, named)
     if recorder.finished:
@@ -141,50 +145,9 @@ def _shapes(arguments: Any) -> Any:
     return pytree.tree_map(shape, arguments)
 
 
-# Views ----------------------------------------------------------------------------------------------------------
-
-_VIEWS: dict[Any, list[Geometry] | Geometry] = {}
-_MOST_VIEWS = 100_000
-
-
-def _geometries(operator: Any, geometry: Geometry, rest: Any, named: dict[str, Any]) -> list[Geometry] | Geometry:
-    """Where the views lie that an operator makes of a tensor."""
-    try:
-        key = (operator, geometry, rest, *named.items())
-        found = _VIEWS.get(key)
-    except TypeError:
-        key = (operator, geometry, str(rest), *named.items())
-        found = _VIEWS.get(key)
-    if found is None:
-        size, stride, offset = geometry
-        source = torch.empty_strided(size, stride, device="meta")
-        if offset:
-            source = torch.empty(1, device="meta").as_strided(size, stride, offset)
-        made = operator(source, *rest, **named)
-        found = _geometry(made) if isinstance(made, torch.Tensor) else [_geometry(one) for one in made]
-        if len(_VIEWS) < _MOST_VIEWS:
-            _VIEWS[key] = found
-    return found
-
-
-def _geometry(tensor: torch.Tensor) -> Geometry:
-    return tuple(tensor.shape), tuple(tensor.stride()), tensor.storage_offset()
-
-
-def _view(operator: Any, source: LazyTensor, rest: Any, named: dict[str, Any]) -> Any:
-    if "dtype" in named or any(isinstance(one, torch.dtype) for one in rest):
-        given = f"view(dtype) of a recorded tensor of shape {list(source.shape)}"
-        raise RecordingError(given, "its elements as they are", "use .to(dtype)")
-    found = _geometries(operator, geometry_of(source), rest, named)
-    recorder, storage, dtype = source.recorder, storage_of(source), source.spec.dtype
-    if type(found) is list:
-        return [lazy_view(recorder, storage, geometry, dtype) for geometry in found]
-    return lazy_view(recorder, storage, found, dtype)  # type: ignore[arg-type]
-
-
 def _reshaped(operator: Any, tensor: LazyTensor, arguments: Any, named: dict[str, Any]) -> Any:
     storage_of(tensor)
-    found = _geometries(
+    found = geometries(
         getattr(aten, _kind_of(operator).name[:-1]).__getattr__(operator._overloadname),
         geometry_of(tensor),
         tuple(arguments[1:]),
@@ -216,6 +179,9 @@ def _written(recorder: Recorder, operator: Any, kind: _Kind, arguments: Any, nam
         if kind.name in ("zero_", "fill_") and (kind.name == "zero_" or not isinstance(arguments[1], torch.Tensor)):
             number = 0 if kind.name == "zero_" else arguments[1]
             _write(recorder, target, torch.full(tuple(target.shape), number, dtype=target.dtype))
+            return target
+        indexed = kind.name == "index_put_" and not named and len(arguments) == 3
+        if indexed and written_rows(recorder, target, arguments[1], arguments[2]):
             return target
         if kind.functional is not None:
             given = {name: value for name, value in named.items() if name not in kind.written}
@@ -261,6 +227,8 @@ def _recorded(recorder: Recorder, operator: Any, kind: _Kind, arguments: Any, na
         return copied(recorder, arguments[0])
     if kind.name in _LISTS:
         rows = as_rows(recorder, kind.name, *arguments, **named)
+        if rows is None:
+            rows = joined_rows(recorder, kind.name, *arguments, **named)
         if rows is not None:
             return rows
     rows = chosen_rows(recorder, kind.name, operator, arguments, named)
@@ -278,14 +246,15 @@ def _recorded(recorder: Recorder, operator: Any, kind: _Kind, arguments: Any, na
 
 def copied(recorder: Recorder, source: LazyTensor) -> torch.Tensor:
     """A tensor of the same values in a storage of its own."""
-    if source.spec.size == 0 and not (source.held is not None and source.held.listed and source.shape[1:].numel()):
+    if source.spec.size == 0 and not (source.held is not None and source.held.listed and is_list_of_none(source.shape)):
         return torch.empty(source.shape, dtype=source.dtype)
-    grid = grid_of(source)
-    if grid is not None and grid.dim() > 1:
-        return tensor_of_grid(recorder, grid, source.shape[grid.dim() :], source.dtype)
+    if source.held is not None and rows_along(geometry_of(source), source.held.row)[1] is None:
+        grid = grid_of(source)
+        if grid is not None:
+            return tensor_of_grid(recorder, grid, source.shape[grid.dim() :], source.dtype)
     spec, values = resolved(recorder, source)
     if type(spec) is RowsSpec:
-        return lazy_rows(recorder, list(values), spec.row)
+        return lazy_rows(recorder, list(values), spec.row, spec.at)
     return lazy_value(recorder, values[0], spec)  # type: ignore[arg-type]
 
 
@@ -313,6 +282,8 @@ def as_rows(recorder: Recorder, name: str, tensors: Any, dim: int = 0) -> LazyTe
             if type(spec) is RowsSpec:
                 return None
             found = spec
+        elif type(spec) is RowsSpec and spec.at:
+            return None
         elif type(spec) is RowsSpec:
             found = spec.row
         elif spec.shape and spec.shape[0] == 1 and len(spec.shape) > 1:  # type: ignore[union-attr]

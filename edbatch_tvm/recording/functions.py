@@ -15,8 +15,9 @@ from torch.utils import _pytree as pytree
 from edbatch_tvm.errors import CellError
 from edbatch_tvm.recording import lazy
 from edbatch_tvm.recording.adopted import adopt
-from edbatch_tvm.recording.dispatch import as_rows, recorder_of
+from edbatch_tvm.recording.dispatch import as_rows, copied, recorder_of
 from edbatch_tvm.recording.lazy import FUNCTIONS, INTO_PYTORCH, LazyTensor
+from edbatch_tvm.recording.row_choices import joined_rows
 
 _FRESH = """
     add sub subtract rsub mul multiply div divide true_divide neg negative pow abs square sqrt exp log clamp
@@ -92,19 +93,36 @@ def _asking(function: Any, arguments: Any, named: dict[str, Any]) -> Any:
 
 def _joining(name: str) -> Any:
     def record(_function: Any, arguments: Any, named: dict[str, Any]) -> Any:
-        if len(arguments) != 1 or (named and named != {"dim": 0}) or type(arguments[0]) not in (list, tuple):
+        if len(arguments) not in (1, 2) or type(arguments[0]) not in (list, tuple) or named.keys() - {"dim"}:
             return NotImplemented
+        dim = arguments[1] if len(arguments) == 2 else named.get("dim", 0)
         first = arguments[0][0] if arguments[0] else None
         recorder = first.recorder if type(first) is LazyTensor else recorder_of(arguments, {})
-        if recorder is None or recorder.finished:
+        if recorder is None or recorder.finished or torch._C._is_any_autocast_enabled():
             return NotImplemented
+        tensors = arguments[0]
+        if name == "cat" and len(tensors) == 1 and dim == 0 and type(tensors[0]) is LazyTensor and tensors[0].dim():
+            return copied(recorder, tensors[0])
         try:
-            rows = as_rows(recorder, name, arguments[0])
+            rows = None
+            last = name == "cat" and tensors[0].dim() > 1 and dim in (-1, tensors[0].dim() - 1)
+            if not last:  # which has no rows
+                rows = as_rows(recorder, name, tensors, dim)
+                if rows is None:
+                    rows = joined_rows(recorder, name, tensors, dim)
+            if rows is None and name == "cat" and all(map(_is_plain, tensors)):
+                # What PyTorch would come back with.
+                rows = recorder.operator(torch.ops.aten.cat.default, (list(tensors), dim), {})
         except CellError:
             return NotImplemented
         return NotImplemented if rows is None else rows
 
     return record
+
+
+def _is_plain(tensor: Any) -> bool:
+    kind = type(tensor)
+    return (kind is LazyTensor or kind is torch.Tensor) and tensor.dtype is torch.float32
 
 
 def _writing(function: Any, arguments: Any, named: dict[str, Any]) -> Any:

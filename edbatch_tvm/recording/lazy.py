@@ -249,9 +249,9 @@ def lazy_view(recorder: Recorder, storage: Storage, geometry: Geometry, dtype: t
     return made
 
 
-def lazy_rows(recorder: Recorder, values: list[int], row: TensorSpec) -> LazyTensor:
-    """Values of one spec, stacked; the list is the tensor's from now on."""
-    rows = rows_of(row)
+def lazy_rows(recorder: Recorder, values: list[int], row: TensorSpec, at: int = 0) -> LazyTensor:
+    """Values of one spec, stacked along dimension `at`; the list is the tensor's from now on."""
+    rows = rows_of(row, at)
     spec = rows.stacked.get(len(values)) or rows.of(len(values))
     made = wrapper(LazyTensor, spec.shape, None, None, None, spec.dtype)
     made.recorder = recorder

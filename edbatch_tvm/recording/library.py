@@ -25,7 +25,17 @@ from edbatch_tvm.recording.failures import uncompiled
 from edbatch_tvm.recording.isolation import state, switched_to
 from edbatch_tvm.recording.module_attributes import is_constant
 from edbatch_tvm.recording.recurrent import refuses_unrolling
-from edbatch_tvm.recording.rows import AGAIN, POINTWISE, Again, RowByRow, aligned, is_pointwise, rows_among
+from edbatch_tvm.recording.rows import (
+    AGAIN,
+    POINTWISE,
+    Again,
+    RowByRow,
+    aligned,
+    is_pointwise,
+    leaves_of,
+    rows_among,
+    with_leaves,
+)
 from edbatch_tvm.recording.site import Site
 from edbatch_tvm.recording.specialise import (
     Cell,
@@ -35,7 +45,6 @@ from edbatch_tvm.recording.specialise import (
     make_cell,
     takes_rows,
 )
-from edbatch_tvm.recording.specs import rows_of
 from edbatch_tvm.recording.torch_functions import original_functions
 from edbatch_tvm.runtime import Model
 from relay_ext.importer import WeightNames, imported_module
@@ -130,8 +139,16 @@ class Library:
         if site.owner is not None and self._notes_more(recorder, site, arguments):
             return AGAIN
         how = self._row_by_row(recorder, site, arguments)
-        if how is not None:
-            return how
+        return how if how is not None else self.as_one_node(recorder, site, arguments, site.learn)
+
+    def as_one_node(
+        self,
+        recorder: Recorder,
+        site: Site,
+        arguments: tuple[Any, ...],
+        learn: Callable[[Key, Any], None] | None = None,
+    ) -> tuple[Cell, list[int], list[Any]] | EmptyResult:
+        """The same for a call that is not taken row by row; `learn` is told what calls of its kind are."""
         refusal = None
         for integers_vary in (True, False) if site.integers_vary else (False,):
             for fixed_rows in (False, True):
@@ -140,8 +157,8 @@ class Library:
                 if refusal is None:
                     try:
                         cell = self._cell(site, key, attributes)
-                        if integers_vary == site.integers_vary and not fixed_rows:
-                            site.learn(key, (-1, (), cell) if isinstance(cell, EmptyResult) else cell.made)
+                        if learn is not None and integers_vary == site.integers_vary and not fixed_rows:
+                            learn(key, (-1, (), cell) if isinstance(cell, EmptyResult) else cell.made)
                         return cell if isinstance(cell, EmptyResult) else (cell, operands, attributes)
                     except CellError as error:
                         refusal = site.refused[key] = error
@@ -173,21 +190,20 @@ class Library:
 
     def _row_by_row(self, recorder: Recorder, site: Site, arguments: tuple[Any, ...]) -> RowByRow | None:
         """How a call is recorded row by row; None if its code does not treat rows alike, or has none."""
-        rows = rows_among(recorder, arguments, site.integers_vary)
+        lists = not site.integers_vary
+        leaves = leaves_of(arguments, lists)
+        rows = rows_among(recorder, leaves, lists)
         if rows is None:
             return None
         key: list[Any] = []
         attributes: list[Any] = []
-        for argument, row in zip(arguments, rows, strict=True):
-            if row is None:
-                describe(recorder, argument, key, [], attributes, site.integers_vary)
-            else:
-                key.append(rows_of(row))
+        marked = (leaf if row is None else row for leaf, row in zip(leaves, rows, strict=True))
+        for argument in with_leaves(arguments, marked, lists):
+            describe(recorder, argument, key, [], attributes, site.integers_vary)
         found = site.row_wise.get(tuple(key), _UNTRIED)
         if found is _UNTRIED:
-            if site.owner is None and is_pointwise(site.target) and aligned(arguments, rows):
-                rank = max(len(row.shape) for row in rows if row is not None) + 1
-                found = POINTWISE if rank else None
+            if site.owner is None and is_pointwise(site.target) and aligned(leaves, rows):
+                found = POINTWISE
             else:
                 plan = CallPlan.of(tuple(key), attributes, self._names.params)
                 with self._lock, self._outside():
@@ -195,7 +211,7 @@ class Library:
             site.row_wise[tuple(key)] = found
         if found is None:
             return None
-        how = RowByRow(tuple(row is not None for row in rows), found)
+        how = RowByRow(tuple(None if row is None else row.at for row in rows), found)
         site.learn(described(recorder, arguments, site.integers_vary)[0], (-1, (), how))
         return how
 

@@ -107,6 +107,33 @@ class Outside:
                 return self._other(tensor) if number is None else number
         return self._other(tensor)
 
+    def numbers(self, tensor: Tensor, at: int) -> list[int]:
+        """The numbers of the rows of a tensor along a dimension, before which others have extent 1.
+
+        A row keeps the dimension, with an extent of 1.
+        """
+        shape = tensor.shape
+        count = shape[at]
+        spec = spec_of((*shape[:at], 1, *shape[at + 1 :]))
+        reader = _READERS[4 * spec.size * count] if count > 1 and spec.size else None
+        plain = type(tensor) is Tensor and tensor.dtype is float32 and tensor.layout is strided and tensor.is_cpu
+        if reader is None or not plain or not _is_plain(tensor) or (tensor.requires_grad and _is_grad_enabled()):
+            return [self.number(part) for part in tensor.split(1, at)] if count else []
+        address = tensor.data_ptr()
+        content = reader(address).raw
+        known = self._known.get(spec.shape)
+        if known is None:
+            known = self._knows(spec.shape, _READERS[4 * spec.size])
+        found = []
+        for begin in range(0, len(content), 4 * spec.size):
+            row = content[begin : begin + 4 * spec.size]
+            number = known[0].get(row)
+            if number is None:
+                self._add(spec, address + begin)
+                number = known[0][row] = -len(self.specs)
+            found.append(number)
+        return found
+
     def _other(self, tensor: Tensor) -> int:
         """The number of a tensor that is not known, or not by its bytes."""
         dtype = tensor.dtype
@@ -135,15 +162,21 @@ class Outside:
         key = spec.shape if dtype is float32 else spec
         known = self._known.get(key)
         if known is None:
-            known = self._known[key] = {}, reader
-            if key is spec.shape:
-                self.known_by_size[np.array(spec.shape, np.int64).tobytes()] = known[0]
+            known = self._knows(key, reader)
         content = reader(address).raw
         number = known[0].get(content)
         if number is None:
             self._add(spec, address)
             number = known[0][content] = -len(self.specs)
         return number
+
+    def _knows(self, key: torch.Size | TensorSpec, reader: Any) -> tuple[dict[bytes, int], Any]:
+        """No tensors of a shape so far."""
+        known: tuple[dict[bytes, int], Any] = {}, reader
+        self._known[key] = known
+        if isinstance(key, torch.Size):
+            self.known_by_size[np.array(key, np.int64).tobytes()] = known[0]
+        return known
 
     def _large(self, tensor: Tensor, spec: TensorSpec, address: int) -> int:
         """The number of a tensor that is not known by its bytes."""

@@ -14,7 +14,9 @@ import torch
 
 from edbatch_tvm.errors import CellError
 from edbatch_tvm.recording import strided_storage
-from edbatch_tvm.recording.lazy import LazyTensor, geometry_of, lazy_view
+from edbatch_tvm.recording.lazy import LazyTensor, geometry_of, lazy_rows, lazy_view, storage_of
+from edbatch_tvm.recording.recorded_parameters import own_parameter
+from edbatch_tvm.recording.specs import spec_of
 from edbatch_tvm.recording.strided_storage import Storage, dense_strides
 
 if TYPE_CHECKING:
@@ -50,6 +52,9 @@ def grid_of(tensor: LazyTensor) -> torch.Tensor | None:
 def tensor_of_grid(recorder: Recorder, grid: torch.Tensor, row: Sequence[int], dtype: torch.dtype) -> LazyTensor:
     """The tensor whose rows, of shape `row`, are the values of `grid`."""
     size = (*grid.shape, *row)
+    at = grid.dim() - 1
+    if at >= 0 and grid.shape[:at].numel() == 1:
+        return lazy_rows(recorder, grid.reshape(-1).tolist(), spec_of((*grid.shape[:at], *row), dtype), at)
     storage = Storage(grid.reshape(-1).tolist(), strided_storage.elements(row), True)
     return lazy_view(recorder, storage, (size, dense_strides(size), 0), dtype)
 
@@ -93,6 +98,91 @@ def _numbers(argument: Any) -> Any:
     if type(argument) is LazyTensor:
         return argument.computed()
     return [_numbers(one) for one in argument] if isinstance(argument, list | tuple) else argument
+
+
+# Lists of rows --------------------------------------------------------------------------------------------------
+
+
+def joined_rows(recorder: Recorder, name: str, tensors: Any, dim: int = 0) -> LazyTensor | None:
+    """Tensors stacked or joined along a leading dimension, as rows; None if that takes more than moving rows."""
+    parts = list(tensors)
+    if not parts or not all(isinstance(one, torch.Tensor) and one.dtype is parts[0].dtype for one in parts):
+        return None
+    stacked = name == "stack"
+    rank = parts[0].dim()
+    at = dim + rank + stacked if dim < 0 else dim
+    if not 0 <= at < rank or any(one.dim() != rank for one in parts):  # beyond the last: no rows are left
+        return None
+    leading = at if stacked else at + 1
+    if leading >= rank:
+        return None
+    known = [grid_of(one) if _is_recorded(recorder, one) else None for one in parts]
+    leading = max([leading, *(_least(grid) for grid in known if grid is not None)])
+    if leading >= rank or any(one.shape[leading:] != parts[0].shape[leading:] for one in parts):
+        return None
+    if not parts[0].shape[leading:].numel():
+        return None
+    grids = [_grid(recorder, one, grid, leading) for one, grid in zip(parts, known, strict=True)]
+    found = [grid for grid in grids if grid is not None]
+    if len(found) < len(grids):
+        return None
+    try:
+        grid = torch.stack(found, at) if stacked else torch.cat(found, at)
+    except RuntimeError:  # shapes that do not fit: as PyTorch, which says it better of the tensors themselves
+        return None
+    return tensor_of_grid(recorder, grid, parts[0].shape[leading:], parts[0].dtype)
+
+
+def _is_recorded(recorder: Recorder, tensor: Any) -> bool:
+    return type(tensor) is LazyTensor and tensor.recorder is recorder
+
+
+def _least(grid: torch.Tensor) -> int:
+    """The fewest dimensions of a grid that leave each row a value: those of extent 1 at its end may be the row's."""
+    rank = grid.dim()
+    while rank and grid.shape[rank - 1] == 1:
+        rank -= 1
+    return rank
+
+
+def _grid(recorder: Recorder, tensor: torch.Tensor, grid: torch.Tensor | None, leading: int) -> torch.Tensor | None:
+    """The grid of a tensor with a number of leading dimensions; None if there is none."""
+    shape = tensor.shape[:leading]
+    if grid is not None:
+        return grid.reshape(shape) if grid.shape[:leading] == shape and grid.numel() == shape.numel() else None
+    if type(tensor) is LazyTensor:
+        if tensor.recorder is not recorder or shape.numel() != 1:
+            return None
+        return torch.tensor([recorder.value_of(tensor)]).reshape(shape)
+    if tensor.dtype is not torch.float32 or not tensor.is_cpu:
+        return None
+    rows = own_parameter(tensor).detach().reshape(shape.numel(), *tensor.shape[leading:])
+    return torch.tensor([recorder.outside.number(row) for row in rows.unbind()], dtype=torch.int64).reshape(shape)
+
+
+def written_rows(recorder: Recorder, target: LazyTensor, indices: Any, source: Any) -> bool:
+    """Write rows at indices along leading dimensions: ``target[indices] = source``; False if that is something else."""
+    grid = grid_of(target)
+    if grid is None or not isinstance(source, torch.Tensor) or source.dtype is not target.dtype:
+        return False
+    indices = [_numbers(one) for one in indices]
+    if _indexed(target.shape, grid.dim(), [indices], {}) is None:
+        return False
+    size, stride, offset = geometry_of(target)
+    storage = storage_of(target)
+    row, leading = storage.row, grid.dim()
+    steps = [step // row if extent > 1 else 0 for extent, step in zip(size[:leading], stride[:leading], strict=True)]
+    places = torch.arange(len(storage.rows)).as_strided(size[:leading], steps, offset // row)
+    chosen = places[tuple(slice(None) if one is None else one for one in indices)]
+    shape = (*chosen.shape, *size[leading:])
+    source = source.expand(shape)
+    own = grid_of(source) if _is_recorded(recorder, source) else None
+    values = _grid(recorder, source, own, chosen.dim())
+    if values is None:
+        return False
+    for place, value in zip(chosen.reshape(-1).tolist(), values.reshape(-1).tolist(), strict=True):
+        storage.rows[place] = value
+    return True
 
 
 _Given = tuple[list[Any], dict[str, Any]] | None

@@ -22,7 +22,7 @@ def treats_rows_alike(program: Any) -> bool:
     Parameters
     ----------
     program : ExportedProgram
-        Its inputs of a dynamic first dimension are rows.
+        Its inputs of a dynamic dimension are rows, along that dimension.
     """
     # Where in the shape of a node its rows are; None where it has none.
     place: dict[Any, Any] = {}
@@ -30,15 +30,16 @@ def treats_rows_alike(program: Any) -> bool:
         for node in program.graph.nodes:
             if node.op == "placeholder":
                 value = node.meta.get("val")
-                rows = isinstance(value, torch.Tensor) and value.dim() > 0 and _is_symbol(value.shape[0])
-                place[node] = 0 if rows else None
+                symbols = _symbols(value)
+                place[node] = symbols[0] if symbols else None
             elif node.op == "output":
                 outputs = node.args[0]
-                return all(place.get(one) == 0 for one in outputs) and len(outputs) > 0
+                return all(place.get(one) is not None for one in outputs) and len(outputs) > 0
             elif node.op == "get_attr":
                 place[node] = None
             else:
                 place[node] = _place(node, place)
+                _check_place(node, place[node])
     except _Unlike:
         return False
     return False
@@ -46,6 +47,20 @@ def treats_rows_alike(program: Any) -> bool:
 
 def _is_symbol(extent: Any) -> bool:
     return isinstance(extent, torch.SymInt)
+
+
+def _symbols(value: Any) -> list[int]:
+    """The dimensions of a tensor whose extent depends on the number of rows."""
+    extents = value.shape if isinstance(value, torch.Tensor) else ()
+    return [dim for dim, extent in enumerate(extents) if _is_symbol(extent)]
+
+
+def _check_place(node: Any, place: Any) -> None:
+    """A tensor has the number of rows where its rows are and nowhere else: more of them would be of other shapes."""
+    value = node.meta.get("val")
+    for one in value if isinstance(value, list | tuple) else [value]:
+        if isinstance(one, torch.Tensor) and _symbols(one) != ([] if place is None else [place]):
+            raise _Unlike
 
 
 def _nodes(arguments: Any) -> list[Any]:
@@ -66,9 +81,9 @@ def _place(node: Any, place: dict[Any, Any]) -> Any:
         raise _Unlike
     tensors = [one for one in inputs if place[one] != "size"]
     if all(place[one] is None for one in tensors):
-        value = node.meta.get("val")
-        sizes = value.shape if isinstance(value, torch.Tensor) else ()
-        symbols = [dim for dim, extent in enumerate(sizes) if _is_symbol(extent)]
+        symbols = _symbols(node.meta.get("val"))
+        if name == "full" and any(place[one] == "size" for one in _nodes(node.args[1:])):
+            raise _Unlike  # full of the number of rows
         if not symbols:
             return None
         if name in ("full", "zeros", "ones", "expand") and len(symbols) == 1:
@@ -121,9 +136,11 @@ def _product(node: Any, place: dict[Any, Any]) -> int:
 
 
 def _batched_product(node: Any, place: dict[Any, Any]) -> int:
-    if place[node.args[0]] != 0 or place[node.args[1]] != 0:
+    """``bmm``: a product for each row, or rows of matrices times matrices that are the same for all rows."""
+    left, right = place[node.args[0]], place[node.args[1]]
+    if (left, right) not in ((0, 0), (1, None), (None, 2)):
         raise _Unlike
-    return 0
+    return int(left or right or 0)
 
 
 def _view(node: Any, place: dict[Any, Any]) -> int:
@@ -234,6 +251,16 @@ def _looked_up(node: Any, place: dict[Any, Any]) -> int:
     return int(place[node.args[1]])
 
 
+def _scattered(node: Any, place: dict[Any, Any]) -> int:
+    """Rows written into parts of rows."""
+    at = place[node.args[0]]
+    if at is None or place[node.args[1]] != at or any(_is_rows(one, place) for one in _nodes(node.args[2:])):
+        raise _Unlike
+    if (node.args[2] if len(node.args) > 2 else 0) % _dims(node) == at:
+        raise _Unlike
+    return int(at)
+
+
 _reduced = _along(1, keeps=False)
 
 _RULES: dict[str, Callable[[Any, dict[Any, Any]], int]] = {
@@ -256,6 +283,7 @@ _RULES: dict[str, Callable[[Any, dict[Any, Any]], int]] = {
     "squeeze": _squeezed,
     "expand": _expanded,
     "cat": _joined,
+    "slice_scatter": _scattered,
     "native_layer_norm": _normalised,
     "layer_norm": _normalised,
     "embedding": _looked_up,

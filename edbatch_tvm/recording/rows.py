@@ -2,34 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from edbatch_tvm.recording.lazy import LazyTensor
-from edbatch_tvm.recording.specs import RowsSpec, TensorSpec, spec_of
+from edbatch_tvm.recording.specs import RowsSpec, rows_of, spec_of
 from edbatch_tvm.recording.storages import resolved
 
 if TYPE_CHECKING:
     from edbatch_tvm.recording.recorder import Recorder
 
 
-@dataclass(frozen=True)
+@dataclass
 class RowByRow:
     """How calls of a cell that treats rows alike are recorded, one a row.
 
     Attributes
     ----------
-    by_rows : tuple of bool
-        The arguments that are taken row by row.
+    by_rows : tuple of (int or None)
+        For each argument, and each part of one that is a tuple or list, the dimension along which it is taken row by
+        row; None if it is not.
     returned : tuple
-        The specs of what a call of one row returns, and its structure; for an operator that works element by element
-        only that it is one tensor.
+        The specs of the rows that a call returns, and its structure; for an operator that works element by element only
+        that it is one tensor.
+    node : tuple or None
+        The type of the node of a row, its operands' places among the arguments with rows, and what :attr:`returned`
+        says of one row; where all operands are rows, once it is known.
     """
 
-    by_rows: tuple[bool, ...]
+    by_rows: tuple[int | None, ...]
     returned: Any
+    node: tuple[int, list[int], tuple[list[RowsSpec], Any]] | None = None
 
 
 class Again:
@@ -42,42 +48,76 @@ POINTWISE = "pointwise"
 """Stands for what an operator returns that works element by element: it is that of a row."""
 
 
-def rows_among(recorder: Recorder, arguments: tuple[Any, ...], given_too: bool) -> list[TensorSpec | None] | None:
-    """The row of every argument that has rows, None for others; None if there is no such argument.
-
-    Parameters
-    ----------
-    given_too : bool
-        Whether ordinary tensors of several rows count, too.
-    """
-    rows: list[TensorSpec | None] = []
-    count: int | None = None
+def leaves_of(arguments: tuple[Any, ...], lists: bool) -> list[Any]:
+    """The arguments of a call, parts of tuples by themselves; those of lists, too, if `lists`."""
+    leaves: list[Any] = []
     for argument in arguments:
-        row = None
-        held = type(argument) is LazyTensor and argument.recorder is recorder and argument.held is not None
-        if held and argument.spec.size:
-            spec, values = resolved(recorder, argument)
-            if type(spec) is RowsSpec and count in (None, len(values)):
-                row, count = spec.row, len(values)
-        rows.append(row)
-    if not given_too and count is None:
+        if isinstance(argument, tuple) or (lists and type(argument) is list):
+            leaves += leaves_of(tuple(argument), lists)
+        else:
+            leaves.append(argument)
+    return leaves
+
+
+def with_leaves(arguments: Any, leaves: Iterator[Any], lists: bool) -> list[Any]:
+    """The same arguments with other leaves, in order."""
+    made: list[Any] = []
+    for argument in arguments:
+        if isinstance(argument, tuple):
+            parts = with_leaves(argument, leaves, lists)
+            made.append(type(argument)(*parts) if hasattr(argument, "_fields") else tuple(parts))
+        elif lists and type(argument) is list:
+            made.append(with_leaves(argument, leaves, lists))
+        else:
+            made.append(next(leaves))
+    return made
+
+
+def rows_among(recorder: Recorder, leaves: list[Any], is_operator: bool) -> list[RowsSpec | None] | None:
+    """The rows that every argument has, None for others; None if there is no such argument.
+
+    Ordinary tensors have rows if a recorded one has as many, or, for cells, if they have several.
+    """
+    rows: list[RowsSpec | None] = []
+    first: RowsSpec | None = None
+    count: int | None = None
+    for leaf in leaves:
+        spec = None
+        if type(leaf) is LazyTensor and leaf.recorder is recorder and leaf.held is not None and leaf.spec.size:
+            found, values = resolved(recorder, leaf)
+            if type(found) is RowsSpec and count in (None, len(values)):
+                spec, count = found, len(values)
+                first = first or spec
+        rows.append(spec)
+    if is_operator and count is None:
         return None
-    for place, argument in enumerate(arguments):
-        if rows[place] is None and _has_rows(argument) and count in (None, len(argument)):
-            if count is None and len(argument) == 1:
-                continue
-            count = len(argument)
-            rows[place] = spec_of(argument.shape[1:])
+    for place, leaf in enumerate(leaves):
+        if rows[place] is None and _has_rows(leaf):
+            at = _dimension_of_rows(leaf.shape, count, first)
+            if at is not None:
+                shape = leaf.shape
+                count = shape[at]
+                spec = rows[place] = rows_of(spec_of((*shape[:at], *shape[at + 1 :]), leaf.dtype), at)
+                first = first or spec
     return None if count is None else rows
 
 
+def _dimension_of_rows(shape: torch.Size, count: int | None, like: RowsSpec | None) -> int | None:
+    """The dimension of an ordinary tensor that may be that of `count` rows; of any number but one, if that is None."""
+    last = len(shape) - 1
+    if count == 1:  # any would do: the one that is as far from the end
+        at = len(shape) - 1 - (len(like.row.shape) - like.at) if like is not None else -1
+        return at if at in range(last) and all(extent == 1 for extent in shape[: at + 1]) else None
+    for at, extent in enumerate(shape[:last]):
+        if extent != 1:
+            return at if count in (None, extent) and shape[at + 1 :].numel() else None
+    return None
+
+
 def _has_rows(argument: Any) -> bool:
-    tensor = isinstance(argument, torch.Tensor)
-    if type(argument) is LazyTensor and argument.spec.size:
+    if not isinstance(argument, torch.Tensor) or (type(argument) is LazyTensor and argument.spec.size):
         return False
-    if not tensor or argument.dim() < 2 or argument.dtype is not torch.float32 or not argument.is_cpu:
-        return False
-    return argument.shape[1:].numel() > 0
+    return argument.dim() > 1 and argument.dtype is torch.float32 and argument.is_cpu
 
 
 def _names(text: str) -> frozenset[str]:
@@ -98,16 +138,17 @@ def is_pointwise(function: Any) -> bool:
     return getattr(function, "__name__", "") in _POINTWISE
 
 
-def aligned(arguments: tuple[Any, ...], rows: list[TensorSpec | None]) -> bool:
-    """Whether an operator that broadcasts puts rows beside rows, and nothing else along them."""
-    ranks = {len(row.shape) + 1 for row in rows if row is not None}
-    if len(ranks) != 1:
+def aligned(leaves: list[Any], rows: list[RowsSpec | None]) -> bool:
+    """Whether an operator that broadcasts puts rows beside rows, and nothing else along them or before them."""
+    ranks = {(len(row.row.shape) + 1, row.at) for row in rows if row is not None}
+    if len({rank - at for rank, at in ranks}) != 1:
         return False
-    rank = ranks.pop()
-    for argument, row in zip(arguments, rows, strict=True):
-        if row is None and isinstance(argument, torch.Tensor):
-            if argument.dim() > rank or (argument.dim() == rank and argument.shape[0] != 1):
+    rank, at = max(ranks)
+    for leaf, row in zip(leaves, rows, strict=True):
+        if row is None and isinstance(leaf, torch.Tensor):
+            before = leaf.dim() - (rank - at)
+            if leaf.dim() > rank or (before >= 0 and leaf.shape[: before + 1].numel() != 1):
                 return False
-        elif row is None and isinstance(argument, list | tuple):
+        elif row is None and isinstance(leaf, list):
             return False
     return True

@@ -20,7 +20,7 @@ from edbatch_tvm.recording.failures import shapes_of
 from edbatch_tvm.recording.lazy import LazyTensor
 from edbatch_tvm.recording.module_attributes import Attribute, Notes
 from edbatch_tvm.recording.row_wise import same_program, treats_rows_alike
-from edbatch_tvm.recording.specs import TensorSpec, spec_of
+from edbatch_tvm.recording.specs import RowsSpec, TensorSpec, rows_of, spec_of
 from edbatch_tvm.runtime import Model
 from relay_ext.check_cells import CheckCells
 from relay_ext.from_torch import (
@@ -90,7 +90,8 @@ class Cell:
             if entry.example is not None:
                 flat.append(entry.like_example(next(values)))
             elif entry.rows:
-                flat.append(torch.stack([next(rest) for _ in range(count)]))
+                rows = [next(rest) for _ in range(count)]
+                flat.append(torch.stack(rows) if rows else torch.empty(0, entry.spec.size))
             else:
                 flat.append(next(rest))
         return [output.clone() for output in self.code(*flat)]
@@ -211,13 +212,13 @@ def holds_for_few(name: str, code: CellModule, rows: int) -> bool:
     return answer_of(f"holds for {rows} rows", code.structure(), compared)
 
 
-def takes_rows(name: str, code: CellModule) -> tuple[tuple[TensorSpec, ...], Any] | None:
+def takes_rows(name: str, code: CellModule) -> tuple[tuple[RowsSpec, ...], Any] | None:
     """Whether the code treats the rows of its variadic inputs alike.
 
     Returns
     -------
-    outputs : tuple of TensorSpec
-        What it returns for one row.
+    rows : tuple of RowsSpec
+        What it returns for any number of rows.
     structure : TreeSpec
         Of what it returns.
     """
@@ -227,17 +228,23 @@ def takes_rows(name: str, code: CellModule) -> tuple[tuple[TensorSpec, ...], Any
     def example(rows: int) -> tuple[Any, ...]:
         return tuple(entry.shaped(entry.random(rows)) for entry in inputs)
 
+    def returned(rows: int) -> tuple[list[torch.Tensor], Any]:
+        return pytree.tree_flatten(code.result(_as_given(code, list(example(rows))), as_they_are=True))
+
     def proved() -> bool:
-        shapes = tuple({0: rows_dimension()} if entry.rows else None for entry in inputs)
+        shapes = tuple({entry.at: rows_dimension()} if entry.rows else None for entry in inputs)
         dynamic = export_program(name, shaped, example(EXAMPLE_ROWS), (shapes,))
-        return treats_rows_alike(dynamic) and same_program(dynamic, export_program(name, shaped, example(1)), 1)
+        static = export_program(name, shaped, example(1))
+        return treats_rows_alike(dynamic) and same_program(dynamic, static, 1)
 
     try:
         with torch.no_grad():
-            leaves, structure = pytree.tree_flatten(code.result(_as_given(code, list(example(1))), as_they_are=True))
-        if len(distinct(leaves)) != len(leaves) or not all(leaf.numel() for leaf in leaves):
-            return None
-        if not answer_of("treats rows alike", code.structure(), proved):
+            leaves, structure = returned(1)
+            if len(distinct(leaves)) != len(leaves) or not all(leaf.numel() for leaf in leaves):
+                return None
+            several, same = returned(EXAMPLE_ROWS)
+        rows = [_rows_in(one, other) for one, other in zip(leaves, several, strict=True)] if same == structure else []
+        if not rows or None in rows or not answer_of("treats rows alike", code.structure(), proved):
             return None
     except CellError:
         return None
@@ -245,7 +252,18 @@ def takes_rows(name: str, code: CellModule) -> tuple[tuple[TensorSpec, ...], Any
         if isinstance(error, EdbatchError):
             raise
         return None
-    return tuple(spec_of(leaf.shape, leaf.dtype) for leaf in leaves), structure
+    return tuple(row for row in rows if row is not None), structure
+
+
+def _rows_in(one: torch.Tensor, several: torch.Tensor) -> RowsSpec | None:
+    """The rows of an output, seen from that of a call of one row and that of a call of several."""
+    differ = [at for at, (extent, other) in enumerate(zip(one.shape, several.shape, strict=False)) if extent != other]
+    if one.dim() != several.dim() or one.dtype is not several.dtype or len(differ) != 1:
+        return None
+    at = differ[0]
+    if one.shape[: at + 1].numel() != 1 or several.shape[at] != EXAMPLE_ROWS:
+        return None
+    return rows_of(spec_of((*one.shape[:at], *one.shape[at + 1 :]), one.dtype), at)
 
 
 def _result(name: str, code: CellModule, flat: list[Any]) -> Any:

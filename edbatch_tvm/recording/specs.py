@@ -62,15 +62,19 @@ class RowsSpec:
     Attributes
     ----------
     row : TensorSpec
+        Of a row, without the dimension along which they are stacked.
+    at : int
+        That dimension. All before it have extent 1, so that rows lie one after the other.
     dtype : torch.dtype
     stacked : dict of int to TensorSpec
         By number of rows, the specs that were asked for so far.
     """
 
-    __slots__ = ("dtype", "row", "stacked")
+    __slots__ = ("at", "dtype", "row", "stacked")
 
-    def __init__(self, row: TensorSpec) -> None:
+    def __init__(self, row: TensorSpec, at: int) -> None:
         self.row = row
+        self.at = at
         self.dtype = row.dtype
         self.stacked: dict[int, TensorSpec] = {}
 
@@ -78,11 +82,15 @@ class RowsSpec:
         """The spec of `count` rows."""
         found = self.stacked.get(count)
         if found is None:
-            found = self.stacked[count] = spec_of((count, *self.row.shape), self.dtype)
+            found = self.stacked[count] = spec_of(self.extents(count), self.dtype)
         return found
 
+    def extents(self, count: int) -> tuple[int, ...]:
+        """The shape of `count` rows."""
+        return *self.row.shape[: self.at], count, *self.row.shape[self.at :]
+
     def __repr__(self) -> str:
-        return f"k*{self.row!r}"
+        return f"k*{self.row!r}" if not self.at else f"k*{self.row!r} along dimension {self.at}"
 
 
 CODED = (torch.float32, torch.bool, torch.int64)
@@ -90,7 +98,7 @@ CODED = (torch.float32, torch.bool, torch.int64)
 
 _SPECS: dict[torch.Size, TensorSpec] = {}
 _OTHER_SPECS: dict[tuple[torch.Size, torch.dtype], TensorSpec] = {}
-_ROWS: dict[TensorSpec, RowsSpec] = {}
+_ROWS: dict[tuple[TensorSpec, int], RowsSpec] = {}
 """See :attr:`TensorSpec.rows`; ``setdefault`` lets several threads agree on one."""
 
 
@@ -104,9 +112,11 @@ def spec_of(shape: Iterable[int], dtype: torch.dtype = torch.float32) -> TensorS
     return found if found is not None else _OTHER_SPECS.setdefault((shape, dtype), TensorSpec(shape, dtype))
 
 
-def rows_of(row: TensorSpec) -> RowsSpec:
-    """The spec of stacked rows of spec `row`."""
+def rows_of(row: TensorSpec, at: int = 0) -> RowsSpec:
+    """The spec of rows of spec `row`, stacked along dimension `at`."""
+    if at:
+        return _ROWS.get((row, at)) or _ROWS.setdefault((row, at), RowsSpec(row, at))
     found = row.rows
     if found is None:
-        found = row.rows = _ROWS.setdefault(row, RowsSpec(row))
+        found = row.rows = _ROWS.setdefault((row, 0), RowsSpec(row, 0))
     return found

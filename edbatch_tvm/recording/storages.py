@@ -11,7 +11,7 @@ from edbatch_tvm.recording import strided_storage
 from edbatch_tvm.recording.empty_results import NoElements
 from edbatch_tvm.recording.lazy import LazyTensor, geometry_of, lazy_rows, lazy_value, storage_of
 from edbatch_tvm.recording.specs import RowsSpec, TensorSpec, rows_of, spec_of
-from edbatch_tvm.recording.strided_storage import Storage
+from edbatch_tvm.recording.strided_storage import Geometry, Storage
 
 if TYPE_CHECKING:
     from edbatch_tvm.recording.recorder import Recorder
@@ -27,16 +27,16 @@ def resolved(recorder: Recorder, tensor: LazyTensor) -> tuple[TensorSpec | RowsS
     size, stride, offset = geometry
     dtype = tensor.spec.dtype
     rows = storage.rows
-    if tensor.spec.size == 0 and (size[0] or not storage.listed or not strided_storage.elements(size[1:])):
+    if tensor.spec.size == 0 and not (storage.listed and strided_storage.is_list_of_none(size)):
         raise NoElements
     if len(rows) == 1 and not storage.listed:
         return tensor.spec, [_picked(recorder, rows[0], storage.row, geometry, dtype)]
     if storage.listed:
-        found = strided_storage.rows_of_geometry(geometry, storage.row)
+        at, found = strided_storage.rows_along(geometry, storage.row)
         if found is not None:
             first, step, part = found
-            count = size[0]
-            row = rows_of(spec_of(size[1:], dtype))
+            count = size[at]
+            row = rows_of(spec_of((*size[:at], *size[at + 1 :]), dtype), at)
             chosen = rows[first : first + count] if step == 1 else [rows[first + n * step] for n in range(count)]
             if (
                 part[2]
@@ -55,7 +55,7 @@ def resolved(recorder: Recorder, tensor: LazyTensor) -> tuple[TensorSpec | RowsS
     return tensor.spec, [_picked(recorder, joint, storage.row * len(rows), geometry, dtype)]
 
 
-def _picked(recorder: Recorder, value: int, row: int, geometry: strided_storage.Geometry, dtype: torch.dtype) -> int:
+def _picked(recorder: Recorder, value: int, row: int, geometry: Geometry, dtype: torch.dtype) -> int:
     """The value that a part of a row is."""
     size, stride, offset = geometry
     if not offset and strided_storage.elements(size) == row and strided_storage.is_dense(size, stride):
@@ -101,16 +101,13 @@ def write(recorder: Recorder, target: LazyTensor, source: Any) -> None:
     if target.spec.size == 0:
         return
     dtype = target.spec.dtype
-    found = strided_storage.rows_of_geometry(geometry, storage.row)
-    if (
-        found is not None
-        and strided_storage.elements(size[1:]) == storage.row
-        and strided_storage.is_dense(size[1:], stride[1:])
-    ):
-        first, step, _ = found
-        for number, value in enumerate(_values_of_rows(recorder, source, size[0], storage.row)):
-            storage.rows[first + number * step] = value
-        return
+    at, found = strided_storage.rows_along(geometry, storage.row)
+    if found is not None:
+        first, step, part = found
+        if strided_storage.elements(part[0]) == storage.row and strided_storage.is_dense(part[0], part[1]):
+            for number, value in enumerate(_values_of_rows(recorder, source, at, storage.row)):
+                storage.rows[first + number * step] = value
+            return
     first, within = divmod(geometry[2], storage.row)
     last = strided_storage.last_element(size, stride)
     if within + last >= storage.row:
@@ -126,14 +123,16 @@ def write(recorder: Recorder, target: LazyTensor, source: Any) -> None:
     storage.rows[first] = _derived(recorder, strided_storage.patched, given, (part, size, stride, within))
 
 
-def _values_of_rows(recorder: Recorder, source: Any, count: int, row: int) -> list[int]:
-    """The values of the rows of a tensor, flat."""
+def _values_of_rows(recorder: Recorder, source: Any, at: int, row: int) -> list[int]:
+    """The values of the rows of a tensor along a dimension, before which others have extent 1; flat."""
+    count = source.shape[at]
     if count == 1:
         return [recorder.value_of(source)]
     if type(source) is LazyTensor and source.recorder is recorder:
         spec, values = resolved(recorder, source)
-        if type(spec) is RowsSpec:
+        if type(spec) is RowsSpec and len(values) == count:
             return values
+        whole = recorder.value_of(source)
         flat = [((row,), (1,), number * row) for number in range(count)]
-        return [_picked(recorder, values[0], row * count, part, source.spec.dtype) for part in flat]
-    return [recorder.outside.number(one) for one in source.unbind()]
+        return [_picked(recorder, whole, row * count, part, source.spec.dtype) for part in flat]
+    return [recorder.outside.number(one) for one in source.unbind(at)]

@@ -8,7 +8,7 @@ through another, and reading one is a choice of rows, or of elements of a row.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
 import torch
@@ -115,6 +115,31 @@ def rows_of_geometry(geometry: Geometry, row: int) -> tuple[int, int, Geometry] 
     if within + last_element(size[1:], stride[1:]) >= row:
         return None
     return first, step // row, (size[1:], stride[1:], within)
+
+
+@lru_cache(1 << 16)
+def rows_along(geometry: Geometry, row: int) -> tuple[int, tuple[int, int, Geometry] | None]:
+    """The first dimension along which a tensor is rows of its storage, and how, see :func:`rows_of_geometry`.
+
+    Dimensions before it have extent 1. The part of each row has them, too.
+    """
+    size, stride, offset = geometry
+    for at in range(len(size)):
+        found = rows_of_geometry((size[at:], stride[at:], offset), row) if elements(size[at + 1 :]) else None
+        if found is not None:
+            first, step, (shape, steps, within) = found
+            return at, (first, step, (size[:at] + shape, stride[:at] + steps, within))
+        if size[at] != 1:
+            break
+    return 0, None
+
+
+def is_list_of_none(size: Sequence[int]) -> bool:
+    """Whether a shape without elements is that of no rows that have elements, along the dimension of extent 0."""
+    for at, extent in enumerate(size):
+        if extent != 1:
+            return extent == 0 and elements(size[at + 1 :]) > 0
+    return False
 
 
 # Parts of a row, as code that torch.export takes -----------------------------------------------------------------

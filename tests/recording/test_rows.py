@@ -11,7 +11,9 @@ import torch
 from torch import nn
 
 import edbatch_tvm as eb
-from edbatch_tvm.errors import BreakWarning
+from edbatch_tvm.errors import BreakWarning, CellError
+from edbatch_tvm.recording.row_wise import treats_rows_alike
+from relay_ext.from_torch import export_program, rows_dimension
 from tests.recording.checks import assert_equal
 
 H = 6
@@ -146,3 +148,109 @@ def test_tensors_without_elements_are_constants() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", BreakWarning)
         assert_equal(eb.autobatch(model, cells=["first"])(elements), [model(*element) for element in elements])
+
+
+LAYOUTS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "[1, n, H]": lambda rows: rows.unsqueeze(0),
+    "[n, 1, H]": lambda rows: rows[:, None],
+    "stacked": lambda rows: torch.stack([row[None] for row in rows], 1) if len(rows) else rows.view(1, 0, H),
+    "joined": lambda rows: torch.cat([rows[None, :1], rows[None, 1:]], 1),
+    "joined with zeros": lambda rows: torch.cat([rows[None], torch.zeros(1, 1, H)], 1),
+    "part": lambda rows: torch.cat([rows, rows])[None, len(rows) :],
+    "index": lambda rows: rows[None][:, torch.arange(len(rows) - 1, -1, -1)],
+    "written": lambda rows: _written(rows),
+    "given": lambda rows: torch.linspace(-1, 1, (len(rows) + 1) * H).view(1, -1, H),
+}
+
+
+def _written(rows: torch.Tensor) -> torch.Tensor:
+    if not len(rows):
+        return rows[None]
+    states = torch.zeros(1, len(rows), H)
+    for number in range(0, len(rows), 2):
+        states[:, number] = rows[number]
+    odd = torch.arange(len(rows))[1::2]
+    states[torch.zeros_like(odd), odd] = rows[odd]
+    return states
+
+
+class OnLayouts(nn.Module):
+    """Cells and operators on rows along any dimension."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.pair = nn.Linear(H, H), nn.LSTMCell(H, H)
+        self.gate = nn.Sequential(nn.Linear(H, H), nn.LayerNorm(H), nn.Sigmoid())
+        self.total = Coupled(lambda rows: torch.tanh(rows.sum(1)))
+
+    def forward(self, x: torch.Tensor, layout: str, count: int) -> Any:
+        rows = LAYOUTS[layout](torch.stack([self.first(row) for row in x])[:count])
+        gate = self.gate(rows)
+        both = torch.cat([gate * rows, torch.softmax(gate, -1)], dim=-1)
+        flat = rows.reshape(-1, H)
+        states = self.pair(flat, (flat, gate.reshape(-1, H))) if len(flat) else ()
+        return gate, both, both.sum(1), self.total(rows), states
+
+
+def test_rows_along_any_dimension() -> None:
+    model = OnLayouts().eval()
+    fast = eb.autobatch(model, cells=["first", "gate", "pair", "total"])
+    elements = [(torch.randn(7, H), layout, count) for layout in LAYOUTS for count in COUNTS]
+    for element, one, other in zip(elements, fast(elements), [model(*element) for element in elements], strict=True):
+        assert_equal({element[1:]: one}, {element[1:]: other})
+    assert not fast.breaks
+    names = [cell.name for cell in fast._library.cells]
+    assert [sum(name.startswith(cell) for name in names) for cell in ("gate", "pair", "softmax", "cat")] == [1, 1, 1, 1]
+    assert not any(name.startswith(("joined", "pick", "index", "stack")) for name in names)
+
+
+UNLIKE: dict[str, Callable[[torch.Tensor, int], torch.Tensor]] = {
+    "sum": lambda rows, at: rows - rows.sum(at, keepdim=True),
+    "softmax": lambda rows, at: torch.softmax(rows, at),
+    "cumsum": lambda rows, at: rows.cumsum(at),
+    "flip": lambda rows, at: rows.flip(at),
+    "sort": lambda rows, at: rows.sort(at)[0],
+    "norm of all": lambda rows, at: rows / rows.norm(),
+    "product with rows": lambda rows, at: torch.softmax(rows @ rows.mT, -1) @ rows,
+    "count": lambda rows, at: rows * rows.shape[at],
+    "full of the count": lambda rows, at: rows + torch.full((H,), rows.shape[at]),
+    "as many copies": lambda rows, at: rows.unsqueeze(0).expand(rows.shape[at], *rows.shape).sum(0),
+    "place": lambda rows, at: rows + torch.arange(rows.shape[at])[:, None],
+    "mixed": lambda rows, at: rows.reshape(*rows.shape[:at], H, rows.shape[at]).mT,
+}
+LIKE: dict[str, Callable[[torch.Tensor, int], torch.Tensor]] = {
+    "softmax": lambda rows, at: torch.softmax(rows, -1),
+    "norm": lambda rows, at: nn.functional.layer_norm(rows, (H,)),
+    "product": lambda rows, at: rows @ torch.ones(H, 3),
+    "batched product": lambda rows, at: torch.bmm(rows, torch.ones(1, H, 2)) if at == 1 else rows,
+    "sum of the row": lambda rows, at: rows.sum(-1, keepdim=True) * rows,
+    "moved": lambda rows, at: torch.cat([rows.mT, rows.mT], -2).mT if at else rows,
+    "zeros of the count": lambda rows, at: torch.cat([rows, torch.zeros(*rows.shape[:-1], 2)], -1),
+}
+
+
+class Function(nn.Module):
+    """A function of rows."""
+
+    def __init__(self, function: Callable[[torch.Tensor, int], torch.Tensor], at: int) -> None:
+        super().__init__()
+        self.function, self.at = function, at
+
+    def forward(self, rows: torch.Tensor) -> tuple[torch.Tensor]:
+        return (self.function(rows, self.at),)
+
+
+def _is_proved(function: Function, rows: torch.Tensor) -> bool:
+    try:
+        program = export_program("function", function, (rows,), ({function.at: rows_dimension()},))
+    except CellError:  # not for any number of rows
+        return False
+    return treats_rows_alike(program)
+
+
+@pytest.mark.parametrize("at", range(3))
+def test_what_treats_rows_alike(at: int) -> None:
+    rows = torch.randn(*[1] * at, 3, H)
+    for wanted, functions in ((False, UNLIKE), (True, LIKE)):
+        for name, function in functions.items():
+            assert _is_proved(Function(function, at), rows) is wanted, name
