@@ -127,14 +127,16 @@ def buffers_read(expression: Any) -> list[Any]:
 
 
 def outer_loads(expression: Any) -> list[Any]:
-    """Loads of `expression` that do not stand in the index of another load."""
+    """Loads of `expression` that stand outside the index of another load; one may stand in such an index as well."""
     found: list[Any] = []
-    structural_walk(expression, (TensorLoad, _keep(found)))
-    inner: list[Any] = []
-    for load in found:
-        for index in load.indices:
-            structural_walk(index, (TensorLoad, _keep(inner)))
-    return [load for load in found if not any(load.same_as(other) for other in inner)]
+
+    def keep(load: Any) -> Any:
+        if not any(load.same_as(other) for other in found):
+            found.append(load)
+        return tirx.Var("load", load.ty.dtype)  # what was replaced is not looked into
+
+    structural_map(expression, (TensorLoad, keep), order="pre")
+    return found
 
 
 def depends_on(expression: Any, variable: Any) -> bool:
