@@ -13,7 +13,7 @@ from typing import Any
 from edbatch_tvm.tvm_compat import SBlock, SBlockRealize, TensorLoad, structural_map, tirx
 from schedules.stage import Combine
 
-_COMBINE: dict[type, Combine] = {tirx.Add: "sum", tirx.Max: "max", tirx.Min: "min"}
+_COMBINE: dict[type, Combine] = {tirx.Add: "sum", tirx.Max: "max", tirx.Min: "min", tirx.Mul: "prod"}
 
 
 class NotReadable(Exception):
@@ -30,7 +30,7 @@ class Compute:
 
 @dataclass(frozen=True)
 class Reduce:
-    """``buffer[iters] = sum (max, min) over reduce_iters of source``; over nothing, `identity`."""
+    """``buffer[iters] = sum (max, min, prod) over reduce_iters of source``; over nothing, `identity`."""
 
     iters: tuple[Any, ...]
     reduce_iters: tuple[tuple[Any, Any], ...]
@@ -91,7 +91,7 @@ def _read_block(realize: SBlockRealize, loops: list[tirx.For]) -> tuple[Any, Def
         return store.buffer, Compute(iters, store.value)
     source = _combined(store)
     if source is None:
-        raise NotReadable(f"block {block.name_hint!r} is a reduction other than a sum, maximum or minimum")
+        raise NotReadable(f"block {block.name_hint!r} is a reduction other than a sum, product, maximum or minimum")
     if all(is_one(axis.dom.extent) for axis in reduce):
         zeros = {axis.var: tirx.const(0, axis.var.ty.dtype) for axis in reduce}
         taken = structural_map(source, (tirx.Var, lambda variable: zeros.get(variable, variable)))
@@ -100,13 +100,13 @@ def _read_block(realize: SBlockRealize, loops: list[tirx.For]) -> tuple[Any, Def
     if not isinstance(init, tirx.BufferStore) or not isinstance(init.value, tirx.FloatImm):
         raise NotReadable(f"block {block.name_hint!r} is a reduction that does not start at a number")
     identity = float(init.value.value)
-    if combine == "sum" and identity != 0:
-        raise NotReadable(f"block {block.name_hint!r} is a sum that does not start at 0")
+    if identity != {"sum": 0, "prod": 1}.get(combine, identity):
+        raise NotReadable(f"block {block.name_hint!r} is a {combine} that starts at {identity}")
     return store.buffer, Reduce(iters, tuple((a.var, a.dom.extent) for a in reduce), source, combine, identity)
 
 
 def _combined(store: tirx.BufferStore) -> Any:
-    """What a reduction combines with its running result; None if it is no sum, maximum or minimum."""
+    """What a reduction combines with its running result; None if it is another reduction."""
     value = store.value
     if type(value) in _COMBINE:
         for running, source in ((value.a, value.b), (value.b, value.a)):

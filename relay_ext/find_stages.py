@@ -8,9 +8,11 @@ cell outside this form is :class:`~relay_ext.block_reader.NotReadable` with the 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from math import prod
-from typing import Any
+from typing import Any, TypeVar
 
 from edbatch_tvm.tvm_compat import tirx
 from relay_ext.block_reader import Compute, NotReadable
@@ -18,6 +20,8 @@ from relay_ext.stage_epilogue import Group, StageTracer
 from relay_ext.stage_inputs import STAGE_DTYPES, StageInputs
 from relay_ext.tir_expressions import buffers_read, depends_on
 from schedules import stage as ir
+
+Found = TypeVar("Found")
 
 
 def find_stages(
@@ -45,15 +49,26 @@ def find_stages(
     NotReadable
         If the cell is not made of stages; the message says why.
     """
-    if whole_rows:
-        try:
-            return _stages(StageInputs(function, variadic, is_operand, dtypes))
-        except NotReadable as reason:
-            try:
-                return _stages(StageInputs(function, variadic, is_operand, dtypes, whole_rows=False))
-            except NotReadable:
-                raise reason from None
-    return _stages(StageInputs(function, variadic, is_operand, dtypes, whole_rows=False))
+    forms = [(True, True), (True, False), (False, False)] if whole_rows else [(False, False)]
+    reasons: list[NotReadable] = []
+    for rows, values in forms:
+        found = _attempt(partial(_form, function, variadic, is_operand, dtypes, rows, values))
+        if not isinstance(found, NotReadable):
+            return found
+        reasons.append(found)
+    raise reasons[min(1, len(reasons) - 1)]
+
+
+def _form(function: tirx.PrimFunc, *options: Any) -> list[ir.Stage]:
+    return _stages(StageInputs(function, *options))
+
+
+def _attempt(find: Callable[[], Found]) -> Found | NotReadable:
+    """What `find` returns, or why it finds nothing."""
+    try:
+        return find()
+    except NotReadable as reason:
+        return reason
 
 
 def _stages(inputs: StageInputs) -> list[ir.Stage]:
@@ -86,15 +101,20 @@ def _trace(inputs: StageInputs, group: Group, name: str) -> ir.Stage:
     if any(inputs.is_reduced(buffer) for buffer, _, _ in group.targets):
         if all(prod(extents) == group.rows for extents in shapes):
             tries.insert(0, replace(group, columns=1))
-    elif group.rows == 1 and len(shapes) == 1 and len(*shapes) > 1:
+    elif group.rows == 1 and len(shapes) == 1:
         (extents,) = shapes
-        tries.append(replace(group, rows=prod(extents[:-1]), columns=extents[-1]))
-    try:
-        return StageTracer(inputs, tries[0], name).stage()
-    except NotReadable:
-        if len(tries) == 1:
-            raise
-    return StageTracer(inputs, tries[1], name).stage()
+        if len(extents) > 1:
+            tries.append(replace(group, rows=prod(extents[:-1]), columns=extents[-1]))
+        heads = {prod(inputs.extents(buffer)) for buffer in inputs.definitions if inputs.is_row_value(buffer)}
+        divided = [count for count in heads if count > 1 and group.columns % count == 0]
+        tries += [replace(group, rows=count, columns=group.columns // count) for count in divided]
+    reason = NotReadable(name)
+    for one in tries:
+        found = _attempt(StageTracer(inputs, one, name).stage)
+        if not isinstance(found, NotReadable):
+            return found
+        reason = found
+    raise reason
 
 
 def _shape(inputs: StageInputs, buffer: Any) -> tuple[int, int]:

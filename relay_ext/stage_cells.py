@@ -103,7 +103,7 @@ def stage_kernel_of(
         f"{o.scratch}:{stage.domain}:{stage.rows * (1 if o.narrow else stage.columns)}"
         for o in stage.outputs
         if o.scratch
-    ]
+    ] + [f"{line.scratch}:rows:{stage.rows}" for line in stage.row_values]
     shape = [packing_of(stage, machine).size]
     attributes = {CELL: stage.cell, PATH: "stage", PACKED_SHAPE: shape, DTYPE: stage.dtype, SCRATCH: scratch}
     return kernel.with_attrs(attributes | member_attribute(function))

@@ -24,6 +24,7 @@ from relay_ext.tir_expressions import (
     substitute,
 )
 from schedules import stage as ir
+from schedules.column_constants import constant_leaves, is_constant_line, variables_in
 
 
 @dataclass
@@ -59,7 +60,8 @@ class StageTracer:
         self.body: list[ir.Line] = []
         self.leaves: dict[Any, ir.Leaf] = {}
         self._leaf_of: dict[ir.Leaf, Any] = {}
-        self._memo: dict[tuple[Any, str], Any] = {}
+        self._memo: dict[tuple[Any, str, bool], Any] = {}
+        self._in_row_value = False
 
     def stage(self) -> ir.Stage:
         """The stage that writes the group's targets."""
@@ -99,7 +101,9 @@ class StageTracer:
     def at(self, buffer: Any, indices: list[Any]) -> Any:
         """The element of `buffer` at `indices` (functions of the column and row variables)."""
         indices = [self.analyzer.simplify(index) for index in indices]
-        key = (buffer, str(indices))
+        if self.inputs.domain(buffer) == "rows" and self.inputs.is_row(indices[0], self.row):
+            indices[0] = self.row
+        key = (buffer, str(indices), self._in_row_value)
         if key not in self._memo:
             self._memo[key] = self._at(buffer, indices)
         return self._memo[key]
@@ -120,11 +124,18 @@ class StageTracer:
         definition = inputs.definitions.get(buffer)
         if isinstance(definition, Compute):
             value = self.expression(substitute(definition.value, dict(zip(definition.iters, indices, strict=True))))
-            return value if self._in_reduction(indices) or str(value.ty.dtype) != self.group.dtype else self.let(value)
+            if str(value.ty.dtype) != self.group.dtype:
+                return value
+            if self._in_reduction(indices):
+                own = inputs.row_values.domain(buffer) == "instances"
+                return self.row_value(value) if own and self._is_one_number(value) else value
+            return value if self._in_row_value else self.let(value)
         if isinstance(definition, Reduce):
             if inputs.is_row_reduction(definition):
                 return self.reduction(definition, indices)
             if inputs.is_column_reduction(buffer):
+                if self._in_reduction(indices):
+                    return self.row_total(buffer, definition, indices)
                 return self.column_reduction(buffer, definition, indices)
             return self.gate(buffer, definition, indices)
         raise NotReadable(f"{buffer.name!r} is read before it is written")
@@ -216,7 +227,7 @@ class StageTracer:
         span = self.inputs.span(buffer)
         if (prod(span[:-1]), prod(span[-1:])) != (self.group.rows, self.group.columns):
             raise NotReadable(f"{buffer.name!r} is a {definition.combine} over the axes {span} inside another stage")
-        if self._in_reduction(indices) or any(depends_on(index, self.column) for index in indices):
+        if any(depends_on(index, self.column) for index in indices):
             raise NotReadable(f"{buffer.name!r} is a {definition.combine} along an axis that is not the last")
         values = dict(zip(definition.iters, indices, strict=True))
         for variable, extent in definition.reduce_iters:
@@ -234,6 +245,52 @@ class StageTracer:
         variable = tirx.Var(f"{name}{self._count(kind)}", self.group.dtype)
         self.body.append(kind(variable, value, definition.combine, definition.identity))
         return variable
+
+    # Row values ------------------------------------------------------------------------------------------------
+
+    def _is_one_number(self, value: Any) -> bool:
+        """Whether `value`, in a reduction over variadic rows, is the same in all columns."""
+        constant = constant_leaves(self.leaves, self.vectors, self.column)
+        for line in self.body:
+            if is_constant_line(line, constant):
+                constant.add(line.variable)
+        return constant.issuperset(variables_in(value))
+
+    def row_value(self, value: Any, combine: ir.Combine | None = None, identity: float = 0.0, columns: int = 1) -> Any:
+        """A number of each variadic row as a variable, so that it is computed once."""
+        if combine is None and isinstance(value, tirx.Var | tirx.FloatImm):
+            return value
+        count = self._count(ir.RowValue)
+        variable = tirx.Var(f"w{count}", self.group.dtype)
+        scratch = f"{self.inputs.cell}.{self.name.rpartition('_')[2]}.{count}"
+        self.body.append(ir.RowValue(variable, value, scratch, combine, identity, columns))
+        return variable
+
+    def row_total(self, buffer: Any, definition: Reduce, indices: list[Any]) -> Any:
+        """A reduction along the columns of each variadic row, such as a score."""
+        if self.inputs.row_values.domain(buffer) != "instances":
+            raise NotReadable(f"{buffer.name!r} is a {definition.combine} along an axis of variadic rows")
+        if any(depends_on(index, self.column) for index in indices):
+            raise NotReadable(f"{buffer.name!r} has another element for each column")
+        ((variable, extent),) = [(v, e) for v, e in definition.reduce_iters if not is_one(e)]
+        outer, within, width = self.column, self._in_row_value, int(extent)
+        if width != self.group.columns:
+            self.column = tirx.Var(f"{ir.COLUMN}{width}", "int64")
+            self.analyzer.bind(self.column, tvm.ir.Range(0, width))
+        values = dict(zip(definition.iters, indices, strict=True))
+        values |= {v: tirx.const(0, v.ty.dtype) for v, e in definition.reduce_iters if is_one(e)}
+        values[variable] = tirx.Cast(variable.ty.dtype, self.column)
+        self._in_row_value = True
+        before = len(self.vectors), len(self.gates)
+        try:
+            value = self.expression(substitute(definition.source, values))
+        finally:
+            self._in_row_value, inner, self.column = within, self.column, outer
+        if not inner.same_as(outer) and before != (len(self.vectors), len(self.gates)):
+            raise NotReadable(f"{buffer.name!r} reads weights in another width than that of its stage")
+        if str(value.ty.dtype) != self.group.dtype:
+            raise NotReadable(f"a reduction of {value.ty.dtype} in a stage of {self.group.dtype}")
+        return self.row_value(value, definition.combine, definition.identity, width)
 
     def _count(self, kind: type) -> int:
         return sum(isinstance(line, kind) for line in self.body)

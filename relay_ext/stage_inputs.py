@@ -13,6 +13,7 @@ from edbatch_tvm.tvm_compat import TensorLoad, sym, tirx
 from relay_ext.block_reader import Compute, NotReadable, Reduce, is_one, read_blocks
 from relay_ext.fuse_cells import CELL, cell_params
 from relay_ext.join_partial_sums import join_partial_sums
+from relay_ext.row_value_inputs import RowValueInputs
 from relay_ext.tir_expressions import (
     as_affine,
     as_condition,
@@ -73,9 +74,11 @@ class StageInputs:
         is_operand: tuple[bool, ...],
         dtypes: tuple[str, ...] = STAGE_DTYPES,
         whole_rows: bool = True,
+        row_values: bool = True,
     ) -> None:
         self.dtypes = dtypes
         self.whole_rows = whole_rows
+        self.row_values = RowValueInputs(self, row_values and whole_rows)
         self.cell = str(function.attrs[CELL])
         inputs, self.weights, self.outputs = cell_params(function)
         self.operands: dict[Any, ir.StageOperand | ir.Variadic] = {}
@@ -113,14 +116,14 @@ class StageInputs:
         """Position of an element within a row of `buffer`; `row` is the variadic row that may be read."""
         indices = list(indices)
         if self.domain(buffer) == "rows":
-            if row is None or not self._is_row(indices[0], row):
+            if row is None or not self.is_row(indices[0], row):
                 raise NotReadable(f"a row of {buffer.name!r} is read at {indices[0]}")
             indices = indices[1:]
         return flat_index(self.extents(buffer), indices)
 
-    def _is_row(self, index: Any, row: Any) -> bool:
+    def is_row(self, index: Any, row: Any) -> bool:
         """Whether `index` is `row`; a reshape of rows leaves it modulo their number."""
-        if isinstance(index, tirx.FloorMod) and index.b.same_as(self.row_count):
+        while isinstance(index, tirx.FloorMod) and index.b.same_as(self.row_count):
             index = index.a
         return bool(index.same_as(row))
 
@@ -134,7 +137,7 @@ class StageInputs:
     def is_column_reduction(self, buffer: Any) -> bool:
         """True for a reduction along the columns of the stage that computes `buffer`.
 
-        That is a maximum or minimum along an axis, or a sum that reads nothing twice: the others are products.
+        That is a maximum, minimum or product along an axis, or a sum that reads nothing twice: the others are products.
         """
         if buffer not in self.along_columns:
             self.along_columns[buffer] = self._is_column_reduction(buffer)
@@ -197,6 +200,11 @@ class StageInputs:
         domain = self.domain(buffer)
         return any(self.domain(b) == domain and self.is_looped(b) for b in buffers_read(definition.value))
 
+    def is_row_value(self, buffer: Any) -> bool:
+        """Whether a stage over instances computes `buffer`, a reduction along the columns of each variadic row."""
+        by_row = self.domain(buffer) == "rows" and self.row_values.domain(buffer) == "instances"
+        return by_row and self.is_column_reduction(buffer)
+
     def scratch_source(self, buffer: Any) -> ir.Scratch:
         """The scratch rows that `buffer` is written to from now on."""
         self.scratch.setdefault(buffer, f"{self.cell}.{len(self.scratch)}")
@@ -218,6 +226,8 @@ class StageInputs:
         """
         if self.is_reduced(value):
             return self.span(value) != self.span(reader)
+        if self.domain(reader) == "rows" and self.row_values.reads_rows(value):
+            return False
         return len(self.span(reader)) > 1 and self.is_reduced(reader) and self.is_looped(value)
 
     def _level(self, buffer: Any) -> int:
@@ -225,11 +235,11 @@ class StageInputs:
         if definition is None:
             return 0
         if isinstance(definition, Compute):
-            return self._deepest(buffer, definition.value, self.domain(buffer))
+            return self._deepest(buffer, definition.value, self.row_values.domain(buffer))
         if self.is_row_reduction(definition):
             return self._deepest(buffer, definition.source, "instances")
         if self.is_column_reduction(buffer):
-            return self._deepest(buffer, definition.source, self.domain(buffer))
+            return self._deepest(buffer, definition.source, self.row_values.domain(buffer))
         found = self.contraction(buffer, definition)
         needed = [segment.buffer for segments in found.values for segment in segments if segment.buffer is not None]
         return 1 + max((self.level(other) for other in needed), default=0)
@@ -238,8 +248,10 @@ class StageInputs:
         """The first stage over `domain` that can compute `expression` for `buffer`."""
         deepest = 0
         for other in buffers_read(expression):
-            inside = self.domain(other) == domain
-            crosses = self._passes_by_memory(other, buffer) if inside else self.is_looped(other)
+            if self.domain(other) == domain:
+                crosses = self._passes_by_memory(other, buffer)
+            else:
+                crosses = self.row_values.needs_rows(other) if domain == "instances" else self.is_looped(other)
             if crosses:
                 self.scratch_source(other)
             deepest = max(deepest, self.level(other) + crosses)
@@ -258,7 +270,8 @@ class StageInputs:
     def _contraction(self, buffer: Any, definition: Reduce) -> Contraction:
         loops = [(var, extent) for var, extent in definition.reduce_iters if not is_one(extent)]
         if definition.combine != "sum":
-            raise NotReadable(f"{buffer.name!r} is a {definition.combine}imum over elements of a value")
+            kind = {"max": "maximum", "min": "minimum", "prod": "product"}[definition.combine]
+            raise NotReadable(f"{buffer.name!r} is a {kind} over elements of a value")
         if len(loops) != 1 or not isinstance(loops[0][1], tirx.IntImm):
             raise NotReadable(f"{buffer.name!r} is a reduction over {len(loops)} axes or a symbolic one")
         k, extent = loops[0][0], int(loops[0][1])

@@ -15,6 +15,7 @@ column ``j`` of ``columns``::
         let:               y = expression(i, j)
         reduction:         s = sum (or max, min) over the rows p of this instance:  expression(p, i, j)
         column reduction:  s = sum (or max, min) over the columns j:  expression(i, j), one value for all columns
+        row value:         s[p] = expression(p, i), or its sum (max, min) over columns, for the rows p of this instance
     output[o][i, j] = expression(i, j)
 
 A stage of the domain ``rows`` has no reductions; what it writes are scratch rows, one for each variadic row, which a
@@ -23,6 +24,9 @@ stage over rows, and the sum over children belongs to the next.
 
 Column reductions make soft-max, normalisation and dot products part of a stage: a tile of it computes whole rows, which
 stay in the first-level cache (or registers) between the reductions.
+
+Row values are what attention needs: the scores of an instance's rows, their exponentials, the weights. Each is one
+number for a row, so that the whole of ``softmax(scores) @ rows`` is one stage over instances.
 
 Expressions are TIR scalars over *leaves*: variables that stand for one element each, see :data:`Leaf`.
 ``relay_ext.find_stages`` finds the stages of a cell; ``schedules.cpu`` and ``schedules.cuda`` turn them into kernels.
@@ -37,7 +41,7 @@ COLUMN, ROW = "j", "i"
 """Names of the variables that stand for the column and for the row of a matrix."""
 
 Domain = Literal["instances", "rows"]
-Combine = Literal["sum", "max", "min"]
+Combine = Literal["sum", "max", "min", "prod"]
 
 
 @dataclass(frozen=True)
@@ -180,9 +184,9 @@ class Let:
 
 @dataclass(frozen=True)
 class Reduction:
-    """``variable = sum (max, min) of expression`` over the variadic rows of an instance.
+    """``variable = sum (max, min, prod) of expression`` over the variadic rows of an instance.
 
-    Over no rows it is the identity: 0 for a sum, `identity` for a maximum or minimum.
+    Over no rows it is the `identity`: 0 for a sum, 1 for a product.
     """
 
     variable: Any
@@ -204,7 +208,22 @@ class ColumnReduction:
     identity: float = 0.0
 
 
-Line = Let | Reduction | ColumnReduction
+@dataclass(frozen=True)
+class RowValue:
+    """``variable = expression`` for each variadic row of an instance: one number, kept in scratch rows of its own.
+
+    With `combine` it is the sum (max, min) of the expression over `columns` columns, which need not be the stage's.
+    """
+
+    variable: Any
+    expression: Any
+    scratch: str
+    combine: Combine | None = None
+    identity: float = 0.0
+    columns: int = 1
+
+
+Line = Let | Reduction | ColumnReduction | RowValue
 """A line of a stage's body."""
 
 
@@ -272,7 +291,12 @@ class Stage:
     @property
     def whole_rows(self) -> bool:
         """Whether a tile has to compute all columns of its rows."""
-        return any(isinstance(line, ColumnReduction) for line in self.body)
+        return any(isinstance(line, ColumnReduction | RowValue) for line in self.body)
+
+    @property
+    def row_values(self) -> tuple[RowValue, ...]:
+        """The row values of the body."""
+        return tuple(line for line in self.body if isinstance(line, RowValue))
 
     @property
     def sources(self) -> tuple[Source, ...]:
@@ -316,6 +340,9 @@ def _over(line: Line) -> str:
             return f"{line.combine} over p: "
         case ColumnReduction():
             return f"{line.combine} over {COLUMN}: "
+        case RowValue():
+            over = "" if line.combine is None else f", {line.combine} over {COLUMN} < {line.columns}"
+            return f"for each p{over}: "
     return ""
 
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from edbatch_tvm.tvm_compat import Call, structural_equal, structural_map, structural_walk, tirx
+from edbatch_tvm.tvm_compat import Call, structural_equal, structural_map, tirx
 from schedules import stage as ir
-from schedules.weight_packing import uses
+from schedules.column_constants import constant_leaves, is_constant_line, variables_in
 
 _EXPONENT = {"float32": 64, "float64": 512}
 """The reciprocal is of a number between 2 to the power -e and 2 to the power e."""
@@ -36,7 +36,7 @@ def with_cheap_arithmetic(stage: ir.Stage) -> ir.Stage:
     NaN, infinities and zeros give what the quotient gives. The minimum changes nothing; it tells
     :mod:`schedules.cpu.fast_math` that no exponential overflows.
     """
-    constant = row_constants(stage)
+    constant = constant_leaves(stage.leaves, stage.vectors, stage.column)
     body: list[ir.Line] = []
     inverses: dict[str, tuple[Any, Any]] = {}
     lets: dict[Any, Any] = {}
@@ -63,10 +63,11 @@ def with_cheap_arithmetic(stage: ir.Stage) -> ir.Stage:
         return structural_map(structural_map(expression, (Call, bounded)), (tirx.Div, quotient))
 
     for line in stage.body:
-        # A reduction over variadic rows has values of its own for each of them, which are no lines.
-        expression = line.expression if isinstance(line, ir.Reduction) else cheaper(line.expression)
+        # What is computed for each variadic row has values of its own for each of them.
+        of_rows = isinstance(line, ir.Reduction | ir.RowValue)
+        expression = line.expression if of_rows else cheaper(line.expression)
         body.append(replace(line, expression=expression))
-        if is_row_constant(line, constant):
+        if is_constant_line(line, constant):
             constant.add(line.variable)
         if isinstance(line, ir.Let):
             lets[line.variable] = line.expression
@@ -98,33 +99,3 @@ def _inverse(divisor: Any, number: int, body: list[ir.Line]) -> tuple[Any, Any]:
     body.append(ir.Let(scale, tirx.Select(tiny, large, tirx.Select(huge, small, one))))
     body.append(ir.Let(inverse, one / (d * scale)))
     return inverse, scale
-
-
-def row_constants(stage: ir.Stage) -> set[Any]:
-    """The leaf variables that are the same in all columns of a row."""
-    return {variable for variable, leaf in stage.leaves.items() if _is_constant(stage, leaf)}
-
-
-def is_row_constant(line: ir.Line, constant: set[Any]) -> bool:
-    """Whether the variable of `line` is the same in all columns, where those of `constant` are."""
-    if isinstance(line, ir.Let):
-        return constant.issuperset(variables_in(line.expression))
-    return isinstance(line, ir.ColumnReduction)
-
-
-def variables_in(expression: Any) -> list[Any]:
-    """The variables of an expression."""
-    found: list[Any] = []
-    structural_walk(expression, (tirx.Var, found.append))
-    return found
-
-
-def _is_constant(stage: ir.Stage, leaf: ir.Leaf) -> bool:
-    match leaf:
-        case ir.Element():
-            return not leaf.moving
-        case ir.Vector(index):
-            return not uses(stage.vectors[index], stage.column)
-        case ir.RowCount() | ir.AttributeValue():
-            return True
-    return False

@@ -146,6 +146,7 @@ class StageKernel:
             self.arguments.append(f"table:{name}")
         scratch = {o.scratch: stage.dtype for o in stage.outputs if o.scratch}
         scratch |= {s.name: s.dtype for s in stage.sources if isinstance(s, ir.Scratch)}
+        scratch |= {line.scratch: stage.dtype for line in stage.row_values}
         for name, dtype in scratch.items():
             shape = (tirx.Var(f"room{len(self.scratch)}", _INT), tirx.Var(f"wide{len(self.scratch)}", _INT))
             self.scratch[name] = self._argument(f"scratch{len(self.scratch)}", shape, dtype, abi.ALIGNMENT)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from math import gcd
 from operator import itemgetter
@@ -13,7 +13,7 @@ from edbatch_tvm.tvm_compat import tirx
 from schedules import stage as ir
 from schedules.cpu.dot_products import dot, moved, weights_from
 from schedules.cpu.stage_config import Bucket, first_column, holds_weights, panels_of
-from schedules.cpu.stage_tile_values import At
+from schedules.cpu.stage_tile_values import At, is_row
 from schedules.cpu.weight_packing import Sweep
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ COMBINE: dict[ir.Combine, Callable[[Any, Any], Any]] = {
     "sum": lambda total, value: total + value,
     "max": tirx.max,
     "min": tirx.min,
+    "prod": lambda total, value: total * value,
 }
 
 _DOT_COLUMNS = 4
@@ -323,7 +324,7 @@ class Tile:
         rows = {
             source: kernel.bind("row", kernel.row(source, position, instance))
             for source in dict.fromkeys(elements)
-            if not (stage.domain == "instances" and _is_row(source))
+            if not (stage.domain == "instances" and is_row(source))
         }
         count = begin = None
         if stage.reductions or any(isinstance(leaf, ir.RowCount) for leaf in stage.leaves.values()):
@@ -339,7 +340,7 @@ class Tile:
     def compute(self, line: ir.Line, at: At, begin: Any) -> None:
         """Compute a let or a reduction for one chunk; `begin` is the first variadic row of the instance."""
         if isinstance(line, ir.Reduction):
-            self._reduce(at, line, begin)
+            self.reduce([at], line, begin)
             return
         result = T.alloc_buffer((self.lanes,), str(line.variable.ty.dtype), scope="global")
         with self.each_lane() as lane:
@@ -361,32 +362,31 @@ class Tile:
         with self.each_lane() as lane:
             T.buffer_store(buffer, at.value(output.expression, lane), [row, base + lane])
 
-    def _reduce(self, at: At, line: ir.Reduction, begin: Any) -> None:
-        """A reduction over the rows of the variadic operands of one instance; over no rows the identity."""
+    def reduce(self, places: Sequence[At], line: ir.Reduction, begin: Any) -> None:
+        """A reduction over the variadic rows of one instance, for some chunks; over no rows the identity."""
         combine = COMBINE[line.combine]
-        result = T.alloc_buffer((self.lanes,), self.dtype, scope="global")
-        with self.each_lane() as lane:
-            T.buffer_store(result, tirx.const(line.identity, self.dtype), [lane])
-        with T.serial(0, at.count) as p:
-            for source in self.stage.sources:
-                if _is_row(source):
-                    at.rows[source] = self.kernel.bind("variadic_row", self.kernel.row(source, begin + p, at.instance))
+        results = [T.alloc_buffer((self.lanes,), self.dtype, scope="global") for _ in places]
+        for result in results:
             with self.each_lane() as lane:
-                T.buffer_store(result, combine(result[lane], at.value(line.expression, lane)), [lane])
-        at.lets[line.variable] = partial(_lane, result)
+                T.buffer_store(result, tirx.const(line.identity, self.dtype), [lane])
+        with T.serial(0, places[0].count) as p:
+            rows = places[0].read_row(begin + p)
+            for at, result in zip(places, results, strict=True):
+                at.rows.update(rows)
+                at.variadic_row = begin + p
+                with self.each_lane() as lane:
+                    T.buffer_store(result, combine(result[lane], at.value(line.expression, lane)), [lane])
+        for at, result in zip(places, results, strict=True):
+            at.lets[line.variable] = partial(_lane, result)
 
 
 def _lane(buffer: Any, _at: At, lane: Any) -> Any:
     return buffer[lane]
 
 
-def _is_row(source: ir.Source) -> bool:
-    return isinstance(source, ir.Variadic) or (isinstance(source, ir.Scratch) and source.domain == "rows")
-
-
 def _reads_instances(stage: ir.Stage) -> bool:
     """Whether a stage over variadic rows reads anything of the instance that a row belongs to."""
     leaves = stage.leaves.values()
-    return any(not _is_row(source) for source in stage.sources) or any(
+    return any(not is_row(source) for source in stage.sources) or any(
         isinstance(leaf, ir.AttributeValue | ir.RowCount) for leaf in leaves
     )

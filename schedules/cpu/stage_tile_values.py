@@ -25,6 +25,8 @@ class At:
         self.instance = instance
         self.rows = dict(rows)
         self.count = count
+        self.variadic_row: Any = None
+        """Where variadic rows are read: the number of the row in the batch."""
         self.lets: dict[Any, Callable[[At, Any], Any]] = {}
         """For each variable of the body, what its value is at a place and in a lane."""
 
@@ -32,7 +34,20 @@ class At:
         """The same row at another chunk of columns; what it computes stays its own."""
         at = At(self.tile, self.row, chunk, column, self.instance, self.rows, self.count)
         at.lets = dict(self.lets)
+        at.variadic_row = self.variadic_row
         return at
+
+    def read_row(self, number: Any) -> dict[ir.Source, Any]:
+        """Read variadic row `number` of the batch from here on; returns the row of each source of such rows."""
+        kernel = self.tile.kernel
+        found = {
+            source: kernel.bind("variadic_row", kernel.row(source, number, self.instance))
+            for source in self.tile.stage.sources
+            if is_row(source)
+        }
+        self.rows.update(found)
+        self.variadic_row = number
+        return found
 
     def value(self, expression: Any, lane: Any) -> Any:
         """`expression` with every leaf and let replaced by what it stands for in this lane."""
@@ -62,3 +77,8 @@ class At:
             case ir.AttributeValue(attribute, position):
                 return kernel.attributes[attribute][kernel.first + self.instance, position]
         raise TypeError(leaf)
+
+
+def is_row(source: ir.Source) -> bool:
+    """Whether `source` has a row for each variadic row."""
+    return isinstance(source, ir.Variadic) or (isinstance(source, ir.Scratch) and source.domain == "rows")

@@ -21,6 +21,7 @@ _COMBINE: dict[ir.Combine, Callable[[Any, Any], Any]] = {
     "sum": lambda total, value: total + value,
     "max": tirx.max,
     "min": tirx.min,
+    "prod": lambda total, value: total * value,
 }
 
 
