@@ -20,7 +20,6 @@ from relay_ext.stage_cells import ORDER, PATH, REASON
 from schedules import abi
 from schedules.cpu.general_cells import schedule_general
 from schedules.cpu.instance_tiles import TunedTile
-from schedules.cpu.machine import Machine
 from schedules.operand_rows import operand_row
 from schedules.tuning_records import Records
 
@@ -61,7 +60,6 @@ class BatchCells:
     """
 
     signature: Signature
-    machine: Machine
     records: Records | None = None
 
     def transform_module(self, mod: IRModule, _context: tvm.transform.PassContext) -> IRModule:
@@ -71,7 +69,7 @@ class BatchCells:
             if CELL in function.attrs and PATH not in function.attrs:
                 cell = self.signature[str(function.attrs[CELL])]
                 tiles = self.records.tiles(function, own_params(function)) if self.records is not None else ()
-                kernel = batched_kernel(function, cell, self.signature, self.machine, tiles)
+                kernel = batched_kernel(function, cell, self.signature, tiles)
                 functions[var.name_hint] = kernel.with_attrs(
                     {REASON: function.attrs[REASON]} | member_attribute(function)
                 )
@@ -90,7 +88,6 @@ def batched_kernel(
     function: tirx.PrimFunc,
     cell: CellSignature,
     signature: Signature,
-    machine: Machine,
     tiles: Sequence[TunedTile] = (),
 ) -> tirx.PrimFunc:
     """The kernel of a fused cell over a batch; see :class:`BatchCells`.
@@ -100,7 +97,7 @@ def batched_kernel(
     tiles : sequence of TunedTile
         Scheduled code for tiles of instances, the largest first.
     """
-    return _Batcher(schedule_general(function, machine), cell, signature, tiles).kernel()
+    return _Batcher(schedule_general(function), cell, signature, tiles).kernel()
 
 
 class _Batcher:

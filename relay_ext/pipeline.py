@@ -97,7 +97,7 @@ def lone_cell_passes() -> list[tvm.transform.Pass]:
 
 def kernel_passes(signature: Signature, machine: Machine, records: Records | None = None) -> list[tvm.transform.Pass]:
     """From TIR functions for one instance to kernels for a batch, tuned where there are `records`."""
-    return [StageCells(signature, machine, records=records), BatchCells(signature, machine, records)]
+    return [StageCells(signature, machine, records=records), BatchCells(signature, records)]
 
 
 def program_passes(signature: Signature, target: Target) -> list[tvm.transform.Pass]:

@@ -13,6 +13,7 @@ from edbatch_tvm.tvm_compat import Call, PointerType, PrimType, structural_map, 
 from edbatch_tvm.tvm_compat import builder_tirx as T
 from relay_ext.stage_cells import PATH
 from schedules import abi
+from schedules.cpu.general_cells import LANES
 from schedules.cpu.work_sharing import CLAIM, FINISH
 
 DIMENSIONS = "edbatch.dimensions"
@@ -230,7 +231,7 @@ def operations(statement: Any) -> int:
             return sum(operations(one) for one in statement.seq)
         case tirx.For():
             extent = int(statement.extent) if isinstance(statement.extent, tirx.IntImm) else _ASSUMED_EXTENT
-            if statement.kind == tirx.ForKind.VECTORIZED:
+            if statement.kind == tirx.ForKind.VECTORIZED or LANES in statement.annotations:
                 extent = -(-extent // abi.LANES)
             return extent * operations(statement.body)
         case tirx.IfThenElse():

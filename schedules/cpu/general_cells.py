@@ -1,4 +1,4 @@
-"""Loop order for a cell outside the stage form: correct for everything, vectorised where it is easy."""
+"""Loop order for a cell outside the stage form: correct for everything, with inner loops that LLVM vectorises."""
 
 from __future__ import annotations
 
@@ -6,21 +6,25 @@ from typing import Any
 
 from tvm import IRModule
 
-from edbatch_tvm.tvm_compat import LoopRV, SBlockRV, Schedule, ScheduleError, s_tir, tirx
-from schedules.cpu.machine import Machine
+from edbatch_tvm.tvm_compat import LoopRV, SBlockRV, Schedule, s_tir, tirx
+
+LANES = "edbatch.lanes"
+"""Annotation of an innermost loop whose turns LLVM can make lanes of vectors."""
 
 _REDUCE = tirx.IterVar.CommReduce
 
 
-def schedule_general(function: tirx.PrimFunc, machine: Machine) -> tirx.PrimFunc:
+def schedule_general(function: tirx.PrimFunc) -> tirx.PrimFunc:
     """Schedule the blocks of one instance and lower them to plain loops.
 
     Reductions are initialised apart, before their loop: a sum over no variadic rows has to give the identity. Then the
-    last spatial axis of every block is moved innermost and vectorised where its extent is known.
+    last spatial axis of every block is moved innermost where its extent is known. LLVM vectorises that loop, whatever
+    the extent; marked as vectorised here, it would read element by element what a division or a remainder has moved
+    (reshapes are full of them), and cells took 2 to 16 times as long.
     """
     schedule = s_tir.Schedule(IRModule({"main": function}))
     for block in leaf_blocks(schedule):
-        schedule_block(schedule, block, machine.lanes)
+        schedule_block(schedule, block)
     return lower_blocks(schedule.mod)
 
 
@@ -45,8 +49,8 @@ def leaf_blocks(schedule: Schedule) -> list[SBlockRV]:
     return list(schedule.get_child_blocks(root))
 
 
-def schedule_block(schedule: Schedule, block: SBlockRV, lanes: int) -> None:
-    """Initialise a reduction apart; move the last spatial axis innermost and vectorise it."""
+def schedule_block(schedule: Schedule, block: SBlockRV) -> None:
+    """Initialise a reduction apart; move the last spatial axis innermost."""
     statement = schedule.get(block)
     loops = list(schedule.get_loops(block))
     kinds = [axis.iter_type for axis in statement.iter_vars]
@@ -62,19 +66,7 @@ def schedule_block(schedule: Schedule, block: SBlockRV, lanes: int) -> None:
         schedule.reorder(*outer, *reduce, *([inner] if inner is not None else []))
         schedule.decompose_reduction(block, reduce[0])
     if inner is not None:
-        _vectorize(schedule, inner, lanes)
-
-
-def _vectorize(schedule: Schedule, loop: LoopRV, lanes: int) -> None:
-    extent = _extent(schedule, loop)
-    if extent is None or extent % lanes:
-        return
-    try:
-        _, vector = schedule.split(loop, [None, lanes])
-        schedule.vectorize(vector)
-    except ScheduleError:
-        # A block that is not a complete one (user-written TIR) stays scalar.
-        return
+        schedule.annotate(inner, LANES, 1)
 
 
 def _extent(schedule: Schedule, loop: LoopRV) -> int | None:

@@ -45,7 +45,7 @@ def register_tiled(module: IRModule, lanes: int, seed: int) -> Schedule | None:
             _tile(schedule, block, lanes)
             found = True
         else:
-            schedule_block(schedule, block, lanes)
+            schedule_block(schedule, block)
     return schedule if found else None
 
 

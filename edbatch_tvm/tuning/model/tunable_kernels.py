@@ -101,7 +101,7 @@ def _add_tiles(found: Subjects, function: tirx.PrimFunc, name: str, machine: Mac
     cell, layout = found.signature[name], bind_cell(found.signature, name).layout
 
     def candidate(tiles: Sequence[TunedTile], count: int) -> Candidate:
-        kernel = batched_kernel(function, cell, found.signature, machine, tiles)
+        kernel = batched_kernel(function, cell, found.signature, tiles)
         return Candidate.of(kernel, timing_inputs(kernel, cell, layout, count))
 
     found.tiles[name] = TileSubject(name, function, own_params(function), candidate)
