@@ -21,6 +21,7 @@ import edbatch_tvm as eb
 from edbatch_tvm.models.childsum_tree.arity import flat
 from edbatch_tvm.models.treelstm.reader import read_labelled_trees
 from edbatch_tvm.recording.cell_call import CellCall
+from edbatch_tvm.recording.core import core
 from edbatch_tvm.recording.lazy import LazyTensor
 from edbatch_tvm.recording.recorder import Recorder
 from tests.recording.models import (
@@ -65,7 +66,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 for cell in (name, *compare(model, cells, elements, options.rounds, name.endswith("records")))
             )
         )
-    print(f"recording a call: {recording_cost(hidden, options.calls):.2f} µs")
+    compiled = core.in_use
+    costs = {}
+    for way in (False, True) if compiled else (False,):
+        core.use(way)
+        costs["compiled" if way else "Python"] = recording_cost(hidden, options.calls)
+    print("recording a call: " + ", ".join(f"{cost:.2f} µs ({way})" for way, cost in costs.items()))
 
 
 def trees_of(path: Path | None, count: int) -> list[Any]:

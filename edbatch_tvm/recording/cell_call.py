@@ -60,15 +60,30 @@ class CellCall:
             if kind is not Again and kind is not Written:
                 return result
             return self._recorded(arguments) if kind is Again else self._written(result)
-        except RandomCellError:
-            raise
-        except Unrolls:
+        except (CellError, Unrolls) as error:
+            return self._refused(error, arguments, named)
+
+    def otherwise(self, arguments: tuple[Any, ...], how: Any) -> Any:
+        """Record one call that is known not to be one node; ``native_core`` comes here."""
+        try:
+            result = self.recorder.otherwise(self.site, arguments, how, self)
+            kind = type(result)
+            if kind is not Again and kind is not Written:
+                return result
+            return self._recorded(arguments) if kind is Again else self._written(result)
+        except (CellError, Unrolls) as error:
+            return self._refused(error, arguments, {})
+
+    def _refused(self, error: Exception, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        """What a call that cannot be recorded returns: its operations may be recorded one by one."""
+        if isinstance(error, RandomCellError):
+            raise error
+        if isinstance(error, Unrolls):
             self.site.taken_apart = True
             return self.plain(*arguments, **named)
-        except CellError as error:
-            result = self.plain(*arguments, **named)  # its operations may be recorded one by one
-            told(self.recorder, f"cell {self.site.name!r}", error)  # not where PyTorch fails, too: that says it all
-            return result
+        result = self.plain(*arguments, **named)
+        told(self.recorder, f"cell {self.site.name!r}", error)  # not where PyTorch fails, too: that says it all
+        return result
 
     def _recorded(self, arguments: tuple[Any, ...]) -> Any:
         site, recorder = self.site, self.recorder

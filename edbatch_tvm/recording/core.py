@@ -1,4 +1,4 @@
-"""The hot path of recording in C, where there is a compiler: ``core.c`` in the place of some functions of Python.
+"""The hot path of recording in C, where there is a compiler: ``native_core`` in the place of some functions of Python.
 
 It is compiled when the package is first imported, and kept in the cache directory for later processes. What it does not
 know it leaves to the Python functions that it takes the place of; where it cannot be had, these do all of it.
@@ -22,7 +22,7 @@ import torch
 
 from edbatch_tvm.cache_files import cache_directory, read_sealed, write_sealed
 from edbatch_tvm.errors import CellError
-from edbatch_tvm.recording import lazy, specialise, torch_functions
+from edbatch_tvm.recording import driver, isolation, lazy, specialise, torch_functions
 from edbatch_tvm.recording.arguments import FEW, INTEGER, key_of_tensor
 from edbatch_tvm.recording.cell_call import CellCall
 from edbatch_tvm.recording.empty_results import NoElements
@@ -39,7 +39,7 @@ VARIABLE = "EDBATCH_RECORDING"
 """Environment variable; ``python`` leaves all of recording to Python. Read once, when this module is imported."""
 
 _NAME = "edbatch_recording_core"
-_SOURCE = Path(__file__).with_name("core.c")
+_SOURCES = Path(__file__).with_name("native_core")
 _MOST_SECONDS = 120
 
 _PLACES: tuple[tuple[Any, str, str], ...] = (
@@ -49,6 +49,7 @@ _PLACES: tuple[tuple[Any, str, str], ...] = (
     (torch_functions, "rows_of_values", "rows_of_values"),
     (specialise, "returned_of", "returned_of"),
     (lazy, "entered", "entered"),
+    (driver, "is_now", "is_now"),
 )
 """What has the functions, their names there, and the names of the compiled ones."""
 
@@ -114,17 +115,16 @@ def _functions(module: Any) -> dict[str, Any]:
         "INTEGER": INTEGER,
         "float32": torch.float32,
         "is_any_autocast": torch._C._is_any_autocast_enabled,
-        "is_inference": torch.is_inference_mode_enabled,
-        "is_grad_enabled": torch.is_grad_enabled,
         "is_neg": torch.Tensor.is_neg,
         "refusals": (KeyError, NoElements, CellError),
         "resolved": resolved,
         "rows_of": rows_of,
         "wrapper": lazy.wrapper,
+        **isolation.STATE_FUNCTIONS,
         **{name: _IN_PYTHON[name] for name in ("call", "cell_call", "number")},
     }
     methods: dict[str, Any] = module.setup(known)
-    names = ("rows_of_values", "returned_of", "entered", "minibatch_ended")
+    names = ("rows_of_values", "returned_of", "entered", "is_now", "minibatch_ended")
     return {**methods, **{name: getattr(module, name) for name in names}}
 
 
@@ -152,7 +152,9 @@ def _loaded() -> Any:
 
 
 def _library_path() -> Path:
-    digest = hashlib.sha256(_SOURCE.read_bytes())
+    digest = hashlib.sha256()
+    for path in sorted(_SOURCES.iterdir()):
+        digest.update(path.read_bytes())
     for part in (platform.machine(), str(sysconfig.get_config_var("SOABI")), platform.python_version()):
         digest.update(part.encode())
     return cache_directory() / f"recording-{digest.hexdigest()[:20]}.so"
@@ -164,7 +166,8 @@ def _compile(path: Path) -> None:
         raise FileNotFoundError("no C compiler on the PATH")
     if not (Path(include) / "Python.h").exists():
         raise FileNotFoundError(f"no Python.h in {include}")
-    command = [compiler, "-x", "c", "-std=c11", "-O2", "-fPIC", "-shared", "-I", include, str(_SOURCE), "-o", str(path)]
+    source = str(_SOURCES / "module.c")
+    command = [compiler, "-x", "c", "-std=c11", "-O2", "-fPIC", "-shared", "-I", include, source, "-o", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=_MOST_SECONDS, check=False)
     if done.returncode:
         errors = [line for line in done.stderr.splitlines() if "error" in line]

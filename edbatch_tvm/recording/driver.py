@@ -8,7 +8,7 @@ from typing import Any
 
 from edbatch_tvm.errors import EnvironmentMismatch
 from edbatch_tvm.recording.failures import CallError, name_element
-from edbatch_tvm.recording.isolation import is_now, restored, state, switched_to
+from edbatch_tvm.recording.isolation import State, is_now, restore, state, switched_to
 
 
 def require_greenlet() -> Any:
@@ -28,12 +28,15 @@ def require_greenlet() -> Any:
     return greenlet
 
 
-def isolated(function: Callable[[], Any]) -> Callable[[], Any]:
-    """`function`, after which PyTorch is in the state it was in before."""
+def isolated(function: Callable[[], Any], own: State) -> Callable[[], Any]:
+    """`function`, after which PyTorch is in the state `own`, in which it begins."""
 
     def run() -> Any:
-        with restored():
+        try:
             return function()
+        finally:
+            if not is_now(own):
+                restore(own)
 
     return run
 
@@ -47,23 +50,26 @@ class Driver:
         Computes everything recorded so far; called when every function has ended or waits.
     after_round : callable, optional
         Called before that.
-    resumed : callable, optional
-        Called with the number of a function whenever it goes on.
     first : int
         The number of the first function in the minibatch, for errors.
+
+    Attributes
+    ----------
+    resumed : callable
+        Called with the number of a function whenever it goes on.
     """
 
     def __init__(
         self,
         compute: Callable[[], None],
         after_round: Callable[[], None] = lambda: None,
-        resumed: Callable[[int], None] = lambda number: None,
         first: int = 0,
     ) -> None:
         self._greenlet = require_greenlet()
+        self._current = self._greenlet.getcurrent
         self._compute = compute
         self._after_round = after_round
-        self._resumed = resumed
+        self.resumed: Callable[[int], None] = lambda number: None
         self._first = first
         self._hub: Any = None
         self._state = state()
@@ -71,16 +77,16 @@ class Driver:
 
     def wait(self) -> None:
         """Called by a function that needs a value: come back when it is computed."""
-        current = self._greenlet.getcurrent()
-        if self._hub is None or current.parent is not self._hub:
+        hub = self._hub
+        if hub is None or self._current().parent is not hub:
             self._compute()
         elif is_now(self._state) and not self._state.transforms:
-            self._hub.switch()
+            hub.switch()
         elif state().transforms:  # code that torch.vmap or the like runs is not left: others would run inside it
             self._compute()
         else:
             with switched_to(self._state):
-                self._hub.switch()
+                hub.switch()
 
     def run(self, functions: Sequence[Callable[[], Any]]) -> list[Any]:
         """What the functions return, in order.
@@ -92,7 +98,9 @@ class Driver:
         """
         self._hub = self._greenlet.getcurrent()
         self._state = state()
-        fibers = self.fibers = [self._greenlet(isolated(function), parent=self._hub) for function in functions]
+        fibers = self.fibers = [
+            self._greenlet(isolated(function, self._state), parent=self._hub) for function in functions
+        ]
         for fiber in fibers:
             fiber.gr_context = contextvars.copy_context()
         results: list[Any] = [None] * len(fibers)
@@ -101,8 +109,16 @@ class Driver:
             while waiting:
                 still = []
                 for number in waiting:
-                    result = self._resume(fibers[number], number)
-                    if fibers[number].dead:
+                    fiber = fibers[number]
+                    self.resumed(number)
+                    try:
+                        result = fiber.switch()
+                    except CallError:
+                        raise  # of whatever element
+                    except Exception as error:
+                        name_element(error, number + self._first)
+                        raise
+                    if fiber.dead:
                         results[number] = result
                     else:
                         still.append(number)
@@ -121,14 +137,4 @@ class Driver:
     def finish(self) -> None:
         """Let go of what it calls, which may hold the driver in turn."""
         self._compute = self._after_round = lambda: None
-        self._resumed = lambda number: None
-
-    def _resume(self, fiber: Any, number: int) -> Any:
-        self._resumed(number)
-        try:
-            return fiber.switch()
-        except CallError:
-            raise  # of whatever element
-        except Exception as error:
-            name_element(error, number + self._first)
-            raise
+        self.resumed = lambda number: None

@@ -66,6 +66,21 @@ _autocast, _autocast_dtype = torch.is_autocast_enabled, torch.get_autocast_dtype
 _autocast_cached = torch.is_autocast_cache_enabled
 _included, _excluded = _C._dispatch_tls_local_include_set, _C._dispatch_tls_local_exclude_set
 
+STATE_FUNCTIONS = {
+    "is_grad_enabled": _grad,
+    "is_inference": _inference,
+    "function_modes": _function_modes,
+    "dispatch_modes": _dispatch_modes,
+    "functions_enabled": _functions,
+    "interpreters": _interpreters,
+    "autocast": _autocast,
+    "autocast_dtype": _autocast_dtype,
+    "autocast_cached": _autocast_cached,
+    "included": _included,
+    "excluded": _excluded,
+}
+"""What ``native_core`` calls for the same, by its names for it."""
+
 
 @contextmanager
 def switched_to(other: State) -> Iterator[None]:
@@ -113,12 +128,17 @@ def restored() -> Iterator[None]:
     try:
         yield
     finally:
-        now = state()
-        if now != own:
-            for _ in range(now.function_modes - own.function_modes):
-                _C._pop_torch_function_stack()
-            for _ in range(now.dispatch_modes - own.dispatch_modes):
-                _python_dispatch._pop_mode()
-            if now.autocast != own.autocast:
-                _set_autocast(own.autocast)
-            _C._set_grad_enabled(own.grad)
+        restore(own)
+
+
+def restore(own: State) -> None:
+    """Let the state be `own`, whatever code has set and not reset."""
+    now = state()
+    if now != own:
+        for _ in range(now.function_modes - own.function_modes):
+            _C._pop_torch_function_stack()
+        for _ in range(now.dispatch_modes - own.dispatch_modes):
+            _python_dispatch._pop_mode()
+        if now.autocast != own.autocast:
+            _set_autocast(own.autocast)
+        _C._set_grad_enabled(own.grad)

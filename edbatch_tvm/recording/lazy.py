@@ -36,7 +36,7 @@ DISPATCH: list[Callable[..., Any]] = []
 
 
 def entered(_thing: Any) -> None:
-    """Say that PyTorch's C++ code has seen the recorded tensors in a thing: ``core.c`` does not use them again."""
+    """Say that PyTorch's C++ code has seen the recorded tensors in a thing: ``native_core`` does not use them again."""
 
 
 class LazyTensor(torch.Tensor):
@@ -136,21 +136,25 @@ class LazyTensor(torch.Tensor):
 
     def argmax(self, *arguments: Any, **named: Any) -> Any:
         """See :meth:`torch.Tensor.argmax`; of all elements, it is answered for many tensors at once."""
-        return self._extremum(torch.argmax, super().argmax, arguments, named)
+        answer = None if arguments or named else self._answer(torch.argmax)
+        return super().argmax(*arguments, **named) if answer is None else answer
 
     def argmin(self, *arguments: Any, **named: Any) -> Any:
         """See :meth:`torch.Tensor.argmin`; of all elements, it is answered for many tensors at once."""
-        return self._extremum(torch.argmin, super().argmin, arguments, named)
+        answer = None if arguments or named else self._answer(torch.argmin)
+        return super().argmin(*arguments, **named) if answer is None else answer
 
-    def _extremum(self, question: Any, plain: Any, arguments: Any, named: Any) -> Any:
+    def _answer(self, question: Any) -> torch.Tensor | None:
+        """What a question about all elements is answered with, if it is one for many tensors at once."""
         recorder = self.recorder
+        if self.held is not None or self.value < recorder.done or self.spec.dtype is not torch.float32:
+            return None
         # Without a way through PyTorch, which takes longer than the answer; a mode has to see what is called.
-        alone = not arguments and not named and not recorder.finished and not _modes()
-        if alone and self.held is None and self.value >= recorder.done and self.spec.dtype is torch.float32:
-            answer = recorder.answer(question, self)
-            if answer is not None:
-                return answer
-        return plain(*arguments, **named)
+        if recorder.finished or _modes():
+            return None
+        recorder.asked.append((question, self))
+        recorder.wait()
+        return recorder.answers.pop(self.value, None)
 
     def tolist(self) -> Any:
         """The numbers as lists."""

@@ -36,7 +36,7 @@ from edbatch_tvm.recording.rows import (
     rows_among,
     with_leaves,
 )
-from edbatch_tvm.recording.site import Site
+from edbatch_tvm.recording.site import CONSTANTS, Site
 from edbatch_tvm.recording.specialise import (
     Cell,
     attributes_read,
@@ -71,6 +71,11 @@ def _name_of(function: Any) -> str:
     return name.strip("_").replace(".", "_")
 
 
+def _ways_to_describe(site: Site) -> list[tuple[bool, bool]]:
+    """Whether integers vary and whether numbers of rows are fixed, what gives the fewest cells first."""
+    return [(vary, fixed) for vary in ((True, False) if site.integers_vary else (False,)) for fixed in (False, True)]
+
+
 _UNTRIED = object()
 
 
@@ -103,6 +108,7 @@ class Library:
         self._seen: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._lock = fork_lock()
         self.state = state()
+        self.spare_tables: dict[int, np.ndarray] = {}
         self.breaking: set[Any] = set()
         self.told: set[tuple[str, int, str]] = set()
 
@@ -150,20 +156,35 @@ class Library:
     ) -> tuple[Cell, list[int], list[Any]] | EmptyResult:
         """The same for a call that is not taken row by row; `learn` is told what calls of its kind are."""
         refusal = None
-        for integers_vary in (True, False) if site.integers_vary else (False,):
-            for fixed_rows in (False, True):
-                key, operands, attributes = described(recorder, arguments, integers_vary, fixed_rows)
-                refusal = site.refused.get(key)
-                if refusal is None:
-                    try:
-                        cell = self._cell(site, key, attributes)
-                        if learn is not None and integers_vary == site.integers_vary and not fixed_rows:
-                            learn(key, (-1, (), cell) if isinstance(cell, EmptyResult) else cell.made)
-                        return cell if isinstance(cell, EmptyResult) else (cell, operands, attributes)
-                    except CellError as error:
-                        refusal = site.refused[key] = error
+        first: Key | None = None
+        for integers_vary, fixed_rows in _ways_to_describe(site):
+            key, operands, attributes = described(recorder, arguments, integers_vary, fixed_rows)
+            refusal = site.refused.get(key)
+            if refusal is None:
+                try:
+                    cell = self._cell(site, key, attributes)
+                except CellError as error:
+                    refusal = site.refused[key] = error
+                else:
+                    if learn is not None and first is not None:
+                        learn(first, (-1, (), CONSTANTS))
+                    elif learn is not None:
+                        learn(key, (-1, (), cell) if isinstance(cell, EmptyResult) else cell.made)
+                    return cell if isinstance(cell, EmptyResult) else (cell, operands, attributes)
+            first = key if first is None else first
         assert refusal is not None
         raise refusal
+
+    def cell_of_constants(
+        self, recorder: Recorder, site: Site, arguments: tuple[Any, ...]
+    ) -> tuple[Any, list[int], list[Any]] | None:
+        """What :meth:`specialise` finds for a call of a kind with constants, if these were met before."""
+        for integers_vary, fixed_rows in _ways_to_describe(site):
+            key, operands, attributes = described(recorder, arguments, integers_vary, fixed_rows)
+            if key not in site.refused:
+                cell = site.cells.get(key)
+                return None if cell is None else (cell, operands, attributes)
+        return None
 
     def _notes_more(self, recorder: Recorder, site: Site, arguments: tuple[Any, ...]) -> bool:
         """Whether code reads attributes that were not known to be read: then they are arguments from now on."""

@@ -98,8 +98,9 @@ def run_minibatch(
         with recording_calls(None):
             compute(recorder)
 
-    driver = Driver(computed, lambda: copies.after_round(), lambda number: recorder.resumed(number), first)
+    driver = Driver(computed, lambda: copies.after_round(), first)
     recorder = Recorder(known.library, driver.wait, computed)
+    driver.resumed = recorder.resumed
     recorder.records = recorded if contents else None
     known.library.state = state()
     copies = Copies(model, known.sites, recorder, len(functions), carried, driver.wait)

@@ -64,10 +64,12 @@ class Outside:
     table, row : list of int
         Where each lies.
     known_by_size : dict of bytes to dict of bytes to int
-        By the extents of the shape, the numbers of small float32 tensors by their bytes; read by ``core.c``.
+        By the extents of the shape, the numbers of small float32 tensors by their bytes; read by ``native_core``.
+    seen : object
+        What ``native_core`` has seen last.
     """
 
-    __slots__ = ("_known", "_objects", "_places", "known_by_size", "row", "specs", "table", "tables")
+    __slots__ = ("_known", "_objects", "_places", "known_by_size", "row", "seen", "specs", "table", "tables")
 
     def __init__(self, tables: Tables) -> None:
         self.specs: list[TensorSpec] = []
@@ -77,6 +79,7 @@ class Outside:
         self._places = np.empty((2, 0), np.int64)
         # By shape, those of float32; by spec, others.
         self._known: dict[torch.Size | TensorSpec, tuple[dict[bytes, int], Any]] = {}
+        self.seen: Any = None
         self.known_by_size: dict[bytes, dict[bytes, int]] = {}
         self._objects: dict[int, tuple[TensorSpec, Table, int, int]] = {}
 

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from edbatch_tvm.recording.cell_call import CellCall
     from edbatch_tvm.recording.library import Library
     from edbatch_tvm.recording.recorded_elements import RecordedElements
-    from edbatch_tvm.recording.site import Site
+    from edbatch_tvm.recording.site import Constants, Site
+    from edbatch_tvm.recording.specialise import Cell
 
 
 class Recorder:
@@ -94,7 +95,7 @@ class Recorder:
         self.ends: list[int] = []
         self.operands: list[int] = []
         self.attributes: defaultdict[int, list[Any]] = defaultdict(list)
-        tables = Tables()
+        tables = Tables(library.spare_tables)
         self.outside = Outside(tables)
         self.parameters: dict[int, RecordedParameter] = {}
         self.picked: dict[Any, int] = {}
@@ -199,20 +200,9 @@ class Recorder:
                         step = step[part]
             type_id, outputs, returned = step[FEW, rows] if 0 <= rows <= 1 else step[None]
         except (KeyError, NoElements):
-            # Describing the arguments may record calls of operators, which come here, too.
-            root, self.root = self.root, caller.root if caller is not None else None
-            try:
-                found = self.library.specialise(self, site, arguments)
-            finally:
-                self.root = root
-            if isinstance(found, RowByRow | EmptyResult):
-                return self._otherwise(site, arguments, found, caller)
-            if not isinstance(found, tuple):
-                return found
-            cell, operands, attributes = found
-            type_id, outputs, returned = cell.made
+            return self._met_first(site, arguments, caller)
         if type_id < 0:
-            return self._otherwise(site, arguments, returned, caller)
+            return self.otherwise(site, arguments, returned, caller)
         self.types.append(type_id)
         every = self.operands
         every += operands
@@ -232,13 +222,39 @@ class Recorder:
         self.recorded = value + outputs
         return value
 
-    def _otherwise(
-        self, site: Site, arguments: tuple[Any, ...], how: RowByRow | EmptyResult, caller: CellCall | None
+    def _met_first(self, site: Site, arguments: tuple[Any, ...], caller: CellCall | None) -> Any:
+        """A call of a kind that is not known."""
+        # Describing the arguments may record calls of operators, which come here, too.
+        root, self.root = self.root, caller.root if caller is not None else None
+        try:
+            found = self.library.specialise(self, site, arguments)
+        finally:
+            self.root = root
+        if isinstance(found, RowByRow | EmptyResult):
+            return self.otherwise(site, arguments, found, caller)
+        return self._of_cell(*found) if isinstance(found, tuple) else found
+
+    def _of_cell(self, cell: Cell, operands: list[int], attributes: list[Any]) -> Any:
+        """Record a call that is described."""
+        if attributes:
+            self.attributes[cell.type_id] += attributes
+        return cell.returned(self, self.append(cell.type_id, operands, len(cell.outputs)))
+
+    def otherwise(
+        self, site: Site, arguments: tuple[Any, ...], how: RowByRow | EmptyResult | Constants, caller: CellCall | None
     ) -> Any:
-        """A call that is not one node: one call a row, or none where the result has no elements."""
+        """A call that is not one node, or is not known by its steps.
+
+        One call a row; none where the result has no elements; a cell for these constants and numbers of rows.
+        """
         if isinstance(how, EmptyResult):
             return how.returned([])
-        return row_by_row(self, site, arguments, how, caller)
+        if isinstance(how, RowByRow):
+            return row_by_row(self, site, arguments, how, caller)
+        found = self.library.cell_of_constants(self, site, arguments)
+        if found is None:
+            return self._met_first(site, arguments, caller)
+        return found[0].returned([]) if isinstance(found[0], EmptyResult) else self._of_cell(*found)
 
     # Memory -----------------------------------------------------------------------------------------------------
 

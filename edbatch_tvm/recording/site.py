@@ -16,6 +16,13 @@ from edbatch_tvm.recording.specialise import Cell
 from edbatch_tvm.recording.specs import TensorSpec
 
 
+class Constants:
+    """Stands for the cells of calls of which integers or numbers of rows are constants, one for each of them."""
+
+
+CONSTANTS = Constants()
+
+
 class Site:
     """What can be called while instances run: a submodule, a method or a tensor function.
 

@@ -31,7 +31,7 @@ class TensorSpec:
     rows : RowsSpec or None
         That of any number of such tensors, stacked, once it was asked for.
     spare : object
-        Tensors of this spec that ``core.c`` uses again.
+        Tensors of this spec that ``native_core`` uses again.
     """
 
     __slots__ = ("dtype", "geometry", "rest", "rows", "shape", "size", "spare")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import cache
+from sys import getrefcount
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,9 @@ from edbatch_tvm.native.arguments import as_argument
 from edbatch_tvm.native.build import load_library
 
 _FIRST_ROWS = 64
+_MOST_SPARE_BYTES = 1 << 26
+_UNSHARED = 2
+"""What ``getrefcount`` says of an array that a table holds alone."""
 
 
 class Table:
@@ -32,11 +36,11 @@ class Table:
 
     __slots__ = ("address", "bytes", "capacity", "count", "number", "rows")
 
-    def __init__(self, number: int, size: int) -> None:
+    def __init__(self, number: int, size: int, rows: np.ndarray | None = None) -> None:
         self.number = number
         self.bytes = size * np.dtype(np.float32).itemsize
         self.count = 0
-        self._use(np.empty((_FIRST_ROWS, size), np.float32))
+        self._use(np.empty((_FIRST_ROWS, size), np.float32) if rows is None else rows)
 
     def _use(self, rows: np.ndarray) -> None:
         self.rows = rows
@@ -110,11 +114,26 @@ def present(numbers: np.ndarray) -> list[int]:
 
 
 class Tables:
-    """One table for each size."""
+    """One table for each size.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    spare : dict of int to array, optional
+        Memory of earlier tables, by size. It is taken for new ones, and theirs is left there in the end: fresh memory
+        costs a minibatch more than to copy into it.
+    """
+
+    def __init__(self, spare: dict[int, np.ndarray] | None = None) -> None:
         self.by_size: dict[int, Table] = {}
         self._tables: list[Table] = []
+        self._spare = {} if spare is None else spare
+
+    def __del__(self) -> None:
+        # Not when a minibatch ends: tensors that live on may read the tables, and others be views of them.
+        while self._tables:
+            table = self._tables.pop()
+            if getrefcount(table.rows) == _UNSHARED and table.rows.nbytes <= _MOST_SPARE_BYTES:
+                self._spare[table.rows.shape[1]] = table.rows
 
     def __getitem__(self, number: int) -> Table:
         return self._tables[number]
@@ -123,7 +142,7 @@ class Tables:
         """The table of rows of this size."""
         table = self.by_size.get(size)
         if table is None:
-            table = self.by_size[size] = Table(len(self._tables), size)
+            table = self.by_size[size] = Table(len(self._tables), size, self._spare.pop(size, None))
             self._tables.append(table)
         return table
 

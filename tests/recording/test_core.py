@@ -213,6 +213,22 @@ def test_tensors_of_other_kinds_are_read_as_by_python(made: tuple[Model, eb.Auto
         core.use(True)
 
 
+def test_a_tensor_is_what_it_is_now(made: tuple[Model, eb.AutoBatched]) -> None:
+    """Neither its place in memory nor the object says what its numbers are."""
+    outside = Recorder(made[1]._library, lambda: None).outside
+    tensor = torch.arange(6.0)
+    for count in range(3):
+        for view in (tensor, tensor.view(2, 3), tensor.view(3, 2), tensor[:3], tensor[3:]):
+            for _ in range(3):
+                number = outside.number(view)
+                assert torch.equal(outside.flat(number), view.reshape(-1))
+                assert outside.specs[-1 - number].shape == view.shape
+        tensor.numpy()[count] = -1
+    del tensor, view
+    for value in range(50):
+        assert outside.flat(outside.number(torch.full((6,), float(value))))[0] == value
+
+
 def _attempt(outside: Outside, tensor: torch.Tensor) -> Any:
     try:
         return outside.number(tensor)
@@ -364,6 +380,57 @@ def test_python_alone_without_a_compiler(
 def test_python_alone_where_it_does_not_compile(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     monkeypatch.delenv(core_module.VARIABLE, raising=False)
     monkeypatch.setenv("EDBATCH_CACHE", str(tmp_path))
-    (tmp_path / "core.c").write_text("#error no\n")
-    monkeypatch.setattr(core_module, "_SOURCE", tmp_path / "core.c")
+    (tmp_path / "sources").mkdir()
+    (tmp_path / "sources" / "module.c").write_text("#error no\n")
+    monkeypatch.setattr(core_module, "_SOURCES", tmp_path / "sources")
     assert "error" in Core().reason
+
+
+class Repeating(nn.Module):
+    """A cell of which integers are constants, and one of which numbers of rows are, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.join = nn.Linear(H, H)
+
+    def times(self, x: torch.Tensor, count: int) -> torch.Tensor:
+        for _ in range(count):
+            x = torch.tanh(self.join(x))
+        return x
+
+    def both(self, rows: torch.Tensor, count: int) -> torch.Tensor:
+        return self.times(rows.cumsum(0)[-1], count)
+
+    def forward(self, counts: list[int]) -> Any:
+        x = torch.ones(H)
+        rows = []
+        for count in counts:
+            x = self.times(x, count)
+            rows.append(x)
+        return self.both(torch.stack(rows), len(rows))
+
+
+def test_calls_with_constants_are_known_the_next_time() -> None:
+    torch.manual_seed(0)
+    model = Repeating().requires_grad_(False)
+    fast = eb.autobatch(model, ["times", "both"])
+    batch = [[1, 2], [2, 1]]
+    fast(batch)
+    fast(batch)
+    met: list[str] = []
+    specialise = fast._library.specialise
+
+    def watched(recorder: Any, site: Any, given: Any) -> Any:
+        met.append(site.name)
+        return specialise(recorder, site, given)
+
+    fast._library.specialise = watched  # type: ignore[method-assign]
+    try:
+        for compiled in (True, False):
+            core.use(compiled)
+            assert_equal(fast(batch), [model(counts) for counts in batch])
+    finally:
+        core.use(True)
+    assert not met
+    assert_equal(fast([[2, 4]]), [model([2, 4])])
+    assert met

@@ -1,0 +1,347 @@
+#include "outside.h"
+#include "tensors.h"
+
+/* A call: Recorder.call() in recorder.py ------------------------------------------------------------------------- */
+
+typedef struct {
+    PyObject **items, *own[24];
+    Py_ssize_t count, room;
+} Items;
+
+typedef struct {
+    PyObject *recorder, *step; /* how far the steps of the site have been followed */
+    int vary;
+    Py_ssize_t rows;
+    Items operands, attributes;
+} Call;
+
+static void items_begin(Items *items) {
+    items->items = items->own;
+    items->count = 0;
+    items->room = sizeof(items->own) / sizeof(items->own[0]);
+}
+
+static int items_add(Items *items, PyObject *stolen) {
+    if (stolen == NULL) return ERROR;
+    if (items->count == items->room) {
+        Py_ssize_t room = 2 * items->room;
+        PyObject **more = PyMem_Malloc(room * sizeof(PyObject *));
+        if (more == NULL) {
+            Py_DECREF(stolen);
+            PyErr_NoMemory();
+            return ERROR;
+        }
+        memcpy(more, items->items, items->count * sizeof(PyObject *));
+        if (items->items != items->own) PyMem_Free(items->items);
+        items->items = more;
+        items->room = room;
+    }
+    items->items[items->count++] = stolen;
+    return DONE;
+}
+
+static int items_add_list(Items *items, PyObject *list) {
+    for (Py_ssize_t n = 0; n < PyList_GET_SIZE(list); n++)
+        if (items_add(items, Py_NewRef(PyList_GET_ITEM(list, n))) != DONE) return ERROR;
+    return DONE;
+}
+
+static void items_end(Items *items) {
+    for (Py_ssize_t n = 0; n < items->count; n++) Py_DECREF(items->items[n]);
+    if (items->items != items->own) PyMem_Free(items->items);
+}
+
+/* Go one step further: `part` of the key. */
+static int follow(Call *call, PyObject *part) {
+    if (part == NULL) return ERROR;
+    if (!PyDict_CheckExact(call->step)) return UNUSUAL;
+    PyObject *next = PyDict_GetItemWithError(call->step, part);
+    if (next == NULL) return PyErr_Occurred() ? ERROR : UNUSUAL;
+    Py_INCREF(next);
+    Py_SETREF(call->step, next);
+    return DONE;
+}
+
+static int follow_new(Call *call, PyObject *part) {
+    int outcome = follow(call, part);
+    Py_XDECREF(part);
+    return outcome;
+}
+
+static int follow_structure(Call *call, PyObject *name, Py_ssize_t size) {
+    if (name == str_tuple && size < 8) return follow(call, number_of_tuple[size]);
+    PyObject *count = PyLong_FromSsize_t(size), *part = count == NULL ? NULL : PyTuple_Pack(2, name, count);
+    Py_XDECREF(count);
+    return follow_new(call, part);
+}
+
+/* Rows: variadic at the top of a call, if all arguments of rows have as many; else stacked inside the cell. */
+static int add_rows(Call *call, PyObject *spec, PyObject *values, int top) {
+    if (!PyList_CheckExact(values)) return UNUSUAL;
+    Py_ssize_t count = PyList_GET_SIZE(values);
+    int outcome;
+    if (top && (call->rows == -1 || call->rows == count)) {
+        call->rows = count;
+        outcome = follow(call, spec);
+    } else {
+        PyObject *number = PyLong_FromSsize_t(count);
+        outcome = follow_new(call, number == NULL ? NULL : PyTuple_Pack(3, str_stack, number, spec));
+        Py_XDECREF(number);
+    }
+    return outcome == DONE ? items_add_list(&call->operands, values) : outcome;
+}
+
+static int add_recorded(Call *call, PyObject *tensor, int top) {
+    PyObject *held, *spec;
+    int outcome = lazy_parts(tensor, call->recorder, &held, &spec);
+    if (outcome != DONE) return outcome;
+    if (held == Py_None) {
+        outcome = follow(call, spec);
+        if (outcome == DONE) outcome = items_add(&call->operands, PyObject_GenericGetAttr(tensor, str_value));
+    } else if (!IS(held, Storage))
+        outcome = UNUSUAL;
+    else {
+        PyObject *geometry = PyObject_GenericGetAttr(tensor, str_geometry);
+        if (geometry == NULL) outcome = ERROR;
+        else if (geometry == SLOT(held, Storage_whole) && geometry != Py_None)
+            outcome = add_rows(call, SLOT(held, Storage_spec), SLOT(held, Storage_rows), top);
+        else {
+            PyObject *arguments[] = {call->recorder, tensor};
+            PyObject *found = PyObject_Vectorcall(resolved_, arguments, 2, NULL);
+            if (found == NULL) outcome = ERROR;
+            else if (!PyTuple_CheckExact(found) || PyTuple_GET_SIZE(found) != 2 ||
+                     !PyList_CheckExact(PyTuple_GET_ITEM(found, 1)))
+                outcome = UNUSUAL;
+            else if (IS(PyTuple_GET_ITEM(found, 0), RowsSpec))
+                outcome = add_rows(call, PyTuple_GET_ITEM(found, 0), PyTuple_GET_ITEM(found, 1), top);
+            else {
+                outcome = follow(call, PyTuple_GET_ITEM(found, 0));
+                if (outcome == DONE) outcome = items_add_list(&call->operands, PyTuple_GET_ITEM(found, 1));
+            }
+            Py_XDECREF(found);
+        }
+        Py_XDECREF(geometry);
+    }
+    Py_DECREF(held);
+    Py_DECREF(spec);
+    return outcome;
+}
+
+/* An ordinary tensor: float32 numbers are an operand, integers an attribute. */
+static int add_ordinary(Call *call, PyObject *tensor) {
+    DLTensor seen;
+    Py_ssize_t bytes;
+    PyObject *outside = SLOT(call->recorder, Recorder_outside);
+    if (!call->vary || !IS(outside, Outside)) return UNUSUAL;
+    int outcome = plain_tensor(tensor, &seen, &bytes);
+    if (outcome != DONE) return outcome;
+    if (seen.dtype.code == DL_FLOAT && seen.dtype.bits == 32) {
+        PyObject *number;
+        outcome = known_number(outside, tensor, &seen, bytes, &number);
+        if (outcome == UNUSUAL) {
+            PyObject *arguments[] = {outside, tensor};
+            number = PyObject_Vectorcall(number_, arguments, 2, NULL);
+            outcome = number == NULL ? ERROR : DONE;
+        }
+        if (outcome != DONE) return outcome;
+        Py_ssize_t place = -1 - PyLong_AsSsize_t(number);
+        PyObject *specs = SLOT(outside, Outside_specs);
+        if (!PyList_CheckExact(specs) || place < 0 || place >= PyList_GET_SIZE(specs)) {
+            Py_DECREF(number);
+            return PyErr_Occurred() ? ERROR : UNUSUAL;
+        }
+        outcome = follow(call, PyList_GET_ITEM(specs, place));
+        if (outcome == DONE) return items_add(&call->operands, number);
+        Py_DECREF(number);
+        return outcome;
+    }
+    if (seen.dtype.code != DL_INT) return UNUSUAL;
+    if (seen.ndim == 0) { /* read while it is at hand */
+        if (seen.dtype.bits != 64) return UNUSUAL;
+        outcome = follow(call, INDEX_);
+        return outcome == DONE
+                   ? items_add(&call->attributes,
+                               PyLong_FromLongLong(*(int64_t *)((char *)seen.data + seen.byte_offset)))
+                   : outcome;
+    }
+    PyObject *dtype = PyObject_GetAttr(tensor, str_dtype), *shape = PyObject_GetAttr(tensor, str_shape);
+    outcome = follow_new(call, dtype && shape ? PyTuple_Pack(3, str_attribute, dtype, shape) : NULL);
+    Py_XDECREF(dtype);
+    Py_XDECREF(shape);
+    return outcome == DONE ? items_add(&call->attributes, Py_NewRef(tensor)) : outcome;
+}
+
+/* A list of recorded tensors of one spec: any number of them is one cell. */
+static int add_list(Call *call, PyObject *list) {
+    Py_ssize_t count = PyList_GET_SIZE(list);
+    if (!count || (call->rows != -1 && call->rows != count)) return UNUSUAL;
+    if (!IS(PyList_GET_ITEM(list, 0), LazyTensor)) return UNUSUAL;
+    PyObject *spec = PyObject_GenericGetAttr(PyList_GET_ITEM(list, 0), str_spec), *values;
+    if (spec == NULL) return ERROR;
+    int outcome = UNUSUAL;
+    if (IS(spec, TensorSpec) && SLOT(spec, TensorSpec_dtype) == float32_ && SLOT(spec, TensorSpec_rows) != Py_None)
+        outcome = values_alike(((PyListObject *)list)->ob_item, count, call->recorder, spec, &values);
+    if (outcome == DONE) {
+        outcome = follow(call, listed_one);
+        if (outcome == DONE) outcome = follow(call, SLOT(spec, TensorSpec_rows));
+        if (outcome == DONE) outcome = items_add_list(&call->operands, values);
+        Py_DECREF(values);
+        call->rows = count;
+    }
+    Py_DECREF(spec);
+    return outcome;
+}
+
+static int add(Call *call, PyObject *argument, int depth) {
+    PyTypeObject *kind = Py_TYPE(argument);
+    if (IS(argument, LazyTensor)) return add_recorded(call, argument, !depth);
+    if (IS(argument, Tensor)) return add_ordinary(call, argument);
+    if (kind == &PyLong_Type && call->vary) {
+        int outcome = follow(call, INTEGER_);
+        return outcome == DONE ? items_add(&call->attributes, Py_NewRef(argument)) : outcome;
+    }
+    if (kind == &PyList_Type && !depth && call->vary) return add_list(call, argument);
+    if (kind == &PyTuple_Type || kind == &PyList_Type) {
+        if (depth > 8) return UNUSUAL;
+        Py_ssize_t count = PySequence_Fast_GET_SIZE(argument);
+        int outcome = follow_structure(call, kind == &PyTuple_Type ? str_tuple : str_list, count);
+        for (Py_ssize_t n = 0; n < count && outcome == DONE; n++) {
+            if (n >= PySequence_Fast_GET_SIZE(argument)) return UNUSUAL; /* a list that somebody has made shorter */
+            PyObject *item = Py_NewRef(PySequence_Fast_GET_ITEM(argument, n));
+            outcome = add(call, item, depth + 1);
+            Py_DECREF(item);
+        }
+        return outcome;
+    }
+    if (kind == &PyLong_Type || kind == &PyBool_Type || kind == &PyUnicode_Type || argument == Py_None)
+        return follow_new(call, PyTuple_Pack(3, str_constant, (PyObject *)kind, argument));
+    return UNUSUAL;
+}
+
+/* Append what a call takes to the lists of the recorder; the number of its first value. */
+static Py_ssize_t append(Call *call, PyObject *type_id, Py_ssize_t outputs) {
+    PyObject *recorder = call->recorder, *operands = SLOT(recorder, Recorder_operands);
+    if (PyList_Append(SLOT(recorder, Recorder_types), type_id) < 0) return -1;
+    for (Py_ssize_t n = 0; n < call->operands.count; n++)
+        if (PyList_Append(operands, call->operands.items[n]) < 0) return -1;
+    PyObject *end = PyLong_FromSsize_t(PyList_GET_SIZE(operands));
+    if (end == NULL || PyList_Append(SLOT(recorder, Recorder_ends), end) < 0) {
+        Py_XDECREF(end);
+        return -1;
+    }
+    Py_DECREF(end);
+    if (call->attributes.count) {
+        PyObject *own = PyObject_GetItem(SLOT(recorder, Recorder_attributes), type_id); /* a defaultdict makes one */
+        if (own == NULL) return -1;
+        int failed = !PyList_CheckExact(own);
+        for (Py_ssize_t n = 0; n < call->attributes.count && !failed; n++)
+            failed = PyList_Append(own, call->attributes.items[n]) < 0;
+        Py_DECREF(own);
+        if (failed) return -1;
+    }
+    Py_ssize_t value = PyLong_AsSsize_t(SLOT(recorder, Recorder_recorded));
+    PyObject *next = PyLong_FromSsize_t(value + outputs);
+    if (next == NULL) return -1;
+    set_slot(recorder, Recorder_recorded, next);
+    return value;
+}
+
+/* Record a call, or find what Recorder.otherwise() records it by. */
+static int record(PyObject *recorder, PyObject *site, PyObject *const *arguments, Py_ssize_t count, PyObject **result) {
+    if (!IS(recorder, Recorder) || !IS(site, Site)) return UNUSUAL;
+    if (!PyList_CheckExact(SLOT(recorder, Recorder_types)) || !PyList_CheckExact(SLOT(recorder, Recorder_ends)) ||
+        !PyList_CheckExact(SLOT(recorder, Recorder_operands)) || !PyLong_CheckExact(SLOT(recorder, Recorder_recorded)))
+        return UNUSUAL;
+    Call call = {.recorder = recorder, .step = Py_NewRef(SLOT(site, Site_steps)), .rows = -1};
+    call.vary = SLOT(site, Site_integers_vary) == Py_True;
+    items_begin(&call.operands);
+    items_begin(&call.attributes);
+    int outcome = DONE;
+    for (Py_ssize_t n = 0; n < count && outcome == DONE; n++) outcome = add(&call, arguments[n], 0);
+    if (outcome == DONE) outcome = follow(&call, call.rows == 0 || call.rows == 1 ? few[call.rows] : Py_None);
+    if (outcome == ERROR) outcome = refused();
+    if (outcome == DONE) {
+        PyObject *made = call.step; /* type, outputs, what makes the result; a negative type for calls of other kinds */
+        if (!PyTuple_CheckExact(made) || PyTuple_GET_SIZE(made) != 3 ||
+            !PyTuple_CheckExact(PyTuple_GET_ITEM(made, 1)) || !PyLong_CheckExact(PyTuple_GET_ITEM(made, 0)))
+            outcome = UNUSUAL;
+        else if (PyLong_AsSsize_t(PyTuple_GET_ITEM(made, 0)) < 0) {
+            *result = Py_NewRef(PyTuple_GET_ITEM(made, 2));
+            outcome = OTHERWISE;
+        } else {
+            PyObject *returned = PyTuple_GET_ITEM(made, 2);
+            Py_ssize_t value = append(&call, PyTuple_GET_ITEM(made, 0), PyTuple_GET_SIZE(PyTuple_GET_ITEM(made, 1)));
+            if (value < 0) *result = NULL;
+            else if (Py_TYPE(returned) == &ReturnedType) *result = returned_made((Returned *)returned, recorder, value);
+            else *result = PyObject_CallFunction(returned, "On", recorder, value);
+            outcome = *result == NULL ? ERROR : DONE;
+        }
+    }
+    items_end(&call.operands);
+    items_end(&call.attributes);
+    Py_DECREF(call.step);
+    return outcome;
+}
+
+/* The Python method of the same name, for whatever arguments. */
+static PyObject *in_python(PyObject *method, PyObject *self, PyObject *const *arguments, Py_ssize_t count,
+                           PyObject *names) {
+    Py_ssize_t all = count + (names == NULL ? 0 : PyTuple_GET_SIZE(names));
+    PyObject *own[16], **given = all < 16 ? own : PyMem_Malloc((all + 1) * sizeof(PyObject *));
+    if (given == NULL) return PyErr_NoMemory();
+    given[0] = self;
+    memcpy(given + 1, arguments, all * sizeof(PyObject *));
+    PyObject *result = PyObject_Vectorcall(method, given, count + 1, names);
+    if (given != own) PyMem_Free(given);
+    return result;
+}
+
+/* Recorder.call(site, arguments, caller) */
+static PyObject *recorder_call(PyObject *self, PyObject *const *arguments, Py_ssize_t count, PyObject *names) {
+    if (names == NULL && count >= 2 && PyTuple_CheckExact(arguments[1])) {
+        PyObject *result;
+        int outcome = record(self, arguments[0], &PyTuple_GET_ITEM(arguments[1], 0), PyTuple_GET_SIZE(arguments[1]),
+                             &result);
+        if (outcome == OTHERWISE) {
+            PyObject *own = PyObject_CallMethodObjArgs(self, str_otherwise, arguments[0], arguments[1], result,
+                                                       count > 2 ? arguments[2] : Py_None, NULL);
+            Py_DECREF(result);
+            return own;
+        }
+        if (outcome != UNUSUAL) return outcome == DONE ? result : NULL;
+    }
+    return in_python(call_, self, arguments, count, names);
+}
+
+/* CellCall.__call__(*arguments, **named) */
+static PyObject *cell_called(PyObject *self, PyObject *const *arguments, Py_ssize_t count, PyObject *names) {
+    PyObject *recorder = SLOT(self, CellCall_recorder), *site = SLOT(self, CellCall_site), *result;
+    if (IS(self, CellCall) && IS(recorder, Recorder) && IS(site, Site) &&
+        (names == NULL || !PyTuple_GET_SIZE(names)) && SLOT(recorder, Recorder_finished) == Py_False &&
+        SLOT(site, Site_taken_apart) == Py_False && PyTuple_CheckExact(SLOT(site, Site_reads)) &&
+        !PyTuple_GET_SIZE(SLOT(site, Site_reads))) {
+        PyObject *autocast = PyObject_CallNoArgs(is_any_autocast_);
+        if (autocast == NULL) return NULL;
+        Py_DECREF(autocast);
+        if (autocast == Py_False) {
+            int outcome = record(recorder, site, arguments, count, &result);
+            if (outcome == ERROR) return NULL;
+            if (outcome == OTHERWISE) {
+                PyObject *given = PyTuple_New(count), *own = NULL;
+                for (Py_ssize_t n = 0; n < count && given != NULL; n++)
+                    PyTuple_SET_ITEM(given, n, Py_NewRef(arguments[n]));
+                if (given != NULL) own = PyObject_CallMethodObjArgs(self, str_otherwise, given, result, NULL);
+                Py_XDECREF(given);
+                Py_DECREF(result);
+                return own;
+            }
+            if (outcome == DONE) {
+                if (!IS(result, Written)) return result;
+                PyObject *own = PyObject_CallMethodOneArg(self, str__written, result);
+                Py_DECREF(result);
+                return own;
+            }
+        }
+    }
+    return in_python(cell_call_, self, arguments, count, names);
+}

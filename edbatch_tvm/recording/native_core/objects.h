@@ -1,0 +1,59 @@
+/* Objects of Python that the core knows by name, attributes at their offsets, and outcomes. */
+#ifndef EDBATCH_OBJECTS_H
+#define EDBATCH_OBJECTS_H
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <structmember.h>
+#include <stdint.h>
+#include <string.h>
+
+/* What setup() is given, by name. */
+#define CLASSES(X) \
+    X(LazyTensor) X(Tensor) X(Recorder) X(CellCall) X(Site) X(TensorSpec) X(RowsSpec) X(Storage) X(Outside)
+#define OBJECTS(X) \
+    X(wrapper) X(is_inference) X(resolved) X(rows_of) X(call) X(cell_call) X(number) X(is_neg) X(is_grad_enabled) \
+    X(is_any_autocast) X(function_modes) X(dispatch_modes) X(functions_enabled) X(interpreters) X(autocast) \
+    X(autocast_dtype) X(autocast_cached) X(included) X(excluded) X(float32) X(INTEGER) X(INDEX) X(FEW) X(Written) \
+    X(refusals)
+#define SLOTS(X) \
+    X(Recorder, types) X(Recorder, ends) X(Recorder, operands) X(Recorder, attributes) X(Recorder, recorded) \
+    X(Recorder, finished) X(Recorder, outside) X(CellCall, recorder) X(CellCall, site) X(Site, steps) \
+    X(Site, integers_vary) X(Site, reads) X(Site, taken_apart) X(TensorSpec, shape) X(TensorSpec, dtype) \
+    X(TensorSpec, size) X(TensorSpec, geometry) X(TensorSpec, rest) X(TensorSpec, rows) X(TensorSpec, spare) \
+    X(RowsSpec, stacked) X(Storage, rows) X(Storage, row) X(Storage, listed) X(Storage, whole) X(Storage, spec) \
+    X(Outside, specs) X(Outside, known_by_size) X(Outside, seen)
+#define NAMES(X) \
+    X(recorder) X(value) X(spec) X(held) X(geometry) X(of) X(otherwise) X(_written) X(tuple) X(list) X(listed) \
+    X(stack) X(constant) X(attribute) X(entered) X(OWN) X(cpu) X(dtype) X(shape) X(requires_grad)
+
+#define DECLARE(name) static PyObject *name##_;
+#define DECLARE_SLOT(owner, name) static Py_ssize_t owner##_##name;
+#define DECLARE_NAME(name) static PyObject *str_##name;
+CLASSES(DECLARE) OBJECTS(DECLARE) SLOTS(DECLARE_SLOT) NAMES(DECLARE_NAME)
+static PyObject *few[2], *listed_one, *number_of_tuple[8];
+
+#define IS(object, name) ((PyObject *)Py_TYPE(object) == name##_)
+
+/* An attribute, borrowed; None if it was never set. */
+static inline PyObject *SLOT(PyObject *object, Py_ssize_t place) {
+    PyObject *found = *(PyObject **)((char *)object + place);
+    return found == NULL ? Py_None : found;
+}
+
+/* Outcomes of what may leave a call to Python; an error is one as in Python, with the exception set. */
+enum { ERROR = -1, UNUSUAL = 0, DONE = 1, OTHERWISE = 2 };
+
+/* An error, unless it is one of those that Python's own way begins with, too. */
+static int refused(void) {
+    if (!PyErr_ExceptionMatches(refusals_)) return ERROR;
+    PyErr_Clear();
+    return UNUSUAL;
+}
+
+static void set_slot(PyObject *object, Py_ssize_t place, PyObject *stolen) {
+    PyObject **slot = (PyObject **)((char *)object + place), *old = *slot;
+    *slot = stolen;
+    Py_XDECREF(old);
+}
+
+#endif
