@@ -36,7 +36,7 @@ def _combined(name: str, build: Callable[..., Any]) -> Callable[[relax.BlockBuil
     return rule
 
 
-def _on_truth(name: str, build: Callable[[Any, Any], Any]) -> Callable[[relax.BlockBuilder, relax.Call], relax.Expr]:
+def _on_truth(name: str, build: Callable[..., Any]) -> Callable[[relax.BlockBuilder, relax.Call], relax.Expr]:
     combined = _combined(name, build)
 
     def rule(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
@@ -46,6 +46,17 @@ def _on_truth(name: str, build: Callable[[Any, Any], Any]) -> Callable[[relax.Bl
         return tvm_rule(builder, call)
 
     return rule
+
+
+def _chosen(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+    """``where`` of truth values, which TVM mixes with bytes."""
+    if any(str(one.ty.dtype) != "bool" for one in call.args):
+        return tvm_rule(builder, call)
+
+    def build(test: Any, one: Any, other: Any) -> Any:
+        return _truth(test) & _truth(one) | (_truth(test) ^ tirx.const(1, "int8")) & _truth(other)
+
+    return _combined("where", build)(builder, call)
 
 
 def _unequal(one: Any, other: Any) -> Any:
@@ -63,5 +74,10 @@ TRUTH_RULES: dict[str, Any] = {
     "relax.multiply": _on_truth("multiply", lambda one, other: _truth(one) & _truth(other)),
     "relax.add": _on_truth("add", lambda one, other: _truth(one) | _truth(other)),
     "relax.not_equal": _on_truth("not_equal", _unequal),
+    "relax.bitwise_not": _on_truth("bitwise_not", lambda one: _truth(one) ^ tirx.const(1, "int8")),
+    "relax.bitwise_and": _on_truth("bitwise_and", lambda one, other: _truth(one) & _truth(other)),
+    "relax.bitwise_or": _on_truth("bitwise_or", lambda one, other: _truth(one) | _truth(other)),
+    "relax.bitwise_xor": _on_truth("bitwise_xor", lambda one, other: _truth(one) ^ _truth(other)),
+    "relax.where": _chosen,
 }
 """Rules by operator."""

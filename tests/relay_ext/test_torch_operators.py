@@ -27,6 +27,7 @@ GRID = torch.tensor(
     [[INF, 0.0], [0.1, -INF], [NAN, 0.2], [1e15, -0.3], [-1.0, 1.0], [0.7, -2.4], [0.0, 0.0], [-0.4, 0.55]]
 ).reshape(1, 2, 4, 2)
 SAMPLED = (EDGES[None, None], GRID)
+WIDE = (torch.arange(64.0).sin().reshape(2, 32), torch.arange(64.0).cos().reshape(2, 32))
 SMALL = torch.tensor([3.2e-7, -1e-10, 1e-4, -0.003, 0.3])
 
 CASES: dict[str, tuple[Callable[..., Any], tuple[torch.Tensor, ...]]] = {
@@ -207,6 +208,25 @@ CASES: dict[str, tuple[Callable[..., Any], tuple[torch.Tensor, ...]]] = {
         (torch.where(torch.arange(8).reshape(2, 4) % 3 == 1, NAN, PLAIN[:, 0]),),
     ),
     "group_norm without weights": (lambda x: nn.functional.group_norm(x[:, :2], 2), (PLAIN,)),
+    "bits of truths": (lambda x, y: (~(x > 0), (x > 0) & (y > 0), (x > 0) | (y > 0), (x > 0) ^ (y > 0)), WIDE),
+    "choices of truths": (
+        lambda x, y: (
+            torch.where(x > 0, y > 0, ~(x > 0)),
+            (y > 0).masked_fill(x > 0, False),
+            torch.where(x[:1] > 0, x > 0, torch.ones(32, dtype=torch.bool)),
+        ),
+        WIDE,
+    ),
+    "copies of truths": (
+        lambda x, y: (
+            (x.reshape(4, 16) > 0).reshape(64).any(),
+            torch.cat([x > 0, y > 0]).flip(0),
+            (x > 0).t().reshape(2, 32),
+            (x[:, None] != 0).expand(2, 3, 32).all(-1),
+            (x > 0)[:, 16:].clone(),
+        ),
+        WIDE,
+    ),
 }
 
 
