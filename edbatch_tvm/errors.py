@@ -98,3 +98,7 @@ class CellWarning(UserWarning):
 
 class BreakWarning(UserWarning):
     """Part of a PyTorch model that is not batched: PyTorch runs it, element by element."""
+
+
+class SlowerWarning(UserWarning):
+    """A PyTorch model that takes longer in batches than by itself."""

@@ -6,6 +6,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial, wraps
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from edbatch_tvm.recording.choosing import Observer, chosen_line
 from edbatch_tvm.recording.compiled_or_pytorch import PyTorchReport
 from edbatch_tvm.recording.copies import Carried
 from edbatch_tvm.recording.driver import Driver
+from edbatch_tvm.recording.eager_comparison import EagerComparison
 from edbatch_tvm.recording.elements import minibatch_of, takes_several
 from edbatch_tvm.recording.exporting import EXPORTING
 from edbatch_tvm.recording.failures import name_element
@@ -37,7 +39,10 @@ from edbatch_tvm.recording.site import Site
 from edbatch_tvm.runtime import Model, Report
 
 _OF_THE_PROCESS = frozenset(
-    "reports breaks _lock _first _carried _known _now _warned _told _places _touched _seen".split()  # noqa: SIM905
+    {
+        *("reports", "breaks", "_lock", "_first", "_carried", "_known", "_now", "_warned", "_told", "_places"),
+        *("_touched", "_seen", "_comparison", "_computing"),
+    }
 )
 """Attributes that are made anew for copies."""
 
@@ -131,6 +136,8 @@ class AutoBatched(StandIn):
     _told: bool
     _touched: set[int]
     _seen: SeenState | None
+    _comparison: EagerComparison
+    _computing: float
 
     def __init__(
         self,
@@ -158,6 +165,7 @@ class AutoBatched(StandIn):
         self._touched, self._seen = set(), None
         self._known = {}
         self._warned = self._told = False
+        self._comparison, self._computing = EagerComparison(), 0.0
         self._start(structure_of(self.model))
 
     def __getstate__(self) -> dict[str, Any]:
@@ -293,6 +301,8 @@ class AutoBatched(StandIn):
         with self._lock:
             self._take_over_changes()
         self.reports, self.breaks = [], []
+        self._computing = 0.0
+        begin = perf_counter()
         records = [one for one in functions if type(one) is Record]
         contents = self._contents(records) if records else []
         plain = [one for one in functions if type(one) is not Record] if records else functions
@@ -308,6 +318,9 @@ class AutoBatched(StandIn):
             self._warned = True
             warn_of_uncalled(self.model, self._sites, self._library)
         if not records:
+            if not self._comparison.settled and not self._carried.in_order:
+                seconds = perf_counter() - begin
+                self._comparison.note(self.model, plain, len(self._library.cells), seconds, self._computing)
             return results
         rest, others = iter(results), iter(recorded)
         return [next(others) if type(one) is Record else next(rest) for one in functions]
@@ -412,7 +425,9 @@ class AutoBatched(StandIn):
         return results, recorded
 
     def _compute_batched(self, recorder: Recorder) -> None:
+        begin = perf_counter()
         self.reports += self._library.fallback.compute(recorder)
+        self._computing += perf_counter() - begin
 
     def refresh(self) -> None:
         """Take over everything that has changed since the last call; every call does that by itself.
