@@ -16,6 +16,7 @@ def own_decompositions() -> dict[Any, Any]:
     aten = torch.ops.aten
     return {
         aten._softmax_backward_data.default: _softmax_backward,
+        aten._safe_softmax.default: _safe_softmax,
         aten.native_group_norm.default: _group_norm,
         aten.native_batch_norm.default: _batch_norm,
         aten._native_batch_norm_legit.default: _batch_norm,
@@ -94,6 +95,14 @@ def _upsample_bicubic_by_scales(
     x: Any, output_size: Any, align_corners: bool, rows: float | None = None, columns: float | None = None
 ) -> Any:
     return upsample_bicubic(x, output_size, align_corners, scales=(rows, columns))
+
+
+def _safe_softmax(x: Any, dim: int, dtype: Any = None) -> Any:
+    """0 where all elements are -inf, which their maximum tells; PyTorch's decomposition counts truth values."""
+    import torch
+
+    x = x if dtype is None else x.to(dtype)
+    return torch.where(torch.amax(x, dim, keepdim=True) == -torch.inf, 0.0, torch.softmax(x, dim))
 
 
 def _softmax_backward(gradient: Any, result: Any, dim: int, dtype: Any) -> Any:

@@ -16,6 +16,7 @@ from relay_ext.stage_inputs import Segment, StageInputs
 from relay_ext.tir_expressions import (
     as_affine,
     as_condition,
+    below,
     buffers_read,
     calls_in,
     depends_on,
@@ -72,8 +73,10 @@ class StageTracer:
             extents = self.inputs.extents(buffer)
             narrow = prod(extents) != group.rows * group.columns
             indices = indices_at(extents, row if narrow else flat)
-            by_row = [self.row] if group.domain == "rows" else []
-            outputs.append(ir.Output(self.at(buffer, by_row + indices), slot, scratch, narrow))
+            axis = self.inputs.row_axis(buffer)
+            if axis is not None:
+                indices.insert(axis, self.row)
+            outputs.append(ir.Output(self.at(buffer, indices), slot, scratch, narrow))
         return ir.Stage(
             self.inputs.cell,
             self.name,
@@ -101,8 +104,8 @@ class StageTracer:
     def at(self, buffer: Any, indices: list[Any]) -> Any:
         """The element of `buffer` at `indices` (functions of the column and row variables)."""
         indices = [self.analyzer.simplify(index) for index in indices]
-        if self.inputs.domain(buffer) == "rows" and self.inputs.is_row(indices[0], self.row):
-            indices[0] = self.row
+        if self.inputs.row_count is not None:
+            indices = [below(index, self.row, self.inputs.row_count) for index in indices]
         key = (buffer, str(indices), self._in_row_value)
         if key not in self._memo:
             self._memo[key] = self._at(buffer, indices)

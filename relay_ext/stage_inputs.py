@@ -6,6 +6,7 @@ its own passes from an instance to its variadic rows or back: those are stages o
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -104,22 +105,28 @@ class StageInputs:
 
     def domain(self, buffer: Any) -> ir.Domain:
         """``rows`` for what has a row for each variadic row."""
-        shape = list(buffer.shape)
-        by_row = self.row_count is not None and bool(shape) and self.row_count.same_as(shape[0])
-        return "rows" if by_row else "instances"
+        return "instances" if self.row_axis(buffer) is None else "rows"
+
+    def row_axis(self, buffer: Any) -> int | None:
+        """The axis of `buffer` that has the variadic rows; the first one of an operand."""
+        if self.row_count is None:
+            return None
+        return next((axis for axis, extent in enumerate(buffer.shape) if self.row_count.same_as(extent)), None)
+
+    def without_row(self, buffer: Any, of_axes: Iterable[Any]) -> list[Any]:
+        """What belongs to the axes of `buffer`, less that of the variadic rows."""
+        return [one for axis, one in enumerate(of_axes) if axis != self.row_axis(buffer)]
 
     def extents(self, buffer: Any) -> tuple[int, ...]:
         """The extents of `buffer` for one element of its domain."""
-        return static_extents(buffer, self.domain(buffer) == "rows")
+        return static_extents(buffer, self.without_row(buffer, buffer.shape))
 
     def position(self, buffer: Any, indices: Any, row: Any) -> Any:
         """Position of an element within a row of `buffer`; `row` is the variadic row that may be read."""
-        indices = list(indices)
-        if self.domain(buffer) == "rows":
-            if row is None or not self.is_row(indices[0], row):
-                raise NotReadable(f"a row of {buffer.name!r} is read at {indices[0]}")
-            indices = indices[1:]
-        return flat_index(self.extents(buffer), indices)
+        axis = self.row_axis(buffer)
+        if axis is not None and (row is None or not self.is_row(indices[axis], row)):
+            raise NotReadable(f"a row of {buffer.name!r} is read at {indices[axis]}")
+        return flat_index(self.extents(buffer), self.without_row(buffer, indices))
 
     def is_row(self, index: Any, row: Any) -> bool:
         """Whether `index` is `row`; a reshape of rows leaves it modulo their number."""
@@ -152,8 +159,7 @@ class StageInputs:
             return False
         if definition.combine != "sum":
             return True
-        by_row = self.domain(buffer) == "rows"
-        axes = zip(definition.iters[by_row:], self.extents(buffer), strict=True)
+        axes = zip(self.without_row(buffer, definition.iters), self.extents(buffer), strict=True)
         outer = [axis for axis, extent in axes if extent > 1]
         factors = [factor for factor in self._factors(definition.source) if not isinstance(factor, tirx.FloatImm)]
         return all(depends_on(factor, axis) for factor in factors for axis in outer)
@@ -221,8 +227,7 @@ class StageInputs:
     def _passes_by_memory(self, value: Any, reader: Any) -> bool:
         """Whether `reader` reads `value`, of the same domain, from scratch rows.
 
-        So it does with what runs over other columns, and with products where it runs over the rows of a matrix: they
-        are computed as one long row.
+        So it does with what runs over other columns, and over the rows of a matrix with products: those are long rows.
         """
         if self.is_reduced(value):
             return self.span(value) != self.span(reader)
@@ -316,7 +321,7 @@ class StageInputs:
         attribute, position = self.attribute(analyzer, load.indices[0])
         if any(buffers_read(index) for index in load.indices[1:]):
             raise NotReadable(f"values of the instance index {load.source.name!r} at more than its first axis")
-        extents = static_extents(load.source, by_row=True)
+        extents = static_extents(load.source, load.source.shape[1:])
         return ir.Lookup(self.weights[load.source], attribute, position), flat_index(extents, load.indices[1:])
 
     def attribute(self, analyzer: sym.Analyzer, index: Any) -> tuple[int, int]:
@@ -325,7 +330,7 @@ class StageInputs:
             index = index.value
         if not isinstance(index, TensorLoad) or index.source not in self.attributes:
             raise NotReadable(f"a table is indexed by {index}, not by an attribute")
-        position = analyzer.simplify(flat_index(static_extents(index.source, False), index.indices))
+        position = analyzer.simplify(flat_index(static_extents(index.source, index.source.shape), index.indices))
         if not isinstance(position, tirx.IntImm):
             raise NotReadable("an attribute is read at a position that is no constant")
         return self.attributes[index.source], int(position)
@@ -337,9 +342,9 @@ class _Cut:
     def __init__(self, inputs: StageInputs, buffer: Any, definition: Reduce, k: Any) -> None:
         self.inputs = inputs
         self.k = k
-        by_row = inputs.domain(buffer) == "rows"
-        self.row = definition.iters[0] if by_row else None
-        self.axes = list(zip(definition.iters[by_row:], inputs.extents(buffer), strict=True))
+        axis = inputs.row_axis(buffer)
+        self.row = None if axis is None else definition.iters[axis]
+        self.axes = list(zip(inputs.without_row(buffer, definition.iters), inputs.extents(buffer), strict=True))
 
     def segments(self, factor: Any, low: int, high: int) -> list[Segment]:
         """The rows that `factor`, a function of k in [low, high) and the axes of the result, reads."""

@@ -11,15 +11,14 @@ from edbatch_tvm.tvm_compat import Call, TensorLoad, structural_map, structural_
 from relay_ext.block_reader import NotReadable
 
 
-def static_extents(buffer: Any, by_row: bool) -> tuple[int, ...]:
-    """The extents of one value of `buffer`: without the first one, the variadic rows, if `by_row`.
+def static_extents(buffer: Any, extents: Sequence[Any]) -> tuple[int, ...]:
+    """`extents`, some of those of `buffer`, as numbers.
 
     Raises
     ------
     NotReadable
         If its shape is symbolic.
     """
-    extents = list(buffer.shape)[by_row:]
     if not all(isinstance(extent, tirx.IntImm) for extent in extents):
         raise NotReadable(f"{buffer.name!r} has the symbolic shape {buffer.shape}")
     return tuple(map(int, extents))
@@ -144,3 +143,37 @@ def depends_on(expression: Any, variable: Any) -> bool:
     found: list[Any] = []
     structural_walk(expression, (tirx.Var, _keep(found)))
     return any(other.same_as(variable) for other in found)
+
+
+def below(index: Any, variable: Any, extent: Any) -> Any:
+    """`index` with remainders and quotients by a symbolic `extent` taken, where `variable` is less than it.
+
+    ``(extent * i + variable) % extent`` is `variable`, and the quotient is ``i``.
+    """
+
+    def split(total: Any) -> tuple[list[Any], list[Any]]:
+        """The terms that `extent` divides, divided, and the others."""
+        match total:
+            case tirx.Add(a=a, b=b):
+                (left, others), (right, more) = split(a), split(b)
+                return left + right, others + more
+            case tirx.Mul(a=a, b=b) if b.same_as(extent):
+                return [a], []
+            case tirx.Mul(a=a, b=b) if a.same_as(extent):
+                return [b], []
+        return [], [total]
+
+    def taken(node: Any) -> Any:
+        if not node.b.same_as(extent):
+            return node
+        quotients, rest = split(node.a)
+        if len(rest) > 1 or not all(term.same_as(variable) for term in rest):
+            return node
+        if isinstance(node, tirx.FloorMod):
+            return rest[0] if rest else tirx.const(0, node.ty.dtype)
+        total: Any = tirx.const(0, node.ty.dtype)
+        for quotient in quotients:
+            total = total + quotient
+        return total
+
+    return structural_map(index, [(tirx.FloorMod, taken), (tirx.FloorDiv, taken)], order="post")

@@ -32,6 +32,7 @@ class Cell(nn.Module):
         self.width = width
         self.query, self.key, self.value = (nn.Linear(width, width) for _ in range(3))
         self.score = nn.Linear(width, 1)
+        self.heads = nn.MultiheadAttention(width, HEADS)
 
     def forward(self, q: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         return self.form(self, q, rows)
@@ -47,6 +48,23 @@ def _heads(m: Cell, q: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
     return (weights.unsqueeze(-1) * parts).sum(0).reshape(m.width)
 
 
+def _heads_first(m: Cell, q: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    keys = rows.view(-1, HEADS, m.width // HEADS).transpose(0, 1)
+    weights = torch.softmax((keys @ q.view(HEADS, -1, 1)).squeeze(-1) / 3, -1)
+    return (weights.unsqueeze(1) @ keys).reshape(m.width)
+
+
+def _einsum(m: Cell, q: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    parts = rows.view(-1, HEADS, m.width // HEADS)
+    weights = torch.softmax(torch.einsum("khd,hd->kh", parts, q.view(HEADS, -1)), 0)
+    return torch.einsum("kh,khd->hd", weights, parts).reshape(m.width)
+
+
+def _scaled_dot_product(m: Cell, q: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    keys = rows.view(-1, HEADS, m.width // HEADS).transpose(0, 1)
+    return F.scaled_dot_product_attention(q.view(HEADS, 1, -1), keys, keys).reshape(m.width)
+
+
 ATTENTION: dict[str, Form] = {
     "plain": lambda m, q, rows: _attend(rows @ q, rows),
     "scaled": lambda m, q, rows: _attend(rows @ q / 5, rows),
@@ -56,6 +74,8 @@ ATTENTION: dict[str, Form] = {
     "cosine": lambda m, q, rows: _attend(F.cosine_similarity(rows, q.unsqueeze(0), dim=-1), rows),
     "then_linear": lambda m, q, rows: torch.tanh(m.value(_attend(rows @ m.query(q), rows))),
     "heads": _heads,
+    "heads_first": _heads_first,
+    "einsum": _einsum,
     "by_column": lambda m, q, rows: (torch.softmax(rows, 0) * rows).sum(0),
     "sum": lambda m, q, rows: rows.sum(0) + q,
     "prod": lambda m, q, rows: torch.prod(rows, 0),
@@ -65,6 +85,8 @@ ATTENTION: dict[str, Form] = {
 """Defined for no rows as well."""
 
 OTHERS: dict[str, Form] = {
+    "scaled_dot_product": _scaled_dot_product,
+    "multihead": lambda m, q, rows: m.heads(q[None], rows, rows, need_weights=False)[0][0],
     "mean": lambda m, q, rows: rows.mean(0),
     "max": lambda m, q, rows: rows.amax(0),
     "min_of_linear": lambda m, q, rows: torch.tanh(m.key(rows)).amin(0),
@@ -143,8 +165,8 @@ def test_attention_is_one_stage() -> None:
 
 
 def test_special_values_are_those_of_pytorch() -> None:
-    width = 9
-    forms = {name: FORMS[name] for name in ("plain", "by_column", "max", "prod", "norms")}
+    width = 10
+    forms = {name: FORMS[name] for name in ("plain", "by_column", "max", "prod", "norms", "scaled_dot_product")}
     model, modules = _model(width, "llvm", "float32", forms)
     rng = np.random.default_rng(2)
     special = (np.nan, np.inf, -np.inf, 3e38, 0.0, -0.0, 1e-41)
