@@ -68,7 +68,7 @@ def measure(module: nn.Module, rows: int, width: int, repeat: int, target: Any) 
     model = eb.compile(*eb.cells_from_torch({"cell": module}, {"cell": (x[0],)}), target=target)
     builder = model.builder()
     instances = [builder.finish(builder.call("cell", row)) for row in x.numpy()]
-    ours, theirs = _in_turns(model, instances, lambda: module(x), repeat)
+    ours, theirs = in_turns(model, instances, lambda: module(x), repeat)
     return ours, theirs, model.paths["cell"]
 
 
@@ -87,11 +87,12 @@ def measure_attention(rows: int, width: int, children: int, repeat: int, target:
         weights = torch.softmax(torch.bmm(states, queries[:, :, None])[:, :, 0], -1)
         return torch.bmm(weights[:, None], states)
 
-    ours, theirs = _in_turns(model, instances, batched, repeat)
+    ours, theirs = in_turns(model, instances, batched, repeat)
     return ours, theirs, model.paths["cell"]
 
 
-def _in_turns(model: eb.Model, instances: list[Any], batched: Callable[[], Any], repeat: int) -> tuple[float, float]:
+def in_turns(model: eb.Model, instances: list[Any], batched: Callable[[], Any], repeat: int) -> tuple[float, float]:
+    """Seconds of one batch of `instances` and of `batched`, medians of `repeat` runs in turns."""
     graph = model.merge(instances)
     schedule, _ = model.schedule(graph)
     plan = model.plan(graph, schedule)

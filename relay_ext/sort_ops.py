@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tvm import relax, te
+from tvm import relax, te, topi
 
 from edbatch_tvm.errors import CellError
 from edbatch_tvm.tvm_compat import tirx
+from relay_ext.call_tvm_rule import tvm_rule
 
 _BITS = {"float32": ("int32", 0x7F800000, 2**31 - 1), "float64": ("int64", 0x7FF0000000000000, 2**63 - 1)}
 """The integer of the size of a float, the bits of its infinity, and the greatest of these integers."""
@@ -153,6 +154,61 @@ def _limit(sign: int) -> Callable[[str], Any]:
     return neutral
 
 
+MOST_PLACES = 2**24
+"""Places that float32 holds exactly."""
+
+
+def has_exact_places(of: Any, axis: Any) -> bool:
+    """Whether ``argmax`` and ``argmin`` along this axis of a tensor of type `of` treat NaN as PyTorch does."""
+    extent = None if axis is None else of.shape.values[int(axis)]
+    static = isinstance(extent, tirx.IntImm) and 0 < int(extent) <= MOST_PLACES
+    return static and str(of.dtype) in ("float32", "float64")
+
+
+def _place_of(extreme: Callable[..., te.Tensor], before: Callable[[Any, Any], Any]) -> Callable[..., relax.Expr]:
+    """The rule of ``argmax`` (``argmin``): the first place of the extreme, or of NaN where there is one.
+
+    Before::
+
+        i = argmax(x)
+
+    After::
+
+        m = max over j: x[j]
+        i = min over j: j if x[j] is NaN or m <= x[j], else infinity
+
+    The number of the place is a float until the minimum is known: so it can be a line of a stage.
+    """
+
+    def rule(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+        (given,) = call.args
+        axis, keep, dtype = call.attrs.axis, bool(call.attrs.keepdims), str(given.ty.dtype)
+        if not has_exact_places(given.ty, axis):
+            return tvm_rule(builder, call)
+        extent = given.ty.shape.values[int(axis)]
+        at_axis, infinity = int(axis) % given.ty.ndim, tirx.const(float("inf"), dtype)
+
+        def place(x: te.Tensor) -> te.Tensor:
+            most = extreme(x, axis=at_axis, keepdims=True)
+            j = te.reduce_axis((0, int(extent)), name="j")
+
+            def first(*at: Any) -> Any:
+                outer = at[:at_axis], at[at_axis + keep :]
+                one, other = x(*outer[0], j, *outer[1]), most(*outer[0], 0, *outer[1])
+                number = tirx.Cast(dtype, j)
+                # A comparison with NaN is false, and the negation of one is not safe from TVM's simplifier.
+                chosen = tirx.Select(one <= infinity, tirx.Select(before(other, one), number, infinity), number)
+                return te.min(chosen, axis=j)
+
+            shape = [*x.shape[:at_axis], *([1] if keep else []), *x.shape[at_axis + 1 :]]
+            found = te.compute(shape, first, name="place")
+            return te.compute(shape, lambda *at: tirx.Cast(str(call.ty.dtype), found(*at)), name="place_number")
+
+        return builder.call_te(place, given, primfunc_name_hint=call.op.name.rpartition(".")[2])
+
+    return rule
+
+
 _REDUCTIONS: dict[str, tuple[Any, Callable[[str], Any], Callable[[Any, Any], Any]]] = {
     "add": (te.sum, lambda dtype: tirx.const(0, dtype), lambda one, other: one + other),
     "mul": (_product, lambda dtype: tirx.const(1, dtype), lambda one, other: one * other),
@@ -162,6 +218,8 @@ _REDUCTIONS: dict[str, tuple[Any, Callable[[str], Any], Callable[[Any, Any], Any
 """How updates are joined, what stands for none, and how they are joined with the element before."""
 
 ORDER_RULES: dict[str, Any] = {
+    "relax.argmax": _place_of(topi.max, lambda most, one: most <= one),
+    "relax.argmin": _place_of(topi.min, lambda least, one: one <= least),
     "relax.argsort": _argsort,
     "relax.cumsum": _accumulated("cumsum", te.sum, 0),
     "relax.cumprod": _accumulated("cumprod", _product, 1),

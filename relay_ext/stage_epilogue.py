@@ -191,9 +191,19 @@ class StageTracer:
         count = self.inputs.row_count
         if count is not None and depends_on(value, count):
             value = substitute(value, {count: tirx.Cast("int64", self.leaf(ir.RowCount(), self.group.dtype))})
+        if self.inputs.whole_rows and depends_on(value, self.column):
+            value = structural_map(value, (tirx.Cast, self._column_number))
         if any(depends_on(value, variable) for variable in (self.column, self.matrix_row, self.row)):
             raise NotReadable(f"the position itself enters the expression {value}")
         return value
+
+    def _column_number(self, cast: Any) -> Any:
+        """The leaf that stands for the number of the column, where `cast` is that."""
+        value = cast.value
+        while isinstance(value, tirx.Cast):
+            value = value.value
+        is_column = value.same_as(self.column) and str(cast.ty.dtype) == self.group.dtype
+        return self.leaf(ir.Column(), self.group.dtype) if is_column else cast
 
     def _decide(self, value: Any) -> Any:
         condition = as_condition(value)

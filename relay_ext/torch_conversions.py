@@ -9,6 +9,7 @@ from tvm import relax
 
 from edbatch_tvm.errors import CellError
 from edbatch_tvm.tvm_compat import tirx
+from relay_ext.sort_ops import has_exact_places
 from relay_ext.torch_arithmetic import ARITHMETIC
 from relay_ext.torch_indexing import INDEXING
 from relay_ext.torch_products import PRODUCTS
@@ -70,6 +71,9 @@ def _place(importer: Any, source: Any, dim: int | None, keep: bool, index: Any) 
     """Where the first NaN is, else the extreme element; infinities count, which TVM's reduction begins with."""
     emit = importer.block_builder.emit
     if not str(source.ty.dtype).startswith("float"):
+        return emit(index(source, dim, keep))
+    dim = 0 if dim is None and source.ty.ndim == 1 else dim
+    if has_exact_places(source.ty, dim):
         return emit(index(source, dim, keep))
     build = relax.op.max if index is relax.op.argmax else relax.op.min
     best = emit(build(source, None if dim is None else [dim], True))

@@ -117,7 +117,12 @@ class AttributeValue:
     position: int
 
 
-Leaf = Element | Vector | Accumulator | RowCount | AttributeValue
+@dataclass(frozen=True)
+class Column:
+    """Number of the column, of the stage's dtype."""
+
+
+Leaf = Element | Vector | Accumulator | RowCount | AttributeValue | Column
 """What a leaf variable of an expression stands for."""
 
 

@@ -76,6 +76,8 @@ class At:
                 return tirx.Cast(tile.stage.dtype, self.count)
             case ir.AttributeValue(attribute, position):
                 return kernel.attributes[attribute][kernel.first + self.instance, position]
+            case ir.Column():
+                return tirx.Cast(tile.stage.dtype, self.column + lane)
         raise TypeError(leaf)
 
 
