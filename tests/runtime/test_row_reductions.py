@@ -79,7 +79,7 @@ ATTENTION: dict[str, Form] = {
     "by_column": lambda m, q, rows: (torch.softmax(rows, 0) * rows).sum(0),
     "sum": lambda m, q, rows: rows.sum(0) + q,
     "prod": lambda m, q, rows: torch.prod(rows, 0),
-    "score_of_sum": lambda m, q, rows: _attend(rows @ rows.sum(0), rows),
+    "score_of_sum": lambda m, q, rows: _attend(rows @ rows.sum(0) / m.width, rows),
     "norms": lambda m, q, rows: (rows * rows).sum(-1).sqrt().sum(0) * q,
 }
 """Defined for no rows as well."""
@@ -96,6 +96,9 @@ OTHERS: dict[str, Form] = {
 }
 
 FORMS = ATTENTION | OTHERS
+
+SCALED_IN_FLOAT32 = ("scaled_dot_product", "multihead")
+"""PyTorch writes the root of the width into what it exports as a float32 number."""
 
 
 def _model(width: int, target: Any, dtype: str, forms: dict[str, Form]) -> tuple[Any, dict[str, Cell]]:
@@ -138,7 +141,8 @@ def test_every_form_is_a_stage_and_right(width: int, target: Any, dtype: str) ->
             expected = module(torch.from_numpy(q).double(), torch.from_numpy(rows).double()).numpy()
             size = max(1.0, float(np.abs(expected).max()))
             error = float(np.abs(np.asarray(result).reshape(expected.shape) - expected).max()) / size
-            assert error < (1e-5 if dtype == "float32" else 1e-13), (name, len(rows), error)
+            exact = dtype == "float64" and name not in SCALED_IN_FLOAT32
+            assert error < (1e-13 if exact else 1e-5), (name, len(rows), error)
 
 
 def test_attention_is_one_stage() -> None:
