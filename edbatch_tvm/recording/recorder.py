@@ -23,6 +23,7 @@ from edbatch_tvm.recording.outside import Outside
 from edbatch_tvm.recording.recorded_parameters import RecordedParameter, own_parameter
 from edbatch_tvm.recording.row_calls import row_by_row
 from edbatch_tvm.recording.rows import RowByRow
+from edbatch_tvm.recording.served_values import answers_to, values_of
 from edbatch_tvm.recording.specs import RowsSpec, TensorSpec
 from edbatch_tvm.recording.storages import joined, resolved
 from edbatch_tvm.recording.value_tables import Tables
@@ -364,7 +365,9 @@ class Recorder:
         self.done = self.recorded
         self.types, self.ends, self.operands = [], [], []
         self.attributes = defaultdict(list)
-        self._serve()
+        self.ready = values_of(self.computed, self.wanted)
+        self.answers = answers_to(self.computed, self.asked)
+        self.wanted, self.asked = [], []
         self.turns = [(0, self.turns[-1][1])]
 
     def finish(self) -> None:
@@ -389,26 +392,6 @@ class Recorder:
         own.outside = self.outside
         own.finished = True
         return own
-
-    def _serve(self) -> None:
-        """Have what elements wait for at hand: all tensors of one spec are taken out of the arenas at once."""
-        wanted, self.wanted = self.wanted, []
-        asked, self.asked = self.asked, []
-        self.ready, self.answers = {}, {}
-        by_spec: dict[tuple[TensorSpec, Any], list[int]] = {}
-        for tensor in wanted:
-            by_spec.setdefault((tensor.spec, None), []).append(tensor.value)
-        for question, tensor in asked:
-            by_spec.setdefault((tensor.spec, question), []).append(tensor.value)
-        for (spec, question), values in by_spec.items():
-            for members, rows in self.computed.rows_of(np.array(values, np.int64)):
-                table = spec.decoded(torch.from_numpy(rows))
-                own = [values[member] for member in members.tolist()]
-                if question is None:
-                    parts = table.reshape(len(rows), *spec.shape).unbind()
-                    self.ready.update(zip(own, [(spec, part) for part in parts], strict=True))
-                else:
-                    self.answers.update(zip(own, question(table, 1).unbind(), strict=True))
 
 
 def _nothing() -> None:

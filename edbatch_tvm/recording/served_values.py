@@ -1,0 +1,42 @@
+"""What elements have waited for: values, and answers to questions about them, taken out of a round all at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from edbatch_tvm.recording.computed import Computed
+from edbatch_tvm.recording.specs import TensorSpec
+
+if TYPE_CHECKING:
+    from edbatch_tvm.recording.lazy import LazyTensor
+
+
+def values_of(computed: Computed, tensors: Sequence[LazyTensor]) -> dict[int, tuple[TensorSpec, torch.Tensor]]:
+    """The values of tensors that are one value each, by number, and what specs they are of."""
+    found: dict[int, tuple[TensorSpec, torch.Tensor]] = {}
+    for spec in {tensor.spec for tensor in tensors}:
+        for values, table in _tables(computed, spec, [tensor.value for tensor in tensors if tensor.spec is spec]):
+            parts = table.reshape(len(values), *spec.shape).unbind()
+            found.update(zip(values, [(spec, part) for part in parts], strict=True))
+    return found
+
+
+def answers_to(computed: Computed, asked: Sequence[tuple[Any, LazyTensor]]) -> dict[int, torch.Tensor]:
+    """What functions make of the elements of tensors, by number of the value: see :meth:`Recorder.answer`."""
+    found: dict[int, torch.Tensor] = {}
+    for question, spec in {(question, tensor.spec) for question, tensor in asked}:
+        wanted = [tensor.value for other, tensor in asked if other is question and tensor.spec is spec]
+        for values, table in _tables(computed, spec, wanted):
+            found.update(zip(values, question(table, 1).unbind(), strict=True))
+    return found
+
+
+def _tables(computed: Computed, spec: TensorSpec, values: list[int]) -> Iterator[tuple[list[int], torch.Tensor]]:
+    """Values of one spec in tables, one a row."""
+    for members, rows in computed.rows_of(np.array(values, np.int64)):
+        own = values if len(members) == len(values) else [values[member] for member in members.tolist()]
+        yield own, spec.decoded(torch.from_numpy(rows))
