@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +14,11 @@ from edbatch_tvm.tvm_compat import TensorType, tirx
 from relay_ext.gradients.adjoint_cells import AdjointCell, Source, WeightTerm
 from relay_ext.gradients.reverse import bindings_of, emit_forward
 from relay_ext.gradients.rules import Emitter
+from relay_ext.gradients.unroll_rows import has_rows, unroll_rows
 from relay_ext.signature import input_params, num_input, output_vars, weight_params
+
+_MOST_UNROLLED = 8
+"""Variadic rows that are computed one by one; code grows with them."""
 
 NO_ROWS = 0
 """Of a node without variadic rows: its operand stays variadic, and what has a row for each of its rows is left out."""
@@ -51,7 +55,7 @@ def backward_cell(cell: CellSignature, adjoint: AdjointCell, rows: int) -> Backw
 
         def join_adjoint(hs: (k, H), d: (H,)):  return broadcast_to(d, (k, H))
 
-        def join_adjoint2(hs_0: (H,), hs_1: (H,), d: (H,)):  return ...[0], ...[1]
+        def join_adjoint2(hs_row0: (H,), hs_row1: (H,), d: (H,)):  return d, d
     """
     name = f"{cell.name}_adjoint"
     if not cell.variadic_count:
@@ -60,7 +64,10 @@ def backward_cell(cell: CellSignature, adjoint: AdjointCell, rows: int) -> Backw
         return BackwardCell(name, function, adjoint.values, adjoint.operands, adjoint.terms)
     if rows == NO_ROWS:
         return _without_rows(f"{name}0", cell, adjoint)
-    return _with_rows(f"{name}{rows}", cell, adjoint, rows)
+    made = _with_rows(f"{name}{rows}", cell, adjoint, rows, unroll=True) if rows <= _MOST_UNROLLED else None
+    made = made or _with_rows(f"{name}{rows}", cell, adjoint, rows, unroll=False)
+    assert made is not None
+    return made
 
 
 def sum_cell(spec: ValueSpec) -> relax.Function:
@@ -84,16 +91,10 @@ def float_arenas(signature: Signature, cells: Signature) -> list[int]:
     return sorted({signature.arena(spec) for cell in cells for spec in cell.outputs})
 
 
-def _has_rows(variable: Any) -> bool:
-    """Whether a value has a row for each of the variadic rows."""
-    shape = variable.ty.shape.values
-    return bool(len(shape)) and not isinstance(shape[0], tirx.IntImm)
-
-
 def _without_rows(name: str, cell: CellSignature, adjoint: AdjointCell) -> BackwardCell:
     function = adjoint.function
     outputs = output_vars(function)
-    kept = [place for place, output in enumerate(outputs) if not _has_rows(output)]
+    kept = [place for place, output in enumerate(outputs) if not has_rows(output)]
     variadic = {place for place, operand in enumerate(cell.operands) if operand.variadic}
 
     def dropped(source: Source | None) -> bool:
@@ -128,61 +129,81 @@ def _without_rows(name: str, cell: CellSignature, adjoint: AdjointCell) -> Backw
     return BackwardCell(name, made, adjoint.values, tuple(slots), tuple(terms))
 
 
-def _moved(term: WeightTerm, places: Mapping[int, int]) -> WeightTerm:
+def _moved(term: WeightTerm, places: Mapping[int, int | tuple[int, ...]]) -> WeightTerm:
     left = None if term.left is None else term.left.with_outputs(places)
     return replace(term, left=left, right=term.right.with_outputs(places))
 
 
-def _with_rows(name: str, cell: CellSignature, adjoint: AdjointCell, rows: int) -> BackwardCell:
-    function = _bound(adjoint.function, rows)
-    inputs, weights = input_params(function), weight_params(function)
+def _with_rows(name: str, cell: CellSignature, adjoint: AdjointCell, rows: int, unroll: bool) -> BackwardCell | None:
+    """The adjoint of a cell for `rows` variadic rows; `unroll`: row by row, None where that is not possible."""
+    function = relax.utils.copy_with_new_vars(adjoint.function) if unroll else _bound(adjoint.function, rows)
     variadic = {operand.name for operand in cell.operands if operand.variadic}
     params: list[Any] = []
-    parts: dict[Any, list[Any]] = {}
     known: dict[Any, Any] = {}
-    for param in inputs:
+    for param in input_params(function):
         if param.name not in variadic:
             known[param] = relax.Var(param.name, param.ty)
             params.append(known[param])
             continue
         row = TensorType(list(param.ty.shape.values)[1:], param.ty.dtype)
-        parts[param] = [relax.Var(f"{param.name}_row{place}", row) for place in range(rows)]
-        params += parts[param]
-    known |= {weight: relax.Var(weight.name, weight.ty) for weight in weights}
-    per_row = {place for operand, place in zip(cell.operands, adjoint.operands, strict=True) if operand.variadic}
+        known[param] = [relax.Var(f"{param.name}_row{place}", row) for place in range(rows)]
+        params += known[param]
+    weights = {weight: relax.Var(weight.name, weight.ty) for weight in weight_params(function)}
     builder = relax.BlockBuilder()
     emit = Emitter(builder)
-    places: dict[int, int] = {}
-    of_rows: dict[int, list[int]] = {}
-    results: list[Any] = []
     attributes = {"num_input": len(params)}
-    with builder.function(name, [*params, *(known[weight] for weight in weights)], attributes):
+    renamed: dict[Any, Any] | None
+    places: dict[int, int | tuple[int, ...]] = {}
+    of_rows: dict[int, list[int]] = {}
+    with builder.function(name, [*params, *weights.values()], attributes):
         with builder.dataflow():
-            for param, variables in parts.items():
-                known[param] = emit(R.stack(variables, axis=0))
-            renamed = emit_forward(emit, bindings_of(function), known)
-            sources = [one for term in adjoint.terms for one in (term.left, term.right) if one is not None]
-            in_terms = {place for source in sources for place in source.outputs()}
-            for place, output in enumerate(output_vars(function)):
-                value = renamed[output]
-                if place in per_row:
-                    of_rows[place] = list(range(len(results), len(results) + rows))
-                    results += [_row(emit, value, number) for number in range(rows)]
-                if place not in per_row or place in in_terms:
-                    places[place] = len(results)
-                    results.append(value)
+            if unroll:
+                renamed = unroll_rows(emit, bindings_of(function), known | weights, rows)
+            else:
+                known = {p: emit(R.stack(one, axis=0)) if isinstance(one, list) else one for p, one in known.items()}
+                renamed = emit_forward(emit, bindings_of(function), known | weights)
+            if renamed is None:  # TVM warns of a function that is not finished
+                results = [params[0]]
+            else:
+                values = [renamed.get(output, output) for output in output_vars(function)]
+                results, places, of_rows = _results(emit, cell, adjoint, rows, values)
             made = [builder.emit_output(one) for one in results]
         builder.emit_func_output(made[0] if len(made) == 1 else relax.Tuple(made))
+    if renamed is None:
+        return None
     slots: list[int | None] = []
     for operand, gradient in zip(cell.operands, adjoint.operands, strict=True):
         if operand.variadic:
             slots += [None] * rows if gradient is None else of_rows[gradient]
         else:
-            slots.append(None if gradient is None else places[gradient])
+            place = None if gradient is None else places[gradient]
+            assert not isinstance(place, tuple)
+            slots.append(place)
+    terms = tuple(_moved(term, places) for term in adjoint.terms)
+    whole = relax.transform.DeadCodeElimination([name])(builder.finalize())
+    return BackwardCell(name, whole[name] if results else None, adjoint.values, tuple(slots), terms)
 
-    terms = [_moved(term, places) for term in adjoint.terms]
-    made_cell = builder.finalize()[name] if results else None
-    return BackwardCell(name, made_cell, adjoint.values, tuple(slots), tuple(terms))
+
+def _results(
+    emit: Emitter, cell: CellSignature, adjoint: AdjointCell, rows: int, values: Sequence[Any]
+) -> tuple[list[Any], dict[int, int | tuple[int, ...]], dict[int, list[int]]]:
+    """The outputs of an adjoint for a number of rows, their places, and those of each row of variadic gradients."""
+    variadic = {place for operand, place in zip(cell.operands, adjoint.operands, strict=True) if operand.variadic}
+    sources = [one for term in adjoint.terms for one in (term.left, term.right) if one is not None]
+    in_terms = {place for source in sources for place in source.outputs()}
+    places: dict[int, int | tuple[int, ...]] = {}
+    of_rows: dict[int, list[int]] = {}
+    results: list[Any] = []
+    for place, value in enumerate(values):
+        if isinstance(value, list) or place in variadic:
+            of_rows[place] = list(range(len(results), len(results) + rows))
+            results += value if isinstance(value, list) else [_row(emit, value, number) for number in range(rows)]
+        if isinstance(value, list):
+            places[place] = tuple(of_rows[place])
+        elif place not in variadic or place in in_terms:
+            places[place] = len(results)
+            results.append(value)
+    return results, places, of_rows
 
 
 def _bound(function: relax.Function, rows: int) -> relax.Function:

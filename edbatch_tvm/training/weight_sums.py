@@ -183,6 +183,9 @@ class _Rows:
             if all(one is not None and len(one[1].shape) == 1 for one in parts):
                 return self.side_by_side(source.parts)[0]
             return np.concatenate([self.of(part) for part in source.parts], axis=-1)
+        if source.kind == "rows":
+            stacked, widths = self.side_by_side(source.parts)
+            return stacked.reshape(len(nodes), len(widths), -1)
         place = self._place(source)
         if place is not None:
             result, spec, rows = place

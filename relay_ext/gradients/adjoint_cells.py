@@ -24,12 +24,13 @@ class Source:
 
     Attributes
     ----------
-    kind : {"operand", "attribute", "value", "cotangent", "output", "joined"}
+    kind : {"operand", "attribute", "value", "cotangent", "output", "joined", "rows"}
         ``value``: an output of the forward cell. ``joined``: rows side by side, which are never copied for a node.
+        ``rows``: one output for each variadic row.
     number : int
         The place among those of its kind.
     parts : tuple of Source
-        What is joined.
+        What is joined, or the rows.
     """
 
     kind: str
@@ -43,10 +44,13 @@ class Source:
         for part in self.parts:
             yield from part.outputs()
 
-    def with_outputs(self, places: Mapping[int, int]) -> Source:
-        """The same rows where outputs have other places."""
+    def with_outputs(self, places: Mapping[int, int | tuple[int, ...]]) -> Source:
+        """The same rows where outputs have other places; several, where each variadic row is an output."""
         if self.kind == "output":
-            return Source("output", places[self.number])
+            place = places[self.number]
+            if isinstance(place, tuple):
+                return Source("rows", 0, tuple(Source("output", one) for one in place))
+            return Source("output", place)
         return replace(self, parts=tuple(part.with_outputs(places) for part in self.parts))
 
 
