@@ -190,6 +190,9 @@ def test_tensors_of_other_kinds_are_read_as_by_python(made: tuple[Model, eb.Auto
         one.to_sparse(),
         one.to(torch.float64),
         one.to(torch.bfloat16),
+        one.to_mkldnn(),
+        torch._lazy_clone(one),
+        one.as_strided((3,), (0,)),
         torch.ones(H, device="meta"),
         torch.empty(0),
         torch.zeros(3, 0),
@@ -202,7 +205,17 @@ def test_tensors_of_other_kinds_are_read_as_by_python(made: tuple[Model, eb.Auto
     def numbers() -> list[Any]:
         outside = Recorder(made[1]._library, lambda: None).outside
         found = [_attempt(outside, tensor) for tensor in tensors * 2]
-        torch.func.vmap(lambda row: found.append(_attempt(outside, row)) or row)(torch.ones(2, 3))
+
+        def met(tensor: torch.Tensor) -> torch.Tensor:
+            found.append(_attempt(outside, tensor))
+            return tensor.sum()
+
+        torch.func.vmap(met)(torch.ones(2, 3))
+        torch.func.grad(met)(torch.ones(3))
+        torch.func.functionalize(met)(torch.ones(3))
+        emptied = torch.ones(4)
+        emptied.untyped_storage().resize_(0)
+        found.append(_attempt(outside, emptied))
         return found
 
     compiled = numbers()
