@@ -24,7 +24,7 @@ import torch
 
 from edbatch_tvm.errors import CellError
 from edbatch_tvm.recording.row_list import row_list
-from edbatch_tvm.recording.specs import RowsSpec, TensorSpec, rows_of, spec_of
+from edbatch_tvm.recording.specs import GridSpec, RowsSpec, TensorSpec, rows_of, spec_of
 
 Key = tuple[Any, ...]
 
@@ -116,6 +116,8 @@ class Input:
         if self.example is not None:
             return torch.as_tensor(self.example)
         shape = (rows, self.spec.size) if self.rows else (self.spec.size,)
+        if self.spec.dtype is torch.int64:
+            return torch.zeros(shape, dtype=torch.int64)  # an index that every table has
         numbers = torch.randn(shape, generator=_RANDOM)
         return numbers if self.spec.dtype is torch.float32 else (numbers > 0).float()
 
@@ -188,6 +190,8 @@ class CallPlan:
     ) -> Any:
         if isinstance(part, TensorSpec):
             return self._input(Input(part))
+        if isinstance(part, GridSpec):
+            return self._input(Input(part.whole))
         if isinstance(part, RowsSpec):
             return self._input(Input(part.row, rows=True, at=part.at))
         kind, *details = part

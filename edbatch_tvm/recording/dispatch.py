@@ -17,7 +17,7 @@ from edbatch_tvm.recording.breaks import told
 from edbatch_tvm.recording.lazy import LazyTensor, geometry_of, lazy_rows, lazy_value, lazy_view, storage_of
 from edbatch_tvm.recording.recorded_views import geometries, view
 from edbatch_tvm.recording.row_choices import chosen_rows, grid_of, joined_rows, tensor_of_grid, written_rows
-from edbatch_tvm.recording.specs import RowsSpec, TensorSpec, spec_of
+from edbatch_tvm.recording.specs import GridSpec, RowsSpec, TensorSpec, spec_of
 from edbatch_tvm.recording.storages import resolved, write
 from edbatch_tvm.recording.strided_storage import is_list_of_none, rows_along
 
@@ -273,7 +273,7 @@ def as_rows(recorder: Recorder, name: str, tensors: Any, dim: int = 0) -> LazyTe
             row = one
             values.append(tensor.value)
             continue
-        spec: TensorSpec | RowsSpec
+        spec: TensorSpec | RowsSpec | GridSpec
         if type(tensor) is LazyTensor and tensor.recorder is recorder:
             spec, own = resolved(recorder, tensor)
         else:
@@ -282,7 +282,7 @@ def as_rows(recorder: Recorder, name: str, tensors: Any, dim: int = 0) -> LazyTe
             if type(spec) is RowsSpec:
                 return None
             found = spec
-        elif type(spec) is RowsSpec and spec.at:
+        elif (type(spec) is RowsSpec and spec.at) or type(spec) is GridSpec:
             return None
         elif type(spec) is RowsSpec:
             found = spec.row

@@ -45,6 +45,7 @@ from edbatch_tvm.recording.specialise import (
     make_cell,
     takes_rows,
 )
+from edbatch_tvm.recording.storages import JOINED, with_whole_values
 from edbatch_tvm.recording.torch_functions import original_functions
 from edbatch_tvm.runtime import Model
 from relay_ext.importer import WeightNames, imported_module
@@ -155,6 +156,11 @@ class Library:
         learn: Callable[[Key, Any], None] | None = None,
     ) -> tuple[Cell, list[int], list[Any]] | EmptyResult:
         """The same for a call that is not taken row by row; `learn` is told what calls of its kind are."""
+        given = with_whole_values(recorder, arguments)
+        if given is not arguments:
+            if learn is not None:
+                learn(described(recorder, arguments, site.integers_vary)[0], (-1, (), JOINED))
+            arguments = given
         refusal = None
         first: Key | None = None
         for integers_vary, fixed_rows in _ways_to_describe(site):

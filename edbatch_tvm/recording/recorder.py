@@ -24,8 +24,8 @@ from edbatch_tvm.recording.recorded_parameters import RecordedParameter, own_par
 from edbatch_tvm.recording.row_calls import row_by_row
 from edbatch_tvm.recording.rows import RowByRow
 from edbatch_tvm.recording.served_values import answers_to, values_of
-from edbatch_tvm.recording.specs import RowsSpec, TensorSpec
-from edbatch_tvm.recording.storages import joined, resolved
+from edbatch_tvm.recording.specs import GridSpec, RowsSpec, TensorSpec
+from edbatch_tvm.recording.storages import JOINED, Joined, joined, resolved, whole_value, with_whole_values
 from edbatch_tvm.recording.value_tables import Tables
 
 if TYPE_CHECKING:
@@ -153,12 +153,12 @@ class Recorder:
                         step = step[argument.spec]
                         operands.append(argument.value)
                         continue
-                    spec: TensorSpec | RowsSpec
+                    spec: TensorSpec | RowsSpec | GridSpec
                     if argument.geometry is held.whole:
                         spec, values = held.spec, held.rows
                     else:
                         spec, values = resolved(self, argument)
-                    if type(spec) is TensorSpec:
+                    if type(spec) is not RowsSpec:
                         step = step[spec]
                     elif rows == -1 or rows == len(values):
                         rows = len(values)
@@ -242,7 +242,11 @@ class Recorder:
         return cell.returned(self, self.append(cell.type_id, operands, len(cell.outputs)))
 
     def otherwise(
-        self, site: Site, arguments: tuple[Any, ...], how: RowByRow | EmptyResult | Constants, caller: CellCall | None
+        self,
+        site: Site,
+        arguments: tuple[Any, ...],
+        how: RowByRow | EmptyResult | Constants | Joined,
+        caller: CellCall | None,
     ) -> Any:
         """A call that is not one node, or is not known by its steps.
 
@@ -252,6 +256,8 @@ class Recorder:
             return how.returned([])
         if isinstance(how, RowByRow):
             return row_by_row(self, site, arguments, how, caller)
+        if how is JOINED:
+            return self.call(site, with_whole_values(self, arguments), caller)
         found = self.library.cell_of_constants(self, site, arguments)
         if found is None:
             return self._met_first(site, arguments, caller)
@@ -270,7 +276,8 @@ class Recorder:
                     return values[0]
                 if len(values) == 1:
                     return values[0]
-                assert tensor.held is not None
+                if type(spec) is GridSpec:
+                    return whole_value(self, tensor)
                 if tensor.spec.size == 0:
                     raise NoElements
                 assert isinstance(spec, RowsSpec)

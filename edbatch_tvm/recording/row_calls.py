@@ -14,8 +14,9 @@ from edbatch_tvm.recording.describe import described
 from edbatch_tvm.recording.empty_results import EmptyResult
 from edbatch_tvm.recording.lazy import LazyTensor, lazy_rows, lazy_value
 from edbatch_tvm.recording.recorded_parameters import own_parameter
+from edbatch_tvm.recording.row_choices import joined_rows
 from edbatch_tvm.recording.rows import AGAIN, POINTWISE, RowByRow, leaves_of, with_leaves
-from edbatch_tvm.recording.specs import RowsSpec, TensorSpec, rows_of, spec_of
+from edbatch_tvm.recording.specs import GridSpec, RowsSpec, TensorSpec, rows_of, spec_of
 from edbatch_tvm.recording.storages import resolved
 
 if TYPE_CHECKING:
@@ -43,8 +44,9 @@ def row_by_row(
     if not count:
         return _of_no_rows(recorder, site, arguments, how)
     if how.node is not None:
-        type_id, places, returned = how.node
-        return _recorded(recorder, type_id, [columns[place] for place in places], count, (), returned)
+        type_id, places, attribute_places, returned = how.node
+        integers = _interleaved([columns[place] for place in attribute_places])
+        return _recorded(recorder, type_id, [columns[place] for place in places], count, integers, returned)
 
     def one(place: int | None) -> tuple[Any, ...]:
         """The arguments of the call of one row; of one that stands for each, if `place` is None."""
@@ -52,13 +54,19 @@ def row_by_row(
         for leaf, at in zip(leaves, how.by_rows, strict=True):
             if at is None:
                 given.append(leaf)
+                continue
+            value = columns[number][place or 0]
+            if isinstance(value, torch.Tensor):
+                given.append(value)
             else:
-                value = _MARK - number if place is None else columns[number][place]
+                value = _MARK - number if place is None else value
                 given.append(lazy_value(recorder, value, _row_spec(leaf, at)))
-                number += 1
+            number += 1
         return tuple(with_leaves(arguments, iter(given), lists))
 
-    made = _known(recorder, site, one(None))
+    # A row that is a list itself is a call of its own, perhaps with another number of operands.
+    lists_of_lists = any(type(column[0]) is LazyTensor for column in columns)
+    made = None if lists_of_lists else _known(recorder, site, one(None))
     if made is None:
         first = recorder.call(site, one(0), caller)
         if first is AGAIN:
@@ -66,17 +74,36 @@ def row_by_row(
         calls = [pytree.tree_leaves(first)]
         calls += [pytree.tree_leaves(recorder.call(site, one(place), caller)) for place in range(1, count)]
         rows, structure = _returned(how, leaves, [leaf.spec for leaf in calls[0]])
-        values = [[recorder.value_of(leaf) for leaf in column] for column in zip(*calls, strict=True)]
-        return _stacked(recorder, values, rows, structure)
+        parts = zip(zip(*calls, strict=True), rows, strict=True)
+        whole = [_joined(recorder, list(column), row) for column, row in parts]
+        return whole[0] if structure is None else pytree.tree_unflatten(whole, structure)
     node, operands, attributes = made
     type_id, outputs, _ = node
     returned = _returned(how, leaves, outputs)
-    if all(operand <= _MARK for operand in operands) and not attributes:
-        how.node = type_id, [_MARK - operand for operand in operands], returned
-        if count == 1:
+    # An attribute is a row's if it is the one of the first row that was described.
+    of_rows = {id(column[0]): place for place, column in enumerate(columns) if isinstance(column[0], torch.Tensor)}
+    attribute_places = [of_rows.get(id(own), -1) for own in attributes]
+    if all(operand <= _MARK for operand in operands) and -1 not in attribute_places:
+        how.node = type_id, [_MARK - operand for operand in operands], attribute_places, returned
+        if count == 1 and not attributes:
             _learn_one(recorder, site, arguments, node, [columns[place][0] for place in how.node[1]], returned)
     every = [columns[_MARK - operand] if operand <= _MARK else repeat(operand, count) for operand in operands]
-    return _recorded(recorder, type_id, every, count, attributes, returned)
+    of_all = zip(attributes, attribute_places, strict=True)
+    integers = _interleaved([columns[place] if place >= 0 else [own] * count for own, place in of_all])
+    return _recorded(recorder, type_id, every, count, integers, returned)
+
+
+def _interleaved(columns: list[list[Any]]) -> list[Any]:
+    """The entries of columns, row after row."""
+    return columns[0] if len(columns) == 1 else [one for row in zip(*columns, strict=True) for one in row]
+
+
+def _joined(recorder: Recorder, parts: list[Any], row: RowsSpec) -> LazyTensor:
+    """What calls of one row returned, as one tensor."""
+    whole = joined_rows(recorder, "cat", parts, row.at)
+    if whole is None:
+        whole = lazy_rows(recorder, [recorder.value_of(part) for part in parts], row.row, row.at)
+    return whole
 
 
 def _learn_one(
@@ -96,10 +123,10 @@ def _learn_one(
 def _recorded(
     recorder: Recorder, type_id: int, columns: Any, count: int, attributes: Any, returned: tuple[list[RowsSpec], Any]
 ) -> Any:
-    """Record a node for every row, and make what the call returns."""
+    """Record a node for every row, given the attributes of all, and make what the call returns."""
     rows, structure = returned
     width = len(rows)
-    value = _append(recorder, type_id, columns, count, [*attributes] * count, width)
+    value = _append(recorder, type_id, columns, count, attributes, width)
     stop = value + count * width
     return _stacked(recorder, [list(range(value + place, stop, width)) for place in range(width)], rows, structure)
 
@@ -186,8 +213,10 @@ def _row_spec(tensor: Any, at: int) -> TensorSpec:
     return spec_of((*shape[:at], 1, *shape[at + 1 :]), tensor.dtype)
 
 
-def _values_of_rows(recorder: Recorder, argument: Any, at: int) -> list[int]:
-    """The values of the rows of a tensor."""
+def _values_of_rows(recorder: Recorder, argument: Any, at: int) -> list[Any]:
+    """The values of the rows of a tensor; rows of integers, and rows that are lists themselves, as tensors."""
+    if argument.dtype is torch.int64:
+        return list(argument.split(1, at)) if argument.shape[at] else []
     if type(argument) is LazyTensor and argument.recorder is recorder:
         held = argument.held
         if held is not None and argument.geometry is held.whole:
@@ -199,6 +228,8 @@ def _values_of_rows(recorder: Recorder, argument: Any, at: int) -> list[int]:
         rows, values = resolved(recorder, argument)
         if type(rows) is RowsSpec and rows.at == at:
             return values
+        if type(rows) is GridSpec:
+            return list(argument.split(1, at))
     # An ordinary tensor, or one that is described like an ordinary one that was taken row by row.
     if argument.shape[at] == 1:
         return [recorder.value_of(argument)]

@@ -33,18 +33,10 @@ def grid_of(tensor: LazyTensor) -> torch.Tensor | None:
         return None
     size, stride, offset = geometry_of(tensor)
     row = storage.row
-    rank = len(size)
-    inner = 1
-    while rank and inner < row:
-        rank -= 1
-        inner *= size[rank]
-    if inner != row or not strided_storage.is_dense(size[rank:], stride[rank:]) or offset % row:
+    rank = strided_storage.leading_of_grid((size, stride, offset), row)
+    if rank is None:
         return None
-    steps = []
-    for extent, step in zip(size[:rank], stride[:rank], strict=True):
-        if extent > 1 and step % row:
-            return None
-        steps.append(step // row)
+    steps = [step // row for step in stride[:rank]]
     rows = torch.tensor(storage.rows, dtype=torch.int64)
     return rows.as_strided(size[:rank], steps, offset // row)
 
@@ -100,6 +92,9 @@ def _numbers(argument: Any) -> Any:
     return [_numbers(one) for one in argument] if isinstance(argument, list | tuple) else argument
 
 
+_FEW_PARTS = 4
+"""Vectors that are joined by an operator; more are seen as rows, so that their number makes no cell of its own."""
+
 # Lists of rows --------------------------------------------------------------------------------------------------
 
 
@@ -111,6 +106,8 @@ def joined_rows(recorder: Recorder, name: str, tensors: Any, dim: int = 0) -> La
     stacked = name == "stack"
     rank = parts[0].dim()
     at = dim + rank + stacked if dim < 0 else dim
+    if rank == 1 and not stacked and at == 0 and len(parts) > _FEW_PARTS:
+        return _joined_vectors(recorder, parts)
     if not 0 <= at < rank or any(one.dim() != rank for one in parts):  # beyond the last: no rows are left
         return None
     leading = at if stacked else at + 1
@@ -131,6 +128,17 @@ def joined_rows(recorder: Recorder, name: str, tensors: Any, dim: int = 0) -> La
     except RuntimeError:  # shapes that do not fit: as PyTorch, which says it better of the tensors themselves
         return None
     return tensor_of_grid(recorder, grid, parts[0].shape[leading:], parts[0].dtype)
+
+
+def _joined_vectors(recorder: Recorder, parts: list[torch.Tensor]) -> LazyTensor | None:
+    """Many vectors of one size joined: their rows, seen as one vector."""
+    size = parts[0].shape[0]
+    if size < 2 or any(one.shape != parts[0].shape for one in parts):
+        return None
+    if not all(_is_recorded(recorder, one) or type(one) is torch.Tensor for one in parts):
+        return None
+    storage = Storage([recorder.value_of(one) for one in parts], size, True)
+    return lazy_view(recorder, storage, ((size * len(parts),), (1,), 0), parts[0].dtype)
 
 
 def _is_recorded(recorder: Recorder, tensor: Any) -> bool:

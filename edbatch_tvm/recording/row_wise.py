@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -14,6 +14,16 @@ Graph = Any
 
 class _Unlike(Exception):
     """A row is treated unlike others, or it cannot be seen that it is not."""
+
+
+class _Merged(NamedTuple):
+    """The place of rows that lie in one dimension together with `inner` parts of each, row after row."""
+
+    at: int
+    inner: int
+
+
+_TAKE_MERGED = frozenset(["mm", "addmm", "view", "_unsafe_view", "reshape"])
 
 
 def treats_rows_alike(program: Any) -> bool:
@@ -34,7 +44,7 @@ def treats_rows_alike(program: Any) -> bool:
                 place[node] = symbols[0] if symbols else None
             elif node.op == "output":
                 outputs = node.args[0]
-                return all(place.get(one) is not None for one in outputs) and len(outputs) > 0
+                return all(type(place.get(one)) is int for one in outputs) and len(outputs) > 0
             elif node.op == "get_attr":
                 place[node] = None
             else:
@@ -58,6 +68,7 @@ def _symbols(value: Any) -> list[int]:
 def _check_place(node: Any, place: Any) -> None:
     """A tensor has the number of rows where its rows are and nowhere else: more of them would be of other shapes."""
     value = node.meta.get("val")
+    place = place.at if isinstance(place, _Merged) else place
     for one in value if isinstance(value, list | tuple) else [value]:
         if isinstance(one, torch.Tensor) and _symbols(one) != ([] if place is None else [place]):
             raise _Unlike
@@ -80,6 +91,8 @@ def _place(node: Any, place: dict[Any, Any]) -> Any:
     if name not in _TAKE_SIZES and any(place[one] == "size" for one in inputs):
         raise _Unlike
     tensors = [one for one in inputs if place[one] != "size"]
+    if name not in _TAKE_MERGED and any(isinstance(place[one], _Merged) for one in tensors):
+        raise _Unlike
     if all(place[one] is None for one in tensors):
         symbols = _symbols(node.meta.get("val"))
         if name == "full" and any(place[one] == "size" for one in _nodes(node.args[1:])):
@@ -118,13 +131,17 @@ def _is_rows(node: Any, place: dict[Any, Any]) -> bool:
     return place.get(node) is not None if isinstance(node, torch.fx.Node) else False
 
 
-def _product(node: Any, place: dict[Any, Any]) -> int:
+def _product(node: Any, place: dict[Any, Any]) -> Any:
     """``mm``, ``addmm`` and ``linear``: rows times a matrix."""
     left, right = (
         node.args[-2:] if len(node.args) < 3 or node.target is not torch.ops.aten.linear.default else node.args[:2]
     )
     added = [one for one in node.args if one is not left and one is not right]
     at = place[left]
+    if isinstance(at, _Merged):  # every part of a row by itself
+        if at.at != 0 or _is_rows(right, place) or any(_is_rows(one, place) or _dims(one) > 1 for one in added):
+            raise _Unlike
+        return at
     if at is None or _is_rows(right, place) or any(_is_rows(one, place) for one in added):
         raise _Unlike
     if at == _dims(left) - 1:
@@ -143,14 +160,43 @@ def _batched_product(node: Any, place: dict[Any, Any]) -> int:
     return int(left or right or 0)
 
 
-def _view(node: Any, place: dict[Any, Any]) -> int:
+def _view(node: Any, place: dict[Any, Any]) -> Any:
     source, made = node.args[0].meta["val"].shape, node.meta["val"].shape
     at = place[node.args[0]]
+    if isinstance(at, _Merged):
+        return _parted(made, _elements(source[: at.at]), at.inner, _elements(source[at.at + 1 :]))
     before, after = _elements(source[:at]), _elements(source[at + 1 :])
     for other, extent in enumerate(made):
         same = _is_symbol(extent) and str(extent) == str(source[at])
         if same and _elements(made[:other]) == before and _elements(made[other + 1 :]) == after:
             return other
+    return _merged(source, at, made)
+
+
+def _merged(source: Any, at: int, made: Any) -> _Merged:
+    """Rows and dimensions after them, seen as one dimension."""
+    before = _elements(source[:at])
+    for other, extent in enumerate(made):
+        if not _is_symbol(extent) or _elements(made[:other]) != before:
+            continue
+        for end in range(at + 2, len(source) + 1):
+            inner = _elements(source[at + 1 : end])
+            rest = _elements(source[end:]) == _elements(made[other + 1 :])
+            if rest and extent.node.expr == source[at].node.expr * inner:
+                return _Merged(other, inner)
+    raise _Unlike
+
+
+def _parted(made: Any, before: int, inner: int, after: int) -> Any:
+    """Where rows are once the parts of each have dimensions of their own again."""
+    for other, extent in enumerate(made):
+        if not _is_symbol(extent) or _elements(made[:other]) != before:
+            continue
+        if len(extent.node.expr.free_symbols) == 1 and extent.node.expr.is_Symbol:
+            if _elements(made[other + 1 :]) == inner * after:
+                return other
+        elif _elements(made[other + 1 :]) == after and extent.node.expr.as_coeff_Mul()[0] == inner:
+            return _Merged(other, inner)
     raise _Unlike
 
 

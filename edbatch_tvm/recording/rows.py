@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from edbatch_tvm.recording.lazy import LazyTensor
-from edbatch_tvm.recording.specs import RowsSpec, rows_of, spec_of
+from edbatch_tvm.recording.specs import GridSpec, RowsSpec, rows_of, spec_of
 from edbatch_tvm.recording.storages import resolved
 
 if TYPE_CHECKING:
@@ -29,13 +29,13 @@ class RowByRow:
         The specs of the rows that a call returns, and its structure; for an operator that works element by element only
         that it is one tensor.
     node : tuple or None
-        The type of the node of a row, its operands' places among the arguments with rows, and what :attr:`returned`
-        says of one row; where all operands are rows, once it is known.
+        The type of the node of a row, the places of its operands and of its attributes among the arguments with rows,
+        and what :attr:`returned` says of one row; where all are rows, once it is known.
     """
 
     by_rows: tuple[int | None, ...]
     returned: Any
-    node: tuple[int, list[int], tuple[list[RowsSpec], Any]] | None = None
+    node: tuple[int, list[int], list[int], tuple[list[RowsSpec], Any]] | None = None
 
 
 class Again:
@@ -76,7 +76,7 @@ def with_leaves(arguments: Any, leaves: Iterator[Any], lists: bool) -> list[Any]
 def rows_among(recorder: Recorder, leaves: list[Any], is_operator: bool) -> list[RowsSpec | None] | None:
     """The rows that every argument has, None for others; None if there is no such argument.
 
-    Ordinary tensors have rows if a recorded one has as many, or, for cells, if they have several.
+    Ordinary tensors have rows if a recorded one has as many, or, for cells, if they have several; so have integers.
     """
     rows: list[RowsSpec | None] = []
     first: RowsSpec | None = None
@@ -87,13 +87,19 @@ def rows_among(recorder: Recorder, leaves: list[Any], is_operator: bool) -> list
             found, values = resolved(recorder, leaf)
             if type(found) is RowsSpec and count in (None, len(values)):
                 spec, count = found, len(values)
-                first = first or spec
+            elif type(found) is GridSpec:
+                along = next(at for at, extent in enumerate(leaf.shape) if extent != 1)
+                if count in (None, leaf.shape[along]):
+                    count = leaf.shape[along]
+                    spec = rows_of(spec_of((*leaf.shape[:along], *leaf.shape[along + 1 :]), leaf.dtype), along)
+            first = first or spec
         rows.append(spec)
     if is_operator and count is None:
         return None
     for place, leaf in enumerate(leaves):
-        if rows[place] is None and _has_rows(leaf):
-            at = _dimension_of_rows(leaf.shape, count, first)
+        index = not is_operator and _is_index(leaf)
+        if rows[place] is None and (index or _has_rows(leaf)):
+            at = _dimension_of_rows(leaf.shape, count, first, index)
             if at is not None:
                 shape = leaf.shape
                 count = shape[at]
@@ -102,9 +108,9 @@ def rows_among(recorder: Recorder, leaves: list[Any], is_operator: bool) -> list
     return None if count is None else rows
 
 
-def _dimension_of_rows(shape: torch.Size, count: int | None, like: RowsSpec | None) -> int | None:
+def _dimension_of_rows(shape: torch.Size, count: int | None, like: RowsSpec | None, index: bool) -> int | None:
     """The dimension of an ordinary tensor that may be that of `count` rows; of any number but one, if that is None."""
-    last = len(shape) - 1
+    last = len(shape) - 1 + index  # an integer is a row, a number is none
     if count == 1:  # any would do: the one that is as far from the end
         at = len(shape) - 1 - (len(like.row.shape) - like.at) if like is not None else -1
         return at if at in range(last) and all(extent == 1 for extent in shape[: at + 1]) else None
@@ -112,6 +118,11 @@ def _dimension_of_rows(shape: torch.Size, count: int | None, like: RowsSpec | No
         if extent != 1:
             return at if count in (None, extent) and shape[at + 1 :].numel() else None
     return None
+
+
+def _is_index(argument: Any) -> bool:
+    """Whether an argument is a tensor of integers, such as words."""
+    return type(argument) is torch.Tensor and argument.dtype is torch.int64 and argument.dim() > 0
 
 
 def _has_rows(argument: Any) -> bool:

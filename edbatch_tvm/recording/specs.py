@@ -93,6 +93,38 @@ class RowsSpec:
         return f"k*{self.row!r}" if not self.at else f"k*{self.row!r} along dimension {self.at}"
 
 
+class GridSpec:
+    """Rows along several dimensions: one object for a shape, the number of these dimensions and a dtype.
+
+    Cells take no such tensor. They are called for each part along the first of the dimensions, if they treat these
+    parts alike, and else with all rows as one value.
+
+    Attributes
+    ----------
+    whole : TensorSpec
+        The tensor as one value.
+    dtype : torch.dtype
+    """
+
+    __slots__ = ("dtype", "whole")
+
+    def __init__(self, whole: TensorSpec) -> None:
+        self.whole = whole
+        self.dtype = whole.dtype
+
+    def __repr__(self) -> str:
+        return repr(self.whole)
+
+
+_GRIDS: dict[tuple[TensorSpec, int], GridSpec] = {}
+
+
+def grid_of_rows(whole: TensorSpec, leading: int) -> GridSpec:
+    """The spec of a tensor whose first `leading` dimensions are those of rows."""
+    key = whole, leading
+    return _GRIDS.get(key) or _GRIDS.setdefault(key, GridSpec(whole))
+
+
 CODED = (torch.float32, torch.bool, torch.int64)
 """Dtypes of recorded tensors."""
 

@@ -5,26 +5,27 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.utils import _pytree as pytree
 
 from edbatch_tvm.errors import CellError
 from edbatch_tvm.recording import strided_storage
 from edbatch_tvm.recording.empty_results import NoElements
 from edbatch_tvm.recording.lazy import LazyTensor, geometry_of, lazy_rows, lazy_value, storage_of
-from edbatch_tvm.recording.specs import RowsSpec, TensorSpec, rows_of, spec_of
+from edbatch_tvm.recording.specs import GridSpec, RowsSpec, TensorSpec, grid_of_rows, rows_of, spec_of
 from edbatch_tvm.recording.strided_storage import Geometry, Storage
 
 if TYPE_CHECKING:
     from edbatch_tvm.recording.recorder import Recorder
 
 
-def resolved(recorder: Recorder, tensor: LazyTensor) -> tuple[TensorSpec | RowsSpec, list[int]]:
-    """What a tensor is as an operand: one value, or rows of a list."""
+def resolved(recorder: Recorder, tensor: LazyTensor) -> tuple[TensorSpec | RowsSpec | GridSpec, list[int]]:
+    """What a tensor is as an operand: one value, or rows of a list; no values where rows lie in several dimensions."""
     storage = tensor.held
     if storage is None:
         return tensor.spec, [tensor.value]
     geometry = tensor.geometry
     assert geometry is not None
-    size, stride, offset = geometry
+    size = geometry[0]
     dtype = tensor.spec.dtype
     rows = storage.rows
     if tensor.spec.size == 0 and not (storage.listed and strided_storage.is_list_of_none(size)):
@@ -45,14 +46,50 @@ def resolved(recorder: Recorder, tensor: LazyTensor) -> tuple[TensorSpec | RowsS
             ):
                 chosen = [_picked(recorder, value, storage.row, part, dtype) for value in chosen]
             return row, chosen
+        leading = strided_storage.leading_of_grid(geometry, storage.row) if tensor.spec.size else None
+        if leading is not None and leading > 1:
+            return grid_of_rows(tensor.spec, leading), []
     if tensor.spec.size == 0:
         raise NoElements
+    return tensor.spec, [whole_value(recorder, tensor)]
+
+
+def whole_value(recorder: Recorder, tensor: LazyTensor) -> int:
+    """The value that a tensor in a storage is, if its rows are joined."""
+    storage = tensor.held
+    assert storage is not None
+    size, stride, offset = geometry = geometry_of(tensor)
+    dtype, rows = tensor.spec.dtype, storage.rows
     first, within = divmod(offset, storage.row)
     last = strided_storage.last_element(size, stride)
     if within + last < storage.row:
-        return tensor.spec, [_picked(recorder, rows[first], storage.row, (size, stride, within), dtype)]
+        return _picked(recorder, rows[first], storage.row, (size, stride, within), dtype)
     joint = joined(recorder, storage, dtype)
-    return tensor.spec, [_picked(recorder, joint, storage.row * len(rows), geometry, dtype)]
+    return _picked(recorder, joint, storage.row * len(rows), geometry, dtype)
+
+
+class Joined:
+    """Stands for calls whose tensors with rows along several dimensions become one value each before."""
+
+
+JOINED = Joined()
+
+
+def with_whole_values(recorder: Recorder, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Arguments in which tensors with rows along several dimensions are one value each; the same if there are none."""
+    found = False
+
+    def whole(leaf: Any) -> Any:
+        nonlocal found
+        if type(leaf) is not LazyTensor or leaf.recorder is not recorder or leaf.held is None or not leaf.spec.size:
+            return leaf
+        if leaf.geometry is leaf.held.whole or type(resolved(recorder, leaf)[0]) is not GridSpec:
+            return leaf
+        found = True
+        return lazy_value(recorder, whole_value(recorder, leaf), leaf.spec)
+
+    given = pytree.tree_map(whole, arguments)
+    return given if found else arguments
 
 
 def _picked(recorder: Recorder, value: int, row: int, geometry: Geometry, dtype: torch.dtype) -> int:

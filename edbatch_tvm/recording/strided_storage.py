@@ -134,6 +134,22 @@ def rows_along(geometry: Geometry, row: int) -> tuple[int, tuple[int, int, Geome
     return 0, None
 
 
+@lru_cache(1 << 16)
+def leading_of_grid(geometry: Geometry, row: int) -> int | None:
+    """The number of dimensions along which a tensor is whole rows of its storage, in any order; None if it is not."""
+    size, stride, offset = geometry
+    rank = len(size)
+    inner = 1
+    while rank and inner < row:
+        rank -= 1
+        inner *= size[rank]
+    if inner != row or not is_dense(size[rank:], stride[rank:]) or offset % row:
+        return None
+    if any(extent > 1 and step % row for extent, step in zip(size[:rank], stride[:rank], strict=True)):
+        return None
+    return rank
+
+
 def is_list_of_none(size: Sequence[int]) -> bool:
     """Whether a shape without elements is that of no rows that have elements, along the dimension of extent 0."""
     for at, extent in enumerate(size):

@@ -216,6 +216,14 @@ UNLIKE: dict[str, Callable[[torch.Tensor, int], torch.Tensor]] = {
     "full of the count": lambda rows, at: rows + torch.full((H,), rows.shape[at]),
     "as many copies": lambda rows, at: rows.unsqueeze(0).expand(rows.shape[at], *rows.shape).sum(0),
     "place": lambda rows, at: rows + torch.arange(rows.shape[at])[:, None],
+    "parts of several rows": lambda rows, at: (
+        rows.unsqueeze(-2)
+        .expand(*rows.shape[:-1], 2, H)
+        .transpose(at, at + 1)
+        .reshape(-1, H)
+        .matmul(torch.ones(H, 2))
+        .reshape(*rows.shape[:at], rows.shape[at], 2, 2)
+    ),
     "mixed": lambda rows, at: rows.reshape(*rows.shape[:at], H, rows.shape[at]).mT,
 }
 LIKE: dict[str, Callable[[torch.Tensor, int], torch.Tensor]] = {
@@ -223,6 +231,7 @@ LIKE: dict[str, Callable[[torch.Tensor, int], torch.Tensor]] = {
     "norm": lambda rows, at: nn.functional.layer_norm(rows, (H,)),
     "product": lambda rows, at: rows @ torch.ones(H, 3),
     "batched product": lambda rows, at: torch.bmm(rows, torch.ones(1, H, 2)) if at == 1 else rows,
+    "product of parts": lambda rows, at: rows.unsqueeze(-2).expand(*rows.shape[:-1], 2, H) @ torch.ones(H, 3),
     "sum of the row": lambda rows, at: rows.sum(-1, keepdim=True) * rows,
     "moved": lambda rows, at: torch.cat([rows.mT, rows.mT], -2).mT if at else rows,
     "zeros of the count": lambda rows, at: torch.cat([rows, torch.zeros(*rows.shape[:-1], 2)], -1),
@@ -254,3 +263,68 @@ def test_what_treats_rows_alike(at: int) -> None:
     for wanted, functions in ((False, UNLIKE), (True, LIKE)):
         for name, function in functions.items():
             assert _is_proved(Function(function, at), rows) is wanted, name
+
+
+class OnWords(nn.Module):
+    """Words of any shape, and what is made of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.step = nn.Embedding(20, H), nn.Linear(H, H)
+        self.inner = nn.ModuleList([nn.Embedding(20, H), nn.Linear(H, H)])
+
+    def both(self, words: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(self.inner[0](words) + self.inner[1](h))
+
+    def forward(self, words: torch.Tensor) -> Any:
+        x = self.words(words)
+        h = self.step(x)
+        return x, h, self.both(words, h)
+
+
+def test_words_of_any_shape() -> None:
+    model = OnWords()
+    fast = eb.autobatch(model, cells=["words", "step", "both"])
+    shapes = [(1,), (4,), (7,), (0,), (1, 5), (1, 3), (3, 2), (2, 1), (5, 3), (1, 1, 2)]
+    elements = [torch.randint(0, 20, shape) for shape in shapes]
+    assert_equal(fast(elements), [model(one) for one in elements])
+    assert not fast.breaks
+    names = [cell.name for cell in fast._library.cells]
+    assert sorted(name.partition("_")[0] for name in names) == ["both"] * 3 + ["step"] * 3 + ["words"] * 3  # one a rank
+
+
+class OnGrids(nn.Module):
+    """Messages of neighbours: vectors joined to [n, 5, H], in which cells and operators treat neighbours alike."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.update = nn.Linear(H, H), nn.Linear(H, H)
+
+    def forward(self, x: torch.Tensor, neighbours: list[list[int]]) -> Any:
+        states = [self.first(row) for row in x]
+        given = [states[one] if one >= 0 else torch.zeros(H) for five in neighbours for one in five]
+        near = torch.cat(given, 0).view(-1, 5, H)
+        total = near.sum(1)
+        gate = torch.sigmoid(self.update(total).view(-1, 1, H) + self.update(near))
+        both = torch.cat([near, gate * near], -1)
+        return total, both, both.amax(1), torch.softmax(near, 1), near.sum(0), near.transpose(0, 1).contiguous()
+
+
+def test_rows_of_rows() -> None:
+    model = OnGrids()
+    fast = eb.autobatch(model, cells=["first", "update"])
+    rng = torch.Generator().manual_seed(0)
+    elements = [
+        (torch.randn(6, H), torch.randint(-1, 6, (count, 5), generator=rng).tolist()) for count in (1, 2, 3, 4, 6, 9)
+    ]
+    assert_equal(fast(elements), [model(*element) for element in elements])
+    assert not fast.breaks
+    names = [cell.name for cell in fast._library.cells]
+    alike = ("first", "update", "sigmoid", "amax", "softmax")
+    assert {name: sum(one.startswith(name) for one in names) for name in alike} == {
+        "first": 1,
+        "update": 2,  # of rows [1, H] and [1, 1, H]
+        "sigmoid": 1,
+        "amax": 1,
+        "softmax": 1,
+    }
