@@ -7,8 +7,9 @@ break, which computes what is written.
 
 from __future__ import annotations
 
+import sys
 import weakref
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -65,10 +66,20 @@ def _is_alone(tensor: torch.Tensor) -> bool:
     return torch._C._storage_Use_Count(storage._cdata) == _OWN
 
 
+def _holders(pairs: list[tuple[Any, Any]], place: int) -> int:
+    """How many hold the first of a pair, this code counted."""
+    return sys.getrefcount(pairs[place][0])
+
+
+_NOBODY = _holders([(object(), None)], 0)
+"""Where nobody else holds it."""
+
+
 def give_back(recorder: Recorder) -> None:
-    """Let the tensors be ordinary ones again, with what was written into them."""
+    """Let the tensors be ordinary ones again, with what was written into them; those that somebody still has."""
+    held = [pair for place, pair in enumerate(recorder.adopted) if _holders(recorder.adopted, place) > _NOBODY]
     left = []
-    for lazy, real in recorder.adopted:
+    for lazy, real in held:
         if type(lazy) is LazyTensor:
             content = lazy.computed()
             if content.shape != real.shape:
