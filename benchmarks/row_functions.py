@@ -166,7 +166,7 @@ def speed(name: str, rows: int, width: int, repeat: int, target: Any) -> tuple[f
     model = eb.compile(*eb.cells_from_torch({"cell": module}, {"cell": (x[0], y[0], i[0])}), target=target)
     builder = model.builder()
     given = zip(x.numpy(), y.numpy(), i.numpy(), strict=True)
-    instances = [builder.finish(builder.call("cell", *one)) for one in given]
+    instances = [builder.finish(builder.call("cell", a, b, i=int(c))) for a, b, c in given]
     expected = torch.vmap(module)(x, y, i)
     batched: Callable[..., torch.Tensor] = torch.vmap(module)
     try:

@@ -1,4 +1,4 @@
-"""Sigmoid, tanh and exp of float32 and float64 as short polynomials that vectorise.
+"""Sigmoid, tanh, exp, and of float32 erf and logarithms, as short polynomials that vectorise.
 
 LLVM calls libm once a lane for these functions; a rational polynomial costs a few vector instructions.
 """
@@ -15,6 +15,7 @@ import tvm
 from tvm import IRModule
 
 from edbatch_tvm.tvm_compat import Call, structural_map, tirx
+from schedules.cpu import fast_logarithm
 from schedules.float_semantics import maximum, minimum
 
 # tanh of float32 on [-9.5, 9.5]: an odd polynomial over an even one, fitted here to the least relative error (1.7e-8,
@@ -139,6 +140,8 @@ _LOG2_E = 1.44269504088896341
 class FastMath:
     """Replace ``T.sigmoid``, ``T.tanh`` and ``T.exp`` of float32 and float64 in every PrimFunc.
 
+    Of float32 ``T.erf``, ``T.log`` and ``T.log1p`` as well (:mod:`schedules.cpu.fast_logarithm`).
+
     Before::
 
         y[j] = T.sigmoid(x[j])
@@ -164,6 +167,8 @@ class FastMath:
 
 def _replace(call: Any) -> Any:
     name = getattr(call.op, "name", "").rpartition(".")[2]
+    if name in _OF_FLOAT32 and str(call.ty.dtype) == "float32":
+        return _OF_FLOAT32[name](call.args[0])
     if name not in _FORMS or str(call.ty.dtype) not in _FORMATS:
         return call
     return _FORMS[name](_FORMATS[str(call.ty.dtype)], call.args[0])
@@ -310,3 +315,5 @@ def _half_power(of: Format, exponent: Any) -> Any:
 
 
 _FORMS = {"sigmoid": _sigmoid, "tanh": _tanh, "exp": _exp}
+
+_OF_FLOAT32 = {"erf": fast_logarithm.erf, "log": fast_logarithm.log, "log1p": fast_logarithm.log1p}

@@ -51,7 +51,7 @@ def phases_of(stage: ir.Stage) -> list[Phase]:
     for output in stage.outputs:
         if not output.narrow:
             phases[phase_of(output)].outputs.append(output)
-    cheap = _cheap_lines(stage)
+    cheap = _cheap_lines(stage, constant)
     for number, phase in enumerate(phases):
         needed = {v for one in (*phase.lines, *phase.outputs) for v in variables_in(one.expression)}
         copies: list[ir.Line] = []
@@ -83,10 +83,12 @@ _CHEAP = 2
 _SIMPLE = (tirx.Add, tirx.Sub, tirx.Mul, tirx.Var, tirx.FloatImm)
 
 
-def _cheap_lines(stage: ir.Stage) -> set[Any]:
-    """The variables of lines that a later phase computes again from what the row consists of."""
+def _cheap_lines(stage: ir.Stage, constant: set[Any]) -> set[Any]:
+    """The variables of lines that a later phase computes again from what the row consists of, and from `constant`."""
     costs: dict[Any, int] = {}
     for line in stage.body:
+        if line.variable in constant:
+            continue
         if isinstance(line, ir.Let):
             nodes: list[Any] = []
             keep: Callable[[Any], None] = nodes.append
@@ -96,7 +98,8 @@ def _cheap_lines(stage: ir.Stage) -> set[Any]:
             costs[line.variable] = own + sum(costs.get(node, 0) for node in nodes) if simple else _CHEAP + 1
         elif isinstance(line, ir.Reduction):
             costs[line.variable] = _CHEAP + 1
-    return {line.variable for line in stage.body if isinstance(line, ir.Let) and costs[line.variable] <= _CHEAP}
+    lets = [line.variable for line in stage.body if isinstance(line, ir.Let)]
+    return {variable for variable in lets if variable in costs and costs[variable] <= _CHEAP}
 
 
 def _is_negation(node: Any) -> bool:

@@ -186,7 +186,8 @@ def default_config(stage: Stage, machine: Machine) -> StageConfig:
         return StageConfig((Bucket(None, rows, chunks),))
     if stage.whole_rows and not stage.gates:
         kept = chunks_of(stage, machine) * lanes_of(stage, machine) * np.dtype(stage.dtype).itemsize
-        one, several = Bucket(None, 1, 1), (Bucket(MEDIUM, 1, 1), Bucket(None, _WHOLE_ROWS, 1))
+        together = max(1, min(_WHOLE_ROWS, _WHOLE_BYTES // kept))
+        one, several = Bucket(None, 1, 1), (Bucket(MEDIUM, 1, 1), Bucket(None, together, 1))
         return StageConfig((one,) if kept < ACCUMULATOR_BYTES else several)
     if not any(isinstance(one, Pass) for gate in stage.gates for one in gate.passes):
         # Row after row: the matrices that a lookup copies are long, and a piece of each in turn is new to every cache.
@@ -200,8 +201,9 @@ MEDIUM = 16
 
 _SMALL = ((1, 1), (3, 3), (MEDIUM, 4))
 
-_WHOLE_ROWS = 8
-"""Rows of a tile of long whole rows without contractions: memory for one of them takes 0.1 µs to get, once a tile."""
+_WHOLE_ROWS, _WHOLE_BYTES = 8, 8192
+"""Most rows of a tile of long whole rows without contractions, and most bytes of them: they stay in the first-level
+cache, and the memory for one of them, which takes 0.1 µs to get, is got once a tile."""
 
 _ALONE = 8
 """Most chunks of a tile without weights to share."""
