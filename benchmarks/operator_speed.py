@@ -6,10 +6,6 @@ turns, one thread each. Prints medians in milliseconds and how many times as fas
 
 from __future__ import annotations
 
-import os
-
-os.environ["TVM_NUM_THREADS"] = "1"
-
 import argparse
 import json
 import statistics
@@ -118,6 +114,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     target = {"kind": "llvm", "mcpu": arguments.cpu} if arguments.cpu else "llvm"
+    eb.set_num_threads(1)
     torch.set_num_threads(1)
     torch.manual_seed(0)
     table: list[dict[str, Any]] = []

@@ -7,10 +7,6 @@ python -m benchmarks.row_functions --speed    # each beside PyTorch, one call ov
 
 from __future__ import annotations
 
-import os
-
-os.environ.setdefault("TVM_NUM_THREADS", "1")
-
 import argparse
 from collections.abc import Callable
 from pathlib import Path
@@ -196,6 +192,9 @@ def main() -> None:
             PAGE.write_text(page_with(text), encoding="utf-8")
         print(text)
         return
+    import edbatch_tvm as eb
+
+    eb.set_num_threads(1)
     torch.set_num_threads(1)
     target = {"kind": "llvm", "mcpu": arguments.cpu} if arguments.cpu else "llvm"
     for width in arguments.hidden:

@@ -133,7 +133,7 @@ def _finish(cell: str, *operands: Any, outputs: tuple[Any, ...] = (), **named: A
     def given(item: Any) -> Any:
         if isinstance(item, list):
             return [*map(given, item)]
-        return first + item.number if isinstance(item, _Value) else item
+        return int(first) + item.number if isinstance(item, _Value) else item
 
     b.call(cell, *map(given, operands), **named)
     return message(GraphError, lambda: b.finish(*map(given, outputs)))
@@ -180,7 +180,7 @@ def test_operands_that_do_not_exist() -> None:
     assert message(GraphError, b.finish).startswith(
         "operand 'h1' of node 1 (pair) is output 0 of node 0 (readout), float32[3]; expected float32[4]"
     )
-    b.call("readout", b.call("readout", b.zero) + 1)
+    b.call("readout", int(b.call("readout", b.zero)) + 1)
     assert message(GraphError, b.finish) == (
         "missing operand: operand 'h' of node 1 (readout) is output 1 of node 0 (readout); "
         "expected an output of readout(h: float32[4]) -> (float32[3])"

@@ -133,7 +133,7 @@ HITS: dict[str, list[dict[str, Any]]] = {
 }
 """Options that do not."""
 
-ELSEWHERE = {"dump_dir", "database", "dtype", "training"}
+ELSEWHERE = {"dump_dir", "database", "dtype", "memory", "training"}
 """Options with tests of their own; cells for training have a backward pass besides."""
 
 
