@@ -6,6 +6,10 @@ backward pass reads, and of the parts of a backward pass: one thread, in turns.
 
 from __future__ import annotations
 
+import os
+
+os.environ["OPENBLAS_NUM_THREADS"] = "1"  # NumPy's contractions, which do not follow set_num_threads
+
 import argparse
 import itertools
 import statistics
