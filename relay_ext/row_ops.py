@@ -26,7 +26,7 @@ def row_form(call: relax.Call, is_rows: Sequence[bool], arguments: Arguments) ->
         What the tensors are for one row: without the leading dimension where they have rows.
     """
     name = call.op.name
-    tensors = _tensors(call)
+    tensors = tensors_of(call)
     row_ranks = {tensor.ty.ndim for tensor, rows in zip(tensors, is_rows, strict=True) if rows}
     if name in ELEMENTWISE:
         # Shapes are aligned at their last dimensions: the leading one must stand alone in front.
@@ -37,7 +37,8 @@ def row_form(call: relax.Call, is_rows: Sequence[bool], arguments: Arguments) ->
     return FORMS[name](call, is_rows, arguments) if name in FORMS else None
 
 
-def _tensors(call: relax.Call) -> list[Any]:
+def tensors_of(call: relax.Call) -> list[Any]:
+    """The tensors among the arguments of a call, those in tuples too."""
     tensors: list[Any] = []
     for argument in call.args:
         tensors.extend(argument.fields if isinstance(argument, relax.Tuple) else [argument])
@@ -45,7 +46,7 @@ def _tensors(call: relax.Call) -> list[Any]:
 
 
 def _matmul(call: relax.Call, is_rows: Sequence[bool], arguments: Arguments) -> Any | None:
-    left, right = (tensor.ty.ndim for tensor in _tensors(call))
+    left, right = (tensor.ty.ndim for tensor in tensors_of(call))
     shared_right = is_rows[0] and not is_rows[1] and left >= 2 and right <= 2
     both = all(is_rows) and left == right >= 3
     return relax.Call(call.op, list(arguments), call.attrs) if shared_right or both else None
@@ -64,7 +65,7 @@ def _along_axis(build: Callable[[relax.Call, Arguments, int], Any]) -> Callable[
     def form(call: relax.Call, is_rows: Sequence[bool], arguments: Arguments) -> Any | None:
         if not all(is_rows) or call.attrs.axis is None:
             return None
-        axis = int(call.attrs.axis) % _tensors(call)[0].ty.ndim
+        axis = int(call.attrs.axis) % tensors_of(call)[0].ty.ndim
         return build(call, arguments, axis - 1) if axis > 0 else None
 
     return form

@@ -14,7 +14,7 @@ from tvm.relax import op as R
 
 from edbatch_tvm.tvm_compat import Call, TensorType, structural_map, tirx
 from relay_ext.gradients.rules import Emitter, dtype_of, number, reduced_axes, short_name
-from relay_ext.row_ops import row_form
+from relay_ext.row_ops import row_form, tensors_of
 
 _MAPPED = frozenset(["astype", "equal", "greater", "greater_equal", "less", "less_equal", "not_equal", "where"])
 """Operators that work element by element, besides those of :mod:`relay_ext.op_table`."""
@@ -112,7 +112,7 @@ def _rows(emit: Emitter, call: Any, renamed: Any, is_rows: Any, rows: int) -> li
         return [_broadcast(emit, renamed(source, place), call, True) for place in range(rows)]
     if name == "matmul":
         raise _NoForm(name)
-    tensors = _tensors(call)
+    tensors = tensors_of(call)
     own = [is_rows(tensor) for tensor in tensors]
     if name in _MAPPED:
         ranks = {tensor.ty.ndim for tensor, one in zip(tensors, own, strict=True) if one}
@@ -161,10 +161,3 @@ def _broadcast(emit: Emitter, source: Any, call: Any, is_row: bool) -> Any:
 
 def _row_shape(call: Any) -> Any:
     return relax.ShapeExpr(list(call.ty.shape.values)[1:])
-
-
-def _tensors(call: Any) -> list[Any]:
-    parts: list[Any] = []
-    for argument in call.args:
-        parts.extend(argument.fields if isinstance(argument, relax.Tuple) else [argument])
-    return [part for part in parts if isinstance(part.ty, TensorType)]
