@@ -127,6 +127,7 @@ def backward_graph(
     signature: Signature,
     sum_types: Mapping[int, int],
     outputs_with_cotangents: Sequence[int],
+    detached: np.ndarray | None = None,
 ) -> BackwardGraph:
     """The backward graph of a minibatch.
 
@@ -148,6 +149,8 @@ def backward_graph(
         The type that adds values of an arena of the forward signature.
     outputs_with_cotangents : sequence of int
         How many outputs of each cell have cotangents: its own, not those that it saves.
+    detached : bool array of shape [nodes], optional
+        Nodes that have no cotangents, whoever uses them; none are given for them.
     """
     stride = graph.stride
     n = graph.num_nodes
@@ -161,6 +164,8 @@ def backward_graph(
     for number, one in enumerate(found):
         nodes = np.flatnonzero(kind_of == number)
         slot[(pointer[nodes][:, None] + np.arange(len(one.slots))).ravel()] = np.tile(one.slots, len(nodes))
+    if detached is not None:
+        slot[(values >= 0) & detached[values // stride]] = -1
     active = _active(graph, plan, given, user, values, slot)
 
     used = (slot >= 0) & active[user] & (values != ZERO)

@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
+from edbatch_tvm.cached_property import cached_property
 from edbatch_tvm.errors import WeightError
+from edbatch_tvm.graph import InstanceGraph
 from edbatch_tvm.runtime.result import Result
-from edbatch_tvm.training.weight_sums import Sums
+from edbatch_tvm.training.weight_sums import ExternalSums, Sums, external_gradients
 from relay_ext.gradients.adjoint_cells import WeightExpression
 
 Pullback = Callable[[str, np.ndarray], list[np.ndarray]]
@@ -19,8 +21,8 @@ class Gradients(Mapping[str, np.ndarray]):
 
     Attributes
     ----------
-    external : tuple of arrays
-        Gradients of the external rows, laid out as ``result.graph.external_data``: one array for each value spec.
+    external_sums : dict of int to ExternalSums
+        Gradients of the external rows that have one, by the arena that they belong to.
     schedule : Schedule
         The batches of the backward pass.
     report : Report
@@ -33,10 +35,12 @@ class Gradients(Mapping[str, np.ndarray]):
         expressions: Mapping[str, WeightExpression],
         shapes: Mapping[str, tuple[tuple[int, ...], str]],
         pullback: Pullback,
-        external: tuple[np.ndarray, ...],
+        graph: InstanceGraph,
+        external: Mapping[int, ExternalSums],
         backward: Result,
     ) -> None:
-        self.external = external
+        self.external_sums = external
+        self._graph = graph
         self.schedule = backward.schedule
         self.report = backward.report
         self._sums = sums
@@ -53,6 +57,11 @@ class Gradients(Mapping[str, np.ndarray]):
             shape = tuple(int(extent) for extent in expression.pullback.params[-1].ty.shape.values)
             for weight, part in zip(expression.weights, pullback(key, total.total(shape)), strict=True):
                 self._parts.setdefault(weight, []).append(part)
+
+    @cached_property
+    def external(self) -> tuple[np.ndarray, ...]:
+        """Gradients of the external rows, laid out as ``result.graph.external_data``: an array for each value spec."""
+        return external_gradients(self._graph, self.external_sums)
 
     def __getitem__(self, name: str) -> np.ndarray:
         """The gradient of a weight, of its shape; zeros if nothing depends on it."""

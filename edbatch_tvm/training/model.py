@@ -30,7 +30,7 @@ from edbatch_tvm.training.backward_graph import BackwardGraph, BackwardType, Kin
 from edbatch_tvm.training.cotangents import Cotangents, as_cotangents
 from edbatch_tvm.training.gradients import Gradients, Pullback
 from edbatch_tvm.training.saved_graph import renumbered, with_saved_values
-from edbatch_tvm.training.weight_sums import Scratch, external_gradients, weight_sums
+from edbatch_tvm.training.weight_sums import Scratch, external_sums, weight_sums
 from edbatch_tvm.tvm_compat import runtime
 from relay_ext.gradients.adjoint_cells import Adjoints
 from relay_ext.renaming import module_of
@@ -100,13 +100,20 @@ class TrainingModel(Model):
 
 
 class TrainingResult(Result):
-    """A result with a backward pass."""
+    """A result with a backward pass.
+
+    Attributes
+    ----------
+    detached : bool array of shape [nodes] or None
+        Nodes that gradients do not pass: no operand of theirs gets one, nor a weight. None: there are none.
+    """
 
     def __init__(self, model: TrainingModel, forward: Result) -> None:
         super().__init__(forward.graph, forward.plan, forward.report, forward._views)
         self._model = model
         self._version = model.version
         self._used = False
+        self.detached: np.ndarray | None = None
 
     def _in_graph(self, values: np.ndarray) -> np.ndarray:
         return renumbered(values, self._model.cells.stride, self._model.signature.stride)
@@ -135,6 +142,10 @@ class TrainingResult(Result):
         CellError
             If an adjoint cell cannot be compiled.
         """
+        return self.backward_of(as_cotangents(self, cotangents), retain)
+
+    def backward_of(self, cotangents: Cotangents, retain: bool = False) -> Gradients:
+        """See :meth:`backward`; cotangents of any values, as arrays."""
         model = self._model
         with model._lock:
             if self._used:
@@ -146,7 +157,7 @@ class TrainingResult(Result):
                     "a backward pass with other weights than the result was computed with",
                     "backward() before refresh()",
                 )
-            gradients = model._backward.run(self, as_cotangents(self, cotangents))
+            gradients = model._backward.run(self, cotangents)
             self._used = not retain
         return gradients
 
@@ -192,7 +203,15 @@ class _BackwardModel:
         sums = {arena: names[sum_name(arena)] for arena in self.arenas}
         outputs = [len(cell.outputs) for cell in self.model.cells]
         made = backward_graph(
-            forward.graph, kinds, forward.plan, cotangents.values, find, compiled.signature, sums, outputs
+            forward.graph,
+            kinds,
+            forward.plan,
+            cotangents.values,
+            find,
+            compiled.signature,
+            sums,
+            outputs,
+            forward.detached,
         )
         made.graph.external_data = self._external(forward, made, cotangents)
         made.graph.checked = made.schedule.checked = True
@@ -204,7 +223,7 @@ class _BackwardModel:
         weights = weight_sums(forward, backward, made, lambda kind: self.kinds.cells[kind], self._scratch)
         assert self.model.weights is not None
         shapes = {name: (spec.shape, spec.dtype) for name, spec in self.model.weights.wanted.items()}
-        external = external_gradients(forward, backward, made)
+        external = external_sums(forward, backward, made)
         end = perf_counter()
         backward.report.seconds.update(
             build=built - begin,
@@ -213,7 +232,8 @@ class _BackwardModel:
             weights=end - executed,
             total=end - begin,
         )
-        return Gradients(weights, self.model.adjoints.expressions, shapes, self._pull_back(), external, backward)
+        expressions = self.model.adjoints.expressions
+        return Gradients(weights, expressions, shapes, self._pull_back(), forward.graph, external, backward)
 
     def _meet(self, kinds: set[Kind]) -> None:
         """Compile the backward cells of kinds that were not met before."""

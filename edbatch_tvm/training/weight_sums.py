@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from edbatch_tvm.graph import InstanceGraph
 from edbatch_tvm.graph.spec import Signature, ValueSpec
 from edbatch_tvm.runtime.result import Result
 from edbatch_tvm.training.backward_cells import BackwardCell
@@ -234,16 +235,40 @@ def _arena(result: Result, spec: ValueSpec) -> np.ndarray:
     return result.arena(result.graph.signature.value_specs.index(spec))
 
 
-def external_gradients(forward: Result, backward: Result, made: BackwardGraph) -> tuple[np.ndarray, ...]:
-    """The gradients of the external rows of the forward graph, laid out as they are."""
-    found = [np.zeros(rows.shape, rows.dtype) for rows in forward.graph.external_data]
+@dataclass(frozen=True, eq=False)
+class ExternalSums:
+    """The gradients of external rows of a forward graph.
+
+    Attributes
+    ----------
+    numbers : int64 array of shape [m]
+        The external rows that have one, rising: ``FIRST_EXTERNAL - value``.
+    rows : array
+        ``[m, *spec.shape]``.
+    """
+
+    numbers: np.ndarray
+    rows: np.ndarray
+
+
+def external_sums(forward: Result, backward: Result, made: BackwardGraph) -> dict[int, ExternalSums]:
+    """The gradients of the external rows of the forward graph, by the arena that they belong to."""
     graph = forward.graph
     specs = () if graph.signature is None else graph.signature.value_specs
     arenas = graph.external_spec[made.external_of]
+    found = {}
     for arena in np.unique(arenas).tolist():
         chosen = arenas == arena
         rows = arena_rows(backward.graph, backward.plan, made.external_use[chosen])
         parts = _arena(backward, specs[arena])[rows].reshape(len(rows), *specs[arena].shape)
-        index, total = sum_rows(graph.external_row[made.external_of[chosen]].astype(np.int64), parts)
+        found[arena] = ExternalSums(*sum_rows(made.external_of[chosen].astype(np.int64), parts))
+    return found
+
+
+def external_gradients(graph: InstanceGraph, sums: Mapping[int, ExternalSums]) -> tuple[np.ndarray, ...]:
+    """The gradients of the external rows of a forward graph, laid out as they are."""
+    found = [np.zeros(rows.shape, rows.dtype) for rows in graph.external_data]
+    for arena, one in sums.items():
+        index, total = sum_rows(graph.external_row[one.numbers].astype(np.int64), one.rows)
         found[arena][index] = total
     return tuple(found)

@@ -211,6 +211,22 @@ def test_policies_and_plans_give_the_same_bits(chain: Any) -> None:
     assert all(one == found[0] for one in found)
 
 
+def test_no_gradient_passes_a_detached_node(chain: Any) -> None:
+    """As where its value is an external row."""
+    b = chain.builder()
+    state = b.call("step", b.call("step", b.zero, word=1), word=2)
+    both = b.finish(b.call("loss", state, label=3))
+    result = chain([both])
+    result.detached = np.arange(result.graph.num_nodes) == 0
+    b = chain.builder()
+    state = b.call("step", result.value(0), word=2)
+    alone = chain([b.finish(b.call("loss", state, label=3))]).backward()
+    gradients = result.backward()
+    for name in gradients:
+        np.testing.assert_allclose(gradients[name], alone[name], rtol=1e-6)
+    assert gradients.schedule.order.size == 2
+
+
 def test_a_loop_of_steps_is_that_of_pytorch() -> None:
     """Twenty steps of gradient descent in float32 follow those of the reference."""
     weights = {name: array.copy() for name, array in WEIGHTS.items()}
