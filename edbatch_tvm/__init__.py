@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from edbatch_tvm import losses
     from edbatch_tvm.batching import (
         FsmPolicy,
         Schedule,
@@ -102,6 +103,7 @@ __all__ = [
     "learn_policy",
     "load",
     "load_policy",
+    "losses",
     "lower_bound",
     "merge",
     "plan_memory",
@@ -118,6 +120,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name in _RENAMED:
         value = getattr(import_module("edbatch_tvm.compiler"), _RENAMED[name])
+    elif name == "losses":
+        value = import_module("edbatch_tvm.losses")
     elif name in _HOME:
         value = getattr(import_module(f"edbatch_tvm.{_HOME[name]}"), name)
     else:

@@ -10,7 +10,7 @@ from tvm import IRModule, relax
 
 from edbatch_tvm.errors import CellError
 from edbatch_tvm.tvm_compat import Call, GenericConst, TensorType
-from relay_ext.signature import cell_functions, num_input, output_vars
+from relay_ext.signature import cell_functions, input_attrs, output_vars
 
 _GIVEN = "float32"
 
@@ -60,7 +60,7 @@ class _Converter:
         """The cell in the other dtype."""
         params = [relax.Var(param.name, self._type(param.ty)) for param in self.source.params]
         self.values = dict(zip(self.source.params, params, strict=True))
-        body, attrs = self.source.body, {"num_input": num_input(self.source)}
+        body, attrs = self.source.body, input_attrs(self.source)
         with self.builder.function(self.cell, params, attrs=attrs):
             with self.builder.dataflow():
                 for block in body.blocks if isinstance(body, relax.SeqExpr) else []:

@@ -16,7 +16,7 @@ from tvm.relax import op as R
 from edbatch_tvm.tvm_compat import GenericConst, TensorType, TupleType, structural_equal, tirx
 from relay_ext.block_reader import is_one
 from relay_ext.op_table import ELEMENTWISE, ORDERED_VIEWS, REDUCTIONS
-from relay_ext.signature import cell_functions, num_input, output_vars
+from relay_ext.signature import cell_functions, input_attrs, output_vars
 
 
 @tvm.transform.module_pass(opt_level=0, name="DropUnitDims")
@@ -78,7 +78,7 @@ class _Rewriter:
         self.values: dict[Any, Any] = {param: self._given(param) for param in function.params}
 
     def run(self) -> relax.Function:
-        attrs = {"num_input": num_input(self.function)}
+        attrs = input_attrs(self.function)
         with self.builder.function(self.name, list(self.function.params), attrs=attrs):
             with self.builder.dataflow():
                 body = self.function.body

@@ -176,8 +176,9 @@ class _InstanceCode:
             number = part.attribute[param.name]
             size = part.binding.attribute_size[number]
             flat = _flat(list(param.shape), list(indices))
-            value = self.context.tables.attribute(part.first_attribute + number, size, self.rows[param], flat)
-            return value if str(param.dtype) == "int32" else tirx.Cast(str(param.dtype), value)
+            dtype = str(param.dtype)
+            value = self.context.tables.attribute(part.first_attribute + number, size, dtype, self.rows[param], flat)
+            return value if dtype in ("int32", "float32") else tirx.Cast(dtype, value)
         buffer, at = self._at(param, indices)
         return tirx.BufferLoad(buffer, at)
 

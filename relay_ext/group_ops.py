@@ -12,7 +12,7 @@ from tvm.relax import op as R
 from relay_ext.cell_layout import Access, CellPlan, Group, plan_cell, rows_read
 from relay_ext.cell_ops import CellOp, read_ops
 from relay_ext.push_splits import PushSplits
-from relay_ext.signature import cell_functions, num_input, output_vars
+from relay_ext.signature import cell_functions, input_attrs, output_vars
 
 
 @tvm.transform.module_pass(opt_level=0, name="GroupOps")
@@ -76,7 +76,7 @@ class _Rewriter:
         self.gathered: dict[tuple[Any, ...], Any] = {}
 
     def run(self) -> relax.Function:
-        attrs = {"num_input": num_input(self.function)}
+        attrs = input_attrs(self.function)
         with self.builder.function(self.name, list(self.function.params), attrs=attrs):
             with self.builder.dataflow():
                 for var, call in self.of_weights:

@@ -10,7 +10,7 @@ from tvm.relax import op as R
 
 from edbatch_tvm.tvm_compat import GenericConst, tirx
 from relay_ext.op_table import JOINED_BINARY, JOINED_UNARY
-from relay_ext.signature import cell_functions, num_input, weight_params
+from relay_ext.signature import cell_functions, input_attrs, weight_params
 
 
 @tvm.transform.module_pass(opt_level=0, name="PushSplits")
@@ -57,7 +57,7 @@ class _Pusher:
         self.parts: dict[tuple[Any, int, int], Any] = {}
 
     def run(self) -> relax.Function:
-        attrs = {"num_input": num_input(self.function)}
+        attrs = input_attrs(self.function)
         with self.builder.function(self.name, list(self.function.params), attrs=attrs):
             with self.builder.dataflow():
                 for block in self.function.body.blocks:

@@ -8,6 +8,7 @@ import tvm
 from tvm import relax
 
 from edbatch_tvm.tvm_compat import structural_map
+from relay_ext.signature import ATTRIBUTES, float_attributes
 
 
 def renamed(function: relax.Function, names: Mapping[str, str]) -> relax.Function:
@@ -18,6 +19,9 @@ def renamed(function: relax.Function, names: Mapping[str, str]) -> relax.Functio
         cell(x, W):  return x @ W    -->    cell(x, W_a):  return x @ W_a
     """
     copy = relax.utils.copy_with_new_vars(function)
+    attributes = float_attributes(function)
+    if any(name in names for name in attributes):
+        copy = copy.with_attr(ATTRIBUTES, [names.get(name, name) for name in attributes])
     fresh = {param: relax.Var(names.get(param.name, param.name), param.ty) for param in copy.params}
     return structural_map(copy, (relax.Var, lambda variable: fresh.get(variable, variable)))
 

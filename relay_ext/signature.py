@@ -2,7 +2,8 @@
 
 A cell is an ``R.function`` whose attribute ``num_input`` says that its first parameters are per instance, the rest
 weights (TVM's own convention). Of the per-instance parameters, float tensors are operands and integer tensors
-attributes; an operand whose leading dimension is symbolic is variadic.
+attributes; an operand whose leading dimension is symbolic is variadic. A float tensor that is listed in the attribute
+``attributes`` of the function is an attribute as well.
 """
 
 from __future__ import annotations
@@ -12,8 +13,11 @@ from typing import Any
 from tvm import IRModule, relax
 
 from edbatch_tvm.errors import CellError
-from edbatch_tvm.graph.spec import Attribute, CellSignature, Operand, Signature, ValueSpec
+from edbatch_tvm.graph.spec import Attribute, CellSignature, Operand, Signature, ValueSpec, is_attribute_dtype
 from edbatch_tvm.tvm_compat import TensorType, tirx
+
+ATTRIBUTES = "attributes"
+"""Attribute of a cell: the names of its per-instance parameters of floats that are attributes, not operands."""
 
 
 def cell_functions(mod: IRModule) -> dict[str, relax.Function]:
@@ -78,6 +82,23 @@ def num_input(function: relax.Function) -> int:
     return len(function.params)
 
 
+def float_attributes(function: relax.Function) -> list[str]:
+    """The names of the per-instance parameters of floats that are attributes."""
+    has = function.attrs is not None and ATTRIBUTES in function.attrs
+    return [str(name) for name in function.attrs[ATTRIBUTES]] if has else []
+
+
+def is_attribute(function: relax.Function, param: Any) -> bool:
+    """Whether a per-instance parameter of a cell is an attribute: integers, and what the cell declares one."""
+    return is_attribute_dtype(str(param.ty.dtype)) or param.name in float_attributes(function)
+
+
+def input_attrs(function: relax.Function) -> dict[str, Any]:
+    """The attributes of a cell that say what its parameters are, for another one with the same inputs."""
+    names = float_attributes(function)
+    return {"num_input": num_input(function)} | ({ATTRIBUTES: names} if names else {})
+
+
 def output_vars(function: relax.Function) -> list[Any]:
     """The variables (or other expressions) a cell returns, in order."""
     body = function.body
@@ -113,6 +134,13 @@ def _cell_signature(name: str, function: relax.Function) -> CellSignature:
             f"num_input of cell {name!r} is {num_input(function)}",
             f"0 to {len(function.params)}, its number of parameters",
         )
+    named = {param.name for param in input_params(function)}
+    for given in float_attributes(function):
+        if given not in named:
+            raise CellError(
+                f"attribute {given!r} of cell {name!r}, which has no such input",
+                f"one of {', '.join(sorted(named))}",
+            )
     bounds = _index_bounds(function)
     operands: list[Operand] = []
     attributes: list[Attribute] = []
@@ -120,12 +148,12 @@ def _cell_signature(name: str, function: relax.Function) -> CellSignature:
     for param in input_params(function):
         annotation = _tensor_type(name, f"parameter {param.name!r}", param.ty)
         shape = list(annotation.shape.values)
-        integer = str(annotation.dtype).startswith(("int", "uint", "bool"))
-        if shape and isinstance(shape[0], tirx.Var) and not integer:
+        attribute = is_attribute(function, param)
+        if shape and isinstance(shape[0], tirx.Var) and not attribute:
             symbols.append(shape[0])
             inner = relax.Var(param.name, TensorType(shape[1:], annotation.dtype))
             operands.append(Operand(param.name, _static_spec(name, inner), variadic=True))
-        elif integer:
+        elif attribute:
             attributes.append(Attribute(param.name, _static_spec(name, param), bounds.get(param.name)))
         else:
             operands.append(Operand(param.name, _static_spec(name, param)))
@@ -147,7 +175,7 @@ def _output_spec(name: str, position: int, out: Any) -> ValueSpec:
             "a static shape",
             "reduce over the variadic dimension, for instance with R.sum(x, axis=0)",
         )
-    if str(annotation.dtype).startswith(("int", "uint", "bool")):
+    if is_attribute_dtype(str(annotation.dtype)):
         raise CellError(f"output {position} of cell {name!r} has dtype {annotation.dtype}", "a float dtype")
     return ValueSpec(tuple(int(extent) for extent in annotation.shape.values), str(annotation.dtype))
 

@@ -16,7 +16,14 @@ from edbatch_tvm.tvm_compat import StructuralKey, TensorType, TupleType, structu
 from relay_ext.check_cells import KERNEL_SUFFIX, CheckCells
 from relay_ext.op_table import VIEWS_IN_PLACE
 from relay_ext.row_ops import row_form
-from relay_ext.signature import cell_functions, input_params, output_vars, signature_of, weight_params
+from relay_ext.signature import (
+    ATTRIBUTES,
+    cell_functions,
+    input_params,
+    output_vars,
+    signature_of,
+    weight_params,
+)
 
 
 @tvm.transform.module_pass(opt_level=0, name="SplitCells")
@@ -115,10 +122,11 @@ class _Ops:
         self._known: dict[Any, int] = {}
         self._names = {var.name_hint for var in self.tir}
 
-    def type_id(self, name: str, expression: Any, inputs: list[relax.Var], weights: dict[str, relax.Var]) -> int:
+    def type_id(self, name: str, expression: Any, inputs: _OpInputs) -> int:
         """Number of the op that computes `expression`."""
         builder = relax.BlockBuilder(IRModule(self.tir))
-        with builder.function("op", [*inputs, *weights.values()], attrs={"num_input": len(inputs)}):
+        params, weights = inputs.params, inputs.weights
+        with builder.function("op", [*params, *weights.values()], attrs=inputs.attrs):
             with builder.dataflow():
                 result = builder.normalize(expression)
                 if isinstance(result.ty, TupleType):
@@ -185,6 +193,17 @@ class _OpInputs:
     sources: list[Source] = field(default_factory=list)
     attributes: dict[str, relax.Var] = field(default_factory=dict)
     weights: dict[str, relax.Var] = field(default_factory=dict)
+
+    @property
+    def params(self) -> list[relax.Var]:
+        """The per-instance parameters."""
+        return [*self.operands, *self.attributes.values()]
+
+    @property
+    def attrs(self) -> dict[str, Any]:
+        """What the function says of them."""
+        floats = [var.name for var in self.attributes.values() if str(var.ty.dtype).startswith(("float", "bfloat"))]
+        return {"num_input": len(self.params)} | ({ATTRIBUTES: floats} if floats else {})
 
     def operand(self, value: _Value, one_row: bool) -> relax.Var:
         shape = list(value.type.shape.values)[int(one_row and value.rows) :]
@@ -305,8 +324,7 @@ class _Splitter:
 
     def _emit(self, name: str, expression: Any, inputs: _OpInputs, result: Any, rows: bool) -> Any:
         """Append a call of the op; its results as kinds, with types as in the cell."""
-        params = [*inputs.operands, *inputs.attributes.values()]
-        type_id = self.ops.type_id(name, expression, params, inputs.weights)
+        type_id = self.ops.type_id(name, expression, inputs)
         number = len(self.calls)
         self.calls.append(OpCall(type_id, tuple(inputs.sources), tuple(inputs.attributes), rows))
         if isinstance(result, TupleType):

@@ -34,6 +34,7 @@ LAYERS = (
     "edbatch_tvm.runtime",
     "edbatch_tvm.backends",
     "edbatch_tvm.training",
+    "edbatch_tvm.losses",
     "edbatch_tvm.compiler",
     "edbatch_tvm.flops",
     "edbatch_tvm.explanation",

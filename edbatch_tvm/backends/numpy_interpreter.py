@@ -50,6 +50,7 @@ _BINARY: dict[str, Callable[..., Any]] = {
 _CALLS: dict[str, Callable[..., Any]] = {
     "exp": np.exp,
     "log": np.log,
+    "log1p": np.log1p,
     "sqrt": np.sqrt,
     "rsqrt": lambda x: 1 / np.sqrt(x),
     "sin": np.sin,

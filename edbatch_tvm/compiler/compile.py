@@ -54,7 +54,8 @@ def compile_model(
     ----------
     mod : IRModule
         One ``R.function`` per cell, written for one instance; ``R.func_attr({"num_input": k})`` says that the first k
-        parameters are per instance (float tensors: operands; integer tensors: attributes), the rest weights.
+        parameters are per instance (float tensors: operands; integer tensors: attributes, as well as float tensors
+        that ``"attributes"`` beside ``"num_input"`` lists), the rest weights.
     params : mapping of str to array
         The weights by parameter name; cells that use one name share the weight. NumPy, torch or TVM arrays. They are
         read now and at :meth:`Model.refresh`, which takes over any change; until then a change in place is not

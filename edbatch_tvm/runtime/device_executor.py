@@ -319,6 +319,13 @@ def pack_tables(
         if not graph.type_count[type_id]:
             continue
         rows = graph.attributes[key][plan.attribute_order[type_id]]
+        if dtype.kind == "f":
+            if dtype.itemsize != 4:
+                raise GraphError(
+                    f"attribute {name!r} of cell {signature[type_id].name!r} is {dtype}", "float32 on a GPU"
+                )
+            header[ATTRIBUTES + number] = add(rows.view(np.int32))  # kernels read the bits
+            continue
         if dtype.itemsize > 4 and rows.size and not (rows.min() >= -(2**31) and rows.max() < 2**31):
             cell = signature[type_id].name
             raise GraphError(f"attribute {name!r} of cell {cell!r} is {rows.max()}", "32 bits on a GPU")

@@ -15,7 +15,7 @@ from relay_ext.gradients.adjoint_cells import AdjointCell, Source, WeightTerm
 from relay_ext.gradients.reverse import bindings_of, emit_forward
 from relay_ext.gradients.rules import Emitter
 from relay_ext.gradients.unroll_rows import has_rows, unroll_rows
-from relay_ext.signature import input_params, num_input, output_vars, weight_params
+from relay_ext.signature import input_attrs, input_params, output_vars, weight_params
 
 _MOST_UNROLLED = 8
 """Variadic rows that are computed one by one; code grows with them."""
@@ -119,7 +119,7 @@ def _without_rows(name: str, cell: CellSignature, adjoint: AdjointCell) -> Backw
         emit = Emitter(builder)
         # The number of rows is a symbol of this function alone, as its variables are.
         copy = relax.utils.copy_with_new_vars(function)
-        with builder.function(name, list(copy.params), {"num_input": num_input(function)}):
+        with builder.function(name, list(copy.params), input_attrs(function)):
             with builder.dataflow():
                 known = emit_forward(emit, bindings_of(copy), {param: param for param in copy.params})
                 fields = output_vars(copy)
@@ -151,7 +151,7 @@ def _with_rows(name: str, cell: CellSignature, adjoint: AdjointCell, rows: int, 
     weights = {weight: relax.Var(weight.name, weight.ty) for weight in weight_params(function)}
     builder = relax.BlockBuilder()
     emit = Emitter(builder)
-    attributes = {"num_input": len(params)}
+    attributes = input_attrs(function) | {"num_input": len(params)}
     renamed: dict[Any, Any] | None
     places: dict[int, int | tuple[int, ...]] = {}
     of_rows: dict[int, list[int]] = {}

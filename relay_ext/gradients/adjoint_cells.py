@@ -15,7 +15,7 @@ from relay_ext.gradients.rules import Emitter, NoGradientError, is_float, short_
 from relay_ext.gradients.saved_values import saved_values, with_outputs
 from relay_ext.gradients.views import sliced_places
 from relay_ext.renaming import module_of
-from relay_ext.signature import cell_functions, input_params, output_vars, weight_params
+from relay_ext.signature import cell_functions, input_attrs, input_params, is_attribute, output_vars, weight_params
 
 
 @dataclass(frozen=True)
@@ -219,7 +219,8 @@ def _adjoint(
     given = [*(new[param] for param in inputs), *values.values(), *cotangents]
     builder = relax.BlockBuilder()
     emit = Emitter(builder)
-    with builder.function(f"{name}_adjoint", [*given, *(new[w] for w in weights)], {"num_input": len(given)}):
+    params = [*given, *(new[w] for w in weights)]
+    with builder.function(f"{name}_adjoint", params, input_attrs(function) | {"num_input": len(given)}):
         with builder.dataflow():
             renamed = emit_forward(emit, bindings, new | values)
             reverse = Reverse(emit, renamed, made_of(bindings, set(weights)))
@@ -227,8 +228,10 @@ def _adjoint(
                 reverse.add(output, cotangent)
             reverse.sweep(bindings)
             places = dict(zip(values.values(), slots, strict=True))
-            results = _Results(builder, [new[param] for param in inputs], places, cotangents)
-            operands = tuple(results.output(reverse.total(param)) for param in inputs if is_float(param))
+            attributes = [new[param] for param in inputs if is_attribute(function, param)]
+            own = [param for param in inputs if not is_attribute(function, param)]
+            results = _Results(builder, [new[param] for param in own], attributes, places, cotangents)
+            operands = tuple(results.output(reverse.total(param)) for param in own)
             terms = tuple(
                 WeightTerm(
                     _expression(name, term.expression, bindings, weights, expressions),
@@ -265,16 +268,18 @@ class _Results:
     """The outputs of an adjoint cell, each once."""
 
     def __init__(
-        self, builder: relax.BlockBuilder, inputs: Sequence[Any], values: Mapping[Any, int], cotangents: Sequence[Any]
+        self,
+        builder: relax.BlockBuilder,
+        operands: Sequence[Any],
+        attributes: Sequence[Any],
+        values: Mapping[Any, int],
+        cotangents: Sequence[Any],
     ) -> None:
         self.builder = builder
         self.outputs: list[Any] = []
         self._known: dict[Any, Source] = {
-            **{param: Source("operand", place) for place, param in enumerate(filter(is_float, inputs))},
-            **{
-                param: Source("attribute", place)
-                for place, param in enumerate(one for one in inputs if not is_float(one))
-            },
+            **{param: Source("operand", place) for place, param in enumerate(operands)},
+            **{param: Source("attribute", place) for place, param in enumerate(attributes)},
             **{value: Source("value", slot) for value, slot in values.items()},
             **{param: Source("cotangent", place) for place, param in enumerate(cotangents)},
         }

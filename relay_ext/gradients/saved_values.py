@@ -19,7 +19,11 @@ from relay_ext.op_table import ELEMENTWISE, ORDERED_VIEWS
 from relay_ext.signature import output_vars, weight_params
 
 _CHEAP = frozenset(name.removeprefix("relax.") for name in ELEMENTWISE | ORDERED_VIEWS) | frozenset(
-    ["broadcast_to", "concat", "full", "full_like", "ones", "split", "strided_slice", "take", "where", "zeros"]
+    [
+        *("astype", "equal", "greater", "greater_equal", "less", "less_equal", "not_equal"),
+        *("broadcast_to", "concat", "full", "full_like", "logical_and", "logical_not", "logical_or", "nn.softplus"),
+        *("ones", "split", "strided_slice", "take", "where", "zeros"),
+    ]
 )
 """Operators whose results are computed again: a few operations for each element of what is at hand."""
 

@@ -61,9 +61,10 @@ class Tables:
         """An element of the steps table."""
         return self.buffer[self._steps + step * self._columns + column]
 
-    def attribute(self, number: int, size: int, row: Any, position: int) -> Any:
-        """Element `position` of row `row` of attribute number `number` of the model."""
-        return self.buffer[self.buffer[ATTRIBUTES + number] + row * size + position]
+    def attribute(self, number: int, size: int, dtype: str, row: Any, position: int) -> Any:
+        """Element `position` of row `row` of attribute number `number` of the model, which has the dtype `dtype`."""
+        found = self.buffer[self.buffer[ATTRIBUTES + number] + row * size + position]
+        return T.reinterpret("float32", found) if dtype == "float32" else found
 
 
 def packed_shape(stage: ir.Stage, products: Products = FLOAT32) -> tuple[int, int]:

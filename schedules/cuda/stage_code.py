@@ -133,7 +133,8 @@ class StageCode:
     def attribute(self, attribute: int, instance: Any, element: int) -> Any:
         """Element `element` of an attribute of an instance of the batch."""
         number, size = self.first_attribute + attribute, self.binding.attribute_size[attribute]
-        return self.tables.attribute(number, size, self.first + instance, element)
+        dtype = self.binding.attribute_dtype[attribute]
+        return self.tables.attribute(number, size, dtype, self.first + instance, element)
 
     def buffer(self, source: ir.Source) -> Any:
         """The buffer that the rows of `source` lie in."""
