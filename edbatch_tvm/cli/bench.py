@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from edbatch_tvm.cli import bench_costs, bench_cpu, bench_memory
+from edbatch_tvm.cli import bench_costs, bench_cpu, bench_memory, bench_training
 from edbatch_tvm.cli.options import new_file, not_negative, positive
 from edbatch_tvm.cli.output import track, write_json
 from edbatch_tvm.errors import EdbatchError
@@ -27,6 +27,7 @@ def register(verbs: Any) -> None:
     bench_memory.register(parts)
     bench_costs.register(parts)
     bench_cpu.register(parts)
+    bench_training.register(parts)
     add = batching.add_argument
     add("--workloads", nargs="+", choices=WORKLOADS, default=list(WORKLOADS), metavar="NAME", help=", ".join(WORKLOADS))
     add("--data-root", type=Path, metavar="DIR", help="folder of data files; without it instances are generated")

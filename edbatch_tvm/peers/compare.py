@@ -180,7 +180,7 @@ def measure_workload(
                 continue
             contenders += _contenders(peer, name, minibatches, weights, ours, dynet, mod)
         error = _reference_error(workload, model, minibatches[0][:REFERENCE_INSTANCES], weights)
-        _take_turns(contenders, options)
+        take_turns(contenders, options)
         _check(name, contenders, ours)
         rows.append(_row(name, hidden, batch_size, mod, minibatches, ours, contenders, error))
         for peer, note in skipped.items():
@@ -192,14 +192,19 @@ def _instances(name: str, signature: Signature, options: BenchOptions) -> list[I
     """As many instances as the largest minibatches take."""
     workload = get_workload(name)
     count = max((options.minibatches or max(1, 8 // size)) * size for size in options.batch_sizes)
-    path = None if options.data_root is None or name not in DATA_FILES else options.data_root / DATA_FILES[name]
+    path = data_file(name, options.data_root)
     builder = Builder(signature)
-    return [workload.graph(builder, item) for item in _items(name, path, count, options.seed)]
+    return [workload.graph(builder, item) for item in items_of(name, path, count, options.seed)]
+
+
+def data_file(name: str, data_root: Path | None) -> Path | None:
+    """The data file of a workload; None where instances are generated."""
+    return None if data_root is None or name not in DATA_FILES else data_root / DATA_FILES[name]
 
 
 @lru_cache(maxsize=1)
-def _items(name: str, path: Path | None, count: int, seed: int) -> list[Any]:
-    """What instances are made from; the same for all hidden sizes."""
+def items_of(name: str, path: Path | None, count: int, seed: int) -> list[Any]:
+    """What instances are made from, none that the policy learns from; the same for all hidden sizes."""
     source = get_workload(name).source
     if path is None or source.read is None:
         return list(source.generate(count, seed))
@@ -245,7 +250,7 @@ def _contenders(
     return [Contender(peer, "our kernels", lambda: ours.run_with(peer), None, count)]
 
 
-def _take_turns(contenders: list[Contender], options: BenchOptions) -> None:
+def take_turns(contenders: list[Contender], options: BenchOptions) -> None:
     """Time all contenders in turn, as often as the options say; of several forms of a peer the fastest two stay."""
     begin = perf_counter()
     for turn in range(options.repeat):

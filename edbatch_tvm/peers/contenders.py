@@ -44,6 +44,8 @@ class Contender:
         Seconds of the timed runs, and what `detail` said of each.
     note : str
         Why it could not run.
+    error : float
+        How much its results differ, where that is taken down.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Contender:
     times: list[float] = field(default_factory=list)
     details: list[Any] = field(default_factory=list)
     note: str = ""
+    error: float = 0.0
 
 
 class Ours:

@@ -58,16 +58,34 @@ class DyNet:
             raise EnvironmentMismatch(f"no DyNet: {python} does not run ({error.strerror})", "", HINT) from None
         self.version = self._answer()["version"]
 
-    def load(self, workload: str, graph: InstanceGraph, weights: Mapping[str, np.ndarray]) -> None:
-        """Hand over a minibatch."""
+    def load(
+        self,
+        workload: str,
+        graph: InstanceGraph,
+        weights: Mapping[str, np.ndarray],
+        labels: np.ndarray | None = None,
+    ) -> None:
+        """Hand over a minibatch; for training with a class for each declared output."""
         path = Path(self._folder.name) / "minibatch.npz"
-        write_minibatch(path, workload, graph, weights)
+        write_minibatch(path, workload, graph, weights, labels)
         self._ask({"load": str(path)})
 
     def run(self) -> tuple[float, float]:
         """Run the minibatch once: seconds to make DyNet's graph, and of the forward pass."""
         answer = self._ask({"run": True})
         return answer["build"], answer["forward"]
+
+    def train(self) -> tuple[float, float, float]:
+        """A training step: seconds to make DyNet's graph, seconds of the step, the loss."""
+        answer = self._ask({"train": True})
+        return answer["build"], answer["step"], answer["loss"]
+
+    def gradients(self) -> dict[str, np.ndarray]:
+        """The gradients of the last step, of the weights as written."""
+        path = Path(self._folder.name) / "gradients.npz"
+        self._ask({"gradients": str(path)})
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
 
     def outputs(self) -> np.ndarray:
         """Declared outputs of the last run, one per row."""
@@ -107,7 +125,13 @@ class DyNet:
         raise EnvironmentMismatch(f"no DyNet: its process ended ({said[-1]})", "", HINT)
 
 
-def write_minibatch(path: Path, workload: str, graph: InstanceGraph, weights: Mapping[str, np.ndarray]) -> None:
+def write_minibatch(
+    path: Path,
+    workload: str,
+    graph: InstanceGraph,
+    weights: Mapping[str, np.ndarray],
+    labels: np.ndarray | None = None,
+) -> None:
     """Write a minibatch for the worker: arrays of the graph, weights, and what the cells look like, as ``.npz``."""
     assert graph.signature is not None
     cells = [
@@ -123,6 +147,8 @@ def write_minibatch(path: Path, workload: str, graph: InstanceGraph, weights: Ma
     arrays: dict[str, Any] = {f"weight {name}": array for name, array in weights.items()}
     for (kind, name), rows in graph.attributes.items():
         arrays[f"attribute {kind} {name}"] = rows
+    if labels is not None:
+        arrays["labels"] = labels
     np.savez(
         path,
         about=np.array(json.dumps(about)),

@@ -2,9 +2,12 @@
 
 It imports DyNet, NumPy and the standard library only and runs on Python 3.6. One line of JSON asks, one line answers:
 
-``{"load": FILE}``     a minibatch and its weights, as :func:`edbatch_tvm.peers.dynet_run.write_minibatch` writes them
-``{"run": true}``      runs it: ``{"build": seconds to make DyNet's graph, "forward": seconds of the forward pass}``
-``{"outputs": FILE}``  writes the declared outputs of the last run, one per row
+``{"load": FILE}``       a minibatch and its weights, as :func:`edbatch_tvm.peers.dynet_run.write_minibatch` writes them
+``{"run": true}``        runs it: ``{"build": seconds to make DyNet's graph, "forward": those of the forward pass}``
+``{"outputs": FILE}``    writes the declared outputs of the last run, one per row
+``{"train": true}``      a step with its labels: ``{"build": ..., "step": seconds of the forward pass, the sum of the
+                         cross entropies of all outputs, and the backward pass, "loss": ...}``
+``{"gradients": FILE}``  writes the gradients of the last step by the names of weights, as ``.npz``
 """
 
 # DyNet has no types, and its Python is older than the annotations used elsewhere.
@@ -72,6 +75,8 @@ class Weights:
         }
         self._arrays = arrays
         self._made = {}
+        self._trained = False
+        self._trainer = None
 
     def _make(self, key, array):
         if key not in self._made:
@@ -100,7 +105,26 @@ class Weights:
 
     def look(self, name, row):
         """A row of a table."""
-        return self._dy.lookup(self._tables[name], int(row), update=False)
+        return self._dy.lookup(self._tables[name], int(row), update=self._trained)
+
+    def clear_gradients(self):
+        """Set all gradients to zero, and let rows of tables have some from now on."""
+        self._trained = True
+        if self._trainer is None:
+            self._trainer = self._dy.SimpleSGDTrainer(self._collection, 0.0)
+        self._trainer.update()
+
+    def gradients(self):
+        """The gradients of all weights, in the shape of the weights as written."""
+        found = {name: np.zeros(array.shape) for name, array in self._arrays.items()}
+        for name, table in self._tables.items():
+            found[name] += table.grad_as_array()
+        for name, parameter in self._parameters.items():
+            found[name] += parameter.grad_as_array().T
+        for key, parameter in self._made.items():
+            name, begin, end = key
+            found[name][begin:end] += parameter.grad_as_array().T
+        return found
 
 
 def affine(dy, w, bias, matrix, *inputs):
@@ -284,8 +308,30 @@ class Minibatch:
 
     def run(self):
         """Make DyNet's graph of the whole minibatch, then one forward pass of all that is declared."""
-        dy, about = self._dy, self._about
         begin = perf_counter()
+        wanted = self._graph()
+        built = perf_counter()
+        self._dy.forward(wanted)
+        end = perf_counter()
+        self._outputs = wanted
+        return {"build": built - begin, "forward": end - built}
+
+    def train(self):
+        """One step without an optimizer."""
+        dy = self._dy
+        self._weights.clear_gradients()
+        begin = perf_counter()
+        labels = self._arrays["labels"].tolist()
+        loss = dy.esum([dy.pickneglogsoftmax(one, label) for one, label in zip(self._graph(), labels)])  # noqa: B905
+        built = perf_counter()
+        value = loss.value()
+        loss.backward()
+        end = perf_counter()
+        return {"build": built - begin, "step": end - built, "loss": float(value)}
+
+    def _graph(self):
+        """DyNet's graph of the whole minibatch; what is declared."""
+        dy, about = self._dy, self._about
         dy.renew_cg()
         stride, cells = about["stride"], about["cells"]
         pointer, values = self._arrays["operand_ptr"].tolist(), self._arrays["operand_value"].tolist()
@@ -309,12 +355,12 @@ class Minibatch:
                 arguments[name] = self._arrays[f"attribute {kind} {name}"][position[kind]]
             position[kind] += 1
             results.append(self._cell(dy, self._weights, cell["name"], arguments))
-        wanted = [results[v // stride][v % stride] for v in self._arrays["outputs"].tolist()]
-        built = perf_counter()
-        dy.forward(wanted)
-        end = perf_counter()
-        self._outputs = wanted
-        return {"build": built - begin, "forward": end - built}
+        return [results[v // stride][v % stride] for v in self._arrays["outputs"].tolist()]
+
+    def gradients(self, path):
+        """Write the gradients of the last step."""
+        np.savez(path, **self._weights.gradients())
+        return {}
 
     def outputs(self, path):
         """Write the declared outputs of the last run."""
@@ -339,6 +385,10 @@ def main():
                 minibatch, answer = Minibatch(dy, request["load"]), {}
             elif "run" in request:
                 answer = minibatch.run()
+            elif "train" in request:
+                answer = minibatch.train()
+            elif "gradients" in request:
+                answer = minibatch.gradients(request["gradients"])
             else:
                 answer = minibatch.outputs(request["outputs"])
         except Exception as error:

@@ -104,7 +104,7 @@ def _sizes(figures: dict[str, Any]) -> str:
         "Instances per second · efficiency against the matrix product / against fused multiply-adds · share of the host"
         " · times as fast as PyTorch by hand"
     )
-    return f"{what}\n\n{_table(head, lines)}"
+    return f"{what}\n\n{markdown_table(head, lines)}"
 
 
 def _peers(figures: dict[str, Any]) -> str:
@@ -123,7 +123,7 @@ def _peers(figures: dict[str, Any]) -> str:
             texts.append(f"{peer['ratio']:.2f}×" + _form(name, peer) if "ratio" in peer else "")
         lines.append((row["workload"], str(row["hidden"]), str(row["batch_size"]), *texts))
     head = ("workload", "H", "B", *(PEER_HEADS[name] for name in names))
-    text = f"How many times longer peers take than ours\n\n{_table(head, lines)}"
+    text = f"How many times longer peers take than ours\n\n{markdown_table(head, lines)}"
     return text + "".join(f"\n\nNot run: {note}." for note in dict.fromkeys(notes))
 
 
@@ -141,7 +141,7 @@ def _floors(figures: dict[str, Any]) -> str:
                 if found is not None:
                     place = f"{row['workload']}, H = {row['hidden']}, B = {row['batch_size']}"
                     lines.append((what, place, f"{floor:g}", f"{found:.2f}", "yes" if found >= floor else "no"))
-    return f"Targets\n\n{_table(('figure', 'size', 'target', 'measured', 'met'), lines)}" if lines else ""
+    return f"Targets\n\n{markdown_table(('figure', 'size', 'target', 'measured', 'met'), lines)}" if lines else ""
 
 
 def _first_results(found: Iterable[dict[str, Any]]) -> str:
@@ -154,9 +154,10 @@ def _first_results(found: Iterable[dict[str, Any]]) -> str:
             (one["workload"], str(one["hidden"]), *times, f"{cached['compile']:.2f}", f"{cached['import']:.2f}")
         )
     head = ("workload", "H", "to first result, s", "with an empty cache", "of which compile", "import before, s")
-    return f"From cells to the first result in a fresh process, import not counted\n\n{_table(head, lines)}"
+    return f"From cells to the first result in a fresh process, import not counted\n\n{markdown_table(head, lines)}"
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of texts."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

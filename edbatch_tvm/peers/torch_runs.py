@@ -43,9 +43,9 @@ class OneByOne:
         position = [0] * graph.num_types
         for node, kind in enumerate(graph.node_type.tolist()):
             cell = graph.signature[kind]
-            given = _by_operand(cell, values[pointer[node] : pointer[node + 1]])
+            given = by_operand(cell, values[pointer[node] : pointer[node + 1]])
             groups = [
-                (any(_variadic(cell, name) for name in names), [v for name in names for v in given[name]])
+                (any(is_variadic(cell, name) for name in names), [v for name in names for v in given[name]])
                 for names in self._cells[kind].reads
             ]
             shapes = [
@@ -184,11 +184,11 @@ class ByHand:
 
     def _reader(self, cell: CellSignature, names: tuple[str, ...], nodes: np.ndarray) -> Callable[[], Any]:
         pointer, values = self._graph.operand_ptr, self._graph.operand_value
-        given = [_by_operand(cell, values[pointer[node] : pointer[node + 1]].tolist()) for node in nodes.tolist()]
+        given = [by_operand(cell, values[pointer[node] : pointer[node + 1]].tolist()) for node in nodes.tolist()]
         buffer = self._buffers[self._buffer_of(cell, names)]
         rows = np.array([self._row[v] if v >= 0 else 0 for one in given for name in names for v in one[name]], np.int64)
         index = torch.from_numpy(rows).to(self._device)
-        if _variadic(cell, names[0]):
+        if is_variadic(cell, names[0]):
             counts = np.array([len(one[names[0]]) for one in given], np.int64)
             offsets = torch.from_numpy(np.cumsum(counts) - counts).to(self._device)
             variadic = Rows(buffer, index, offsets, torch.arange(len(rows), device=self._device))
@@ -243,11 +243,12 @@ def _tensors(weights: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
     return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in weights.items()}
 
 
-def _variadic(cell: CellSignature, name: str) -> bool:
+def is_variadic(cell: CellSignature, name: str) -> bool:
+    """Whether an operand of a cell is variadic."""
     return any(operand.variadic for operand in cell.operands if operand.name == name)
 
 
-def _by_operand(cell: CellSignature, values: list[int]) -> dict[str, list[int]]:
+def by_operand(cell: CellSignature, values: list[int]) -> dict[str, list[int]]:
     """Values of one call by operand."""
     repeat = (len(values) - cell.fixed_arity) // cell.variadic_count if cell.variadic_count else 0
     found, position = {}, 0

@@ -18,7 +18,7 @@ from edbatch_tvm.graph import InstanceGraph
 SIDES = ("forward", "backward")
 
 
-class _Sentences:
+class Sentences:
     """The words of a minibatch, arranged by position: all first words, all second words, ...
 
     Attributes
@@ -71,7 +71,7 @@ class Tagger:
 
     def __init__(self, graph: InstanceGraph, weights: Mapping[str, np.ndarray], form: str) -> None:
         w = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in weights.items()}
-        self._sentences = _Sentences(graph)
+        self._sentences = Sentences(graph)
         self._embedding, self._inner, self._outer = w["embedding"], w["T_tag"], w["O_tag"]
         self._run: Callable[[], Tensor] = getattr(self, f"_{form}")
         if form == "loop":
@@ -147,21 +147,23 @@ def _both_sides(w: Mapping[str, Tensor], layer: int) -> tuple[Tensor, Tensor, Te
     return matrix[:, :width].contiguous(), matrix[:, width:].contiguous(), bias
 
 
-def _torch_lstm(w: Mapping[str, Tensor], side: str) -> Any:
-    """Two layers of ``torch.nn.LSTM`` (gates i, f, g, o) with our weights (gates i, f, o, g)."""
+def lstm_weights(w: Mapping[str, Tensor], side: str) -> list[Tensor]:
+    """The weights of ``torch.nn.LSTM`` (gates i, f, g, o) of two layers, in its order, from ours (gates i, f, o, g)."""
     size = len(w[f"b_{side}1"]) // 4
     order = torch.cat([torch.arange(size) + gate * size for gate in (0, 1, 3, 2)])
-    lstm = torch.nn.LSTM(size, size, num_layers=2).eval().requires_grad_(False)
+    found = []
     for layer in (1, 2):
         matrix, bias = w[f"W_{side}{layer}"][:, order], w[f"b_{side}{layer}"][order]
-        values = {
-            f"weight_ih_l{layer - 1}": matrix[:size].T,
-            f"weight_hh_l{layer - 1}": matrix[size:].T,
-            f"bias_ih_l{layer - 1}": bias,
-            f"bias_hh_l{layer - 1}": torch.zeros_like(bias),
-        }
-        for name, value in values.items():
-            getattr(lstm, name).copy_(value)
+        found += [matrix[:size].T.contiguous(), matrix[size:].T.contiguous(), bias, torch.zeros_like(bias)]
+    return found
+
+
+def _torch_lstm(w: Mapping[str, Tensor], side: str) -> Any:
+    """Two layers of ``torch.nn.LSTM`` with our weights."""
+    size = len(w[f"b_{side}1"]) // 4
+    lstm = torch.nn.LSTM(size, size, num_layers=2).eval().requires_grad_(False)
+    for parameter, value in zip(lstm.parameters(), lstm_weights(w, side), strict=True):
+        parameter.copy_(value)
     return lstm
 
 

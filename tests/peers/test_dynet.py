@@ -11,8 +11,11 @@ import pytest
 from edbatch_tvm.errors import EnvironmentMismatch
 from edbatch_tvm.peers.dynet_run import DyNet, write_minibatch
 from edbatch_tvm.peers.dynet_worker import Minibatch
-from tests.peers import fake_dynet
 from tests.peers.conftest import Example
+
+pytest.importorskip("torch")
+
+from tests.peers import fake_dynet  # noqa: E402  (needs torch)
 
 
 def test_worker(every: Example, tmp_path: Path) -> None:
