@@ -15,7 +15,7 @@ from tests.peers.conftest import Example
 
 pytest.importorskip("torch")
 
-from tests.peers import fake_dynet  # noqa: E402  (needs torch)
+from tests.peers import fake_dynet
 
 
 def test_worker(every: Example, tmp_path: Path) -> None:
