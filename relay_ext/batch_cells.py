@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import tvm
@@ -11,12 +12,12 @@ from tvm import IRModule
 from tvm.script.ir_builder import IRBuilder
 
 from edbatch_tvm.graph.spec import CellSignature, Signature
-from edbatch_tvm.tvm_compat import TensorLoad, structural_map, tirx
+from edbatch_tvm.tvm_compat import SBlock, TensorLoad, structural_map, structural_walk, tirx
 from edbatch_tvm.tvm_compat import builder_tirx as T
 from relay_ext.bind_cell import bind_cell
 from relay_ext.fuse_cells import CELL, NUM_INPUT, NUM_OUTPUT, WEIGHTS
 from relay_ext.share_cells import member_attribute
-from relay_ext.stage_cells import ORDER, PATH, REASON
+from relay_ext.stage_cells import ORDER, PATH, REASON, WORK
 from schedules import abi
 from schedules.cpu.general_cells import schedule_general
 from schedules.cpu.instance_tiles import TunedTile
@@ -71,11 +72,23 @@ class BatchCells:
                 tiles = self.records.tiles(function, own_params(function)) if self.records is not None else ()
                 kernel = batched_kernel(function, cell, self.signature, tiles)
                 functions[var.name_hint] = kernel.with_attrs(
-                    {REASON: function.attrs[REASON]} | member_attribute(function)
+                    {REASON: function.attrs[REASON], WORK: work_of(function)} | member_attribute(function)
                 )
             else:
                 functions[var.name_hint] = function
         return IRModule(functions)
+
+
+def work_of(function: tirx.PrimFunc) -> int:
+    """About how many multiplications an instance takes: one for each turn of the loops around each block."""
+    found: list[int] = []
+
+    def visit(block: Any) -> None:
+        extents = [axis.dom.extent for axis in block.iter_vars]
+        found.append(prod(int(extent) for extent in extents if isinstance(extent, tirx.IntImm)))
+
+    structural_walk(function.body, (SBlock, visit))
+    return sum(found)
 
 
 def own_params(function: tirx.PrimFunc) -> list[Any]:

@@ -38,6 +38,9 @@ DTYPE = "edbatch.dtype"
 SCRATCH = "edbatch.scratch"
 """Attribute of a stage kernel: the scratch rows it writes, as texts ``name:domain:width``."""
 
+WORK = "edbatch.work"
+"""Attribute of a kernel that runs nodes: about how many multiplications one takes; one variadic row is counted."""
+
 REASON = "edbatch.reason"
 """Attribute of a cell that keeps the general path: why."""
 
@@ -106,6 +109,7 @@ def stage_kernel_of(
     ] + [f"{line.scratch}:rows:{stage.rows}" for line in stage.row_values]
     shape = [packing_of(stage, machine).size]
     attributes = {CELL: stage.cell, PATH: "stage", PACKED_SHAPE: shape, DTYPE: stage.dtype, SCRATCH: scratch}
+    attributes |= {WORK: stage.work}
     return kernel.with_attrs(attributes | member_attribute(function))
 
 

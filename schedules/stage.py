@@ -299,6 +299,12 @@ class Stage:
         return any(isinstance(line, ColumnReduction | RowValue) for line in self.body)
 
     @property
+    def work(self) -> int:
+        """About how many multiplications an element of the domain takes: a line of the body counts as one."""
+        products = sum(one.length for gate in self.gates for one in gate.passes)
+        return self.rows * self.columns * (products + len(self.body) + len(self.outputs))
+
+    @property
     def row_values(self) -> tuple[RowValue, ...]:
         """The row values of the body."""
         return tuple(line for line in self.body if isinstance(line, RowValue))

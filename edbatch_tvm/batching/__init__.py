@@ -1,6 +1,6 @@
 """Batching: policies that turn an instance graph into few batches. NumPy only; fast with :mod:`edbatch_tvm.native`."""
 
-from edbatch_tvm.batching import agenda, depth, fsm, lookahead, ratio  # noqa: F401  (they register themselves)
+from edbatch_tvm.batching import agenda, depth, fsm, lookahead, postorder, ratio  # noqa: F401  (they register themselves)
 from edbatch_tvm.batching.api import PolicyLike, as_policy, clear_cache, schedule
 from edbatch_tvm.batching.batches_against_time import BatchesAgainstTime, weigh_batches_against_time
 from edbatch_tvm.batching.bounds import heights, lower_bound

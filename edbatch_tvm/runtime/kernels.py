@@ -18,7 +18,7 @@ from edbatch_tvm.tvm_compat import runtime
 from relay_ext.add_gather_kernels import ARENA
 from relay_ext.fuse_cells import CELL
 from relay_ext.join_model_kernels import PROGRAM, ROWS
-from relay_ext.stage_cells import DTYPE, ORDER, PACKED_SHAPE, PATH, REASON, SCRATCH
+from relay_ext.stage_cells import DTYPE, ORDER, PACKED_SHAPE, PATH, REASON, SCRATCH, WORK
 from schedules.abi import ALIGNMENT, ARGUMENTS, padded, table_shape
 
 
@@ -86,7 +86,7 @@ class KernelSet:
 
     Nothing is compiled here: the attributes of `module` and the functions of `library` are all it takes, so that a
     model that was saved needs the attributes :data:`~relay_ext.stage_cells.PATH`, ``CELL``, ``ORDER``, ``REASON``,
-    ``SCRATCH``, ``PACKED_SHAPE``, ``DTYPE``, :data:`~schedules.abi.ARGUMENTS`,
+    ``SCRATCH``, ``PACKED_SHAPE``, ``DTYPE``, ``WORK``, :data:`~schedules.abi.ARGUMENTS`,
     :data:`~relay_ext.join_model_kernels.ROWS` and :data:`~edbatch_tvm.runtime.artifact.SYMBOL` by function, the library
     and the weights.
 
@@ -119,6 +119,7 @@ class KernelSet:
         self.scratch_width: dict[str, dict[str, int]] = {"instances": {}, "rows": {}}
         self.scratch_dtype: dict[str, str] = {}
         self._packs: dict[str, tuple[Any, tuple[int, ...], str]] = {}
+        self._work: dict[str, int] = {}
         every = {var.name_hint: function for var, function in module.functions.items()}
         functions = {name: function for name, function in every.items() if CELL in function.attrs}
         self.gathers = any(ARENA in function.attrs for function in every.values())
@@ -133,6 +134,7 @@ class KernelSet:
             reason = f" ({function.attrs[REASON]})" if REASON in function.attrs else ""
             paths[cell] = path + reason
             kernels.setdefault(cell, []).append((name, _arguments(function)))
+            self._work[cell] = self._work.get(cell, 0) + int(function.attrs.get(WORK, 0))  # older saved models: none
             dtype = str(function.attrs.get(DTYPE, "float32"))  # kernels of older saved models have none
             for text in function.attrs.get(SCRATCH, []):
                 scratch, domain, width = str(text).rsplit(":", 2)
@@ -231,9 +233,10 @@ class KernelSet:
         self._take(tensors)
 
     def multiplies(self, cell: str) -> int:
-        """About how many multiplications a node of `cell` takes: one for each element of its weights."""
-        kept = [key for key in self._rows[cell].addresses if key[0] in ("packed", "weight")]
-        return sum(math.prod(self.loaded.tensors[key].shape) for key in kept)
+        """About how many multiplications a node of `cell` takes: at least one for each element of its weights."""
+        row = self._rows[cell]
+        kept = [key for key in row.addresses if key[0] in ("packed", "weight")]
+        return max(self._work.get(row.first, 0), sum(math.prod(self.loaded.tensors[key].shape) for key in kept))
 
 
 class _Row(NamedTuple):

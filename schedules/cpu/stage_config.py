@@ -164,14 +164,32 @@ def first_column(stage: Stage, machine: Machine, chunk: Any) -> Any:
     return tirx.min(chunk * lanes, stage.columns - lanes)
 
 
-def panels_of(stage: Stage) -> dict[tuple[int, int], Product]:
-    """Products of matrices whose right factor is one for all rows, by gate and place among its passes."""
-    return {
+def panels_of(stage: Stage, tiles: int) -> dict[tuple[int, int], Product]:
+    """Products of matrices whose right factor is copied before its rows are computed, by gate and place in it.
+
+    That is a factor that all rows share: a long one where more than one of the `tiles` of a matrix reads it, and any
+    whose columns do not lie side by side. Of whole rows the copy has all columns, so it has to be small.
+    """
+    shared = {
         (number, place): one
         for number, gate in enumerate(stage.gates)
         for place, one in enumerate(gate.passes)
-        if stage.rows > 1 and isinstance(one, Product) and one.right.column == 1 and one.right.row == 0
+        if stage.rows >= _PANEL_ROWS and isinstance(one, Product) and one.right.row == 0
     }
+    row = stage.columns * np.dtype(stage.dtype).itemsize
+    copied = {
+        place: one
+        for place, one in shared.items()
+        if one.right.column != 1 or (tiles > 1 and one.length * row > _PANEL_BYTES)
+    }
+    if stage.whole_rows:
+        return {place: one for place, one in copied.items() if one.length * row <= _WHOLE_PANEL_BYTES}
+    return copied
+
+
+_PANEL_ROWS, _PANEL_BYTES, _WHOLE_PANEL_BYTES = 4, 4096, 8192
+"""Rows from which on a copy of what they share is worth its time, bytes from which on one of a factor that could be
+read as it lies is, and most bytes of one that has all columns."""
 
 
 def default_config(stage: Stage, machine: Machine) -> StageConfig:
@@ -257,7 +275,7 @@ def _largest_tile(stage: Stage, machine: Machine) -> tuple[int, int]:
 
     most = min(stage.rows, _MOST_ROWS) if stage.rows > 1 else _MOST_ROWS
     tiles = [
-        (min(most, rows), chunks)
+        (_even(min(most, rows), stage.rows), chunks)
         for chunks in range(1, min(total, _MOST_CHUNKS) + 1)
         for rows in _rows_beside(chunks * gates, machine)
         if rows > 0
@@ -266,6 +284,11 @@ def _largest_tile(stage: Stage, machine: Machine) -> tuple[int, int]:
 
 
 _MOST_ROWS, _MOST_CHUNKS = 12, 6
+
+
+def _even(rows: int, of: int) -> int:
+    """At most `rows` rows for the tiles of a matrix of `of`, so that few are computed twice; any for vectors."""
+    return -(-of // -(-of // rows)) if of > 1 else rows
 
 
 def _rows_beside(wide: int, machine: Machine) -> tuple[int, int]:

@@ -33,6 +33,9 @@ from schedules.operand_rows import operand_row
 
 _INT = "int32"
 
+_PANEL_USES = 256
+"""Rows of a matrix that a task computes with the panels that it copies."""
+
 
 def stage_kernel(
     stage: ir.Stage,
@@ -195,22 +198,25 @@ class StageKernel:
         """The tiles of matrices; those that are multiplied with the same panels follow one another."""
         rows = min(bucket.rows, self.stage.rows)
         tiles = -(-self.stage.rows // rows)
-        panels = bool(panels_of(self.stage)) and not self.stage.whole_rows
-        groups = 1 if self.stage.whole_rows else groups
-        tasks = groups if panels else groups * tiles
+        panels, whole = bool(panels_of(self.stage, tiles)), self.stage.whole_rows
+        groups = 1 if whole else groups
+        # With panels a task has several tiles, as many as make up for the copies.
+        many = -(-tiles // max(1, self.stage.rows // _PANEL_USES)) if panels else 1
+        parts = -(-tiles // many)
+        tasks = groups * parts
         with self._tasks(bucket, self.count * tasks) as work:
             element = self.bind("element", tirx.floordiv(work, tasks))
-            work = work - element * tasks
+            group, part = self._split(bucket, work - element * tasks, groups, parts)
             if not panels:
-                group, tile = self._split(bucket, work, groups, tiles)
-                start = self.bind("start", tirx.min(tile * rows, self.stage.rows - rows))
+                start = self.bind("start", tirx.min(part * rows, self.stage.rows - rows))
                 self._tile(bucket, rows, group, start, element, False)
                 return
-            chunk = self._first_chunk(bucket, work)
-            copies = Tile(self, bucket, 1, chunk, tirx.const(0, _INT), element, False).copy_panels()
-            with T.serial(0, tiles) as tile:
-                start = self.bind("start", tirx.min(tile * rows, self.stage.rows - rows))
-                Tile(self, bucket, rows, chunk, start, element, False, copies).write()
+            chunk = tirx.const(0, _INT) if whole else self._first_chunk(bucket, group)
+            copies = Tile(self, bucket, 1, chunk, tirx.const(0, _INT), element, False).copy_panels(tiles)
+            first = self.bind("first", part * many)
+            with T.serial(0, tirx.min(tiles - first, many)) as tile:
+                start = self.bind("start", tirx.min((first + tile) * rows, self.stage.rows - rows))
+                (WholeRowTile if whole else Tile)(self, bucket, rows, chunk, start, element, False, copies).write()
 
     def _tile(self, bucket: Bucket, rows: int, group: Any, start: Any, element: Any, short: bool) -> None:
         whole = self.stage.whole_rows

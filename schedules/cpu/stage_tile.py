@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from math import gcd
 from operator import itemgetter
@@ -35,6 +36,15 @@ _DOT_COLUMNS = 4
 """Most columns computed at once of a product whose sums run along the lanes."""
 
 
+@dataclass(frozen=True)
+class Panel:
+    """A copy of a right factor, ``[k][column]``: of the columns of a tile, or of all (`whole`)."""
+
+    buffer: Any
+    width: int
+    whole: bool
+
+
 class Tile:
     """A tile of `rows` rows, from `start` on, and of the bucket's chunks, from `chunk` on.
 
@@ -52,7 +62,7 @@ class Tile:
         start: Any,
         element: Any,
         short: bool,
-        panels: Mapping[tuple[int, int], Any] | None = None,
+        panels: Mapping[tuple[int, int], Panel] | None = None,
     ) -> None:
         self.kernel = kernel
         self.stage = kernel.stage
@@ -76,22 +86,30 @@ class Tile:
         self.contract()
         self._epilogue()
 
-    def copy_panels(self) -> dict[tuple[int, int], Any]:
-        """Copies of the columns of right factors that all rows of a matrix are multiplied with, by gate and place.
+    def copy_panels(self, tiles: int) -> dict[tuple[int, int], Panel]:
+        """Copies of the columns of right factors that all rows of a matrix share, by gate and place.
 
-        As they lie, a step of the sum is a row of the matrix further: a power of two of bytes, for which a cache has
-        few places. In the copy the steps follow one another.
+        As they lie, a step of the sum may be a row of the matrix further, a power of two of bytes, for which a cache
+        has few places; or the columns are not side by side. In the copy the steps follow one another.
         """
         self.find_owners()
-        width, panels = len(self.columns) * self.lanes, {}
-        for (number, place), one in panels_of(self.stage).items():
+        whole = self.stage.whole_rows
+        chunks = self.packing.chunks if whole else len(self.columns)
+        width = chunks * self.lanes
+        panels: dict[tuple[int, int], Panel] = {}
+        for place, one in panels_of(self.stage, tiles).items():
             right, read = self.kernel.buffer(one.right.source), one.right
             (row,) = self._rows_of(read.source)
-            panel = panels[number, place] = T.alloc_buffer((one.length * width,), self.dtype, scope="global")
-            with T.serial(0, one.length) as k:
-                for c, column in enumerate(self.columns):
-                    value = right[row, self.lanes_at(read.offset + read.step * k + column)]
-                    T.buffer_store(panel, value, [self.lanes_at(k * width + c * self.lanes)])
+            panel = T.alloc_buffer((one.length * width,), self.dtype, scope="global")
+            with T.serial(0, one.length) as k, T.serial(0, chunks) as c:
+                column = first_column(self.stage, self.kernel.machine, c if whole else self.chunk + c)
+                at = read.offset + read.step * k + read.column * column
+                T.buffer_store(
+                    panel,
+                    right[row, self.lanes_at(at, read.column)],
+                    [self.lanes_at(k * width + (column if whole else c * self.lanes))],
+                )
+            panels[place] = Panel(panel, width, whole)
         return panels
 
     # Rows ------------------------------------------------------------------------------------------------------
@@ -155,8 +173,12 @@ class Tile:
         self._contract()
         for number, gate in enumerate(self.stage.gates):
             for place, one in enumerate(gate.passes):
-                if isinstance(one, ir.Product) and one.right.column != 1:
+                if isinstance(one, ir.Product) and self._is_dot(one, (number, place)):
                     self._dots(number, one, self.packing.factors.get((number, place)))
+
+    def _is_dot(self, one: ir.Product, place: tuple[int, int]) -> bool:
+        """Whether the sums of a product run along the lanes: its columns do not lie side by side, not in a copy."""
+        return one.right.column != 1 and place not in self.panels
 
     def _contract(self) -> None:
         """All contractions but dots; a gate's sums stay in registers from its first pass to its last."""
@@ -165,7 +187,7 @@ class Tile:
         ]
         for number, gate in enumerate(self.stage.gates):
             for place, one in enumerate(gate.passes):
-                if isinstance(one, ir.Product) and one.right.column == 1:
+                if isinstance(one, ir.Product) and not self._is_dot(one, (number, place)):
                     steps.append(((number,), partial(self._product, one, (number, place))))
         last = {number: place for place, (gates, _) in enumerate(steps) for number in gates}
         sums: dict[int, list[Any]] = {}
@@ -196,9 +218,9 @@ class Tile:
             T.buffer_store(buffer, sums[lanes], [lanes])
         return buffer
 
-    def lanes_at(self, base: Any) -> Any:
+    def lanes_at(self, base: Any, stride: int = 1) -> Any:
         """The indices of a vector from `base` on."""
-        return tirx.Ramp(base, 1, self.lanes) if self.lanes > 1 else base
+        return tirx.Ramp(base, stride, self.lanes) if self.lanes > 1 else base
 
     def broadcast(self, value: Any) -> Any:
         """A vector of `value` in all lanes."""
@@ -255,8 +277,9 @@ class Tile:
     def _right(self, one: ir.Product, place: tuple[int, int]) -> Callable[[int, Any, int], Any]:
         """The elements of a product's right factor for a row of the tile, k and a chunk."""
         if place in self.panels:
-            panel, width = self.panels[place], len(self.columns) * self.lanes
-            return lambda row, k, c: panel[self.lanes_at(k * width + c * self.lanes)]
+            panel = self.panels[place]
+            begins = self.columns if panel.whole else [c * self.lanes for c in range(len(self.columns))]
+            return lambda row, k, c: panel.buffer[self.lanes_at(k * panel.width + begins[c])]
         read, buffer, rows = one.right, self.kernel.buffer(one.right.source), self._rows_of(one.right.source)
 
         def value(row: int, k: Any, c: int) -> Any:
