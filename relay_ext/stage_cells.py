@@ -109,8 +109,7 @@ def stage_kernel_of(
     ] + [f"{line.scratch}:rows:{stage.rows}" for line in stage.row_values]
     shape = [packing_of(stage, machine).size]
     attributes = {CELL: stage.cell, PATH: "stage", PACKED_SHAPE: shape, DTYPE: stage.dtype, SCRATCH: scratch}
-    attributes |= {WORK: stage.work}
-    return kernel.with_attrs(attributes | member_attribute(function))
+    return kernel.with_attrs(attributes | member_attribute(function) | {WORK: stage.work})
 
 
 def stages_of(

@@ -111,8 +111,8 @@ def test_small_products_equal_numpy(sites: int, size: int, dtype: str, target: A
     table = rng.uniform(0.1, 1, (3, size, size)).astype(dtype)
     model = eb.compile(products(sites, size, dtype), {"table": table}, target=target)
     assert set(model.paths.values()) == {"stage"}
-    shapes = {name: (sites, size) for name in "xy"} | {name: (size, sites) for name in "tu"}
-    shapes |= {name: (size, size) for name in "PQ"} | {"v": (size,)}
+    shapes = dict.fromkeys("xy", (sites, size)) | dict.fromkeys("tu", (size, sites))
+    shapes |= dict.fromkeys("PQ", (size, size)) | {"v": (size,)}
     for count in (1, 3):
         b, wanted, outputs = model.builder(), [], []
         for cell in model.cells:
