@@ -173,14 +173,19 @@ def _check_calls(name: str, function: tirx.PrimFunc) -> None:
 
 
 def _with_all_params(fused: tirx.PrimFunc, caller: relax.Function, outputs: int) -> tirx.PrimFunc:
-    """`fused` with a parameter for every parameter of `caller`; FuseTIR leaves out those that nothing reads."""
+    """`fused` with a parameter for every parameter of `caller`; FuseTIR leaves out those that nothing reads.
+
+    Where only the number of variadic rows is read, it has a number as parameter instead, which their shape gives.
+    """
     calls: list[relax.Call] = []
     relax.analysis.post_order_visit(caller, lambda node: calls.append(node) if isinstance(node, relax.Call) else None)
     passed = list(calls[-1].args[1].fields)
-    given = dict(zip(passed, list(fused.params)[: len(passed)], strict=True))
-    if len(given) == len(caller.params):
+    own = dict(zip(passed, list(fused.params)[: len(passed)], strict=True))
+    given = {argument: param for argument, param in own.items() if isinstance(param.ty, tirx.BufferType)}
+    if len(given) == len(caller.params) and len(own) == len(given):
         return fused
-    symbols = [extent for buffer in given.values() for extent in buffer.shape if isinstance(extent, tirx.Var)]
+    symbols = [param for param in own.values() if not isinstance(param.ty, tirx.BufferType)]
+    symbols += [extent for buffer in given.values() for extent in buffer.shape if isinstance(extent, tirx.Var)]
 
     def buffer(param: relax.Var) -> Any:
         shape = [symbols[0] if isinstance(e, tirx.Var) and symbols else e for e in param.ty.shape.values]

@@ -7,7 +7,7 @@ reverse, with the sums that a batch needs before it. Everything here is done for
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,44 +16,67 @@ from edbatch_tvm.batching.schedule import Schedule
 from edbatch_tvm.graph.instance import FIRST_EXTERNAL, ZERO, InstanceGraph
 from edbatch_tvm.graph.spec import Signature
 from edbatch_tvm.memory.plan import Plan
-
-Kind = tuple[int, int]
-"""A forward type and a number of variadic rows, of which a backward cell is made."""
+from relay_ext.gradients.adjoint_cells import Source
+from relay_ext.gradients.sections import ROW_NUMBER, Read
 
 
 @dataclass(frozen=True, eq=False)
-class BackwardType:
-    """What the graph needs to know of a backward cell.
+class SectionType:
+    """What the graph needs to know of a section of an adjoint.
 
     Attributes
     ----------
     type_id : int
-        Its place in the backward signature; -1 if its nodes compute nothing.
-    values : int array
-        The outputs of the forward node that it reads.
-    slots : int array
-        For each operand entry of the forward node, the output that is its gradient, or -1.
+        Its place in the backward signature.
+    per_row : bool
+        Whether it runs for each variadic row of a node.
+    reads : sequence of Read
+        Its operands.
     """
 
     type_id: int
-    values: np.ndarray
-    slots: np.ndarray
+    per_row: bool
+    reads: Sequence[Read]
+
+
+@dataclass(frozen=True, eq=False)
+class BackwardType:
+    """What the graph needs to know of the adjoint of a cell.
+
+    Attributes
+    ----------
+    sections : list of SectionType
+        In the order they run; empty if its nodes compute nothing.
+    slots : sequence of (Source or None)
+        For each operand of the cell, the output that is its gradient.
+    """
+
+    sections: list[SectionType]
+    slots: Sequence[Source | None]
 
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """The nodes of one kind that have cotangents.
+    """The nodes of one type that have cotangents.
 
     Attributes
     ----------
-    kind : tuple of int
-    forward, backward : int array
-        Their numbers in both graphs; `backward` is empty for a type that computes nothing.
+    type_id : int
+    forward : int array
+        Their numbers in the forward graph.
+    rows : int array
+        How many variadic rows each has.
+    sections : list of int array
+        For each section the numbers of its nodes in the backward graph, node after node and row after row.
+    section_types : list of int
+        Their types in the backward graph.
     """
 
-    kind: Kind
+    type_id: int
     forward: np.ndarray
-    backward: np.ndarray
+    rows: np.ndarray
+    sections: list[np.ndarray]
+    section_types: list[int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,8 +86,7 @@ class BackwardGraph:
     Attributes
     ----------
     graph : InstanceGraph
-        Its external rows are the operands of the forward nodes, the cotangents that were given, and values of the
-        forward nodes.
+        Its external rows are the cotangents that were given, and the operands and values of the forward nodes.
     schedule : Schedule
     groups : list of Group
     cotangent : int64 array
@@ -83,50 +105,13 @@ class BackwardGraph:
     external_of: np.ndarray
 
 
-@dataclass(frozen=True, eq=False)
-class Kinds:
-    """The kinds of the nodes of a graph.
-
-    Attributes
-    ----------
-    types : int64 array of shape [nodes]
-    each : list of tuple of int
-        The kinds that occur.
-    of_node : int64 array of shape [nodes]
-        The place in `each`.
-    """
-
-    types: np.ndarray
-    each: list[Kind]
-    of_node: np.ndarray
-
-
-def kinds_of(graph: InstanceGraph) -> Kinds:
-    """The kinds of the nodes of a graph."""
-    signature = graph.signature
-    assert signature is not None
-    fixed = np.array([cell.fixed_arity for cell in signature], np.int64)
-    variadic = np.array([max(cell.variadic_count, 1) for cell in signature], np.int64)
-    types = graph.node_type.astype(np.int64)
-    rows = (np.diff(graph.operand_ptr) - fixed[types]) // variadic[types]
-    width = int(rows.max(initial=0)) + 1
-    pairs = types * width + rows
-    # Few numbers, of which each occurs often: counted, not sorted.
-    distinct = np.flatnonzero(np.bincount(pairs, minlength=len(signature) * width))
-    place = np.zeros(len(signature) * width, np.int64)
-    place[distinct] = np.arange(len(distinct))
-    return Kinds(types, [divmod(pair, width) for pair in distinct.tolist()], place[pairs])
-
-
 def backward_graph(
     graph: InstanceGraph,
-    kinds: Kinds,
     plan: Plan,
     given: np.ndarray,
-    find_type: Callable[[Kind], BackwardType],
+    types: Sequence[BackwardType],
     signature: Signature,
     sum_types: Mapping[int, int],
-    outputs_with_cotangents: Sequence[int],
     detached: np.ndarray | None = None,
 ) -> BackwardGraph:
     """The backward graph of a minibatch.
@@ -135,151 +120,263 @@ def backward_graph(
     ----------
     graph : InstanceGraph
         The forward graph.
-    kinds : Kinds
-        Those of its nodes.
     plan : Plan
         A plan of a graph of this structure. It may have been made for another one, with other attributes and rows.
     given : int64 array of shape [m]
         The values whose cotangents are given, each once.
-    find_type : callable
-        The backward cell of a kind.
+    types : sequence of BackwardType
+        For each cell of the forward signature.
     signature : Signature
         Of the backward cells.
     sum_types : mapping of int to int
         The type that adds values of an arena of the forward signature.
-    outputs_with_cotangents : sequence of int
-        How many outputs of each cell have cotangents: its own, not those that it saves.
     detached : bool array of shape [nodes], optional
         Nodes that have no cotangents, whoever uses them; none are given for them.
     """
     stride = graph.stride
     n = graph.num_nodes
-    types, kind_of = kinds.types, kinds.of_node
-    found = [find_type(kind) for kind in kinds.each]
-
-    pointer = graph.operand_ptr.astype(np.int64)
+    out = signature.stride
+    own = graph.signature
+    assert own is not None
+    node_type = graph.node_type.astype(np.int64)
     values = graph.operand_value.astype(np.int64)
-    user = np.repeat(np.arange(n), np.diff(pointer))
-    slot = np.empty(len(values), np.int64)
-    for number, one in enumerate(found):
-        nodes = np.flatnonzero(kind_of == number)
-        slot[(pointer[nodes][:, None] + np.arange(len(one.slots))).ravel()] = np.tile(one.slots, len(nodes))
+    user = np.repeat(np.arange(n), np.diff(graph.operand_ptr))
+    met = np.flatnonzero(np.bincount(node_type, minlength=len(own))).tolist()
+    has_slot = np.zeros(len(values), bool)
+    for type_id in met:
+        entries = OperandEntries(graph, type_id, np.flatnonzero(node_type == type_id))
+        for number, slot in enumerate(types[type_id].slots):
+            has_slot[entries.of(number)] = slot is not None
     if detached is not None:
-        slot[(values >= 0) & detached[values // stride]] = -1
-    active = _active(graph, plan, given, user, values, slot)
+        has_slot &= (values < 0) | ~detached[values // stride]
+    active = _active(graph, plan, given, user, values, has_slot)
 
-    used = (slot >= 0) & active[user] & (values != ZERO)
+    used = has_slot & active[user] & (values != ZERO)
     uses = np.flatnonzero(used & (values >= 0))
     is_given = np.zeros(n * stride, bool)
     is_given[given] = True
     number_of_uses = np.bincount(values[uses], minlength=n * stride) + is_given
     summed = np.flatnonzero(number_of_uses > 1)
 
-    # Nodes: the batches in reverse; in each, what sums its cotangents, then the nodes themselves.
+    # Nodes: the batches in reverse; in each, what sums its cotangents, then the sections of its nodes, one by one.
     batch_of = np.empty(n, np.int64)
     batch_of[plan.schedule.order] = np.repeat(np.arange(len(plan.schedule)), np.diff(plan.schedule.batch_ptr))
-    type_ids = np.array([one.type_id for one in found], np.int64)
-    nodes = np.flatnonzero(active & (type_ids[kind_of] >= 0))
-    assert graph.signature is not None
-    arena_of = graph.signature.output_arena[types[summed // stride], summed % stride]
-    sum_type_of = np.full(len(graph.signature.value_specs), -1, np.int64)
+    arena_of = own.output_arena[node_type[summed // stride], summed % stride]
+    sum_type_of = np.full(len(own.value_specs), -1, np.int64)
     for arena, type_id in sum_types.items():
         sum_type_of[arena] = type_id
-    what = np.concatenate((summed, nodes))
-    of_type = np.concatenate((sum_type_of[arena_of], type_ids[kind_of[nodes]]))
-    is_sum = np.arange(len(what)) < len(summed)
-    reversed_batch = len(plan.schedule) - np.concatenate((batch_of[summed // stride], batch_of[nodes]))
-    # By forward batch, sums first, type, number: one key, as it sorts faster than four.
-    key = ((reversed_batch * 2 + ~is_sum) * len(signature) + of_type) * (n * stride) + what
-    order = np.argsort(key)
-    what, of_type = what[order], of_type[order]
-    is_sum, reversed_batch = is_sum[order], reversed_batch[order]
-    out = signature.stride
-    place = np.arange(len(what))
-    sum_node = np.full(n * stride, -1, np.int64)
-    sum_node[what[is_sum]] = place[is_sum]
-    node = np.full(n, -1, np.int64)
-    node[what[~is_sum]] = place[~is_sum]
+    members = [
+        _Members(graph, type_id, np.flatnonzero(active & (node_type == type_id)), types[type_id]) for type_id in met
+    ]
+    parts = [(summed // stride, sum_type_of[arena_of], 0)]
+    for one in members:
+        for number, section in enumerate(one.type.sections):
+            nodes = one.items(number)
+            parts.append((nodes, np.full(len(nodes), section.type_id), 1 + number))
+    of_type = np.concatenate([part[1] for part in parts])
+    most = 1 + max(len(one.sections) for one in types)
+    turn = [(len(plan.schedule) - batch_of[nodes]) * most + after for nodes, _, after in parts]
+    # One key, as it sorts faster than two; a batch has nodes of one type, which are in their order already.
+    key = np.concatenate(turn) * len(signature) + of_type
+    order = np.argsort(key, kind="stable")
+    place = np.empty(len(order), np.int64)
+    place[order] = np.arange(len(order))
+    places = np.split(place, np.cumsum([len(part[0]) for part in parts])[:-1])
+    sum_node = places[0]
+    begin = 1
+    for one in members:
+        one.places = places[begin : begin + len(one.type.sections)]
+        begin += len(one.type.sections)
 
     # Cotangents.
-    external = np.flatnonzero(values != ZERO)  # every operand that is read is an external row
-    external_of_entry = np.full(len(values), ZERO, np.int64)
-    external_of_entry[external] = FIRST_EXTERNAL - np.arange(len(external))
-    given_external = FIRST_EXTERNAL - (len(external) + np.arange(len(given)))
+    contribution = np.full(len(values), ZERO, np.int64)
+    for one in members:
+        for number, slot in enumerate(one.type.slots):
+            if slot is not None:
+                variadic = own[one.type_id].operands[number].variadic
+                contribution[one.entries.of(number)] = one.output(slot, variadic) * out + slot.number
+    given_external = FIRST_EXTERNAL - np.arange(len(given))
     cotangent = np.full(n * stride, ZERO, np.int64)
     cotangent[given] = given_external
-    contribution = node[user] * out + slot
     single = uses[number_of_uses[values[uses]] == 1]
     cotangent[values[single]] = contribution[single]
-    cotangent[summed] = sum_node[summed] * out
+    cotangent[summed] = sum_node * out
 
     # What each sum adds: a cotangent that was given first, then the uses in order.
-    parts = np.concatenate((given, values[uses]))
-    what_part = np.concatenate((given_external, contribution[uses]))
-    many = number_of_uses[parts] > 1
-    parts, what_part = parts[many], what_part[many]
-    by_value = np.argsort(sum_node[parts], kind="stable")
+    added = np.concatenate((given, values[uses]))
+    addends = np.concatenate((given_external, contribution[uses]))
+    many = number_of_uses[added] > 1
+    added, addends = added[many], addends[many]
+    by_value = np.argsort(added, kind="stable")
 
-    # Values of the forward pass.
-    reads = np.array([len(one.values) for one in found], np.int64)
-    own = what[~is_sum]
-    reads_of_own = reads[kind_of[own]]
-    all_slots = np.concatenate([one.values for one in found] or [np.empty(0, np.int64)])
-    slots_read = all_slots[_ranges((np.cumsum(reads) - reads)[kind_of[own]], reads_of_own)]
-    values_read = np.repeat(own * stride, reads_of_own) + slots_read
-
-    # Operands: those of the node, its values, its cotangents.
-    outputs = np.array(outputs_with_cotangents, np.int64)
-    entries = np.diff(pointer)
-    length = np.where(is_sum, number_of_uses[np.where(is_sum, what, 0)], 0)
-    length[~is_sum] = entries[own] + reads_of_own + outputs[types[own]]
-    operand_ptr = np.concatenate(([0], np.cumsum(length)))
+    # Operands: of sums, then of sections.
+    length = np.concatenate([number_of_uses[summed], *(one.lengths(n) for one in members for n in one.numbers)])
+    operand_ptr = np.concatenate(([0], np.cumsum(length[order])))
     operands = np.empty(int(operand_ptr[-1]), np.int64)
-    operands[_ranges(operand_ptr[:-1][is_sum], length[is_sum])] = what_part[by_value]
-    begin = operand_ptr[:-1][~is_sum]
-    operands[_ranges(begin, entries[own])] = external_of_entry[_ranges(pointer[own], entries[own])]
-    begin = begin + entries[own]
-    first_value = FIRST_EXTERNAL - len(external) - len(given)
-    operands[_ranges(begin, reads_of_own)] = first_value - np.arange(len(values_read))
-    begin = begin + reads_of_own
-    operands[_ranges(begin, outputs[types[own]])] = cotangent[_ranges(own * stride, outputs[types[own]])]
-
-    external_spec, external_row = _externals(graph, plan, signature, values[external], given, values_read)
+    operands[_ranges(operand_ptr[sum_node], number_of_uses[summed])] = addends[by_value]
+    outside = _Outside(len(given))
+    for one in members:
+        for number in one.numbers:
+            one.fill(operands, operand_ptr, number, cotangent, values, outside, stride, out)
+    read = np.concatenate(outside.read) if outside.read else np.empty(0, np.int64)
+    external_spec, external_row = _externals(graph, plan, signature, given, read)
     made = InstanceGraph(
-        of_type.astype(np.int16),
+        of_type[order].astype(np.int16),
         operand_ptr.astype(np.int32),
         operands.astype(np.int32),
         signature,
-        attributes=_attributes(graph, signature, types, what, of_type, is_sum, kinds.each, found),
+        attributes=_attributes(graph, signature, node_type, members),
         external_spec=external_spec,
         external_row=external_row,
     )
-    groups = []
-    for number, kind in enumerate(kinds.each):
-        forward = np.flatnonzero(active & (kind_of == number))
-        own = node[forward] if found[number].type_id >= 0 else np.empty(0, np.int64)
-        if len(forward):
-            by_place = np.argsort(own, kind="stable") if len(own) else slice(None)
-            groups.append(Group(kind, forward[by_place], own[by_place]))
-    # A type of sums is no type of adjoints: a batch ends where the type or the forward batch changes.
-    starts = np.flatnonzero((np.diff(of_type, prepend=-1) != 0) | (np.diff(reversed_batch, prepend=1) != 0))
-    batch_ptr = np.append(starts, len(what))
+    # A type of sums is no type of sections: a batch ends where the type or the turn changes.
+    starts = np.flatnonzero(np.diff(key[order], prepend=-1))
+    batch_ptr = np.append(starts, len(order))
     schedule = Schedule.for_graph(
-        made, place.astype(np.int32), batch_ptr.astype(np.int32), of_type[starts].astype(np.int16)
+        made,
+        np.arange(len(order), dtype=np.int32),
+        batch_ptr.astype(np.int32),
+        of_type[order][starts].astype(np.int16),
     )
-    outside = np.flatnonzero(used & (values <= FIRST_EXTERNAL))
-    return BackwardGraph(made, schedule, groups, cotangent, contribution[outside], FIRST_EXTERNAL - values[outside])
+    externals = np.flatnonzero(used & (values <= FIRST_EXTERNAL))
+    groups = [one.group() for one in members if len(one.nodes)]
+    return BackwardGraph(made, schedule, groups, cotangent, contribution[externals], FIRST_EXTERNAL - values[externals])
+
+
+class OperandEntries:
+    """Where the operands of nodes of one type are in the list of all operands of a graph."""
+
+    def __init__(self, graph: InstanceGraph, type_id: int, nodes: np.ndarray) -> None:
+        assert graph.signature is not None
+        cell = graph.signature[type_id]
+        self.variadic = [operand.variadic for operand in cell.operands]
+        self._begin = graph.operand_ptr[nodes].astype(np.int64)
+        length = graph.operand_ptr[nodes + 1] - self._begin
+        self.rows: np.ndarray = (length - cell.fixed_arity) // max(cell.variadic_count, 1)
+
+    def begin(self, number: int) -> np.ndarray:
+        """The first entry of an operand of each node."""
+        many = sum(self.variadic[:number])
+        return self._begin + (number - many) + many * self.rows
+
+    def of(self, number: int) -> np.ndarray:
+        """The entries of an operand, node after node and row after row."""
+        return _ranges(self.begin(number), self.rows) if self.variadic[number] else self.begin(number)
+
+
+class _Outside:
+    """The values of the forward graph that a backward graph reads: external rows after the cotangents given."""
+
+    def __init__(self, before: int) -> None:
+        self.read: list[np.ndarray] = []
+        self._count = before
+
+    def add(self, values: np.ndarray) -> np.ndarray:
+        """Values of the forward graph, as what they are in the backward graph."""
+        inside = values != ZERO
+        found = np.full(len(values), ZERO, np.int64)
+        chosen = values[inside]
+        found[inside] = FIRST_EXTERNAL - self._count - np.arange(len(chosen))
+        self._count += len(chosen)
+        self.read.append(chosen)
+        return found
+
+
+class _Members:
+    """The nodes of one type that have cotangents, and their nodes in the backward graph."""
+
+    def __init__(self, graph: InstanceGraph, type_id: int, nodes: np.ndarray, backward_type: BackwardType) -> None:
+        self.type_id = type_id
+        self.nodes = nodes
+        self.type = backward_type
+        self.numbers = range(len(backward_type.sections))
+        self.entries = OperandEntries(graph, type_id, nodes)
+        self.rows = self.entries.rows
+        self.places: list[np.ndarray] = []
+
+    def items(self, number: int) -> np.ndarray:
+        """The forward node of each backward node of a section."""
+        return np.repeat(self.nodes, self.rows) if self.type.sections[number].per_row else self.nodes
+
+    def output(self, source: Source, per_row: bool) -> np.ndarray:
+        """The backward nodes that compute an output, one for each row or for each node."""
+        places = self.places[source.part]
+        return np.repeat(places, self.rows) if per_row and not self.type.sections[source.part].per_row else places
+
+    def lengths(self, number: int) -> np.ndarray:
+        """The number of operands of each backward node of a section."""
+        section = self.type.sections[number]
+        every = sum(read.every_row for read in section.reads)
+        length = len(section.reads) - every + every * self.rows
+        return np.repeat(length, self.rows) if section.per_row else length
+
+    def fill(
+        self,
+        operands: np.ndarray,
+        operand_ptr: np.ndarray,
+        number: int,
+        cotangent: np.ndarray,
+        values: np.ndarray,
+        outside: _Outside,
+        stride: int,
+        out: int,
+    ) -> None:
+        """Write the operands of a section."""
+        section = self.type.sections[number]
+        at = operand_ptr[self.places[number]]
+        for read in section.reads:
+            source = read.source
+            of_rows = False
+            if source.kind == "operand":
+                entries = self.entries.of(source.number)
+                found, of_rows = outside.add(values[entries]), self.entries.variadic[source.number]
+            elif source.kind == "value":
+                found = outside.add(self.nodes * stride + source.number)
+            elif source.kind == "cotangent":
+                found = cotangent[self.nodes * stride + source.number]
+            else:
+                of_rows = self.type.sections[source.part].per_row
+                found = self.places[source.part] * out + source.number
+            if read.every_row:
+                lengths = self.rows
+                if section.per_row:  # for each row all rows
+                    first = np.cumsum(lengths) - lengths
+                    found = found[_ranges(np.repeat(first, lengths), np.repeat(lengths, lengths))]
+                    lengths = np.repeat(lengths, lengths)
+                operands[_ranges(at, lengths)] = found
+                at = at + lengths
+            else:
+                operands[at] = np.repeat(found, self.rows) if section.per_row and not of_rows else found
+                at = at + 1
+
+    def group(self) -> Group:
+        """The nodes in the order in which their adjoints run."""
+        if not self.places:
+            return Group(self.type_id, self.nodes, self.rows, [], [])
+        of_nodes = [number for number in self.numbers if not self.type.sections[number].per_row]
+        before = np.cumsum(self.rows) - self.rows
+        if of_nodes:
+            order = np.argsort(self.places[of_nodes[0]])
+        else:
+            order = np.argsort(np.append(self.places[0], 0)[before], kind="stable")
+        of_rows = _ranges(before[order], self.rows[order])
+        sections = [
+            places[of_rows if section.per_row else order]
+            for section, places in zip(self.type.sections, self.places, strict=True)
+        ]
+        types = [section.type_id for section in self.type.sections]
+        return Group(self.type_id, self.nodes[order], self.rows[order], sections, types)
 
 
 def _active(
-    graph: InstanceGraph, plan: Plan, given: np.ndarray, user: np.ndarray, values: np.ndarray, slot: np.ndarray
+    graph: InstanceGraph, plan: Plan, given: np.ndarray, user: np.ndarray, values: np.ndarray, has_slot: np.ndarray
 ) -> np.ndarray:
     """The nodes that have a cotangent of an output."""
     stride = graph.stride
     n = graph.num_nodes
     has = np.zeros(n, bool)
     has[given // stride] = True
-    through = (slot >= 0) & (values >= 0)
+    through = has_slot & (values >= 0)
     all_of_them = has.copy()
     all_of_them[values[through] // stride] = True
     if all_of_them.all():
@@ -302,23 +399,19 @@ def _ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 
 
 def _attributes(
-    graph: InstanceGraph,
-    signature: Signature,
-    types: np.ndarray,
-    what: np.ndarray,
-    of_type: np.ndarray,
-    is_sum: np.ndarray,
-    kinds: list[Kind],
-    found: list[BackwardType],
+    graph: InstanceGraph, signature: Signature, node_type: np.ndarray, members: Sequence[_Members]
 ) -> dict[tuple[int, str], np.ndarray]:
     """The attributes of the forward nodes, for their adjoints."""
     attributes = {}
-    for kind, one in zip(kinds, found, strict=True):
-        if one.type_id < 0:
-            continue
-        nodes = what[~is_sum & (of_type == one.type_id)]
-        for attribute in signature[one.type_id].attributes:
-            attributes[one.type_id, attribute.name] = attribute_rows(graph, types, kind[0], attribute.name, nodes)
+    for one in members:
+        for number, section in enumerate(one.type.sections):
+            order = np.argsort(one.places[number])
+            for attribute in signature[section.type_id].attributes:
+                if attribute.name == ROW_NUMBER:
+                    rows = _ranges(np.zeros_like(one.rows), one.rows).astype(np.int32)
+                else:
+                    rows = attribute_rows(graph, node_type, one.type_id, attribute.name, one.items(number))
+                attributes[section.type_id, attribute.name] = rows[order]
     return attributes
 
 
@@ -350,7 +443,7 @@ def arenas_of(graph: InstanceGraph, values: np.ndarray) -> np.ndarray:
 
 
 def _externals(
-    graph: InstanceGraph, plan: Plan, signature: Signature, read: np.ndarray, given: np.ndarray, values: np.ndarray
+    graph: InstanceGraph, plan: Plan, signature: Signature, given: np.ndarray, read: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Where the external rows of the backward graph lie: in forward arenas; the given rows behind those."""
     assert graph.signature is not None
@@ -363,6 +456,6 @@ def _externals(
     for arena in np.unique(arenas).tolist():
         chosen = arenas == arena
         own_row[chosen] = plan.arena_rows[arena] + np.arange(int(chosen.sum()))
-    arena = in_backward[np.concatenate((arenas_of(graph, read), arenas, arenas_of(graph, values)))]
-    row = np.concatenate((arena_rows(graph, plan, read), own_row, arena_rows(graph, plan, values)))
+    arena = in_backward[np.concatenate((arenas, arenas_of(graph, read)))]
+    row = np.concatenate((own_row, arena_rows(graph, plan, read)))
     return arena.astype(np.int16), row.astype(np.int32)

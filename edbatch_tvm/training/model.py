@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
@@ -20,19 +19,20 @@ from edbatch_tvm.runtime.minibatch import Instances
 from edbatch_tvm.runtime.model import Model
 from edbatch_tvm.runtime.result import Result
 from edbatch_tvm.training.backward_cells import (
-    BackwardCell,
-    backward_cell,
     float_arenas,
+    section_functions,
+    section_name,
     sum_cell,
     sum_name,
 )
-from edbatch_tvm.training.backward_graph import BackwardGraph, BackwardType, Kind, backward_graph, kinds_of
+from edbatch_tvm.training.backward_graph import BackwardGraph, BackwardType, SectionType, backward_graph
 from edbatch_tvm.training.cotangents import Cotangents, as_cotangents
 from edbatch_tvm.training.gradients import Gradients, Pullback
 from edbatch_tvm.training.saved_graph import renumbered, with_saved_values
 from edbatch_tvm.training.weight_sums import Scratch, external_sums, weight_sums
 from edbatch_tvm.tvm_compat import runtime
 from relay_ext.gradients.adjoint_cells import Adjoints
+from relay_ext.gradients.sections import BackwardCell, backward_cell
 from relay_ext.renaming import module_of
 from relay_ext.signature import weights_of
 
@@ -162,55 +162,35 @@ class TrainingResult(Result):
         return gradients
 
 
-@dataclass
-class _Kinds:
-    """The backward cells that were met so far, and the model of them."""
-
-    cells: dict[Kind, BackwardCell]
-    model: Model | None = None
-
-
 class _BackwardModel:
-    """The backward cells of a model. They are compiled for the numbers of variadic rows that occur."""
+    """The backward cells of a model, compiled when they are first needed."""
 
     def __init__(self, model: TrainingModel) -> None:
         self.model = model
-        self.kinds = _Kinds({})
         self.arenas = float_arenas(model.signature, model.cells)
+        self.cells: dict[int, BackwardCell] = {}
+        self.compiled: Model | None = None
+        self._types: list[BackwardType] = []
+        self._sums: dict[int, int] = {}
         self._pullbacks: Any = None
         self._scratch = Scratch()
 
     def refresh(self) -> None:
         """Take over the weights of the forward model."""
-        if self.kinds.model is not None:
-            self.kinds.model.refresh(self._weights(self.kinds.model))
+        if self.compiled is not None:
+            self.compiled.refresh(self._weights(self.compiled))
 
     def run(self, forward: TrainingResult, cotangents: Cotangents) -> Gradients:
         """One backward pass."""
+        compiled = self.compiled or self._compile()
         begin = perf_counter()
-        kinds = kinds_of(forward.graph)
-        self._meet(set(kinds.each))
-        compiled = self.kinds.model
-        assert compiled is not None
-        names = {name: place for place, name in enumerate(compiled.signature.names)}
-
-        def find(kind: Kind) -> BackwardType:
-            cell = self.kinds.cells[kind]
-            slots = np.array([-1 if slot is None else slot for slot in cell.slots], np.int64)
-            values = np.array(cell.values, np.int64)
-            return BackwardType(-1 if cell.function is None else names[cell.name], values, slots)
-
-        sums = {arena: names[sum_name(arena)] for arena in self.arenas}
-        outputs = [len(cell.outputs) for cell in self.model.cells]
         made = backward_graph(
             forward.graph,
-            kinds,
             forward.plan,
             cotangents.values,
-            find,
+            self._types,
             compiled.signature,
-            sums,
-            outputs,
+            self._sums,
             forward.detached,
         )
         made.graph.external_data = self._external(forward, made, cotangents)
@@ -220,7 +200,7 @@ class _BackwardModel:
         planned = perf_counter()
         backward = compiled.execute(made.graph, plan)
         executed = perf_counter()
-        weights = weight_sums(forward, backward, made, lambda kind: self.kinds.cells[kind], self._scratch)
+        weights = weight_sums(forward, backward, made, self.cells, self._scratch)
         assert self.model.weights is not None
         shapes = {name: (spec.shape, spec.dtype) for name, spec in self.model.weights.wanted.items()}
         external = external_sums(forward, backward, made)
@@ -235,23 +215,32 @@ class _BackwardModel:
         expressions = self.model.adjoints.expressions
         return Gradients(weights, expressions, shapes, self._pull_back(), forward.graph, external, backward)
 
-    def _meet(self, kinds: set[Kind]) -> None:
-        """Compile the backward cells of kinds that were not met before."""
-        signature = self.model.cells
-        new = sorted(kind for kind in kinds if kind not in self.kinds.cells)
-        if not new and self.kinds.model is not None:
-            return
-        cells = dict(self.kinds.cells)
-        for type_id, rows in new:
-            cell = signature[type_id]
-            cells[type_id, rows] = backward_cell(cell, self.model.adjoints.cells[cell.name], rows)
+    def _compile(self) -> Model:
+        """Compile the backward cells."""
+        cells = {
+            type_id: backward_cell(cell.name, self.model.adjoints.cells[cell.name])
+            for type_id, cell in enumerate(self.model.cells)
+        }
         specs = self.model.signature.value_specs
         functions = {sum_name(arena): sum_cell(specs[arena]) for arena in self.arenas}
-        functions |= {cell.name: cell.function for cell in cells.values() if cell.function is not None}
-        module = module_of(functions)
+        module = module_of(functions | section_functions(cells))
         given = None if self.model.weights is None else self.model.weights.given
         needed = {name: array for name, array in (given or {}).items() if name in weights_of(module)}
-        self.kinds = _Kinds(cells, self.model._compile(module, needed))
+        compiled = self.model._compile(module, needed)
+        names = {name: place for place, name in enumerate(compiled.signature.names)}
+        self.cells, self.compiled = cells, compiled
+        self._sums = {arena: names[sum_name(arena)] for arena in self.arenas}
+        self._types = [
+            BackwardType(
+                [
+                    SectionType(names[section_name(cell, number)], section.per_row, section.reads)
+                    for number, section in enumerate(cell.sections)
+                ],
+                cell.slots,
+            )
+            for cell in cells.values()
+        ]
+        return compiled
 
     def _weights(self, model: Model) -> dict[str, Any]:
         assert self.model.weights is not None

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from edbatch_tvm.graph import InstanceGraph
 from edbatch_tvm.graph.spec import Signature, ValueSpec
 from edbatch_tvm.runtime.result import Result
-from edbatch_tvm.training.backward_cells import BackwardCell
 from edbatch_tvm.training.backward_graph import (
     BackwardGraph,
     Group,
+    OperandEntries,
     arena_rows,
     attribute_rows,
 )
 from relay_ext.gradients.adjoint_cells import Source, WeightTerm
+from relay_ext.gradients.sections import BackwardCell
 
 
 @dataclass(eq=False)
@@ -91,7 +91,7 @@ def weight_sums(
     forward: Result,
     backward: Result,
     made: BackwardGraph,
-    cell_of: Callable[[Any], BackwardCell],
+    cells: Mapping[int, BackwardCell],
     scratch: Scratch,
 ) -> dict[str, Sums]:
     """The gradients of all expressions of weights of a minibatch.
@@ -101,14 +101,14 @@ def weight_sums(
     forward, backward : Result
         Of the minibatch and of its backward graph.
     made : BackwardGraph
-    cell_of : callable
-        The backward cell of a kind.
+    cells : mapping of int to BackwardCell
+        The backward cells of the types of `forward`.
     scratch : Scratch
     """
     sums: dict[str, Sums] = {}
     types = forward.graph.node_type.astype(np.int64)
     for group in made.groups:
-        cell = cell_of(group.kind)
+        cell = cells[group.type_id]
         scratch.clear()
         rows = _Rows(forward, backward, made, group, types, scratch)
         products: dict[Source, list[WeightTerm]] = {}
@@ -152,11 +152,12 @@ class _Rows:
         self.forward, self.backward, self.made, self.group, self.types = forward, backward, made, group, types
         assert forward.graph.signature is not None
         self.signature: Signature = forward.graph.signature
-        self.cell = self.signature[group.kind[0]]
+        self.cell = self.signature[group.type_id]
+        self.entries = OperandEntries(forward.graph, group.type_id, group.forward)
         self._known: dict[Source, np.ndarray] = {}
 
     def of(self, source: Source) -> np.ndarray:
-        """The rows of a source: ``[nodes, *shape]``; of variadic operands ``[nodes, rows, *shape]``."""
+        """The rows of a source: ``[nodes, *shape]``; of what there is for each variadic row, ``[rows, *shape]``."""
         if source not in self._known:
             self._known[source] = self._read(source)
         return self._known[source]
@@ -169,39 +170,35 @@ class _Rows:
             result, spec, _ = first
             if len(spec.shape) == 1:
                 rows = np.stack([one[2] for one in places if one is not None], axis=1)
-                return self._taken(result, spec, rows).reshape(len(rows), -1), [spec.size] * len(sources)
+                taken = self._taken(result, spec, rows)
+                return taken.reshape(len(rows), len(sources) * spec.size), [spec.size] * len(sources)
         parts = [_as_rows(self.of(source)) for source in sources]
         return np.concatenate(parts, axis=1) if len(parts) > 1 else parts[0], [part.shape[1] for part in parts]
 
     def _read(self, source: Source) -> np.ndarray:
-        type_id, count = self.group.kind
         nodes = self.group.forward
         if source.kind == "attribute":
             name = self.cell.attributes[source.number].name
-            return attribute_rows(self.forward.graph, self.types, type_id, name, nodes)
+            return attribute_rows(self.forward.graph, self.types, self.group.type_id, name, nodes)
         if source.kind == "joined":
             parts = [self._place(part) for part in source.parts]
             if all(one is not None and len(one[1].shape) == 1 for one in parts):
                 return self.side_by_side(source.parts)[0]
             return np.concatenate([self.of(part) for part in source.parts], axis=-1)
-        if source.kind == "rows":
-            stacked, widths = self.side_by_side(source.parts)
-            return stacked.reshape(len(nodes), len(widths), -1)
         place = self._place(source)
-        if place is not None:
-            result, spec, rows = place
-            return self._taken(result, spec, rows).reshape(len(rows), *spec.shape)
-        operand = self.cell.operands[source.number]
-        rows = self._operand_rows(source.number, count)
-        return self._taken(self.forward, operand.spec, rows).reshape(len(nodes), count, *operand.spec.shape)
+        assert place is not None
+        result, spec, rows = place
+        return self._taken(result, spec, rows).reshape(len(rows), *spec.shape)
 
     def _place(self, source: Source) -> tuple[Result, ValueSpec, np.ndarray] | None:
-        """The result, the spec and the rows of a source that has one row for each node; None for others."""
+        """The result, the spec and the rows of a source; None for attributes and for what is joined."""
         nodes = self.group.forward
         forward, backward = self.forward, self.backward
         assert backward.graph.signature is not None
-        if source.kind == "operand" and not self.cell.operands[source.number].variadic:
-            return forward, self.cell.operands[source.number].spec, self._operand_rows(source.number, 1)
+        if source.kind == "operand":
+            values = forward.graph.operand_value[self.entries.of(source.number)].astype(np.int64)
+            rows = arena_rows(forward.graph, forward.plan, values)
+            return forward, self.cell.operands[source.number].spec, rows
         if source.kind == "value":
             values = nodes * forward.graph.stride + source.number
             return forward, self.cell.outputs[source.number], forward.plan.value_row[values]
@@ -209,8 +206,8 @@ class _Rows:
             values = self.made.cotangent[nodes * forward.graph.stride + source.number]
             return backward, self.cell.outputs[source.number], arena_rows(backward.graph, backward.plan, values)
         if source.kind == "output":
-            own = self.group.backward
-            spec = backward.graph.signature[int(backward.graph.node_type[own[0]])].outputs[source.number]
+            own = self.group.sections[source.part]
+            spec = backward.graph.signature[self.group.section_types[source.part]].outputs[source.number]
             return backward, spec, backward.plan.value_row[own * backward.graph.stride + source.number]
         return None
 
@@ -219,15 +216,6 @@ class _Rows:
         arena = _arena(result, spec)
         out = self.scratch.array((*rows.shape, arena.shape[1]), arena.dtype)
         return np.take(arena, rows, axis=0, out=out, mode="clip")  # "raise" would copy twice
-
-    def _operand_rows(self, number: int, width: int) -> np.ndarray:
-        """The rows of an operand of all nodes, node after node."""
-        graph = self.forward.graph
-        count = self.group.kind[1]
-        before = sum(count if one.variadic else 1 for one in self.cell.operands[:number])
-        entries = graph.operand_ptr[self.group.forward][:, None].astype(np.int64) + before + np.arange(width)
-        values = graph.operand_value[entries.ravel()].astype(np.int64)
-        return arena_rows(graph, self.forward.plan, values)
 
 
 def _arena(result: Result, spec: ValueSpec) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,34 +24,32 @@ class Source:
 
     Attributes
     ----------
-    kind : {"operand", "attribute", "value", "cotangent", "output", "joined", "rows"}
+    kind : {"operand", "attribute", "value", "cotangent", "output", "joined"}
         ``value``: an output of the forward cell. ``joined``: rows side by side, which are never copied for a node.
-        ``rows``: one output for each variadic row.
     number : int
         The place among those of its kind.
     parts : tuple of Source
-        What is joined, or the rows.
+        What is joined.
+    part : int
+        Of an ``output``, the section of the adjoint (:mod:`relay_ext.gradients.sections`).
     """
 
     kind: str
     number: int
     parts: tuple[Source, ...] = ()
+    part: int = 0
 
-    def outputs(self) -> Iterator[int]:
-        """The outputs that it reads."""
+    def with_outputs(self, found: Callable[[int], Source]) -> Source:
+        """The same rows, where outputs are found elsewhere."""
         if self.kind == "output":
-            yield self.number
-        for part in self.parts:
-            yield from part.outputs()
+            return found(self.number)
+        return replace(self, parts=tuple(one.with_outputs(found) for one in self.parts))
 
-    def with_outputs(self, places: Mapping[int, int | tuple[int, ...]]) -> Source:
-        """The same rows where outputs have other places; several, where each variadic row is an output."""
+    def with_parts(self, numbers: Mapping[int, int]) -> Source:
+        """The same rows, where sections have other numbers."""
         if self.kind == "output":
-            place = places[self.number]
-            if isinstance(place, tuple):
-                return Source("rows", 0, tuple(Source("output", one) for one in place))
-            return Source("output", place)
-        return replace(self, parts=tuple(part.with_outputs(places) for part in self.parts))
+            return replace(self, part=numbers[self.part])
+        return replace(self, parts=tuple(one.with_parts(numbers) for one in self.parts))
 
 
 @dataclass(frozen=True)
