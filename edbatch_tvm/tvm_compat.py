@@ -6,6 +6,7 @@ ties the package to one release all the same.
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 from typing import Any
 
@@ -83,6 +84,7 @@ __all__ = [
     "cc",
     "compile_cuda",
     "config_thread_pool",
+    "ffi_addresses",
     "fields_of",
     "finalize_device_passes",
     "finalize_host_passes",
@@ -111,6 +113,14 @@ __all__ = [
 def config_thread_pool(mode: int, threads: int) -> None:
     """Set how many workers of the calling thread's pool are used; `mode` is that of ``runtime.config_threadpool``."""
     tvm_ffi.get_global_func("runtime.config_threadpool")(mode, threads)
+
+
+def ffi_addresses() -> tuple[int, int, int]:
+    """Addresses of the C functions that call a function, take the error that it raised, and let go of an object."""
+    library = ctypes.CDLL(tvm_ffi.libinfo.find_libtvm_ffi())  # the one that is loaded already
+    names = ("TVMFFIFunctionCall", "TVMFFIErrorMoveFromRaised", "TVMFFIObjectDecRef")
+    call, take_error, let_go = (ctypes.cast(library[name], ctypes.c_void_p).value or 0 for name in names)
+    return call, take_error, let_go
 
 
 _NUMBERS = (1, 2, 3)

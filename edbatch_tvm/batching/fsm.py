@@ -81,15 +81,15 @@ class FsmPolicy(Policy):
         self.type_names = tuple(type_names)
         self.table = dict(table)
         self.stats = stats or LearnStats()
-        self._code = encoding_id(encoding)
+        self.code = encoding_id(encoding)
         if len(set(self.type_names)) != len(self.type_names):
             raise PolicyError(f"cells {', '.join(self.type_names)}", "different names")
         for state, action in self.table.items():
-            if not words_are_valid(state, self._code, len(self.type_names)):
+            if not words_are_valid(state, self.code, len(self.type_names)):
                 raise PolicyError(
                     f"state {list(state)}", f"a state of encoding {encoding!r} over {len(type_names)} cells"
                 )
-            if action not in types_of(state, self._code):
+            if action not in types_of(state, self.code):
                 raise PolicyError(f"action {action} in state {list(state)}", "one of the types that are ready there")
         self._translated: dict[tuple[str, ...], StateTable] = {}
 
@@ -117,12 +117,20 @@ class FsmPolicy(Policy):
             If the policy was learned for other cells.
         """
         table = self._table_for(graph)
-        schedule, misses = run_table(graph, self._code, table)
+        schedule, misses = run_table(graph, self.code, table)
         return Run(schedule, f"{self.name}-{self.encoding}", misses, len(self.table))
 
     def reference(self, graph: InstanceGraph) -> Schedule:
         """Schedule `graph` in plain Python."""
-        return reference_run_table(graph, self._code, self._table_for(graph))[0]
+        return reference_run_table(graph, self.code, self._table_for(graph))[0]
+
+    @property
+    def own_table(self) -> StateTable:
+        """The table over the policy's own cells."""
+        found = self._translated.get(self.type_names)
+        if found is None:
+            found = self._translated[self.type_names] = StateTable(self.table)
+        return found
 
     def _table_for(self, graph: InstanceGraph) -> StateTable:
         """The table over the type ids of `graph`; a bare graph may lack some of the types."""
@@ -142,8 +150,8 @@ class FsmPolicy(Policy):
         new_id = {self.type_names.index(name): index for index, name in enumerate(names)}
         table = {}
         for state, action in self.table.items():
-            if types_of(state, self._code) <= new_id.keys():
-                if self._code == TIGHT:
+            if types_of(state, self.code) <= new_id.keys():
+                if self.code == TIGHT:
                     words = tuple(2 * new_id[word >> 1] + (word & 1) for word in state)
                 else:
                     words = tuple(new_id[word] for word in state)

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from edbatch_tvm.batching.state_table import StateTable, ValueTable
     from edbatch_tvm.graph import InstanceGraph
 
-_RULES = {"agenda": AGENDA, "ratio": RATIO, "lookahead": LOOKAHEAD}
+RULES = {"agenda": AGENDA, "ratio": RATIO, "lookahead": LOOKAHEAD}
 SCRATCH_BYTES = 1 << 26
 """Larger buffers are not kept."""
 
@@ -112,7 +112,7 @@ class NativeKernels:
 
     def run(self, graph: InstanceGraph, rule: str) -> Arrays:
         """Schedule by a rule."""
-        return self._run(graph, _RULES[rule], 0, _NO_KEY, _NO_ACTION)[0]
+        return self._run(graph, RULES[rule], 0, _NO_KEY, _NO_ACTION)[0]
 
     def run_fsm(self, graph: InstanceGraph, encoding: int, table: StateTable) -> tuple[Arrays, int]:
         """Schedule by a state machine, and the number of misses."""

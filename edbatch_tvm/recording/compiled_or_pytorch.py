@@ -21,6 +21,7 @@ from edbatch_tvm.errors import ConfigError
 from edbatch_tvm.recording.computed import Computed, Round
 from edbatch_tvm.recording.flush import compute_batched
 from edbatch_tvm.recording.isolation import switched_to
+from edbatch_tvm.recording.rounds import compute_natively
 
 if TYPE_CHECKING:
     from edbatch_tvm.recording.library import Library
@@ -203,8 +204,12 @@ class Fallback:
         if self.left and recorder.library.compiled() is not None and not self.left.keys().isdisjoint(graph.types):
             return [*self._compute_parts(recorder, graph), *_reports(compute_batched(recorder))]
         alone = recorder.records is None
+        measured = alone and self.choice == "auto" and not self.settled.issuperset(graph.types)
+        report = None if measured else compute_natively(recorder)
+        if report is not None:
+            return [report]
         result = compute_batched(recorder)
-        if result is not None and alone and self.choice == "auto" and not self.settled.issuperset(graph.types):
+        if result is not None and measured:
             self._measure(graph, result)
         return _reports(result)
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from edbatch_tvm.recording.value_tables import Tables, present
+
+if TYPE_CHECKING:
+    from edbatch_tvm.recording.rounds import RoundValues
 
 
 class Round:
@@ -50,10 +54,19 @@ _NONE = Round(0, np.empty(0, np.int64), np.empty(0, np.int64), lambda _group: np
 
 
 class Computed:
-    """All computed values of a minibatch."""
+    """All computed values of a minibatch.
+
+    Attributes
+    ----------
+    last : Round or RoundValues
+        What lies where it was computed: the last round, or all rounds since one that was not in compiled code.
+    rounds : RoundValues or None
+        The values of rounds in compiled code, which later ones read.
+    """
 
     def __init__(self, tables: Tables) -> None:
-        self.last = _NONE
+        self.last: Round | RoundValues = _NONE
+        self.rounds: RoundValues | None = None
         self._tables = tables
         self._places = np.empty((2, 0), np.int64)
 
@@ -69,22 +82,27 @@ class Computed:
         self.keep()
         return self._places[:, first:]
 
-    def finish(self, found: Round | np.ndarray) -> None:
+    def finish(self, found: Round | RoundValues | np.ndarray) -> None:
         """Take the values of a round, or the places in the tables where they lie; those before are kept."""
+        if found is self.last:  # its arenas have these, too
+            return
         self.keep()
-        if isinstance(found, Round):
-            self.last = found
-        else:
+        if isinstance(found, np.ndarray):
             self._places = np.concatenate([self._places, found], 1)
+            return
+        self.last = found
+        if not isinstance(found, Round):
+            found.first = self._places.shape[1]
 
     def keep(self) -> None:
         """Copy the values of the last round into tables, so that what they lie in can be used again."""
         last = self.last
         if last is _NONE:
             return
-        counts = np.bincount(last.group).tolist()
+        groups, rows = (last.group, last.row) if isinstance(last, Round) else last.all_places()
+        counts = np.bincount(groups).tolist()
         arrays = [last.array(group) if count else None for group, count in enumerate(counts)]
-        self._places = np.concatenate([self._places, self._tables.keep(last.group, last.row, arrays)], 1)
+        self._places = np.concatenate([self._places, self._tables.keep(groups, rows, arrays)], 1)
         self.last = _NONE
 
     def tensor(self, value: int) -> torch.Tensor:
@@ -93,6 +111,10 @@ class Computed:
             return self.last.tensor(value)
         table, row = self._places[:, value].tolist()
         return torch.from_numpy(self._tables[table].rows[row])
+
+    def table_of(self, values: list[int], size: int) -> np.ndarray | None:
+        """A copy of the rows of values of one size; None if compiled code does not have them all."""
+        return None if isinstance(self.last, Round) else self.last.table_of(values, size)
 
     def rows_of(self, values: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Values that lie together, together: positions in `values`, and a copy of their rows."""

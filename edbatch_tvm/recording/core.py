@@ -22,7 +22,7 @@ import torch
 
 from edbatch_tvm.cache_files import cache_directory, read_sealed, write_sealed
 from edbatch_tvm.errors import CellError
-from edbatch_tvm.recording import driver, isolation, lazy, specialise, torch_functions
+from edbatch_tvm.recording import driver, isolation, lazy, rounds, specialise, torch_functions
 from edbatch_tvm.recording.arguments import FEW, INTEGER, key_of_tensor
 from edbatch_tvm.recording.cell_call import CellCall
 from edbatch_tvm.recording.empty_results import NoElements
@@ -68,13 +68,15 @@ class Core:
 
     def __init__(self) -> None:
         self._compiled: dict[str, Any] = {}
+        self._module: Any = None
         self.reason = ""
         self.in_use = False
         if os.environ.get(VARIABLE) == "python":
             self.reason = f"{VARIABLE}=python"
             return
         try:
-            self._compiled = _functions(_loaded())
+            self._module = _loaded()
+            self._compiled = _functions(self._module)
         except (ImportError, OSError, subprocess.SubprocessError) as error:
             lines = str(error).strip().splitlines()
             self.reason = lines[0] if lines else type(error).__name__
@@ -89,6 +91,7 @@ class Core:
         functions = self._compiled if compiled else _IN_PYTHON
         for owner, name, key in _PLACES:
             setattr(owner, name, functions[key])
+        rounds.native = self._module if compiled else None
         self.in_use = compiled
 
     def minibatch_ended(self) -> None:

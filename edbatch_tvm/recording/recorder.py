@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from edbatch_tvm.recording.cell_call import CellCall
     from edbatch_tvm.recording.library import Library
     from edbatch_tvm.recording.recorded_elements import RecordedElements
+    from edbatch_tvm.recording.rounds import RoundValues
     from edbatch_tvm.recording.site import Constants, Site
     from edbatch_tvm.recording.specialise import Cell
 
@@ -366,7 +367,7 @@ class Recorder:
             return self.outside.flat(value)
         return self.computed.tensor(value)
 
-    def finish_round(self, found: Round | np.ndarray) -> None:
+    def finish_round(self, found: Round | RoundValues | np.ndarray) -> None:
         """Everything that was recorded is computed: it is `found`, or lies in these places of the tables."""
         self.computed.finish(found)
         self.done = self.recorded

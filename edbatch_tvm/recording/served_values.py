@@ -18,8 +18,11 @@ if TYPE_CHECKING:
 def values_of(computed: Computed, tensors: Sequence[LazyTensor]) -> dict[int, tuple[TensorSpec, torch.Tensor]]:
     """The values of tensors that are one value each, by number, and what specs they are of."""
     found: dict[int, tuple[TensorSpec, torch.Tensor]] = {}
-    for spec in {tensor.spec for tensor in tensors}:
-        for values, table in _tables(computed, spec, [tensor.value for tensor in tensors if tensor.spec is spec]):
+    alike: dict[TensorSpec, list[int]] = {}
+    for tensor in tensors:
+        alike.setdefault(tensor.spec, []).append(tensor.value)
+    for spec, wanted in alike.items():
+        for values, table in _tables(computed, spec, wanted):
             parts = table.reshape(len(values), *spec.shape).unbind()
             found.update(zip(values, [(spec, part) for part in parts], strict=True))
     return found
@@ -28,8 +31,10 @@ def values_of(computed: Computed, tensors: Sequence[LazyTensor]) -> dict[int, tu
 def answers_to(computed: Computed, asked: Sequence[tuple[Any, LazyTensor]]) -> dict[int, torch.Tensor]:
     """What functions make of the elements of tensors, by number of the value: see :meth:`Recorder.answer`."""
     found: dict[int, torch.Tensor] = {}
-    for question, spec in {(question, tensor.spec) for question, tensor in asked}:
-        wanted = [tensor.value for other, tensor in asked if other is question and tensor.spec is spec]
+    alike: dict[tuple[Any, TensorSpec], list[int]] = {}
+    for question, tensor in asked:
+        alike.setdefault((question, tensor.spec), []).append(tensor.value)
+    for (question, spec), wanted in alike.items():
         for values, table in _tables(computed, spec, wanted):
             found.update(zip(values, question(table, 1).unbind(), strict=True))
     return found
@@ -37,6 +42,10 @@ def answers_to(computed: Computed, asked: Sequence[tuple[Any, LazyTensor]]) -> d
 
 def _tables(computed: Computed, spec: TensorSpec, values: list[int]) -> Iterator[tuple[list[int], torch.Tensor]]:
     """Values of one spec in tables, one a row."""
+    together = computed.table_of(values, spec.size)
+    if together is not None:
+        yield values, spec.decoded(torch.from_numpy(together))
+        return
     for members, rows in computed.rows_of(np.array(values, np.int64)):
         own = values if len(members) == len(values) else [values[member] for member in members.tolist()]
         yield own, spec.decoded(torch.from_numpy(rows))

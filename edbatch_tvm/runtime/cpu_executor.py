@@ -43,7 +43,7 @@ class CpuExecutor:
         self.kernel_names = {cell: tuple(one.name for one in ones) for cell, ones in kernels.by_cell.items()}
         self.fused = not kernels.gathers
         self._signature = signature
-        self._program = Program(signature, kernels)
+        self.program = Program(signature, kernels)
         self._pool = ArenaPool(signature.value_specs)
         self._scratch: dict[str, Any] = {}
         self._lock = fork_lock()
@@ -68,7 +68,7 @@ class CpuExecutor:
             self._place_external(graph, arenas)
             with self._lock:
                 scratch = self._take_scratch(plan)
-            calls = self._program.run(graph, plan, arenas, scratch)
+            calls = self.program.run(graph, plan, arenas, scratch)
             with self._lock:
                 self._scratch = scratch
         except BaseException:
@@ -85,7 +85,7 @@ class CpuExecutor:
             self._place_external(graph, arenas)
             with self._lock:
                 scratch = self._take_scratch(plan)
-            yield self._program.parts(graph, plan, arenas, scratch)
+            yield self.program.parts(graph, plan, arenas, scratch)
             with self._lock:
                 self._scratch = scratch
         finally:

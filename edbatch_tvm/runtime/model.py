@@ -221,6 +221,10 @@ class Model:
         """Batches of a minibatch graph by the model's policy."""
         return schedule_graph(graph, self._resolved_policy(graph), cache)
 
+    def policy_for(self, nodes: int) -> Policy | None:
+        """The policy for graphs of this many nodes; None where it is still to be selected."""
+        return self._chosen if nodes <= self._selected_up_to else None
+
     def _resolved_policy(self, graph: InstanceGraph) -> Policy:
         require_checked(graph)
         chosen = self._chosen

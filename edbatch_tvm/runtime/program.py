@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -25,6 +25,8 @@ SINGLE_MULTIPLIES = 2_000_000
 MOST_ALONE = 32
 """Most minibatches in a row that run in one thread because the cores were busy with something else."""
 
+Answer = TypeVar("Answer")
+
 _NO_COPIES = np.zeros((1, 5), np.int32)
 _NO_COPY_PTR = np.zeros(1, np.int32)
 
@@ -37,18 +39,23 @@ class Program:
     signature : Signature
         Of the graphs that are run.
     kernels : KernelSet
+
+    Attributes
+    ----------
+    multiplies : float64 array
+        About how many multiplications a node of each type takes.
     """
 
     def __init__(self, signature: Signature, kernels: KernelSet) -> None:
         self._kernels = kernels
         names = signature.names
         self._calls = np.array([len(kernels.by_cell.get(name, ())) for name in names], np.int64)
-        self._multiplies = np.array([kernels.multiplies(name) for name in names], np.float64)
+        self.multiplies = np.array([kernels.multiplies(name) for name in names], np.float64)
         cells = list(signature)
         self._attributes = [
             (row, column, cells[row].attributes[number].name) for row, column, number in kernels.attributes
         ]
-        self._boards: list[_Board] = []
+        self._boards: list[Board] = []
         self._alone = self._next_alone = 0
         self._pace_alone = float("inf")
 
@@ -57,17 +64,29 @@ class Program:
         if not len(plan.steps):
             return 0
         arguments = self._arguments(graph, plan, arenas, scratch)
+        program = self._kernels.program
+
+        def run(tasks: int, board: Board) -> None:
+            program(tasks, 0, len(plan.steps), board.tensor, *arguments.values)
+
+        self.shared(float(graph.type_count @ self.multiplies), run)
+        return self.calls_of(plan.steps[:, TYPE]) + (len(plan.copies) if isinstance(plan, UnfusedPlan) else 0)
+
+    def calls_of(self, types: np.ndarray) -> int:
+        """How many kernels batches of these types are."""
+        return int(self._calls[types].sum())
+
+    def shared(self, multiplies: float, run: Callable[[int, Board], Answer]) -> Answer:
+        """Have `run` call the program with a number of threads, and the board on which they share the work."""
         threads = use_threads()
-        multiplies = float(graph.type_count @ self._multiplies)
         tasks = self._tasks(multiplies, threads)
         board = self._take_board(threads)
-        program = self._kernels.program
         begin = perf_counter()
-        program(tasks, 0, len(plan.steps), board.tensor, *arguments.values)
+        answer = run(tasks, board)
         if multiplies >= SINGLE_MULTIPLIES:
             self._learn_from((perf_counter() - begin) / multiplies, tasks, int(board.words[YIELDS]))
         self._boards.append(board)
-        return int(self._calls[plan.steps[:, TYPE]].sum()) + (len(plan.copies) if isinstance(plan, UnfusedPlan) else 0)
+        return answer
 
     def parts(
         self, graph: InstanceGraph, plan: Plan, arenas: ArenaSet, scratch: dict[str, Any]
@@ -75,8 +94,8 @@ class Program:
         """A function that runs the batches from one number up to another of `plan`, on as many threads as all of it."""
         arguments = self._arguments(graph, plan, arenas, scratch)
         threads = use_threads()
-        tasks = threads if float(graph.type_count @ self._multiplies) >= SINGLE_MULTIPLIES else 1
-        board, program = _Board(threads), self._kernels.program
+        tasks = threads if float(graph.type_count @ self.multiplies) >= SINGLE_MULTIPLIES else 1
+        board, program = Board(threads), self._kernels.program
 
         def run(begin: int, end: int) -> None:
             program(tasks, begin, end, board.tensor, *arguments.values)
@@ -140,13 +159,13 @@ class Program:
         else:
             self._next_alone = 0
 
-    def _take_board(self, threads: int) -> _Board:
+    def _take_board(self, threads: int) -> Board:
         """A board for this number of threads; a concurrent call gets its own."""
         try:
             board = self._boards.pop()
         except IndexError:
-            return _Board(threads)
-        return board if board.threads >= threads else _Board(threads)
+            return Board(threads)
+        return board if board.threads >= threads else Board(threads)
 
 
 class _Arguments(NamedTuple):
@@ -156,7 +175,7 @@ class _Arguments(NamedTuple):
     addressed: tuple[LoadedWeights, list[np.ndarray]]
 
 
-class _Board:
+class Board:
     """Where threads claim work; see :mod:`schedules.cpu.work_sharing`."""
 
     def __init__(self, threads: int) -> None:

@@ -47,6 +47,11 @@ class Report:
         return len(self.plan.schedule)
 
     @property
+    def calls(self) -> int:
+        """Calls of cells that the nodes stand for: as many, or more where equal calls are one node."""
+        return self.graph.num_nodes
+
+    @property
     def lower_bound(self) -> int:
         """No schedule of this graph has fewer batches."""
         return self.schedule.lower_bound if self.schedule is not None else lower_bound(self.graph)

@@ -76,7 +76,7 @@ def test_what_a_model_does_wrong(what: str, error: type[Exception], message: str
     notes = getattr(caught.value, "__notes__", None)
     assert notes is None or notes[-1].startswith("in element ")
     # The others are ended, and the next call is as if nothing had happened.
-    assert torch.equal(fast(["fine"])[0], model("fine"))
+    assert_equal(fast(["fine"])[0], model("fine"))
 
 
 @pytest.mark.parametrize(

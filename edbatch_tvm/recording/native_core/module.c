@@ -1,5 +1,5 @@
 /* The hot path of recording: calls of cells (calls.h), the tensors they return and rows of states (tensors.h), tensors
- * from outside (outside.h).
+ * from outside (outside.h); and rounds, in which everything that is recorded is computed (values.h, rounds.h).
  *
  * Every function does what a Python function does, for what models do often; anything else, it gives to that function
  * before it has changed anything. So Python says what is right and which errors there are, and runs where these
@@ -10,6 +10,7 @@
  * the only one of PyTorch's that is C and stable.
  */
 #include "calls.h"
+#include "rounds.h"
 
 /* The state of PyTorch: is_now() in isolation.py ---------------------------------------------------------- */
 
@@ -121,12 +122,16 @@ static PyMethodDef functions[] = {
     {"is_now", is_now, METH_O, "See isolation.py."},
     {"entered", entered, METH_O, "Tensors in this thing have been seen by PyTorch's C++ code."},
     {"returned_of", (PyCFunction)(void (*)(void))returned_of, METH_FASTCALL, "See call_fast_paths.py."},
+    {"engine", engine, METH_VARARGS, "What is known of a compiled model."},
+    {"values", values_of_engine, METH_O, "The values of a minibatch, for an engine."},
     {NULL, NULL, 0, NULL},
 };
 static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, .m_name = "edbatch_recording_core", .m_size = -1,
                                         .m_methods = functions};
 
 PyMODINIT_FUNC PyInit_edbatch_recording_core(void) {
-    if (PyType_Ready(&ReturnedType) < 0 || PyType_Ready(&SpareType) < 0 || PyType_Ready(&SeenType) < 0) return NULL;
+    if (PyType_Ready(&ReturnedType) < 0 || PyType_Ready(&SpareType) < 0 || PyType_Ready(&SeenType) < 0 ||
+        PyType_Ready(&ArenaType) < 0 || PyType_Ready(&EngineType) < 0 || PyType_Ready(&ValuesType) < 0)
+        return NULL;
     return PyModule_Create(&definition);
 }

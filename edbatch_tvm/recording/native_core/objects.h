@@ -17,14 +17,15 @@
     X(refusals)
 #define SLOTS(X) \
     X(Recorder, types) X(Recorder, ends) X(Recorder, operands) X(Recorder, attributes) X(Recorder, recorded) \
-    X(Recorder, finished) X(Recorder, outside) X(CellCall, recorder) X(CellCall, site) X(Site, steps) \
+    X(Recorder, finished) X(Recorder, outside) X(Recorder, done) X(CellCall, recorder) X(CellCall, site) X(Site, steps) \
     X(Site, integers_vary) X(Site, reads) X(Site, taken_apart) X(TensorSpec, shape) X(TensorSpec, dtype) \
     X(TensorSpec, size) X(TensorSpec, geometry) X(TensorSpec, rest) X(TensorSpec, rows) X(TensorSpec, spare) \
     X(RowsSpec, stacked) X(Storage, rows) X(Storage, row) X(Storage, listed) X(Storage, whole) X(Storage, spec) \
-    X(Outside, specs) X(Outside, known_by_size) X(Outside, seen)
+    X(Outside, specs) X(Outside, known_by_size) X(Outside, seen) X(Outside, table) X(Outside, row) \
+    X(Outside, tables)
 #define NAMES(X) \
     X(recorder) X(value) X(spec) X(held) X(geometry) X(of) X(otherwise) X(_written) X(tuple) X(list) X(listed) \
-    X(stack) X(constant) X(attribute) X(entered) X(OWN) X(cpu) X(dtype) X(shape) X(requires_grad)
+    X(stack) X(constant) X(attribute) X(entered) X(OWN) X(cpu) X(dtype) X(shape) X(requires_grad) X(_tables)
 
 #define DECLARE(name) static PyObject *name##_;
 #define DECLARE_SLOT(owner, name) static Py_ssize_t owner##_##name;

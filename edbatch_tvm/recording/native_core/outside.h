@@ -1,3 +1,5 @@
+#ifndef EDBATCH_OUTSIDE_H
+#define EDBATCH_OUTSIDE_H
 #include "objects.h"
 
 /* DLPack, as far as it is used: a tensor as seen from C, and what fills one in. */
@@ -143,3 +145,4 @@ static PyObject *outside_number(PyObject *self, PyObject *tensor) {
     PyObject *arguments[] = {self, tensor};
     return PyObject_Vectorcall(number_, arguments, 2, NULL);
 }
+#endif

@@ -1,0 +1,622 @@
+#include "values.h"
+
+/* A round: from what is recorded to values, in one call --------------------------------------------------------------
+ *
+ * The lists of the recorder become a graph (flush.py), with equal calls as one node; the graph is scheduled and planned by
+ * the functions in native/tir, and run. Nothing of a round that is refused (UNUSUAL) remains: Python computes it instead.
+ */
+
+enum { AGENDA = 0, FSM = 4, BY_DEPTH = -1, BATCHES = 0, MISSES = 1, FAILED = 2, SCHEDULE_IO = 9, LANES = 8 };
+enum { FILLED = 4, LARGEST = 6, MOST_ROWS = 7, FILL_IO = 8, MOST_ENTRIES = INT32_MAX / 2, FACTS = 16 };
+
+static Argument number(int64_t value) { return (Argument){.kind = FFI_INT, .number = value}; }
+
+/* An array as TVM takes it: a vector, or (columns >= 0) a matrix. */
+static Argument array(Matrix *place, void *data, int code, int bits, int64_t rows, int64_t columns) {
+    *place = (Matrix){.shape = {rows, columns}, .strides = {columns < 0 ? 1 : columns, 1}};
+    place->tensor = (DLTensor){.data = data, .device = {DL_CPU, 0}, .ndim = columns < 0 ? 1 : 2,
+                               .shape = place->shape, .strides = place->strides};
+    place->tensor.dtype.code = code;
+    place->tensor.dtype.bits = bits;
+    place->tensor.dtype.lanes = 1;
+    return (Argument){.kind = FFI_TENSOR, .pointer = &place->tensor};
+}
+enum { DL_UINT = 1 };
+#define INTS(data, rows) array(next++, data, DL_INT, 32, rows, -1)
+#define INTS2(data, rows, columns) array(next++, data, DL_INT, 32, rows, columns)
+#define SHORTS(data, rows) array(next++, data, DL_INT, 16, rows, -1)
+#define LONGS(data, rows) array(next++, data, DL_INT, 64, rows, -1)
+
+/* Call a function of TVM. UNUSUAL: it failed; Python runs into the same error and says what it is. */
+static int called(Engine *engine, void *function, Argument *arguments, int32_t count) {
+    Argument result = {.kind = FFI_NONE};
+    if (engine->call(function, arguments, count, &result) == 0) return DONE;
+    void *error = NULL;
+    engine->take_error(&error);
+    if (error != NULL) engine->let_go(error);
+    return UNUSUAL;
+}
+
+#define ROOM(name, type, count) \
+    type *name = room_for(&work->name, (size_t)(count) * sizeof(type), 0); \
+    if (name == NULL) return ERROR;
+
+/* What is read of a Recorder. */
+typedef struct {
+    PyObject *types, *ends, *operands, *attributes, *outside;
+    int64_t done, recorded;
+    const int16_t *type_ids; /* by the number of a cell */
+    Py_ssize_t cells;
+    const int64_t *earlier; /* tables of the values before, then rows; NULL: not at hand */
+    Py_ssize_t before;
+    PyObject *tables;
+} Recorded;
+
+static int integer(PyObject *item, int64_t *value) {
+    if (!PyLong_CheckExact(item)) return UNUSUAL;
+    int overflow;
+    *value = PyLong_AsLongLongAndOverflow(item, &overflow);
+    return overflow ? UNUSUAL : DONE;
+}
+
+static int slot_number(PyObject *object, const char *name, int64_t *value) {
+    PyObject *found = PyObject_GetAttrString(object, name);
+    if (found == NULL) return ERROR;
+    int outcome = integer(found, value);
+    Py_DECREF(found);
+    return outcome;
+}
+
+/* Copy a row of a table to the end of the arena for rows of its size; a row of zeros, which needs none, if it is one. */
+static int copy_row(Values *self, Recorded *recorded, int64_t table, int64_t row, int zeros, Place *place) {
+    int64_t address, bytes;
+    if (!PyList_CheckExact(recorded->tables) || table < 0 || table >= PyList_GET_SIZE(recorded->tables)) return UNUSUAL;
+    PyObject *own = PyList_GET_ITEM(recorded->tables, table);
+    int outcome = slot_number(own, "address", &address);
+    if (outcome == DONE) outcome = slot_number(own, "bytes", &bytes);
+    if (outcome != DONE) return outcome;
+    int32_t arena = 0;
+    while (arena < self->engine->arenas && self->engine->arena_size[arena] * (int64_t)sizeof(float) != bytes) arena++;
+    const char *data = (const char *)(uintptr_t)address + row * bytes;
+    place->group = arena;
+    /* (Not -0.0, which may matter.) */
+    if (zeros && *(const int32_t *)data == 0 && !memcmp(data, data + sizeof(int32_t), bytes - sizeof(int32_t))) {
+        place->row = 1;
+        return DONE;
+    }
+    if (arena == self->engine->arenas) return UNUSUAL;
+    outcome = have_rows(self, arena, self->used[arena] + 1);
+    if (outcome != DONE) return outcome;
+    Arena *target = self->arenas[arena];
+    memcpy((char *)target->data + self->used[arena] * target->strides[0], data, bytes);
+    place->row = ++self->used[arena];
+    return DONE;
+}
+
+/* What the graph calls a value that is not one of its own: -1, the zero state, or -1 - i for row i of `outside_row`. */
+static int other_value(Values *self, Recorded *recorded, int64_t value, int32_t *others, int32_t *found) {
+    Places *places = value < 0 ? &self->outside : &self->values;
+    int64_t which = value < 0 ? -1 - value : value;
+    if (which >= places->count) return UNUSUAL;
+    Place *place = places->places + which;
+    if (!place->row) {
+        int64_t table, row;
+        int outcome = UNUSUAL;
+        if (value < 0) {
+            PyObject *tables = SLOT(recorded->outside, Outside_table), *rows = SLOT(recorded->outside, Outside_row);
+            if (!PyList_CheckExact(tables) || !PyList_CheckExact(rows) || which >= PyList_GET_SIZE(rows)) return UNUSUAL;
+            outcome = integer(PyList_GET_ITEM(tables, which), &table);
+            if (outcome == DONE) outcome = integer(PyList_GET_ITEM(rows, which), &row);
+        } else if (recorded->earlier != NULL && which < recorded->before) {
+            table = recorded->earlier[which];
+            row = recorded->earlier[recorded->before + which];
+            outcome = DONE;
+        }
+        if (outcome == DONE) outcome = copy_row(self, recorded, table, row, value < 0, place);
+        if (outcome != DONE) return outcome;
+    }
+    if (place->row == 1) {
+        *found = ZERO_STATE;
+        return DONE;
+    }
+    if (place->named != self->round) {
+        Work *work = self->work;
+        place->named = self->round;
+        place->name = *others;
+        ((int32_t *)work->outside_row.data)[*others] = place->row - 1;
+        ((int32_t *)work->external.data)[*others] = place->group;
+        ++*others;
+    }
+    *found = -1 - place->name;
+    return DONE;
+}
+
+static uint64_t mixed(uint64_t hash, uint64_t value) {
+    hash = (hash ^ value) * 0x9E3779B97F4A7C15u;
+    return hash ^ hash >> 29;
+}
+
+/* The graph of what is recorded; calls of one cell with equal operands and attributes are one node, if that is asked. */
+static int make_graph(Values *self, Recorded *recorded, int merge, int32_t *edges, int32_t *others) {
+    Engine *engine = self->engine;
+    Work *work = self->work;
+    Py_ssize_t calls = PyList_GET_SIZE(recorded->types), all = PyList_GET_SIZE(recorded->operands);
+    int64_t count = recorded->recorded - recorded->done;
+    if (calls == 0 || calls >= MOST_ENTRIES / (2 * (engine->types + LANES) + LANES) || all >= MOST_ENTRIES ||
+        PyList_GET_SIZE(recorded->ends) != calls || count < 0 || count > calls * engine->stride ||
+        calls * engine->stride > INT32_MAX)
+        return UNUSUAL;
+    ROOM(node_type, int16_t, calls)
+    ROOM(ids, int32_t, count)
+    ROOM(operand_ptr, int32_t, calls + 1)
+    ROOM(operand_value, int32_t, all + 1)
+    ROOM(outside_row, int32_t, all + 1)
+    ROOM(external, int32_t, all + 1)
+    ROOM(numbers_at, int32_t, calls)
+    ROOM(type_count, int64_t, engine->types)
+    memset(type_count, 0, engine->types * sizeof(int64_t));
+    Py_ssize_t slots = 16;
+    while (slots < 2 * calls) slots *= 2;
+    ROOM(table, int32_t, merge ? slots : 1)
+    if (merge) memset(table, 0xff, slots * sizeof(int32_t));
+    /* Of each cell, how many of its numbers have been read. */
+    ROOM(counter, int64_t, recorded->cells + engine->types)
+    memset(counter, 0, recorded->cells * sizeof(int64_t));
+    Py_ssize_t have_numbers = 0, room_for_numbers = 0;
+    int64_t *numbers = NULL, value = 0, begin = 0, end, cell;
+    int32_t nodes = 0, used = 0;
+    *others = 1;
+    outside_row[0] = 0;
+    operand_ptr[0] = 0;
+    for (Py_ssize_t call = 0; call < calls; call++, begin = end) {
+        if (integer(PyList_GET_ITEM(recorded->types, call), &cell) != DONE || cell < 0 || cell >= recorded->cells ||
+            integer(PyList_GET_ITEM(recorded->ends, call), &end) != DONE || end < begin || end > all)
+            return UNUSUAL;
+        int32_t type = recorded->type_ids[cell];
+        if (type < 0 || type >= engine->types) return UNUSUAL;
+        uint64_t hash = mixed(type + 1, end - begin);
+        int32_t at = used;
+        for (Py_ssize_t n = begin; n < end; n++) {
+            int64_t operand;
+            if (integer(PyList_GET_ITEM(recorded->operands, n), &operand) != DONE) return UNUSUAL;
+            if (operand >= recorded->done) {
+                if (operand - recorded->done >= value) return UNUSUAL;
+                operand_value[used] = ids[operand - recorded->done];
+            } else {
+                int outcome = other_value(self, recorded, operand, others, &operand_value[used]);
+                if (outcome != DONE) return outcome;
+            }
+            hash = mixed(hash, (uint32_t)operand_value[used++]);
+        }
+        int32_t first = engine->attribute_first[type], attributes = engine->attribute_first[type + 1] - first;
+        numbers_at[nodes] = have_numbers;
+        if (attributes) {
+            PyObject *key = PyList_GET_ITEM(recorded->types, call);
+            PyObject *own = PyDict_GetItemWithError(recorded->attributes, key);
+            if (own == NULL || !PyList_CheckExact(own)) return PyErr_Occurred() ? ERROR : UNUSUAL;
+            if (counter[cell] + attributes > PyList_GET_SIZE(own)) return UNUSUAL;
+            if (have_numbers + attributes > room_for_numbers) {
+                room_for_numbers = 2 * (have_numbers + attributes) + 256;
+                if (room_for_numbers > INT32_MAX) return UNUSUAL;
+                numbers = room_for(&work->numbers, room_for_numbers * sizeof(int64_t), have_numbers * sizeof(int64_t));
+                if (numbers == NULL) return ERROR;
+            }
+            for (int32_t n = 0; n < attributes; n++) {
+                Attribute *attribute = engine->attributes + first + n;
+                int64_t *place = numbers + have_numbers + n;
+                if (!attribute->bytes || integer(PyList_GET_ITEM(own, counter[cell]++), place) != DONE) return UNUSUAL;
+                if (attribute->bytes == 4) *place = (int32_t)*place;
+                if (attribute->bound >= 0 && (*place < 0 || *place >= attribute->bound)) return UNUSUAL;
+                hash = mixed(hash, *place);
+            }
+        }
+        int32_t node = nodes;
+        if (merge) {
+            Py_ssize_t slot = hash & (slots - 1);
+            for (; table[slot] >= 0; slot = (slot + 1) & (slots - 1)) {
+                int32_t other = table[slot];
+                if (node_type[other] == type && operand_ptr[other + 1] - operand_ptr[other] == used - at &&
+                    !memcmp(operand_value + operand_ptr[other], operand_value + at, (used - at) * sizeof(int32_t)) &&
+                    (!attributes || !memcmp(numbers + numbers_at[other], numbers + have_numbers,
+                                            attributes * sizeof(int64_t)))) {
+                    node = other;
+                    break;
+                }
+            }
+            if (node == nodes) table[slot] = nodes;
+        }
+        if (node == nodes) {
+            node_type[nodes++] = type;
+            operand_ptr[nodes] = used;
+            type_count[type]++;
+            have_numbers += attributes;
+        } else
+            used = at;
+        int32_t outputs = engine->cells[type * CELL_COLUMNS + CELL_WIDTH];
+        if (value + outputs > count) return UNUSUAL;
+        for (int32_t n = 0; n < outputs; n++) ids[value++] = node * engine->stride + n;
+    }
+    if (value != count || begin != all) return UNUSUAL;
+    work->nodes = nodes;
+    *edges = used;
+    return DONE;
+}
+
+/* Who reads what each node computes: node_users.py. */
+static int find_users(Engine *engine, Work *work, int32_t edges) {
+    int32_t nodes = work->nodes, *operand_ptr = work->operand_ptr.data, *operand_value = work->operand_value.data;
+    ROOM(use_ptr, int32_t, nodes + 1)
+    ROOM(user, int32_t, edges + 1)
+    ROOM(waits, int32_t, nodes)
+    ROOM(last_user, int32_t, nodes)
+    memset(use_ptr, 0, (nodes + 1) * sizeof(int32_t));
+    memset(last_user, 0xff, nodes * sizeof(int32_t));
+    for (int32_t node = 0; node < nodes; node++) {
+        waits[node] = 0;
+        for (int32_t n = operand_ptr[node]; n < operand_ptr[node + 1]; n++) {
+            if (operand_value[n] < 0) continue;
+            int32_t producer = operand_value[n] / engine->stride;
+            if (last_user[producer] == node) continue;
+            last_user[producer] = node;
+            use_ptr[producer + 1]++;
+            waits[node]++;
+        }
+    }
+    for (int32_t node = 0; node < nodes; node++) use_ptr[node + 1] += use_ptr[node];
+    memset(last_user, 0xff, nodes * sizeof(int32_t));
+    user[0] = -1;
+    for (int32_t node = 0; node < nodes; node++)
+        for (int32_t n = operand_ptr[node]; n < operand_ptr[node + 1]; n++) {
+            if (operand_value[n] < 0) continue;
+            int32_t producer = operand_value[n] / engine->stride;
+            if (last_user[producer] == node) continue;
+            last_user[producer] = node;
+            user[use_ptr[producer]++] = node;
+        }
+    memmove(use_ptr + 1, use_ptr, nodes * sizeof(int32_t)); /* each had moved to the place of the next */
+    use_ptr[0] = 0;
+    return DONE;
+}
+
+/* The table of a state machine, of the policy that schedules. */
+typedef struct {
+    long rule, encoding;
+    Py_buffer key, action;
+} Rule;
+
+static int make_schedule(Engine *engine, Work *work, Rule *rule, int64_t *io) {
+    int32_t nodes = work->nodes, types = engine->types, padded = (types + LANES - 1) / LANES * LANES;
+    int32_t uses = ((int32_t *)work->use_ptr.data)[nodes];
+    Matrix matrix[16], *next = matrix;
+    Argument arguments[16], *add = arguments;
+    ROOM(order, int32_t, nodes)
+    ROOM(batch_ptr, int32_t, nodes + 1)
+    ROOM(batch_type, int16_t, nodes)
+    if (rule->rule == BY_DEPTH) {
+        ROOM(schedule_work, int32_t, 3 * (size_t)nodes + types)
+        *add++ = SHORTS(work->node_type.data, nodes);
+        *add++ = INTS(work->use_ptr.data, nodes + 1);
+        *add++ = INTS(work->user.data, uses ? uses : 1);
+        for (int n = 0; n < 3; n++) *add++ = INTS(schedule_work + n * (size_t)nodes, nodes);
+        *add++ = INTS(schedule_work + 3 * (size_t)nodes, types);
+        *add++ = INTS(order, nodes);
+        *add++ = INTS(batch_ptr, nodes + 1);
+        *add++ = SHORTS(batch_type, nodes);
+        *add++ = LONGS(io, SCHEDULE_IO);
+        return called(engine, engine->depth, arguments, add - arguments);
+    }
+    /* See NativeKernels._call() in native/kernels.py. */
+    int64_t tables = (rule->rule == 2 || rule->rule == FSM) + (rule->rule == 1);
+    int64_t room = (types + 1) * (int64_t)padded + 6 * (int64_t)nodes + 6 * types + 6 + tables * nodes * padded;
+    if (room > INT32_MAX) return UNUSUAL;
+    ROOM(schedule_work, int32_t, room)
+    ROOM(learning, int64_t, 3 * types + 2)
+    *add++ = number(rule->rule);
+    *add++ = number(rule->encoding);
+    *add++ = number(types);
+    *add++ = SHORTS(work->node_type.data, nodes);
+    *add++ = INTS(work->use_ptr.data, nodes + 1);
+    *add++ = INTS(work->user.data, uses ? uses : 1);
+    *add++ = INTS(work->waits.data, nodes);
+    *add++ = LONGS(work->type_count.data, types);
+    *add++ = array(next++, rule->key.buf, DL_UINT, 64, rule->key.len / 8, -1);
+    *add++ = INTS(rule->action.buf, rule->action.len / 4);
+    *add++ = array(next++, learning, DL_INT, 64, 1, 3 * types + 2);
+    *add++ = INTS(schedule_work, room);
+    *add++ = INTS(order, nodes);
+    *add++ = INTS(batch_ptr, nodes + 1);
+    *add++ = SHORTS(batch_type, nodes);
+    *add++ = LONGS(io, SCHEDULE_IO + types);
+    return called(engine, engine->schedule, arguments, add - arguments);
+}
+
+/* The plan `batch`: NativePlanner.fill_by_batch(). */
+static int make_plan(Values *self, int32_t edges, int32_t others, int64_t *io) {
+    Engine *engine = self->engine;
+    Work *work = self->work;
+    int32_t nodes = work->nodes, batches = work->batches, types = engine->types;
+    Matrix matrix[20], *next = matrix;
+    Argument arguments[20], *add = arguments;
+    ROOM(base, int32_t, (size_t)batches * engine->stride)
+    ROOM(steps, int32_t, (size_t)batches * engine->columns)
+    ROOM(index, int32_t, (size_t)edges + nodes + types)
+    ROOM(value_row, int32_t, (size_t)nodes * engine->stride)
+    ROOM(attribute_row, int32_t, nodes)
+    ROOM(fill_work, int32_t, 2 * (size_t)nodes + (6 + engine->most) * (size_t)types)
+    ROOM(arena_rows, int32_t, engine->arenas)
+    memset(steps, 0, (size_t)batches * engine->columns * sizeof(int32_t));
+    memcpy(arena_rows, self->used, engine->arenas * sizeof(int32_t));
+    ((int32_t *)work->operand_value.data)[edges] = -1; /* TVM refuses an array without elements */
+    *add++ = number(1);
+    *add++ = INTS2(engine->output_arena, types, engine->stride);
+    *add++ = INTS(arena_rows, engine->arenas);
+    *add++ = SHORTS(work->node_type.data, nodes);
+    *add++ = INTS(work->operand_ptr.data, nodes + 1);
+    *add++ = INTS(work->operand_value.data, edges ? edges : 1);
+    *add++ = INTS(work->outside_row.data, others);
+    *add++ = INTS(work->order.data, nodes);
+    *add++ = INTS(work->batch_ptr.data, batches + 1);
+    *add++ = SHORTS(work->batch_type.data, batches);
+    *add++ = INTS2(base, batches, engine->stride);
+    *add++ = INTS2(engine->cells, types, CELL_COLUMNS);
+    *add++ = array(next++, engine->operands, DL_INT, 32, types, engine->most);
+    Matrix *operands = next - 1; /* of three dimensions */
+    int64_t shape[] = {types, engine->most, 4}, strides[] = {4 * (int64_t)engine->most, 4, 1};
+    operands->tensor.ndim = 3;
+    operands->tensor.shape = shape;
+    operands->tensor.strides = strides;
+    *add++ = INTS(fill_work, 2 * (int64_t)nodes + (6 + engine->most) * (int64_t)types);
+    *add++ = INTS2(steps, batches, engine->columns);
+    *add++ = INTS(index, (int64_t)edges + nodes + types);
+    *add++ = INTS2(value_row, nodes, engine->stride);
+    *add++ = INTS(attribute_row, nodes);
+    *add++ = LONGS(io, FILL_IO);
+    int outcome = called(engine, engine->fill, arguments, add - arguments);
+    if (outcome == DONE && !io[FILLED]) index[0] = 0;
+    return outcome;
+}
+
+/* The table of types: addresses of attributes, which lie in the order of the schedule. */
+static int put_attributes(Engine *engine, Work *work, const void *loaded, int64_t *types_of) {
+    int32_t nodes = work->nodes, *order = work->order.data, *numbers_at = work->numbers_at.data;
+    int16_t *node_type = work->node_type.data;
+    int64_t *type_count = work->type_count.data, *numbers = work->numbers.data;
+    memcpy(types_of, loaded, (size_t)engine->types * engine->width * sizeof(int64_t));
+    if (!engine->addresses) return DONE;
+    size_t bytes = 0;
+    for (int32_t type = 0; type < engine->types; type++)
+        for (int32_t n = engine->attribute_first[type]; n < engine->attribute_first[type + 1]; n++)
+            bytes += (type_count[type] * engine->attributes[n].bytes + ALIGNED - 1) / ALIGNED * ALIGNED;
+    ROOM(attributes, char, bytes + ALIGNED)
+    int32_t all = engine->attribute_first[engine->types];
+    ROOM(counter, int64_t, all + 1) /* where the next number of each attribute goes */
+    bytes = 0;
+    for (int32_t type = 0; type < engine->types; type++)
+        for (int32_t n = engine->attribute_first[type]; n < engine->attribute_first[type + 1]; n++) {
+            counter[n] = bytes;
+            bytes += (type_count[type] * engine->attributes[n].bytes + ALIGNED - 1) / ALIGNED * ALIGNED;
+        }
+    for (int32_t n = 0; n < engine->addresses; n++) {
+        Address *address = engine->address + n;
+        if (type_count[address->type])
+            types_of[(size_t)address->type * engine->width + address->column] =
+                (int64_t)(uintptr_t)(attributes + counter[engine->attribute_first[address->type] + address->number]);
+    }
+    for (int32_t n = 0; n < nodes; n++) {
+        int32_t node = order[n], first = engine->attribute_first[node_type[node]];
+        for (int32_t a = first; a < engine->attribute_first[node_type[node] + 1]; a++) {
+            int64_t value = numbers[numbers_at[node] + a - first];
+            if (engine->attributes[a].bytes == 8) *(int64_t *)(attributes + counter[a]) = value;
+            else *(int32_t *)(attributes + counter[a]) = (int32_t)value;
+            counter[a] += engine->attributes[a].bytes;
+        }
+    }
+    return DONE;
+}
+
+/* The arguments of the program. */
+static int prepare(Values *self, const void *loaded, int64_t *io) {
+    static int32_t no_copies[5], no_copy_ptr[1];
+    Engine *engine = self->engine;
+    Work *work = self->work;
+    int32_t *arena_rows = work->arena_rows.data;
+    for (int32_t n = 0; n < engine->arenas; n++) {
+        int outcome = have_rows(self, n, arena_rows[n]);
+        if (outcome != DONE) return outcome;
+    }
+    ROOM(types, int64_t, (size_t)engine->types * engine->width)
+    int outcome = put_attributes(engine, work, loaded, types);
+    if (outcome != DONE) return outcome;
+    Matrix *next = work->matrix;
+    Argument *add = work->arguments;
+    *add++ = number(1);
+    *add++ = number(0);
+    *add++ = number(work->batches);
+    *add++ = LONGS(work->board, 32);
+    *add++ = INTS2(work->steps.data, work->batches, engine->columns);
+    *add++ = INTS(work->index.data, io[FILLED] ? io[FILLED] : 1);
+    *add++ = INTS2(no_copies, 1, 5);
+    *add++ = INTS(no_copy_ptr, 1);
+    *add++ = array(next++, types, DL_INT, 64, engine->types, engine->width);
+    for (int32_t n = 0; n < engine->inputs; n++) {
+        Input *input = engine->input + n;
+        if (input->arena >= 0) {
+            Arena *arena = self->arenas[input->arena];
+            *add++ = array(next++, arena->data, DL_FLOAT, 32, arena->shape[0], arena->shape[1]);
+        } else {
+            int64_t rows = io[input->of_rows ? MOST_ROWS : LARGEST];
+            void *data = room_for(&work->stage[n], (rows + 1) * (size_t)input->width * input->bytes, 0);
+            if (data == NULL) return ERROR;
+            *add++ = array(next++, data, DL_FLOAT, 8 * input->bytes, rows, input->width);
+        }
+    }
+    work->given = add - work->arguments;
+    return DONE;
+}
+
+/* Run the round that is prepared, and know its values. */
+static int execute(Values *self) {
+    Engine *engine = self->engine;
+    Work *work = self->work;
+    int outcome;
+    Py_BEGIN_ALLOW_THREADS
+    outcome = called(engine, engine->program, work->arguments, work->given);
+    Py_END_ALLOW_THREADS
+    if (outcome != DONE) return outcome;
+    int32_t *ids = work->ids.data, *value_row = work->value_row.data;
+    int16_t *node_type = work->node_type.data;
+    Place *place = self->values.places + self->first;
+    for (Py_ssize_t n = 0; n < self->count; n++, place++) {
+        int32_t node = ids[n] / engine->stride;
+        place->row = value_row[ids[n]] + 1;
+        place->group = engine->output_arena[node_type[node] * engine->stride + ids[n] % engine->stride];
+    }
+    memcpy(self->used, work->arena_rows.data, engine->arenas * sizeof(int32_t));
+    return DONE;
+}
+
+/* What a report says of the round, as bytes: numbers, and the arrays of graph and schedule; see rounds.py. */
+static PyObject *facts(Work *work, Py_ssize_t calls, int32_t edges, int32_t others, int64_t *schedule, int64_t *plan) {
+    int32_t nodes = work->nodes, batches = work->batches;
+    int64_t first[FACTS] = {calls, nodes, edges, others, batches, schedule[MISSES]};
+    memcpy(first + 6, plan, FILL_IO * sizeof(int64_t));
+    const struct { const void *data; size_t bytes; } parts[] = {
+        {first, sizeof(first)},
+        {work->operand_ptr.data, (nodes + 1) * sizeof(int32_t)},
+        {work->operand_value.data, edges * sizeof(int32_t)},
+        {work->outside_row.data, others * sizeof(int32_t)},
+        {work->external.data, others * sizeof(int32_t)},
+        {work->order.data, nodes * sizeof(int32_t)},
+        {work->batch_ptr.data, (batches + 1) * sizeof(int32_t)},
+        {work->node_type.data, nodes * sizeof(int16_t)},
+        {work->batch_type.data, batches * sizeof(int16_t)},
+    };
+    size_t bytes = 0, count = sizeof(parts) / sizeof(parts[0]);
+    for (size_t n = 0; n < count; n++) bytes += parts[n].bytes;
+    PyObject *made = PyBytes_FromStringAndSize(NULL, bytes);
+    if (made == NULL) return NULL;
+    char *end = PyBytes_AS_STRING(made);
+    for (size_t n = 0; n < count; n++) {
+        memcpy(end, parts[n].data, parts[n].bytes);
+        end += parts[n].bytes;
+    }
+    return made;
+}
+
+static int run_round(Values *self, Recorded *recorded, Rule *rule, const void *loaded, int merge, double *multiplies,
+                     PyObject **told) {
+    Engine *engine = self->engine;
+    int32_t edges = 0, others = 0;
+    int64_t schedule[SCHEDULE_IO + 512] = {0}, plan[FILL_IO] = {0};
+    if (engine->types > 512) return UNUSUAL;
+    int outcome = take_work(self);
+    if (outcome == DONE) outcome = have_places(&self->values, recorded->recorded);
+    if (outcome == DONE) outcome = have_places(&self->outside, PyList_GET_SIZE(SLOT(recorded->outside, Outside_row)));
+    if (outcome != DONE) return outcome;
+    Work *work = self->work;
+    self->round++;
+    self->first = recorded->done;
+    self->count = recorded->recorded - recorded->done;
+    outcome = make_graph(self, recorded, merge, &edges, &others);
+    if (outcome == DONE) outcome = find_users(engine, work, edges);
+    if (outcome == DONE) outcome = make_schedule(engine, work, rule, schedule);
+    if (outcome == DONE && schedule[FAILED]) outcome = UNUSUAL;
+    if (outcome != DONE) return outcome;
+    work->batches = (int32_t)schedule[BATCHES];
+    outcome = make_plan(self, edges, others, plan);
+    if (outcome == DONE) outcome = prepare(self, loaded, plan);
+    if (outcome != DONE) return outcome;
+    *multiplies = 0;
+    int64_t *type_count = work->type_count.data;
+    for (int32_t type = 0; type < engine->types; type++) *multiplies += type_count[type] * engine->multiplies[type];
+    *told = facts(work, PyList_GET_SIZE(recorded->types), edges, others, schedule, plan);
+    if (*told == NULL) return ERROR;
+    if (*multiplies >= engine->alone_below) return DONE; /* on how many threads, Python says */
+    outcome = execute(self);
+    *multiplies = -1;
+    if (outcome != DONE) Py_CLEAR(*told);
+    give_back_work(self);
+    return outcome;
+}
+
+/* run(recorder, type_ids, earlier, types, rule, encoding, key, action, merge): multiplications that are left to
+ * execute(), or -1, and what a report says; None if it is a round for Python. See rounds.py. */
+static PyObject *values_run(PyObject *own, PyObject *const *arguments, Py_ssize_t count) {
+    Values *self = (Values *)own;
+    if (count != 9) return PyErr_Format(PyExc_TypeError, "run takes 9 arguments, not %zd", count);
+    PyObject *recorder = arguments[0], *told = NULL;
+    if (!IS(recorder, Recorder)) Py_RETURN_NONE;
+    Recorded recorded = {.types = SLOT(recorder, Recorder_types), .ends = SLOT(recorder, Recorder_ends),
+                         .operands = SLOT(recorder, Recorder_operands),
+                         .attributes = SLOT(recorder, Recorder_attributes),
+                         .outside = SLOT(recorder, Recorder_outside)};
+    if (!PyList_CheckExact(recorded.types) || !PyList_CheckExact(recorded.ends) ||
+        !PyList_CheckExact(recorded.operands) || !PyDict_Check(recorded.attributes) ||
+        !IS(recorded.outside, Outside) || !PyList_CheckExact(SLOT(recorded.outside, Outside_row)) ||
+        integer(SLOT(recorder, Recorder_done), &recorded.done) != DONE ||
+        integer(SLOT(recorder, Recorder_recorded), &recorded.recorded) != DONE || recorded.done < 0)
+        Py_RETURN_NONE;
+    Rule rule = {.rule = PyLong_AsLong(arguments[4]), .encoding = PyLong_AsLong(arguments[5])};
+    int merge = PyObject_IsTrue(arguments[8]);
+    if (PyErr_Occurred()) return NULL;
+    Py_buffer type_ids = {0}, earlier = {0}, types = {0};
+    const struct { Py_buffer *view; PyObject *from; } views[] = {
+        {&type_ids, arguments[1]}, {&types, arguments[3]}, {&rule.key, arguments[6]}, {&rule.action, arguments[7]},
+        {&earlier, arguments[2]}};
+    int have = 0, outcome = DONE;
+    double multiplies = -1;
+    recorded.tables = PyObject_GetAttr(SLOT(recorded.outside, Outside_tables), str__tables);
+    if (recorded.tables == NULL) return NULL;
+    for (; have < 5 - (arguments[2] == Py_None) && outcome == DONE; have++)
+        if (PyObject_GetBuffer(views[have].from, views[have].view, PyBUF_C_CONTIGUOUS) < 0) {
+            outcome = ERROR;
+            have--;
+        }
+    if (outcome == DONE && types.len != (Py_ssize_t)self->engine->types * self->engine->width * 8) outcome = UNUSUAL;
+    if (outcome == DONE) {
+        recorded.type_ids = type_ids.buf;
+        recorded.cells = type_ids.len / sizeof(int16_t);
+        recorded.earlier = earlier.buf;
+        recorded.before = earlier.len / (2 * sizeof(int64_t));
+        outcome = run_round(self, &recorded, &rule, types.buf, merge, &multiplies, &told);
+    }
+    if (outcome != DONE) give_back_work(self);
+    while (have-- > 0) PyBuffer_Release(views[have].view);
+    Py_DECREF(recorded.tables);
+    if (outcome == ERROR) return NULL;
+    if (outcome == UNUSUAL) Py_RETURN_NONE;
+    return Py_BuildValue("dN", multiplies, told);
+}
+
+/* execute(tasks, board): run the round that run() has left; whether it could be. */
+static PyObject *values_execute(PyObject *own, PyObject *const *arguments, Py_ssize_t count) {
+    Values *self = (Values *)own;
+    Py_buffer board;
+    if (count != 2 || self->work == NULL) return PyErr_Format(PyExc_TypeError, "tasks and a board, after run()");
+    long tasks = PyLong_AsLong(arguments[0]);
+    if (tasks == -1 && PyErr_Occurred()) return NULL;
+    if (PyObject_GetBuffer(arguments[1], &board, PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE) < 0) return NULL;
+    self->work->arguments[0] = number(tasks);
+    self->work->arguments[3] = array(&self->work->matrix[0], board.buf, DL_INT, 64, board.len / 8, -1);
+    int outcome = execute(self);
+    give_back_work(self);
+    PyBuffer_Release(&board);
+    return outcome == ERROR ? NULL : PyBool_FromLong(outcome == DONE);
+}
+
+static PyMethodDef values_methods[] = {
+    {"arena", values_arena, METH_O, "The rows of an arena."},
+    {"place", values_place, METH_O, "Arena and row of a value."},
+    {"find", (PyCFunction)(void (*)(void))values_find, METH_FASTCALL, "Arenas and rows of values."},
+    {"copy", (PyCFunction)(void (*)(void))values_copy, METH_FASTCALL, "Values of one arena, one a row."},
+    {"run", (PyCFunction)(void (*)(void))values_run, METH_FASTCALL, "Compute what is recorded."},
+    {"execute", (PyCFunction)(void (*)(void))values_execute, METH_FASTCALL, "Run what run() has left."},
+    {NULL, NULL, 0, NULL},
+};
+static PyTypeObject ValuesType = {
+    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "edbatch_recording_core.Values",
+    .tp_basicsize = sizeof(Values),
+    .tp_flags = Py_TPFLAGS_DEFAULT,
+    .tp_dealloc = (destructor)values_dealloc,
+    .tp_methods = values_methods,
+};

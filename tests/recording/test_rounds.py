@@ -1,0 +1,211 @@
+"""Rounds in compiled code give what rounds in Python give, whatever comes in between."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import edbatch_tvm as eb
+from edbatch_tvm.recording import rounds
+from edbatch_tvm.recording.core import core
+from edbatch_tvm.recording.failures import CallError
+from edbatch_tvm.recording.rounds import RoundReport
+from tests.recording.checks import assert_equal
+
+H = 13
+
+pytestmark = pytest.mark.skipif(bool(core.reason), reason=core.reason)
+
+
+class Reader(nn.Module):
+    """Reads values between calls; what it does next depends on them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(9, H)
+        self.both = nn.Linear(2 * H, H)
+        self.score = nn.Linear(H, 3)
+
+    def word(self, number: int) -> torch.Tensor:
+        return torch.tanh(self.table.weight[number])
+
+    def words(self, numbers: torch.Tensor) -> torch.Tensor:
+        return self.table(numbers).sum(0)
+
+    def join(self, left: torch.Tensor, right: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        h = self.both(torch.cat([left, right]))
+        return torch.tanh(h), h
+
+    def rank(self, h: torch.Tensor) -> torch.Tensor:
+        return self.score(h)
+
+    def forward(self, words: list[int]) -> Any:
+        states = [self.word(word) for word in words]
+        kept = [torch.zeros(H), states[0]]
+        for step in range(2 * len(words)):
+            best = int(self.rank(kept[-1]).argmax())
+            if best == 0:
+                kept.append(self.join(kept[-1], states[step % len(words)])[0])
+            elif best == 1:
+                kept.append(self.join(*kept[-2:])[1])
+            else:
+                kept.append(self.between(kept, words))
+        return [*kept, torch.stack(kept[-3:])]
+
+    def between(self, kept: list[torch.Tensor], words: list[int]) -> torch.Tensor:
+        return self.join(torch.full((H,), 0.25), kept[0])[0]
+
+
+class Indices(Reader):
+    """Takes indices that are a tensor, which compiled code leaves to Python."""
+
+    def between(self, kept: list[torch.Tensor], words: list[int]) -> torch.Tensor:
+        return self.words(torch.tensor([words[0], 3])) * kept[-1]
+
+
+class Breaks(Reader):
+    """Computes with PyTorch, and looks at the memory of a state."""
+
+    def between(self, kept: list[torch.Tensor], words: list[int]) -> torch.Tensor:
+        self.join(kept[-1], kept[-1])
+        return torch.fft.fft(kept[-1]).real / 4 + torch.from_numpy(kept[1].numpy().copy())
+
+
+ELEMENTS = [[1, 2, 3], [4], [5, 1, 1, 1], [2, 2, 8, 0, 7, 6], [1, 2, 3]]
+CELLS = ["word", "words", "join", "rank"]
+
+
+@pytest.fixture
+def rounds_run(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The results of all attempts to compute a round in compiled code."""
+    found: list[Any] = []
+    original: Callable[..., Any] = rounds.compute_natively
+
+    def watched(recorder: Any) -> Any:
+        found.append(original(recorder))
+        return found[-1]
+
+    monkeypatch.setattr("edbatch_tvm.recording.compiled_or_pytorch.compute_natively", watched)
+    return found
+
+
+@pytest.mark.parametrize("kind", [Reader, Indices, Breaks])
+@pytest.mark.filterwarnings("ignore::edbatch_tvm.errors.BreakWarning")
+def test_compiled_rounds_and_python_ones_agree(kind: type[Reader], rounds_run: list[Any]) -> None:
+    torch.manual_seed(3)
+    model = kind().requires_grad_(False)
+    fast = eb.autobatch(model, CELLS)
+    wanted = [model(element) for element in ELEMENTS]
+    assert_equal(fast(ELEMENTS), wanted)  # selects a policy, in Python
+    rounds_run.clear()
+    found = fast(ELEMENTS)
+    assert_equal(found, wanted)
+    compiled = [report for report in rounds_run if report is not None]
+    assert compiled
+    assert (len(compiled) < len(rounds_run)) == (kind is Indices)
+    core.use(False)
+    try:
+        assert_equal(fast(ELEMENTS), wanted)
+        assert not any(type(report) is RoundReport for report in fast.reports)
+    finally:
+        core.use(True)
+    # What was returned lies in no memory that is used again.
+    assert_equal(found, wanted)
+
+
+@pytest.mark.parametrize("policy", ["depth", "agenda", "ratio", "lookahead", "best"])
+def test_every_policy(policy: str) -> None:
+    torch.manual_seed(3)
+    model = Reader().requires_grad_(False)
+    fast = eb.autobatch(model, CELLS, policy=policy)
+    for _ in range(2):
+        assert_equal(fast(ELEMENTS), [model(element) for element in ELEMENTS])
+    native = [report for report in fast.reports if type(report) is RoundReport]
+    assert bool(native) == (policy != "best")
+    core.use(False)
+    try:
+        fast(ELEMENTS)
+        assert fast.batches == sum(len(report.plan.schedule) for report in fast.reports)
+        python = fast.reports
+    finally:
+        core.use(True)
+    for one, other in zip(native, python, strict=False):
+        assert one.batches == other.batches
+        assert one.calls == other.calls
+        assert one.lower_bound == other.lower_bound
+
+
+def test_equal_calls_are_one_node() -> None:
+    torch.manual_seed(3)
+    model = Reader().requires_grad_(False)
+    fast = eb.autobatch(model, CELLS)
+    elements = [[1, 2, 3]] * 7 + [[1, 2, 4]]
+    for _ in range(2):
+        found = fast(elements)
+    assert_equal(found, [model(element) for element in elements])
+    first = fast.reports[0]
+    assert type(first) is RoundReport
+    assert first.calls == 8 * 4
+    assert first.graph.num_nodes == 4 + 1  # four words, one score
+    found[0][1].zero_()
+    assert_equal(found[1], model([1, 2, 3]))
+    assert str(first).startswith("policy")
+    assert first.plan.steps.shape[0] == first.batches
+
+
+def test_weights_and_cells_that_come_later() -> None:
+    torch.manual_seed(3)
+    model = Reader().requires_grad_(False)
+    fast = eb.autobatch(model, CELLS)
+    fast(ELEMENTS)
+    model.score.weight.neg_()
+    assert_equal(fast(ELEMENTS), [model(element) for element in ELEMENTS])
+    model.between = lambda kept, words: torch.relu(kept[-1]) - kept[0]  # type: ignore[method-assign]
+    for _ in range(2):  # a new cell in the middle of the minibatch, whose earlier values it reads
+        assert_equal(fast(ELEMENTS), [model(element) for element in ELEMENTS])
+
+
+@pytest.mark.parametrize("number", [9, 1 << 40])
+def test_an_index_that_no_table_has_is_the_same_error(number: int) -> None:
+    class Looking(Reader):
+        def word(self, number: int) -> torch.Tensor:
+            return self.table(torch.tensor(number))
+
+    fast = eb.autobatch(Looking().requires_grad_(False), CELLS)
+    fast(ELEMENTS)
+    errors = []
+    for compiled in (True, False):
+        core.use(compiled)
+        with pytest.raises(CallError, match=f"index {number}.*0 to 8") as caught:
+            fast([[1, 2], [3, number]])
+        errors.append(str(caught.value))
+    core.use(True)
+    assert errors[0] == errors[1]
+    assert "in element 1" in errors[0]
+
+
+def test_values_that_live_on() -> None:
+    torch.manual_seed(3)
+    kept = []
+
+    class Keeping(Reader):
+        def forward(self, words: list[int]) -> Any:
+            kept.append(self.word(words[0]))
+            int(self.rank(kept[-1]).argmax())
+            kept.append(self.join(kept[-1], torch.ones(H))[0])
+            return kept[-1]
+
+    model = Keeping().requires_grad_(False)
+    fast = eb.autobatch(model, CELLS)
+    fast([[1], [2]])
+    kept.clear()
+    fast([[1], [2]])
+    for words in ([[3], [4]], [[5], [6], [7]]):
+        before = list(kept)
+        fast(words)
+        for state, word in zip(before[:2], (1, 2), strict=True):
+            assert_equal(state.clone(), model.word(word))
