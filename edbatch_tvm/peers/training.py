@@ -80,7 +80,7 @@ class TrainingRow:
     peers: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
-class _WithLosses(Builder):
+class LossBuilder(Builder):
     """A builder that declares the losses of the outputs in place of the outputs."""
 
     def __init__(self, signature: Signature, labels: Iterator[int]) -> None:
@@ -202,7 +202,7 @@ def _policy(name: str, signature: Signature, data_root: Path | None, seed: int) 
         items = workload.source.generate(count, seed + LEARN_SEED)
     else:
         items = list(workload.source.read(path, ReadOptions(seed)))[:count]
-    builder = _WithLosses(signature, repeat(0))
+    builder = LossBuilder(signature, repeat(0))
     graphs = [workload.graph(builder, item) for item in items]
     return select_policy([merge(one) for one in split(graphs, LEARN_BATCH_SIZE)], seed=seed)
 
@@ -233,7 +233,7 @@ class _Case:
         self.graph = merge([workload.graph(builder, item) for item in items])
         classes = plain.cells[-1].outputs[0].size
         self.labels = np.random.default_rng(seed).integers(0, classes, len(self.graph.outputs))
-        losing = _WithLosses(model.cells, iter(self.labels.tolist()))
+        losing = LossBuilder(model.cells, iter(self.labels.tolist()))
         self.instances = [workload.graph(losing, item) for item in items]
 
     def few(self) -> _Case:
