@@ -183,6 +183,7 @@ def measure_training(
             for contender, own in _contenders(peer, case, dynet):
                 contenders.append(contender)
                 gradients.append(own)
+        ours.run()  # compiles the backward cells of new numbers of variadic rows
         take_turns(contenders, options)
         ours.run()
         for contender, own in zip(contenders[1:], gradients, strict=True):
@@ -346,7 +347,11 @@ def training_table(rows: Sequence[TrainingRow], rate: float) -> str:
             peer = row.peers.get(name, {})
             form = peer.get("form", "").removeprefix("by level, ")
             by = f", {form}" if name == "hand" and form else ""
-            line.append(f"{1e3 * peer['seconds']:.1f} ({peer['ratio']:.1f} ×{by})" if "ratio" in peer else "")
+            line.append(
+                f"{1e3 * peer['seconds']:.1f} ({peer['ratio']:.1f} ×, of the best {peer['ratio_of_best']:.1f} ×{by})"
+                if "ratio" in peer
+                else ""
+            )
         lines.append(line)
     text = markdown_table(head, lines)
     notes = [
