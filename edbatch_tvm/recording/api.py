@@ -24,11 +24,11 @@ from edbatch_tvm.recording.eager_comparison import EagerComparison
 from edbatch_tvm.recording.elements import minibatch_of, takes_several
 from edbatch_tvm.recording.exporting import EXPORTING
 from edbatch_tvm.recording.failures import name_element
-from edbatch_tvm.recording.flush import compute_eagerly
+from edbatch_tvm.recording.flush import compute_batched, compute_eagerly
 from edbatch_tvm.recording.isolation import state
 from edbatch_tvm.recording.library import Library, same_numbers
 from edbatch_tvm.recording.minibatch import Function, Known, run_minibatch
-from edbatch_tvm.recording.model_state import buffers_of, check_inference, places_of, structure_of
+from edbatch_tvm.recording.model_state import buffers_of, check_device, places_of, structure_of, trains
 from edbatch_tvm.recording.module import StandIn
 from edbatch_tvm.recording.named_cells import check_entry, find_cells, listed, warn_of_uncalled
 from edbatch_tvm.recording.options import check_options
@@ -166,7 +166,7 @@ class AutoBatched(StandIn):
         self._known = {}
         self._warned = self._told = False
         self._comparison, self._computing = EagerComparison(), 0.0
-        self._start(structure_of(self.model))
+        self._start(self._structure())
 
     def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__()
@@ -261,7 +261,7 @@ class AutoBatched(StandIn):
             If ``forward`` reads a value, sets attributes or draws random numbers.
         """
         with EXPORTING:
-            check_inference(self.model)
+            check_device(self.model)
         several = takes_several(getattr(self.model, self._entry), shared)
         one = Record(self, element, _function_of(element, self._entry, several, shared))
         with self._first:
@@ -291,7 +291,7 @@ class AutoBatched(StandIn):
 
     def _run(self, functions: list[Any], entry: str) -> list[Any]:
         with EXPORTING:
-            check_inference(self.model)
+            check_device(self.model)
         if self._library.model is None:
             with self._first:  # one thread finds out what the cells are
                 return self._run_now(functions, entry)
@@ -318,7 +318,7 @@ class AutoBatched(StandIn):
             self._warned = True
             warn_of_uncalled(self.model, self._sites, self._library)
         if not records:
-            if not self._comparison.settled and not self._carried.in_order:
+            if not self._comparison.settled and not self._carried.in_order and not self._library.training:
                 seconds = perf_counter() - begin
                 self._comparison.note(self.model, plain, len(self._library.cells), seconds, self._computing)
             return results
@@ -374,7 +374,7 @@ class AutoBatched(StandIn):
         if results:
             self._cells = observer.cells()
             print(chosen_line(self.model, self._cells, len(results)), file=sys.stderr)
-            self._start(structure_of(self.model))
+            self._start(self._structure())
             self._warned = True
         return results
 
@@ -426,7 +426,11 @@ class AutoBatched(StandIn):
 
     def _compute_batched(self, recorder: Recorder) -> None:
         begin = perf_counter()
-        self.reports += self._library.fallback.compute(recorder)
+        if recorder.tape is not None:  # who computes a cell is settled where nothing else counts
+            result = compute_batched(recorder)
+            self.reports += [] if result is None else [result.report]
+        else:
+            self.reports += self._library.fallback.compute(recorder)
         self._computing += perf_counter() - begin
 
     def refresh(self) -> None:
@@ -438,10 +442,14 @@ class AutoBatched(StandIn):
         with self._lock:
             self._take_over_changes()
 
+    def _structure(self) -> Any:
+        """What cells are compiled for: the model in this mode, and whether gradients are recorded."""
+        return structure_of(self.model), trains(self.model)
+
     def _start(self, structure: Any) -> None:
         """Have no compiled cells for the model as it is."""
         sites = find_cells(self.model, self._cells or (), self._entry)
-        library = Library(self.model, self._options, sites.values())
+        library = Library(self.model, self._options, sites.values(), training=trains(self.model))
         functions = CalledFunctions([site.target for site in sites.values() if site.owner is None], self.model)
         known = Known(structure, sites, library, functions, buffers_of(self.model))
         self._now = self._known[structure] = known
@@ -451,7 +459,7 @@ class AutoBatched(StandIn):
 
     def _take_over_changes(self) -> None:
         with EXPORTING:
-            structure, places = structure_of(self.model), places_of(self.model)
+            structure, places = self._structure(), places_of(self.model)
         if structure != self._now.structure and structure in self._known:
             self._now = self._known[structure]
             self._library.refresh()

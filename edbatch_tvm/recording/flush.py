@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +14,7 @@ from edbatch_tvm.graph.spec import Signature
 from edbatch_tvm.graph.validate import check_attributes
 from edbatch_tvm.recording.computed import Round
 from edbatch_tvm.recording.failures import bad_index, failed_call
+from edbatch_tvm.recording.specs import spec_of
 from edbatch_tvm.recording.value_tables import numbered
 from edbatch_tvm.runtime import Model, Result
 
@@ -40,42 +42,67 @@ def compute_batched(recorder: Recorder) -> Result | None:
             records.take(None)
             return None
     result = model(graphs)
+    if recorder.tape is not None:
+        ids, arenas = _saved(result, ids)
+        operands = np.array(recorder.operands, np.int64)
+        computed = recorder.tape.computed(result, recorder.done, ids, operands)  # type: ignore[arg-type]
     if recorder.types:
         recorder.finish_round(Round(recorder.done, arenas, result.plan.value_row[ids], result.arena))
     if records is not None:
-        records.take(result)
+        records.take(result, None if recorder.tape is None else computed)
     return result
+
+
+def _saved(result: Result, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Values of the cells that were recorded among those of the graph that ran, which saves more; and their arenas."""
+    graph = result.graph
+    assert graph.signature is not None
+    ids = result._in_graph(ids)
+    return ids, graph.signature.output_arena[graph.node_type[ids // graph.stride], ids % graph.stride]
 
 
 def compute_eagerly(recorder: Recorder) -> None:
     """Compute everything that is recorded by the model's own code, node after node."""
     cells = recorder.library.cells
     made: list[torch.Tensor] = []
+    tape = recorder.tape
     attributes = {type_id: iter(entries) for type_id, entries in recorder.attributes.items()}
 
     def value(number: int) -> torch.Tensor:
-        if number < 0:
-            return recorder.outside.flat(number)
-        return made[number - recorder.done] if number >= recorder.done else recorder.computed.tensor(number)
+        if number >= recorder.done:
+            return made[number - recorder.done]
+        flat = recorder.outside.flat(number) if number < 0 else recorder.computed.tensor(number)
+        if tape is None:
+            return flat
+        found = tape.tensors([number], flat[None], spec_of(flat.shape))[0]
+        return found
 
-    with torch.no_grad():
+    with nullcontext() if tape is not None else torch.no_grad():
         begin = 0
         for node, (type_id, end) in enumerate(zip(recorder.types, recorder.ends, strict=True)):
             given = [value(number) for number in recorder.operands[begin:end]]
             cell, begin = cells[type_id], end
             numbers = [next(attributes[type_id]) for _ in range(cell.attributes)]
             try:
+                first = recorder.done + len(made)
                 made += cell.evaluate(given, numbers)
+                if tape is not None:
+                    made[first - recorder.done :] = [
+                        one.detach() if tape.is_detached(number, number + 1) else one
+                        for number, one in enumerate(made[first - recorder.done :], first)
+                    ]
             except Exception as error:
                 raise failed_call(recorder, node, numbers, error) from error
     # An array for every value.
-    arrays = [one.numpy()[None] for one in made]
+    arrays = [one.detach().numpy()[None] for one in made]
+    if tape is not None:
+        tape.computed_eagerly(recorder.done, made)
     recorder.finish_round(Round(recorder.done, np.arange(len(made)), np.zeros(len(made), np.int64), arrays.__getitem__))
 
 
 def graph_of(recorder: Recorder, model: Model) -> tuple[InstanceGraph, np.ndarray, np.ndarray]:
     """The instance graph of what is recorded, the graph's value for each of the recorder's, and the arena of each."""
-    signature = model.signature
+    signature = model.cells if recorder.library.training else model.signature
     node_type, ids, arenas = numbered(recorder.types, recorder.library.type_ids, signature)
     operands = np.array(recorder.operands, np.int64)
     operand_ptr = np.zeros(len(node_type) + 1, np.int32)

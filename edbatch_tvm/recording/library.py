@@ -22,6 +22,7 @@ from edbatch_tvm.recording.describe import describe, described
 from edbatch_tvm.recording.empty_results import EmptyResult
 from edbatch_tvm.recording.exporting import EXPORTING
 from edbatch_tvm.recording.failures import uncompiled
+from edbatch_tvm.recording.gradient_check import check_gradients
 from edbatch_tvm.recording.isolation import state, switched_to
 from edbatch_tvm.recording.module_attributes import is_constant
 from edbatch_tvm.recording.recurrent import refuses_unrolling
@@ -90,9 +91,24 @@ class Library:
         For :func:`edbatch_tvm.compile`.
     sites : iterable of Site
         Those of submodules and methods.
+    training : bool
+        Whether gradients are recorded, so that the compiled model has a backward pass.
     """
 
-    def __init__(self, model: torch.nn.Module, options: Mapping[str, Any], sites: Iterable[Site] = ()) -> None:
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        options: Mapping[str, Any],
+        sites: Iterable[Site] = (),
+        training: bool = False,
+    ) -> None:
+        self.training = training
+        self.sparse = frozenset(
+            id(one.weight)
+            for one in model.modules()
+            if isinstance(one, torch.nn.Embedding | torch.nn.EmbeddingBag) and one.sparse
+        )
+        self._params: dict[str, Any] = {}
         self._sites = list(sites)
         self._bad: set[int] = set()
         self._type_ids = np.empty(0, np.int16)
@@ -284,7 +300,8 @@ class Library:
     @contextmanager
     def _outside(self) -> Iterator[None]:
         """A context like that of the call: not inside of operators and modes of an element."""
-        with EXPORTING, original_functions(), recording_calls(None), switched_to(self.state):
+        own = self.state._replace(grad=False) if self.training else self.state
+        with EXPORTING, original_functions(), recording_calls(None), switched_to(own):
             yield
 
     def _free_name(self, site: Site) -> str:
@@ -327,25 +344,30 @@ class Library:
                     for cell, reason in bad:
                         self._refuse(cell, reason)
                     return None
-            self._seen = [(weight, weight.detach().clone()) for weight in params]
+            self._params = params
+            self._seen = [(weight, weight.detach().clone()) for weight in params.values()]
             self._compiled = len(self.cells), model
             return model
 
-    def _compile(self, new: Sequence[Cell]) -> tuple[Model, list[Any]]:
+    def _compile(self, new: Sequence[Cell]) -> tuple[Model, dict[str, Any]]:
         good = [cell for cell in self.cells if cell.type_id not in self._bad]
         cells = imported_module({cell.name: cell.function for cell in good}, self._names)
-        model = compile_model(*cells, **self._options)
+        model = compile_model(*cells, training=self.training, **self._options)
         for cell in new:
             if cell.type_id not in self._bad:
                 check_compiled(cell, model)
+                if self.training:
+                    check_gradients(cell, self._names)
         self._type_ids = np.full(len(self.cells), -1, np.int16)
         self._type_ids[[cell.type_id for cell in good]] = np.arange(len(good))
-        return model, list(cells.params.values())
+        return model, cells.params
 
     def _cannot_be_compiled(self, cell: Cell) -> Exception | None:
         try:
             cells = imported_module({cell.name: cell.function}, self._names)
-            check_compiled(cell, compile_model(*cells, **self._options))
+            check_compiled(cell, compile_model(*cells, training=self.training, **self._options))
+            if self.training:
+                check_gradients(cell, self._names)
         except Exception as error:
             return error
         return None
@@ -366,6 +388,10 @@ class Library:
         if self._compiled is not None:
             self._compiled[1].refresh()
             self._seen = [(weight, weight.detach().clone()) for weight, _ in self._seen]
+
+    def trained_weights(self) -> dict[str, torch.Tensor]:
+        """The weights of compiled cells that require a gradient, by their names in the compiled model."""
+        return {name: weight for name, weight in self._params.items() if weight.requires_grad}
 
     def weights(self) -> set[int]:
         """The ids of the weights of compiled cells: whoever runs these sees their numbers."""

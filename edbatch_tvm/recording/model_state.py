@@ -32,19 +32,19 @@ def _version(tensor: torch.Tensor) -> int:
     return 0 if tensor.is_inference() else tensor._version
 
 
-def check_inference(model: torch.nn.Module) -> None:
-    """Check that a model is where it can be run, and that no gradients are recorded.
+def trains(model: torch.nn.Module) -> bool:
+    """Whether gradients are recorded for a model where it is called."""
+    return torch.is_grad_enabled() and any(one.requires_grad for one in model.parameters())
+
+
+def check_device(model: torch.nn.Module) -> None:
+    """Check that a model is where it can be run.
 
     Raises
     ------
     RecordingError
     """
-    kind = type(model).__name__
-    gradients = torch.is_grad_enabled()
     for name, one in model.named_parameters():
-        if gradients and one.requires_grad:
-            raise RecordingError(
-                f"{kind} is called where gradients are recorded", "inference", "with torch.no_grad(): ..."
-            )
         if not one.is_cpu:
+            kind = type(model).__name__
             raise RecordingError(f"parameter {name!r} of {kind} is on {one.device}", "a model on cpu", "call .cpu()")

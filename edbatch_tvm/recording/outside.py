@@ -11,7 +11,7 @@ from __future__ import annotations
 import _ctypes
 import ctypes
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,6 +21,9 @@ from edbatch_tvm.errors import CellError, RecordingError
 from edbatch_tvm.recording.empty_results import NoElements
 from edbatch_tvm.recording.specs import CODED, TensorSpec, spec_of
 from edbatch_tvm.recording.value_tables import Table, Tables
+
+if TYPE_CHECKING:
+    from edbatch_tvm.recording.gradient_tape import GradientTape
 
 # ctypes.memmove lets other threads run meanwhile, which takes longer than to copy a row.
 _copy: Any = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)(
@@ -67,11 +70,14 @@ class Outside:
         By the extents of the shape, the numbers of small float32 tensors by their bytes; read by ``native_core``.
     seen : object
         What ``native_core`` has seen last.
+    tape : GradientTape or None
+        Where gradients are recorded: what knows the tensors that require one.
     """
 
-    __slots__ = ("_known", "_objects", "_places", "known_by_size", "row", "seen", "specs", "table", "tables")
+    __slots__ = ("_known", "_objects", "_places", "known_by_size", "row", "seen", "specs", "table", "tables", "tape")
 
-    def __init__(self, tables: Tables) -> None:
+    def __init__(self, tables: Tables, tape: GradientTape | None = None) -> None:
+        self.tape = tape
         self.specs: list[TensorSpec] = []
         self.table: list[int] = []
         self.row: list[int] = []
@@ -139,26 +145,16 @@ class Outside:
 
     def _other(self, tensor: Tensor) -> int:
         """The number of a tensor that is not known, or not by its bytes."""
-        dtype = tensor.dtype
-        source = tensor
-        layout = tensor.layout is strided and tensor.is_cpu
-        if dtype is not float32 or type(tensor) is not Tensor or not layout or not _is_plain(tensor):
-            source = self._converted(tensor, dtype)
         if tensor.requires_grad and _is_grad_enabled():
+            if self.tape is not None:
+                return self.tape.number(self, tensor)
             raise RecordingError(
                 f"a tensor of shape {list(tensor.shape)} that requires a gradient is used where gradients are recorded",
                 "inference",
                 "with torch.no_grad(): ..., or tensor.detach()",
             )
-        spec = spec_of(tensor.shape, dtype)
-        if not spec.size:
-            raise NoElements
-        try:
-            address = source.data_ptr()
-        except RuntimeError:  # of torch.func
-            address = 0
-        if not address:
-            raise CellError("a tensor without memory")
+        dtype = tensor.dtype
+        spec, address, _source = self._numbers_of(tensor)
         reader = _READERS[4 * spec.size]
         if reader is None:
             return self._large(tensor, spec, address)
@@ -172,6 +168,36 @@ class Outside:
             self._add(spec, address)
             number = known[0][content] = -len(self.specs)
         return number
+
+    def new_number(self, tensor: Tensor) -> int:
+        """A number of its own for a tensor, whatever others there are.
+
+        Raises
+        ------
+        CellError
+            If it cannot be an operand.
+        """
+        spec, address, _source = self._numbers_of(tensor)
+        self._add(spec, address)
+        return -len(self.specs)
+
+    def _numbers_of(self, tensor: Tensor) -> tuple[TensorSpec, int, Tensor]:
+        """The spec of a tensor, the address of its numbers, and the tensor that has them there."""
+        dtype = tensor.dtype
+        source = tensor
+        layout = tensor.layout is strided and tensor.is_cpu
+        if dtype is not float32 or type(tensor) is not Tensor or not layout or not _is_plain(tensor):
+            source = self._converted(tensor, dtype)
+        spec = spec_of(tensor.shape, dtype)
+        if not spec.size:
+            raise NoElements
+        try:
+            address = source.data_ptr()
+        except RuntimeError:  # of torch.func
+            address = 0
+        if not address:
+            raise CellError("a tensor without memory")
+        return spec, address, source
 
     def _knows(self, key: torch.Size | TensorSpec, reader: Any) -> tuple[dict[bytes, int], Any]:
         """No tensors of a shape so far."""

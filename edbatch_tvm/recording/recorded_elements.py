@@ -24,6 +24,7 @@ from edbatch_tvm.recording.source_locations import users_place
 from edbatch_tvm.recording.torch_functions import replaced_functions
 
 if TYPE_CHECKING:
+    from edbatch_tvm.recording.gradient_tape import CompiledRound
     from edbatch_tvm.recording.library import Library
     from edbatch_tvm.recording.seen_state import SeenState
     from edbatch_tvm.recording.site import Site
@@ -200,11 +201,12 @@ class RecordedElements:
         """The graphs to run, for a compiled model."""
         return [content.graph(model) for content in self._contents if not content.is_constant]
 
-    def take(self, result: Result | None) -> None:
-        """Take the results out of a run of the graphs, and others without outputs before."""
+    def take(self, result: Result | None, computed: CompiledRound | None = None) -> None:
+        """Take the results out of a run of the graphs, and others without outputs before; `computed` if it trains."""
         tensors: list[torch.Tensor] = []
         if result is not None and any(content.specs for content in self._contents):
-            tensors = _tensors([spec for content in self._contents for spec in content.specs], result)
+            specs = [spec for content in self._contents for spec in content.specs]
+            tensors = _tensors(specs, result, computed)
         begin = 0
         for content in self._contents:
             end = begin + len(content.specs)
@@ -212,7 +214,7 @@ class RecordedElements:
             begin = end
 
 
-def _tensors(specs: list[TensorSpec], result: Result) -> list[torch.Tensor]:
+def _tensors(specs: list[TensorSpec], result: Result, computed: CompiledRound | None) -> list[torch.Tensor]:
     """The declared outputs of a run, in order: copies."""
     graph = result.graph
     assert graph.signature is not None
@@ -226,7 +228,11 @@ def _tensors(specs: list[TensorSpec], result: Result) -> list[torch.Tensor]:
     tensors: list[Any] = [None] * len(specs)
     for spec, places in by_spec.items():
         table = torch.from_numpy(result.arena(int(arenas[places[0]]))[rows[places]])
-        parts = spec.decoded(table).reshape(len(places), *spec.shape).unbind()
+        shaped = spec.decoded(table).reshape(len(places), *spec.shape)
+        if computed is not None and spec.dtype is torch.float32:
+            parts = computed.tensors(values[places], shaped)
+        else:
+            parts = shaped.unbind()
         for place, part in zip(places, parts, strict=True):
             tensors[place] = part
     return tensors

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from edbatch_tvm.recording.gradient_tape import ROW_OF
 from edbatch_tvm.recording.lazy import is_lazy
 
 if TYPE_CHECKING:
@@ -32,12 +33,20 @@ class RecordedParameter(torch.nn.Parameter):
 
     parameter: torch.nn.Parameter
     _rows: dict[int, tuple[Tensor, int]]
+    _trains: bool
 
     @classmethod
-    def of(cls, parameter: torch.nn.Parameter) -> RecordedParameter:
-        """The `parameter` for one minibatch."""
-        made: RecordedParameter = Tensor._make_subclass(cls, parameter.detach(), parameter.requires_grad)
+    def of(cls, parameter: torch.nn.Parameter, trains: bool) -> RecordedParameter:
+        """The `parameter` for one minibatch; gradients pass it on if the model trains."""
+        made: RecordedParameter
+        trains = trains and parameter.requires_grad
+        if trains:
+            with torch.enable_grad():
+                made = parameter.as_subclass(cls)
+        else:
+            made = Tensor._make_subclass(cls, parameter.detach(), parameter.requires_grad)
         made.parameter = parameter
+        made._trains = trains
         made._rows = {}
         return made
 
@@ -46,8 +55,12 @@ class RecordedParameter(torch.nn.Parameter):
             known = self._rows.get(index)
             # A row that nobody holds may as well be new, if its shape is as it was: a change of it counts, too.
             if known is not None and getrefcount(known[0]) == _UNHELD and known[0]._version == known[1]:
-                return known[0]
+                if not self._trains or known[0].requires_grad is torch.is_grad_enabled():
+                    return known[0]
             row = _getitem(self, index)
+            if row.grad_fn is not None:
+                size = self.shape[0]
+                vars(row)[ROW_OF] = self.parameter, index if index >= 0 else index + size
             if not row.is_inference():
                 self._rows[index] = row, row._version
             return row
@@ -111,7 +124,9 @@ class RecordedParameters(dict[str, Any]):
         # Rows of what has one dimension are numbers, which cells seldom take.
         if not plain or parameter.layout is not torch.strided or parameter.dim() < 2:
             return parameter
-        made = self._recorder.parameters[id(parameter)] = RecordedParameter.of(parameter)
+        made = self._recorder.parameters[id(parameter)] = RecordedParameter.of(
+            parameter, self._recorder.tape is not None
+        )
         return made
 
     def items(self) -> Any:

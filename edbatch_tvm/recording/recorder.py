@@ -18,13 +18,15 @@ from edbatch_tvm.recording.arguments import FEW, INTEGER, key_of_tensor
 from edbatch_tvm.recording.computed import Computed, Round
 from edbatch_tvm.recording.describe import describe, describe_list
 from edbatch_tvm.recording.empty_results import EmptyResult, NoElements
+from edbatch_tvm.recording.gradient_tape import GradientTape
+from edbatch_tvm.recording.isolation import switched_to
 from edbatch_tvm.recording.lazy import LazyTensor, geometry_of, lazy_rows
 from edbatch_tvm.recording.outside import Outside
 from edbatch_tvm.recording.recorded_parameters import RecordedParameter, own_parameter
 from edbatch_tvm.recording.row_calls import row_by_row
 from edbatch_tvm.recording.rows import RowByRow
 from edbatch_tvm.recording.served_values import answers_to, values_of
-from edbatch_tvm.recording.specs import GridSpec, RowsSpec, TensorSpec
+from edbatch_tvm.recording.specs import GridSpec, RowsSpec, TensorSpec, spec_of
 from edbatch_tvm.recording.storages import JOINED, Joined, joined, resolved, whole_value, with_whole_values
 from edbatch_tvm.recording.value_tables import Tables
 
@@ -77,6 +79,8 @@ class Recorder:
         Values that elements wait for, and those that were waited for in the last round.
     asked, answers : list of (callable, LazyTensor), dict of int to tensor
         The same for functions of values, see :meth:`answer`.
+    tape : GradientTape or None
+        Where gradients are recorded.
     turns : list of tuple
         How much was recorded when an element went on, since the last flush, and the element.
     """
@@ -84,7 +88,7 @@ class Recorder:
     __slots__ = (
         *("adopted", "attributes", "breaks", "compute", "computed", "done", "ends", "finished", "library"),
         *("answers", "asked", "ready", "records", "touched", "turns", "wanted"),
-        *("operands", "outside", "parameters", "picked", "reads", "recorded", "root", "types", "wait"),
+        *("operands", "outside", "parameters", "picked", "reads", "recorded", "root", "tape", "types", "wait"),
     )
 
     def __init__(self, library: Library, wait: Callable[[], None], compute: Callable[[], None] | None = None) -> None:
@@ -98,7 +102,8 @@ class Recorder:
         self.operands: list[int] = []
         self.attributes: defaultdict[int, list[Any]] = defaultdict(list)
         tables = Tables(library.spare_tables)
-        self.outside = Outside(tables)
+        self.tape = GradientTape(library) if library.training else None
+        self.outside = Outside(tables, self.tape)
         self.parameters: dict[int, RecordedParameter] = {}
         self.picked: dict[Any, int] = {}
         self.adopted: list[tuple[LazyTensor, torch.Tensor]] = []
@@ -290,7 +295,7 @@ class Recorder:
 
     def external_rows(self, tensor: torch.Tensor) -> torch.Tensor:
         """The numbers of the rows of a tensor from outside, of two dimensions."""
-        return torch.tensor([self.outside.number(row) for row in tensor.detach().split(1)])
+        return torch.tensor([self.outside.number(row) for row in tensor.split(1)])
 
     # Tensor functions between cells -----------------------------------------------------------------------------
 
@@ -334,7 +339,22 @@ class Recorder:
 
     def read(self, tensor: LazyTensor) -> torch.Tensor:
         """The value of a recorded tensor; whatever is recorded is computed first, for all instances in flight."""
+        if self.tape is not None and tensor.spec.dtype is torch.float32 and tensor.spec.size:
+            if not self.is_computed(tensor):
+                self.compute()
+            return self._differentiable(self.tape, tensor)
         return self.peek(tensor).clone(memory_format=torch.preserve_format)
+
+    def _differentiable(self, tape: GradientTape, tensor: LazyTensor) -> torch.Tensor:
+        """A computed tensor that autograd knows."""
+        storage = tensor.held
+        if storage is None:
+            return tape.tensors([tensor.value], self._flat(tensor.value)[None], tensor.spec)[0]
+        rows = torch.stack([self._flat(value) for value in storage.rows])
+        parts = tape.tensors(storage.rows, rows, spec_of((storage.row,)))
+        with switched_to(self.library.state):
+            size, stride, offset = geometry_of(tensor)
+            return torch.cat(parts).as_strided(size, stride, offset).clone(memory_format=torch.preserve_format)
 
     def peek(self, tensor: LazyTensor) -> torch.Tensor:
         """The same, perhaps in memory of the recorder: for reading."""

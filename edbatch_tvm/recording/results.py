@@ -28,6 +28,13 @@ def computed_results(results: Any, recorder: Recorder) -> Any:
     tensors: dict[int, torch.Tensor] = {}
     for spec, members in by_spec.items():
         values = np.array([member.value for member in members], np.int64)
+        if recorder.tape is not None:
+            rows = torch.empty(len(values), spec.size)
+            for positions, found in recorder.computed.rows_of(values):
+                rows[torch.from_numpy(positions)] = torch.from_numpy(found)
+            made = recorder.tape.tensors(values.tolist(), rows, spec)
+            tensors.update((id(member), tensor) for member, tensor in zip(members, made, strict=True))
+            continue
         for positions, found in recorder.computed.rows_of(values):
             parts = spec.decoded(torch.from_numpy(found)).reshape(len(found), *spec.shape).unbind()
             tensors.update((id(members[at]), part) for at, part in zip(positions.tolist(), parts, strict=True))

@@ -164,7 +164,7 @@ def _grid(recorder: Recorder, tensor: torch.Tensor, grid: torch.Tensor | None, l
         return torch.tensor([recorder.value_of(tensor)]).reshape(shape)
     if tensor.dtype is not torch.float32 or not tensor.is_cpu:
         return None
-    rows = own_parameter(tensor).detach().reshape(shape.numel(), *tensor.shape[leading:])
+    rows = own_parameter(tensor).reshape(shape.numel(), *tensor.shape[leading:])
     return torch.tensor([recorder.outside.number(row) for row in rows.unbind()], dtype=torch.int64).reshape(shape)
 
 

@@ -79,6 +79,10 @@ class Gradients(Mapping[str, np.ndarray]):
             self._done[name] = total
         return self._done[name]
 
+    def reaches(self, name: str) -> bool:
+        """Whether anything that has a cotangent depends on a weight; else its gradient is zero."""
+        return name in self._sums or name in self._parts or name in self._slices
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._shapes)
 

@@ -1,0 +1,110 @@
+"""Whether a cell's adjoint is what PyTorch's autograd makes of the model's own code.
+
+The exported program of a cell has no trace of ``detach``, ``no_grad`` and functions with a backward pass of their own.
+So a cell is differentiated both ways, once, on random numbers, before it trains; one that differs is not recorded, and
+PyTorch runs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from edbatch_tvm.compiler import compile_model
+from edbatch_tvm.errors import CellError
+from edbatch_tvm.graph.instance import FIRST_EXTERNAL
+from edbatch_tvm.recording.arguments import EXAMPLE_ROWS
+from edbatch_tvm.recording.specialise import Cell
+from edbatch_tvm.training import TrainingResult
+from edbatch_tvm.training.gradients import Gradients
+from relay_ext.importer import WeightNames, imported_module
+
+_TOLERANCE = 1e-3
+"""Largest difference, relative to the largest gradient of its kind: both compute in float32."""
+
+
+def check_gradients(cell: Cell, names: WeightNames) -> None:
+    """Compare the adjoint of a cell with autograd.
+
+    Raises
+    ------
+    CellError
+        If they differ, or the cell has no adjoint.
+    """
+    inputs = cell.code.plan.inputs
+    flat = [entry.random(EXAMPLE_ROWS) for entry in inputs]
+    operands = [value for entry, value in zip(inputs, flat, strict=True) if entry.example is None]
+    attributes = [value.numpy() for entry, value in zip(inputs, flat, strict=True) if entry.example is not None]
+    module, params = imported_module({cell.name: cell.function}, names)
+    # Interpreted: it is differentiated as cells that are compiled are, and nothing has to be compiled.
+    model = compile_model(module, params, target="numpy", training=True)
+    names_of = [attribute.name for attribute in model.signature[cell.name].attributes]
+    builder = model.builder()
+    given = [value.numpy() for value in operands]
+    value = builder.call(cell.name, *given, **dict(zip(names_of, attributes, strict=True)))
+    result = model([builder.finish(list(value) if isinstance(value, tuple) else [value])])
+    generator = torch.Generator().manual_seed(0)
+    cotangents = [
+        torch.randn(array.shape, generator=generator) * (spec.dtype is torch.float32)
+        for array, spec in zip(result[0], cell.outputs, strict=True)
+    ]
+    gradients = result.backward([[one.numpy() for one in cotangents]])
+
+    weights = {name: weight for name, weight in params.items() if weight.requires_grad}
+    wanted = _by_autograd(cell, flat, list(weights.values()), cotangents)
+    found = [*_of_operands(result, gradients, operands), *(gradients[name] for name in weights)]
+    what = [*(f"argument {place}" for place in range(len(operands))), *(f"parameter {name!r}" for name in weights)]
+    floats = [*(entry.spec.dtype is torch.float32 for entry in inputs if entry.example is None), *[True] * len(weights)]
+    for name, one, other, counts in zip(what, found, wanted, floats, strict=True):
+        if counts and not _close(torch.from_numpy(np.ascontiguousarray(one)), other):
+            raise CellError(
+                f"the gradient of cell {cell.name!r} for {name} is not what PyTorch computes",
+                "code without detach(), no_grad() and functions with a backward pass of their own",
+                "leave these to code outside the cell",
+            )
+
+
+def _by_autograd(
+    cell: Cell, flat: Sequence[torch.Tensor], weights: list[torch.Tensor], cotangents: Sequence[torch.Tensor]
+) -> list[torch.Tensor]:
+    """The gradients of operands, then of weights, by the model's own code."""
+    inputs = cell.code.plan.inputs
+    with torch.enable_grad():
+        own = [value.clone().requires_grad_(entry.example is None) for entry, value in zip(inputs, flat, strict=True)]
+        wanted = [value for entry, value in zip(inputs, own, strict=True) if entry.example is None] + weights
+        given = [entry.example if type(entry.example) is int else one for entry, one in zip(inputs, own, strict=True)]
+        outputs = cell.code(*given)
+        pairs = [(one, other) for one, other in zip(outputs, cotangents, strict=True) if one.requires_grad]
+        if not pairs:
+            return [torch.zeros_like(one) for one in wanted]
+        found = torch.autograd.grad(
+            [one for one, _ in pairs], wanted, [other.reshape(one.shape) for one, other in pairs], allow_unused=True
+        )
+    return [
+        torch.zeros_like(of) if one is None else one.to_dense().detach() for one, of in zip(found, wanted, strict=True)
+    ]
+
+
+def _of_operands(result: TrainingResult, gradients: Gradients, operands: Sequence[torch.Tensor]) -> list[np.ndarray]:
+    """The gradients of the operands of the one node of a graph."""
+    rows: dict[int, np.ndarray] = {}
+    for sums in gradients.external_sums.values():
+        rows.update(zip(sums.numbers.tolist(), sums.rows, strict=True))
+    entries = iter((FIRST_EXTERNAL - result.graph.operand_value).tolist())
+    found = []
+    for operand in operands:
+        parts = operand.numpy() if operand.dim() > 1 else operand.numpy()[None]
+        own = [rows.get(entry, np.zeros_like(part)) for part, entry in zip(parts, entries, strict=False)]
+        found.append(np.stack([one.reshape(part.shape) for one, part in zip(own, parts, strict=True)]))
+    return found
+
+
+def _close(found: torch.Tensor, wanted: torch.Tensor) -> bool:
+    found = found.reshape(wanted.shape)
+    finite = wanted.isfinite()
+    if not torch.equal(found.isfinite(), finite):
+        return False
+    scale = wanted[finite].abs().max().clamp(min=1e-3) if finite.any() else torch.ones(())
+    return bool(((found - wanted)[finite].abs() <= _TOLERANCE * scale).all())
