@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch.utils import _pytree as pytree
 
-from edbatch_tvm.errors import CellError
+from edbatch_tvm.errors import CellError, RecordingError
 from edbatch_tvm.recording import lazy
 from edbatch_tvm.recording.breaks import told
 from edbatch_tvm.recording.lazy import LazyTensor, geometry_of, lazy_rows, lazy_value, lazy_view, storage_of
@@ -120,8 +120,20 @@ def dispatch(operator: Any, arguments: Any, named: dict[str, Any]) -> Any:
     first = arguments[0] if arguments else None
     recorder = first.recorder if type(first) is LazyTensor else recorder_of(arguments, named)
     assert recorder is not None
+    if recorder.tape is None:
+        return _dispatched(recorder, operator, kind, arguments, named)
+    # PyTorch comes here below autograd, which has to see what is done with ordinary tensors.
+    own = recorder.library.state
+    with torch._C._ForceDispatchKeyGuard(own.included, own.excluded):
+        return _dispatched(recorder, operator, kind, arguments, named)
+
+
+def _dispatched(recorder: Recorder, operator: Any, kind: _Kind, arguments: Any, named: dict[str, Any]) -> Any:
+    first = arguments[0] if arguments else None
     if kind.name in _SHAPES:
         return operator(*_shapes(arguments), **_shapes(named))
+    if kind.name == "detach" and recorder.tape is not None and first.dtype is torch.float32:
+        return detached(recorder, first)
     if kind.view and type(first) is LazyTensor:
         return view(operator, first, tuple(arguments[1:]), named)
     if kind.name in _RESHAPED and type(first) is LazyTensor:
@@ -158,6 +170,22 @@ def _reshaped(operator: Any, tensor: LazyTensor, arguments: Any, named: dict[str
     tensor.geometry = found  # type: ignore[assignment]
     tensor.spec = spec_of(torch.Size(found[0]), tensor.spec.dtype)
     return tensor
+
+
+def detached(recorder: Recorder, tensor: LazyTensor) -> torch.Tensor:
+    """A copy that no gradient passes."""
+    if recorder.finished or not tensor.spec.size:
+        return tensor.computed().detach()
+    assert recorder.tape is not None
+    first = recorder.recorded
+    made: torch.Tensor = recorder.operator(_times_one, (tensor,), {})
+    recorder.tape.detach(first, recorder.recorded)
+    return made
+
+
+def _times_one(tensor: torch.Tensor) -> torch.Tensor:
+    """What a detached tensor is: a value of its own."""
+    return tensor * 1
 
 
 # Writes ---------------------------------------------------------------------------------------------------------
@@ -340,6 +368,8 @@ def _broken(
 
     given, by_name = pytree.tree_unflatten([real(leaf) for leaf in leaves], structure)
     results = operator(*given, **by_name)
+    if recorder.tape is not None and not written and not recorder.finished:
+        results = pytree.tree_map(lambda one: _with_gradient(recorder, one, leaves), results)
     if not recorder.finished and kind.name not in _READ:
         told(recorder, f"{kind.name}()", reason)
     if not written:
@@ -350,5 +380,25 @@ def _broken(
     originals = {id(new): old for new, old in zip(pytree.tree_leaves((given, by_name)), leaves, strict=True)}
     return pytree.tree_map(lambda one: originals.get(id(one), one), results)
 
+
+def _with_gradient(recorder: Recorder, result: Any, given: list[Any]) -> Any:
+    """A result of PyTorch's as a recorded tensor: what autograd knows of an ordinary one would be overwritten.
+
+    PyTorch is inside of the same operator on recorded tensors, of which autograd knows nothing.
+    """
+    if not isinstance(result, torch.Tensor) or not result.requires_grad:
+        return result
+    if result.dtype is torch.float32 and result.numel():
+        return lazy_value(recorder, recorder.outside.number(result), spec_of(result.shape, result.dtype))
+    if any(isinstance(one, torch.Tensor) and _requires_grad.__get__(one) for one in given):
+        raise RecordingError(
+            f"a tensor of {result.dtype} made of a recorded one and one that requires a gradient",
+            "float32",
+            "convert with .float(), or compute it before or after the model",
+        )
+    return result
+
+
+_requires_grad: Any = torch._C.TensorBase.requires_grad
 
 lazy.DISPATCH.append(dispatch)

@@ -17,6 +17,7 @@ from edbatch_tvm.recording.failures import bad_index, failed_call
 from edbatch_tvm.recording.specs import spec_of
 from edbatch_tvm.recording.value_tables import numbered
 from edbatch_tvm.runtime import Model, Result
+from edbatch_tvm.training import TrainingResult
 
 if TYPE_CHECKING:
     from edbatch_tvm.recording.recorder import Recorder
@@ -45,7 +46,10 @@ def compute_batched(recorder: Recorder) -> Result | None:
     if recorder.tape is not None:
         ids, arenas = _saved(result, ids)
         operands = np.array(recorder.operands, np.int64)
-        computed = recorder.tape.computed(result, recorder.done, ids, operands)  # type: ignore[arg-type]
+        contents = [] if records is None else records.computed
+        assert isinstance(result, TrainingResult)
+        size = (graph.num_nodes, len(graph.external_row)) if recorder.types else (0, 0)
+        computed = recorder.tape.computed(result, recorder.done, ids, operands, contents, size)
     if recorder.types:
         recorder.finish_round(Round(recorder.done, arenas, result.plan.value_row[ids], result.arena))
     if records is not None:
@@ -88,7 +92,7 @@ def compute_eagerly(recorder: Recorder) -> None:
                 made += cell.evaluate(given, numbers)
                 if tape is not None:
                     made[first - recorder.done :] = [
-                        one.detach() if tape.is_detached(number, number + 1) else one
+                        one.detach() if tape.is_detached(number) else one
                         for number, one in enumerate(made[first - recorder.done :], first)
                     ]
             except Exception as error:

@@ -16,6 +16,7 @@ from edbatch_tvm.errors import CellError
 from edbatch_tvm.recording import lazy
 from edbatch_tvm.recording.adopted import adopt
 from edbatch_tvm.recording.dispatch import as_rows, copied, recorder_of
+from edbatch_tvm.recording.isolation import switched_to
 from edbatch_tvm.recording.lazy import FUNCTIONS, INTO_PYTORCH, LazyTensor
 from edbatch_tvm.recording.row_choices import joined_rows
 
@@ -61,6 +62,9 @@ _QUESTIONS = (
 """Functions that models ask values by, to decide with."""
 
 
+_NUMBERS = frozenset(("max", "min", "sort", "topk"))
+"""Those that return numbers of the tensor."""
+
 _EXTREMA = {
     torch.argmax: torch.argmax,
     torch.Tensor.argmax: torch.argmax,
@@ -76,6 +80,8 @@ def _asking(function: Any, arguments: Any, named: dict[str, Any]) -> Any:
     if type(first) is not LazyTensor or first.recorder.finished or named.get("out") is not None:
         return NotImplemented
     recorder = first.recorder
+    if recorder.tape is not None and function.__name__ in _NUMBERS:
+        return NotImplemented  # a gradient may pass
     question = _EXTREMA.get(function) if len(arguments) == 1 and not named and first.held is None else None
     if question is not None and first.spec.dtype is torch.float32 and not recorder.is_computed(first):
         answer = recorder.answer(question, first)
@@ -134,8 +140,17 @@ def _writing(function: Any, arguments: Any, named: dict[str, Any]) -> Any:
             by_rows = function.__name__ in _BY_ROWS
             if function is torch.Tensor.copy_ and len(arguments) > 1:
                 by_rows = target.dim() > 1 and _is_list(arguments[1])
-            adopt(recorder, target, by_rows)
+            adopted = adopt(recorder, target, by_rows)
+            if not adopted and recorder.tape is not None:
+                # Autograd has to see an ordinary tensor written into by ordinary ones.
+                arguments, named = pytree.tree_map(_computed, (arguments, named))
+                with switched_to(recorder.library.state._replace(grad=torch.is_grad_enabled())):
+                    return function(*arguments, **named)
     return NotImplemented
+
+
+def _computed(leaf: Any) -> Any:
+    return leaf.computed() if type(leaf) is LazyTensor else leaf
 
 
 _BY_ROWS = frozenset(
@@ -175,6 +190,8 @@ def _table() -> None:
     for name in [*in_place, *augmented, "__setitem__"]:
         if name not in ignored and name not in vars(LazyTensor) and name != "set_":
             FUNCTIONS[getattr(torch.Tensor, name)] = _writing
+            if callable(getattr(torch, name, None)):
+                FUNCTIONS[getattr(torch, name)] = _writing
 
 
 _table()
@@ -189,6 +206,8 @@ def _into_pytorch(function: Any, arguments: Any, named: dict[str, Any]) -> Any:
     lazy.entered((arguments, named))
     recorder = recorder_of(arguments, named)
     if recorder is None or recorder.finished:
+        if recorder is not None and recorder.tape is not None and not getattr(function, "__name__", "_").endswith("_"):
+            arguments, named = pytree.tree_map(_computed, (arguments, named))
         with _Plain():
             return function(*arguments, **named)
     out = named.get("out")

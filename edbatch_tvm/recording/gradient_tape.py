@@ -9,7 +9,7 @@ round, which autograd runs when every node that reads it has run.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from edbatch_tvm.errors import RecordingError
+from edbatch_tvm.graph import InstanceGraph
 from edbatch_tvm.graph.instance import FIRST_EXTERNAL
 from edbatch_tvm.recording.isolation import switched_to
 from edbatch_tvm.recording.specs import TensorSpec
@@ -26,6 +28,7 @@ from edbatch_tvm.training.weight_sums import sum_rows
 if TYPE_CHECKING:
     from edbatch_tvm.recording.library import Library
     from edbatch_tvm.recording.outside import Outside
+    from edbatch_tvm.recording.recorded_elements import Content
     from edbatch_tvm.training import TrainingResult
 
 _task: Any = torch._C._current_graph_task_id
@@ -33,6 +36,15 @@ _keeps_graph: Any = torch._C._autograd._get_current_graph_task_keep_graph
 
 Row = tuple[torch.nn.Parameter, int]
 """A row of a parameter."""
+
+_NOBODY = np.iinfo(np.int64).min
+"""An external row that needs no gradient."""
+
+_OF_EAGER = -(1 << 41)
+"""What the value of number 0 is called, if the model's own code has computed it; the others follow, falling."""
+
+_OF_CONTENT = -(1 << 40)
+"""Tensors from outside of elements that were recorded before have numbers from here on, falling."""
 
 ROW_OF = "_row_of"
 """Attribute of tensors that are rows of parameters: a :data:`Row`."""
@@ -273,21 +285,37 @@ class GradientTape:
         """Let no gradient pass the values from `first` to `end`."""
         self._off.append((first, end))
 
-    def is_detached(self, value: int, recorded: int) -> bool:
-        """Whether no gradient passes a value."""
+    def is_detached(self, value: int) -> bool:
+        """Whether no gradient passes a value that is recorded."""
         if self._off_since is not None and value >= self._off_since:
             return True
-        return any(first <= value < end for first, end in self._off) and value < recorded
+        return any(first <= value < end for first, end in self._off)
 
-    def _detached(self, first: int, count: int) -> np.ndarray | None:
-        """Which of the values from `first` on no gradient passes; None: there are none."""
-        ranges = list(self._off)
-        if self._off_since is not None:
-            ranges.append((self._off_since, first + count))
+    def is_constant(self, value: int) -> bool:
+        """Whether a value is detached, or a tensor from outside that requires no gradient."""
+        return self.is_detached(value) if value >= 0 else value not in self.externals
+
+    def detached_nodes(self, graph: InstanceGraph, first: int, ids: np.ndarray) -> np.ndarray | None:
+        """Which nodes of a graph no gradient passes; None: there are none.
+
+        Parameters
+        ----------
+        graph : InstanceGraph
+        first : int
+            The number of the recorder's first value that the graph computes.
+        ids : int array
+            The value of the graph of each.
+        """
+        count = len(ids)
+        ranges = [*self._off, *([] if self._off_since is None else [(self._off_since, first + count)])]
         found = np.zeros(count, bool)
         for begin, end in ranges:
             found[max(begin - first, 0) : max(end - first, 0)] = True
-        return found if found.any() else None
+        if not found.any():
+            return None
+        nodes = np.zeros(graph.num_nodes, bool)
+        nodes[ids[found] // graph.stride] = True
+        return nodes
 
     # Rounds -----------------------------------------------------------------------------------------------------
 
@@ -297,47 +325,90 @@ class GradientTape:
         first: int,
         ids: np.ndarray,
         operands: np.ndarray,
-        recorded: Iterable[dict[int, External]] = (),
+        contents: Sequence[Content] = (),
+        own_size: tuple[int, int] = (0, 0),
     ) -> CompiledRound:
         """A round was computed by compiled cells.
 
         Parameters
         ----------
         result : TrainingResult
+            Of what was recorded, then of `contents`.
         first : int
             The number of the first value.
         ids : int array
             The value of the graph of each.
         operands : int64 array
             What the calls read, by the recorder's numbers.
-        recorded : iterable of dict
-            For each element that was recorded before the tensors from outside, by external row.
+        contents : sequence of Content
+            Elements that were recorded before.
+        own_size : tuple of int
+            Nodes and external rows before theirs.
         """
         graph = result.graph
+        sources = np.full(len(graph.external_row), _NOBODY)
         values = graph.operand_value[: len(operands)]
         outside = values <= FIRST_EXTERNAL
-        sources = np.full(len(graph.external_row), np.iinfo(np.int64).min)
         sources[FIRST_EXTERNAL - values[outside]] = operands[outside]
-        detached = self._detached(first, len(ids))
-        if detached is not None:
-            nodes = np.zeros(graph.num_nodes, bool)
-            nodes[ids[detached] // graph.stride] = True
-            result.detached = nodes
-        externals = {}
-        read = sources[sources > np.iinfo(np.int64).min]
-        for number in read[read < 0].tolist():
-            if number in self.externals:
-                externals[number] = self.externals[number]
-        for number in read[read >= 0].tolist():
-            one = self._round_of(number)
-            if isinstance(one, EagerRound) and one.made[number - one.first].requires_grad:
-                externals[number] = External(one.made[number - one.first])
+        externals = self._externals(sources)
+        detached = self.detached_nodes(graph, first, ids)
+        node, external = own_size
+        for content in contents:
+            for row, one in content.externals().items():
+                sources[external + row] = _OF_CONTENT - len(externals)
+                externals[_OF_CONTENT - len(externals)] = one
+            own = content.detached()
+            if own is not None:
+                detached = np.zeros(graph.num_nodes, bool) if detached is None else detached
+                detached[node : node + len(own)] = own
+            node += content.size[0]
+            external += content.size[1]
+        result.detached = detached
         made = CompiledRound(self, result, self._library.trained_weights(), first, ids, sources, externals)
         with switched_to(self._library.state):
             made.run(self.token)
         self.token = made.token if made.token is not None else self.token
         self.rounds.append(made)
         return made
+
+    def _externals(self, sources: np.ndarray) -> dict[int, External]:
+        """What requires a gradient among tensors from outside and values that the model's own code has computed.
+
+        These are tensors from outside to a round that compiled cells compute, and named so in `sources`.
+        """
+        found = {}
+        for number in sources[sources > _NOBODY].tolist():
+            if number < 0:
+                if number in self.externals:
+                    found[number] = self.externals[number]
+                continue
+            one = self._round_of(number)
+            if isinstance(one, EagerRound):
+                tensor = one.made[number - one.first]
+                sources[sources == number] = _OF_EAGER - number if tensor.requires_grad else _NOBODY
+                if tensor.requires_grad:
+                    found[_OF_EAGER - number] = External(tensor)
+        return found
+
+    def externals_of(self, graph: InstanceGraph, operands: np.ndarray) -> dict[int, External]:
+        """The tensors from outside that a graph reads and that require a gradient, by external row."""
+        outside = graph.operand_value <= FIRST_EXTERNAL
+        pairs = zip((FIRST_EXTERNAL - graph.operand_value[outside]).tolist(), operands[outside].tolist(), strict=True)
+        return {row: self.externals[number] for row, number in pairs if number in self.externals}
+
+    def require_parameters(self) -> None:
+        """Check that what requires a gradient are parameters and rows of them, whose gradients are known later.
+
+        Raises
+        ------
+        RecordingError
+        """
+        if not all(one.tensor.is_leaf for one in self.externals.values()):
+            raise RecordingError(
+                "forward computes with parameters outside of cells: a record would not when they change",
+                "parameters in cells, and rows of parameters",
+                "list what computes with them as a cell, or give the element itself",
+            )
 
     def computed_eagerly(self, first: int, made: list[Tensor]) -> None:
         """A round was computed by the model's own code."""
@@ -377,7 +448,7 @@ class GradientTape:
             if value < 0:
                 found[place] = self._external(value, found[place], spec)
                 continue
-            if self.is_detached(value, value + 1):
+            if self.is_detached(value):
                 found[place] = found[place].clone()
                 continue
             owner = self._round_of(value)

@@ -113,6 +113,40 @@ class LazyTensor(torch.Tensor):
     def __iter__(self) -> Iterator[Any]:
         return iter(self.unbind())
 
+    # Gradients --------------------------------------------------------------------------------------------------
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether gradients pass it, as far as is known while it is recorded: if they are recorded, and not detached."""
+        tape = self.recorder.tape
+        if tape is None or self.spec.dtype is not torch.float32:
+            return False
+        rows = [self.value] if self.held is None else self.held.rows
+        return not all(tape.is_constant(value) for value in rows)
+
+    @requires_grad.setter
+    def requires_grad(self, wanted: bool) -> None:
+        self.requires_grad_(wanted)
+
+    def requires_grad_(self, requires_grad: bool = True) -> Any:
+        """Does nothing where gradients pass it anyway; a recorded tensor is never a leaf of autograd's graph."""
+        if requires_grad is not self.requires_grad:
+            raise RecordingError(
+                f"requires_grad_({requires_grad}) of a recorded tensor",
+                "a tensor that is not recorded",
+                "use detach() to keep gradients out, and tensors made outside the model to get gradients of them",
+            )
+        return self
+
+    def _no_graph(self, *_: Any, **__: Any) -> Any:
+        raise RecordingError(
+            "autograd's graph of a tensor that is recorded",
+            "results of the model, its parameters and tensors given to it",
+            "use hooks and backward() on those, after the call",
+        )
+
+    backward = register_hook = register_post_accumulate_grad_hook = retain_grad = _no_graph
+
     # Values that Python code reads ------------------------------------------------------------------------------
 
     def computed(self) -> torch.Tensor:
@@ -180,11 +214,15 @@ class LazyTensor(torch.Tensor):
 
     def numpy(self, *, force: bool = False) -> Any:
         """A copy of the numbers, read-only."""
+        if self.requires_grad and not force:
+            raise RuntimeError("numpy() of a tensor that requires a gradient: use tensor.detach().numpy()")
         array = self.waited_for().clone().numpy()
         array.flags.writeable = False  # to write into it would be lost
         return array
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+        if self.requires_grad:
+            raise RuntimeError("numpy() of a tensor that requires a gradient: use tensor.detach().numpy()")
         array = self.waited_for().clone().numpy()
         return array if dtype is None else array.astype(dtype)
 

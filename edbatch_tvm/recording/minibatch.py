@@ -19,6 +19,7 @@ from edbatch_tvm.recording.core import core
 from edbatch_tvm.recording.driver import Driver
 from edbatch_tvm.recording.exporting import EXPORTING
 from edbatch_tvm.recording.failures import CallError, explain
+from edbatch_tvm.recording.grad_mode import grad_mode_noted
 from edbatch_tvm.recording.isolation import state
 from edbatch_tvm.recording.library import Library
 from edbatch_tvm.recording.recorded_elements import Content, RecordedElements
@@ -116,7 +117,7 @@ def run_minibatch(
             element.ended = True
 
     collecting = collections_later() if known.library.is_compiled else nullcontext()
-    with replaced_functions(), known.functions.replaced(), collecting:
+    with replaced_functions(), known.functions.replaced(), collecting, grad_mode_noted(recorder):
         try:
             with EXPORTING:
                 models = [copies.of(number) for number in range(len(functions))]

@@ -16,6 +16,7 @@ from edbatch_tvm.recording.called_functions import CalledFunctions, recording_ca
 from edbatch_tvm.recording.copies import Carried, Copies
 from edbatch_tvm.recording.exporting import EXPORTING
 from edbatch_tvm.recording.flush import compute_eagerly, graph_of
+from edbatch_tvm.recording.grad_mode import grad_mode_noted
 from edbatch_tvm.recording.isolation import restored
 from edbatch_tvm.recording.lazy import LazyTensor
 from edbatch_tvm.recording.recorded_parameters import own_parameter
@@ -24,7 +25,7 @@ from edbatch_tvm.recording.source_locations import users_place
 from edbatch_tvm.recording.torch_functions import replaced_functions
 
 if TYPE_CHECKING:
-    from edbatch_tvm.recording.gradient_tape import CompiledRound
+    from edbatch_tvm.recording.gradient_tape import CompiledRound, External
     from edbatch_tvm.recording.library import Library
     from edbatch_tvm.recording.seen_state import SeenState
     from edbatch_tvm.recording.site import Site
@@ -87,6 +88,8 @@ class Content:
             self.specs.append(leaf.spec)
         self._values = np.array(values, np.int64)
         self._recorder = recorder.taken()
+        if recorder.tape is not None:
+            recorder.tape.require_parameters()
         self._graph: tuple[Model, InstanceGraph] | None = None
 
     def graph(self, model: Model) -> InstanceGraph:
@@ -96,10 +99,24 @@ class Content:
             if len(types) and types.min() < 0:
                 raise RecordingError("a record of a cell that cannot be compiled", "a new record", "call it again")
             graph, ids, _ = graph_of(self._recorder, model)
+            self._ids = ids
+            self.size = graph.num_nodes, len(graph.external_row)
             graph.outputs = ids[self._values].astype(np.int32)
             graph.output_ptr = np.array([0, len(self._values)], np.int32)
             self._graph = model, graph
         return self._graph[1]
+
+    def externals(self) -> dict[int, External]:
+        """The rows of parameters that the graph reads, by the number of the external row."""
+        assert self._graph is not None
+        tape = self._recorder.tape
+        return {} if tape is None else tape.externals_of(self._graph[1], np.array(self._recorder.operands, np.int64))
+
+    def detached(self) -> np.ndarray | None:
+        """Which nodes of the graph no gradient passes; None: there are none."""
+        assert self._graph is not None
+        tape, graph = self._recorder.tape, self._graph[1]
+        return None if tape is None else tape.detached_nodes(graph, 0, self._ids)
 
     @property
     def is_constant(self) -> bool:
@@ -162,7 +179,13 @@ def record_content(
     recorder = Recorder(library, refuse, refuse)
     carried = Carried()
     copies = Copies(model, sites, recorder, 1, carried, refuse)
-    with replaced_functions(), called.replaced(), restored(), recording_calls(copies.calls):
+    with (
+        replaced_functions(),
+        called.replaced(),
+        restored(),
+        recording_calls(copies.calls),
+        grad_mode_noted(recorder),
+    ):
         with EXPORTING:
             own = copies.of(0)
         result = function(own)
@@ -199,7 +222,12 @@ class RecordedElements:
 
     def graphs(self, model: Model) -> list[InstanceGraph]:
         """The graphs to run, for a compiled model."""
-        return [content.graph(model) for content in self._contents if not content.is_constant]
+        return [content.graph(model) for content in self.computed]
+
+    @property
+    def computed(self) -> list[Content]:
+        """Those of which something has to be computed."""
+        return [content for content in self._contents if not content.is_constant]
 
     def take(self, result: Result | None, computed: CompiledRound | None = None) -> None:
         """Take the results out of a run of the graphs, and others without outputs before; `computed` if it trains."""

@@ -417,7 +417,7 @@ class Recorder:
         own.types, own.ends, own.operands = self.types.copy(), self.ends.copy(), self.operands.copy()
         for cell, entries in self.attributes.items():
             own.attributes[cell] = [one.clone() if isinstance(one, Tensor) else one for one in entries]
-        own.outside = self.outside
+        own.outside, own.tape = self.outside, self.tape
         own.finished = True
         return own
 

@@ -1,7 +1,8 @@
 """What of ``torch`` is replaced while elements run.
 
 ``torch.cat`` and ``torch.stack`` join the states of children, thousands of times a minibatch, and torch takes long to
-ask every tensor of a list whether it has a say. ``tensor.data = other`` does not ask at all.
+ask every tensor of a list whether it has a say. ``tensor.data = other`` does not ask at all. Where gradients are
+recorded, it is noted when elements switch that off and on.
 
 Whoever uses them with anything else, in whatever thread, gets what the original does.
 """
@@ -17,6 +18,7 @@ import torch
 from torch.jit import _builtins
 
 from edbatch_tvm.fork_lock import fork_lock
+from edbatch_tvm.recording.grad_mode import NOTING
 from edbatch_tvm.recording.lazy import FUNCTIONS, LazyTensor, rows_of_values
 
 _FIRST_DIM = {"dim": 0}
@@ -56,7 +58,8 @@ def _reading(original: Any) -> Callable[..., Any]:
 
 def _values(thing: Any) -> Any:
     if type(thing) is LazyTensor:
-        return thing.waited_for().clone()
+        numbers = thing.waited_for()
+        return numbers.clone() if thing.recorder.tape is None else thing.computed()
     if isinstance(thing, list | tuple) and not hasattr(thing, "_fields"):
         return type(thing)(map(_values, thing))
     return {key: _values(item) for key, item in thing.items()} if type(thing) is dict else thing
@@ -79,6 +82,7 @@ def _replacements() -> list[tuple[Any, str, Any, Any]]:
     made = [(torch, name, getattr(torch, name), function) for name, function in joining]
     data: Any = property(_data.__get__, _set_data, _data.__delete__ if hasattr(_data, "__delete__") else None)
     made.append((torch.Tensor, "data", None, data))
+    made += [(torch._C, name, getattr(torch._C, name), function) for name, function in NOTING.items()]
     scripts: Any = (torch._C.ScriptFunction, torch._C.ScriptMethod)
     # A scripted function asks as little; a scripted module does.
     return [*made, *((one, "__call__", vars(one)["__call__"], _reading(one.__call__)) for one in scripts)]
