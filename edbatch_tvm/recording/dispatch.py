@@ -132,7 +132,8 @@ def _dispatched(recorder: Recorder, operator: Any, kind: _Kind, arguments: Any, 
     first = arguments[0] if arguments else None
     if kind.name in _SHAPES:
         return operator(*_shapes(arguments), **_shapes(named))
-    if kind.name == "detach" and recorder.tape is not None and first.dtype is torch.float32:
+    detaches = kind.name == "detach" and recorder.tape is not None
+    if detaches and type(first) is LazyTensor and first.dtype is torch.float32:
         return detached(recorder, first)
     if kind.view and type(first) is LazyTensor:
         return view(operator, first, tuple(arguments[1:]), named)

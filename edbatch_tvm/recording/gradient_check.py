@@ -7,7 +7,7 @@ PyTorch runs it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -16,7 +16,9 @@ from edbatch_tvm.compiler import compile_model
 from edbatch_tvm.errors import CellError
 from edbatch_tvm.graph.instance import FIRST_EXTERNAL
 from edbatch_tvm.recording.arguments import EXAMPLE_ROWS
+from edbatch_tvm.recording.gradient_tape import Table, gradient_of_weight
 from edbatch_tvm.recording.specialise import Cell
+from edbatch_tvm.runtime import Model
 from edbatch_tvm.training import TrainingResult
 from edbatch_tvm.training.gradients import Gradients
 from relay_ext.importer import WeightNames, imported_module
@@ -25,7 +27,7 @@ _TOLERANCE = 1e-3
 """Largest difference, relative to the largest gradient of its kind: both compute in float32."""
 
 
-def check_gradients(cell: Cell, names: WeightNames) -> None:
+def check_gradients(cell: Cell, names: WeightNames, tables: Mapping[int, Table]) -> None:
     """Compare the adjoint of a cell with autograd.
 
     Raises
@@ -33,18 +35,37 @@ def check_gradients(cell: Cell, names: WeightNames) -> None:
     CellError
         If they differ, or the cell has no adjoint.
     """
-    inputs = cell.code.plan.inputs
-    flat = [entry.random(EXAMPLE_ROWS) for entry in inputs]
-    operands = [value for entry, value in zip(inputs, flat, strict=True) if entry.example is None]
-    attributes = [value.numpy() for entry, value in zip(inputs, flat, strict=True) if entry.example is not None]
     module, params = imported_module({cell.name: cell.function}, names)
     # Interpreted: it is differentiated as cells that are compiled are, and nothing has to be compiled.
     model = compile_model(module, params, target="numpy", training=True)
-    names_of = [attribute.name for attribute in model.signature[cell.name].attributes]
+    weights = {name: weight for name, weight in params.items() if weight.requires_grad}
+    inputs = cell.code.plan.inputs
+    flat = [entry.random(EXAMPLE_ROWS) for entry in inputs]
+    _compare(cell, model, flat, weights, tables)
+    for name, weight in weights.items():
+        padding = tables[id(weight)].padding if id(weight) in tables else -1
+        if padding >= 0:
+            attributes = [entry.example is not None for entry in inputs]
+            flat = [torch.full_like(one, padding) if own else one for own, one in zip(attributes, flat, strict=True)]
+            _compare(cell, model, flat, {name: weight}, tables)
+
+
+def _compare(
+    cell: Cell,
+    model: Model,
+    flat: Sequence[torch.Tensor],
+    weights: Mapping[str, torch.Tensor],
+    tables: Mapping[int, Table],
+) -> None:
+    inputs = cell.code.plan.inputs
+    operands = [value for entry, value in zip(inputs, flat, strict=True) if entry.example is None]
+    attributes = [value.numpy() for entry, value in zip(inputs, flat, strict=True) if entry.example is not None]
+    names = [attribute.name for attribute in model.signature[cell.name].attributes]
     builder = model.builder()
     given = [value.numpy() for value in operands]
-    value = builder.call(cell.name, *given, **dict(zip(names_of, attributes, strict=True)))
+    value = builder.call(cell.name, *given, **dict(zip(names, attributes, strict=True)))
     result = model([builder.finish(list(value) if isinstance(value, tuple) else [value])])
+    assert isinstance(result, TrainingResult)
     generator = torch.Generator().manual_seed(0)
     cotangents = [
         torch.randn(array.shape, generator=generator) * (spec.dtype is torch.float32)
@@ -52,13 +73,13 @@ def check_gradients(cell: Cell, names: WeightNames) -> None:
     ]
     gradients = result.backward([[one.numpy() for one in cotangents]])
 
-    weights = {name: weight for name, weight in params.items() if weight.requires_grad}
     wanted = _by_autograd(cell, flat, list(weights.values()), cotangents)
-    found = [*_of_operands(result, gradients, operands), *(gradients[name] for name in weights)]
+    found = [torch.from_numpy(one) for one in _of_operands(result, gradients, operands)]
+    found += [gradient_of_weight(gradients, name, weight, tables).to_dense() for name, weight in weights.items()]
     what = [*(f"argument {place}" for place in range(len(operands))), *(f"parameter {name!r}" for name in weights)]
     floats = [*(entry.spec.dtype is torch.float32 for entry in inputs if entry.example is None), *[True] * len(weights)]
     for name, one, other, counts in zip(what, found, wanted, floats, strict=True):
-        if counts and not _close(torch.from_numpy(np.ascontiguousarray(one)), other):
+        if counts and not _close(one, other):
             raise CellError(
                 f"the gradient of cell {cell.name!r} for {name} is not what PyTorch computes",
                 "code without detach(), no_grad() and functions with a backward pass of their own",

@@ -9,13 +9,12 @@ round, which autograd runs when every node that reads it has run.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from edbatch_tvm.errors import RecordingError
 from edbatch_tvm.graph import InstanceGraph
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from edbatch_tvm.recording.outside import Outside
     from edbatch_tvm.recording.recorded_elements import Content
     from edbatch_tvm.training import TrainingResult
+    from edbatch_tvm.training.gradients import Gradients
 
 _task: Any = torch._C._current_graph_task_id
 _keeps_graph: Any = torch._C._autograd._get_current_graph_task_keep_graph
@@ -48,6 +48,32 @@ _OF_CONTENT = -(1 << 40)
 
 ROW_OF = "_row_of"
 """Attribute of tensors that are rows of parameters: a :data:`Row`."""
+
+
+class Table(NamedTuple):
+    """A parameter of which an embedding reads rows.
+
+    Attributes
+    ----------
+    sparse : bool
+        Whether its gradient is a sparse tensor.
+    padding : int
+        A row that gets no gradient; -1: there is none.
+    """
+
+    sparse: bool
+    padding: int
+
+    @classmethod
+    def of(cls, model: torch.nn.Module) -> dict[int, Table]:
+        """Those of a model whose gradients are not simply that of an array, by the id of the parameter."""
+        found = {}
+        for one in model.modules():
+            if isinstance(one, torch.nn.Embedding | torch.nn.EmbeddingBag):
+                padding = -1 if one.padding_idx is None else one.padding_idx
+                if one.sparse or padding >= 0:
+                    found[id(one.weight)] = cls(one.sparse, padding)
+        return found
 
 
 class External:
@@ -166,7 +192,7 @@ class CompiledRound:
         found: dict[int, Tensor] = {}
         for name, weight in self._weights.items():
             if gradients.reaches(name):
-                found[id(weight)] = _of_weight(gradients, name, weight, self._tape.sparse)
+                found[id(weight)] = gradient_of_weight(gradients, name, weight, self._tape.tables)
         for one in gradients.external_sums.values():
             sources, rows = self._sources[one.numbers], one.rows.reshape(len(one.rows), -1)
             outside = sources < 0
@@ -223,14 +249,14 @@ class GradientTape:
     ----------
     externals : dict of int to External
         By the recorder's number.
-    sparse : frozenset of int
-        The ids of parameters whose gradients are sparse.
+    tables : dict of int to Table
+        Tables whose gradients are not simply arrays, by the id of the parameter.
     """
 
     def __init__(self, library: Library) -> None:
         self._library = library
         self.externals: dict[int, External] = {}
-        self.sparse = library.sparse
+        self.tables = library.tables
         self.rounds: list[CompiledRound | EagerRound] = []
         self._rows: dict[tuple[int, int], tuple[int, int]] = {}
         self._whole: dict[int, tuple[Tensor, int, int]] = {}
@@ -489,12 +515,34 @@ def _cotangents(result: TrainingResult, pending: dict[int, tuple[np.ndarray, np.
     return Cotangents(np.sort(values), rows_by_arena)
 
 
-def _of_weight(gradients: Any, name: str, weight: Tensor, sparse: frozenset[int]) -> Tensor:
-    if id(weight) in sparse:
+def gradient_of_weight(gradients: Gradients, name: str, weight: Tensor, tables: Mapping[int, Table]) -> Tensor:
+    """The gradient of a parameter as PyTorch has it: sparse for some tables, without rows that stand for padding."""
+    table = tables.get(id(weight))
+    if table is None:
+        return torch.from_numpy(gradients[name]).reshape(weight.shape)
+    read = gradients.read_rows(name)
+    if table.sparse and read is not None:
         index, rows = gradients.rows(name)
-        made = torch.sparse_coo_tensor(torch.from_numpy(index)[None], torch.from_numpy(rows), weight.shape)
-        return made.coalesce()
-    return torch.from_numpy(gradients[name]).reshape(weight.shape)
+        kept = index != table.padding
+        return torch.sparse_coo_tensor(
+            torch.from_numpy(index[kept])[None], torch.from_numpy(rows[kept]), weight.shape, is_coalesced=True
+        )
+    dense = torch.from_numpy(gradients[name]).reshape(weight.shape)
+    if read is not None:
+        index, rows = read
+        for place in np.flatnonzero(index == table.padding).tolist():
+            dense = dense.clone()
+            dense[table.padding] -= torch.from_numpy(rows[place])
+    return dense
+
+
+def _require_first_order() -> None:
+    if torch.is_grad_enabled():
+        raise RecordingError(
+            "gradients of gradients (create_graph=True) through a batched model",
+            "first derivatives",
+            "run the model itself for these",
+        )
 
 
 class _Round(torch.autograd.Function):
@@ -509,8 +557,8 @@ class _Round(torch.autograd.Function):
         return torch.zeros(())
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, _gradient: Tensor | None) -> Any:
+        _require_first_order()
         _ = ctx.saved_tensors  # an error for a second backward pass, and for weights that were changed
         return None, None, ctx.before, *ctx.round.backward()
 
@@ -525,11 +573,10 @@ class _Values(torch.autograd.Function):
         return tuple(made)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor | None) -> Any:
+        _require_first_order()
         given = [(place, one) for place, one in enumerate(gradients) if one is not None]
         if given:
             rows = torch.stack([one.detach().to_dense().reshape(-1) for _, one in given]).numpy()
             ctx.round.add(ctx.values[[place for place, _ in given]], rows)
         return None, None, None, torch.zeros(())
-

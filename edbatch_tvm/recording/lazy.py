@@ -117,7 +117,7 @@ class LazyTensor(torch.Tensor):
 
     @property
     def requires_grad(self) -> bool:
-        """Whether gradients pass it, as far as is known while it is recorded: if they are recorded, and not detached."""
+        """Whether gradients may pass it: where they are recorded, unless it is detached."""
         tape = self.recorder.tape
         if tape is None or self.spec.dtype is not torch.float32:
             return False

@@ -23,6 +23,7 @@ from edbatch_tvm.recording.empty_results import EmptyResult
 from edbatch_tvm.recording.exporting import EXPORTING
 from edbatch_tvm.recording.failures import uncompiled
 from edbatch_tvm.recording.gradient_check import check_gradients
+from edbatch_tvm.recording.gradient_tape import Table
 from edbatch_tvm.recording.isolation import state, switched_to
 from edbatch_tvm.recording.module_attributes import is_constant
 from edbatch_tvm.recording.recurrent import refuses_unrolling
@@ -103,11 +104,7 @@ class Library:
         training: bool = False,
     ) -> None:
         self.training = training
-        self.sparse = frozenset(
-            id(one.weight)
-            for one in model.modules()
-            if isinstance(one, torch.nn.Embedding | torch.nn.EmbeddingBag) and one.sparse
-        )
+        self.tables = Table.of(model) if training else {}
         self._params: dict[str, Any] = {}
         self._sites = list(sites)
         self._bad: set[int] = set()
@@ -357,7 +354,7 @@ class Library:
             if cell.type_id not in self._bad:
                 check_compiled(cell, model)
                 if self.training:
-                    check_gradients(cell, self._names)
+                    check_gradients(cell, self._names, self.tables)
         self._type_ids = np.full(len(self.cells), -1, np.int16)
         self._type_ids[[cell.type_id for cell in good]] = np.arange(len(good))
         return model, cells.params
@@ -367,7 +364,7 @@ class Library:
             cells = imported_module({cell.name: cell.function}, self._names)
             check_compiled(cell, compile_model(*cells, training=self.training, **self._options))
             if self.training:
-                check_gradients(cell, self._names)
+                check_gradients(cell, self._names, self.tables)
         except Exception as error:
             return error
         return None

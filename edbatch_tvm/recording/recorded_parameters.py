@@ -54,9 +54,13 @@ class RecordedParameter(torch.nn.Parameter):
         if type(index) is int:
             known = self._rows.get(index)
             # A row that nobody holds may as well be new, if its shape is as it was: a change of it counts, too.
-            if known is not None and getrefcount(known[0]) == _UNHELD and known[0]._version == known[1]:
-                if not self._trains or known[0].requires_grad is torch.is_grad_enabled():
-                    return known[0]
+            if (
+                known is not None
+                and getrefcount(known[0]) == _UNHELD
+                and known[0]._version == known[1]
+                and (not self._trains or known[0].requires_grad is torch.is_grad_enabled())
+            ):
+                return known[0]
             row = _getitem(self, index)
             if row.grad_fn is not None:
                 size = self.shape[0]

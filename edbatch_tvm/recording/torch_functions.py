@@ -16,8 +16,10 @@ from typing import Any
 
 import torch
 from torch.jit import _builtins
+from torch.utils import _pytree as pytree
 
 from edbatch_tvm.fork_lock import fork_lock
+from edbatch_tvm.recording.breaks import told
 from edbatch_tvm.recording.grad_mode import NOTING
 from edbatch_tvm.recording.lazy import FUNCTIONS, LazyTensor, rows_of_values
 
@@ -65,6 +67,28 @@ def _values(thing: Any) -> Any:
     return {key: _values(item) for key, item in thing.items()} if type(thing) is dict else thing
 
 
+_apply: Any = vars(torch.autograd.Function)["apply"]
+
+
+@classmethod  # type: ignore[misc]
+@wraps(_apply.__func__)
+def _apply_computed(cls: Any, *arguments: Any, **named: Any) -> Any:
+    """``Function.apply`` on computed tensors in place of recorded ones, if these have a gradient: it has its own."""
+    lazies = [leaf for leaf in pytree.tree_leaves((arguments, named)) if type(leaf) is LazyTensor]
+    if any(leaf.recorder.tape is not None for leaf in lazies):
+        recorder = lazies[0].recorder
+        if not recorder.finished:
+            told(recorder, f"{cls.__name__}.apply()", None)
+            if not all(map(recorder.is_computed, lazies)):
+                recorder.wait()
+        arguments, named = pytree.tree_map(_computed, (arguments, named))
+    return _apply.__get__(None, cls)(*arguments, **named)
+
+
+def _computed(leaf: Any) -> Any:
+    return leaf.computed() if type(leaf) is LazyTensor else leaf
+
+
 _data: Any = torch.Tensor.data
 
 
@@ -82,6 +106,7 @@ def _replacements() -> list[tuple[Any, str, Any, Any]]:
     made = [(torch, name, getattr(torch, name), function) for name, function in joining]
     data: Any = property(_data.__get__, _set_data, _data.__delete__ if hasattr(_data, "__delete__") else None)
     made.append((torch.Tensor, "data", None, data))
+    made.append((torch.autograd.Function, "apply", _apply, _apply_computed))
     made += [(torch._C, name, getattr(torch._C, name), function) for name, function in NOTING.items()]
     scripts: Any = (torch._C.ScriptFunction, torch._C.ScriptMethod)
     # A scripted function asks as little; a scripted module does.

@@ -83,6 +83,14 @@ class Gradients(Mapping[str, np.ndarray]):
         """Whether anything that has a cotangent depends on a weight; else its gradient is zero."""
         return name in self._sums or name in self._parts or name in self._slices
 
+    def read_rows(self, table: str) -> tuple[np.ndarray, np.ndarray] | None:
+        """What of the gradient of a weight is due to rows of it that were read, as :meth:`rows`; None: nothing."""
+        sums = self._sums.get(table)
+        if sums is None or not sums.rows:
+            return None
+        index, parts = sums.table()
+        return index, parts.reshape(len(index), *self._shapes[table][0][1:])
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._shapes)
 
