@@ -101,6 +101,7 @@ class _Recorded:
     done: int
     computed: Computed
     records: None = None
+    tape: None = None
 
     @classmethod
     def of(cls, recorder: Recorder) -> _Recorded:

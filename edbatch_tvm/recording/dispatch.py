@@ -14,6 +14,7 @@ from torch.utils import _pytree as pytree
 from edbatch_tvm.errors import CellError, RecordingError
 from edbatch_tvm.recording import lazy
 from edbatch_tvm.recording.breaks import told
+from edbatch_tvm.recording.detached import detached
 from edbatch_tvm.recording.lazy import LazyTensor, geometry_of, lazy_rows, lazy_value, lazy_view, storage_of
 from edbatch_tvm.recording.recorded_views import geometries, view
 from edbatch_tvm.recording.row_choices import chosen_rows, grid_of, joined_rows, tensor_of_grid, written_rows
@@ -171,22 +172,6 @@ def _reshaped(operator: Any, tensor: LazyTensor, arguments: Any, named: dict[str
     tensor.geometry = found  # type: ignore[assignment]
     tensor.spec = spec_of(torch.Size(found[0]), tensor.spec.dtype)
     return tensor
-
-
-def detached(recorder: Recorder, tensor: LazyTensor) -> torch.Tensor:
-    """A copy that no gradient passes."""
-    if recorder.finished or not tensor.spec.size:
-        return tensor.computed().detach()
-    assert recorder.tape is not None
-    first = recorder.recorded
-    made: torch.Tensor = recorder.operator(_times_one, (tensor,), {})
-    recorder.tape.detach(first, recorder.recorded)
-    return made
-
-
-def _times_one(tensor: torch.Tensor) -> torch.Tensor:
-    """What a detached tensor is: a value of its own."""
-    return tensor * 1
 
 
 # Writes ---------------------------------------------------------------------------------------------------------

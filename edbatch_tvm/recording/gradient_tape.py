@@ -249,6 +249,8 @@ class GradientTape:
     ----------
     externals : dict of int to External
         By the recorder's number.
+    known_detached : dict of int to int
+        What values are detached, by the values that they are of.
     tables : dict of int to Table
         Tables whose gradients are not simply arrays, by the id of the parameter.
     """
@@ -260,6 +262,7 @@ class GradientTape:
         self.rounds: list[CompiledRound | EagerRound] = []
         self._rows: dict[tuple[int, int], tuple[int, int]] = {}
         self._whole: dict[int, tuple[Tensor, int, int]] = {}
+        self.known_detached: dict[int, int] = {}
         self._off: list[tuple[int, int]] = []
         self._off_since: int | None = None
         self.token: Tensor | None = None

@@ -121,8 +121,9 @@ class LazyTensor(torch.Tensor):
         tape = self.recorder.tape
         if tape is None or self.spec.dtype is not torch.float32:
             return False
-        rows = [self.value] if self.held is None else self.held.rows
-        return not all(tape.is_constant(value) for value in rows)
+        if self.held is None:
+            return not tape.is_constant(self.value)
+        return not getattr(self.held, "is_detached", False) and not all(map(tape.is_constant, self.held.rows))
 
     @requires_grad.setter
     def requires_grad(self, wanted: bool) -> None:

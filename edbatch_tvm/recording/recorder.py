@@ -17,6 +17,7 @@ from torch import Tensor, float32
 from edbatch_tvm.recording.arguments import FEW, INTEGER, key_of_tensor
 from edbatch_tvm.recording.computed import Computed, Round
 from edbatch_tvm.recording.describe import describe, describe_list
+from edbatch_tvm.recording.detached import DetachedStorage, shared
 from edbatch_tvm.recording.empty_results import EmptyResult, NoElements
 from edbatch_tvm.recording.gradient_tape import GradientTape
 from edbatch_tvm.recording.isolation import switched_to
@@ -317,7 +318,7 @@ class Recorder:
         """Whether every row that a tensor may read is computed."""
         if tensor.held is None:
             return tensor.value < self.done
-        return max(tensor.held.rows, default=-1) < self.done
+        return max(shared(tensor.held).rows, default=-1) < self.done
 
     def wait_for(self, tensor: LazyTensor) -> None:
         """Wait until a tensor is computed, which will then be read."""
@@ -348,6 +349,8 @@ class Recorder:
     def _differentiable(self, tape: GradientTape, tensor: LazyTensor) -> torch.Tensor:
         """A computed tensor that autograd knows."""
         storage = tensor.held
+        if isinstance(storage, DetachedStorage):
+            return self.peek(tensor).clone(memory_format=torch.preserve_format)
         if storage is None:
             return tape.tensors([tensor.value], self._flat(tensor.value)[None], tensor.spec)[0]
         rows = torch.stack([self._flat(value) for value in storage.rows])
@@ -368,6 +371,7 @@ class Recorder:
                 return ready[1]
             flat = self._flat(tensor.value)
             return spec.decoded(flat if len(spec.shape) == 1 else flat.reshape(spec.shape))
+        storage = shared(storage)
         if tensor.geometry is None or len(storage.rows) == 1:
             flat = self._flat(storage.rows[0])
         else:

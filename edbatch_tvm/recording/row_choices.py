@@ -14,6 +14,7 @@ import torch
 
 from edbatch_tvm.errors import CellError
 from edbatch_tvm.recording import strided_storage
+from edbatch_tvm.recording.detached import writable
 from edbatch_tvm.recording.lazy import LazyTensor, geometry_of, lazy_rows, lazy_view, storage_of
 from edbatch_tvm.recording.recorded_parameters import own_parameter
 from edbatch_tvm.recording.specs import spec_of
@@ -177,7 +178,7 @@ def written_rows(recorder: Recorder, target: LazyTensor, indices: Any, source: A
     if _indexed(target.shape, grid.dim(), [indices], {}) is None:
         return False
     size, stride, offset = geometry_of(target)
-    storage = storage_of(target)
+    storage = writable(storage_of(target))
     row, leading = storage.row, grid.dim()
     steps = [step // row if extent > 1 else 0 for extent, step in zip(size[:leading], stride[:leading], strict=True)]
     places = torch.arange(len(storage.rows)).as_strided(size[:leading], steps, offset // row)

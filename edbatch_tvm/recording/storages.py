@@ -9,6 +9,7 @@ from torch.utils import _pytree as pytree
 
 from edbatch_tvm.errors import CellError
 from edbatch_tvm.recording import strided_storage
+from edbatch_tvm.recording.detached import writable
 from edbatch_tvm.recording.empty_results import NoElements
 from edbatch_tvm.recording.lazy import LazyTensor, geometry_of, lazy_rows, lazy_value, storage_of
 from edbatch_tvm.recording.specs import GridSpec, RowsSpec, TensorSpec, grid_of_rows, rows_of, spec_of
@@ -132,7 +133,7 @@ def _derived(recorder: Recorder, function: Any, source: tuple[int, TensorSpec], 
 
 def write(recorder: Recorder, target: LazyTensor, source: Any) -> None:
     """Let the elements of `target` be those of `source`, a tensor of its shape and dtype."""
-    storage = storage_of(target)
+    storage = writable(storage_of(target))
     geometry = geometry_of(target)
     size, stride, _ = geometry
     if target.spec.size == 0:

@@ -204,8 +204,3 @@ def test_other_dtypes_run_in_pytorch(fast: Any) -> None:
         equals(other)
     with pytest.raises(RecordingError, match=r"parameter 'emb.weight' of Net is on meta; .*hint: call .cpu\(\)"):
         other.to("meta")(TREES)
-
-
-def test_gradients_that_would_be_lost(fast: Any) -> None:
-    with torch.enable_grad(), pytest.raises(RecordingError, match="Net is called where gradients are recorded"):
-        fast(TREES)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from hypothesis import HealthCheck, given, seed, settings
+from torch.utils import _pytree as pytree
 
 import edbatch_tvm as eb
 from tests.recording.checks import assert_equal
@@ -19,9 +20,17 @@ LENGTHS = (2, 3, 1, 2)
 
 
 class Runner:
-    """Runs programs by one model, whose cells are compiled once."""
+    """Runs programs by one model, whose cells are compiled once.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    gradients : bool
+        Whether gradients are compared, too.
+    """
+
+    def __init__(self, gradients: bool = False) -> None:
+        self.gradients = gradients
+        self.compared = 0
         torch.manual_seed(0)
         self.model = Program([])
         self.fast = eb.autobatch(self.model, cells=["first", "merge", "remember"])
@@ -35,16 +44,42 @@ class Runner:
         self.model.memory, self.model.scale = None, 1.0
         elements = [torch.randn(n, H) for n in LENGTHS]
         plain = copy.deepcopy(self.model)
-        with torch.no_grad():
-            wanted = [plain(x.clone()) for x in elements]
+        with torch.set_grad_enabled(self.gradients):
+            try:
+                wanted = [plain(x.clone()) for x in elements]
+            except RuntimeError:  # of autograd, about what is written into
+                assert self.gradients
+                return
             try:
                 found = self.fast(elements)
             except eb.EdbatchError:
                 self.stopped += 1
                 return
+            if self.gradients:
+                self.compare_gradients(found, wanted, plain)
         assert_equal(found, wanted)
         assert self.model.scale == plain.scale
         assert_equal([self.model.memory], [plain.memory])
+
+    def compare_gradients(self, found: list[Any], wanted: list[Any], plain: Any) -> None:
+        """Compare the gradients of a weighted sum of all results."""
+        numbers = torch.Generator().manual_seed(1)
+        weights = [torch.randn(one.shape, generator=numbers) for one in pytree.tree_leaves(wanted)]
+        of = []
+        for outputs, model in ((wanted, plain), (found, self.model)):
+            parts = zip(pytree.tree_leaves(outputs), weights, strict=True)
+            loss = sum((one * weight).sum() for one, weight in parts)
+            try:
+                loss.backward()  # type: ignore[union-attr]
+            except RuntimeError:  # nothing requires a gradient, or what autograd needs was written into
+                assert model is plain
+                return
+            of.append([torch.zeros_like(one) if one.grad is None else one.grad for one in model.parameters()])
+            for one in model.parameters():
+                one.grad = None
+        for one, other in zip(of[1], of[0], strict=True):
+            assert (one - other).abs().max() <= 1e-5 * other.abs().max().clamp(min=1e-2)
+        self.compared += 1
 
 
 @pytest.fixture(scope="module")
@@ -72,3 +107,19 @@ def test_programs_of_all_kinds_of_steps() -> None:
     run()
     assert runners[-1].count >= 2000
     assert runners[-1].stopped < runners[-1].count / 100
+
+
+@pytest.mark.slow
+def test_gradients_of_programs_of_all_kinds_of_steps() -> None:
+    runner = Runner(gradients=True)
+
+    @seed(2)
+    @settings(max_examples=500, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @given(programs())
+    def run(steps: list[Any]) -> None:
+        runner.run(steps)
+
+    run()
+    assert runner.count >= 500
+    assert runner.compared > 0.8 * runner.count
+    assert runner.stopped < runner.count / 20
