@@ -527,9 +527,9 @@ def gradient_of_weight(gradients: Gradients, name: str, weight: Tensor, tables: 
     if table.sparse and read is not None:
         index, rows = gradients.rows(name)
         kept = index != table.padding
-        return torch.sparse_coo_tensor(
-            torch.from_numpy(index[kept])[None], torch.from_numpy(rows[kept]), weight.shape, is_coalesced=True
-        )
+        places, parts = torch.from_numpy(index[kept])[None], torch.from_numpy(rows[kept])
+        with torch.sparse.check_sparse_tensor_invariants(False):
+            return torch.sparse_coo_tensor(places, parts, weight.shape, is_coalesced=True)
     dense = torch.from_numpy(gradients[name]).reshape(weight.shape)
     if read is not None:
         index, rows = read
