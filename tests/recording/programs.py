@@ -65,7 +65,8 @@ def _fresh_buffer(model: Any, left: Any, right: Any, number: float, values: list
 
 
 def _branch(model: Any, left: Any, right: Any, number: float, values: list[Any]) -> Any:
-    return left if left.sum() > right.sum() else model.first(right)
+    # The same numbers in another order may have another sum by rounding.
+    return left if left.sum() > right.sum() + 0.01 else model.first(right)
 
 
 def _done(step: Callable[..., Any]) -> Callable[..., None]:
@@ -102,7 +103,7 @@ STEPS: dict[str, Callable[..., Any]] = {
     "buffer": _buffer,
     "fresh buffer": _fresh_buffer,
     "branch": _branch,
-    "number": lambda s, a, b, n, v: a * round(float(a.sum()) % 3),
+    "number": lambda s, a, b, n, v: a * round((float(a.sum()) + 0.01) % 3),
     "where": lambda s, a, b, n, v: torch.where(a > 0, a, b),
     "chunk": lambda s, a, b, n, v: torch.cat(a.chunk(2, 1)[::-1], 1),
     "sort": lambda s, a, b, n, v: a.sort(dim=1).values,
