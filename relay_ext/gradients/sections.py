@@ -174,7 +174,8 @@ class _Cut:
     """Cuts an adjoint into sections: those of even levels run for each node, those of odd ones for each row.
 
     A row is *heavy* if it takes a product with weights: sections for nodes read it as an output of a section for rows.
-    Other rows are computed where they are read.
+    Other rows are computed where they are read. A row is *late* if it depends on a product of its node: what sums such
+    rows is in the next section for nodes, since a kernel with both takes LLVM half a minute.
     """
 
     def __init__(self, name: str, adjoint: AdjointCell, whole: _Whole) -> None:
@@ -189,6 +190,7 @@ class _Cut:
         }
         self.levels: dict[Any, int] = {one: int(has_rows(one)) for one in whole.sources}
         self.heavy: set[Any] = set()
+        self._late: set[Any] = set()  # nodes that take products, and rows that depend on them
         for variable, value in whole.bindings:
             if variable not in self.shared:
                 self._place(variable, value)
@@ -198,14 +200,20 @@ class _Cut:
         """The level at which a variable can be computed."""
         read = [one for one in relax.analysis.free_vars(value) if one in self.levels]
         computed = [one for one in read if one not in self.whole.sources]
+        is_product = self._is_weight_product(value)
         if has_rows(variable):
             below = [self.levels[one] + (not has_rows(one)) for one in computed]
             self.levels[variable] = max(below, default=1)
-            if any(one in self.heavy for one in read) or self._is_weight_product(value):
+            if is_product or any(one in self.heavy for one in read):
                 self.heavy.add(variable)
         else:
-            after = {one: 1 if one in self.heavy else -1 if has_rows(one) else 0 for one in computed}
-            self.levels[variable] = max((self.levels[one] + more for one, more in after.items()), default=0)
+            of_rows = {True: 1, False: -1}
+            after = [of_rows[one in self.heavy or one in self._late] if has_rows(one) else 0 for one in computed]
+            levels = [self.levels[one] + more for one, more in zip(computed, after, strict=True)]
+            self.levels[variable] = max(levels, default=0)
+        level = self.levels[variable] - has_rows(variable)
+        if is_product or any(one in self._late and self.levels[one] - has_rows(one) == level for one in computed):
+            self._late.add(variable)
 
     def _is_weight_product(self, value: Any) -> bool:
         if not isinstance(value, Call) or short_name(value) != "matmul":
@@ -262,18 +270,18 @@ class _Cut:
     def _term(self, term: WeightTerm) -> WeightTerm:
         rows = self._summed_rows(term.right) if term.kind == "sum" else None
         if rows is not None:
-            return replace(term, right=self.target(rows))
+            return replace(term, right=self.whole.sources.get(rows) or self.target(rows))
         left = None if term.left is None else term.left.with_outputs(self._output)
         return replace(term, left=left, right=term.right.with_outputs(self._output))
 
     def _summed_rows(self, source: Source) -> Any:
-        """The rows whose sum an output is, if a section computes them anyway: the sum over nodes takes them, too."""
+        """The rows whose sum an output is: the sum over nodes takes them, too."""
         value = (
             self.value_of.get(self._resolved(self.whole.outputs[source.number])) if source.kind == "output" else None
         )
         if not isinstance(value, Call) or short_name(value) != "sum" or value.attrs.keepdims:
             return None
-        return value.args[0] if value.args[0] in self.heavy and reduced_axes(value) == [0] else None
+        return value.args[0] if has_rows(value.args[0]) and reduced_axes(value) == [0] else None
 
     def _output(self, place: int) -> Source:
         return self.target(self._resolved(self.whole.outputs[place]))

@@ -73,6 +73,19 @@ class Attention:
 
 
 @I.ir_module
+class Late:
+    """The gradient of x sums rows that depend on a product of the node."""
+
+    @Rx.function
+    def cell(hs: Rx.Tensor(("k", 6), "float32"), x: Rx.Tensor((6,), "float32"), W: Rx.Tensor((6, 6), "float32")):
+        Rx.func_attr({"num_input": 2})
+        with Rx.dataflow():
+            y = Rx.tanh(Rx.matmul(Rx.sum(Rx.sigmoid(hs + x), axis=[0]), W))
+            Rx.output(y)
+        return y
+
+
+@I.ir_module
 class SumsSoFar:
     """A row that depends on others has no form of its own."""
 
@@ -112,6 +125,13 @@ def test_rows_with_products_are_nodes_of_their_own() -> None:
     assert cell.slots[1] == Source("output", 0, part=2)  # the gradient of x is a sum over rows
 
 
+def test_sums_after_products_are_later() -> None:
+    """One kernel of both takes LLVM half a minute."""
+    cell = sections_of(Late)
+    assert [one.per_row for one in cell.sections] == [False, True, False]
+    assert "matmul" not in names_in(cell.sections[2].function)
+
+
 def test_softmax_over_rows_is_reductions() -> None:
     cell = sections_of(Attention)
     assert [one.per_row for one in cell.sections][:2] == [True, False]
@@ -126,7 +146,7 @@ def test_rows_that_depend_on_others() -> None:
     assert all(read.every_row for read in section.reads if read.source.kind == "operand")
 
 
-@pytest.mark.parametrize("module", [Gates, Attention, SumsSoFar])
+@pytest.mark.parametrize("module", [Gates, Late, Attention, SumsSoFar])
 def test_gradients(module: Any) -> None:
     """Any numbers of rows, without compiling again: none, one, several, and the same value twice."""
     rng = np.random.default_rng(0)
