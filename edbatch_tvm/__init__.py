@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from edbatch_tvm.recording import AutoBatched, autobatch
     from edbatch_tvm.runtime import Model, Report, Result
     from edbatch_tvm.runtime.threads import get_num_threads, set_num_threads
+    from edbatch_tvm.training import register_gradient
     from edbatch_tvm.tuning.model import TuneReport, tune
 
 __version__ = "0.1.0"
@@ -66,6 +67,7 @@ _HOME = {
     "merge": "graph",
     "plan_memory": "memory",
     "policy_names": "batching",
+    "register_gradient": "training",
     "register_policy": "batching",
     "save_policy": "batching",
     "schedule": "batching",
@@ -108,6 +110,7 @@ __all__ = [
     "merge",
     "plan_memory",
     "policy_names",
+    "register_gradient",
     "register_policy",
     "save_policy",
     "schedule",

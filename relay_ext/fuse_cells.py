@@ -130,7 +130,9 @@ def _fuse(mod: IRModule, name: str) -> tirx.PrimFunc:
             "operators and TIR functions made of blocks",
             "write TIR functions as @T.prim_func(s_tir=True) with T.sblock",
         ) from error
-    (main,) = (f for f in fused.functions.values() if isinstance(f, tirx.PrimFunc))
+    # Functions that are not private stay beside the fused one.
+    own = {var.name_hint for var in tir_functions}
+    (main,) = (f for var, f in fused.functions.items() if isinstance(f, tirx.PrimFunc) and var.name_hint not in own)
     _check_calls(name, main)
     weights = [param.name for param in (*weight_params(function), *extra)]
     return _with_all_params(main, fused["main"], len(outputs)).with_attrs(

@@ -14,6 +14,7 @@ from edbatch_tvm.errors import PlanError, TargetError
 from edbatch_tvm.graph import Signature
 from edbatch_tvm.runtime.model import Model
 from edbatch_tvm.training import TrainingModel
+from edbatch_tvm.tvm_compat import tirx
 from relay_ext.bind_sizes import BindSizes, find_sizes
 from relay_ext.change_cell_dtype import ChangeCellDtype
 from relay_ext.check_cells import CheckCells
@@ -53,7 +54,12 @@ def differentiate(
     # A gate by itself has an adjoint that is a stage; where the gates are split, theirs are joined, which is none.
     dtype = [ChangeCellDtype("float64")] if options.dtype == "float64" else []
     passes = [CheckCells(), BindSizes(find_sizes(mod, params, sizes)), *dtype, PushSplits()]
-    return adjoint_cells(run_passes(mod, passes), save=memory != "recompute")
+    cells = run_passes(mod, passes)
+    # A pass removes functions that nothing calls; a registered gradient may call them.
+    tir = {var: function for var, function in mod.functions.items() if isinstance(function, tirx.PrimFunc)}
+    functions = {var: function for var, function in tir.items() if var not in cells.functions}
+    cells = IRModule(dict(cells.functions.items()) | functions, attrs=cells.attrs)
+    return adjoint_cells(cells, save=memory != "recompute")
 
 
 def training_model(forward: Model, adjoints: Adjoints, target: TargetLike, options: CompileOptions) -> TrainingModel:

@@ -6,5 +6,6 @@ Read in this order: ``backward_cells.py`` (what it consists of), ``backward_grap
 
 from edbatch_tvm.training.gradients import Gradients
 from edbatch_tvm.training.model import TrainingModel, TrainingResult
+from relay_ext.gradients.tir_gradients import register_gradient
 
-__all__ = ["Gradients", "TrainingModel", "TrainingResult"]
+__all__ = ["Gradients", "TrainingModel", "TrainingResult", "register_gradient"]

@@ -223,7 +223,7 @@ class _BackwardModel:
         }
         specs = self.model.signature.value_specs
         functions = {sum_name(arena): sum_cell(specs[arena]) for arena in self.arenas}
-        module = module_of(functions | section_functions(cells))
+        module = self.model.adjoints.with_tir(module_of(functions | section_functions(cells)))
         given = None if self.model.weights is None else self.model.weights.given
         needed = {name: array for name, array in (given or {}).items() if name in weights_of(module)}
         compiled = self.model._compile(module, needed)
@@ -271,7 +271,7 @@ class _BackwardModel:
             if expression.pullback is not None
         }
         if self._pullbacks is None and named:
-            module = module_of(dict(named.values()))
+            module = self.model.adjoints.with_tir(module_of(dict(named.values())))
             self._pullbacks = relax.VirtualMachine(tvm.compile(module, target="llvm"), tvm.cpu())
         assert self.model.weights is not None
         weights = (self.model.weights.read() or {}) if named else {}

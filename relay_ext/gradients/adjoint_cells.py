@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tvm import IRModule, relax
+from tvm.ir import GlobalVar
 
 from edbatch_tvm.errors import CellError
-from edbatch_tvm.tvm_compat import Call
+from edbatch_tvm.tvm_compat import Call, tirx
 from relay_ext.gradients.reverse import Reverse, Term, bindings_of, emit_forward, made_of
 from relay_ext.gradients.rules import Emitter, NoGradientError, is_float, short_name
 from relay_ext.gradients.saved_values import saved_values, with_outputs
@@ -132,20 +133,27 @@ class Adjoints:
         By the name of the cell.
     expressions : dict of str to WeightExpression
         By the name of the weight, or ``<cell>.<number of its binding>``.
+    tir : dict of GlobalVar to PrimFunc
+        The TIR functions of the module, which cells, adjoints and pullbacks may call.
     """
 
     cells: dict[str, AdjointCell]
     expressions: dict[str, WeightExpression]
+    tir: dict[Any, Any]
 
     @property
     def module(self) -> IRModule:
         """The adjoint cells as a module; that of ``cell`` is called ``cell_adjoint``."""
-        return IRModule({f"{name}_adjoint": adjoint.function for name, adjoint in self.cells.items()})
+        return self.with_tir(IRModule({f"{name}_adjoint": one.function for name, one in self.cells.items()}))
 
     @property
     def forward(self) -> IRModule:
         """The cells with what they save."""
-        return module_of({name: adjoint.forward for name, adjoint in self.cells.items()})
+        return self.with_tir(module_of({name: adjoint.forward for name, adjoint in self.cells.items()}))
+
+    def with_tir(self, mod: IRModule) -> IRModule:
+        """A module of cells with the TIR functions that they call."""
+        return called_with(mod, self.tir)
 
 
 def adjoint_cells(mod: IRModule, save: bool = True) -> Adjoints:
@@ -188,7 +196,18 @@ def adjoint_cells(mod: IRModule, save: bool = True) -> Adjoints:
     expressions: dict[str, WeightExpression] = {}
     for name, function in cell_functions(mod).items():
         cells[name] = _named_adjoint(name, function, expressions, save)
-    return Adjoints(cells, expressions)
+    tir = {var: function for var, function in mod.functions.items() if isinstance(function, tirx.PrimFunc)}
+    return Adjoints(cells, expressions, tir)
+
+
+def called_with(mod: IRModule, tir: Mapping[Any, Any]) -> IRModule:
+    """A module with those of the TIR functions that its functions call."""
+    called: set[Any] = set()
+    for function in mod.functions.values():
+        relax.analysis.post_order_visit(
+            function, lambda node: called.add(node) if isinstance(node, GlobalVar) and node in tir else None
+        )
+    return IRModule(dict(mod.functions.items()) | {var: tir[var] for var in tir if var in called}, attrs=mod.attrs)
 
 
 def _named_adjoint(name: str, function: Any, expressions: dict[str, WeightExpression], save: bool) -> AdjointCell:

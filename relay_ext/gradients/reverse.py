@@ -19,7 +19,7 @@ from tvm import relax
 from tvm.relax import op as R
 
 from edbatch_tvm.tvm_compat import Call, GenericConst, TensorType, structural_map
-from relay_ext.gradients import elementwise, products, reductions, views  # noqa: F401 (they register rules)
+from relay_ext.gradients import elementwise, products, reductions, tir_gradients, views  # noqa: F401 (they register rules)
 from relay_ext.gradients.products import left_gradient, right_gradient, transposed
 from relay_ext.gradients.rules import Emitter, gradients_of, is_float, short_name
 
