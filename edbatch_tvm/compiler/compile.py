@@ -96,8 +96,8 @@ def compile_model(
         False on a CPU: exp, sigmoid and tanh of the C library, one number at a time, instead of forms that vectorise.
         ``docs/numerics.md`` has the errors of both.
     training : bool
-        Whether results have a backward pass, :meth:`edbatch_tvm.training.TrainingResult.backward`: on a CPU and
-        at granularity ``cell``.
+        Whether results have a backward pass, :meth:`edbatch_tvm.training.TrainingResult.backward`: at granularity
+        ``cell``.
     memory : {"auto", "save", "recompute"}
         For training: whether the forward pass saves values that the backward pass reads and could only compute again
         by a product or reduction (``"save"``, ``"auto"``), or the backward pass computes them again.
@@ -140,8 +140,10 @@ def compile_model(
     backend.check(options)
     adjoints = None
     if training:
-        adjoints = differentiate(mod, params, sizes, backend.kinds[0], options, memory)
-        mod, sizes, options = adjoints.forward, None, replace(options, dtype="float32")
+        adjoints = differentiate(mod, params, sizes, options, memory)
+        mod, sizes = adjoints.forward, None
+        if options.dtype == "float64":  # the cells are of float64 now
+            options = replace(options, dtype="float32")
     try:
         lowered, executor = _compiled(mod, params or {}, backend, options, sizes, dump_dir)
     except (EdbatchError, OSError, MemoryError):

@@ -30,7 +30,6 @@ def differentiate(
     mod: IRModule,
     params: Mapping[str, Any] | None,
     sizes: Mapping[str, int] | None,
-    target: str,
     options: CompileOptions,
     memory: str,
 ) -> Adjoints:
@@ -41,16 +40,13 @@ def differentiate(
     NoGradientError
         If an operator of a cell has no gradient; it names both.
     TargetError
-        If the model is not for a CPU, or below granularity ``cell``.
+        If the model is below granularity ``cell``.
     PlanError
         If `memory` is unknown.
     """
     require_choice("memory", memory, MEMORY, PlanError)
-    if options.granularity != "cell" or target not in ("llvm", "numpy"):
-        raise TargetError(
-            f"training on target {target!r} at granularity {options.granularity!r}",
-            "target 'llvm' and granularity 'cell'",
-        )
+    if options.granularity != "cell":
+        raise TargetError(f"training at granularity {options.granularity!r}", "granularity 'cell'")
     # A gate by itself has an adjoint that is a stage; where the gates are split, theirs are joined, which is none.
     dtype = [ChangeCellDtype("float64")] if options.dtype == "float64" else []
     passes = [CheckCells(), BindSizes(find_sizes(mod, params, sizes)), *dtype, PushSplits()]
@@ -68,7 +64,14 @@ def training_model(forward: Model, adjoints: Adjoints, target: TargetLike, optio
 
     def compile_backward(cells: IRModule, weights: Mapping[str, Any]) -> Model:
         return compile_model(
-            cells, weights, target, policy="agenda", database=options.database, fast_math=options.fast_math
+            cells,
+            weights,
+            target,
+            policy="agenda",
+            launch=options.launch,
+            dtype=options.dtype,
+            database=options.database,
+            fast_math=options.fast_math,
         )
 
     own = (replace(cell, outputs=cell.outputs[: adjoints.cells[cell.name].outputs]) for cell in forward.signature)

@@ -17,7 +17,7 @@ from edbatch_tvm.graph import InstanceGraph, Signature
 from edbatch_tvm.memory import Plan
 from edbatch_tvm.runtime.artifact import Artifact
 from edbatch_tvm.runtime.device_memory import DeviceMemory
-from edbatch_tvm.runtime.device_result import DeviceArenas, DeviceResult, Lease
+from edbatch_tvm.runtime.device_result import DeviceArenas, DeviceResult, DeviceRows, Lease
 from edbatch_tvm.runtime.executor import run_parts
 from edbatch_tvm.runtime.kernels import Kernel, as_table
 from edbatch_tvm.runtime.report import Report
@@ -279,11 +279,22 @@ class DeviceExecutor:
 
     def _place_external(self, graph: InstanceGraph, arenas: DeviceArenas) -> None:
         for arena, rows in enumerate(graph.external_data):
-            if len(rows):
-                spec = self.signature.value_specs[arena]
-                wide = np.zeros((len(rows), padded(spec.size)), spec.dtype)
-                wide[:, : spec.size] = rows.reshape(len(rows), spec.size)
-                self.memory.upload(wide, arenas.tensors[arena], wide[0].nbytes)
+            tensor = arenas.tensors[arena]
+            pitch = int(tensor.shape[1]) * np.dtype(self.signature.value_specs[arena].dtype).itemsize
+            own: Any = rows
+            if isinstance(own, DeviceRows):
+                self.memory.copy(own.arena, tensor, pitch, own.count * pitch)
+                self._upload_rows(own.more, arena, tensor, (1 + own.count) * pitch)
+            else:
+                self._upload_rows(own, arena, tensor, pitch)
+
+    def _upload_rows(self, rows: np.ndarray, arena: int, tensor: Any, offset: int) -> None:
+        """Rows of values, from byte `offset` of an arena on."""
+        if len(rows):
+            spec = self.signature.value_specs[arena]
+            wide = np.zeros((len(rows), padded(spec.size)), spec.dtype)
+            wide[:, : spec.size] = rows.reshape(len(rows), spec.size)
+            self.memory.upload(wide, tensor, offset)
 
 
 def pack_tables(

@@ -55,6 +55,10 @@ class DeviceMemory(ABC):
         """Copy a contiguous array to a tensor, from its byte `offset` on; the array may change at once."""
 
     @abstractmethod
+    def copy(self, source: Any, tensor: Any, offset: int, size: int) -> None:
+        """Copy the first `size` bytes of a tensor to another one, from its byte `offset` on."""
+
+    @abstractmethod
     def download(self, tensor: Any) -> np.ndarray:
         """The content of a tensor, after all that the current stream has to do."""
 
@@ -85,6 +89,11 @@ class HostMemory(DeviceMemory):
         """See :meth:`DeviceMemory.upload`."""
         flat = np.from_dlpack(tensor).reshape(-1).view(np.uint8)
         flat[offset : offset + array.nbytes] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+
+    def copy(self, source: Any, tensor: Any, offset: int, size: int) -> None:
+        """See :meth:`DeviceMemory.copy`."""
+        flat = np.from_dlpack(tensor).reshape(-1).view(np.uint8)
+        flat[offset : offset + size] = np.from_dlpack(source).reshape(-1).view(np.uint8)[:size]
 
     def download(self, tensor: Any) -> np.ndarray:
         """See :meth:`DeviceMemory.download`."""
@@ -135,6 +144,11 @@ class CudaMemory(DeviceMemory):
         to, size = ctypes.c_uint64(tensor.data_ptr() + offset), ctypes.c_size_t(array.nbytes)
         self._call("cuMemcpyHtoDAsync_v2", to, staging, size, ctypes.c_void_p(self.stream))
         self._staged.append((staging, room, self._event()))
+
+    def copy(self, source: Any, tensor: Any, offset: int, size: int) -> None:
+        """See :meth:`DeviceMemory.copy`."""
+        to, origin = ctypes.c_uint64(tensor.data_ptr() + offset), ctypes.c_uint64(source.data_ptr())
+        self._call("cuMemcpyDtoDAsync_v2", to, origin, ctypes.c_size_t(size), ctypes.c_void_p(self.stream))
 
     def download(self, tensor: Any) -> np.ndarray:
         """See :meth:`DeviceMemory.download`."""

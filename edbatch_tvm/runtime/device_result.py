@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,28 @@ class Lease:
     def let_go(self) -> None:
         """Leave the memory to the views of it; it is freed with the last one."""
         self._end.detach()
+
+
+@dataclass(frozen=True, eq=False)
+class DeviceRows:
+    """External rows of one arena, of which the first are on the device.
+
+    Attributes
+    ----------
+    arena : tensor
+        The arena of another run, whose first row is zero.
+    count : int
+        How many of its rows are external rows, the zero row included.
+    more : array of shape ``[m, *spec.shape]``
+        The rows after them, from the host.
+    """
+
+    arena: Any
+    count: int
+    more: np.ndarray
+
+    def __len__(self) -> int:
+        return self.count + len(self.more)
 
 
 class DeviceArray:
@@ -102,6 +125,14 @@ class DeviceResult(Result):
         """See :meth:`~edbatch_tvm.runtime.result.Result.arena`; a copy on the host."""
         self._downloaded()
         return super().arena(arena)
+
+    def arena_dtype(self, arena: int) -> np.dtype:
+        """See :meth:`~edbatch_tvm.runtime.result.Result.arena_dtype`."""
+        return np.dtype(self._signature.value_specs[arena].dtype)
+
+    def tensor(self, arena: int) -> Any:
+        """An arena on the device: ``[rows, padded elements]``; the result has to live as long as it is read."""
+        return self._lease.arenas.tensors[arena]
 
     def synchronize(self) -> None:
         """Wait until it is computed."""

@@ -100,6 +100,10 @@ class Result:
         """
         return self._views[arena][:, : self._signature.value_specs[arena].size]
 
+    def arena_dtype(self, arena: int) -> np.dtype:
+        """The dtype that the values of an arena are computed in."""
+        return self.arena(arena).dtype
+
     def value(self, value: int) -> np.ndarray:
         """Any value, as a view.
 

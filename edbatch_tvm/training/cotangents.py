@@ -86,7 +86,7 @@ def _ones(result: Result) -> Cotangents:
     arenas = _arenas(result, values)
     rows = {}
     for arena in np.unique(arenas).tolist():
-        spec, dtype = result.graph.signature.value_specs[arena], result.arena(arena).dtype  # type: ignore[union-attr]
+        spec, dtype = result.graph.signature.value_specs[arena], result.arena_dtype(arena)  # type: ignore[union-attr]
         if spec.size != 1:
             raise GraphError(
                 f"an output of shape {spec.shape} without a cotangent",
@@ -104,7 +104,7 @@ def _collected(result: Result, values: list[int], arrays: Sequence[Any], names: 
     rows = {}
     for arena in np.unique(arenas).tolist():
         chosen = np.flatnonzero(arenas == arena).tolist()
-        spec, dtype = result.graph.signature.value_specs[arena], result.arena(arena).dtype  # type: ignore[union-attr]
+        spec, dtype = result.graph.signature.value_specs[arena], result.arena_dtype(arena)  # type: ignore[union-attr]
         for place in chosen:
             require_unmasked(f"the cotangent of {names[place]}", arrays[place], GraphError)
         parts = [np.asarray(arrays[place]) for place in chosen]

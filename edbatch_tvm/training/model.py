@@ -15,6 +15,7 @@ from edbatch_tvm.batching import ScheduleInfo
 from edbatch_tvm.errors import GraphError
 from edbatch_tvm.graph import InstanceGraph, Signature
 from edbatch_tvm.memory import Plan
+from edbatch_tvm.runtime.device_result import DeviceResult, DeviceRows
 from edbatch_tvm.runtime.minibatch import Instances
 from edbatch_tvm.runtime.model import Model
 from edbatch_tvm.runtime.result import Result
@@ -96,7 +97,10 @@ class TrainingModel(Model):
 
     def execute(self, graph: InstanceGraph, plan: Plan, info: ScheduleInfo | None = None) -> TrainingResult:
         """See :meth:`Model.execute`."""
-        return TrainingResult(self, super().execute(graph, plan, info))
+        result = super().execute(graph, plan, info)
+        if isinstance(result, DeviceResult):
+            return DeviceTrainingResult(self, result)
+        return TrainingResult(self, result)
 
 
 class TrainingResult(Result):
@@ -110,6 +114,10 @@ class TrainingResult(Result):
 
     def __init__(self, model: TrainingModel, forward: Result) -> None:
         super().__init__(forward.graph, forward.plan, forward.report, forward._views)
+        self._train(model)
+
+    def _train(self, model: TrainingModel) -> None:
+        """What a backward pass will ask for."""
         self._model = model
         self._version = model.version
         self._used = False
@@ -160,6 +168,14 @@ class TrainingResult(Result):
             gradients = model._backward.run(self, cotangents)
             self._used = not retain
         return gradients
+
+
+class DeviceTrainingResult(TrainingResult, DeviceResult):
+    """A result with a backward pass, on a device."""
+
+    def __init__(self, model: TrainingModel, forward: DeviceResult) -> None:
+        DeviceResult.__init__(self, forward.graph, forward.plan, forward.report, forward._lease, forward._memory)
+        self._train(model)
 
 
 class _BackwardModel:
@@ -248,17 +264,21 @@ class _BackwardModel:
         given = self.model.weights.given or {}
         return {name: given[name] for name in model.weights.wanted}
 
-    def _external(self, forward: Result, made: BackwardGraph, given: Cotangents) -> tuple[np.ndarray, ...]:
+    def _external(self, forward: Result, made: BackwardGraph, given: Cotangents) -> tuple[Any, ...]:
         """The arenas of the forward pass, with the cotangents that were given behind their rows."""
         assert made.graph.signature is not None
         own = forward.graph.signature
         assert own is not None
-        found = []
+        found: list[Any] = []
         for spec in made.graph.signature.value_specs:
             if spec not in own.value_specs:
                 found.append(np.empty((0, *spec.shape), spec.dtype))
                 continue
             arena = own.value_specs.index(spec)
+            if isinstance(forward, DeviceResult):
+                more = given.rows.get(arena, np.empty((0, *spec.shape), spec.dtype))
+                found.append(DeviceRows(forward.tensor(arena), forward.plan.arena_rows[arena], more))
+                continue
             rows = forward.arena(arena)[: forward.plan.arena_rows[arena]].reshape(-1, *spec.shape)
             found.append(np.concatenate((rows, given.rows[arena])) if arena in given.rows else rows)
         return tuple(found)

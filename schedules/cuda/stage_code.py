@@ -54,6 +54,7 @@ class StageCode:
         self.vectors_at = sum(sweep.size for sweep in self.sweeps)
         self.row_sources = row_sources(stage)
         self.counts_rows = any(isinstance(leaf, ir.RowCount) for leaf in stage.leaves.values())
+        self.counts_rows |= any(isinstance(line, ir.Reduction) for line in stage.body)
 
     @staticmethod
     def row_table_elements(stage: ir.Stage, products: Products) -> int:
