@@ -26,6 +26,7 @@ from relay_ext.guard_indices import GuardIndices
 from relay_ext.join_model_kernels import JoinModelKernels
 from relay_ext.legalize_cells import LegalizeCells
 from relay_ext.lift_weights import LiftWeights
+from relay_ext.narrow_storage import NarrowStorage
 from relay_ext.share_cells import ShareCells
 from relay_ext.split_cells import SplitCells
 from relay_ext.stage_cells import StageCells
@@ -95,9 +96,13 @@ def lone_cell_passes() -> list[tvm.transform.Pass]:
     return [LegalizeCells(), FuseCells(), GuardIndices(), StrictFloats()]
 
 
-def kernel_passes(signature: Signature, machine: Machine, records: Records | None = None) -> list[tvm.transform.Pass]:
+def kernel_passes(
+    signature: Signature, machine: Machine, records: Records | None = None, storage: str = "float32"
+) -> list[tvm.transform.Pass]:
     """From TIR functions for one instance to kernels for a batch, tuned where there are `records`."""
-    return [StageCells(signature, machine, records=records), BatchCells(signature, records)]
+    narrow = storage != "float32"
+    stages = StageCells(signature, machine, records=records, narrow=narrow)
+    return [stages, BatchCells(signature, records), *([NarrowStorage(storage)] if narrow else [])]
 
 
 def program_passes(signature: Signature, target: Target) -> list[tvm.transform.Pass]:

@@ -60,13 +60,15 @@ class StageCells:
         internal_stage0_pack(U_iou, ..., packed)                  # once, at load
 
     A cell of another form is left as it is, with the reason in its attribute :data:`REASON`. `configs` has the tiling
-    of stages by name; the others are tiled as `records` of tuning say, or by default.
+    of stages by name; the others are tiled as `records` of tuning say, or by default. `narrow` says that values and
+    weights will be kept in fewer bits.
     """
 
     signature: Signature
     machine: Machine
     configs: Mapping[str, StageConfig] = field(default_factory=dict)
     records: Records | None = None
+    narrow: bool = False
 
     def transform_module(self, mod: IRModule, _context: tvm.transform.PassContext) -> IRModule:
         """Run the pass."""
@@ -85,7 +87,9 @@ class StageCells:
         config = self.configs.get(stage.name)
         if config is None and self.records is not None:
             config = self.records.stage_config(stage, self.machine)
-        kernel = stage_kernel_of(function, stage, self.signature, self.machine, config).with_attr(ORDER, order)
+        kernel = stage_kernel_of(function, stage, self.signature, self.machine, config, self.narrow).with_attr(
+            ORDER, order
+        )
         kernels = {stage.name: kernel}
         if packing_of(stage, self.machine).size:
             pack = pack_kernel(stage, self.machine, cell_params(function).weights)
@@ -94,14 +98,19 @@ class StageCells:
 
 
 def stage_kernel_of(
-    function: tirx.PrimFunc, stage: Stage, signature: Signature, machine: Machine, config: StageConfig | None = None
+    function: tirx.PrimFunc,
+    stage: Stage,
+    signature: Signature,
+    machine: Machine,
+    config: StageConfig | None = None,
+    narrow: bool = False,
 ) -> tirx.PrimFunc:
     """The kernel of a stage of the fused cell `function`, tiled by `config` or else by default."""
     tables = {
         name: (tuple(map(int, buffer.shape)), str(buffer.dtype))
         for buffer, name in cell_params(function).weights.items()
     }
-    kernel = stage_kernel(stage, bind_cell(signature, stage.cell), machine, tables, config)
+    kernel = stage_kernel(stage, bind_cell(signature, stage.cell), machine, tables, config, narrow)
     scratch = [
         f"{o.scratch}:{stage.domain}:{stage.rows * (1 if o.narrow else stage.columns)}"
         for o in stage.outputs

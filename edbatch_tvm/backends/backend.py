@@ -42,6 +42,8 @@ class Backend(ABC):
         The targets it serves: names, or kinds of TVM targets. The first is what :attr:`edbatch_tvm.Model.target` says.
     dtypes : tuple of str
         What :func:`edbatch_tvm.compile` may be told to compute in; the first is what it does without being told.
+    storages : tuple of str
+        What values and weights of float32 may be kept in; the first is what they are without being told.
     can_gather : bool
         Whether it has the unfused form, in which kernels of their own copy operands that do not lie contiguously.
     has_source : bool
@@ -53,6 +55,7 @@ class Backend(ABC):
     name: ClassVar[str]
     kinds: ClassVar[tuple[str, ...]]
     dtypes: ClassVar[tuple[str, ...]] = ("float32",)
+    storages: ClassVar[tuple[str, ...]] = ("float32",)
     can_gather: ClassVar[bool] = False
     has_source: ClassVar[bool] = False
 
@@ -67,12 +70,16 @@ class Backend(ABC):
         PlanError
             If there is no unfused form.
         TargetError
-            If there is no such dtype.
+            If there is no such dtype or storage.
         """
         if not options.fused and not self.can_gather:
             raise PlanError(f"fused=False for target {self.given!r}", 'target="llvm"')
         if not isinstance(options.dtype, str) or options.dtype not in self.dtypes:
             raise TargetError(f"dtype {options.dtype!r:.60} for {self.title}", f"one of {', '.join(self.dtypes)}")
+        if not isinstance(options.storage, str) or options.storage not in self.storages:
+            raise TargetError(f"storage {options.storage!r:.60} for {self.title}", f"one of {', '.join(self.storages)}")
+        if options.storage != "float32" and options.dtype != "float32":
+            raise TargetError(f"storage {options.storage!r} of cells in {options.dtype}", "dtype='float32'")
 
     @property
     def title(self) -> str:

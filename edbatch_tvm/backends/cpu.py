@@ -27,6 +27,7 @@ from edbatch_tvm.runtime.cpu_features import instruction_sets, missing_sets
 from edbatch_tvm.runtime.kernels import KernelSet
 from edbatch_tvm.runtime.threads import get_num_threads
 from relay_ext.add_gather_kernels import AddGatherKernels
+from relay_ext.narrow_storage import STORAGES
 from relay_ext.pipeline import (
     cell_passes,
     kernel_passes,
@@ -50,6 +51,7 @@ class CpuBackend(Backend):
     name = "cpu"
     kinds = ("llvm",)
     dtypes = STAGE_DTYPES
+    storages = ("float32", *STORAGES)
     can_gather = True
 
     def __init__(self, given: TargetLike) -> None:
@@ -75,6 +77,8 @@ class CpuBackend(Backend):
             return None  # refused by `records`
         records = records_digest(options.database, self.target, get_num_threads())
         code = {"fused": options.fused, "fast_math": options.fast_math, "records": records}
+        if options.storage != "float32":
+            code["storage"] = options.storage
         return {"backend": self.name, "target": str(self.target), **code}
 
     def passes(self, signature: Signature, options: CompileOptions) -> list[Pass]:
@@ -82,7 +86,7 @@ class CpuBackend(Backend):
         gathers = [] if options.fused else [AddGatherKernels(signature)]
         return [
             *cell_passes(share=True),
-            *kernel_passes(signature, machine_of(self.target), self.records(options.database)),
+            *kernel_passes(signature, machine_of(self.target), self.records(options.database), options.storage),
             *gathers,
             *program_passes(signature, self.target),
         ]
@@ -97,7 +101,7 @@ class CpuBackend(Backend):
         machine, records = machine_of(self.target), self.records(options.database)
 
         def passes(alone: Signature) -> list[Pass]:
-            return [*lone_cell_passes(), *kernel_passes(alone, machine, records), WorkshareLoops()]
+            return [*lone_cell_passes(), *kernel_passes(alone, machine, records, options.storage), WorkshareLoops()]
 
         cells = run_passes(nodes, module_passes(share=True))
         try:

@@ -34,6 +34,7 @@ class CompileOptions:
     dtype: str = "float32"
     database: Database = None
     fast_math: bool = True
+    storage: str = "float32"
 
     def __post_init__(self) -> None:
         require_choice("granularity", self.granularity, GRANULARITIES, PlanError)
@@ -41,3 +42,5 @@ class CompileOptions:
             require_type(getattr(self, name), bool, f"True or False for {name}", PlanError)
         if not self.fused and self.granularity == "cell":
             raise PlanError("fused=False at granularity 'cell'", 'granularity="op"')
+        if self.storage != "float32" and self.granularity != "cell":
+            raise PlanError(f"storage {self.storage!r:.60} at granularity {self.granularity!r}", 'granularity="cell"')

@@ -17,7 +17,7 @@ from edbatch_tvm.batching.api import PolicyLike
 from edbatch_tvm.compiler.lower import Lowered, lower_cells
 from edbatch_tvm.compiler.progress import Progress
 from edbatch_tvm.compiler.training import differentiate, training_model
-from edbatch_tvm.errors import CellError, EdbatchError, EnvironmentMismatch, WeightError
+from edbatch_tvm.errors import CellError, EdbatchError, EnvironmentMismatch, TargetError, WeightError
 from edbatch_tvm.memory import resolve_plan
 from edbatch_tvm.runtime.compilation_cache import KeptCells, keep
 from edbatch_tvm.runtime.device_executor import Launch
@@ -47,6 +47,7 @@ def compile_model(
     fast_math: bool = True,
     training: bool = False,
     memory: str = "auto",
+    storage: str = "float32",
 ) -> Model:
     """Compile cells into a model that runs minibatches of instances.
 
@@ -101,6 +102,9 @@ def compile_model(
     memory : {"auto", "save", "recompute"}
         For training: whether the forward pass saves values that the backward pass reads and could only compute again
         by a product or reduction (``"save"``, ``"auto"``), or the backward pass computes them again.
+    storage : {"float32", "bfloat16", "float16"}
+        On a CPU: what values and weights of float32 are kept in. Cells compute in float32; each value and weight is
+        rounded once. Results are given as float32.
 
     Returns
     -------
@@ -134,11 +138,13 @@ def compile_model(
     if not isinstance(params, Mapping | None):
         raise WeightError(f"weights in a {type(params).__name__}", "a dict of names and arrays")
     plan = resolve_plan(plan)
-    options = CompileOptions(granularity, fused, launch, dtype, database, fast_math)
+    options = CompileOptions(granularity, fused, launch, dtype, database, fast_math, storage)
     prepare_threads()
     backend = find_backend(target)
     backend.check(options)
     adjoints = None
+    if training and storage != "float32":
+        raise TargetError(f"storage {storage!r} of a model for training", "storage='float32'")
     if training:
         adjoints = differentiate(mod, params, sizes, options, memory)
         mod, sizes = adjoints.forward, None

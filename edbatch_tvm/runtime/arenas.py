@@ -10,6 +10,7 @@ import numpy as np
 from edbatch_tvm.errors import PlanError
 from edbatch_tvm.fork_lock import fork_lock
 from edbatch_tvm.graph.spec import ValueSpec
+from edbatch_tvm.runtime.storage import held_dtype
 from edbatch_tvm.tvm_compat import runtime
 from schedules.abi import padded
 
@@ -25,12 +26,12 @@ _MOST = np.iinfo(np.int32).max
 class ArenaSet:
     """The arenas of one run; `views` are NumPy arrays over the same memory."""
 
-    def __init__(self, specs: Sequence[ValueSpec], rows: Sequence[int]) -> None:
+    def __init__(self, specs: Sequence[ValueSpec], rows: Sequence[int], storage: str = "float32") -> None:
         self.rows = tuple(_room(spec, count) for spec, count in zip(specs, rows, strict=True))
         self.tensors: list[Any] = []
         self.views: list[np.ndarray] = []
         for spec, count in zip(specs, self.rows, strict=True):
-            tensor = runtime.empty((count, padded(spec.size)), spec.dtype)
+            tensor = runtime.empty((count, padded(spec.size)), held_dtype(spec.dtype, storage))
             view = np.from_dlpack(tensor)
             view[0] = 0
             self.tensors.append(tensor)
@@ -76,8 +77,9 @@ class ArenaPool:
     drops its results runs in the same memory every time.
     """
 
-    def __init__(self, specs: Sequence[ValueSpec], keep: int = 2) -> None:
+    def __init__(self, specs: Sequence[ValueSpec], keep: int = 2, storage: str = "float32") -> None:
         self._specs = tuple(specs)
+        self._storage = storage
         self._free: list[ArenaSet] = []
         self._keep = keep
         self._lock = fork_lock()
@@ -90,7 +92,7 @@ class ArenaPool:
                     return self._free.pop(position)
             if self._free:
                 self._free.pop(0)
-        return ArenaSet(self._specs, rows)
+        return ArenaSet(self._specs, rows, self._storage)
 
     def release(self, arenas: ArenaSet) -> None:
         """Give arenas back."""

@@ -18,6 +18,7 @@ from edbatch_tvm.runtime.kernels import KernelSet
 from edbatch_tvm.runtime.program import Program
 from edbatch_tvm.runtime.report import Report
 from edbatch_tvm.runtime.result import Result
+from edbatch_tvm.runtime.storage import held
 from edbatch_tvm.runtime.threads import get_num_threads
 from edbatch_tvm.tvm_compat import runtime
 
@@ -44,7 +45,7 @@ class CpuExecutor:
         self.fused = not kernels.gathers
         self._signature = signature
         self.program = Program(signature, kernels)
-        self._pool = ArenaPool(signature.value_specs)
+        self._pool = ArenaPool(signature.value_specs, storage=kernels.storage)
         self._scratch: dict[str, Any] = {}
         self._lock = fork_lock()
 
@@ -74,8 +75,8 @@ class CpuExecutor:
         except BaseException:
             self._pool.release(arenas)
             raise
-        report = Report(graph, plan, info, self.paths, calls)
-        return Result(graph, plan, report, self._pool.lease(arenas))
+        report = Report(graph, plan, info, self.paths, calls, self.kernels.stored)
+        return Result(graph, plan, report, self._pool.lease(arenas), self.kernels.storage)
 
     @contextmanager
     def parts(self, graph: InstanceGraph, plan: Plan) -> Iterator[Callable[[int, int], None]]:
@@ -95,7 +96,8 @@ class CpuExecutor:
         for arena, rows in enumerate(graph.external_data):
             if len(rows):
                 size = self._signature.value_specs[arena].size
-                arenas.views[arena][1 : 1 + len(rows), :size] = rows.reshape(len(rows), size)
+                given = held(rows.reshape(len(rows), size), self.kernels.storage)
+                arenas.views[arena][1 : 1 + len(rows), :size] = given
 
     def _take_scratch(self, plan: Plan) -> dict[str, Any]:
         """Workspace for the values that pass from stage to stage; a concurrent call gets its own."""

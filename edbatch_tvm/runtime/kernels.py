@@ -14,10 +14,12 @@ from edbatch_tvm.argument_checks import require_unmasked
 from edbatch_tvm.errors import WeightError
 from edbatch_tvm.graph.spec import ValueSpec, can_widen
 from edbatch_tvm.runtime.artifact import SYMBOL
+from edbatch_tvm.runtime.storage import Stored, held, held_dtype
 from edbatch_tvm.tvm_compat import runtime
 from relay_ext.add_gather_kernels import ARENA
 from relay_ext.fuse_cells import CELL
 from relay_ext.join_model_kernels import PROGRAM, ROWS
+from relay_ext.narrow_storage import STORAGE
 from relay_ext.stage_cells import DTYPE, ORDER, PACKED_SHAPE, PATH, REASON, SCRATCH, WORK
 from schedules.abi import ALIGNMENT, ARGUMENTS, padded, table_shape
 
@@ -72,6 +74,8 @@ def _as_numpy(name: str, weight: Any) -> np.ndarray:
     require_unmasked(f"weight {name!r}", weight, WeightError)
     if hasattr(weight, "detach"):
         weight = weight.detach().cpu()
+        if str(weight.dtype) == "torch.bfloat16":
+            weight = weight.float()  # NumPy has no bfloat16; no value changes
     try:
         array = np.asarray(weight.numpy() if hasattr(weight, "numpy") else weight)
     except (TypeError, ValueError) as error:
@@ -109,11 +113,16 @@ class KernelSet:
         Equal cells run the same kernels.
     loaded : LoadedWeights
         What the kernels read now.
+    stored : Stored
+        What values and weights are kept in.
     gathers : bool
         Whether operands are copied by kernels of their own.
+    storage : str
+        What values and weights of float32 are kept in.
     """
 
     loaded: LoadedWeights
+    stored: Stored
 
     def __init__(self, module: IRModule, library: Any, weights: Mapping[str, np.ndarray] | None = None) -> None:
         self.scratch_width: dict[str, dict[str, int]] = {"instances": {}, "rows": {}}
@@ -123,6 +132,8 @@ class KernelSet:
         every = {var.name_hint: function for var, function in module.functions.items()}
         functions = {name: function for name, function in every.items() if CELL in function.attrs}
         self.gathers = any(ARENA in function.attrs for function in every.values())
+        stored = (str(function.attrs[STORAGE]) for function in functions.values() if STORAGE in function.attrs)
+        self.storage = next(stored, "float32")
         self.program = library[PROGRAM]
         self.arguments = _arguments(every[PROGRAM])
         kernels: dict[str, list[tuple[str, tuple[tuple[str, str], ...]]]] = {}
@@ -162,9 +173,11 @@ class KernelSet:
                 pack, shape, dtype = self._packs[key[1]]
                 tensors[key] = runtime.empty(shape, dtype)
                 pack(*(_aligned(weights[source]) for source in key[2:]), tensors[key])
+                if dtype == "float32" != self.storage:
+                    tensors[key] = _aligned(held(np.from_dlpack(tensors[key]), self.storage))
             elif key[0] in ("table", "weight"):
                 array = weights[key[1]]
-                tensors[key] = _aligned(as_table(array) if key[0] == "table" else array)
+                tensors[key] = _aligned(held(as_table(array) if key[0] == "table" else array, self.storage))
         self._take(tensors)
 
     def _take(self, tensors: dict[tuple[str, ...], Any]) -> None:
@@ -174,6 +187,8 @@ class KernelSet:
             found = (tensors[key].data_ptr() if key in tensors else 0 for key in row.addresses)
             types[number, : 1 + len(row.addresses)] = row.number, *found
         self.loaded = LoadedWeights(tensors, types)
+        sizes = (math.prod(one.shape) * np.dtype(str(one.dtype)).itemsize for one in tensors.values())
+        self.stored = Stored(self.storage, sum(sizes))
 
     @property
     def attributes(self) -> list[tuple[int, int, int]]:
@@ -228,7 +243,7 @@ class KernelSet:
                 spec = specs[name]
                 shape, dtype = table_shape(spec.shape) if kind == "table" else spec.shape, spec.dtype
             tensor = tensors[key] = held[text]
-            if (tuple(tensor.shape), str(tensor.dtype)) != (shape, dtype):
+            if (tuple(tensor.shape), str(tensor.dtype)) != (shape, held_dtype(dtype, self.storage)):
                 raise ValueError(f"{text} is {dtype}{list(tensor.shape)}")
         self._take(tensors)
 

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from edbatch_tvm.batching import ScheduleInfo, lower_bound
 from edbatch_tvm.graph import InstanceGraph
+from edbatch_tvm.graph.spec import ValueSpec
 from edbatch_tvm.memory.plan import Plan
 from edbatch_tvm.memory.plan_with_copies import UnfusedPlan
+from edbatch_tvm.runtime.storage import Stored, held_dtype
+from schedules.abi import padded
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +30,8 @@ class Report:
         ``stage``, or ``general (reason)``.
     kernel_calls : int
         Kernels that ran: one for each stage of each batch, and copies; on a CPU in one call of the library.
+    stored : Stored or None
+        What values and weights are kept in.
     seconds : dict
         ``build`` (merging the instances), ``schedule``, ``plan``, ``execute``, ``total``.
     """
@@ -34,6 +41,7 @@ class Report:
     schedule: ScheduleInfo | None
     paths: dict[str, str]
     kernel_calls: int
+    stored: Stored | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -69,7 +77,27 @@ class Report:
     @property
     def bytes_indexed(self) -> int:
         """Bytes of operand rows that kernels read through an index."""
-        return self.plan.bytes_indexed
+        specs = self._specs
+        halves = (
+            self.stored is not None
+            and self.stored.dtype != "float32"
+            and all(spec.dtype == "float32" for spec in specs)
+        )
+        return self.plan.bytes_indexed // 2 if halves else self.plan.bytes_indexed
+
+    @property
+    def value_bytes(self) -> int:
+        """Bytes of the rows of all values in the arenas."""
+        rows = zip(self._specs, self.plan.arena_rows, strict=True)
+        storage = "float32" if self.stored is None else self.stored.dtype
+        return sum(
+            count * padded(spec.size) * np.dtype(held_dtype(spec.dtype, storage)).itemsize for spec, count in rows
+        )
+
+    @property
+    def _specs(self) -> tuple[ValueSpec, ...]:
+        assert self.graph.signature is not None
+        return self.graph.signature.value_specs
 
     @property
     def bytes_gathered(self) -> int:
@@ -84,6 +112,11 @@ class Report:
             f"kernels    {self.kernel_calls} calls",
             f"operands   {operands}; {self.bytes_indexed} bytes read through an index, {self.lookups} lookups",
         ]
+        stored = self.stored
+        if stored is not None:
+            lines.append(
+                f"storage    {stored.dtype}: {self.value_bytes} bytes of values, {stored.weight_bytes} of weights"
+            )
         lines += [f"cell       {name}: {path}" for name, path in self.paths.items()]
         lines += [f"{name:<10} {seconds * 1e6:.0f} µs" for name, seconds in self.seconds.items()]
         return "\n".join(lines)

@@ -14,6 +14,7 @@ from edbatch_tvm.graph.validate import as_index_array
 from edbatch_tvm.graph.value_serials import LOCAL_BITS, local_of
 from edbatch_tvm.memory.plan import Plan
 from edbatch_tvm.runtime.report import Report
+from edbatch_tvm.runtime.storage import given
 
 
 class Result:
@@ -29,12 +30,15 @@ class Result:
     report : Report
     """
 
-    def __init__(self, graph: InstanceGraph, plan: Plan, report: Report, views: list[np.ndarray]) -> None:
+    def __init__(
+        self, graph: InstanceGraph, plan: Plan, report: Report, views: list[np.ndarray], storage: str = "float32"
+    ) -> None:
         self.graph = graph
         self.plan = plan
         self.schedule = plan.schedule
         self.report = report
         self._views = views
+        self._storage = storage
         assert graph.signature is not None
         self._signature = graph.signature
 
@@ -98,7 +102,7 @@ class Result:
         arena : int
             Index into ``signature.value_specs``.
         """
-        return self._views[arena][:, : self._signature.value_specs[arena].size]
+        return self._given(self._views[arena][:, : self._signature.value_specs[arena].size], arena)
 
     def arena_dtype(self, arena: int) -> np.dtype:
         """The dtype that the values of an arena are computed in."""
@@ -121,7 +125,7 @@ class Result:
         arena = self._arena(value)
         spec = self._signature.value_specs[arena]
         view: np.ndarray = self._views[arena][self.plan.value_row[value], : spec.size].reshape(spec.shape)
-        return view
+        return view if self._storage == "float32" else self._given(view, arena)
 
     def values(self, values: Any) -> np.ndarray:
         """Any values of one spec, stacked (a copy).
@@ -156,4 +160,8 @@ class Result:
         spec = self._signature.value_specs[int(arenas[0])]
         rows = self._views[int(arenas[0])][self.plan.value_row[wanted]]
         stacked: np.ndarray = rows[:, : spec.size].reshape(len(wanted), *spec.shape)
-        return stacked
+        return self._given(stacked, int(arenas[0]))
+
+    def _given(self, stored: np.ndarray, arena: int) -> np.ndarray:
+        """Values as they are given out: those in 16 bits as float32."""
+        return given(stored, self._signature.value_specs[arena].dtype, self._storage)

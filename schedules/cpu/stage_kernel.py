@@ -15,7 +15,7 @@ smaller than a tile, its last row stands in for those that are missing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from tvm.script.ir_builder import IRBuilder
@@ -36,6 +36,9 @@ _INT = "int32"
 _PANEL_USES = 256
 """Rows of a matrix that a task computes with the panels that it copies."""
 
+_PANEL_TILES = 32
+"""Tiles of rows for which a task copies weights that are kept in fewer bits."""
+
 
 def stage_kernel(
     stage: ir.Stage,
@@ -43,6 +46,7 @@ def stage_kernel(
     machine: Machine,
     weights: dict[str, Any],
     config: StageConfig | None = None,
+    narrow: bool = False,
 ) -> tirx.PrimFunc:
     """The kernel of `stage`; see the module's docstring.
 
@@ -52,6 +56,9 @@ def stage_kernel(
         Weights of the model: the tables that lookups read.
     config : StageConfig, optional
         Default: :func:`~schedules.cpu.stage_config.default_config`.
+    narrow : bool
+        Whether values and weights will be kept in fewer bits (:class:`relay_ext.narrow_storage.NarrowStorage`):
+        products then read copies, so that each number is widened once and not for each multiply-add.
 
     Raises
     ------
@@ -60,14 +67,17 @@ def stage_kernel(
     """
     config = default_config(stage, machine) if config is None else config
     config.check(stage, machine)
-    return StageKernel(stage, binding, machine, weights).build(config)
+    return StageKernel(stage, binding, machine, weights, narrow).build(config)
 
 
 class StageKernel:
     """The kernel of one stage while it is built: its arguments, and where the rows of its sources lie."""
 
-    def __init__(self, stage: ir.Stage, binding: abi.CellBinding, machine: Machine, weights: dict[str, Any]) -> None:
+    def __init__(
+        self, stage: ir.Stage, binding: abi.CellBinding, machine: Machine, weights: dict[str, Any], narrow: bool
+    ) -> None:
         self.stage = stage
+        self.narrow = narrow
         self.binding = binding
         self.machine = machine
         self.weights = weights
@@ -187,12 +197,36 @@ class StageKernel:
         # The simplifier has to see that it divides by 1 or more, although no batch is empty.
         tiles = self.bind("tiles", tirx.max(tirx.floordiv(self.count + (rows - 1), rows), 1))
         groups = 1 if self.stage.whole_rows else groups
+        short = least < rows
+        last = self.count - rows
+
+        def start_of(tile: Any) -> Any:
+            return self.bind("start", tirx.min(tile * rows, tirx.max(last, 0) if short else last))
+
+        if self.narrow and self.packing.sweeps and bucket.upto != rows > 1 and not self.stage.whole_rows:
+            self._widened_loop(bucket, groups, tiles, start_of, short)
+            return
         with self._tasks(bucket, tiles * groups) as work:
             group, tile = self._split(bucket, work, groups, tiles)
-            short = least < rows
-            last = self.count - rows
-            start = self.bind("start", tirx.min(tile * rows, tirx.max(last, 0) if short else last))
-            self._tile(bucket, rows, group, start, None, short)
+            self._tile(bucket, rows, group, start_of(tile), None, short)
+
+    def _widened_loop(
+        self, bucket: Bucket, groups: int, tiles: Any, start_of: Callable[[Any], Any], short: bool
+    ) -> None:
+        """The tiles of a stage in tasks that copy the weights of their chunks, for several tiles of rows."""
+        parts = self.bind("parts", tirx.max(tirx.floordiv(tiles + (_PANEL_TILES - 1), _PANEL_TILES), 1))
+        lanes, size = self.packing.lanes, bucket.chunks * self.packing.per_chunk
+        with self._tasks(bucket, parts * groups) as work:
+            group, part = self._split(bucket, work, groups, parts)
+            chunk = self._first_chunk(bucket, group)
+            panel = T.alloc_buffer((size,), self.stage.dtype, scope="global")
+            with T.serial(0, size // lanes) as vector:
+                at = [tirx.Ramp(vector * lanes + base, 1, lanes) for base in (chunk * self.packing.per_chunk, 0)]
+                T.buffer_store(panel, self.packed[at[0]], [at[1]])
+            first = self.bind("first", part * _PANEL_TILES)
+            with T.serial(0, tirx.min(tiles - first, _PANEL_TILES)) as tile:
+                start = start_of(first + tile)
+                Tile(self, bucket, bucket.rows, chunk, start, None, short, weights=panel).write()
 
     def _matrix_loop(self, bucket: Bucket, groups: int) -> None:
         """The tiles of matrices; those that are multiplied with the same panels follow one another."""

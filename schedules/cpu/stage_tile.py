@@ -50,7 +50,7 @@ class Tile:
 
     Rows are elements of the stage's domain, or rows of the matrix that is element `element` of it. If `short`, there
     may be fewer than `rows`; the last one stands in for those that are missing. `panels` are copies that
-    :meth:`copy_panels` made.
+    :meth:`copy_panels` made, `weights` a copy of the packed weights of its chunks.
     """
 
     def __init__(
@@ -63,6 +63,7 @@ class Tile:
         element: Any,
         short: bool,
         panels: Mapping[tuple[int, int], Panel] | None = None,
+        weights: Any = None,
     ) -> None:
         self.kernel = kernel
         self.stage = kernel.stage
@@ -76,6 +77,8 @@ class Tile:
         self.element = element
         self.short = short
         self.panels = panels or {}
+        self.weights = weights
+        self.copies: dict[tuple[Any, ...], list[Callable[[Any], Any]]] = {}
         self.columns = [first_column(self.stage, kernel.machine, chunk + c) for c in range(bucket.chunks)]
         self.owners: Any = None
         self.results: dict[int, list[Any]] = {}
@@ -249,17 +252,37 @@ class Tile:
         source, rows = self.kernel.buffer(sweep.source), self._rows_of(sweep.source)
         packing, gates = self.packing, len(sweep.gates)
         offsets = [sweep.offset + sweep.row * self.matrix_row(row) for row in range(self.rows)]
+        packed, first = (self.kernel.packed, self.chunk) if self.weights is None else (self.weights, 0)
+        elements: list[Callable[[Any], Any]]
+        elements = [partial(_at, source, rows[row], offsets[row]) for row in range(self.rows)]
+        if self.kernel.narrow:
+            key = (sweep.source, sweep.offset, sweep.row, sweep.length)
+            if key not in self.copies:
+                self.copies[key] = [self._copied(one, sweep.length) for one in elements]
+            elements = self.copies[key]
 
         def step(k: Any) -> None:
             for row, number in self._turns(len(self.columns) * gates):
                 c, gate = divmod(number, gates)
-                x = self.broadcast(source[rows[row], offsets[row] + k])
-                base = (self.chunk + c) * packing.per_chunk + sweep.base
-                weight = self.kernel.packed[self.lanes_at(base + (k * gates + gate) * self.lanes)]
+                x = self.broadcast(elements[row](k))
+                base = (first + c) * packing.per_chunk + sweep.base
+                weight = packed[self.lanes_at(base + (k * gates + gate) * self.lanes)]
                 lanes = self.lanes_at(row * self.lanes)
                 T.buffer_store(sums[gate][c], sums[gate][c][lanes] + x * weight, [lanes])
 
         self._unrolled(sweep.length, step)
+
+    def _copied(self, elements: Callable[[Any], Any], length: int) -> Callable[[Any], Any]:
+        """A copy of the first `length` of some elements that lie side by side."""
+        copy = T.alloc_buffer((length,), self.dtype, scope="global")
+        lanes = self.kernel.machine.lanes_of(self.dtype)
+        whole = length // lanes
+        with T.serial(0, whole) as vector:
+            at = tirx.Ramp(vector * lanes, 1, lanes)
+            T.buffer_store(copy, elements(at), [at])
+        with T.serial(whole * lanes, length) as k:
+            T.buffer_store(copy, elements(k), [k])
+        return lambda k: copy[k]
 
     def _product(self, one: ir.Product, place: tuple[int, int], gate_sums: list[list[Any]]) -> None:
         """A product whose columns lie side by side in the right factor."""
@@ -401,6 +424,10 @@ class Tile:
                     T.buffer_store(result, combine(result[lane], at.value(line.expression, lane)), [lane])
         for at, result in zip(places, results, strict=True):
             at.lets[line.variable] = partial(_lane, result)
+
+
+def _at(buffer: Any, row: Any, offset: Any, position: Any) -> Any:
+    return buffer[row, moved(position, offset)]
 
 
 def _lane(buffer: Any, _at: At, lane: Any) -> Any:
