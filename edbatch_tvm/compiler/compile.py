@@ -98,7 +98,7 @@ def compile_model(
         ``docs/numerics.md`` has the errors of both.
     training : bool
         Whether results have a backward pass, :meth:`edbatch_tvm.training.TrainingResult.backward`: at granularity
-        ``cell``.
+        ``cell`` or ``op``.
     memory : {"auto", "save", "recompute"}
         For training: whether the forward pass saves values that the backward pass reads and could only compute again
         by a product or reduction (``"save"``, ``"auto"``), or the backward pass computes them again.
@@ -142,14 +142,16 @@ def compile_model(
     prepare_threads()
     backend = find_backend(target)
     backend.check(options)
-    adjoints = None
     if training and storage != "float32":
         raise TargetError(f"storage {storage!r} of a model for training", "storage='float32'")
+    differentiated = None
     if training:
-        adjoints = differentiate(mod, params, sizes, options, memory)
-        mod, sizes = adjoints.forward, None
+        differentiated = differentiate(mod, params, sizes, options, memory)
+        mod, sizes, options = differentiated.adjoints.forward, None, replace(options, granularity="cell")
         if options.dtype == "float64":  # the cells are of float64 now
             options = replace(options, dtype="float32")
+        if differentiated.split is not None:
+            params = differentiated.weights_of_operators()
     try:
         lowered, executor = _compiled(mod, params or {}, backend, options, sizes, dump_dir)
     except (EdbatchError, OSError, MemoryError):
@@ -174,7 +176,7 @@ def compile_model(
         lowered.nodes,
         lowered.weights,
     )
-    return model if adjoints is None else training_model(model, adjoints, target, options)
+    return model if differentiated is None else training_model(model, differentiated, target, options)
 
 
 def _compiled(

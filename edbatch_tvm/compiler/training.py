@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tvm import IRModule
@@ -13,6 +13,7 @@ from edbatch_tvm.backends import CompileOptions, TargetLike
 from edbatch_tvm.errors import PlanError, TargetError
 from edbatch_tvm.graph import Signature
 from edbatch_tvm.runtime.model import Model
+from edbatch_tvm.runtime.weights import WeightReader
 from edbatch_tvm.training import TrainingModel
 from edbatch_tvm.tvm_compat import tirx
 from relay_ext.bind_sizes import BindSizes, find_sizes
@@ -21,9 +22,42 @@ from relay_ext.check_cells import CheckCells
 from relay_ext.gradients.adjoint_cells import Adjoints, adjoint_cells
 from relay_ext.pipeline import run_passes
 from relay_ext.push_splits import PushSplits
+from relay_ext.signature import weights_of
+from relay_ext.split_cells import SplitModule, split_cells
 
 MEMORY = ("auto", "save", "recompute")
 """What the backward pass reads of the forward pass: values that were saved, or such as are computed again."""
+
+
+@dataclass(frozen=True, eq=False)
+class Differentiated:
+    """What a model that trains is made of.
+
+    Attributes
+    ----------
+    adjoints : Adjoints
+        Of the cells, or of their operators.
+    weights : WeightReader
+        Of the cells.
+    split : SplitModule or None
+        The operators that the cells consist of, at granularity ``op``.
+    """
+
+    adjoints: Adjoints
+    weights: WeightReader
+    split: SplitModule | None
+
+    def weights_of_operators(self) -> dict[str, Any]:
+        """The weights that operators read.
+
+        Raises
+        ------
+        WeightError
+            If weights of the cells are missing, extra, or of another shape or dtype.
+        """
+        self.weights.read()
+        read = weights_of(self.adjoints.forward)
+        return {name: array for name, array in (self.weights.given or {}).items() if name in read}
 
 
 def differentiate(
@@ -32,34 +66,40 @@ def differentiate(
     sizes: Mapping[str, int] | None,
     options: CompileOptions,
     memory: str,
-) -> Adjoints:
-    """The adjoints of cells.
+) -> Differentiated:
+    """The adjoints of cells, or of the operators that they consist of.
 
     Raises
     ------
     NoGradientError
         If an operator of a cell has no gradient; it names both.
     TargetError
-        If the model is below granularity ``cell``.
+        If the model is of granularity ``group``, or not fused.
     PlanError
         If `memory` is unknown.
     """
     require_choice("memory", memory, MEMORY, PlanError)
-    if options.granularity != "cell":
-        raise TargetError(f"training at granularity {options.granularity!r}", "granularity 'cell'")
+    if options.granularity not in ("cell", "op"):
+        raise TargetError(f"training at granularity {options.granularity!r}", "granularity 'cell' or 'op'")
+    if not options.fused:
+        raise TargetError("training with fused=False", "fused=True")
     # A gate by itself has an adjoint that is a stage; where the gates are split, theirs are joined, which is none.
     dtype = [ChangeCellDtype("float64")] if options.dtype == "float64" else []
-    passes = [CheckCells(), BindSizes(find_sizes(mod, params, sizes)), *dtype, PushSplits()]
-    cells = run_passes(mod, passes)
+    last = [PushSplits()] if options.granularity == "cell" else []
+    cells = run_passes(mod, [CheckCells(), BindSizes(find_sizes(mod, params, sizes)), *dtype, *last])
     # A pass removes functions that nothing calls; a registered gradient may call them.
     tir = {var: function for var, function in mod.functions.items() if isinstance(function, tirx.PrimFunc)}
     functions = {var: function for var, function in tir.items() if var not in cells.functions}
     cells = IRModule(dict(cells.functions.items()) | functions, attrs=cells.attrs)
-    return adjoint_cells(cells, save=memory != "recompute")
+    split = split_cells(cells) if options.granularity == "op" else None
+    adjoints = adjoint_cells(cells if split is None else split.module, save=memory != "recompute")
+    return Differentiated(adjoints, WeightReader(weights_of(cells), params or {}), split)
 
 
-def training_model(forward: Model, adjoints: Adjoints, target: TargetLike, options: CompileOptions) -> TrainingModel:
-    """The forward cells of `adjoints`, compiled, as a model with a backward pass."""
+def training_model(
+    forward: Model, differentiated: Differentiated, target: TargetLike, options: CompileOptions
+) -> TrainingModel:
+    """The forward cells of what was differentiated, compiled, as a model with a backward pass."""
     from edbatch_tvm.compiler.compile import compile_model
 
     def compile_backward(cells: IRModule, weights: Mapping[str, Any]) -> Model:
@@ -74,5 +114,13 @@ def training_model(forward: Model, adjoints: Adjoints, target: TargetLike, optio
             fast_math=options.fast_math,
         )
 
-    own = (replace(cell, outputs=cell.outputs[: adjoints.cells[cell.name].outputs]) for cell in forward.signature)
-    return TrainingModel(forward, Signature(own), adjoints, compile_backward)
+    adjoints, split = differentiated.adjoints, differentiated.split
+    own = Signature(
+        replace(cell, outputs=cell.outputs[: adjoints.cells[cell.name].outputs]) for cell in forward.signature
+    )
+    if split is not None and forward.weights is not None:
+        # Weights that no operator reads are weights of the cells all the same.
+        forward.weights = replace(
+            forward.weights, wanted=differentiated.weights.wanted, given=differentiated.weights.given
+        )
+    return TrainingModel(forward, own, adjoints, compile_backward, None if split is None else split.table(own))

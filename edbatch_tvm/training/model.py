@@ -14,6 +14,7 @@ from tvm import IRModule, relax
 from edbatch_tvm.batching import ScheduleInfo
 from edbatch_tvm.errors import GraphError
 from edbatch_tvm.graph import InstanceGraph, Signature
+from edbatch_tvm.graph.expand import ExpansionTable
 from edbatch_tvm.memory import Plan
 from edbatch_tvm.runtime.device_result import DeviceResult, DeviceRows
 from edbatch_tvm.runtime.minibatch import Instances
@@ -48,15 +49,24 @@ class TrainingModel(Model):
     ----------
     cells : Signature
         The cells that instances consist of.
+    nodes : Signature
+        What a node of a minibatch graph is: a cell, or an operator of one.
     signature : Signature
-        The cells that run: they also return what the backward pass reads.
+        What runs: the same, but nodes also return what the backward pass reads.
     adjoints : Adjoints
         The adjoints of its cells.
     version : int
         How often weights were taken over.
     """
 
-    def __init__(self, forward: Model, cells: Signature, adjoints: Adjoints, compile_backward: Compile) -> None:
+    def __init__(
+        self,
+        forward: Model,
+        nodes: Signature,
+        adjoints: Adjoints,
+        compile_backward: Compile,
+        table: ExpansionTable | None = None,
+    ) -> None:
         super().__init__(
             forward.signature,
             forward.executor,
@@ -64,12 +74,13 @@ class TrainingModel(Model):
             forward.policy,
             forward.plan_name,
             forward.compile_seconds,
-            None,
+            table,
             forward.source,
             forward.weights,
         )
-        self.cells = cells
-        self._instances = Instances(cells)
+        self.cells = nodes if table is None else table.cells
+        self.nodes = nodes
+        self._instances = Instances(self.cells)
         self.adjoints = adjoints
         self.version = 0
         self._compile = compile_backward
@@ -85,15 +96,15 @@ class TrainingModel(Model):
 
     @property
     def saved_bytes(self) -> dict[str, int]:
-        """For each cell the bytes that a node saves for its backward pass, besides its own outputs."""
+        """For each cell, or operator, the bytes that a node saves for its backward pass, besides its own outputs."""
         return {
             cell.name: sum(spec.size * np.dtype(spec.dtype).itemsize for spec in cell.outputs[len(own.outputs) :])
-            for cell, own in zip(self.signature, self.cells, strict=True)
+            for cell, own in zip(self.signature, self.nodes, strict=True)
         }
 
     def merge(self, instances: Sequence[InstanceGraph]) -> InstanceGraph:
         """See :meth:`Model.merge`; nodes of the graph also have outputs for what they save."""
-        return with_saved_values(self.merge_cells(instances), self.signature)
+        return with_saved_values(super().merge(instances), self.signature)
 
     def execute(self, graph: InstanceGraph, plan: Plan, info: ScheduleInfo | None = None) -> TrainingResult:
         """See :meth:`Model.execute`."""
@@ -124,7 +135,7 @@ class TrainingResult(Result):
         self.detached: np.ndarray | None = None
 
     def _in_graph(self, values: np.ndarray) -> np.ndarray:
-        return renumbered(values, self._model.cells.stride, self._model.signature.stride)
+        return renumbered(values, self._model.nodes.stride, self._model.signature.stride)
 
     def backward(self, cotangents: Any = None, *, retain: bool = False) -> Gradients:
         """The gradients of weights and external rows, by those of the outputs.
@@ -183,7 +194,7 @@ class _BackwardModel:
 
     def __init__(self, model: TrainingModel) -> None:
         self.model = model
-        self.arenas = float_arenas(model.signature, model.cells)
+        self.arenas = float_arenas(model.signature, model.nodes)
         self.cells: dict[int, BackwardCell] = {}
         self.compiled: Model | None = None
         self._types: list[BackwardType] = []
@@ -235,7 +246,7 @@ class _BackwardModel:
         """Compile the backward cells."""
         cells = {
             type_id: backward_cell(cell.name, self.model.adjoints.cells[cell.name])
-            for type_id, cell in enumerate(self.model.cells)
+            for type_id, cell in enumerate(self.model.nodes)
         }
         specs = self.model.signature.value_specs
         functions = {sum_name(arena): sum_cell(specs[arena]) for arena in self.arenas}

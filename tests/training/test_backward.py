@@ -266,8 +266,43 @@ def test_errors(chain: Any) -> None:
     state = chain([b.finish(b.call("step", b.zero, word=1))])
     with pytest.raises(GraphError, match=r"output of shape \(4,\) without a cotangent.*add a loss"):
         state.backward()
-    with pytest.raises(TargetError, match="training at granularity 'op'"):
-        eb.compile(Chain, WEIGHTS, granularity="op", training=True)
+    with pytest.raises(TargetError, match="at granularity 'group'; expected granularity 'cell' or 'op'"):
+        eb.compile(Chain, WEIGHTS, granularity="group", training=True)
+
+
+@pytest.mark.parametrize("memory", ["save", "recompute"])
+def test_operators_train(chain: Any, memory: str) -> None:
+    """At granularity ``op`` instances of cells run as graphs of their operators; weights get the same gradients."""
+    model: Any = eb.compile(Chain, WEIGHTS, granularity="op", training=True, memory=memory)
+    assert model.cells == chain.cells
+    assert len(model.nodes) > len(model.cells)
+    result, expected = model(sentences(model)), chain(sentences(chain))
+    np.testing.assert_allclose(list(result), list(expected), rtol=1e-6)
+    assert len(result.schedule) > len(expected.schedule)
+    cotangents = [np.float32(2.0), None, np.float32(-1.0)]
+    by_ops, by_cells = result.backward(cotangents), expected.backward(cotangents)
+    for name in WEIGHTS:
+        np.testing.assert_allclose(by_ops[name], by_cells[name], rtol=1e-5, atol=1e-6)
+    model.refresh({name: 2 * array for name, array in WEIGHTS.items()})
+    assert not np.allclose(list(model(sentences(model))), list(expected))
+
+
+@pytest.mark.parametrize(
+    "name", ["childsum-tree", *(pytest.param(name, marks=pytest.mark.slow) for name in ("treelstm", "lattice-gru"))]
+)
+def test_operators_of_workloads_train(name: str) -> None:
+    workload = get_workload(name)
+    weights = workload.weights(8)
+    found = []
+    for granularity in ("cell", "op"):
+        model = eb.compile(workload.cells(8), weights, target="numpy", granularity=granularity, training=True)
+        result: Any = model(workload.generate(2, model.cells, seed=3))
+        rng = np.random.default_rng(0)
+        cotangents = [[rng.standard_normal(out.shape).astype(np.float32) for out in outs] for outs in result]
+        found.append(result.backward(cotangents))
+    for weight in weights:
+        scale = np.abs(found[0][weight]).max()
+        np.testing.assert_allclose(found[1][weight], found[0][weight], atol=1e-6 * scale, rtol=0)
 
 
 def test_a_cell_without_gradient_is_named() -> None:
