@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from functools import cache, partial
+from typing import Any
 
 import numpy as np
 from tvm import IRModule
@@ -22,6 +24,7 @@ from relay_ext.gpu_cells import GpuProgram
 from relay_ext.pipeline import cell_passes
 from schedules.cpu.machine import host_target
 from schedules.cuda.execution_model import EmulatedThreads
+from schedules.cuda.gradient_kernels import gradient_kernels
 from schedules.cuda.kernels import Occupancy
 from schedules.cuda.occupancy_records import machine_of, model_key, read_records, records_path
 from schedules.cuda.product_precision import PRODUCTS, Products
@@ -92,4 +95,11 @@ def device_executor(
     # Machine code for a GPU is kept by itself, in schedules.cuda.nvcc.
     library = build_kernels(kernels, target) if emulate is None else kept_library(kernels, target, build_kernels)
     blocks = memory.units * program.machine.blocks_per_unit
-    return DeviceExecutor(signature, program, kernels, library, packs, weights, memory, launch, blocks)
+    executor = DeviceExecutor(signature, program, kernels, library, packs, weights, memory, launch, blocks)
+    executor.gradient_kernels = cache(partial(_gradient_kernels, target, emulate))
+    return executor
+
+
+def _gradient_kernels(target: Target, emulate: EmulatedThreads | None) -> Any:
+    kernels = gradient_kernels(emulate)
+    return build_kernels(kernels, target) if emulate is None else kept_library(kernels, target, build_kernels)

@@ -17,7 +17,7 @@ from edbatch_tvm.graph import InstanceGraph, Signature
 from edbatch_tvm.memory import Plan
 from edbatch_tvm.runtime.artifact import Artifact
 from edbatch_tvm.runtime.device_memory import DeviceMemory
-from edbatch_tvm.runtime.device_result import DeviceArenas, DeviceResult, DeviceRows, Lease
+from edbatch_tvm.runtime.device_result import DeviceArenas, DeviceResult, ExternalRows, Lease
 from edbatch_tvm.runtime.executor import run_parts
 from edbatch_tvm.runtime.kernels import Kernel, as_table
 from edbatch_tvm.runtime.report import Report
@@ -71,6 +71,8 @@ class DeviceExecutor:
     threads = 1
     artifact: Artifact | None = None
     tuning_key = ""
+    gradient_kernels: Callable[[], Any]
+    """The kernels of :mod:`schedules.cuda.gradient_kernels`, compiled when they are first asked for."""
 
     def __init__(
         self,
@@ -282,7 +284,7 @@ class DeviceExecutor:
             tensor = arenas.tensors[arena]
             pitch = int(tensor.shape[1]) * np.dtype(self.signature.value_specs[arena].dtype).itemsize
             own: Any = rows
-            if isinstance(own, DeviceRows):
+            if isinstance(own, ExternalRows):
                 self.memory.copy(own.arena, tensor, pitch, own.count * pitch)
                 self._upload_rows(own.more, arena, tensor, (1 + own.count) * pitch)
             else:

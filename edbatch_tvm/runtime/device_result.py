@@ -44,7 +44,7 @@ class Lease:
 
 
 @dataclass(frozen=True, eq=False)
-class DeviceRows:
+class ExternalRows:
     """External rows of one arena, of which the first are on the device.
 
     Attributes

@@ -16,7 +16,8 @@ from edbatch_tvm.errors import GraphError
 from edbatch_tvm.graph import InstanceGraph, Signature
 from edbatch_tvm.graph.expand import ExpansionTable
 from edbatch_tvm.memory import Plan
-from edbatch_tvm.runtime.device_result import DeviceResult, DeviceRows
+from edbatch_tvm.runtime.device_executor import DeviceExecutor
+from edbatch_tvm.runtime.device_result import DeviceResult, ExternalRows
 from edbatch_tvm.runtime.minibatch import Instances
 from edbatch_tvm.runtime.model import Model
 from edbatch_tvm.runtime.result import Result
@@ -29,9 +30,10 @@ from edbatch_tvm.training.backward_cells import (
 )
 from edbatch_tvm.training.backward_graph import BackwardGraph, BackwardType, SectionType, backward_graph
 from edbatch_tvm.training.cotangents import Cotangents, as_cotangents
+from edbatch_tvm.training.device_sums import DeviceRows, DeviceSums
 from edbatch_tvm.training.gradients import Gradients, Pullback
 from edbatch_tvm.training.saved_graph import renumbered, with_saved_values
-from edbatch_tvm.training.weight_sums import Scratch, external_sums, weight_sums
+from edbatch_tvm.training.weight_sums import Scratch, Sums, external_sums, weight_sums
 from edbatch_tvm.tvm_compat import runtime
 from relay_ext.gradients.adjoint_cells import Adjoints
 from relay_ext.gradients.sections import BackwardCell, backward_cell
@@ -227,7 +229,7 @@ class _BackwardModel:
         planned = perf_counter()
         backward = compiled.execute(made.graph, plan)
         executed = perf_counter()
-        weights = weight_sums(forward, backward, made, self.cells, self._scratch)
+        weights = self._weight_sums(forward, backward, made)
         assert self.model.weights is not None
         shapes = {name: (spec.shape, spec.dtype) for name, spec in self.model.weights.wanted.items()}
         external = external_sums(forward, backward, made)
@@ -269,6 +271,21 @@ class _BackwardModel:
         ]
         return compiled
 
+    def _weight_sums(self, forward: Result, backward: Result, made: BackwardGraph) -> dict[str, Sums]:
+        """The gradients of all expressions of weights."""
+        assert self.compiled is not None
+        executor = self.compiled.executor
+        if not isinstance(executor, DeviceExecutor) or not _is_float32(forward, backward):
+            return weight_sums(forward, backward, made, self.cells, self._scratch)
+        types = forward.graph.node_type.astype(np.int64)
+        assert isinstance(forward, DeviceResult)
+        assert isinstance(backward, DeviceResult)
+        groups = [
+            DeviceRows(forward, backward, made, one, types, self.cells[one.type_id].terms, executor.memory)
+            for one in made.groups
+        ]
+        return DeviceSums(executor.memory, executor.gradient_kernels()).compute(groups)
+
     def _weights(self, model: Model) -> dict[str, Any]:
         assert self.model.weights is not None
         assert model.weights is not None
@@ -288,7 +305,7 @@ class _BackwardModel:
             arena = own.value_specs.index(spec)
             if isinstance(forward, DeviceResult):
                 more = given.rows.get(arena, np.empty((0, *spec.shape), spec.dtype))
-                found.append(DeviceRows(forward.tensor(arena), forward.plan.arena_rows[arena], more))
+                found.append(ExternalRows(forward.tensor(arena), forward.plan.arena_rows[arena], more))
                 continue
             rows = forward.arena(arena)[: forward.plan.arena_rows[arena]].reshape(-1, *spec.shape)
             found.append(np.concatenate((rows, given.rows[arena])) if arena in given.rows else rows)
@@ -314,3 +331,9 @@ class _BackwardModel:
             return [part.numpy() for part in self._pullbacks[name](*given, runtime.tensor(own))]
 
         return pull_back
+
+
+def _is_float32(*results: Result) -> bool:
+    """Whether all values are float32."""
+    signatures = [result.graph.signature for result in results]
+    return all(spec.dtype == "float32" for one in signatures if one is not None for spec in one.value_specs)

@@ -33,8 +33,10 @@ def test_workload(name: str) -> None:
     require_equal(gradients, reference_gradients(cells, weights, result.graph, cotangents))
 
 
-def test_steps(chain: Any) -> None:
+@pytest.mark.parametrize("piece", [3, 512])
+def test_steps(chain: Any, piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Results stay on the device; a second minibatch, other weights, and cotangents in the form of the result."""
+    monkeypatch.setattr("edbatch_tvm.training.device_sums.PIECE", piece)
     weights = {name: array.copy() for name, array in WEIGHTS.items()}
     for _ in range(2):
         result = chain(sentences(chain))
@@ -47,3 +49,4 @@ def test_steps(chain: Any) -> None:
         for name in weights:
             weights[name] -= np.float32(0.2) * gradients[name]
         chain.refresh(weights)
+    chain.refresh(WEIGHTS)
