@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from edbatch_tvm.graph.spec import ValueSpec
 from edbatch_tvm.runtime.device_memory import DeviceMemory
 from edbatch_tvm.runtime.device_result import DeviceResult
-from edbatch_tvm.training.backward_graph import BackwardGraph, Group, attribute_rows
-from edbatch_tvm.training.weight_sums import Scratch, Sums, _Rows
+from edbatch_tvm.training.backward_graph import BackwardGraph, Group, OperandEntries, arena_rows, attribute_rows
+from edbatch_tvm.training.weight_sums import Sums
 from relay_ext.gradients.adjoint_cells import Source, WeightTerm
 from schedules.cuda.gradient_kernels import PRODUCT, SUMS
 
@@ -56,16 +57,16 @@ class DeviceRows:
         memory: DeviceMemory,
     ) -> None:
         self.terms = terms
-        self._rows = _Rows(forward, backward, made, group, types, Scratch())
+        self.forward, self.backward, self.made, self.group, self.types = forward, backward, made, group, types
+        assert forward.graph.signature is not None
+        self.cell = forward.graph.signature[group.type_id]
         self._memory = memory
         self._known: dict[Source, tuple[_Vectors, tuple[int, ...]]] = {}
 
     def attribute(self, number: int) -> np.ndarray:
         """An attribute of the nodes: ``[nodes, *shape]``."""
-        own = self._rows
-        return attribute_rows(
-            own.forward.graph, own.types, own.group.type_id, own.cell.attributes[number].name, own.group.forward
-        )
+        name = self.cell.attributes[number].name
+        return attribute_rows(self.forward.graph, self.types, self.group.type_id, name, self.group.forward)
 
     def whole(self, source: Source) -> list[_Vectors]:
         """What a source, or each part of it, holds for each node or variadic row."""
@@ -85,19 +86,35 @@ class DeviceRows:
         return self._known[source]
 
     def _found(self, source: Source) -> tuple[_Vectors, tuple[int, ...]]:
-        place = self._rows._place(source)
-        if place is None:
+        if source.kind == "attribute":
             values = self.attribute(source.number).astype(np.float32)
             size = int(np.prod(values.shape[1:]))
             uploaded = self._memory.tensor(np.append(values.ravel(), np.float32(0)))
             return _Vectors(uploaded, np.arange(len(values)) * size, size), values.shape[1:]
-        result, spec, rows = place
-        assert isinstance(result, DeviceResult)
+        result, spec, rows = self._arena(source)
         assert result.graph.signature is not None
         arena = result.tensor(result.graph.signature.arena(spec))
         count, pitch = (int(extent) for extent in arena.shape)
         flat = arena._create_view((count * pitch,), "float32", 0)
         return _Vectors(flat, rows.astype(np.int64) * pitch, spec.size), spec.shape
+
+    def _arena(self, source: Source) -> tuple[DeviceResult, ValueSpec, np.ndarray]:
+        """The result and the spec of a source, and its rows there."""
+        nodes, graph, plan = self.group.forward, self.forward.graph, self.forward.plan
+        if source.kind == "operand":
+            entries = OperandEntries(graph, self.group.type_id, nodes).of(source.number)
+            rows = arena_rows(graph, plan, graph.operand_value[entries].astype(np.int64))
+            return self.forward, self.cell.operands[source.number].spec, rows
+        values = nodes * graph.stride + source.number
+        if source.kind == "value":
+            return self.forward, self.cell.outputs[source.number], plan.value_row[values]
+        graph, plan = self.backward.graph, self.backward.plan
+        if source.kind == "cotangent":
+            rows = arena_rows(graph, plan, self.made.cotangent[values])
+            return self.backward, self.cell.outputs[source.number], rows
+        assert graph.signature is not None
+        spec = graph.signature[self.group.section_types[source.part]].outputs[source.number]
+        return self.backward, spec, plan.value_row[self.group.sections[source.part] * graph.stride + source.number]
 
 
 def _parts(source: Source) -> list[Source]:
@@ -185,7 +202,7 @@ class DeviceSums:
 
         def finish(results: np.ndarray) -> None:
             rows = [results[part].reshape(len(distinct), -1) for part in parts]
-            into.rows.append((distinct, np.concatenate(rows, axis=1)))
+            into.add_rows(distinct, np.concatenate(rows, axis=1))
 
         return finish
 

@@ -39,6 +39,10 @@ class Sums:
         """Add to all of it."""
         self.dense = part if self.dense is None else self.dense + part
 
+    def add_rows(self, index: np.ndarray, rows: np.ndarray) -> None:
+        """Add to rows of a table: rising numbers, each once."""
+        self.rows.append((index, rows))
+
     def table(self) -> tuple[np.ndarray, np.ndarray]:
         """The rows that are not zero: their numbers, rising, and their gradients."""
         index = np.concatenate([one for one, _ in self.rows])
