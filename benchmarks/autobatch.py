@@ -24,6 +24,7 @@ from edbatch_tvm.recording.cell_call import CellCall
 from edbatch_tvm.recording.core import core
 from edbatch_tvm.recording.lazy import LazyTensor
 from edbatch_tvm.recording.recorder import Recorder
+from edbatch_tvm.runtime import Report
 from tests.recording.models import (
     ChildSumTreeLSTM,
     GreedyDecoder,
@@ -33,8 +34,6 @@ from tests.recording.models import (
     tree_of,
 )
 
-VOCABULARY = 256
-
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print one line a model."""
@@ -43,26 +42,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--sst", type=Path, help="a file of Stanford Sentiment Treebank trees; default: generated ones")
+    parser.add_argument("--vocabulary", type=int, default=256, help="numbers of words are taken modulo this")
     parser.add_argument("--calls", type=int, default=20_000, help="calls that the cost of recording is measured on")
     options = parser.parse_args(arguments)
     torch.manual_seed(0)
     torch.set_grad_enabled(False)
-    hidden, count = options.hidden, options.batch_size
-    trees = trees_of(options.sst, count)
-    tokens = sentences(count, VOCABULARY)
+    hidden, count, vocabulary = options.hidden, options.batch_size, options.vocabulary
+    trees = trees_of(options.sst, count, vocabulary)
+    tokens = sentences(count, vocabulary)
     print(f"hidden {hidden}, {count} elements, float32, CPU")
-    columns = ("model", "eager ms", "batched ms", "faster", "batches", "flushes", "relative error")
-    print("".join(f"{name:>16}" for name in columns))
+    columns = ("model", "eager ms", "batched ms", "faster", "calls", "nodes", "batches", "rounds", "relative error")
+    print("".join(f"{name:>15}" for name in columns))
     for name, model, cells, elements in [
-        ("tree, method", ChildSumTreeLSTM(hidden, VOCABULARY), ["node_forward"], trees),
-        ("tree, records", ChildSumTreeLSTM(hidden, VOCABULARY), ["node_forward"], trees),
-        ("tree, submodule", ModularTreeLSTM(hidden, VOCABULARY), ["word", "cell", "classify"], trees),
-        ("parser", ShiftReduceParser(hidden, VOCABULARY), ["shift", "reduce", "score"], tokens),
-        ("decoder", GreedyDecoder(hidden, VOCABULARY), ["encode", "step"], tokens),
+        ("tree, method", ChildSumTreeLSTM(hidden, vocabulary), ["node_forward"], trees),
+        ("tree, records", ChildSumTreeLSTM(hidden, vocabulary), ["node_forward"], trees),
+        ("tree, submodule", ModularTreeLSTM(hidden, vocabulary), ["word", "cell", "classify"], trees),
+        ("parser", ShiftReduceParser(hidden, vocabulary), ["shift", "reduce", "score"], tokens),
+        ("decoder", GreedyDecoder(hidden, vocabulary), ["encode", "step"], tokens),
     ]:
         print(
             "".join(
-                f"{cell:>16}"
+                f"{cell:>15}"
                 for cell in (name, *compare(model, cells, elements, options.rounds, name.endswith("records")))
             )
         )
@@ -70,19 +70,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     costs = {}
     for way in (False, True) if compiled else (False,):
         core.use(way)
-        costs["compiled" if way else "Python"] = recording_cost(hidden, options.calls)
+        costs["compiled" if way else "Python"] = recording_cost(hidden, options.calls, vocabulary)
     print("recording a call: " + ", ".join(f"{cost:.2f} µs ({way})" for way, cost in costs.items()))
 
 
-def trees_of(path: Path | None, count: int) -> list[Any]:
+def trees_of(path: Path | None, count: int, vocabulary: int) -> list[Any]:
     """Trees of a file, or generated ones of any arity."""
     if path is None:
-        return random_trees(count, VOCABULARY)
+        return random_trees(count, vocabulary)
     trees = []
     for labelled in read_labelled_trees(path)[:count]:
         # Numbers of words as the reader makes them; binary, as the treebank is.
         symbols = [symbol for symbol, _ in labelled]
-        trees.append(tree_of(flat(symbols, [False] * len(symbols)), VOCABULARY))
+        trees.append(tree_of(flat(symbols, [False] * len(symbols)), vocabulary))
     return trees
 
 
@@ -95,7 +95,10 @@ def sentences(count: int, vocabulary: int) -> list[list[int]]:
 def compare(
     model: torch.nn.Module, cells: list[str], elements: list[Any], rounds: int, recorded: bool = False
 ) -> list[str]:
-    """The columns of one model: times, ratio, batches, flushes, error; `recorded` for elements recorded before."""
+    """The columns of one model: times, ratio, calls of cells, nodes, batches, rounds, error.
+
+    With `recorded`, of elements that were recorded before.
+    """
     fast = eb.autobatch(model, cells, fallback="never")
     fast(elements)
     given = [fast.record(element) for element in elements] if recorded else elements
@@ -110,7 +113,9 @@ def compare(
         batched = min(batched, seconds(lambda: fast(given)))
     ratio = f"{eager / batched:.1f} x"
     times = [f"{eager * 1e3:.1f}", f"{batched * 1e3:.1f}", ratio]
-    return [*times, f"{fast.batches}", f"{len(fast.reports)}", f"{error:.1e}"]
+    graphs = [(report.calls, report.graph.num_nodes) for report in fast.reports if isinstance(report, Report)]
+    sizes = [f"{sum(column)}" for column in zip(*graphs, strict=True)]
+    return [*times, *sizes, f"{fast.batches}", f"{len(fast.reports)}", f"{error:.1e}"]
 
 
 def seconds(action: Callable[[], Any]) -> float:
@@ -127,11 +132,11 @@ def difference(found: Any, wanted: Any) -> float:
     return 0.0 if found == wanted else float("inf")
 
 
-def recording_cost(hidden: int, calls: int) -> float:
+def recording_cost(hidden: int, calls: int, vocabulary: int) -> float:
     """Microseconds that a call of the tree's cell takes beyond a call that does nothing."""
-    model = ChildSumTreeLSTM(hidden, VOCABULARY)
+    model = ChildSumTreeLSTM(hidden, vocabulary)
     fast = eb.autobatch(model, ["node_forward"], fallback="never")
-    fast(random_trees(3, VOCABULARY))
+    fast(random_trees(3, vocabulary))
     recorder = Recorder(fast._library, lambda: None)
     record = CellCall(recorder, fast._sites["node_forward"], model.node_forward, model)
     x, zero = torch.zeros(hidden), torch.zeros(1, hidden)

@@ -89,11 +89,11 @@ print(f"{steps} actions of {len(sentences)} sentences in {fast.batches} batches"
 # Every report in ``fast.reports`` is one such round. At first all sentences take part; towards the end the long ones
 # are among themselves.
 
-nodes = [report.graph.num_nodes for report in fast.reports]
+calls = [report.calls for report in fast.reports]
 batches = [report.batches for report in fast.reports]
 figure, axes = plt.subplots(figsize=(6, 3.5))
-axes.bar(range(len(nodes)), nodes, label="cell calls")
-axes.plot(range(len(nodes)), batches, "k.-", label="batches")
+axes.bar(range(len(calls)), calls, label="cell calls")
+axes.plot(range(len(calls)), batches, "k.-", label="batches")
 axes.set_yscale("log")
 axes.set_xlabel("round")
 axes.legend()

@@ -21,7 +21,7 @@ from edbatch_tvm.errors import ConfigError
 from edbatch_tvm.recording.computed import Computed, Round
 from edbatch_tvm.recording.flush import compute_batched
 from edbatch_tvm.recording.isolation import switched_to
-from edbatch_tvm.recording.rounds import compute_natively
+from edbatch_tvm.recording.rounds import compute_natively, compute_records
 
 if TYPE_CHECKING:
     from edbatch_tvm.recording.library import Library
@@ -199,7 +199,8 @@ class Fallback:
             One for each part.
         """
         if not recorder.types:
-            return _reports(compute_batched(recorder))
+            report = compute_records(recorder)
+            return _reports(compute_batched(recorder)) if report is None else [report]
         self._pin(recorder.library)
         graph = _Recorded.of(recorder)
         if self.left and recorder.library.compiled() is not None and not self.left.keys().isdisjoint(graph.types):

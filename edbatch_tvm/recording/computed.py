@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ import torch
 from edbatch_tvm.recording.value_tables import Tables, present
 
 if TYPE_CHECKING:
+    from edbatch_tvm.recording.lazy import LazyTensor
     from edbatch_tvm.recording.rounds import RoundValues
 
 
@@ -115,6 +116,10 @@ class Computed:
     def table_of(self, values: list[int], size: int) -> np.ndarray | None:
         """A copy of the rows of values of one size; None if compiled code does not have them all."""
         return None if isinstance(self.last, Round) else self.last.table_of(values, size)
+
+    def extremes_of(self, asked: Sequence[tuple[Any, LazyTensor]]) -> tuple[list[int], np.ndarray] | None:
+        """Values, and the places of the largest or smallest numbers of each; None if compiled code does not know."""
+        return None if isinstance(self.last, Round) else self.last.extremes_of(asked)
 
     def rows_of(self, values: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Values that lie together, together: positions in `values`, and a copy of their rows."""

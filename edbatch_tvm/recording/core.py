@@ -22,7 +22,7 @@ import torch
 
 from edbatch_tvm.cache_files import cache_directory, read_sealed, write_sealed
 from edbatch_tvm.errors import CellError
-from edbatch_tvm.recording import driver, isolation, lazy, rounds, specialise, torch_functions
+from edbatch_tvm.recording import driver, isolation, lazy, random_state, rounds, specialise, torch_functions
 from edbatch_tvm.recording.arguments import FEW, INTEGER, key_of_tensor
 from edbatch_tvm.recording.cell_call import CellCall
 from edbatch_tvm.recording.empty_results import NoElements
@@ -50,6 +50,8 @@ _PLACES: tuple[tuple[Any, str, str], ...] = (
     (specialise, "returned_of", "returned_of"),
     (lazy, "entered", "entered"),
     (driver, "is_now", "is_now"),
+    (driver.Driver, "wait", "wait"),
+    (lazy.LazyTensor, "_answer", "answer"),
 )
 """What has the functions, their names there, and the names of the compiled ones."""
 
@@ -77,6 +79,7 @@ class Core:
         try:
             self._module = _loaded()
             self._compiled = _functions(self._module)
+            torch_functions.join_by(self._module.join)
         except (ImportError, OSError, subprocess.SubprocessError) as error:
             lines = str(error).strip().splitlines()
             self.reason = lines[0] if lines else type(error).__name__
@@ -91,7 +94,9 @@ class Core:
         functions = self._compiled if compiled else _IN_PYTHON
         for owner, name, key in _PLACES:
             setattr(owner, name, functions[key])
-        rounds.native = self._module if compiled else None
+        rounds.native = random_state.native = self._module if compiled else None
+        if self._module is not None:
+            self._module.use_joins(compiled)
         self.in_use = compiled
 
     def minibatch_ended(self) -> None:
@@ -104,6 +109,7 @@ def _functions(module: Any) -> dict[str, Any]:
     """The functions of the module, which gets to know what it needs of this package."""
     known: dict[str, Any] = {
         "CellCall": CellCall,
+        "Driver": driver.Driver,
         "LazyTensor": lazy.LazyTensor,
         "Outside": Outside,
         "Recorder": Recorder,
@@ -116,6 +122,8 @@ def _functions(module: Any) -> dict[str, Any]:
         "FEW": FEW,
         "INDEX": key_of_tensor(torch.tensor(0)),
         "INTEGER": INTEGER,
+        "argmax": torch.argmax,
+        "argmin": torch.argmin,
         "float32": torch.float32,
         "is_any_autocast": torch._C._is_any_autocast_enabled,
         "is_neg": torch.Tensor.is_neg,
@@ -124,9 +132,10 @@ def _functions(module: Any) -> dict[str, Any]:
         "rows_of": rows_of,
         "wrapper": lazy.wrapper,
         **isolation.STATE_FUNCTIONS,
-        **{name: _IN_PYTHON[name] for name in ("call", "cell_call", "number")},
+        **{name: _IN_PYTHON[name] for name in ("answer", "call", "cell_call", "number", "wait")},
     }
     methods: dict[str, Any] = module.setup(known)
+    module.know_key_sets(isolation.some_key_sets())
     names = ("rows_of_values", "returned_of", "entered", "is_now", "minibatch_ended")
     return {**methods, **{name: getattr(module, name) for name in names}}
 

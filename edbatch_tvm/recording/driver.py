@@ -59,6 +59,11 @@ class Driver:
         Called with the number of a function whenever it goes on.
     """
 
+    __slots__ = (
+        *("_after_round", "_compute", "_current", "_first", "_greenlet", "_hub", "_state"),
+        *("__weakref__", "fibers", "resumed", "rounds"),
+    )
+
     def __init__(
         self,
         compute: Callable[[], None],
@@ -74,6 +79,7 @@ class Driver:
         self._hub: Any = None
         self._state = state()
         self.rounds = 0
+        self.fibers: list[Any] = []
 
     def wait(self) -> None:
         """Called by a function that needs a value: come back when it is computed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ from edbatch_tvm.recording.gradient_check import check_gradients
 from edbatch_tvm.recording.gradient_tape import Table
 from edbatch_tvm.recording.isolation import state, switched_to
 from edbatch_tvm.recording.module_attributes import is_constant
+from edbatch_tvm.recording.outside import Outside
 from edbatch_tvm.recording.recurrent import refuses_unrolling
 from edbatch_tvm.recording.rows import (
     AGAIN,
@@ -49,6 +51,7 @@ from edbatch_tvm.recording.specialise import (
 )
 from edbatch_tvm.recording.storages import JOINED, with_whole_values
 from edbatch_tvm.recording.torch_functions import original_functions
+from edbatch_tvm.recording.value_tables import Tables
 from edbatch_tvm.runtime import Model
 from relay_ext.importer import WeightNames, imported_module
 
@@ -57,6 +60,10 @@ if TYPE_CHECKING:
 
 MOST_CELLS = 32
 """Cells that one submodule or method may become, for different shapes and constants."""
+
+
+_MOST_SHARED_BYTES = 1 << 26
+"""Bytes of tensors that records share: what comes later shares others, so that those nobody needs can go."""
 
 
 def same_numbers(one: torch.Tensor, other: torch.Tensor) -> bool:
@@ -123,6 +130,7 @@ class Library:
         self._lock = fork_lock()
         self.state = state()
         self.spare_tables: dict[int, np.ndarray] = {}
+        self._outside_of_records: Callable[[], Outside | None] = lambda: None
         self.breaking: set[Any] = set()
         self.told: set[tuple[str, int, str]] = set()
 
@@ -306,6 +314,14 @@ class Library:
         taken = {cell.name for cell in self.cells}
         numbers = (f"{stem}_{number}" for number in range(2, len(taken) + 3))
         return next(name for name in (stem, *numbers) if name not in taken)
+
+    def outside_of_records(self) -> Outside:
+        """The tensors from outside that elements which are recorded now read: they share equal ones."""
+        outside = self._outside_of_records()
+        if outside is None or outside.tables.bytes > _MOST_SHARED_BYTES:
+            outside = Outside(Tables())
+            self._outside_of_records = weakref.ref(outside)
+        return outside
 
     # Compiled ---------------------------------------------------------------------------------------------------
 

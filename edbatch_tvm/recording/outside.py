@@ -74,7 +74,10 @@ class Outside:
         Where gradients are recorded: what knows the tensors that require one.
     """
 
-    __slots__ = ("_known", "_objects", "_places", "known_by_size", "row", "seen", "specs", "table", "tables", "tape")
+    __slots__ = (
+        *("_addresses", "_known", "_objects", "_places", "known_by_size", "row", "seen", "specs", "table", "tables"),
+        *("__weakref__", "tape"),
+    )
 
     def __init__(self, tables: Tables, tape: GradientTape | None = None) -> None:
         self.tape = tape
@@ -82,7 +85,7 @@ class Outside:
         self.table: list[int] = []
         self.row: list[int] = []
         self.tables = tables
-        self._places = np.empty((2, 0), np.int64)
+        self._places = self._addresses = np.empty((2, 0), np.int64)
         # By shape, those of float32; by spec, others.
         self._known: dict[torch.Size | TensorSpec, tuple[dict[bytes, int], Any]] = {}
         self.seen: Any = None
@@ -251,6 +254,15 @@ class Outside:
         """Those of `numbers` in one table after those in another: positions in `numbers`, and their rows."""
         table, row = self.places()[:, -1 - numbers]
         return self.tables.rows_of(table, row)
+
+    def addresses(self) -> np.ndarray:
+        """Where they lie: addresses, and their bytes."""
+        table, row = self.places()
+        if self._addresses.shape[1] != len(row):  # else none was added, so no table has grown
+            of_table = np.array([(one.address, one.bytes) for one in self.tables], np.int64).reshape(-1, 2)
+            begin, size = of_table[table].T
+            self._addresses = np.stack([begin + row * size, size])
+        return self._addresses
 
     def places(self) -> np.ndarray:
         """Where they lie: tables, and rows in them."""

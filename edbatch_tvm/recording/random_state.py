@@ -12,6 +12,9 @@ import torch
 _WORDS = 625
 """Words of a Mersenne twister: where it is, and its state."""
 
+native: Any = None
+"""``native_core``, while it is in use."""
+
 _own: Any = random.getstate.__self__  # type: ignore[attr-defined]
 _read: Any = (ctypes.c_char * (4 * _WORDS)).from_address
 
@@ -50,10 +53,26 @@ class Drawn:
 
     def __init__(self) -> None:
         self.rounds = 0
-        self._before = _state()
+        self._native: Any = native if _KNOWN else None
+        self._kept, self._gauss = bytearray(), _own.gauss_next
+        self._before: Any = None
+        if self._native is None:
+            self._before = _state()
+        else:
+            self._drew()
+
+    def _drew(self) -> bool:
+        """Whether a number was drawn, by compiled code."""
+        gauss, self._gauss = self._gauss, _own.gauss_next
+        place = id(_own) + object.__basicsize__
+        drew: bool = self._native.drew(torch.default_generator.get_state, place, 4 * _WORDS, self._kept)
+        return drew or gauss != self._gauss
 
     def look(self) -> None:
         """Look whether numbers have been drawn since the last time."""
+        if self._native is not None:
+            self.rounds += self._drew()
+            return
         now = _state()
         if now != self._before:
             self.rounds += 1

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch.utils import _pytree as pytree
 
+from edbatch_tvm.cached_property import cached_property
 from edbatch_tvm.errors import RecordingError
 from edbatch_tvm.graph import InstanceGraph
 from edbatch_tvm.recording.adopted import give_back
@@ -27,10 +28,14 @@ from edbatch_tvm.recording.torch_functions import replaced_functions
 if TYPE_CHECKING:
     from edbatch_tvm.recording.gradient_tape import CompiledRound, External
     from edbatch_tvm.recording.library import Library
+    from edbatch_tvm.recording.rounds import RoundValues
     from edbatch_tvm.recording.seen_state import SeenState
     from edbatch_tvm.recording.site import Site
     from edbatch_tvm.recording.specs import TensorSpec
     from edbatch_tvm.runtime import Model, Result
+
+
+_MOST = 1 << 63
 
 
 class Record:
@@ -65,12 +70,17 @@ class Content:
         Ids of the parameters that ``forward`` looked up outside of cells.
     specs : list of TensorSpec
         What tensors of the result are.
+    values : int64 array
+        The values that they are, out of `count`.
+    outside : Outside
+        What it reads.
     """
 
     def __init__(self, recorder: Recorder, result: Any) -> None:
         self.state: SeenState | None = None
         self.touched = recorder.touched
         self.library = recorder.library
+        self.count = recorder.recorded
         leaves, self._structure = pytree.tree_flatten(result)
         values: list[int] = []
         self.specs: list[TensorSpec] = []
@@ -86,10 +96,11 @@ class Content:
             self._leaves.append(_Computed(len(values)))
             values.append(value)
             self.specs.append(leaf.spec)
-        self._values = np.array(values, np.int64)
+        self.values = np.array(values, np.int64)
         self._recorder = recorder.taken()
         if recorder.tape is not None:
             recorder.tape.require_parameters()
+        self.outside = recorder.outside
         self._graph: tuple[Model, InstanceGraph] | None = None
 
     def graph(self, model: Model) -> InstanceGraph:
@@ -101,8 +112,8 @@ class Content:
             graph, ids, _ = graph_of(self._recorder, model)
             self._ids = ids
             self.size = graph.num_nodes, len(graph.external_row)
-            graph.outputs = ids[self._values].astype(np.int32)
-            graph.output_ptr = np.array([0, len(self._values)], np.int32)
+            graph.outputs = ids[self.values].astype(np.int32)
+            graph.output_ptr = np.array([0, len(self.values)], np.int32)
             self._graph = model, graph
         return self._graph[1]
 
@@ -117,6 +128,22 @@ class Content:
         assert self._graph is not None
         tape, graph = self._recorder.tape, self._graph[1]
         return None if tape is None else tape.detached_nodes(graph, 0, self._ids)
+
+    @cached_property
+    def packed(self) -> bytes | None:
+        """What is recorded, as :mod:`~edbatch_tvm.recording.rounds` takes it; None if attributes are no integers."""
+        recorder = self._recorder
+        attributes = {cell: iter(entries) for cell, entries in recorder.attributes.items()}
+        integers: list[int] = []
+        for cell in recorder.types:
+            integers += [next(attributes[cell]) for _ in range(self.library.cells[cell].attributes)]
+        if not all(type(one) is int and -_MOST <= one < _MOST for one in integers):
+            return None
+        head = [len(recorder.types), len(recorder.operands), len(integers), self.count]
+        return np.array([*head, *recorder.types, *recorder.ends, *recorder.operands, *integers], np.int64).tobytes()
+
+    def __len__(self) -> int:
+        return len(self._recorder.types)
 
     @property
     def is_constant(self) -> bool:
@@ -176,7 +203,7 @@ def record_content(
             "give the element itself",
         )
 
-    recorder = Recorder(library, refuse, refuse)
+    recorder = Recorder(library, refuse, refuse, None if library.training else library.outside_of_records())
     carried = Carried()
     copies = Copies(model, sites, recorder, 1, carried, refuse)
     with (
@@ -229,12 +256,53 @@ class RecordedElements:
         """Those of which something has to be computed."""
         return [content for content in self._contents if not content.is_constant]
 
+    def together(self) -> tuple[list[bytes], np.ndarray] | None:
+        """What compiled code computes of all: packed calls, and the addresses of what they read; None if it cannot."""
+        contents = self.computed
+        packed = [content.packed for content in contents]
+        if not contents or any(content.outside is not contents[0].outside for content in contents):
+            return None
+        return None if None in packed else ([one for one in packed if one is not None], contents[0].outside.addresses())
+
+    @property
+    def calls(self) -> int:
+        """Number of calls."""
+        return sum(len(content) for content in self._contents)
+
+    def take_computed(self, values: RoundValues) -> bool:
+        """Take the results of what :meth:`together` gave; whether they are all there."""
+        contents = self.computed
+        starts = np.cumsum([0, *(content.count for content in contents[:-1])])
+        numbers = [content.values + start for content, start in zip(contents, starts, strict=True)]
+        wanted: list[int] = np.concatenate(numbers).tolist()
+        parts: list[tuple[TensorSpec, Sequence[torch.Tensor]]] = []
+        for spec, places in self._places_by_spec().items():
+            table = values.table_of([wanted[place] for place in places], spec.size)
+            if table is None:
+                return False
+            parts.append((spec, _shaped(spec, torch.from_numpy(table)).unbind()))
+        self._take(parts)
+        return True
+
     def take(self, result: Result | None, computed: CompiledRound | None = None) -> None:
         """Take the results out of a run of the graphs, and others without outputs before; `computed` if it trains."""
-        tensors: list[torch.Tensor] = []
-        if result is not None and any(content.specs for content in self._contents):
-            specs = [spec for content in self._contents for spec in content.specs]
-            tensors = _tensors(specs, result, computed)
+        self._take([] if result is None else _tensors(self._places_by_spec(), result, computed))
+
+    def _places_by_spec(self) -> dict[TensorSpec, list[int]]:
+        """The tensors of results, numbered from 0, that are of each spec."""
+        by_spec: dict[TensorSpec, list[int]] = {}
+        specs = [spec for content in self._contents for spec in content.specs]
+        for place, spec in enumerate(specs):
+            by_spec.setdefault(spec, []).append(place)
+        return by_spec
+
+    def _take(self, parts: Sequence[tuple[TensorSpec, Sequence[torch.Tensor]]]) -> None:
+        """Take the results, whose tensors are `parts`, those of each spec."""
+        places = self._places_by_spec()
+        tensors: list[Any] = [None] * sum(map(len, places.values()))
+        for spec, own in parts:
+            for place, part in zip(places[spec], own, strict=True):
+                tensors[place] = part
         begin = 0
         for content in self._contents:
             end = begin + len(content.specs)
@@ -242,25 +310,26 @@ class RecordedElements:
             begin = end
 
 
-def _tensors(specs: list[TensorSpec], result: Result, computed: CompiledRound | None) -> list[torch.Tensor]:
-    """The declared outputs of a run, in order: copies."""
+def _shaped(spec: TensorSpec, table: torch.Tensor) -> torch.Tensor:
+    """Values, one a row, as tensors of a spec, stacked."""
+    return spec.decoded(table).reshape(len(table), *spec.shape)
+
+
+def _tensors(
+    by_spec: dict[TensorSpec, list[int]], result: Result, computed: CompiledRound | None
+) -> list[tuple[TensorSpec, Sequence[torch.Tensor]]]:
+    """The declared outputs of a run, those of each spec: copies."""
     graph = result.graph
     assert graph.signature is not None
     values = graph.outputs
     slots = graph.node_type[values // graph.stride] * np.int64(graph.stride) + values % graph.stride
     arenas = graph.signature.output_arena.ravel()[slots]
     rows = result.plan.value_row[values]
-    by_spec: dict[TensorSpec, list[int]] = {}
-    for place, spec in enumerate(specs):
-        by_spec.setdefault(spec, []).append(place)
-    tensors: list[Any] = [None] * len(specs)
+    tensors: list[tuple[TensorSpec, Sequence[torch.Tensor]]] = []
     for spec, places in by_spec.items():
-        table = torch.from_numpy(result.arena(int(arenas[places[0]]))[rows[places]])
-        shaped = spec.decoded(table).reshape(len(places), *spec.shape)
+        shaped = _shaped(spec, torch.from_numpy(result.arena(int(arenas[places[0]]))[rows[places]]))
         if computed is not None and spec.dtype is torch.float32:
-            parts = computed.tensors(values[places], shaped)
+            tensors.append((spec, computed.tensors(values[places], shaped)))
         else:
-            parts = shaped.unbind()
-        for place, part in zip(places, parts, strict=True):
-            tensors[place] = part
+            tensors.append((spec, shaped.unbind()))
     return tensors

@@ -92,7 +92,13 @@ class Recorder:
         *("operands", "outside", "parameters", "picked", "reads", "recorded", "root", "tape", "types", "wait"),
     )
 
-    def __init__(self, library: Library, wait: Callable[[], None], compute: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        library: Library,
+        wait: Callable[[], None],
+        compute: Callable[[], None] | None = None,
+        outside: Outside | None = None,
+    ) -> None:
         self.library = library
         self.wait = wait
         self.compute = compute or wait
@@ -102,9 +108,8 @@ class Recorder:
         self.ends: list[int] = []
         self.operands: list[int] = []
         self.attributes: defaultdict[int, list[Any]] = defaultdict(list)
-        tables = Tables(library.spare_tables)
         self.tape = GradientTape(library) if library.training else None
-        self.outside = Outside(tables, self.tape)
+        self.outside = Outside(Tables(library.spare_tables), self.tape) if outside is None else outside
         self.parameters: dict[int, RecordedParameter] = {}
         self.picked: dict[Any, int] = {}
         self.adopted: list[tuple[LazyTensor, torch.Tensor]] = []
@@ -118,7 +123,7 @@ class Recorder:
         self.finished = False
         self.touched: set[int] = set()
         self.records: RecordedElements | None = None
-        self.computed = Computed(tables)
+        self.computed = Computed(self.outside.tables)
         self.turns: list[tuple[int, int]] = [(0, 0)]
 
     def resumed(self, element: int) -> None:

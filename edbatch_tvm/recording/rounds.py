@@ -9,7 +9,7 @@ operands and attributes are one node. What compiled code does not know, :mod:`~e
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -38,8 +38,12 @@ from edbatch_tvm.tvm_compat import ffi_addresses
 from schedules.abi import padded
 
 if TYPE_CHECKING:
+    from edbatch_tvm.recording.lazy import LazyTensor
+    from edbatch_tvm.recording.library import Library
     from edbatch_tvm.recording.recorder import Recorder
     from edbatch_tvm.runtime import Model
+
+Rule = tuple[int, int, Any, Any]
 
 _BY_DEPTH = -1
 _NO_TABLE = np.zeros(1, np.uint64), np.zeros(1, np.int32)
@@ -57,17 +61,22 @@ class Engine:
     ----------
     compiled : object
         The engine of ``native_core``; None for a model whose rounds Python computes.
+    policy, rule : Policy, tuple
+        The policy that was used last, and the rule of the kernels that it is.
     """
 
     def __init__(self, model: Model) -> None:
         executor = model.executor
         self.compiled: Any = None
+        self.policy: Policy | None = None
+        self.rule: Rule | None = None
         self.signature = signature = model.signature
         self.sizes = [spec.size for spec in signature.value_specs]
         flat = all(spec.dtype == "float32" and spec.shape == (spec.size,) for spec in signature.value_specs)
         if (
             not isinstance(executor, CpuExecutor)
             or not (executor.fused and flat and model.granularity == "cell")
+            or not set(executor.kernels.scratch_dtype.values()) <= {"float32", "float64"}
             or resolve_plan(model.plan_name) != "batch"
             or find_native("schedule") is None
             or find_native("plan") is None
@@ -134,7 +143,7 @@ def _engine_of(model: Model) -> Engine:
     return engine
 
 
-def _rule_of(policy: Policy | None, names: Any) -> tuple[int, int, Any, Any] | None:
+def _rule_of(policy: Policy | None, names: Any) -> Rule | None:
     """The rule of a policy in the kernels, and a state machine's encoding and table; None for other policies."""
     if type(policy) is FsmPolicy and policy.type_names == names:
         table = policy.own_table
@@ -161,6 +170,27 @@ class RoundValues:
         self.end = first
         self.compiled = native.values(engine.compiled)
         self._tensors: dict[int, tuple[Any, torch.Tensor]] = {}
+
+    def run(self, recorded: Recorder | list[bytes], library: Library, places: np.ndarray | None) -> bytes | None:
+        """Run a round; what a report says of it, or None if nothing was done.
+
+        Parameters
+        ----------
+        recorded : Recorder or list of bytes
+            Calls; packed ones of elements that were recorded before.
+        library : Library
+        places : int64 array, optional
+            Of a recorder, tables and rows of values that are not in arenas; else addresses and bytes of tensors from
+            outside.
+        """
+        engine = self.engine
+        assert engine.rule is not None
+        loaded = engine.executor.kernels.loaded  # once: another thread may refresh it
+        found = self.compiled.run(recorded, library.type_ids, places, loaded.types, *engine.rule, True)
+        if found is None:
+            return None
+        multiplies, facts = found
+        return facts if multiplies < 0 or engine.execute(self.compiled, multiplies) else None
 
     def array(self, arena: int) -> np.ndarray:
         """The rows of an arena."""
@@ -193,6 +223,12 @@ class RoundValues:
         rows = np.empty((len(values), size), np.float32)
         return rows if self.compiled.copy(values, rows) else None
 
+    def extremes_of(self, asked: Sequence[tuple[Any, LazyTensor]]) -> tuple[list[int], np.ndarray] | None:
+        """Values, and the places of the largest or smallest numbers of each; None for other questions."""
+        places = np.empty(len(asked), np.int64)
+        values = self.compiled.extremes(asked, places)
+        return None if values is None else (values, places)
+
     def all_places(self) -> np.ndarray:
         """Those of all values from the first on."""
         return self.places(np.arange(self.first, self.end))
@@ -200,15 +236,10 @@ class RoundValues:
 
 def compute_natively(recorder: Recorder) -> Report | None:
     """Compute everything that is recorded in one call; None if nothing was done, since that is a round for Python."""
-    library = recorder.library
-    if native is None or not recorder.types or recorder.records is not None or not library.is_compiled:
+    if native is None or not recorder.types or recorder.records is not None or recorder.tape is not None:
         return None
-    model = library.model
-    assert model is not None
-    policy = model.policy_for(len(recorder.types))
-    rule = None if policy is None else _rule_of(policy, model.signature.names)
-    engine = _engine_of(model)
-    if policy is None or rule is None or engine.compiled is None:
+    engine = _engine_for(recorder.library, len(recorder.types))
+    if engine is None:
         return None
     begin = perf_counter()
     computed = recorder.computed
@@ -217,18 +248,49 @@ def compute_natively(recorder: Recorder) -> Report | None:
         computed.keep()
         values = RoundValues(engine, recorder.done)
     earlier = computed.places() if computed.last is not values and recorder.done else None
-    loaded = engine.executor.kernels.loaded  # once: another thread may refresh it
-    found = values.compiled.run(recorder, library.type_ids, earlier, loaded.types, *rule, True)
-    if found is None:
-        return None
-    multiplies, facts = found
-    if multiplies >= 0 and not engine.execute(values.compiled, multiplies):
+    facts = values.run(recorder, recorder.library, earlier)
+    if facts is None:
         return None
     values.end = recorder.recorded
     computed.rounds = values
     recorder.finish_round(values)
+    return _report(engine, facts, begin)
+
+
+def compute_records(recorder: Recorder) -> Report | None:
+    """Compute the elements that were recorded before in one call; None if that is something for Python."""
+    records = recorder.records
+    if native is None or records is None or recorder.types or recorder.tape is not None:
+        return None
+    engine = _engine_for(recorder.library, records.calls)
+    together = None if engine is None else records.together()
+    if engine is None or together is None:
+        return None
+    begin = perf_counter()
+    values = RoundValues(engine, 0)
+    facts = values.run(together[0], recorder.library, together[1])
+    if facts is None or not records.take_computed(values):
+        return None
+    recorder.records = None
+    return _report(engine, facts, begin)
+
+
+def _engine_for(library: Library, calls: int) -> Engine | None:
+    """The engine for rounds of this many calls; None for rounds that Python computes."""
+    model = library.model if library.is_compiled else None
+    policy = None if model is None else model.policy_for(calls)
+    if model is None or policy is None:
+        return None
+    engine = _engine_of(model)
+    if policy is not engine.policy:
+        engine.policy, engine.rule = policy, _rule_of(policy, model.signature.names)
+    return None if engine.compiled is None or engine.rule is None else engine
+
+
+def _report(engine: Engine, facts: bytes, begin: float) -> Report:
     seconds = perf_counter() - begin
-    return RoundReport(engine, policy, facts, {"execute": seconds, "total": seconds})
+    assert engine.policy is not None
+    return RoundReport(engine, engine.policy, facts, {"execute": seconds, "total": seconds})
 
 
 class RoundReport(Report):

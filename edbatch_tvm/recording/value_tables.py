@@ -138,6 +138,14 @@ class Tables:
     def __getitem__(self, number: int) -> Table:
         return self._tables[number]
 
+    def __iter__(self) -> Iterator[Table]:
+        return iter(self._tables)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all rows."""
+        return sum(table.count * table.bytes for table in self._tables)
+
     def of(self, size: int) -> Table:
         """The table of rows of this size."""
         table = self.by_size.get(size)

@@ -209,3 +209,44 @@ def test_values_that_live_on() -> None:
         fast(words)
         for state, word in zip(before[:2], (1, 2), strict=True):
             assert_equal(state.clone(), model.word(word))
+
+
+@pytest.mark.parametrize("size", [H, 1100])  # rows that are known by their bytes, and large ones
+def test_records_share_equal_calls(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Sums(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(5, size))
+            self.join = nn.Linear(size, H)
+
+        def node(self, x: torch.Tensor, number: int, rows: torch.Tensor) -> torch.Tensor:
+            return torch.tanh(self.join(x)) * number + rows.sum(0)
+
+        def forward(self, words: list[int]) -> Any:
+            h = torch.zeros(H)
+            for word in words:
+                h = self.node(self.weight[word], word + 2, torch.stack([h, torch.ones(H)]))
+            return [h, torch.ones(2), h * 2] if len(words) > 1 else h
+
+    torch.manual_seed(3)
+    model = Sums().requires_grad_(False)
+    fast = eb.autobatch(model, ["node"])
+    elements = [[1, 2], [1, 2, 3], [4], [1, 2], [1]]
+    fast(elements)
+    records = [fast.record(element) for element in elements]
+    wanted = [model(element) for element in elements]
+    for compiled in (True, True, False):
+        core.use(compiled)
+        assert_equal(fast(records), wanted)
+        assert (type(fast.reports[0]) is RoundReport) == compiled
+        assert_equal(fast([*records[1:], elements[0]]), [*wanted[1:], wanted[0]])
+    core.use(True)
+    fast(records)
+    report = fast.reports[0]
+    assert report.calls == 2 + 3 + 1 + 2 + 1 + 3  # and the products
+    if size == H:  # large tensors are known by what they are, not by what is in them
+        assert report.graph.num_nodes == 3 + 1 + 2
+    monkeypatch.setattr("edbatch_tvm.recording.library._MOST_SHARED_BYTES", 0)
+    others = [fast.record(element) for element in elements]
+    assert_equal(fast([*others, *records]), [*wanted, *wanted])
+    assert type(fast.reports[0]) is not RoundReport  # they read tensors of several tables

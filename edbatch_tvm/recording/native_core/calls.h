@@ -1,3 +1,5 @@
+#ifndef EDBATCH_CALLS_H
+#define EDBATCH_CALLS_H
 #include "outside.h"
 #include "tensors.h"
 
@@ -345,3 +347,5 @@ static PyObject *cell_called(PyObject *self, PyObject *const *arguments, Py_ssiz
     }
     return in_python(cell_call_, self, arguments, count, names);
 }
+
+#endif

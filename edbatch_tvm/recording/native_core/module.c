@@ -1,5 +1,5 @@
 /* The hot path of recording: calls of cells (calls.h), the tensors they return and rows of states (tensors.h), tensors
- * from outside (outside.h); and rounds, in which everything that is recorded is computed (values.h, rounds.h).
+ * from outside (outside.h); waiting for values (waits.h); and rounds, in which everything that is recorded is computed (values.h, rounds.h).
  *
  * Every function does what a Python function does, for what models do often; anything else, it gives to that function
  * before it has changed anything. So Python says what is right and which errors there are, and runs where these
@@ -10,45 +10,9 @@
  * the only one of PyTorch's that is C and stable.
  */
 #include "calls.h"
+#include "joins.h"
 #include "rounds.h"
-
-/* The state of PyTorch: is_now() in isolation.py ---------------------------------------------------------- */
-
-/* Whether `function`, called with `argument` if there is one, returns `wanted`; -1 for an error. */
-static int returns(PyObject *function, PyObject *argument, PyObject *wanted) {
-    PyObject *found = argument == NULL ? PyObject_CallNoArgs(function) : PyObject_CallOneArg(function, argument);
-    if (found == NULL) return -1;
-    int same = PyObject_RichCompareBool(found, wanted, Py_EQ);
-    Py_DECREF(found);
-    return same;
-}
-
-static PyObject *is_now(PyObject *module, PyObject *state) {
-    enum { GRAD, INFERENCE, AUTOCAST, INCLUDED, EXCLUDED, FUNCTIONS, FUNCTION_MODES, DISPATCH_MODES, TRANSFORMS,
-           COUNT };
-    if (!PyTuple_Check(state) || PyTuple_GET_SIZE(state) != COUNT) return PyErr_Format(PyExc_TypeError, "a State");
-    PyObject *autocast = PyTuple_GET_ITEM(state, AUTOCAST);
-    if (!PyTuple_Check(autocast) || PyTuple_GET_SIZE(autocast) != 3) return PyErr_Format(PyExc_TypeError, "a State");
-    const struct { PyObject *function, *argument, *wanted; } all[] = {
-        {is_grad_enabled_, NULL, PyTuple_GET_ITEM(state, GRAD)},
-        {is_inference_, NULL, PyTuple_GET_ITEM(state, INFERENCE)},
-        {function_modes_, NULL, PyTuple_GET_ITEM(state, FUNCTION_MODES)},
-        {dispatch_modes_, NULL, PyTuple_GET_ITEM(state, DISPATCH_MODES)},
-        {functions_enabled_, NULL, PyTuple_GET_ITEM(state, FUNCTIONS)},
-        {autocast_, str_cpu, PyTuple_GET_ITEM(autocast, 0)},
-        {autocast_dtype_, str_cpu, PyTuple_GET_ITEM(autocast, 1)},
-        {autocast_cached_, NULL, PyTuple_GET_ITEM(autocast, 2)},
-        {included_, NULL, PyTuple_GET_ITEM(state, INCLUDED)},
-        {excluded_, NULL, PyTuple_GET_ITEM(state, EXCLUDED)},
-    };
-    PyObject *interpreters = PyObject_CallNoArgs(interpreters_);
-    if (interpreters == NULL) return NULL;
-    int same = (interpreters != Py_None) == (PyTuple_GET_ITEM(state, TRANSFORMS) == Py_True);
-    Py_DECREF(interpreters);
-    for (size_t n = 0; n < sizeof(all) / sizeof(all[0]) && same == 1; n++)
-        same = returns(all[n].function, all[n].argument, all[n].wanted);
-    return same < 0 ? NULL : PyBool_FromLong(same);
-}
+#include "waits.h"
 
 /* Setting up -------------------------------------------------------------------------------------------- */
 
@@ -58,6 +22,9 @@ static PyMethodDef method_of_cell = {"__call__", (PyCFunction)(void (*)(void))ce
                                      METH_FASTCALL | METH_KEYWORDS, "Record one call."};
 static PyMethodDef method_of_outside = {"number", outside_number, METH_O,
                                         "The number of a tensor with what is in it now."};
+
+static PyMethodDef method_of_driver = {"wait", driver_wait, METH_NOARGS, "Come back when a value is computed."};
+static PyMethodDef method_of_tensor = {"_answer", answered, METH_O, "What a question about all elements is answered."};
 
 static int find_slot(PyObject *owner, const char *name, Py_ssize_t *place) {
     PyObject *found = PyObject_GetAttrString(owner, name);
@@ -101,14 +68,20 @@ static PyObject *setup(PyObject *module, PyObject *names) {
     for (int n = 0; n < 8; n++) Py_XSETREF(number_of_tuple[n], Py_BuildValue("(Oi)", str_tuple, n));
     for (int n = 0; n < 2; n++) Py_XSETREF(few[n], Py_BuildValue("(Oi)", FEW_, n));
     Py_XSETREF(listed_one, Py_BuildValue("(OiO)", str_listed, 1, Py_False));
+    Py_XSETREF(zero, PyLong_FromLong(0));
     if (PyErr_Occurred()) return NULL;
     find_exchange();
     PyObject *call = PyDescr_NewMethod((PyTypeObject *)Recorder_, &method_of_recorder);
     PyObject *cell = PyDescr_NewMethod((PyTypeObject *)CellCall_, &method_of_cell);
     PyObject *number = PyDescr_NewMethod((PyTypeObject *)Outside_, &method_of_outside);
+    PyObject *wait = PyDescr_NewMethod((PyTypeObject *)Driver_, &method_of_driver);
+    PyObject *answer = PyDescr_NewMethod((PyTypeObject *)LazyTensor_, &method_of_tensor);
     PyObject *made = NULL;
-    if (call && cell && number)
-        made = Py_BuildValue("{sOsOsO}", "call", call, "cell_call", cell, "number", number);
+    if (call && cell && number && wait && answer)
+        made = Py_BuildValue("{sOsOsOsOsO}", "call", call, "cell_call", cell, "number", number, "wait", wait, "answer",
+                             answer);
+    Py_XDECREF(wait);
+    Py_XDECREF(answer);
     Py_XDECREF(call);
     Py_XDECREF(cell);
     Py_XDECREF(number);
@@ -120,8 +93,12 @@ static PyMethodDef functions[] = {
     {"rows_of_values", (PyCFunction)(void (*)(void))rows_of_values, METH_FASTCALL, "See lazy.py."},
     {"minibatch_ended", minibatch_ended, METH_NOARGS, "Let go what tensors of a minibatch held."},
     {"is_now", is_now, METH_O, "See isolation.py."},
+    {"know_key_sets", know_key_sets, METH_O, "Whether sets of dispatch keys are compared as numbers."},
     {"entered", entered, METH_O, "Tensors in this thing have been seen by PyTorch's C++ code."},
     {"returned_of", (PyCFunction)(void (*)(void))returned_of, METH_FASTCALL, "See call_fast_paths.py."},
+    {"drew", (PyCFunction)(void (*)(void))drew, METH_FASTCALL, "Whether random numbers were drawn."},
+    {"join", new_join, METH_VARARGS, "What takes the place of torch.cat() or torch.stack()."},
+    {"use_joins", use_joins, METH_O, "Let these be compiled code, or Python."},
     {"engine", engine, METH_VARARGS, "What is known of a compiled model."},
     {"values", values_of_engine, METH_O, "The values of a minibatch, for an engine."},
     {NULL, NULL, 0, NULL},
@@ -131,7 +108,8 @@ static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, .m_name = "edbatc
 
 PyMODINIT_FUNC PyInit_edbatch_recording_core(void) {
     if (PyType_Ready(&ReturnedType) < 0 || PyType_Ready(&SpareType) < 0 || PyType_Ready(&SeenType) < 0 ||
-        PyType_Ready(&ArenaType) < 0 || PyType_Ready(&EngineType) < 0 || PyType_Ready(&ValuesType) < 0)
+        PyType_Ready(&ArenaType) < 0 || PyType_Ready(&EngineType) < 0 || PyType_Ready(&ValuesType) < 0 ||
+        PyType_Ready(&JoinType) < 0)
         return NULL;
     return PyModule_Create(&definition);
 }

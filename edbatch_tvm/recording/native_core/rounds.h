@@ -1,4 +1,7 @@
-#include "values.h"
+#ifndef EDBATCH_ROUNDS_H
+#define EDBATCH_ROUNDS_H
+#include "graphs.h"
+#include "waits.h"
 
 /* A round: from what is recorded to values, in one call --------------------------------------------------------------
  *
@@ -6,8 +9,8 @@
  * the functions in native/tir, and run. Nothing of a round that is refused (UNUSUAL) remains: Python computes it instead.
  */
 
-enum { AGENDA = 0, FSM = 4, BY_DEPTH = -1, BATCHES = 0, MISSES = 1, FAILED = 2, SCHEDULE_IO = 9, LANES = 8 };
-enum { FILLED = 4, LARGEST = 6, MOST_ROWS = 7, FILL_IO = 8, MOST_ENTRIES = INT32_MAX / 2, FACTS = 16 };
+enum { AGENDA = 0, FSM = 4, BY_DEPTH = -1, BATCHES = 0, MISSES = 1, FAILED = 2, SCHEDULE_IO = 9 };
+enum { FILLED = 4, LARGEST = 6, MOST_ROWS = 7, FILL_IO = 8, FACTS = 16, MOST_TYPES = 512 };
 
 static Argument number(int64_t value) { return (Argument){.kind = FFI_INT, .number = value}; }
 
@@ -35,247 +38,6 @@ static int called(Engine *engine, void *function, Argument *arguments, int32_t c
     engine->take_error(&error);
     if (error != NULL) engine->let_go(error);
     return UNUSUAL;
-}
-
-#define ROOM(name, type, count) \
-    type *name = room_for(&work->name, (size_t)(count) * sizeof(type), 0); \
-    if (name == NULL) return ERROR;
-
-/* What is read of a Recorder. */
-typedef struct {
-    PyObject *types, *ends, *operands, *attributes, *outside;
-    int64_t done, recorded;
-    const int16_t *type_ids; /* by the number of a cell */
-    Py_ssize_t cells;
-    const int64_t *earlier; /* tables of the values before, then rows; NULL: not at hand */
-    Py_ssize_t before;
-    PyObject *tables;
-} Recorded;
-
-static int integer(PyObject *item, int64_t *value) {
-    if (!PyLong_CheckExact(item)) return UNUSUAL;
-    int overflow;
-    *value = PyLong_AsLongLongAndOverflow(item, &overflow);
-    return overflow ? UNUSUAL : DONE;
-}
-
-static int slot_number(PyObject *object, const char *name, int64_t *value) {
-    PyObject *found = PyObject_GetAttrString(object, name);
-    if (found == NULL) return ERROR;
-    int outcome = integer(found, value);
-    Py_DECREF(found);
-    return outcome;
-}
-
-/* Copy a row of a table to the end of the arena for rows of its size; a row of zeros, which needs none, if it is one. */
-static int copy_row(Values *self, Recorded *recorded, int64_t table, int64_t row, int zeros, Place *place) {
-    int64_t address, bytes;
-    if (!PyList_CheckExact(recorded->tables) || table < 0 || table >= PyList_GET_SIZE(recorded->tables)) return UNUSUAL;
-    PyObject *own = PyList_GET_ITEM(recorded->tables, table);
-    int outcome = slot_number(own, "address", &address);
-    if (outcome == DONE) outcome = slot_number(own, "bytes", &bytes);
-    if (outcome != DONE) return outcome;
-    int32_t arena = 0;
-    while (arena < self->engine->arenas && self->engine->arena_size[arena] * (int64_t)sizeof(float) != bytes) arena++;
-    const char *data = (const char *)(uintptr_t)address + row * bytes;
-    place->group = arena;
-    /* (Not -0.0, which may matter.) */
-    if (zeros && *(const int32_t *)data == 0 && !memcmp(data, data + sizeof(int32_t), bytes - sizeof(int32_t))) {
-        place->row = 1;
-        return DONE;
-    }
-    if (arena == self->engine->arenas) return UNUSUAL;
-    outcome = have_rows(self, arena, self->used[arena] + 1);
-    if (outcome != DONE) return outcome;
-    Arena *target = self->arenas[arena];
-    memcpy((char *)target->data + self->used[arena] * target->strides[0], data, bytes);
-    place->row = ++self->used[arena];
-    return DONE;
-}
-
-/* What the graph calls a value that is not one of its own: -1, the zero state, or -1 - i for row i of `outside_row`. */
-static int other_value(Values *self, Recorded *recorded, int64_t value, int32_t *others, int32_t *found) {
-    Places *places = value < 0 ? &self->outside : &self->values;
-    int64_t which = value < 0 ? -1 - value : value;
-    if (which >= places->count) return UNUSUAL;
-    Place *place = places->places + which;
-    if (!place->row) {
-        int64_t table, row;
-        int outcome = UNUSUAL;
-        if (value < 0) {
-            PyObject *tables = SLOT(recorded->outside, Outside_table), *rows = SLOT(recorded->outside, Outside_row);
-            if (!PyList_CheckExact(tables) || !PyList_CheckExact(rows) || which >= PyList_GET_SIZE(rows)) return UNUSUAL;
-            outcome = integer(PyList_GET_ITEM(tables, which), &table);
-            if (outcome == DONE) outcome = integer(PyList_GET_ITEM(rows, which), &row);
-        } else if (recorded->earlier != NULL && which < recorded->before) {
-            table = recorded->earlier[which];
-            row = recorded->earlier[recorded->before + which];
-            outcome = DONE;
-        }
-        if (outcome == DONE) outcome = copy_row(self, recorded, table, row, value < 0, place);
-        if (outcome != DONE) return outcome;
-    }
-    if (place->row == 1) {
-        *found = ZERO_STATE;
-        return DONE;
-    }
-    if (place->named != self->round) {
-        Work *work = self->work;
-        place->named = self->round;
-        place->name = *others;
-        ((int32_t *)work->outside_row.data)[*others] = place->row - 1;
-        ((int32_t *)work->external.data)[*others] = place->group;
-        ++*others;
-    }
-    *found = -1 - place->name;
-    return DONE;
-}
-
-static uint64_t mixed(uint64_t hash, uint64_t value) {
-    hash = (hash ^ value) * 0x9E3779B97F4A7C15u;
-    return hash ^ hash >> 29;
-}
-
-/* The graph of what is recorded; calls of one cell with equal operands and attributes are one node, if that is asked. */
-static int make_graph(Values *self, Recorded *recorded, int merge, int32_t *edges, int32_t *others) {
-    Engine *engine = self->engine;
-    Work *work = self->work;
-    Py_ssize_t calls = PyList_GET_SIZE(recorded->types), all = PyList_GET_SIZE(recorded->operands);
-    int64_t count = recorded->recorded - recorded->done;
-    if (calls == 0 || calls >= MOST_ENTRIES / (2 * (engine->types + LANES) + LANES) || all >= MOST_ENTRIES ||
-        PyList_GET_SIZE(recorded->ends) != calls || count < 0 || count > calls * engine->stride ||
-        calls * engine->stride > INT32_MAX)
-        return UNUSUAL;
-    ROOM(node_type, int16_t, calls)
-    ROOM(ids, int32_t, count)
-    ROOM(operand_ptr, int32_t, calls + 1)
-    ROOM(operand_value, int32_t, all + 1)
-    ROOM(outside_row, int32_t, all + 1)
-    ROOM(external, int32_t, all + 1)
-    ROOM(numbers_at, int32_t, calls)
-    ROOM(type_count, int64_t, engine->types)
-    memset(type_count, 0, engine->types * sizeof(int64_t));
-    Py_ssize_t slots = 16;
-    while (slots < 2 * calls) slots *= 2;
-    ROOM(table, int32_t, merge ? slots : 1)
-    if (merge) memset(table, 0xff, slots * sizeof(int32_t));
-    /* Of each cell, how many of its numbers have been read. */
-    ROOM(counter, int64_t, recorded->cells + engine->types)
-    memset(counter, 0, recorded->cells * sizeof(int64_t));
-    Py_ssize_t have_numbers = 0, room_for_numbers = 0;
-    int64_t *numbers = NULL, value = 0, begin = 0, end, cell;
-    int32_t nodes = 0, used = 0;
-    *others = 1;
-    outside_row[0] = 0;
-    operand_ptr[0] = 0;
-    for (Py_ssize_t call = 0; call < calls; call++, begin = end) {
-        if (integer(PyList_GET_ITEM(recorded->types, call), &cell) != DONE || cell < 0 || cell >= recorded->cells ||
-            integer(PyList_GET_ITEM(recorded->ends, call), &end) != DONE || end < begin || end > all)
-            return UNUSUAL;
-        int32_t type = recorded->type_ids[cell];
-        if (type < 0 || type >= engine->types) return UNUSUAL;
-        uint64_t hash = mixed(type + 1, end - begin);
-        int32_t at = used;
-        for (Py_ssize_t n = begin; n < end; n++) {
-            int64_t operand;
-            if (integer(PyList_GET_ITEM(recorded->operands, n), &operand) != DONE) return UNUSUAL;
-            if (operand >= recorded->done) {
-                if (operand - recorded->done >= value) return UNUSUAL;
-                operand_value[used] = ids[operand - recorded->done];
-            } else {
-                int outcome = other_value(self, recorded, operand, others, &operand_value[used]);
-                if (outcome != DONE) return outcome;
-            }
-            hash = mixed(hash, (uint32_t)operand_value[used++]);
-        }
-        int32_t first = engine->attribute_first[type], attributes = engine->attribute_first[type + 1] - first;
-        numbers_at[nodes] = have_numbers;
-        if (attributes) {
-            PyObject *key = PyList_GET_ITEM(recorded->types, call);
-            PyObject *own = PyDict_GetItemWithError(recorded->attributes, key);
-            if (own == NULL || !PyList_CheckExact(own)) return PyErr_Occurred() ? ERROR : UNUSUAL;
-            if (counter[cell] + attributes > PyList_GET_SIZE(own)) return UNUSUAL;
-            if (have_numbers + attributes > room_for_numbers) {
-                room_for_numbers = 2 * (have_numbers + attributes) + 256;
-                if (room_for_numbers > INT32_MAX) return UNUSUAL;
-                numbers = room_for(&work->numbers, room_for_numbers * sizeof(int64_t), have_numbers * sizeof(int64_t));
-                if (numbers == NULL) return ERROR;
-            }
-            for (int32_t n = 0; n < attributes; n++) {
-                Attribute *attribute = engine->attributes + first + n;
-                int64_t *place = numbers + have_numbers + n;
-                if (!attribute->bytes || integer(PyList_GET_ITEM(own, counter[cell]++), place) != DONE) return UNUSUAL;
-                if (attribute->bytes == 4) *place = (int32_t)*place;
-                if (attribute->bound >= 0 && (*place < 0 || *place >= attribute->bound)) return UNUSUAL;
-                hash = mixed(hash, *place);
-            }
-        }
-        int32_t node = nodes;
-        if (merge) {
-            Py_ssize_t slot = hash & (slots - 1);
-            for (; table[slot] >= 0; slot = (slot + 1) & (slots - 1)) {
-                int32_t other = table[slot];
-                if (node_type[other] == type && operand_ptr[other + 1] - operand_ptr[other] == used - at &&
-                    !memcmp(operand_value + operand_ptr[other], operand_value + at, (used - at) * sizeof(int32_t)) &&
-                    (!attributes || !memcmp(numbers + numbers_at[other], numbers + have_numbers,
-                                            attributes * sizeof(int64_t)))) {
-                    node = other;
-                    break;
-                }
-            }
-            if (node == nodes) table[slot] = nodes;
-        }
-        if (node == nodes) {
-            node_type[nodes++] = type;
-            operand_ptr[nodes] = used;
-            type_count[type]++;
-            have_numbers += attributes;
-        } else
-            used = at;
-        int32_t outputs = engine->cells[type * CELL_COLUMNS + CELL_WIDTH];
-        if (value + outputs > count) return UNUSUAL;
-        for (int32_t n = 0; n < outputs; n++) ids[value++] = node * engine->stride + n;
-    }
-    if (value != count || begin != all) return UNUSUAL;
-    work->nodes = nodes;
-    *edges = used;
-    return DONE;
-}
-
-/* Who reads what each node computes: node_users.py. */
-static int find_users(Engine *engine, Work *work, int32_t edges) {
-    int32_t nodes = work->nodes, *operand_ptr = work->operand_ptr.data, *operand_value = work->operand_value.data;
-    ROOM(use_ptr, int32_t, nodes + 1)
-    ROOM(user, int32_t, edges + 1)
-    ROOM(waits, int32_t, nodes)
-    ROOM(last_user, int32_t, nodes)
-    memset(use_ptr, 0, (nodes + 1) * sizeof(int32_t));
-    memset(last_user, 0xff, nodes * sizeof(int32_t));
-    for (int32_t node = 0; node < nodes; node++) {
-        waits[node] = 0;
-        for (int32_t n = operand_ptr[node]; n < operand_ptr[node + 1]; n++) {
-            if (operand_value[n] < 0) continue;
-            int32_t producer = operand_value[n] / engine->stride;
-            if (last_user[producer] == node) continue;
-            last_user[producer] = node;
-            use_ptr[producer + 1]++;
-            waits[node]++;
-        }
-    }
-    for (int32_t node = 0; node < nodes; node++) use_ptr[node + 1] += use_ptr[node];
-    memset(last_user, 0xff, nodes * sizeof(int32_t));
-    user[0] = -1;
-    for (int32_t node = 0; node < nodes; node++)
-        for (int32_t n = operand_ptr[node]; n < operand_ptr[node + 1]; n++) {
-            if (operand_value[n] < 0) continue;
-            int32_t producer = operand_value[n] / engine->stride;
-            if (last_user[producer] == node) continue;
-            last_user[producer] = node;
-            user[use_ptr[producer]++] = node;
-        }
-    memmove(use_ptr + 1, use_ptr, nodes * sizeof(int32_t)); /* each had moved to the place of the next */
-    use_ptr[0] = 0;
-    return DONE;
 }
 
 /* The table of a state machine, of the policy that schedules. */
@@ -503,17 +265,22 @@ static PyObject *facts(Work *work, Py_ssize_t calls, int32_t edges, int32_t othe
     return made;
 }
 
-static int run_round(Values *self, Recorded *recorded, Rule *rule, const void *loaded, int merge, double *multiplies,
-                     PyObject **told) {
+static int run_round(Values *self, Recorded *recorded, PyObject *from, Rule *rule, const void *loaded, int merge,
+                     double *multiplies, PyObject **told) {
     Engine *engine = self->engine;
     int32_t edges = 0, others = 0;
-    int64_t schedule[SCHEDULE_IO + 512] = {0}, plan[FILL_IO] = {0};
-    if (engine->types > 512) return UNUSUAL;
+    int64_t schedule[SCHEDULE_IO + MOST_TYPES] = {0}, plan[FILL_IO] = {0};
+    if (engine->types > MOST_TYPES) return UNUSUAL;
     int outcome = take_work(self);
-    if (outcome == DONE) outcome = have_places(&self->values, recorded->recorded);
-    if (outcome == DONE) outcome = have_places(&self->outside, PyList_GET_SIZE(SLOT(recorded->outside, Outside_row)));
     if (outcome != DONE) return outcome;
     Work *work = self->work;
+    outcome = PyList_CheckExact(from) ? read_packed(work, recorded, from) : read_recorder(engine, work, recorded, from);
+    if (outcome == DONE) outcome = have_places(&self->values, recorded->recorded);
+    if (outcome == DONE)
+        outcome = have_places(&self->outside, recorded->rows != NULL
+                                                  ? recorded->all_rows
+                                                  : PyList_GET_SIZE(SLOT(recorded->outside, Outside_row)));
+    if (outcome != DONE) return outcome;
     self->round++;
     self->first = recorded->done;
     self->count = recorded->recorded - recorded->done;
@@ -529,7 +296,7 @@ static int run_round(Values *self, Recorded *recorded, Rule *rule, const void *l
     *multiplies = 0;
     int64_t *type_count = work->type_count.data;
     for (int32_t type = 0; type < engine->types; type++) *multiplies += type_count[type] * engine->multiplies[type];
-    *told = facts(work, PyList_GET_SIZE(recorded->types), edges, others, schedule, plan);
+    *told = facts(work, recorded->calls, edges, others, schedule, plan);
     if (*told == NULL) return ERROR;
     if (*multiplies >= engine->alone_below) return DONE; /* on how many threads, Python says */
     outcome = execute(self);
@@ -539,34 +306,35 @@ static int run_round(Values *self, Recorded *recorded, Rule *rule, const void *l
     return outcome;
 }
 
-/* run(recorder, type_ids, earlier, types, rule, encoding, key, action, merge): multiplications that are left to
- * execute(), or -1, and what a report says; None if it is a round for Python. See rounds.py. */
+/* run(recorder, type_ids, places, types, rule, encoding, key, action, merge): multiplications that are left to
+ * execute(), or -1, and what a report says; None if it is a round for Python. In the place of a recorder, a list of
+ * packed calls, and `places` those of tensors from outside. See rounds.py. */
 static PyObject *values_run(PyObject *own, PyObject *const *arguments, Py_ssize_t count) {
     Values *self = (Values *)own;
     if (count != 9) return PyErr_Format(PyExc_TypeError, "run takes 9 arguments, not %zd", count);
-    PyObject *recorder = arguments[0], *told = NULL;
-    if (!IS(recorder, Recorder)) Py_RETURN_NONE;
-    Recorded recorded = {.types = SLOT(recorder, Recorder_types), .ends = SLOT(recorder, Recorder_ends),
-                         .operands = SLOT(recorder, Recorder_operands),
-                         .attributes = SLOT(recorder, Recorder_attributes),
-                         .outside = SLOT(recorder, Recorder_outside)};
-    if (!PyList_CheckExact(recorded.types) || !PyList_CheckExact(recorded.ends) ||
-        !PyList_CheckExact(recorded.operands) || !PyDict_Check(recorded.attributes) ||
-        !IS(recorded.outside, Outside) || !PyList_CheckExact(SLOT(recorded.outside, Outside_row)) ||
-        integer(SLOT(recorder, Recorder_done), &recorded.done) != DONE ||
-        integer(SLOT(recorder, Recorder_recorded), &recorded.recorded) != DONE || recorded.done < 0)
-        Py_RETURN_NONE;
+    PyObject *from = arguments[0], *told = NULL;
+    Recorded recorded = {0};
+    int packed = PyList_CheckExact(from);
+    if (!packed) {
+        if (!IS(from, Recorder)) Py_RETURN_NONE;
+        recorded.outside = SLOT(from, Recorder_outside);
+        if (!PyList_CheckExact(SLOT(from, Recorder_types)) || !PyList_CheckExact(SLOT(from, Recorder_ends)) ||
+            !PyList_CheckExact(SLOT(from, Recorder_operands)) || !PyDict_Check(SLOT(from, Recorder_attributes)) ||
+            !IS(recorded.outside, Outside) || !PyList_CheckExact(SLOT(recorded.outside, Outside_row)) ||
+            PyList_GET_SIZE(SLOT(from, Recorder_types)) != PyList_GET_SIZE(SLOT(from, Recorder_ends)) ||
+            integer(SLOT(from, Recorder_done), &recorded.done) != DONE ||
+            integer(SLOT(from, Recorder_recorded), &recorded.recorded) != DONE || recorded.done < 0)
+            Py_RETURN_NONE;
+        recorded.tables = PyObject_GetAttr(SLOT(recorded.outside, Outside_tables), str__tables);
+        if (recorded.tables == NULL) return NULL;
+    }
     Rule rule = {.rule = PyLong_AsLong(arguments[4]), .encoding = PyLong_AsLong(arguments[5])};
-    int merge = PyObject_IsTrue(arguments[8]);
-    if (PyErr_Occurred()) return NULL;
-    Py_buffer type_ids = {0}, earlier = {0}, types = {0};
+    int merge = PyObject_IsTrue(arguments[8]), have = 0, outcome = PyErr_Occurred() ? ERROR : DONE;
+    Py_buffer type_ids = {0}, places = {0}, types = {0};
     const struct { Py_buffer *view; PyObject *from; } views[] = {
         {&type_ids, arguments[1]}, {&types, arguments[3]}, {&rule.key, arguments[6]}, {&rule.action, arguments[7]},
-        {&earlier, arguments[2]}};
-    int have = 0, outcome = DONE;
+        {&places, arguments[2]}};
     double multiplies = -1;
-    recorded.tables = PyObject_GetAttr(SLOT(recorded.outside, Outside_tables), str__tables);
-    if (recorded.tables == NULL) return NULL;
     for (; have < 5 - (arguments[2] == Py_None) && outcome == DONE; have++)
         if (PyObject_GetBuffer(views[have].from, views[have].view, PyBUF_C_CONTIGUOUS) < 0) {
             outcome = ERROR;
@@ -576,13 +344,14 @@ static PyObject *values_run(PyObject *own, PyObject *const *arguments, Py_ssize_
     if (outcome == DONE) {
         recorded.type_ids = type_ids.buf;
         recorded.cells = type_ids.len / sizeof(int16_t);
-        recorded.earlier = earlier.buf;
-        recorded.before = earlier.len / (2 * sizeof(int64_t));
-        outcome = run_round(self, &recorded, &rule, types.buf, merge, &multiplies, &told);
+        *(packed ? &recorded.rows : &recorded.earlier) = places.buf;
+        *(packed ? &recorded.all_rows : &recorded.before) = places.len / (2 * sizeof(int64_t));
+        if (packed && recorded.rows == NULL) outcome = UNUSUAL;
+        else outcome = run_round(self, &recorded, from, &rule, types.buf, merge, &multiplies, &told);
     }
     if (outcome != DONE) give_back_work(self);
     while (have-- > 0) PyBuffer_Release(views[have].view);
-    Py_DECREF(recorded.tables);
+    Py_XDECREF(recorded.tables);
     if (outcome == ERROR) return NULL;
     if (outcome == UNUSUAL) Py_RETURN_NONE;
     return Py_BuildValue("dN", multiplies, told);
@@ -609,6 +378,7 @@ static PyMethodDef values_methods[] = {
     {"place", values_place, METH_O, "Arena and row of a value."},
     {"find", (PyCFunction)(void (*)(void))values_find, METH_FASTCALL, "Arenas and rows of values."},
     {"copy", (PyCFunction)(void (*)(void))values_copy, METH_FASTCALL, "Values of one arena, one a row."},
+    {"extremes", (PyCFunction)(void (*)(void))values_extremes, METH_FASTCALL, "Places of the largest or smallest."},
     {"run", (PyCFunction)(void (*)(void))values_run, METH_FASTCALL, "Compute what is recorded."},
     {"execute", (PyCFunction)(void (*)(void))values_execute, METH_FASTCALL, "Run what run() has left."},
     {NULL, NULL, 0, NULL},
@@ -620,3 +390,5 @@ static PyTypeObject ValuesType = {
     .tp_dealloc = (destructor)values_dealloc,
     .tp_methods = values_methods,
 };
+
+#endif

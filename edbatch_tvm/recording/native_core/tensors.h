@@ -1,3 +1,5 @@
+#ifndef EDBATCH_TENSORS_H
+#define EDBATCH_TENSORS_H
 #include "objects.h"
 
 /* Tensors that stand for values, and spare ones ------------------------------------------------------------------
@@ -360,3 +362,5 @@ static PyTypeObject ReturnedType = {
     .tp_clear = (inquiry)returned_clear,
     .tp_dealloc = (destructor)returned_dealloc,
 };
+
+#endif

@@ -1,3 +1,5 @@
+#ifndef EDBATCH_VALUES_H
+#define EDBATCH_VALUES_H
 #include "outside.h"
 
 /* The values of a minibatch, computed round by round -----------------------------------------------------------------
@@ -97,7 +99,7 @@ typedef struct {
 /* What rounds work with; two minibatches at a time have one each. */
 typedef struct Work {
     struct Work *next;
-    Room node_type, ids, operand_ptr, operand_value, outside_row, external, numbers, numbers_at, table, use_ptr, user,
+    Room cells, ends, operands, integers, node_type, ids, operand_ptr, operand_value, outside_row, external, numbers, numbers_at, table, use_ptr, user,
         waits, last_user, type_count, schedule_work, order, batch_ptr, batch_type, learning, base, steps, index,
         value_row, attribute_row, fill_work, types, attributes, counter, arena_rows, stage[MOST_INPUTS];
     _Alignas(ALIGNED) int64_t board[BOARD_WORDS];
@@ -132,7 +134,7 @@ typedef struct {
 static PyTypeObject EngineType;
 
 static void free_work(Work *work) {
-    Room *rooms = &work->node_type;
+    Room *rooms = &work->cells;
     for (Room *room = rooms; room < work->stage + MOST_INPUTS; room++) free(room->data);
     free(work);
 }
@@ -413,3 +415,5 @@ static PyObject *values_copy(PyObject *own, PyObject *const *arguments, Py_ssize
     PyBuffer_Release(&rows);
     return PyErr_Occurred() ? NULL : PyBool_FromLong(good);
 }
+
+#endif
