@@ -35,6 +35,9 @@ def register(parts: Any) -> None:
     add(
         "--budget", type=positive, default=5, metavar="S", help="no turn begins after S seconds of a size (%(default)s)"
     )
+    add(
+        "--clock", choices=("wall", "cpu"), default="wall", help="cpu: processor time, for a busy machine (%(default)s)"
+    )
     add("--threads", type=positive, default=1, metavar="N", help="of all contenders (%(default)s)")
     add("--data-root", type=Path, metavar="DIR", help="folder of data files; without it instances are generated")
     add("--dynet-python", type=Path, metavar="PATH", help="interpreter that has DyNet, for the peer dynet")
@@ -45,13 +48,15 @@ def register(parts: Any) -> None:
 
 def bench_training(arguments: argparse.Namespace) -> None:
     """Run the part ``training``."""
-    from edbatch_tvm.errors import EnvironmentMismatch
+    from edbatch_tvm.errors import EdbatchError, EnvironmentMismatch
     from edbatch_tvm.peers.compare import BenchOptions, machine
     from edbatch_tvm.peers.contenders import OF_TORCH, require_torch
     from edbatch_tvm.peers.dynet_run import HINT, DyNet
     from edbatch_tvm.peers.training import measure_training, training_table
     from edbatch_tvm.runtime.threads import set_num_threads
 
+    if arguments.clock == "cpu" and arguments.threads > 1:
+        raise EdbatchError("processor time of several threads", "--clock wall, or --threads 1")
     set_num_threads(arguments.threads)
     if OF_TORCH & set(arguments.peers):
         require_torch().set_num_threads(arguments.threads)
@@ -75,7 +80,7 @@ def bench_training(arguments: argparse.Namespace) -> None:
     try:
         about = machine(arguments.threads, dynet)
         for name, hidden in track([(n, h) for n in arguments.workloads for h in arguments.hidden], "sizes"):
-            found, own_rate = measure_training(name, hidden, options, dynet, reason)
+            found, own_rate = measure_training(name, hidden, options, dynet, reason, arguments.clock)
             rows += found
             rate = max(rate, own_rate)
     finally:
@@ -83,7 +88,8 @@ def bench_training(arguments: argparse.Namespace) -> None:
             dynet.close()
     if str(arguments.json) != "-":
         versions = ", ".join(f"{name} {about[name]}" for name in ("tvm", "numpy", "torch", "dynet") if name in about)
-        print(f"{about['cpu']}, threads: {arguments.threads}, fused multiply-adds {rate:.0f} GFLOP/s, {versions}\n")
+        said = f"threads: {arguments.threads}, clock: {arguments.clock}, fused multiply-adds {rate:.0f} GFLOP/s"
+        print(f"{about['cpu']}, {said}, {versions}\n")
         print(training_table(rows, rate))
-    figures = {"machine": about, "fma_gflops": rate, "rows": [asdict(row) for row in rows]}
+    figures = {"machine": about, "clock": arguments.clock, "fma_gflops": rate, "rows": [asdict(row) for row in rows]}
     write_json(arguments.json, figures)

@@ -75,9 +75,9 @@ class DyNet:
         answer = self._ask({"run": True})
         return answer["build"], answer["forward"]
 
-    def train(self) -> tuple[float, float, float]:
-        """A training step: seconds to make DyNet's graph, seconds of the step, the loss."""
-        answer = self._ask({"train": True})
+    def train(self, clock: str = "wall") -> tuple[float, float, float]:
+        """A training step: seconds to make DyNet's graph, seconds of the step, the loss; ``cpu``: of the processor."""
+        answer = self._ask({"train": clock})
         return answer["build"], answer["step"], answer["loss"]
 
     def gradients(self) -> dict[str, np.ndarray]:

@@ -14,7 +14,7 @@ from functools import lru_cache, partial
 from itertools import repeat
 from pathlib import Path
 from statistics import median
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any
 
 import numpy as np
@@ -44,8 +44,11 @@ TRAINED = ("treelstm", "lattice-lstm", "bilstm-tagger")
 TRAINING_PEERS = ("hand", "eager", "dynet")
 """PyTorch by hand, PyTorch one node at a time, DyNet."""
 
-PARTS = ("forward", "build", "plan", "execute", "weights", "pack", "total")
-"""Our step: the forward pass; the backward graph, its plan, its run, the gradients of weights; new weights packed."""
+PARTS = ("forward", "backward", "pack", "total")
+"""Our step: the forward pass, the backward pass to arrays of gradients, and new weights packed."""
+
+CLOCKS: Mapping[str, Callable[[], float]] = {"wall": perf_counter, "cpu": process_time}
+"""What steps are timed with. The time of the processor says more on a busy machine, where there is one thread."""
 
 LOSS = "loss"
 
@@ -96,8 +99,9 @@ class LossBuilder(Builder):
 class OurStep:
     """Our training step: merges, schedules, plans, runs and packs anew in every run, nothing kept but memory."""
 
-    def __init__(self, model: TrainingModel, weights: Mapping[str, np.ndarray], instances: list[InstanceGraph]) -> None:
-        self.model, self.weights, self.instances = model, weights, instances
+    def __init__(self, case: Case, clock: Callable[[], float]) -> None:
+        self.model, self.weights, self.instances = case.model, case.weights, case.instances
+        self.clock = clock
         self.seconds: dict[str, float] = {}
         self.gradients: dict[str, np.ndarray] = {}
         self.losses = np.empty(0)
@@ -110,28 +114,25 @@ class OurStep:
     def run(self) -> float:
         """One step."""
         model = self.model
-        begin = perf_counter()
+        begin = self.clock()
         graph = model.merge(self.instances)
         schedule, info = model.schedule(graph, cache=False)
         result = model.execute(graph, model.plan(graph, schedule), info)
-        forward = perf_counter()
+        forward = self.clock()
         gradients = result.backward()
         self.gradients = dict(gradients.items())
-        computed = perf_counter()
+        computed = self.clock()
         model.refresh(self.weights)
-        end = perf_counter()
+        end = self.clock()
         self.losses = result.values(graph.outputs)
         self.batches = len(schedule) + len(gradients.schedule)
-        taken = gradients.report.seconds
-        self.seconds = {part: taken[part] for part in ("build", "plan", "execute")}
-        # What is not one of these: contractions, cotangents, and the sums that give arrays.
-        self.seconds["weights"] = computed - forward - sum(self.seconds.values())
-        self.seconds |= {"forward": forward - begin, "pack": end - computed, "total": end - begin}
+        parts = (forward - begin, computed - forward, end - computed, end - begin)
+        self.seconds = dict(zip(PARTS, parts, strict=True))
         return end - begin
 
 
 def measure_training(
-    name: str, hidden: int, options: BenchOptions, dynet: DyNet | None, no_dynet: str = ""
+    name: str, hidden: int, options: BenchOptions, dynet: DyNet | None, no_dynet: str = "", clock: str = "wall"
 ) -> tuple[list[TrainingRow], float]:
     """One workload at one hidden size, all batch sizes.
 
@@ -145,6 +146,8 @@ def measure_training(
     dynet : DyNet or None
     no_dynet : str
         Why there is none.
+    clock : {"wall", "cpu"}
+        See :data:`CLOCKS`.
 
     Returns
     -------
@@ -175,12 +178,12 @@ def measure_training(
     rows = []
     for batch_size in options.batch_sizes:
         rate = max(rate, fma_gflops())
-        case = _Case(workload, weights, model, _of_size(workload, signature, items, batch_size), options.seed)
-        ours = OurStep(model, weights, case.instances)
+        case = Case(workload, weights, model, _of_size(workload, signature, items, batch_size), options.seed)
+        ours = OurStep(case, CLOCKS[clock])
         contenders = [Contender("ours", "", ours.run, None, case.graph.num_nodes, ours.last)]
         gradients: list[GradientsOf] = []
         for peer in options.peers:
-            for contender, own in _contenders(peer, case, dynet):
+            for contender, own in _contenders(peer, case, dynet, clock):
                 contenders.append(contender)
                 gradients.append(own)
         ours.run()  # compiles the backward cells of new numbers of variadic rows
@@ -217,7 +220,7 @@ def _of_size(workload: Workload, signature: Signature, items: list[Any], batch_s
     return [by_size[len(by_size) // 2]]
 
 
-class _Case:
+class Case:
     """A minibatch: the graph of its outputs, which peers run, and our instances, whose outputs are losses."""
 
     def __init__(
@@ -237,14 +240,14 @@ class _Case:
         losing = LossBuilder(model.cells, iter(self.labels.tolist()))
         self.instances = [workload.graph(losing, item) for item in items]
 
-    def few(self) -> _Case:
+    def few(self) -> Case:
         """As many instances as PyTorch runs one node at a time."""
         if len(self.items) <= ONE_BY_ONE_INSTANCES:
             return self
-        return _Case(self.workload, self.weights, self.model, self.items[:ONE_BY_ONE_INSTANCES], self.seed)
+        return Case(self.workload, self.weights, self.model, self.items[:ONE_BY_ONE_INSTANCES], self.seed)
 
 
-def _contenders(peer: str, case: _Case, dynet: DyNet | None) -> Iterator[tuple[Contender, GradientsOf]]:
+def _contenders(peer: str, case: Case, dynet: DyNet | None, clock: str) -> Iterator[tuple[Contender, GradientsOf]]:
     """The ways to write `peer`, of which the fastest counts, and where their gradients are."""
     name, graph, weights, labels = case.workload.name, case.graph, case.weights, case.labels
     if peer == "dynet":
@@ -253,7 +256,7 @@ def _contenders(peer: str, case: _Case, dynet: DyNet | None) -> Iterator[tuple[C
             last = [0.0]
 
             def train() -> float:
-                last[0], step, _ = dynet.train()
+                last[0], step, _ = dynet.train(clock)
                 return step
 
             yield Contender(peer, "autobatch", train, None, graph.num_nodes, lambda: last[0]), dynet.gradients
@@ -271,21 +274,21 @@ def _contenders(peer: str, case: _Case, dynet: DyNet | None) -> Iterator[tuple[C
         if name == "bilstm-tagger":
             runs["packed"] = PackedTagger(name, graph, weights, labels)
     for form, run in runs.items():
-        yield Contender(peer, form, partial(_timed, run.run), None, graph.num_nodes), run.gradients
+        yield Contender(peer, form, partial(_timed, run.run, CLOCKS[clock]), None, graph.num_nodes), run.gradients
 
 
-def _timed(run: Callable[[], None]) -> float:
-    begin = perf_counter()
+def _timed(run: Callable[[], None], clock: Callable[[], float]) -> float:
+    begin = clock()
     run()
-    return perf_counter() - begin
+    return clock() - begin
 
 
-def _compare(case: _Case, contender: Contender, ours: OurStep, gradients: GradientsOf) -> None:
+def _compare(case: Case, contender: Contender, ours: OurStep, gradients: GradientsOf) -> None:
     """Take down how much the gradients of a peer differ from ours; an error if that is too much."""
     few = case.few() if contender.name == "eager" else case
     mine = ours.gradients
     if few is not case:
-        own = OurStep(case.model, case.weights, few.instances)
+        own = OurStep(few, ours.clock)
         own.run()
         mine = own.gradients
     contender.run()
@@ -301,9 +304,7 @@ def _compare(case: _Case, contender: Contender, ours: OurStep, gradients: Gradie
         contender.error = max(contender.error, error)
 
 
-def _row(
-    case: _Case, hidden: int, batch_size: int, mod: Any, ours: OurStep, contenders: list[Contender]
-) -> TrainingRow:
+def _row(case: Case, hidden: int, batch_size: int, mod: Any, ours: OurStep, contenders: list[Contender]) -> TrainingRow:
     mine = contenders[0]
     seconds = {part: median(one[part] for one in mine.details) for part in PARTS}
     flops = 3 * 2 * multiply_adds_of_graph(mod, case.graph)

@@ -87,6 +87,9 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeyp
     assert "| treelstm | 6 | 2 |" in printed
     assert "Not run: DyNet: no interpreter that has it" in printed
 
+    assert main([*SMALL, "--clock", "cpu", "--threads", "2"]) == 1
+    assert "processor time of several threads; expected --clock wall, or --threads 1" in capsys.readouterr().err
+
     right = ByLevel.gradients
     monkeypatch.setattr(ByLevel, "gradients", lambda self: {name: 1.001 * one for name, one in right(self).items()})
     assert main([*SMALL, "--peers", "hand"]) == 1
