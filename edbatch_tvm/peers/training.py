@@ -177,7 +177,7 @@ def measure_training(
     rate = 0.0
     rows = []
     for batch_size in options.batch_sizes:
-        rate = max(rate, fma_gflops())
+        rate = max(rate, fma_gflops(clock=CLOCKS[clock]))
         case = Case(workload, weights, model, _of_size(workload, signature, items, batch_size), options.seed)
         ours = OurStep(case, CLOCKS[clock])
         contenders = [Contender("ours", "", ours.run, None, case.graph.num_nodes, ours.last)]

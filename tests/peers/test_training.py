@@ -66,7 +66,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """No time for the rate of multiply-adds, and a policy that is not learned."""
     from edbatch_tvm.batching.api import as_policy
 
-    monkeypatch.setattr(training, "fma_gflops", lambda: 200.0)
+    monkeypatch.setattr(training, "fma_gflops", lambda clock: 200.0)
     monkeypatch.setattr(training, "_policy", lambda name, signature, *_: as_policy("agenda", signature.names))
 
 
