@@ -12,6 +12,8 @@ What is compared, for every workload, hidden size, batch size and dtype, in inst
 ========= ==========================================================================================================
 schedule  ours, one launch for the whole schedule; `total` with merging, scheduling, planning and the upload of tables
 batch     ours, one launch for each stage of each batch
+step      ours, a training step: forward and backward pass, and the packing of new weights; in float32, up to hidden
+          size 256. `gradient_error` is against the target ``numpy`` in float64
 hand      PyTorch, batched by hand level by level (:class:`edbatch_tvm.peers.torch_runs.ByHand`), eager
 graph     the same, captured as a CUDA graph and replayed
 floor     bytes over measured bandwidth or arithmetic over measured rate, whichever is more, plus launches times the
@@ -70,16 +72,30 @@ from edbatch_tvm.flops import multiply_adds_of_graph  # noqa: E402
 from edbatch_tvm.graph import InstanceGraph  # noqa: E402
 from edbatch_tvm.models import WORKLOADS, get_workload  # noqa: E402
 from edbatch_tvm.peers.torch_runs import ByHand  # noqa: E402
+from edbatch_tvm.training.backward_cells import (  # noqa: E402
+    float_arenas,
+    section_functions,
+    sum_cell,
+    sum_name,
+)
 from relay_ext.gpu_cells import gpu_program  # noqa: E402
+from relay_ext.gradients.adjoint_cells import adjoint_cells  # noqa: E402
+from relay_ext.gradients.sections import backward_cell  # noqa: E402
 from relay_ext.index_bounds import with_index_bounds  # noqa: E402
 from relay_ext.pipeline import cell_passes, run_passes  # noqa: E402
+from relay_ext.push_splits import PushSplits  # noqa: E402
+from relay_ext.renaming import module_of  # noqa: E402
 from relay_ext.signature import signature_of  # noqa: E402
+from schedules.cuda.gradient_kernels import gradient_kernels  # noqa: E402
 from schedules.cuda.nvcc import machine_code  # noqa: E402
 from schedules.cuda.product_precision import PRODUCTS  # noqa: E402
 from schedules.cuda.tir_pipeline import cuda_source  # noqa: E402
 
 FIRST = ("treelstm", "lattice-lstm", "mvrnn", "bilstm-tagger", "treegru", "lattice-gru")
 """Workloads of the aims; the others follow while there is time."""
+
+LARGEST_TRAINED = 256
+"""Largest hidden size of training steps: kernels of adjoints compile for minutes."""
 
 TOLERANCE = {"float32": 1e-5, "bfloat16": 5e-2}
 """Largest difference from the reference over its largest value."""
@@ -109,6 +125,7 @@ class Row:
     seconds: dict[str, float] = field(default_factory=dict)
     instances_per_second: dict[str, float] = field(default_factory=dict)
     relative_error: float | None = None
+    gradient_error: float | None = None
     bytes: int = 0
     flops: int = 0
     over_floor: float | None = None
@@ -186,7 +203,8 @@ class Bench:
         graph = models["schedule"].merge(instances)
         schedule, info = models["schedule"].schedule(graph)
         row.nodes, row.batches = graph.num_nodes, len(schedule)
-        for launch, model in models.items():
+        for launch in ("schedule", "batch"):
+            model = models[launch]
             plan = model.plan(graph, schedule)
             result = model.execute(graph, plan, info)
             row.launches[launch] = result.report.kernel_calls
@@ -195,13 +213,40 @@ class Bench:
                 row.relative_error = self._error(found, graph, weights, result, hidden * batch)
             row.seconds[launch] = self.seconds(lambda model=model, plan=plan: model.execute(graph, plan, info))
         row.seconds["total"] = self.seconds(lambda: models["schedule"](instances))
+        if dtype == "float32" and hidden <= LARGEST_TRAINED:
+            self._step(row, mod, weights, models, instances, hidden * batch)
         self._hand(row, workload, graph, weights, dtype, results)
         self._floor(row, mod, graph, weights, plan)
         row.instances_per_second = {name: batch / seconds for name, seconds in row.seconds.items()}
         tolerance = TOLERANCE[dtype]
         if row.relative_error is not None and not row.relative_error <= tolerance:
             row.failed["check"] = f"relative error {row.relative_error:.2g}, more than {tolerance:g}"
+        if row.gradient_error is not None and not row.gradient_error <= tolerance:
+            row.failed["check"] = f"relative error of a gradient {row.gradient_error:.2g}, more than {tolerance:g}"
         return row
+
+    def _step(self, row: Row, mod: Any, weights: Any, models: dict[str, Any], instances: Any, size: int) -> None:
+        """A training step; all outputs have random cotangents."""
+        try:
+            if "training" not in models:
+                models["training"] = compile_model(mod, weights, target=self.target, training=True)
+            model = models["training"]
+            result = model(instances)
+            rng = np.random.default_rng(0)
+            values = np.unique(result.graph.outputs).tolist()
+            cotangents = {value: rng.standard_normal(np.shape(result.value(value)), np.float32) for value in values}
+            if size <= 2048:
+                exact = compile_model(mod, weights, target="numpy", training=True)
+                right, found = exact(instances).backward(cotangents), result.backward(cotangents, retain=True)
+                row.gradient_error = max(_difference(found[name], right[name]) for name in right)
+
+            def step() -> None:
+                model(instances).backward(cotangents)
+                model.refresh(weights)
+
+            row.seconds["step"] = self.seconds(step)
+        except Exception as error:
+            row.failed["step"] = _line(error)
 
     def _error(self, found: Any, graph: InstanceGraph, weights: Any, result: Any, size: int) -> float | None:
         """Against the float64 reference where that takes no minutes; larger sizes are held against PyTorch."""
@@ -258,18 +303,39 @@ def _flat(result: Any) -> np.ndarray:
     return np.concatenate([np.asarray(array).reshape(-1) for instance in arrays for array in instance])
 
 
+def _difference(found: np.ndarray, right: np.ndarray) -> float:
+    """Largest difference over the largest value."""
+    return float(np.abs(found - right).max(initial=0) / max(float(np.abs(right).max(initial=0)), 1e-30))
+
+
 def _line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def compile_ahead(workload: str, hidden: int, dtype: str, arch: str) -> str:
     """Compile the kernels of a model into the cache, in a process of its own."""
-    mod = get_workload(workload).cells(hidden)
-    single = run_passes(mod, cell_passes())
-    program = gpu_program(single, with_index_bounds(signature_of(mod), single), products=PRODUCTS[dtype])
-    for module in (program.schedule_kernels(), program.batch_kernels()):
-        machine_code(cuda_source(module, cuda_target(arch)), arch)
+    cells = get_workload(workload).cells(hidden)
+    modules = [cells]
+    if dtype == "float32" and hidden <= LARGEST_TRAINED:
+        modules += training_modules(cells)
+        machine_code(cuda_source(gradient_kernels(), cuda_target(arch)), arch)
+    for mod in modules:
+        single = run_passes(mod, cell_passes(share=True))
+        program = gpu_program(single, with_index_bounds(signature_of(mod), single), products=PRODUCTS[dtype])
+        machine_code(cuda_source(program.schedule_kernels(), cuda_target(arch)), arch)
+        if mod is cells:
+            machine_code(cuda_source(program.batch_kernels(), cuda_target(arch)), arch)
     return f"{workload} {hidden} {dtype}"
+
+
+def training_modules(mod: Any) -> list[Any]:
+    """What a training step runs: the cells with what they save, and the cells of the backward pass."""
+    adjoints = adjoint_cells(run_passes(mod, [PushSplits()]))
+    cells = {place: backward_cell(name, one) for place, (name, one) in enumerate(adjoints.cells.items())}
+    signature = signature_of(adjoints.forward)
+    arenas = float_arenas(signature, signature_of(mod))
+    sums = {sum_name(arena): sum_cell(signature.value_specs[arena]) for arena in arenas}
+    return [adjoints.forward, module_of(sums | section_functions(cells))]
 
 
 def sizes_of(options: argparse.Namespace) -> list[tuple[str, int, str, list[int]]]:
@@ -335,6 +401,7 @@ def _text(row: Row) -> str:
     """One row for a reader."""
     rates = ", ".join(f"{name} {rate:.0f}" for name, rate in row.instances_per_second.items())
     error = "" if row.relative_error is None else f", error {row.relative_error:.1e}"
+    error += "" if row.gradient_error is None else f", of gradients {row.gradient_error:.1e}"
     failed = "".join(f"; {name}: {reason}" for name, reason in row.failed.items())
     return f"{row.workload} H={row.hidden} B={row.batch} {row.dtype}: {rates} instances/s{error}{failed}"
 
