@@ -1,5 +1,7 @@
 """Where the native kernels of graphs, policies and plans come from: :mod:`edbatch_tvm.native` if it can be had.
 
+Those of weight gradients, which need more of this project, come from :mod:`edbatch_tvm.training`.
+
 Nothing here imports TVM; a part of the native package is imported when it is first asked for. Where that fails, plain
 Python and NumPy do the work, and :func:`backend_label` says why.
 """
@@ -16,8 +18,14 @@ VARIABLE = "EDBATCH_BACKEND"
 
 python_only = os.environ.get(VARIABLE) == "python"
 
-PARTS = {"merge": "merger", "schedule": "kernels", "plan": "planner"}
-"""What the native package does, and the module of it that has ``load()``."""
+PARTS = {
+    "merge": "edbatch_tvm.native.merger",
+    "schedule": "edbatch_tvm.native.kernels",
+    "plan": "edbatch_tvm.native.planner",
+    "build backward graphs": "edbatch_tvm.native.backward_graphs",
+    "sum weight gradients": "edbatch_tvm.training.gradient_kernel",
+}
+"""What native kernels do, and the module that has their ``load()``."""
 
 _found: dict[str, tuple[Any, str]] = {}
 
@@ -41,7 +49,7 @@ def _find(part: str) -> tuple[Any, str]:
 
 def _load(part: str) -> tuple[Any, str]:
     try:
-        return importlib.import_module(f"edbatch_tvm.native.{PARTS[part]}").load(), "native"
+        return importlib.import_module(PARTS[part]).load(), "native"
     except (ImportError, OSError, RuntimeError) as error:
         lines = str(error).strip().splitlines()
         reason = lines[0] if lines else type(error).__name__

@@ -16,11 +16,11 @@ from edbatch_tvm.tvm_compat import builder_tirx as T
 from edbatch_tvm.tvm_compat import tirx
 from relay_ext.add_gather_kernels import ARENA
 from relay_ext.fuse_cells import CELL
+from relay_ext.parallel_region import parallel_region
 from relay_ext.share_cells import members_of
 from relay_ext.stage_cells import ORDER, PATH
 from relay_ext.workshare_loops import DIMENSIONS, buffers_of, pointer
 from schedules import abi
-from schedules.cpu.work_sharing import PATIENCE, ROW
 
 PROGRAM, RUN_STEPS = "program", "run_steps"
 """Names of the function and of what it calls; a cell of such a name gets another one here."""
@@ -318,14 +318,5 @@ def _program(arguments: _Arguments, run_steps: Any, sharing: str, rows: list[lis
         T.func_attr(attributes)
         extents, data = arguments.flat(buffers)
         rest = (first, last, board.data, *extents, *data)
-        with T.attr(0, "pragma_import_llvm", sharing):
-            with T.serial(0, tasks + 1) as row:
-                T.buffer_store(board, tirx.const(0, "int64"), [row * ROW])
-                patience = tirx.if_then_else(row > 0, tirx.const(PATIENCE, "int64"), tirx.const(0, "int64"))
-                T.buffer_store(board, patience, [row * ROW + 1])
-            with T.If(tasks == 1):
-                with T.Then():
-                    T.evaluate(run_steps(0, 1, *rest))
-                with T.Else(), T.attr(0, "pragma_parallel_launch_point", 1), T.parallel(0, tasks) as task:
-                    T.evaluate(run_steps(task, tasks, *rest))
+        parallel_region(tasks, board, sharing, lambda task, tasks: run_steps(task, tasks, *rest))
     return builder.get()

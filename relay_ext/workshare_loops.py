@@ -230,7 +230,7 @@ def operations(statement: Any) -> int:
         case tirx.SeqStmt():
             return sum(operations(one) for one in statement.seq)
         case tirx.For():
-            extent = int(statement.extent) if isinstance(statement.extent, tirx.IntImm) else _ASSUMED_EXTENT
+            extent = _most(statement.extent) or _ASSUMED_EXTENT
             if statement.kind == tirx.ForKind.VECTORIZED or LANES in statement.annotations:
                 extent = -(-extent // abi.LANES)
             return extent * operations(statement.body)
@@ -247,3 +247,11 @@ def operations(statement: Any) -> int:
                 structural_walk(statement.value, (kind, nodes.append))
             return max(1, len(nodes) // 2)
     return 0
+
+
+def _most(extent: Any) -> int | None:
+    """The most turns of a loop: a number, or the smaller of one and something else; None where nothing is known."""
+    if isinstance(extent, tirx.Min):
+        known = [one for one in map(_most, (extent.a, extent.b)) if one is not None]
+        return min(known, default=None)
+    return int(extent) if isinstance(extent, tirx.IntImm) else None

@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import platform
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,7 @@ LIBRARIES = {
     "merge": ("tir/merging.py", "../graph/array_addresses.py"),
     "levels": ("tir/depth_schedule.py",),
     "values": ("tir/kept_values.py",),
+    "backward": ("tir/backward_graph.py", "backward_tables.py"),
     "schedule": SCHEDULE_SOURCES,
     "learn": SCHEDULE_SOURCES,
     "search": ("tir/beam_search.py", "tir/beam_states.py", "tir/candidate_heap.py"),
@@ -56,11 +59,11 @@ LIBRARIES = {
 keep the first call short."""
 
 
-def library_path(name: str) -> Path:
-    """Path of a library for this project, TVM and machine."""
+def library_path(name: str, sources: Sequence[str] | None = None) -> Path:
+    """Path of a library for this project, TVM and machine; `sources` are those of one that is not in LIBRARIES."""
     digest = hashlib.sha256()
     root = Path(__file__).parent
-    for source in (*SHARED_SOURCES, *LIBRARIES[name]):
+    for source in (*SHARED_SOURCES, *LIBRARIES[name]) if sources is None else sources:
         digest.update((root / source).read_bytes())
     for version in (importlib.metadata.version("apache-tvm"), importlib.metadata.version("apache-tvm-ffi")):
         digest.update(version.encode())
@@ -88,20 +91,24 @@ def load_library(name: str) -> Any:
     ImportError
         If TVM is missing.
     """
+    return kept_library(library_path(name), partial(_compile, name))
+
+
+def kept_library(path: Path, compile_it: Callable[[], Any]) -> Any:
+    """The library at `path`, or what `compile_it` gives, which is put there; see :func:`load_library`."""
     with _BUILDING:
-        return _load(name)
+        return _kept(path, compile_it)
 
 
-def _load(name: str) -> Any:
+def _kept(path: Path, compile_it: Callable[[], Any]) -> Any:
     from edbatch_tvm.tvm_compat import runtime
 
-    path = library_path(name)
     try:
         if read_sealed(path) is not None:
             return runtime.load_module(str(path))
     except (OSError, RuntimeError):
         pass
-    executable = _compile(name)
+    executable = compile_it()
     from schedules.cpu.link import shared_library
 
     try:
@@ -121,6 +128,10 @@ def _functions(name: str) -> dict[str, Any]:
         from edbatch_tvm.native.tir.kept_values import copy, find, keep, number
 
         return {"keep": keep, "find": find, "copy": copy, "number": number}
+    if name == "backward":
+        from edbatch_tvm.native.tir.backward_graph import backward
+
+        return {"backward": backward}
     if name == "search":
         from edbatch_tvm.native.tir.beam_search import search
 

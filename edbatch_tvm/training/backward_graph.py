@@ -213,7 +213,7 @@ def backward_graph(
     length = np.concatenate([number_of_uses[summed], *(one.lengths(n) for one in members for n in one.numbers)])
     operand_ptr = np.concatenate(([0], np.cumsum(length[order])))
     operands = np.empty(int(operand_ptr[-1]), np.int64)
-    operands[_ranges(operand_ptr[sum_node], number_of_uses[summed])] = addends[by_value]
+    operands[ranges(operand_ptr[sum_node], number_of_uses[summed])] = addends[by_value]
     outside = _Outside(len(given))
     for one in members:
         for number in one.numbers:
@@ -261,7 +261,7 @@ class OperandEntries:
 
     def of(self, number: int) -> np.ndarray:
         """The entries of an operand, node after node and row after row."""
-        return _ranges(self.begin(number), self.rows) if self.variadic[number] else self.begin(number)
+        return ranges(self.begin(number), self.rows) if self.variadic[number] else self.begin(number)
 
 
 class _Outside:
@@ -341,9 +341,9 @@ class _Members:
                 lengths = self.rows
                 if section.per_row:  # for each row all rows
                     first = np.cumsum(lengths) - lengths
-                    found = found[_ranges(np.repeat(first, lengths), np.repeat(lengths, lengths))]
+                    found = found[ranges(np.repeat(first, lengths), np.repeat(lengths, lengths))]
                     lengths = np.repeat(lengths, lengths)
-                operands[_ranges(at, lengths)] = found
+                operands[ranges(at, lengths)] = found
                 at = at + lengths
             else:
                 operands[at] = np.repeat(found, self.rows) if section.per_row and not of_rows else found
@@ -359,7 +359,7 @@ class _Members:
             order = np.argsort(self.places[of_nodes[0]])
         else:
             order = np.argsort(np.append(self.places[0], 0)[before], kind="stable")
-        of_rows = _ranges(before[order], self.rows[order])
+        of_rows = ranges(before[order], self.rows[order])
         sections = [
             places[of_rows if section.per_row else order]
             for section, places in zip(self.type.sections, self.places, strict=True)
@@ -386,12 +386,12 @@ def _active(
     for begin, end in zip(begins[::-1].tolist(), ends[::-1].tolist(), strict=True):
         nodes = plan.schedule.order[begin:end]
         nodes = nodes[has[nodes]]
-        entries = _ranges(pointer[nodes], pointer[nodes + 1] - pointer[nodes])
+        entries = ranges(pointer[nodes], pointer[nodes + 1] - pointer[nodes])
         has[values[entries[through[entries]]] // stride] = True
     return has
 
 
-def _ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+def ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     """The numbers of the ranges ``[start, start + length)``, one after the other."""
     total = int(lengths.sum())
     before = np.cumsum(lengths) - lengths
@@ -408,7 +408,7 @@ def _attributes(
             order = np.argsort(one.places[number])
             for attribute in signature[section.type_id].attributes:
                 if attribute.name == ROW_NUMBER:
-                    rows = _ranges(np.zeros_like(one.rows), one.rows).astype(np.int32)
+                    rows = ranges(np.zeros_like(one.rows), one.rows).astype(np.int32)
                 else:
                     rows = attribute_rows(graph, node_type, one.type_id, attribute.name, one.items(number))
                 attributes[section.type_id, attribute.name] = rows[order]

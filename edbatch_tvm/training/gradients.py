@@ -10,7 +10,8 @@ from edbatch_tvm.cached_property import cached_property
 from edbatch_tvm.errors import WeightError
 from edbatch_tvm.graph import InstanceGraph
 from edbatch_tvm.runtime.result import Result
-from edbatch_tvm.training.weight_sums import ExternalSums, Sums, external_gradients
+from edbatch_tvm.training.external_sums import ExternalSums, external_gradients
+from edbatch_tvm.training.weight_sums import Sums
 from relay_ext.gradients.adjoint_cells import WeightExpression
 
 Pullback = Callable[[str, np.ndarray], list[np.ndarray]]
@@ -86,10 +87,9 @@ class Gradients(Mapping[str, np.ndarray]):
     def read_rows(self, table: str) -> tuple[np.ndarray, np.ndarray] | None:
         """What of the gradient of a weight is due to rows of it that were read, as :meth:`rows`; None: nothing."""
         sums = self._sums.get(table)
-        if sums is None or not sums.rows:
+        if sums is None or sums.index is None or sums.rows is None:
             return None
-        index, parts = sums.table()
-        return index, parts.reshape(len(index), *self._shapes[table][0][1:])
+        return sums.index, sums.rows.reshape(len(sums.index), *self._shapes[table][0][1:])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._shapes)
@@ -116,9 +116,9 @@ class Gradients(Mapping[str, np.ndarray]):
         """
         sums = self._sums.get(table)
         others = self._parts | self._slices
-        if table in self._shapes and sums is not None and sums.dense is None and table not in others:
-            index, parts = sums.table()
-            return index, parts.reshape(len(index), *self._shapes[table][0][1:])
+        alone = table in self._shapes and table not in others
+        if alone and sums is not None and sums.dense is None and sums.index is not None and sums.rows is not None:
+            return sums.index, sums.rows.reshape(len(sums.index), *self._shapes[table][0][1:])
         raise WeightError(
             f"weight {table!r}", "a table of which rows are read and nothing else", f"gradients[{table!r}] is dense"
         )

@@ -12,10 +12,13 @@ import tvm
 from tvm import IRModule, relax
 
 from edbatch_tvm.batching import ScheduleInfo
+from edbatch_tvm.bounded_cache import BoundedCache
 from edbatch_tvm.errors import GraphError
+from edbatch_tvm.find_native import find_native
 from edbatch_tvm.graph import InstanceGraph, Signature
 from edbatch_tvm.graph.expand import ExpansionTable
 from edbatch_tvm.memory import Plan
+from edbatch_tvm.runtime.cpu_executor import CpuExecutor
 from edbatch_tvm.runtime.device_executor import DeviceExecutor
 from edbatch_tvm.runtime.device_result import DeviceResult, ExternalRows
 from edbatch_tvm.runtime.minibatch import Instances
@@ -28,17 +31,26 @@ from edbatch_tvm.training.backward_cells import (
     sum_cell,
     sum_name,
 )
-from edbatch_tvm.training.backward_graph import BackwardGraph, BackwardType, SectionType, backward_graph
+from edbatch_tvm.training.backward_graph import BackwardGraph, BackwardType, SectionType
+from edbatch_tvm.training.compiled_backward_graph import BackwardGraphs
+from edbatch_tvm.training.compiled_sums import CompiledSums
 from edbatch_tvm.training.cotangents import Cotangents, as_cotangents
 from edbatch_tvm.training.device_sums import DeviceRows, DeviceSums
+from edbatch_tvm.training.external_sums import external_sums
+from edbatch_tvm.training.gradient_kernel import GradientKernels
+from edbatch_tvm.training.gradient_layout import TypeTerms
 from edbatch_tvm.training.gradients import Gradients, Pullback
+from edbatch_tvm.training.row_sources import GroupRows
 from edbatch_tvm.training.saved_graph import renumbered, with_saved_values
-from edbatch_tvm.training.weight_sums import Scratch, Sums, external_sums, weight_sums
+from edbatch_tvm.training.weight_sums import Sums, with_numpy
 from edbatch_tvm.tvm_compat import runtime
 from relay_ext.gradients.adjoint_cells import Adjoints
 from relay_ext.gradients.sections import BackwardCell, backward_cell
 from relay_ext.renaming import module_of
 from relay_ext.signature import weights_of
+
+_MOST_LAYOUTS = 64
+"""Sets of types that occur together, for which the layout of weight gradients is kept."""
 
 Compile = Callable[[IRModule, Mapping[str, Any]], Model]
 """Compiles backward cells, with the options of the forward model."""
@@ -200,9 +212,10 @@ class _BackwardModel:
         self.cells: dict[int, BackwardCell] = {}
         self.compiled: Model | None = None
         self._types: list[BackwardType] = []
-        self._sums: dict[int, int] = {}
+        self._graphs: BackwardGraphs | None = None
         self._pullbacks: Any = None
-        self._scratch = Scratch()
+        self._kernels: GradientKernels | None = find_native("sum weight gradients")
+        self._weight_layouts: BoundedCache[tuple[int, ...], CompiledSums] = BoundedCache(_MOST_LAYOUTS)
 
     def refresh(self) -> None:
         """Take over the weights of the forward model."""
@@ -213,15 +226,8 @@ class _BackwardModel:
         """One backward pass."""
         compiled = self.compiled or self._compile()
         begin = perf_counter()
-        made = backward_graph(
-            forward.graph,
-            forward.plan,
-            cotangents.values,
-            self._types,
-            compiled.signature,
-            self._sums,
-            forward.detached,
-        )
+        assert self._graphs is not None
+        made = self._graphs.make(forward.graph, forward.plan, cotangents.values, forward.detached)
         made.graph.external_data = self._external(forward, made, cotangents)
         made.graph.checked = made.schedule.checked = True
         built = perf_counter()
@@ -258,7 +264,7 @@ class _BackwardModel:
         compiled = self.model._compile(module, needed)
         names = {name: place for place, name in enumerate(compiled.signature.names)}
         self.cells, self.compiled = cells, compiled
-        self._sums = {arena: names[sum_name(arena)] for arena in self.arenas}
+        sums = {arena: names[sum_name(arena)] for arena in self.arenas}
         self._types = [
             BackwardType(
                 [
@@ -269,22 +275,41 @@ class _BackwardModel:
             )
             for cell in cells.values()
         ]
+        self._graphs = BackwardGraphs(self.model.signature, compiled.signature, self._types, sums)
         return compiled
 
     def _weight_sums(self, forward: Result, backward: Result, made: BackwardGraph) -> dict[str, Sums]:
         """The gradients of all expressions of weights."""
         assert self.compiled is not None
         executor = self.compiled.executor
-        if not isinstance(executor, DeviceExecutor) or not _is_float32(forward, backward):
-            return weight_sums(forward, backward, made, self.cells, self._scratch)
         types = forward.graph.node_type.astype(np.int64)
-        assert isinstance(forward, DeviceResult)
-        assert isinstance(backward, DeviceResult)
-        groups = [
-            DeviceRows(forward, backward, made, one, types, self.cells[one.type_id].terms, executor.memory)
-            for one in made.groups
-        ]
-        return DeviceSums(executor.memory, executor.gradient_kernels()).compute(groups)
+        if isinstance(executor, DeviceExecutor) and _is_float32(forward, backward):
+            assert isinstance(forward, DeviceResult)
+            assert isinstance(backward, DeviceResult)
+            on_device = [
+                DeviceRows(forward, backward, made, one, types, self.cells[one.type_id].terms, executor.memory)
+                for one in made.groups
+            ]
+            return DeviceSums(executor.memory, executor.gradient_kernels()).compute(on_device)
+        groups = [GroupRows(forward, backward, made, one, types, self.cells[one.type_id].terms) for one in made.groups]
+        compiled = self._compiled_sums(tuple(one.type_id for one in made.groups))
+        return with_numpy(groups) if compiled is None else compiled.compute(groups)
+
+    def _compiled_sums(self, types: tuple[int, ...]) -> CompiledSums | None:
+        """The compiled contractions for nodes of these types; None without a compiler or arenas of a CPU."""
+        compiled = self.compiled
+        assert compiled is not None
+        if self._kernels is None or not isinstance(compiled.executor, CpuExecutor):
+            return None
+        found = self._weight_layouts.get(types)
+        if found is None:
+            terms = []
+            for type_id in types:
+                sections = [compiled.signature[section.type_id] for section in self._types[type_id].sections]
+                terms.append(TypeTerms(self.model.signature[type_id], self.cells[type_id].terms, sections))
+            found = CompiledSums(terms, self._kernels)
+            self._weight_layouts.put(types, found)
+        return found
 
     def _weights(self, model: Model) -> dict[str, Any]:
         assert self.model.weights is not None

@@ -138,7 +138,7 @@ def test_a_part_that_falls_back_says_why(
         raise RuntimeError("no linker\nsecond line")
 
     monkeypatch.setattr(find_native, "_found", {})
-    monkeypatch.setattr(f"edbatch_tvm.native.{find_native.PARTS[part]}.load", broken)
+    monkeypatch.setattr(f"{find_native.PARTS[part]}.load", broken)
     for _ in range(2):
         assert find_native.find_native(part) is None
         assert find_native.backend_label(part) == "python (no linker)"

@@ -1,0 +1,343 @@
+"""The backward graph of a minibatch; the same as :mod:`edbatch_tvm.training.backward_arrays`.
+
+Nodes of the backward graph are called *places* here: in each batch first what adds cotangents, then sections of
+adjoints one by one.
+"""
+
+# ruff: noqa: D103
+# mypy: ignore-errors
+
+from edbatch_tvm.graph.instance import FIRST_EXTERNAL, ZERO
+from edbatch_tvm.native.backward_tables import (
+    BACKWARD_ARENA,
+    BATCHES,
+    COTANGENT,
+    EVERY_ROW,
+    EXTERNAL_USES,
+    EXTERNALS,
+    FIRST_READ,
+    KIND,
+    LAST_READ,
+    NODES,
+    NUMBER,
+    OPERAND,
+    PART,
+    PER_ROW,
+    PLACES,
+    RANK,
+    ROWS,
+    SUM_TYPE,
+    TYPE,
+    VALUE,
+)
+from edbatch_tvm.native.cell_tables import FIXED, FIXED_BEFORE, OPERANDS, REPEATED, REPEATED_BEFORE, VARIADIC
+from edbatch_tvm.native.tir.buffers import Workspace, argument, size
+from edbatch_tvm.tvm_compat import script_tirx as T
+
+
+@T.prim_func
+def backward(
+    out_stride: T.int32,
+    m: T.int32,  # forward batches
+    givens: T.int32,
+    any_detached: T.int32,
+    # The forward graph, its schedule and plan.
+    node_type_: T.handle,
+    operand_ptr_: T.handle,
+    operand_value_: T.handle,
+    order_: T.handle,
+    batch_ptr_: T.handle,
+    value_row_: T.handle,
+    output_arena_: T.handle,
+    cells_: T.handle,
+    operands_: T.handle,
+    external_spec_: T.handle,
+    external_row_: T.handle,
+    detached_: T.handle,
+    # The values whose cotangents are given.
+    given_: T.handle,
+    # Of types; see backward_tables.py.
+    sections_: T.handle,
+    slots_: T.handle,
+    reads_: T.handle,
+    arenas_: T.handle,
+    work_: T.handle,
+    # Results: the backward graph and its batches; cotangents of all values; of forward nodes the first place of each
+    # section, and how many of the type come before; all that have cotangents, the last batch first; gradients of
+    # external rows.
+    place_type_: T.handle,
+    place_ptr_: T.handle,
+    place_operand_: T.handle,
+    place_spec_: T.handle,
+    place_row_: T.handle,
+    new_batch_ptr_: T.handle,
+    cotangent_: T.handle,
+    place_of_: T.handle,
+    node_rank_: T.handle,
+    node_order_: T.handle,
+    external_use_: T.handle,
+    external_of_: T.handle,
+    io_: T.handle,
+):
+    T.func_attr({"tirx.noalias": True})
+    n = T.int32()
+    types = T.int32()
+    stride = T.int32()
+    most = T.int32()
+    operand_most = T.int32()
+    a = T.int32()
+    node_type = T.meta_var(argument(node_type_, (n,), "int16"))
+    operand_ptr = T.meta_var(argument(operand_ptr_, (n + 1,)))
+    operand_value = T.meta_var(argument(operand_value_, (size("entries"),)))
+    order = T.meta_var(argument(order_, (n,)))
+    batch_ptr = T.meta_var(argument(batch_ptr_, (m + 1,)))
+    value_row = T.meta_var(argument(value_row_, (n * stride,)))
+    output_arena = T.meta_var(argument(output_arena_, (types, stride)))
+    cells = T.meta_var(argument(cells_, (types, 5)))
+    operands = T.meta_var(argument(operands_, (types, operand_most, 4)))
+    external_spec = T.meta_var(argument(external_spec_, (size("externals"),), "int16"))
+    external_row = T.meta_var(argument(external_row_, (size("rows"),)))
+    detached = T.meta_var(argument(detached_, (size("flags"),), "int8"))
+    given = T.meta_var(argument(given_, (size("room_given"),)))
+    sections = T.meta_var(argument(sections_, (types, most, 4)))
+    slots = T.meta_var(argument(slots_, (types, operand_most, 2)))
+    reads = T.meta_var(argument(reads_, (size("room_reads"), 4)))
+    arenas = T.meta_var(argument(arenas_, (a, 4)))
+    place_type = T.meta_var(argument(place_type_, (size("room_places"),), "int16"))
+    place_ptr = T.meta_var(argument(place_ptr_, (size("room_ptr"),)))
+    place_operand = T.meta_var(argument(place_operand_, (size("room_operands"),)))
+    place_spec = T.meta_var(argument(place_spec_, (size("room_specs"),), "int16"))
+    place_row = T.meta_var(argument(place_row_, (size("room_rows"),)))
+    new_batch_ptr = T.meta_var(argument(new_batch_ptr_, (size("room_batches"),)))
+    cotangent = T.meta_var(argument(cotangent_, (n * stride,)))
+    place_of = T.meta_var(argument(place_of_, (n, most)))
+    node_rank = T.meta_var(argument(node_rank_, (n,)))
+    node_order = T.meta_var(argument(node_order_, (n,)))
+    external_use = T.meta_var(argument(external_use_, (size("room_uses"),)))
+    external_of = T.meta_var(argument(external_of_, (size("room_of"),)))
+    io = T.meta_var(argument(io_, (5,), "int64"))
+    work = T.meta_var(Workspace(work_))
+    width: T.let = a + most
+    active = T.meta_var(work.cut("active", n))
+    repeat = T.meta_var(work.cut("repeat", n))  # variadic rows
+    batch_of = T.meta_var(work.cut("batch_of", n))  # counted from the last
+    uses = T.meta_var(work.cut("uses", n * stride))  # how many cotangents a value has
+    sum_of = T.meta_var(work.cut("sum_of", n * stride))  # the place that adds them
+    added = T.meta_var(work.cut("added", n * stride))  # how many it has so far
+    first = T.meta_var(work.cut("first", m * width))  # of the places of a batch, and of an arena or a section
+    first_node = T.meta_var(work.cut("first_node", m))  # of a batch in node_order
+    counted = T.meta_var(work.cut("counted", T.max(types, a)))
+    slot = T.meta_var(work.cut("slot", operand_ptr[n] + 1))  # the operand whose gradient is used, or -1
+    names = T.meta_var(work.cut("names", operand_ptr[n] + 1))  # what a section reads of a node
+
+    for t in range(types):
+        counted[t] = 0
+    for v in range(n):
+        u: T.let = T.Cast("int32", node_type[v])
+        node_rank[v] = counted[u]
+        counted[u] += 1
+        active[v] = 0
+        spread: T.let = operand_ptr[v + 1] - operand_ptr[v] - cells[u, FIXED]
+        repeat[v] = T.truncdiv(spread, T.max(cells[u, REPEATED], 1))
+    for x in range(n * stride):
+        uses[x] = 0
+        added[x] = 0
+        cotangent[x] = ZERO
+    for i in range(givens):
+        active[T.truncdiv(given[i], stride)] = 1
+        uses[given[i]] = 1
+    for b in range(m):
+        for i in range(batch_ptr[b + 1] - batch_ptr[b]):
+            batch_of[order[batch_ptr[b] + i]] = m - 1 - b
+    # Nodes that have a cotangent, from the last batch on.
+    for i in range(n):
+        v: T.let = order[n - 1 - i]
+        u: T.let = T.Cast("int32", node_type[v])
+        for o in range(cells[u, OPERANDS]):
+            begin: T.let = operand_ptr[v] + operands[u, o, FIXED_BEFORE] + repeat[v] * operands[u, o, REPEATED_BEFORE]
+            for j in range(T.Select(operands[u, o, VARIADIC] == 1, repeat[v], 1)):
+                value: T.let = operand_value[begin + j]
+                slot[begin + j] = -1
+                if active[v] == 1 and slots[u, o, PART] >= 0 and value != ZERO:
+                    slot[begin + j] = o
+                    if value >= 0:
+                        if any_detached == 1:
+                            slot[begin + j] = T.Select(detached[T.truncdiv(value, stride)] != T.int8(0), -1, o)
+                        if slot[begin + j] >= 0:
+                            active[T.truncdiv(value, stride)] = 1
+                            uses[value] += 1
+
+    # Places: a counting sort by batch, sums first, by type, then sections.
+    for i in range(m * width):
+        first[i] = 0
+    for b in range(m):
+        first_node[b] = 0
+    for x in range(n * stride):
+        if uses[x] > 1:
+            v: T.let = T.truncdiv(x, stride)
+            arena: T.let = output_arena[T.Cast("int32", node_type[v]), T.truncmod(x, stride)]
+            first[batch_of[v] * width + arenas[arena, RANK]] += 1
+    nodes = 0
+    for v in range(n):
+        if active[v] == 1:
+            nodes += 1
+            first_node[batch_of[v]] += 1
+            for s in range(most):
+                section: T.let = sections[T.Cast("int32", node_type[v]), s, TYPE]
+                if section >= 0:
+                    rows: T.let = T.Select(sections[T.Cast("int32", node_type[v]), s, PER_ROW] == 1, repeat[v], 1)
+                    first[batch_of[v] * width + a + s] += rows
+    places = 0
+    batches = 0
+    for i in range(m * width):
+        count: T.let = first[i]
+        first[i] = places
+        if count > 0:
+            new_batch_ptr[batches] = places
+            batches += 1
+            places += count
+    new_batch_ptr[batches] = places
+    nodes = 0
+    for b in range(m):
+        count: T.let = first_node[b]
+        first_node[b] = nodes
+        nodes += count
+    # The numbers of places, types, and first how many operands each has.
+    for x in range(n * stride):
+        if uses[x] > 1:
+            v: T.let = T.truncdiv(x, stride)
+            arena: T.let = output_arena[T.Cast("int32", node_type[v]), T.truncmod(x, stride)]
+            i: T.let = batch_of[v] * width + arenas[arena, RANK]
+            sum_of[x] = first[i]
+            place_ptr[first[i]] = uses[x]
+            place_type[first[i]] = T.Cast("int16", arenas[arena, SUM_TYPE])
+            cotangent[x] = first[i] * out_stride
+            first[i] += 1
+    for v in range(n):
+        u: T.let = T.Cast("int32", node_type[v])
+        for s in range(most):
+            place_of[v, s] = -1
+        if active[v] == 1:
+            node_order[first_node[batch_of[v]]] = v
+            first_node[batch_of[v]] += 1
+            for s in range(most):
+                if sections[u, s, TYPE] >= 0:
+                    i: T.let = batch_of[v] * width + a + s
+                    place_of[v, s] = first[i]
+                    length = 0
+                    for r in range(sections[u, s, LAST_READ] - sections[u, s, FIRST_READ]):
+                        length += T.Select(reads[sections[u, s, FIRST_READ] + r, EVERY_ROW] == 1, repeat[v], 1)
+                    for _j in range(T.Select(sections[u, s, PER_ROW] == 1, repeat[v], 1)):
+                        place_ptr[first[i]] = length
+                        place_type[first[i]] = T.Cast("int16", sections[u, s, TYPE])
+                        first[i] += 1
+    total = 0
+    for p in range(places):
+        count: T.let = place_ptr[p]
+        place_ptr[p] = total
+        total += count
+    place_ptr[places] = total
+
+    # Cotangents that were given: the first external rows.
+    external = givens
+    for i in range(a):
+        counted[i] = 0
+    for i in range(givens):
+        x: T.let = given[i]
+        owner: T.let = T.Cast("int32", node_type[T.truncdiv(x, stride)])
+        arena: T.let = output_arena[owner, T.truncmod(x, stride)]
+        place_spec[i] = T.Cast("int16", arenas[arena, BACKWARD_ARENA])
+        place_row[i] = arenas[arena, ROWS] + counted[arena]
+        counted[arena] += 1
+        if uses[x] > 1:
+            place_operand[place_ptr[sum_of[x]]] = FIRST_EXTERNAL - i
+            added[x] = 1
+        else:
+            cotangent[x] = FIRST_EXTERNAL - i
+
+    # Who contributes to which cotangent, in the order of users and of their operands.
+    outer_uses = 0
+    for v in range(n):
+        u: T.let = T.Cast("int32", node_type[v])
+        for o in range(cells[u, OPERANDS]):
+            begin: T.let = operand_ptr[v] + operands[u, o, FIXED_BEFORE] + repeat[v] * operands[u, o, REPEATED_BEFORE]
+            part: T.let = T.max(slots[u, o, PART], 0)
+            step: T.let = T.Select(operands[u, o, VARIADIC] == 1 and sections[u, part, PER_ROW] == 1, 1, 0)
+            for j in range(T.Select(operands[u, o, VARIADIC] == 1, repeat[v], 1)):
+                if slot[begin + j] >= 0:
+                    value: T.let = operand_value[begin + j]
+                    gradient: T.let = (place_of[v, part] + j * step) * out_stride + slots[u, o, NUMBER]
+                    if value < 0:
+                        external_use[outer_uses] = gradient
+                        external_of[outer_uses] = FIRST_EXTERNAL - value
+                        outer_uses += 1
+                    else:
+                        if uses[value] > 1:
+                            place_operand[place_ptr[sum_of[value]] + added[value]] = gradient
+                            added[value] += 1
+                        else:
+                            cotangent[value] = gradient
+
+    # What sections read; rows of the forward pass are external rows.
+    for v in range(n):
+        u: T.let = T.Cast("int32", node_type[v])
+        if active[v] == 1:
+            for s in range(most):
+                at = 0
+                for q in range(sections[u, s, LAST_READ] - sections[u, s, FIRST_READ]):
+                    r: T.let = sections[u, s, FIRST_READ] + q
+                    number: T.let = reads[r, NUMBER]
+                    found = 1
+                    if reads[r, KIND] == OPERAND:
+                        found = T.Select(operands[u, number, VARIADIC] == 1, repeat[v], 1)
+                        begin: T.let = (
+                            operand_ptr[v]
+                            + operands[u, number, FIXED_BEFORE]
+                            + repeat[v] * operands[u, number, REPEATED_BEFORE]
+                        )
+                        for j in range(found):
+                            value: T.let = operand_value[begin + j]
+                            names[j] = ZERO
+                            if value != ZERO:
+                                names[j] = FIRST_EXTERNAL - external
+                                if value >= 0:
+                                    maker: T.let = T.Cast("int32", node_type[T.truncdiv(value, stride)])
+                                    arena: T.let = output_arena[maker, T.truncmod(value, stride)]
+                                    place_spec[external] = T.Cast("int16", arenas[arena, BACKWARD_ARENA])
+                                    place_row[external] = value_row[value]
+                                else:
+                                    arena: T.let = T.Cast("int32", external_spec[FIRST_EXTERNAL - value])
+                                    place_spec[external] = T.Cast("int16", arenas[arena, BACKWARD_ARENA])
+                                    place_row[external] = 1 + external_row[FIRST_EXTERNAL - value]
+                                external += 1
+                    else:
+                        if reads[r, KIND] == VALUE:
+                            arena: T.let = output_arena[u, number]
+                            names[0] = FIRST_EXTERNAL - external
+                            place_spec[external] = T.Cast("int16", arenas[arena, BACKWARD_ARENA])
+                            place_row[external] = value_row[v * stride + number]
+                            external += 1
+                        else:
+                            if reads[r, KIND] == COTANGENT:
+                                names[0] = cotangent[v * stride + number]
+                            else:
+                                found = T.Select(sections[u, reads[r, PART], PER_ROW] == 1, repeat[v], 1)
+                                for j in range(found):
+                                    names[j] = (place_of[v, reads[r, PART]] + j) * out_stride + number
+                    of_rows: T.let = (
+                        T.Cast("int32", reads[r, KIND] == OPERAND)
+                        * operands[u, T.Select(reads[r, KIND] == OPERAND, number, 0), VARIADIC]
+                        + T.Cast("int32", reads[r, KIND] > COTANGENT) * sections[u, reads[r, PART], PER_ROW]
+                    )
+                    for p in range(T.Select(sections[u, s, PER_ROW] == 1, repeat[v], 1)):
+                        if reads[r, EVERY_ROW] == 1:
+                            for j in range(repeat[v]):
+                                place_operand[place_ptr[place_of[v, s] + p] + at + j] = names[j]
+                        else:
+                            place_operand[place_ptr[place_of[v, s] + p] + at] = names[p * of_rows]
+                    at += T.Select(reads[r, EVERY_ROW] == 1, repeat[v], 1)
+    io[PLACES] = T.Cast("int64", places)
+    io[BATCHES] = T.Cast("int64", batches)
+    io[NODES] = T.Cast("int64", nodes)
+    io[EXTERNALS] = T.Cast("int64", external)
+    io[EXTERNAL_USES] = T.Cast("int64", outer_uses)

@@ -1,0 +1,142 @@
+"""The backward graph of a minibatch by the compiled kernel; :mod:`edbatch_tvm.training.backward_graph` is the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from edbatch_tvm.batching.schedule import Schedule
+from edbatch_tvm.find_native import find_native
+from edbatch_tvm.graph import InstanceGraph, Signature
+from edbatch_tvm.memory import Plan
+from edbatch_tvm.native.backward_tables import (
+    BACKWARD_ARENA,
+    COTANGENT,
+    FIRST_READ,
+    LAST_READ,
+    NUMBER,
+    OPERAND,
+    OUTPUT,
+    PART,
+    PER_ROW,
+    RANK,
+    ROWS,
+    SUM_TYPE,
+    TYPE,
+    VALUE,
+    BackwardArrays,
+    TypeTables,
+)
+from edbatch_tvm.training.backward_graph import (
+    BackwardGraph,
+    BackwardType,
+    Group,
+    OperandEntries,
+    backward_graph,
+    ranges,
+)
+from relay_ext.gradients.sections import ROW_NUMBER
+
+_KINDS = {"operand": OPERAND, "value": VALUE, "cotangent": COTANGENT, "output": OUTPUT}
+
+
+class BackwardGraphs:
+    """Makes the backward graphs of minibatches.
+
+    Parameters
+    ----------
+    forward, backward : Signature
+    types : sequence of BackwardType
+        For each cell of the forward signature.
+    sum_types : mapping of int to int
+        The type that adds values of an arena of the forward signature.
+    """
+
+    def __init__(
+        self, forward: Signature, backward: Signature, types: Sequence[BackwardType], sum_types: Mapping[int, int]
+    ) -> None:
+        self._backward = backward
+        self._types = types
+        self._sum_types = sum_types
+        self._tables = _type_tables(forward, backward, types, sum_types)
+
+    def make(
+        self, graph: InstanceGraph, plan: Plan, given: np.ndarray, detached: np.ndarray | None = None
+    ) -> BackwardGraph:
+        """The backward graph of a minibatch; see :func:`~edbatch_tvm.training.backward_graph.backward_graph`."""
+        native = find_native("build backward graphs") if graph.num_nodes else None
+        if native is None:
+            return backward_graph(graph, plan, given, self._types, self._backward, self._sum_types, detached)
+        return self._graph(graph, native.arrays(graph, plan, given, detached, self._tables, self._backward.stride))
+
+    def _graph(self, graph: InstanceGraph, arrays: BackwardArrays) -> BackwardGraph:
+        groups, attributes = [], {}
+        type_of = graph.node_type[arrays.node_order]
+        for type_id in np.flatnonzero(graph.type_count).tolist():
+            nodes = arrays.node_order[type_of == type_id]
+            group = self._group(graph, type_id, nodes, arrays.place_of)
+            if len(nodes):
+                groups.append(group)
+            for section in self._types[type_id].sections:
+                for attribute in self._backward[section.type_id].attributes:
+                    if attribute.name == ROW_NUMBER:
+                        rows = ranges(np.zeros_like(group.rows), group.rows).astype(np.int32)
+                    else:
+                        ranks = arrays.node_rank[nodes]
+                        of_each = np.repeat(ranks, group.rows) if section.per_row else ranks
+                        rows = graph.attributes[type_id, attribute.name][of_each]
+                    attributes[section.type_id, attribute.name] = rows
+        made = InstanceGraph(
+            arrays.node_type,
+            arrays.operand_ptr,
+            arrays.operand_value,
+            self._backward,
+            attributes=attributes,
+            external_spec=arrays.external_spec,
+            external_row=arrays.external_row,
+        )
+        # A type of sums is no type of sections: a batch ends where the type or the turn changes.
+        batch_type = arrays.node_type[arrays.batch_ptr[:-1]]
+        order = np.arange(len(arrays.node_type), dtype=np.int32)
+        schedule = Schedule.for_graph(made, order, arrays.batch_ptr, batch_type)
+        return BackwardGraph(made, schedule, groups, arrays.cotangent, arrays.external_use, arrays.external_of)
+
+    def _group(self, graph: InstanceGraph, type_id: int, nodes: np.ndarray, place_of: np.ndarray) -> Group:
+        rows = OperandEntries(graph, type_id, nodes).rows
+        sections = []
+        for number, section in enumerate(self._types[type_id].sections):
+            places = place_of[nodes, number].astype(np.int64)
+            sections.append(ranges(places, rows) if section.per_row else places)
+        types = [section.type_id for section in self._types[type_id].sections]
+        return Group(type_id, nodes.astype(np.int64), rows, sections, types)
+
+
+def _type_tables(
+    forward: Signature, backward: Signature, types: Sequence[BackwardType], sum_types: Mapping[int, int]
+) -> TypeTables:
+    """The adjoints as the kernel takes them."""
+    most = max(1, *(len(one.sections) for one in types))
+    operands = max(1, *(len(cell.operands) for cell in forward))
+    sections = np.zeros((len(types), most, 4), np.int32)
+    sections[:, :, TYPE] = -1
+    slots = np.full((len(types), operands, 2), -1, np.int32)
+    reads: list[tuple[int, int, int, int]] = []
+    for type_id, one in enumerate(types):
+        for number, section in enumerate(one.sections):
+            own = sections[type_id, number]
+            own[TYPE], own[PER_ROW], own[FIRST_READ] = section.type_id, section.per_row, len(reads)
+            for read in section.reads:
+                source = read.source
+                reads.append((source.part, source.number, _KINDS[source.kind], int(read.every_row)))
+            own[LAST_READ] = len(reads)
+        for number, slot in enumerate(one.slots):
+            if slot is not None:
+                slots[type_id, number, PART], slots[type_id, number, NUMBER] = slot.part, slot.number
+    specs = list(backward.value_specs)
+    arenas = np.zeros((len(forward.value_specs), 4), np.int32)
+    arenas[:, SUM_TYPE] = [sum_types.get(arena, -1) for arena in range(len(arenas))]
+    arenas[np.argsort(arenas[:, SUM_TYPE], kind="stable"), RANK] = np.arange(len(arenas))
+    arenas[:, BACKWARD_ARENA] = [specs.index(spec) if spec in specs else -1 for spec in forward.value_specs]
+    arenas[:, ROWS] = 0
+    return TypeTables(sections, slots, np.array(reads or [(0,) * 4], np.int32), arenas)

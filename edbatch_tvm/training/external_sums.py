@@ -1,0 +1,53 @@
+"""Gradients of external rows: initial states and features that learn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from edbatch_tvm.graph import InstanceGraph
+from edbatch_tvm.runtime.result import Result
+from edbatch_tvm.training.backward_graph import BackwardGraph, arena_rows
+from edbatch_tvm.training.row_sources import arena_of
+from edbatch_tvm.training.weight_sums import sum_rows
+
+
+@dataclass(frozen=True, eq=False)
+class ExternalSums:
+    """The gradients of external rows of a forward graph.
+
+    Attributes
+    ----------
+    numbers : int64 array of shape [m]
+        The external rows that have one, rising: ``FIRST_EXTERNAL - value``.
+    rows : array
+        ``[m, *spec.shape]``.
+    """
+
+    numbers: np.ndarray
+    rows: np.ndarray
+
+
+def external_sums(forward: Result, backward: Result, made: BackwardGraph) -> dict[int, ExternalSums]:
+    """The gradients of the external rows of the forward graph, by the arena that they belong to."""
+    graph = forward.graph
+    specs = () if graph.signature is None else graph.signature.value_specs
+    arenas = graph.external_spec[made.external_of]
+    found = {}
+    for arena in np.unique(arenas).tolist():
+        chosen = arenas == arena
+        rows = arena_rows(backward.graph, backward.plan, made.external_use[chosen])
+        parts = arena_of(backward, specs[arena])[rows].reshape(len(rows), *specs[arena].shape)
+        found[arena] = ExternalSums(*sum_rows(made.external_of[chosen].astype(np.int64), parts))
+    return found
+
+
+def external_gradients(graph: InstanceGraph, sums: Mapping[int, ExternalSums]) -> tuple[np.ndarray, ...]:
+    """The gradients of the external rows of a forward graph, laid out as they are."""
+    found = [np.zeros(rows.shape, rows.dtype) for rows in graph.external_data]
+    for arena, one in sums.items():
+        index, total = sum_rows(graph.external_row[one.numbers].astype(np.int64), one.rows)
+        found[arena][index] = total
+    return tuple(found)

@@ -1,0 +1,96 @@
+"""Backward graphs by the compiled kernel and by NumPy: the same but for the numbers of external rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import edbatch_tvm as eb
+from edbatch_tvm.graph import validate
+from edbatch_tvm.graph.instance import FIRST_EXTERNAL
+from edbatch_tvm.models import WORKLOADS, get_workload
+from edbatch_tvm.training.backward_graph import BackwardGraph
+from tests.strategies import graphs
+from tests.training.test_backward import random_model
+
+
+def resolved(made: BackwardGraph) -> np.ndarray:
+    """The operands, with external rows by where they lie."""
+    values = made.graph.operand_value.astype(np.int64)
+    outside = values <= FIRST_EXTERNAL
+    number = FIRST_EXTERNAL - values[outside]
+    values[outside] = -(2 + made.graph.external_row[number] + (made.graph.external_spec[number].astype(np.int64) << 32))
+    return values
+
+
+def require_equal(one: BackwardGraph, two: BackwardGraph) -> None:
+    np.testing.assert_array_equal(one.graph.node_type, two.graph.node_type)
+    np.testing.assert_array_equal(one.graph.operand_ptr, two.graph.operand_ptr)
+    np.testing.assert_array_equal(resolved(one), resolved(two))
+    assert one.schedule == two.schedule
+    assert one.graph.attributes.keys() == two.graph.attributes.keys()
+    for key, rows in one.graph.attributes.items():
+        np.testing.assert_array_equal(rows, two.graph.attributes[key])
+        assert rows.dtype == two.graph.attributes[key].dtype
+    np.testing.assert_array_equal(one.cotangent, two.cotangent)
+    np.testing.assert_array_equal(one.external_use, two.external_use)
+    np.testing.assert_array_equal(one.external_of, two.external_of)
+    for left, right in zip(one.groups, two.groups, strict=True):
+        assert left.type_id == right.type_id
+        assert left.section_types == right.section_types
+        order = [np.argsort(group.forward) for group in (left, right)]  # any, where nothing runs
+        for name in ("forward", "rows"):
+            np.testing.assert_array_equal(getattr(left, name)[order[0]], getattr(right, name)[order[1]])
+        for own, other in zip(left.sections, right.sections, strict=True):
+            np.testing.assert_array_equal(own, other)
+
+
+def compare(model: Any, result: Any, chosen: list[int], detached: np.ndarray | None) -> None:
+    model._backward.compiled or model._backward._compile()
+    makers = model._backward._graphs
+    values = np.array(sorted(set(chosen)), np.int64)
+    made = makers.make(result.graph, result.plan, values, detached)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("edbatch_tvm.find_native.python_only", True)
+        other = makers.make(result.graph, result.plan, values, detached)
+    require_equal(made, other)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.data())
+def test_random_graphs(data: st.DataObject) -> None:
+    """Variadic operands, with any number of rows; shared and repeated operands, external rows, detached nodes."""
+    model, _, _ = random_model(data.draw(st.integers(0, 2)))
+    instances = data.draw(st.lists(graphs(model.cells, min_nodes=1, max_nodes=12), min_size=1, max_size=3))
+    result = model(instances)
+    stride = result.graph.stride
+    everything = [
+        node * stride + slot
+        for node, type_id in enumerate(result.graph.node_type.tolist())
+        for slot in range(len(model.cells[type_id].outputs))
+    ]
+    chosen = data.draw(st.lists(st.sampled_from(everything), min_size=1, max_size=6))
+    detached = None
+    if data.draw(st.booleans()):
+        flags = data.draw(st.lists(st.booleans(), min_size=result.graph.num_nodes, max_size=result.graph.num_nodes))
+        detached = np.array(flags)
+        detached[np.array(chosen) // stride] = False
+    compare(model, result, chosen, detached)
+
+
+@pytest.mark.parametrize(
+    "name", [name if name == "random-dag" else pytest.param(name, marks=pytest.mark.slow) for name in WORKLOADS]
+)
+def test_workload(name: str) -> None:
+    workload = get_workload(name)
+    model = eb.compile(workload.cells(4), workload.weights(4), target="numpy", training=True)
+    result = model(workload.generate(3, model.cells, seed=1))
+    outputs = np.unique(result.graph.outputs).tolist()
+    for chosen in (outputs, outputs[::2]):
+        compare(model, result, chosen, None)
+    made = model._backward._graphs.make(result.graph, result.plan, np.array(outputs))
+    validate(made.graph)

@@ -1,0 +1,168 @@
+"""The compiled kernel of weight gradients: values, any threads and CPUs, and NumPy's way beside it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import edbatch_tvm as eb
+from edbatch_tvm.models import get_workload
+from edbatch_tvm.runtime.threads import get_num_threads, largest_number
+from edbatch_tvm.training.gradient_kernel import GradientKernel, GradientTables, compiled
+from edbatch_tvm.training.gradient_layout import Columns, GradientLayout, vector_table
+from schedules.cpu.machine import AVX2, AVX512, BASELINE, Machine, host_target, machine_of
+from schedules.cpu.weight_gradients import ADDRESSES, BLOCK, FIRST_PART, LAST_PART, OFFSET, OUT, TOTAL, tiles_of
+from tests.training.test_backward import random_cotangents
+
+RNG = np.random.default_rng(0)
+
+
+class Memory:
+    """Rows of several widths, of which any may be read."""
+
+    def __init__(self, rows: int, widths: tuple[int, ...], dtype: str) -> None:
+        padded = sum(widths) + 16
+        self.array = RNG.standard_normal((rows + 1, padded)).astype(dtype)
+        self.array[:, sum(widths) :] = np.nan  # what the kernel reads behind a row leaves no trace
+        begins = np.cumsum([0, *widths])
+        self.parts = [slice(begin, begin + width) for begin, width in zip(begins[:-1].tolist(), widths, strict=True)]
+
+    def addresses(self, number: int, rows: np.ndarray) -> np.ndarray:
+        part = self.array[:, self.parts[number]]
+        return part.__array_interface__["data"][0] + rows * part.strides[0]
+
+
+def product(kernel: GradientKernel, left: tuple[int, ...], right: tuple[int, ...], nodes: int) -> Any:
+    """The kernel's product and sums of rows for sides of these widths, and what they are in float64."""
+    dtype = np.dtype(kernel.dtype)
+    one, two = Memory(40, left, kernel.dtype), Memory(40, right, kernel.dtype)
+    chosen = [RNG.integers(0, 40, nodes) for _ in range(len(left) + len(right))]  # rows repeat
+    layout = GradientLayout()
+    rights = [Columns(width, 0, width, f"W{number}", f"b{number}") for number, width in enumerate(right)]
+    layout.add_product([Columns(width) for width in left], rights, [])
+    table = vector_table(layout, kernel.tiles, dtype.itemsize)
+    rows = [one.addresses(number, chosen[number]) for number in range(len(left))]
+    rows += [two.addresses(number, chosen[len(left) + number]) for number in range(len(right))]
+    gradients = [np.full(size, np.nan, dtype) for _, size in table.gradients]
+    where = np.array([0, *(each.__array_interface__["data"][0] for each in gradients[1:])])
+    vectors = table.vectors.copy()
+    vectors[:, ADDRESSES] = table.columns * nodes
+    vectors[:, OUT] += where[table.outputs]
+    vectors[:, TOTAL] = np.where(table.totals > 0, where[table.totals] + vectors[:, OFFSET], 0)
+    ((first, lefts, many),) = table.sides
+    last = max(nodes - 1, 0) // BLOCK
+    steps = [
+        (b * BLOCK, min(nodes - b * BLOCK, BLOCK), first, lefts, first + lefts, many, part)
+        for b in range(last + 1)
+        for part in [FIRST_PART * (b == 0) + LAST_PART * (b == last)]
+    ]
+    none = np.zeros(1, np.int64)
+    tables = GradientTables(
+        np.concatenate([*rows, none]),
+        np.array(steps),
+        vectors,
+        none,
+        np.zeros((1, 5), np.int64),
+        kernel.tiles.room(lefts, many),
+        1 << 30,
+    )
+    matrices = [memory.array[:, part].astype(np.float64) for memory in (one, two) for part in memory.parts]
+    taken = [matrix[own] for matrix, own in zip(matrices, chosen, strict=True)]
+    whole = np.concatenate([*taken[: len(left)], np.empty((nodes, 0))], axis=1)
+    expected = {f"W{number}": whole.T @ part for number, part in enumerate(taken[len(left) :])}
+    expected |= {f"b{number}": part.sum(axis=0) for number, part in enumerate(taken[len(left) :])}
+
+    def run(_alive: tuple[Memory, ...] = (one, two)) -> dict[str, np.ndarray]:
+        kernel.run(tables)
+        return {name: each.copy() for (name, _), each in zip(table.gradients[1:], gradients[1:], strict=True)}
+
+    return run, expected
+
+
+def require_close(found: dict[str, np.ndarray], expected: dict[str, np.ndarray], dtype: str) -> None:
+    for name, right in expected.items():
+        scale = max(np.abs(right).max(initial=0), 1e-3)
+        tolerance = 1e-5 if dtype == "float32" else 1e-13
+        np.testing.assert_allclose(found[name].reshape(right.shape) / scale, right / scale, rtol=0, atol=tolerance)
+
+
+WIDTHS = [
+    ((1,), (1,)),
+    ((5, 3), (300,)),
+    ((300,), (17, 5, 64)),
+    ((16, 64), (16, 16, 16, 128, 9)),
+    ((), (37, 80)),
+]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_products(dtype: str) -> None:
+    kernel = GradientKernel(dtype)
+    for left, right in WIDTHS:
+        for nodes in (0, 1, 70, 3 * BLOCK + 1):
+            run, expected = product(kernel, left, right, nodes)
+            require_close(run(), expected, dtype)
+
+
+def test_every_width() -> None:
+    """All numbers of columns up to 300, on the left and on the right."""
+    kernel = GradientKernel("float32")
+    for width in range(1, 301, 7):
+        for left, right, nodes in ((width, 301 - width, width % 71), (301 - width, width, 70 - width % 71)):
+            run, expected = product(kernel, (left,), (right,), nodes)
+            require_close(run(), expected, "float32")
+
+
+def test_bits_do_not_depend_on_threads() -> None:
+    kernel = GradientKernel("float32")
+    before = get_num_threads()
+    run, _ = product(kernel, (64, 64), (64, 64, 5, 100), 1000)
+    try:
+        results = []
+        for threads in range(1, largest_number() + 1):
+            eb.set_num_threads(threads)
+            results += [run() for _ in range(10)]
+    finally:
+        eb.set_num_threads(before)
+    for one in results:
+        for name, value in one.items():
+            np.testing.assert_array_equal(value, results[0][name])
+
+
+@pytest.mark.parametrize("machine", [AVX512, AVX2, BASELINE])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_tiles_fit_into_registers(machine: Machine, dtype: str) -> None:
+    tiles = tiles_of(machine, dtype)
+    assert tiles.lanes % tiles.rows == 0
+    assert tiles.rows * tiles.vectors + tiles.vectors + machine.reserved <= machine.registers
+
+
+def test_other_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The code for AVX2, and for processors without it."""
+    for cpu in ("haswell", "x86-64"):
+        target = type(host_target())({"kind": "llvm", "mcpu": cpu})
+        monkeypatch.setattr("edbatch_tvm.training.gradient_kernel.host_target", lambda target=target: target)
+        monkeypatch.setattr("edbatch_tvm.training.gradient_kernel._library", compiled)
+        kernel = GradientKernel("float32")
+        assert kernel.tiles == tiles_of(machine_of(target), "float32")
+        run, expected = product(kernel, (37, 64), (5, 100, 64), 200)
+        require_close(run(), expected, "float32")
+
+
+@pytest.mark.parametrize(
+    "name", ["childsum-tree", *(pytest.param(name, marks=pytest.mark.slow) for name in ("treelstm", "mvrnn"))]
+)
+def test_numpy_computes_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of tables, biases alone, rows of variadic operands, matrices as values: both ways on one backward pass."""
+    workload = get_workload(name)
+    model = eb.compile(workload.cells(9), workload.weights(9), training=True, database="none")
+    result = model(workload.generate(3, model.cells, seed=5))
+    cotangents = random_cotangents(result, result.graph.outputs.tolist())
+    first = result.backward(cotangents, retain=True)
+    monkeypatch.setattr(type(model._backward), "_compiled_sums", lambda *_: None)
+    second = result.backward(cotangents)
+    assert set(first) == set(second)
+    for weight, value in second.items():
+        np.testing.assert_allclose(first[weight], value, rtol=0, atol=1e-5 * max(np.abs(value).max(), 1e-3))
