@@ -14,7 +14,7 @@ from edbatch_tvm.training.gradient_kernel import GradientKernel, GradientTables,
 from edbatch_tvm.training.gradient_layout import Columns, GradientLayout, vector_table
 from schedules.cpu.machine import AVX2, AVX512, BASELINE, Machine, host_target, machine_of
 from schedules.cpu.weight_gradients import ADDRESSES, BLOCK, FIRST_PART, LAST_PART, OFFSET, OUT, TOTAL, tiles_of
-from tests.training.test_backward import random_cotangents
+from tests.training.test_backward import WEIGHTS, Chain, random_cotangents, sentences
 
 RNG = np.random.default_rng(0)
 
@@ -151,18 +151,29 @@ def test_other_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
         require_close(run(), expected, "float32")
 
 
-@pytest.mark.parametrize(
-    "name", ["childsum-tree", *(pytest.param(name, marks=pytest.mark.slow) for name in ("treelstm", "mvrnn"))]
-)
-def test_numpy_computes_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows of tables, biases alone, rows of variadic operands, matrices as values: both ways on one backward pass."""
-    workload = get_workload(name)
-    model = eb.compile(workload.cells(9), workload.weights(9), training=True, database="none")
-    result = model(workload.generate(3, model.cells, seed=5))
+def require_same_ways(model: Any, instances: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The compiled kernel and NumPy give the same gradients of one backward pass."""
+    result = model(instances)
     cotangents = random_cotangents(result, result.graph.outputs.tolist())
     first = result.backward(cotangents, retain=True)
-    monkeypatch.setattr(type(model._backward), "_compiled_sums", lambda *_: None)
-    second = result.backward(cotangents)
+    with monkeypatch.context() as patch:
+        patch.setattr(type(model._backward), "_compiled_sums", lambda *_: None)
+        second = result.backward(cotangents)
     assert set(first) == set(second)
     for weight, value in second.items():
         np.testing.assert_allclose(first[weight], value, rtol=0, atol=1e-5 * max(np.abs(value).max(), 1e-3))
+
+
+def test_numpy_computes_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = eb.compile(Chain, WEIGHTS, training=True)
+    require_same_ways(model, sentences(model), monkeypatch)
+    assert model._backward._compiled_sums(tuple(range(len(model.cells)))) is not None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["treelstm", "childsum-tree", "lattice-lstm", "mvrnn"])
+def test_numpy_computes_the_same_for_workloads(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of tables, biases alone, rows of variadic operands, matrices as values."""
+    workload = get_workload(name)
+    model = eb.compile(workload.cells(9), workload.weights(9), training=True, database="none")
+    require_same_ways(model, workload.generate(3, model.cells, seed=5), monkeypatch)
