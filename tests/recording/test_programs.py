@@ -14,7 +14,9 @@ import edbatch_tvm as eb
 from tests.recording.checks import assert_equal
 from tests.recording.programs import QUICK, H, Program, programs
 
-pytestmark = pytest.mark.filterwarnings("ignore::edbatch_tvm.errors.BreakWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::edbatch_tvm.errors.BreakWarning", "ignore:Converting a tensor with requires_grad"
+)
 
 LENGTHS = (2, 3, 1, 2)
 
