@@ -10,7 +10,9 @@ import torch
 from edbatch_tvm.errors import CellError
 from edbatch_tvm.recording.breaks import told
 from edbatch_tvm.recording.call_fast_paths import PATHS
+from edbatch_tvm.recording.dropout import Dropout
 from edbatch_tvm.recording.empty_results import NoElements
+from edbatch_tvm.recording.masked_code import MaskedCode
 from edbatch_tvm.recording.module_attributes import Written
 from edbatch_tvm.recording.recurrent import Unrolls
 from edbatch_tvm.recording.rows import Again
@@ -47,6 +49,8 @@ class CellCall:
         """Record one call."""
         site, recorder = self.site, self.recorder
         if _is_any_autocast_enabled() or recorder.finished or site.taken_apart:
+            if site.dropout is not None and not recorder.finished and not _is_any_autocast_enabled():
+                return self._with_masks(site.dropout, arguments, named)
             return self.plain(*arguments, **named)
         try:
             if named or site.reads:
@@ -77,13 +81,31 @@ class CellCall:
     def _refused(self, error: Exception, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
         """What a call that cannot be recorded returns: its operations may be recorded one by one."""
         if isinstance(error, RandomCellError):
-            raise error
+            if self.recorder.tape is None:
+                raise error
+            self.site.taken_apart = True
+            if not isinstance(self.site.target, MaskedCode):
+                self.site.dropout = Dropout(self.site)
+                return self._with_masks(self.site.dropout, arguments, named)
         if isinstance(error, Unrolls):
             self.site.taken_apart = True
             return self.plain(*arguments, **named)
         result = self.plain(*arguments, **named)
         told(self.recorder, f"cell {self.site.name!r}", error)  # not where PyTorch fails, too: that says it all
         return result
+
+    def _with_masks(self, dropout: Dropout, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        """Record a call of code that drops elements."""
+        given = self.site.positional(arguments, named) if named else arguments
+        try:
+            masks = dropout.masks(self.recorder, given)
+        except CellError as error:
+            return self._refused(error, arguments, named)
+
+        def plain(*rest: Any) -> Any:
+            return self.plain(*rest[:-1])
+
+        return CellCall(self.recorder, dropout.site, plain, self.root)(*given, masks)
 
     def _recorded(self, arguments: tuple[Any, ...]) -> Any:
         site, recorder = self.site, self.recorder

@@ -10,6 +10,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from edbatch_tvm.recording.arguments import CallPlan
+from edbatch_tvm.recording.masked_code import MaskedCode
 from edbatch_tvm.recording.module_attributes import Attribute, call_with_attributes
 from relay_ext.module_structure import module_structure
 
@@ -91,6 +92,9 @@ class ShapedCode(torch.nn.Module):
 
 def bound_to(function: Callable[..., Any], owner: torch.nn.Module) -> Callable[[torch.nn.Module], Callable[..., Any]]:
     """Makes a cell's code, a submodule or method of `owner`, that of a copy of `owner`."""
+    if isinstance(function, MaskedCode):
+        inner = bound_to(function.target, owner)
+        return lambda copy: MaskedCode(inner(copy))
     if function is owner:
         return lambda copy: copy
     if getattr(function, "__self__", None) is owner:

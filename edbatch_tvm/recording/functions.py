@@ -163,6 +163,30 @@ def _is_list(tensor: Any) -> bool:
     return type(tensor) is LazyTensor and tensor.held is not None and tensor.held.listed
 
 
+def _dropped(function: Any, arguments: Any, named: dict[str, Any]) -> Any:
+    """``dropout``: a product with a mask that PyTorch draws, as it does for the tensor itself."""
+    given = dict(zip(("input", "p", "training", "inplace"), arguments, strict=False))
+    given = (
+        {"p": 0.5, "training": True, "inplace": False} | given | {_TRAIN.get(name, name): named[name] for name in named}
+    )
+    tensor = given.pop("input", None)
+    if type(tensor) is not LazyTensor or given["inplace"] or not given["training"] or not given["p"]:
+        return NotImplemented
+    recorder = tensor.recorder
+    if recorder.finished or tensor.spec.dtype is not torch.float32 or torch._C._is_any_autocast_enabled():
+        return NotImplemented
+    with torch.no_grad():
+        mask = F.dropout(torch.ones(tuple(tensor.shape)), given["p"])
+    try:
+        return recorder.operator(torch.Tensor.mul, (tensor, mask), {})
+    except CellError:
+        return NotImplemented
+
+
+_TRAIN = {"train": "training"}
+"""What an argument of ``torch.dropout`` is called in ``torch.nn.functional``."""
+
+
 def _memory(_function: Any, arguments: Any, _named: dict[str, Any]) -> Any:
     first = arguments[0]
     return first.data_ptr() if type(first) is LazyTensor else NotImplemented  # an error that says why
@@ -184,6 +208,7 @@ def _table() -> None:
     for name in ("cat", "concat", "concatenate"):
         FUNCTIONS[getattr(torch, name)] = _joining("cat")
     FUNCTIONS[torch.stack] = _joining("stack")
+    FUNCTIONS[F.dropout] = FUNCTIONS[torch.dropout] = _dropped
     in_place = [name for name in dir(torch.Tensor) if name.endswith("_") and not name.startswith("_")]
     augmented = [name for name in dir(torch.Tensor) if name.startswith("__i") and name.endswith("__")]
     ignored = {"__index__", "__init__", "__int__", "__invert__", "__iter__", "__init_subclass__", "requires_grad_"}

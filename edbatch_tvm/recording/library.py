@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -306,7 +306,9 @@ class Library:
     def _outside(self) -> Iterator[None]:
         """A context like that of the call: not inside of operators and modes of an element."""
         own = self.state._replace(grad=False) if self.training else self.state
-        with EXPORTING, original_functions(), recording_calls(None), switched_to(own):
+        # What is tried draws no random numbers of the user's; dropout, which does, is for models that train.
+        numbers = torch.random.fork_rng(devices=[]) if self.training else nullcontext()
+        with EXPORTING, original_functions(), recording_calls(None), switched_to(own), numbers:
             yield
 
     def _free_name(self, site: Site) -> str:

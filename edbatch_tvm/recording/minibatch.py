@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 
 from edbatch_tvm.recording import functions as _functions  # noqa: F401  (fills a table)
+from edbatch_tvm.recording import losses as _losses  # noqa: F401  (fills a table)
 from edbatch_tvm.recording.adopted import give_back
 from edbatch_tvm.recording.breaks import Break
 from edbatch_tvm.recording.called_functions import CalledFunctions, recording_calls

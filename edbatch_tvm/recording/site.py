@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -14,6 +14,9 @@ from edbatch_tvm.recording.empty_results import EmptyResult
 from edbatch_tvm.recording.module_attributes import Attribute
 from edbatch_tvm.recording.specialise import Cell
 from edbatch_tvm.recording.specs import TensorSpec
+
+if TYPE_CHECKING:
+    from edbatch_tvm.recording.dropout import Dropout
 
 
 class Constants:
@@ -50,6 +53,8 @@ class Site:
         Attributes that stay what they are while elements run.
     row_wise : dict of key to object
         For kinds of calls with rows, what a call of one row returns; None where rows are not treated alike.
+    dropout : Dropout or None
+        The masks that calls take, if the code drops elements.
     taken_apart : bool
         Whether its code runs as it is, and what it calls is recorded: it is a recurrent layer, or runs one over
         several steps.
@@ -57,7 +62,7 @@ class Site:
 
     __slots__ = (
         *("_signature", "cells", "constants", "integers_vary", "name", "named", "noted", "owner", "reads", "refused"),
-        *("row_wise", "steps", "taken_apart", "target"),
+        *("dropout", "row_wise", "steps", "taken_apart", "target"),
     )
 
     def __init__(
@@ -81,6 +86,7 @@ class Site:
         self.reads: tuple[Attribute, ...] = ()
         self.constants: dict[Attribute, Any] = {}
         self.taken_apart = False
+        self.dropout: Dropout | None = None
         self._signature: inspect.Signature | None = None
 
     @property

@@ -110,6 +110,9 @@ STEPS: dict[str, Callable[..., Any]] = {
     "pop": _done(lambda s, a, b, n, v: v.pop() if len(v) > 2 else None),
 }
 
+WRITES = ("add_", "view add_", "row mul_", "write", "fill", "alias", "buffer", "fresh buffer", "copy_", "total")
+"""Steps that write into tensors, which autograd may need as they were."""
+
 QUICK = (
     "first",
     "merge",

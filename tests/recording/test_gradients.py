@@ -339,6 +339,80 @@ def test_hooks_frozen_parameters_and_results_written_into(model: Net, fast: Any)
     assert_gradients_equal(*found)
 
 
+class Dropping(nn.Module):
+    """Drops elements in cells and between them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Sequential(nn.Linear(H, H), nn.Tanh(), nn.Dropout(0.4))
+        self.second = nn.Linear(H, H)
+        self.drop = nn.Dropout(0.2)
+        self.scale = 1.0
+
+    def step(self, h: torch.Tensor) -> torch.Tensor:
+        return self.drop(self.drop(torch.tanh(self.second(h))) * self.scale)
+
+    def forward(self, count: int) -> torch.Tensor:
+        h = torch.ones(H)
+        for _ in range(count):
+            h = self.step(self.first(h))
+        return F.dropout(h, 0.5, self.training)
+
+
+def test_dropout_drops_what_pytorch_would() -> None:
+    """With the same seed, for every call; in evaluation nothing."""
+    model = Dropping()
+    fast = eb.autobatch(model, ["step", "first"])
+    counts = [3, 1, 4, 2, 5]
+    for seed in range(3):
+        if seed == 2:
+            model.eval()
+            model.scale = 0.5
+        torch.manual_seed(seed)
+        outputs = fast(counts)
+        found, drawn = of_losses(model, outputs), torch.rand(3)
+        torch.manual_seed(seed)
+        wanted = [model(count) for count in counts]
+        for one, other in zip(outputs, wanted, strict=True):
+            assert (one - other).abs().max() <= 1e-5 * other.abs().max()
+        assert_gradients_equal(found, of_losses(model, wanted))
+        assert torch.equal(drawn, torch.rand(3))
+    assert not fast.breaks
+    assert len(fast.reports) == 1
+
+
+class Losses(nn.Module):
+    """Losses of labels, one of which is ignored."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = nn.Linear(H, H)
+        self.register_buffer("importance", torch.rand(H))
+
+    def forward(self, label: int) -> torch.Tensor:
+        h = self.cell(torch.full((H,), 0.3 * label))
+        rows, labels = torch.stack([h, h * 2, h * 1e4]), torch.tensor([label, 2, -100])
+        return (
+            F.cross_entropy(h, torch.tensor(label))
+            + F.cross_entropy(rows, labels)
+            + F.cross_entropy(rows, labels, weight=self.importance, reduction="sum")
+            + F.nll_loss(F.log_softmax(h, 0)[None], torch.tensor([label]), reduction="none").sum()
+        )
+
+
+def test_losses_of_labels_are_recorded() -> None:
+    model = Losses()
+    fast = eb.autobatch(model, ["cell"])
+    labels = [0, 1, 2, 7]
+    for _ in range(2):
+        wanted = of_losses(model, [model(label) for label in labels])
+        assert_gradients_equal(of_losses(model, fast(labels)), wanted)
+    assert not fast.breaks
+    assert len(fast.reports) == 1
+    with pytest.raises(IndexError):
+        fast([H])
+
+
 @pytest.mark.parametrize("options", [{"sparse": True}, {"padding_idx": 3}], ids=str)
 def test_embeddings(options: dict[str, Any]) -> None:
     torch.manual_seed(1)

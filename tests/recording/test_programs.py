@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 import torch
 from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import strategies as st
 from torch.utils import _pytree as pytree
 
 import edbatch_tvm as eb
 from tests.recording.checks import assert_equal
-from tests.recording.programs import QUICK, H, Program, programs
+from tests.recording.programs import QUICK, STEPS, WRITES, H, Program, programs
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::edbatch_tvm.errors.BreakWarning", "ignore:Converting a tensor with requires_grad"
@@ -116,12 +117,11 @@ def test_gradients_of_programs_of_all_kinds_of_steps() -> None:
     runner = Runner(gradients=True)
 
     @seed(2)
-    @settings(max_examples=500, deadline=None, database=None, suppress_health_check=list(HealthCheck))
-    @given(programs())
+    @settings(max_examples=900, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @given(st.one_of(programs(tuple(name for name in STEPS if name not in WRITES)), programs()))
     def run(steps: list[Any]) -> None:
         runner.run(steps)
 
     run()
-    assert runner.count >= 500
-    assert runner.compared > 0.8 * runner.count
-    assert runner.stopped < runner.count / 20
+    assert runner.compared >= 500  # PyTorch itself refuses others
+    assert runner.stopped < runner.count / 100
