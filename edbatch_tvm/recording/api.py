@@ -60,7 +60,9 @@ def autobatch(
     entry: str = "forward",
     **options: Any,
 ) -> AutoBatched:
-    """Batch an unchanged PyTorch model, for inference.
+    """Batch an unchanged PyTorch model, for inference and training.
+
+    Where gradients are recorded and a parameter requires one, results have a backward pass that runs in batches, too.
 
     Parameters
     ----------
@@ -94,6 +96,8 @@ def autobatch(
     >>> fast = eb.autobatch(model, cells=["leaf", "node_forward"])        # doctest: +SKIP
     >>> with torch.no_grad():
     ...     scores = fast(trees)                                          # doctest: +SKIP
+    >>> loss = cross_entropy(torch.stack(fast(trees)), labels)            # doctest: +SKIP
+    >>> loss.backward()                                                   # doctest: +SKIP
     """
     return AutoBatched(model, cells, entry, options)
 
@@ -226,7 +230,7 @@ class AutoBatched(StandIn):
         Raises
         ------
         RecordingError
-            If gradients would be needed, or what the model does cannot be recorded.
+            If what the model does cannot be recorded.
         Exception
             What ``forward`` raises; a note says for which element.
         """
