@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -237,7 +238,8 @@ def _adjoint(
     builder = relax.BlockBuilder()
     emit = Emitter(builder)
     params = [*given, *(new[w] for w in weights)]
-    with builder.function(f"{name}_adjoint", params, input_attrs(function) | {"num_input": len(given)}):
+    attributes = input_attrs(function) | {"num_input": len(given)}
+    with _ended(builder), builder.function(f"{name}_adjoint", params, attributes):
         with builder.dataflow():
             renamed = emit_forward(emit, bindings, new | values)
             reverse = Reverse(emit, renamed, made_of(bindings, set(weights)))
@@ -245,9 +247,9 @@ def _adjoint(
                 reverse.add(output, cotangent)
             reverse.sweep(bindings)
             places = dict(zip(values.values(), slots, strict=True))
-            attributes = [new[param] for param in inputs if is_attribute(function, param)]
+            given_attributes = [new[param] for param in inputs if is_attribute(function, param)]
             own = [param for param in inputs if not is_attribute(function, param)]
-            results = _Results(builder, [new[param] for param in own], attributes, places, cotangents)
+            results = _Results(builder, [new[param] for param in own], given_attributes, places, cotangents)
             operands = tuple(results.output(reverse.total(param)) for param in own)
             terms = tuple(
                 WeightTerm(
@@ -265,6 +267,16 @@ def _adjoint(
     forward = with_outputs(name, function, more)
     adjoint = _tidy(whole, f"{name}_adjoint")
     return AdjointCell(forward, adjoint, len(outputs), slots, operands, terms), needed
+
+
+@contextmanager
+def _ended(builder: relax.BlockBuilder) -> Iterator[None]:
+    """End the block of a function that an error leaves unfinished: TVM warns of a builder with open blocks."""
+    try:
+        yield
+    except Exception:
+        builder._end_block()
+        raise
 
 
 def _read_by_reverse(function: Any, forward: Mapping[Any, Any]) -> list[Any]:
