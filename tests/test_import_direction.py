@@ -44,6 +44,7 @@ LAYERS = (
     "edbatch_tvm.tuning.server",
     "edbatch_tvm.tuning.model",
     "edbatch_tvm.benchmarking",
+    "edbatch_tvm.trainer",
     "edbatch_tvm.peers",
     "edbatch_tvm.cli",
     "edbatch_tvm.__main__",

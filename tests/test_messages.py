@@ -386,6 +386,7 @@ def test_every_class_of_errors_is_raised() -> None:
     "verb",
     [
         "run treelstm",
+        "train treelstm --data data --dev dev",
         "learn treelstm",
         "explain treelstm",
         "tune treelstm",

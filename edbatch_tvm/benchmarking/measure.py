@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -34,7 +34,9 @@ from edbatch_tvm.graph import InstanceGraph, Signature, format_graph
 from edbatch_tvm.graph.expand import ExpansionTable
 from edbatch_tvm.memory import resolve_plan
 from edbatch_tvm.models import get_workload
+from edbatch_tvm.models.checkpoint import load_checkpoint
 from edbatch_tvm.models.data import load_minibatches
+from edbatch_tvm.models.trained import trained_workload
 from edbatch_tvm.models.workload import Workload
 from relay_ext.change_cell_dtype import ChangeCellDtype
 from relay_ext.pipeline import run_passes
@@ -71,6 +73,7 @@ class RunOptions:
     dump: Path | None = None
     save: Path | None = None
     load: Path | None = None
+    checkpoint: Path | None = None
 
 
 @dataclass
@@ -193,7 +196,7 @@ def prepare(
     `search_progress` is called as the policies ``search`` and ``best`` go on in each minibatch.
     """
     plan = resolve_plan(options.plan)
-    workload = get_workload(options.workload)
+    workload, options = _workload(options)
     refuse_same_file(workload, options.data, options.learn_data)
     mod = _cells(options, workload)
     signature = signature_of(mod)
@@ -244,6 +247,15 @@ def prepare(
     if options.save is not None:
         model.save(options.save)
     return Prepared(options, workload, signature, minibatches, weights, model, report)
+
+
+def _workload(options: RunOptions) -> tuple[Workload, RunOptions]:
+    """What to run; the policy of a checkpoint takes the place of ``auto``."""
+    if options.checkpoint is None:
+        return get_workload(options.workload), options
+    found = load_checkpoint(options.checkpoint)
+    policy = found.policy if options.policy == AUTO else options.policy
+    return trained_workload(found, options.workload), replace(options, policy=policy)
 
 
 def _cells(options: RunOptions, workload: Workload) -> IRModule:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edbatch_tvm.atomic_file import write_text
-from edbatch_tvm.cli.options import new_file, not_negative, positive
+from edbatch_tvm.cli.options import add_hidden, hidden_size, new_file, not_negative, positive
 from edbatch_tvm.cli.output import write_json
 from edbatch_tvm.errors import EdbatchError
 from edbatch_tvm.memory import PLANS
@@ -26,7 +26,7 @@ def register(verbs: Any) -> None:
     add("workload", metavar="WORKLOAD", choices=WORKLOADS, help=", ".join(WORKLOADS))
     add("--memory", action="store_true", help="the memory plan alone: every operand of every batch; nothing is run")
     add("--data", type=Path, metavar="PATH", help="instances; without it they are generated")
-    add("--hidden", type=positive, default=16, metavar="H", help="hidden size (%(default)s)")
+    add_hidden(parser, 16, "hidden size")
     add("--batch-size", type=positive, default=8, metavar="N", help="instances of the minibatch (%(default)s)")
     add("--policy", default="lookahead", metavar="NAME|FILE", help="batching policy (%(default)s)")
     add("--plan", choices=PLANS, default=PLANS[0], help="memory plan (%(default)s)")
@@ -45,6 +45,7 @@ def register(verbs: Any) -> None:
 
 def explain(arguments: argparse.Namespace) -> None:
     """Run the verb."""
+    arguments.hidden = hidden_size(arguments)
     if arguments.memory:
         _explain_memory(arguments)
     else:
@@ -54,10 +55,10 @@ def explain(arguments: argparse.Namespace) -> None:
 def _explain_run(arguments: argparse.Namespace) -> None:
     from edbatch_tvm.compiler import compile_model
     from edbatch_tvm.explanation import explain as explain_run
-    from edbatch_tvm.models import get_workload
     from edbatch_tvm.models.data import load_minibatches
+    from edbatch_tvm.models.trained import find_workload
 
-    workload = get_workload(arguments.workload)
+    workload = find_workload(arguments.workload, arguments.checkpoint)
     model = compile_model(
         workload.cells(arguments.hidden),
         workload.weights(arguments.hidden, arguments.seed),
@@ -82,14 +83,14 @@ def _explain_memory(arguments: argparse.Namespace) -> None:
     from edbatch_tvm.graph import merge
     from edbatch_tvm.memory import plan_memory
     from edbatch_tvm.memory.operand_read_report import operand_read_report
-    from edbatch_tvm.models import get_workload
     from edbatch_tvm.models.data import load_minibatches
+    from edbatch_tvm.models.trained import find_workload
     from relay_ext.group_ops import cell_plan
     from relay_ext.signature import signature_of
 
     if arguments.trace is not None or arguments.granularity != "cell":
         raise EdbatchError("--memory with --trace or --granularity op", "neither", "leave --memory out")
-    workload = get_workload(arguments.workload)
+    workload = find_workload(arguments.workload, arguments.checkpoint)
     mod = workload.cells(arguments.hidden)
     signature = signature_of(mod)
     (instances,) = load_minibatches(workload, signature, arguments.data, arguments.batch_size, 1, arguments.seed)

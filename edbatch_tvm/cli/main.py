@@ -8,10 +8,10 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from edbatch_tvm.cli import bench, explain, learn, run, tune
+from edbatch_tvm.cli import bench, explain, learn, run, train, tune
 from edbatch_tvm.errors import EdbatchError
 
-VERBS = (run, learn, tune, bench, explain)
+VERBS = (run, train, learn, tune, bench, explain)
 """Modules with ``register(subparsers)``; a verb's function takes the parsed arguments."""
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130

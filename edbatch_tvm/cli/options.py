@@ -51,6 +51,29 @@ def add_verb(verbs: Any, name: str, summary: str, function: Any) -> argparse.Arg
     return parser
 
 
+def add_hidden(parser: argparse.ArgumentParser, default: int, what: str) -> None:
+    """The options ``--hidden`` and ``--checkpoint``; see :func:`hidden_size`."""
+    parser.add_argument("--hidden", type=positive, metavar="H", help=f"{what} ({default}, or that of the checkpoint)")
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        metavar="FILE",
+        help="weights, vocabulary and policy that edbatch train wrote (random weights, words modulo 256)",
+    )
+    parser.set_defaults(default_hidden=default)
+
+
+def hidden_size(arguments: argparse.Namespace) -> int:
+    """The hidden size: the one that was given, that of the checkpoint, or the verb's own."""
+    if arguments.hidden is not None:
+        return int(arguments.hidden)
+    if arguments.checkpoint is None:
+        return int(arguments.default_hidden)
+    from edbatch_tvm.models.checkpoint import load_checkpoint
+
+    return load_checkpoint(arguments.checkpoint).hidden
+
+
 def positive(text: str) -> int:
     """An integer of 1 or more, for argparse."""
     return _at_least(1, text)

@@ -55,6 +55,27 @@ def tuning_bar(trials: int) -> Iterator[Callable[[str, float | None], None]]:
         yield show
 
 
+@contextmanager
+def training_bar(steps: int) -> Iterator[Callable[[int, int, float], None]]:
+    """A progress bar of the steps of an epoch on standard error; silent where that is no terminal."""
+    with tqdm(total=steps, unit=" steps", disable=None, leave=False, file=sys.stderr) as bar:
+
+        def show(epoch: int, step: int, loss: float) -> None:
+            if step < bar.n:
+                bar.reset()
+            bar.set_description_str(f"epoch {epoch}", refresh=False)
+            bar.set_postfix_str(f"loss {loss:.4g}", refresh=False)
+            bar.update(step - bar.n)
+
+        yield show
+
+
+def print_under_bars(text: str) -> None:
+    """Print a line while a progress bar is shown."""
+    with tqdm.external_write_mode(file=sys.stdout):
+        print(text, flush=True)
+
+
 def track(items: Iterable[Any], what: str) -> Iterable[Any]:
     """`items`, with a progress bar."""
     return tqdm(items, desc=what, disable=None, leave=False, file=sys.stderr)

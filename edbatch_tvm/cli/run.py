@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from edbatch_tvm.atomic_file import write_text
 from edbatch_tvm.batching import policy_names
 from edbatch_tvm.batching.search import WIDTH
-from edbatch_tvm.cli.options import add_verb, new_file, not_negative, positive
+from edbatch_tvm.cli.options import add_hidden, add_verb, hidden_size, new_file, not_negative, positive
 from edbatch_tvm.cli.output import learning_bar, print_pairs, search_bar, track, write_json
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def register(verbs: Any) -> None:
     add = parser.add_argument
     add("--data", type=Path, metavar="PATH", help="instances to run; without it they are generated")
     add("--learn-data", type=Path, metavar="PATH", help="instances to find a policy on; without it they are generated")
-    add("--hidden", type=positive, default=128, metavar="H", help="hidden and embedding size (%(default)s)")
+    add_hidden(parser, 128, "hidden and embedding size")
     add("--minibatches", type=positive, metavar="N", help="at most N minibatches (all of the file, or 4 generated)")
     add(
         "--repeat",
@@ -75,6 +75,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Run the verb."""
     from edbatch_tvm.benchmarking import measure
 
+    arguments.hidden = hidden_size(arguments)
     if arguments.emit_source is not None:
         _emit_source(arguments)
         return

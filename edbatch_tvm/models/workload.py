@@ -13,6 +13,7 @@ from edbatch_tvm.checking.reference import Function
 from edbatch_tvm.errors import DataError
 from edbatch_tvm.flops import multiply_adds
 from edbatch_tvm.graph import Builder, InstanceGraph, Signature
+from edbatch_tvm.models.labelled import Labelled
 from edbatch_tvm.models.weights import initial_weights
 
 Item = TypeVar("Item")
@@ -75,6 +76,8 @@ class Workload:
         ``graph(builder, item)`` is the instance graph of one item.
     reference : mapping of str to callable
         Each cell in NumPy, for :func:`edbatch_tvm.checking.reference.run_reference`.
+    labelled : Labelled, optional
+        How files are read for training, where they have labels.
     """
 
     name: str
@@ -82,6 +85,7 @@ class Workload:
     source: Source[Any]
     graph: Callable[[Builder, Any], InstanceGraph]
     reference: Mapping[str, Function]
+    labelled: Labelled[Any] | None = None
 
     def read(
         self, path: str | Path, signature: Signature, options: ReadOptions = _DEFAULT, limit: int | None = None

@@ -23,10 +23,12 @@ from edbatch_tvm.memory import parse_plan, plan_memory
 from edbatch_tvm.memory.pq_text import format_tree, parse_tree
 from edbatch_tvm.models.bilstm_tagger.reader import read_words
 from edbatch_tvm.models.bilstm_tagger_char.reader import read_spelled_sentences
+from edbatch_tvm.models.checkpoint import Checkpoint, load_checkpoint
 from edbatch_tvm.models.childsum_tree.arity import read_flat_trees
 from edbatch_tvm.models.lattice_lstm.reader import read_lattices
 from edbatch_tvm.models.lstm_nmt.reader import pair_files, read_pairs
 from edbatch_tvm.models.treelstm.reader import read_trees
+from edbatch_tvm.models.vocabulary import Vocabulary
 from edbatch_tvm.models.workload import ReadOptions
 from edbatch_tvm.tuning.kernels.database import TuningDatabase, config_trace
 from schedules.cpu.stage_config import StageConfig
@@ -139,6 +141,18 @@ _BUCKETS = [
     {"upto": None, "rows": 4, "chunks": 2, "unroll": 2, "order": "rows", "parallel": True},
 ]
 
+_CHECKPOINT = Checkpoint(
+    "treelstm",
+    1,
+    {"seed": 0},
+    {"word": Vocabulary(["a", "b"])},
+    ("0", "1"),
+    "depth",
+    {"W": np.ones((2, 3), np.float32)},
+    {"W": {"step": np.array(2.0)}},
+    epochs=[{"loss": 0.5}],
+)
+
 LOADERS = {
     "trees": Loader(
         b"(3 (2 a) (4 (1 b) (0 -LRB-)))\n\n(2 one\xc2\xa0word)\n", _from_file(lambda p: read_trees(p, ReadOptions()))
@@ -166,6 +180,7 @@ LOADERS = {
         _written(lambda path: save_policy(FsmPolicy("sort", ("0", "1"), {(0,): 0, (1,): 1, (0, 1): 1}), path)),
         _from_file(_policy),
     ),
+    "checkpoint": Loader(_written(_CHECKPOINT.save), _from_file(load_checkpoint)),
     "costs": Loader(_written(CostTable({"leaf": {1: 1e-6, 8: 3e-6}, "pair": {4: 2e-6}}).save), _from_file(_costs)),
     "tuning-database": Loader(_kept(), _database),
     "stage-config": Loader(json.dumps(_BUCKETS, indent=1).encode(), _from_text(_config)),

@@ -5,10 +5,18 @@ from __future__ import annotations
 from edbatch_tvm.models.bilstm_tagger.build import sentence_graph
 from edbatch_tvm.models.bilstm_tagger.cells import cells
 from edbatch_tvm.models.bilstm_tagger.generator import random_sentences
-from edbatch_tvm.models.bilstm_tagger.reader import read_sentences
+from edbatch_tvm.models.bilstm_tagger.reader import numbered_words, read_sentences, read_tags
 from edbatch_tvm.models.bilstm_tagger.reference import REFERENCE
+from edbatch_tvm.models.labelled import Labelled
 from edbatch_tvm.models.workload import Source, Workload
 
-WORKLOAD = Workload("bilstm-tagger", cells, Source(read_sentences, random_sentences), sentence_graph, REFERENCE)
+WORKLOAD = Workload(
+    "bilstm-tagger",
+    cells,
+    Source(read_sentences, random_sentences),
+    sentence_graph,
+    REFERENCE,
+    Labelled(read_tags, numbered_words, {"embedding": "word"}, "tag", has_root=False),
+)
 
 __all__ = ["WORKLOAD"]

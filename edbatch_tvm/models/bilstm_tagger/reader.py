@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from edbatch_tvm.models.labelled import Labels, Number
 from edbatch_tvm.models.line_reader import broken_line, read_lines
 from edbatch_tvm.models.vocabulary import word_id
 from edbatch_tvm.models.workload import ReadOptions
@@ -20,8 +21,35 @@ def read_sentences(path: str | Path, _: ReadOptions) -> list[list[int]]:
     return [[word_id(word) for word in sentence] for sentence in read_words(path)]
 
 
+def read_tags(path: str | Path, _: ReadOptions) -> list[tuple[list[str], Labels]]:
+    """The words of the sentences of a file, in file order, and their tags.
+
+    Raises
+    ------
+    DataError
+        Naming the file and the line that is no tagged sentence.
+    """
+    return [([word for word, _ in sentence], [tag for _, tag in sentence]) for sentence in read_tagged_words(path)]
+
+
+def numbered_words(words: list[str], number: Number) -> list[int]:
+    """A sentence, with rows in place of words."""
+    return [number("word", word) for word in words]
+
+
 def read_words(path: str | Path) -> list[list[str]]:
     """Words of the sentences of a file, in file order.
+
+    Raises
+    ------
+    DataError
+        Naming the file and the line that is no tagged sentence.
+    """
+    return [[word for word, _ in sentence] for sentence in read_tagged_words(path)]
+
+
+def read_tagged_words(path: str | Path) -> list[list[tuple[str, str]]]:
+    """The sentences of a file, in file order, each word with its tag.
 
     Raises
     ------
@@ -35,7 +63,7 @@ def read_words(path: str | Path) -> list[list[str]]:
             word, bar, tag = token.rpartition("|")
             if not (word and bar and tag):
                 raise broken_line(path, number, f"{token!r}", "word|TAG")
-            words.append(word)
+            words.append((word, tag))
         if words:
             sentences.append(words)
     return sentences

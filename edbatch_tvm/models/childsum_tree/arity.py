@@ -10,13 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
+from edbatch_tvm.models.labelled import Labels
 from edbatch_tvm.models.treelstm.build import JOIN
 from edbatch_tvm.models.treelstm.generator import random_trees
-from edbatch_tvm.models.treelstm.reader import read_labelled_trees
+from edbatch_tvm.models.treelstm.reader import read_labelled_trees, read_worded_trees
 from edbatch_tvm.models.workload import ReadOptions
+
+Symbol = TypeVar("Symbol", int, str | int)
 
 _MERGED = 0.55
 _COINS = 3
@@ -25,13 +29,21 @@ _COINS = 3
 
 def read_flat_trees(path: str | Path, _: ReadOptions) -> list[list[int]]:
     """The trees of a file in the postfix form of :func:`flat`."""
-    trees = []
-    for labelled in read_labelled_trees(path):
-        symbols = [symbol for symbol, _ in labelled]
-        labels = [label for _, label in labelled]
-        merged = [parent >= 0 and labels[parent] == labels[node] for node, parent in enumerate(parents(symbols))]
-        trees.append(flat(symbols, merged))
-    return trees
+    return [_merged(labelled)[0] for labelled in read_labelled_trees(path)]
+
+
+def read_flat_sentiments(path: str | Path, _: ReadOptions) -> list[tuple[list[str | int], Labels]]:
+    """The trees of a file in the postfix form of :func:`flat`, with words; and the labels of their nodes."""
+    return [_merged(labelled) for labelled in read_worded_trees(path)]
+
+
+def _merged(labelled: Sequence[tuple[Symbol, int]]) -> tuple[list[Symbol], list[str]]:
+    """A tree with the phrases merged that have the sentiment of their parents; and the labels of its nodes."""
+    symbols = [symbol for symbol, _ in labelled]
+    labels = [label for _, label in labelled]
+    merged = [parent >= 0 and labels[parent] == labels[node] for node, parent in enumerate(parents(symbols))]
+    kept = [not merge or symbol != JOIN for symbol, merge in zip(symbols, merged, strict=True)]
+    return flat(symbols, merged), [str(label) for label, keep in zip(labels, kept, strict=True) if keep]
 
 
 def random_flat_trees(count: int, seed: int = 0) -> list[list[int]]:
@@ -40,7 +52,7 @@ def random_flat_trees(count: int, seed: int = 0) -> list[list[int]]:
     return [flat(tree, (rng.random(len(tree)) < _MERGED).tolist()) for tree in random_trees(count, seed)]
 
 
-def parents(postfix: Sequence[int]) -> list[int]:
+def parents(postfix: Sequence[str | int]) -> list[int]:
     """The parent of every node of a binary tree in postfix form; -1 for the root.
 
     Examples
@@ -57,7 +69,7 @@ def parents(postfix: Sequence[int]) -> list[int]:
     return found
 
 
-def flat(postfix: Sequence[int], merged: Sequence[bool]) -> list[int]:
+def flat(postfix: Sequence[Symbol], merged: Sequence[bool]) -> list[Symbol]:
     """A binary tree in postfix form with some phrases merged into their parents.
 
     Parameters
@@ -77,7 +89,7 @@ def flat(postfix: Sequence[int], merged: Sequence[bool]) -> list[int]:
     >>> flat([7, 8, JOIN, 9, JOIN], [False] * 5), flat([7, 8, JOIN, 9, JOIN], [True] * 5)
     ([7, 8, -2, 9, -2], [7, 8, 9, -3])
     """
-    result: list[int] = []
+    result: list[Symbol] = []
     stack: list[int] = []  # of each subtree: its parts if it is merged, else 1
     for node, (symbol, merge) in enumerate(zip(postfix, merged, strict=True)):
         if symbol != JOIN:

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+from edbatch_tvm.models.labelled import Labelled
 from edbatch_tvm.models.lattice_lstm.build import lattice_graph
 from edbatch_tvm.models.lattice_lstm.cells import cells
 from edbatch_tvm.models.lattice_lstm.generator import random_lattices
-from edbatch_tvm.models.lattice_lstm.reader import read_lattices
+from edbatch_tvm.models.lattice_lstm.reader import numbered_lattice, read_lattice_tags, read_lattices
 from edbatch_tvm.models.lattice_lstm.reference import REFERENCE
 from edbatch_tvm.models.workload import Source, Workload
 
 LATTICES = Source(read_lattices, random_lattices)
 """Word lattices, as the arcs into each node."""
 
-WORKLOAD = Workload("lattice-lstm", cells, LATTICES, lattice_graph, REFERENCE)
+TAGGED = Labelled(
+    read_lattice_tags,
+    numbered_lattice,
+    {"char_embedding": "char", "word_embedding": "word"},
+    "readout",
+    has_root=False,
+)
+"""The same lattices with a tag for each character."""
 
-__all__ = ["LATTICES", "WORKLOAD"]
+WORKLOAD = Workload("lattice-lstm", cells, LATTICES, lattice_graph, REFERENCE, TAGGED)
+
+__all__ = ["LATTICES", "TAGGED", "WORKLOAD"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from edbatch_tvm.errors import DataError
+from edbatch_tvm.models.labelled import Labels, Number
 from edbatch_tvm.models.lattice_lstm.build import Arc
 from edbatch_tvm.models.line_reader import broken_line, read_lines
 from edbatch_tvm.models.vocabulary import VOCABULARY
@@ -26,6 +27,42 @@ def read_lattices(path: str | Path, _: ReadOptions) -> list[list[list[Arc]]]:
     DataError
         Naming the file and the line that does not have this form.
     """
+    return [
+        [[(source, label % VOCABULARY) for source, label in arcs] for arcs in incoming]
+        for incoming, _ in read_tagged_lattices(path)
+    ]
+
+
+def read_lattice_tags(path: str | Path, _: ReadOptions) -> list[tuple[list[list[Arc]], Labels]]:
+    """The lattices of a file, in file order, and the tags of their nodes; a node where a sentence starts has none.
+
+    Raises
+    ------
+    DataError
+        Naming the file and the line that does not have this form.
+    """
+    return [
+        (incoming, [str(tag) if arcs else None for arcs, tag in zip(incoming, tags, strict=True)])
+        for incoming, tags in read_tagged_lattices(path)
+    ]
+
+
+def numbered_lattice(incoming: list[list[Arc]], number: Number) -> list[list[Arc]]:
+    """A lattice, with rows in place of the ids of characters and words."""
+    return [
+        [(source, number("char" if source == node - 1 else "word", label)) for source, label in arcs]
+        for node, arcs in enumerate(incoming)
+    ]
+
+
+def read_tagged_lattices(path: str | Path) -> list[tuple[list[list[Arc]], list[int]]]:
+    """The lattices of a file, in file order, with ids as they stand there; and the tags of their nodes.
+
+    Raises
+    ------
+    DataError
+        Naming the file and the line that does not have this form.
+    """
     lines = _Lines(path)
     count = lines.number("the number of sentences")
     lattices = [_lattice(lines) for _ in range(count)]
@@ -36,7 +73,7 @@ def read_lattices(path: str | Path, _: ReadOptions) -> list[list[list[Arc]]]:
     return lattices
 
 
-def _lattice(lines: _Lines) -> list[list[Arc]]:
+def _lattice(lines: _Lines) -> tuple[list[list[Arc]], list[int]]:
     lines.skip_empty()
     size = lines.number("a sentence's number of nodes")
     if size < 1:
@@ -44,7 +81,7 @@ def _lattice(lines: _Lines) -> list[list[Arc]]:
     tags = lines.numbers("the tags of the nodes")
     if len(tags) != size:
         raise lines.error(f"{len(tags)} tags", f"{size}, one a node")
-    return [_arcs(lines, node) for node in range(size)]
+    return [_arcs(lines, node) for node in range(size)], tags
 
 
 def _arcs(lines: _Lines, node: int) -> list[Arc]:
@@ -56,7 +93,7 @@ def _arcs(lines: _Lines, node: int) -> list[Arc]:
     for source in sources:
         if source >= node:
             raise lines.error(f"an arc from node {source} into node {node}", "an earlier node")
-    return [(source, label % VOCABULARY) for source, label in zip(sources, labels, strict=True)]
+    return list(zip(sources, labels, strict=True))
 
 
 class _Lines:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from edbatch_tvm.models.labelled import Labelled
 from edbatch_tvm.models.treelstm.build import tree_graph
 from edbatch_tvm.models.treelstm.cells import cells
 from edbatch_tvm.models.treelstm.generator import random_trees
-from edbatch_tvm.models.treelstm.reader import read_trees
+from edbatch_tvm.models.treelstm.reader import numbered_tree, read_sentiments, read_trees
 from edbatch_tvm.models.treelstm.reference import REFERENCE
 from edbatch_tvm.models.workload import Source, Workload
 
 TREES = Source(read_trees, random_trees)
 """Binary parse trees in postfix form."""
 
-WORKLOAD = Workload("treelstm", cells, TREES, tree_graph, REFERENCE)
+SENTIMENTS = Labelled(read_sentiments, numbered_tree, {"embedding": "word"}, "readout", has_root=True)
+"""The same trees with a sentiment for each node."""
 
-__all__ = ["TREES", "WORKLOAD"]
+WORKLOAD = Workload("treelstm", cells, TREES, tree_graph, REFERENCE, SENTIMENTS)
+
+__all__ = ["SENTIMENTS", "TREES", "WORKLOAD"]

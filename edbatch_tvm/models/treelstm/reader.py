@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
+from edbatch_tvm.models.labelled import Labels, Number
 from edbatch_tvm.models.line_reader import broken_line, read_lines
 from edbatch_tvm.models.treelstm.build import JOIN
 from edbatch_tvm.models.vocabulary import word_id
@@ -14,6 +17,8 @@ from edbatch_tvm.models.workload import ReadOptions
 _TOKEN = re.compile(r"[()]|[^() \t]+")
 _LABELS = frozenset("01234")
 _WORD = -1
+
+Tree = TypeVar("Tree")
 
 
 def read_trees(path: str | Path, _: ReadOptions) -> list[list[int]]:
@@ -35,12 +40,43 @@ def read_labelled_trees(path: str | Path) -> list[list[tuple[int, int]]]:
     DataError
         Naming the file and the line that is no tree.
     """
+    return _read(path, parse_labelled_tree)
+
+
+def read_sentiments(path: str | Path, _: ReadOptions) -> list[tuple[list[str | int], Labels]]:
+    """The trees of a file in postfix form, with words; and the labels of their nodes.
+
+    Raises
+    ------
+    DataError
+        Naming the file and the line that is no tree.
+    """
+    return [([symbol for symbol, _ in tree], [str(label) for _, label in tree]) for tree in read_worded_trees(path)]
+
+
+def numbered_tree(tree: list[str | int], number: Number) -> list[int]:
+    """A tree in postfix form, with rows in place of words."""
+    return [number("word", symbol) if isinstance(symbol, str) else symbol for symbol in tree]
+
+
+def read_worded_trees(path: str | Path) -> list[list[tuple[str | int, int]]]:
+    """As :func:`read_labelled_trees`, with words in place of their ids.
+
+    Raises
+    ------
+    DataError
+        Naming the file and the line that is no tree.
+    """
+    return _read(path, parse_worded_tree)
+
+
+def _read(path: str | Path, parse: Callable[[str], Tree]) -> list[Tree]:
     trees = []
     for number, line in enumerate(read_lines(path), 1):
         if not line.strip():
             continue
         try:
-            trees.append(parse_labelled_tree(line))
+            trees.append(parse(line))
         except ValueError as error:
             raise broken_line(path, number, str(error), "one tree, (label left right) or (label word)") from None
     return trees
@@ -70,7 +106,25 @@ def parse_labelled_tree(line: str) -> list[tuple[int, int]]:
     ValueError
         Saying what is wrong with the line.
     """
-    postfix: list[tuple[int, int]] = []
+    return [
+        (word_id(symbol) if isinstance(symbol, str) else symbol, label) for symbol, label in parse_worded_tree(line)
+    ]
+
+
+def parse_worded_tree(line: str) -> list[tuple[str | int, int]]:
+    """As :func:`parse_labelled_tree`, with words in place of their ids.
+
+    Raises
+    ------
+    ValueError
+        Saying what is wrong with the line.
+
+    Examples
+    --------
+    >>> parse_worded_tree("(3 (2 good) (2 movie))")
+    [('good', 2), ('movie', 2), (-1, 3)]
+    """
+    postfix: list[tuple[str | int, int]] = []
     parts: list[int] = []  # of each open bracket: subtrees so far, or _WORD
     labels: list[int] = []
     tokens = iter(_TOKEN.findall(line))
@@ -99,7 +153,7 @@ def parse_labelled_tree(line: str) -> list[tuple[int, int]]:
             raise ValueError(f"the word {token!r} in a node that has another part")
         else:
             parts[-1] = _WORD
-            postfix.append((word_id(token), labels[-1]))
+            postfix.append((token, labels[-1]))
     if parts or not postfix:
         raise ValueError(f"{len(parts)} brackets are not closed")
     return postfix

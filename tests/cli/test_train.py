@@ -1,0 +1,165 @@
+"""``edbatch train``: it learns, goes on where it was stopped, and its checkpoints run."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edbatch_tvm.cli import main
+from edbatch_tvm.models.checkpoint import Checkpoint, load_checkpoint
+
+pytest.importorskip("torch")
+
+TREES = "(3 (2 a) (4 (1 b) (0 c)))\n(2 one)\n(2 (2 d) (2 e))\n(0 (1 bad) (2 one))\n(4 (4 good) (2 one))\n"
+TAGS = "The|O cat|I-MISC in|O Rome|I-LOC\nRome|I-LOC\nThe|O dog|I-MISC\n"
+LATTICES = "2\n3\n0 7 7\n0 \n1 0 300\n2 1 4 0 9\n\n2\n0 5\n0\n1 0 4\n"
+DATA = {
+    "treelstm": TREES,
+    "treelstm-2type": TREES,
+    "treegru": TREES,
+    "mvrnn": TREES,
+    "childsum-tree": TREES,
+    "bilstm-tagger": TAGS,
+    "lattice-lstm": LATTICES,
+    "lattice-gru": LATTICES,
+}
+
+
+def train(tmp_path: Path, workload: str, *arguments: str) -> dict[str, Any]:
+    """Train on the sample of a workload, small and fast; the JSON that it writes."""
+    data, path = tmp_path / "data.txt", tmp_path / "figures.json"
+    data.write_text(DATA[workload])
+    words = ["train", workload, "--data", str(data), "--dev", str(data), "--hidden", "6", "--batch-size", "2"]
+    assert main([*words, "--json", str(path), "--debug", *arguments]) == 0
+    figures: dict[str, Any] = json.loads(path.read_text())
+    return figures
+
+
+def equal(one: Checkpoint, other: Checkpoint) -> bool:
+    """Whether two checkpoints have equal bits of weights and state, and equal losses."""
+    figures = [[(e["loss"], e["dev_loss"], e["dev_accuracy"]) for e in c.epochs] for c in (one, other)]
+    states = [{f"{w}:{n}": a for w, kept in c.state.items() for n, a in kept.items()} for c in (one, other)]
+    return figures[0] == figures[1] and all(
+        found.keys() == wanted.keys() and all(np.array_equal(found[name], wanted[name]) for name in wanted)
+        for found, wanted in ((one.weights, other.weights), states)
+    )
+
+
+@pytest.mark.parametrize("workload", ["treelstm", "bilstm-tagger"])
+def test_learns_its_own_data(tmp_path: Path, workload: str) -> None:
+    figures = train(tmp_path, workload, "--epochs", "60", "--lr", "0.03")
+    first, last = figures["epochs"][0], figures["epochs"][-1]
+    assert last["loss"] < 0.1 * first["loss"]
+    assert last["dev_accuracy"] == 1
+    assert (last["dev_root_accuracy"] is None) == (workload != "treelstm")
+    assert figures["flops"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workload", DATA)
+def test_every_workload_with_labels_learns(tmp_path: Path, workload: str) -> None:
+    epochs = train(tmp_path, workload, "--epochs", "30", "--lr", "0.03")["epochs"]
+    assert epochs[-1]["loss"] < 0.5 * epochs[0]["loss"]
+
+
+@pytest.mark.parametrize(
+    "optimizer", [["adam"], ["adagrad"], ["sgd"], ["sgd", "--momentum", "0.9"]], ids=lambda words: "".join(words[::2])
+)
+def test_goes_on_with_equal_bits(tmp_path: Path, optimizer: list[str]) -> None:
+    words = ["--optimizer", *optimizer, "--seed", "3"]
+    whole, parts = tmp_path / "whole.npz", tmp_path / "parts.npz"
+    train(tmp_path, "treelstm", *words, "--epochs", "4", "--checkpoint", str(whole))
+    for epochs in ("1", "3", "4"):
+        train(tmp_path, "treelstm", *words, "--epochs", epochs, "--checkpoint", str(parts))
+    assert equal(load_checkpoint(whole), load_checkpoint(parts))
+
+
+def test_ctrl_c_between_steps_loses_no_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from edbatch_tvm.trainer.run import Training
+
+    whole, parts = tmp_path / "whole.npz", tmp_path / "parts.npz"
+    train(tmp_path, "treelstm", "--epochs", "3", "--checkpoint", str(whole))
+    step, calls = Training._step, []
+
+    def stopped(self: Training, *arguments: Any) -> float:
+        calls.append(1)
+        if len(calls) == 5:  # the second step of three of the second epoch
+            signal.raise_signal(signal.SIGINT)
+        return step(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "_step", stopped)
+        words = ["train", "treelstm", "--data", str(tmp_path / "data.txt"), "--dev", str(tmp_path / "data.txt")]
+        words += ["--hidden", "6", "--batch-size", "2", "--epochs", "3", "--checkpoint", str(parts)]
+        assert main(words) == 130
+    found = load_checkpoint(parts)
+    assert (found.epoch, found.step, len(found.epochs)) == (1, 2, 1)
+    train(tmp_path, "treelstm", "--epochs", "3", "--checkpoint", str(parts))
+    assert equal(load_checkpoint(whole), load_checkpoint(parts))
+
+
+@pytest.mark.slow
+def test_kill_at_any_moment_leaves_a_checkpoint(tmp_path: Path) -> None:
+    path, data = tmp_path / "run.npz", tmp_path / "data.txt"
+    data.write_text(TREES)
+    words = ["train", "treelstm", "--data", str(data), "--dev", str(data), "--hidden", "6", "--epochs", "100000"]
+    before = -1
+    for delay in (0.0, 0.03, 0.1, 0.31):
+        process = subprocess.Popen([sys.executable, "-m", "edbatch_tvm", *words, "--checkpoint", str(path)])
+        while not path.exists() or load_checkpoint(path).epoch <= before:
+            assert process.poll() is None
+            time.sleep(0.05)
+        time.sleep(delay)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        found = load_checkpoint(path)
+        assert found.epoch == len(found.epochs) > before
+        before = found.epoch
+
+
+def test_checkpoints_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, figures = tmp_path / "run.npz", tmp_path / "run.json"
+    train(tmp_path, "treelstm", "--epochs", "2", "--vocabulary", "3", "--checkpoint", str(path))
+    found = load_checkpoint(path)
+    assert found.vocabularies["word"].words == ("one", "a", "b")
+    words = ["--data", str(tmp_path / "data.txt"), "--checkpoint", str(path), "--json", str(figures)]
+    assert main(["run", "treelstm", *words, "--check"]) == 0
+    report = json.loads(figures.read_text())
+    assert (report["hidden"], report["policy"]) == (6, found.policy)
+    assert report["max_relative_error"] < 1e-5
+    assert main(["explain", "treelstm", *words, "--memory"]) == 0
+    capsys.readouterr()
+    for wrong, said in (
+        (["run", "bilstm-tagger"], "a checkpoint of treelstm"),
+        (["run", "treelstm", "--hidden", "7"], "float32"),
+    ):
+        assert main([*wrong, "--checkpoint", str(path)]) == 1
+        assert said in capsys.readouterr().err
+
+
+def test_options_that_do_not_fit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, data, other = tmp_path / "run.npz", tmp_path / "data.txt", tmp_path / "other.txt"
+    train(tmp_path, "treelstm", "--epochs", "1", "--checkpoint", str(path))
+    other.write_text("(3 word)\n")
+    base = ["--data", str(data), "--dev", str(data), "--batch-size", "2", "--checkpoint", str(path)]
+    capsys.readouterr()
+    for words, said in (
+        (["treelstm", *base, "--hidden", "7"], "hidden 6"),
+        (["treelstm", *base, "--hidden", "6", "--lr", "1"], "lr 0.001"),
+        (["treelstm", *base, "--hidden", "6", "--data", str(other)], "the same --data"),
+        (["grid-lstm", *base], "lattice-gru"),
+        (["treelstm", "--data", str(data), "--dev", str(tmp_path / "none")], "none"),
+    ):
+        assert main(["train", *words]) == 1
+        error = capsys.readouterr().err
+        assert said in error
+        assert error.count("\n") == 1
