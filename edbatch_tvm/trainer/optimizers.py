@@ -66,10 +66,11 @@ class Optimizer:
                 torch.from_numpy(rows * np.float32(scale)),
                 self.weights[name].shape,
                 is_coalesced=True,
-                check_invariants=False,
+                check_invariants=False,  # rows of a table, rising
             )
-        for optimizer in self._optimizers:
-            optimizer.step()
+        with torch.sparse.check_sparse_tensor_invariants(enable=False):  # optimizers make more of such tensors
+            for optimizer in self._optimizers:
+                optimizer.step()
 
     def state(self) -> dict[str, dict[str, np.ndarray]]:
         """What is kept of each weight from step to step: arrays that the next step may change."""
