@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import tvm
 from tvm import IRModule
 from tvm.target import Target
 
-from edbatch_tvm.tvm_compat import finalize_host_passes, s_tir, tirx
+from edbatch_tvm.tvm_compat import Call, finalize_host_passes, s_tir, structural_map, tirx
 from schedules.cuda import nvcc  # noqa: F401  (registers how CUDA source is compiled)
 from schedules.float_semantics import FloatSemantics
 
@@ -63,8 +64,35 @@ def gpu_pipeline() -> tvm.transform.Pass:
     )
 
 
+@tvm.transform.module_pass(opt_level=0, name="ShowConstants")
+class ShowConstants:
+    """Write constants that :class:`relay_ext.strict_floats.StrictFloats` hid as what they are.
+
+    ``T.reinterpret("float32", 0x3F800000)`` becomes 1.0: CUDA has no address of a number, and nothing simplifies after
+    this pass but the CUDA compiler, which keeps to the standard.
+    """
+
+    def transform_module(self, mod: IRModule, _context: tvm.transform.PassContext) -> IRModule:
+        """Run the pass."""
+        functions = {
+            var: function.with_body(structural_map(function.body, (Call, _shown), order="post"))
+            for var, function in mod.functions.items()
+        }
+        return IRModule(functions, attrs=mod.attrs)
+
+
+def _shown(call: Any) -> Any:
+    if str(getattr(call.op, "name", "")) != "tirx.reinterpret" or not isinstance(call.args[0], tirx.IntImm):
+        return call
+    dtype = str(call.ty.dtype)
+    if dtype not in ("float32", "float64"):
+        return call
+    bits = np.array(int(call.args[0]), f"int{dtype[5:]}")
+    return tirx.const(float(bits.view(dtype)), dtype)
+
+
 def _finish_device() -> tvm.transform.Pass:
-    return tvm.transform.Sequential([tirx.transform.LowerIntrin()])
+    return tvm.transform.Sequential([tirx.transform.LowerIntrin(), ShowConstants()])
 
 
 tirx.register_tir_pipeline(GPU_PIPELINE, lambda: (gpu_pipeline(), finalize_host_passes, _finish_device))

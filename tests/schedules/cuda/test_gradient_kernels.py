@@ -111,3 +111,12 @@ def test_sections_compile(workload: str, tmp_path: Path) -> None:
     found = compiled(cuda_source(backward_program(workload, 64).schedule_kernels(), SM90), "sm_90a", tmp_path)
     assert found["registers"] <= 128
     assert found["spilled"] <= MOST_SPILLED
+
+
+@pytest.mark.skipif(NVCC is None, reason="no nvcc")
+def test_comparisons_compile(tmp_path: Path) -> None:
+    """What hides ``x == y`` from TVM's simplifier is a number again for the CUDA compiler."""
+    kernel = "largest_adjoint_stage0"
+    source = cuda_source(IRModule({kernel: backward_program("random-dag", 8).batch_kernels()[kernel]}), SM90)
+    assert "== (" in kernel_text(source)
+    assert compiled(source, "sm_90a", tmp_path)["spilled"] == 0
