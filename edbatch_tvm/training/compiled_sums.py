@@ -20,7 +20,7 @@ from edbatch_tvm.training.gradient_layout import (
 )
 from edbatch_tvm.training.row_sources import GroupRows
 from edbatch_tvm.training.weight_sums import Sums, distinct_starts, sum_of_rows, table_index, with_numpy
-from schedules.cpu.weight_gradients import ADDRESSES, BLOCK, FIRST_PART, LAST_PART, OFFSET, OUT, TOTAL
+from schedules.cpu.weight_gradients import BLOCK, FIRST_PART, LAST_PART
 
 _MOST_SUMS = 1 << 22
 """Elements of a product whose sums are in the workspace at once, about: the columns of a larger one take turns."""
@@ -76,13 +76,8 @@ class _OfDtype:
                 rows.append(found)
                 begin += len(found)
             lengths.append(begin - starts[-1])
-        vectors = table.vectors.copy()
         gradients = [np.empty(size, self._dtype) for _, size in table.gradients]
-        addresses = np.array([0, *(one.__array_interface__["data"][0] for one in gradients[1:])])
-        if lengths:
-            vectors[:, ADDRESSES] = np.array(starts)[table.columns]
-            vectors[:, OUT] += addresses[table.outputs]
-            vectors[:, TOTAL] = np.where(table.totals > 0, addresses[table.totals] + vectors[:, OFFSET], 0)
+        vectors = table.at(np.array(starts), gradients) if lengths else table.vectors
         steps, room, multiplies = self._steps(lengths)
         segments: list[np.ndarray] = []
         tables: list[tuple[int, int, int, int, int]] = []

@@ -14,7 +14,7 @@ import numpy as np
 
 from edbatch_tvm.graph.spec import CellSignature
 from relay_ext.gradients.adjoint_cells import Source, WeightTerm
-from schedules.cpu.weight_gradients import ADD, OFFSET, OUT, STRIDE, TOTAL_ADD, WIDTH, Tiles
+from schedules.cpu.weight_gradients import ADD, ADDRESSES, OFFSET, OUT, STRIDE, TOTAL, TOTAL_ADD, WIDTH, Tiles
 
 DTYPES = ("float32", "float64")
 """The dtypes that there are kernels for."""
@@ -298,6 +298,24 @@ class VectorTable(NamedTuple):
     totals: np.ndarray
     gradients: list[tuple[str, int]]
     sides: list[tuple[int, int, int]]
+
+    def at(self, starts: np.ndarray, gradients: Sequence[np.ndarray]) -> np.ndarray:
+        """The kernel's table.
+
+        Parameters
+        ----------
+        starts : int64 array
+            For each columns the first of their rows.
+        gradients : sequence of array
+            Where gradients go; the first is not written.
+        """
+        addresses = np.array([0, *(one.__array_interface__["data"][0] for one in gradients[1:])])
+        vectors = self.vectors.copy()
+        vectors[:, ADDRESSES] = starts[self.columns]
+        # Where a vector lies in the gradient is where the sum of its rows lies in its own.
+        vectors[:, TOTAL] = np.where(self.totals > 0, addresses[self.totals] + vectors[:, OUT], 0)
+        vectors[:, OUT] += addresses[self.outputs]
+        return vectors
 
 
 def vector_table(layout: GradientLayout, tiles: Tiles, itemsize: int) -> VectorTable:

@@ -13,7 +13,7 @@ from edbatch_tvm.runtime.threads import get_num_threads, largest_number
 from edbatch_tvm.training.gradient_kernel import GradientKernel, GradientTables, compiled
 from edbatch_tvm.training.gradient_layout import Columns, GradientLayout, vector_table
 from schedules.cpu.machine import AVX2, AVX512, BASELINE, Machine, host_target, machine_of
-from schedules.cpu.weight_gradients import ADDRESSES, BLOCK, FIRST_PART, LAST_PART, OFFSET, OUT, TOTAL, tiles_of
+from schedules.cpu.weight_gradients import BLOCK, FIRST_PART, LAST_PART, tiles_of
 from tests.training.test_backward import WEIGHTS, Chain, random_cotangents, sentences
 
 RNG = np.random.default_rng(0)
@@ -34,23 +34,27 @@ class Memory:
         return part.__array_interface__["data"][0] + rows * part.strides[0]
 
 
-def product(kernel: GradientKernel, left: tuple[int, ...], right: tuple[int, ...], nodes: int) -> Any:
-    """The kernel's product and sums of rows for sides of these widths, and what they are in float64."""
+def product(
+    kernel: GradientKernel, left: tuple[int, ...], right: tuple[int, ...], nodes: int, joined: bool = False
+) -> Any:
+    """The kernel's product and sums of rows for sides of these widths, and what they are in float64.
+
+    With `joined` all columns of the right side are columns of one gradient, and their sums of one.
+    """
     dtype = np.dtype(kernel.dtype)
     one, two = Memory(40, left, kernel.dtype), Memory(40, right, kernel.dtype)
     chosen = [RNG.integers(0, 40, nodes) for _ in range(len(left) + len(right))]  # rows repeat
     layout = GradientLayout()
     rights = [Columns(width, 0, width, f"W{number}", f"b{number}") for number, width in enumerate(right)]
+    if joined:
+        begins = np.cumsum([0, *right]).tolist()
+        rights = [Columns(width, begin, begins[-1], "W", "b") for width, begin in zip(right, begins, strict=False)]
     layout.add_product([Columns(width) for width in left], rights, [])
     table = vector_table(layout, kernel.tiles, dtype.itemsize)
     rows = [one.addresses(number, chosen[number]) for number in range(len(left))]
     rows += [two.addresses(number, chosen[len(left) + number]) for number in range(len(right))]
     gradients = [np.full(size, np.nan, dtype) for _, size in table.gradients]
-    where = np.array([0, *(each.__array_interface__["data"][0] for each in gradients[1:])])
-    vectors = table.vectors.copy()
-    vectors[:, ADDRESSES] = table.columns * nodes
-    vectors[:, OUT] += where[table.outputs]
-    vectors[:, TOTAL] = np.where(table.totals > 0, where[table.totals] + vectors[:, OFFSET], 0)
+    vectors = table.at(np.arange(len(chosen)) * nodes, gradients)
     ((first, lefts, many),) = table.sides
     last = max(nodes - 1, 0) // BLOCK
     steps = [
@@ -73,6 +77,10 @@ def product(kernel: GradientKernel, left: tuple[int, ...], right: tuple[int, ...
     whole = np.concatenate([*taken[: len(left)], np.empty((nodes, 0))], axis=1)
     expected = {f"W{number}": whole.T @ part for number, part in enumerate(taken[len(left) :])}
     expected |= {f"b{number}": part.sum(axis=0) for number, part in enumerate(taken[len(left) :])}
+
+    if joined:
+        beside = np.concatenate(taken[len(left) :], axis=1)
+        expected = {"W": whole.T @ beside, "b": beside.sum(axis=0)}
 
     def run(_alive: tuple[Memory, ...] = (one, two)) -> dict[str, np.ndarray]:
         kernel.run(tables)
@@ -102,8 +110,9 @@ def test_products(dtype: str) -> None:
     kernel = GradientKernel(dtype)
     for left, right in WIDTHS:
         for nodes in (0, 1, 70, 3 * BLOCK + 1):
-            run, expected = product(kernel, left, right, nodes)
-            require_close(run(), expected, dtype)
+            for joined in (False, True):
+                run, expected = product(kernel, left, right, nodes, joined)
+                require_close(run(), expected, dtype)
 
 
 def test_every_width() -> None:
