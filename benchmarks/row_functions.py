@@ -79,7 +79,7 @@ FUNCTIONS: dict[str, Function] = {
     "linear": lambda m, x, y, i: F.linear(x, m.table),
     "bilinear": lambda m, x, y, i: m.bilinear(x, y),
     "embedding": lambda m, x, y, i: F.embedding(i, m.table) * x,
-    "one_hot": lambda m, x, y, i: F.one_hot(i, WIDTH) * x,
+    "one_hot": lambda m, x, y, i: F.one_hot(i, x.shape[-1]) * x,
     "where": lambda m, x, y, i: torch.where(x > y, x, y * 2),
     "masked_fill": lambda m, x, y, i: x.masked_fill(y > 0, -1.0),
     "clamp": lambda m, x, y, i: x.clamp(-0.5, 0.7),

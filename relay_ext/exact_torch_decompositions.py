@@ -24,6 +24,7 @@ def own_decompositions() -> dict[Any, Any]:
         aten._native_batch_norm_legit_no_training.default: _batch_norm_by_running,
         aten._native_batch_norm_legit_functional.default: _batch_norm_with_running,
         aten._cdist_forward.default: _distances,
+        aten.one_hot.default: _one_hot,
         aten._trilinear.default: _trilinear,
         aten.multilabel_margin_loss_forward.default: _multilabel_margin_loss,
         aten.grid_sampler_2d.default: grid_sample,
@@ -49,6 +50,20 @@ def own_functions(torch: Any) -> Iterator[None]:
     finally:
         for name, function in plain.items():
             setattr(torch._C._nn, name, function)
+
+
+def _one_hot(index: Any, num_classes: int = -1) -> Any:
+    """The index is read from a table of all classes: so one beyond the last is refused, where it is an attribute.
+
+    PyTorch's own form asserts that, which a cell cannot. The numbers are floats, which a stage compares.
+    """
+    import torch
+
+    if num_classes < 0:
+        raise ValueError("one_hot without num_classes in a cell: its result has no fixed shape")
+    classes = torch.arange(num_classes, dtype=torch.float32)
+    found = torch.nn.functional.embedding(index, classes.unsqueeze(-1))
+    return torch.eq(found, classes).to(torch.int64)
 
 
 def _multi_margin_loss(

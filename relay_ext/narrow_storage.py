@@ -114,7 +114,7 @@ def rounded(value: Any, storage: str) -> Any:
 
 
 def _lanes(value: Any) -> int:
-    return int(tvm.DataType(str(value.ty.dtype)).lanes)
+    return int(str(value.ty.dtype).partition("x")[2] or 1)
 
 
 def _vector(dtype: str, lanes: int) -> str:

@@ -1,7 +1,7 @@
 """TIR for Relax operators that order or accumulate along an axis, for LegalizeCells.
 
 TVM's own forms call functions of the runtime on whole buffers, which a batch has none of. These are loops over pairs of
-elements: sorted, n elements take n * n comparisons.
+elements: sorted, n elements take n * n comparisons. Sums and products so far take n log n operations.
 """
 
 from __future__ import annotations
@@ -72,27 +72,54 @@ def _at(at: Any, axis: int, index: Any) -> list[Any]:
 _product = te.comm_reducer(lambda x, y: x * y, lambda dtype: tirx.const(1, dtype), name="product")
 
 
-def _accumulated(name: str, reduce: Any, neutral: int) -> Callable[[relax.BlockBuilder, relax.Call], relax.Expr]:
+def _accumulated(
+    name: str, reduce: Any, neutral: int, join: Callable[[Any, Any], Any]
+) -> Callable[[relax.BlockBuilder, relax.Call], relax.Expr]:
+    """The rule of ``cumsum`` (``cumprod``): n elements take log2(n) rounds, each joins parts that are twice as long.
+
+    After round s an element is the sum of the 2^s elements up to it. Along an axis of unknown extent, each element is a
+    sum of its own.
+    """
+
     def rule(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
         (given,) = call.args
         if bool(call.attrs.exclusive) or call.attrs.axis is None:
             raise CellError(f"{name} that is exclusive, or over all axes", "one axis, each element included")
         axis = int(call.attrs.axis) % given.ty.ndim
         dtype = str(call.ty.dtype)
+        extent = given.ty.shape.values[axis]
 
-        def accumulate(x: te.Tensor) -> te.Tensor:
+        def cast(value: Any) -> Any:
+            return value if str(value.ty.dtype) == dtype else tirx.Cast(dtype, value)
+
+        def in_rounds(x: te.Tensor) -> te.Tensor:
+            shape, parts = list(x.shape), te.compute(list(x.shape), lambda *at: cast(x(*at)), name=f"{name}_0")
+            for number in range((int(extent) - 1).bit_length()):
+                parts = te.compute(shape, _joined(parts, axis, 1 << number, join), name=f"{name}_{number + 1}")
+            return parts
+
+        def one_by_one(x: te.Tensor) -> te.Tensor:
             other = te.reduce_axis((0, x.shape[axis]), name="other")
 
             def element(*at: Any) -> Any:
-                there = x(*_at(at, axis, other))
-                there = there if str(x.dtype) == dtype else tirx.Cast(dtype, there)
+                there = cast(x(*_at(at, axis, other)))
                 return reduce(tirx.Select(other <= at[axis], there, tirx.const(neutral, dtype)), axis=other)
 
             return te.compute(list(x.shape), element, name=name)
 
-        return builder.call_te(accumulate, given, primfunc_name_hint=name)
+        form = in_rounds if isinstance(extent, tirx.IntImm) else one_by_one
+        return builder.call_te(form, given, primfunc_name_hint=name)
 
     return rule
+
+
+def _joined(parts: te.Tensor, axis: int, step: int, join: Callable[[Any, Any], Any]) -> Callable[..., Any]:
+    def element(*at: Any) -> Any:
+        here = parts(*at)
+        before = parts(*_at(at, axis, tirx.max(at[axis] - step, 0)))
+        return tirx.if_then_else(at[axis] >= step, join(before, here), here)
+
+    return element
 
 
 def _scatter(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
@@ -221,8 +248,8 @@ ORDER_RULES: dict[str, Any] = {
     "relax.argmax": _place_of(topi.max, lambda most, one: most <= one),
     "relax.argmin": _place_of(topi.min, lambda least, one: one <= least),
     "relax.argsort": _argsort,
-    "relax.cumsum": _accumulated("cumsum", te.sum, 0),
-    "relax.cumprod": _accumulated("cumprod", _product, 1),
+    "relax.cumsum": _accumulated("cumsum", te.sum, 0, lambda one, other: one + other),
+    "relax.cumprod": _accumulated("cumprod", _product, 1, lambda one, other: one * other),
     "relax.scatter_elements": _scatter,
 }
 """Rules by operator."""

@@ -8,14 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import partial, reduce
 from typing import Any
 
 import tvm
 from tvm import IRModule
 
 from edbatch_tvm.tvm_compat import Call, structural_map, tirx
-from schedules.cpu import fast_logarithm
+from schedules.cpu import fast_logarithm, fast_power
 from schedules.float_semantics import maximum, minimum
 
 # tanh of float32 on [-9.5, 9.5]: an odd polynomial over an even one, fitted here to the least relative error (1.7e-8,
@@ -140,7 +140,8 @@ _LOG2_E = 1.44269504088896341
 class FastMath:
     """Replace ``T.sigmoid``, ``T.tanh`` and ``T.exp`` of float32 and float64 in every PrimFunc.
 
-    Of float32 ``T.erf``, ``T.log`` and ``T.log1p`` as well (:mod:`schedules.cpu.fast_logarithm`).
+    Of float32 ``T.erf``, ``T.log`` and ``T.log1p`` as well (:mod:`schedules.cpu.fast_logarithm`), and ``T.pow``
+    (:mod:`schedules.cpu.fast_power`).
 
     Before::
 
@@ -169,6 +170,9 @@ def _replace(call: Any) -> Any:
     name = getattr(call.op, "name", "").rpartition(".")[2]
     if name in _OF_FLOAT32 and str(call.ty.dtype) == "float32":
         return _OF_FLOAT32[name](call.args[0])
+    if name == "pow" and str(call.ty.dtype) == "float32":
+        base, exponent = call.args
+        return fast_power.power(base, exponent, partial(_exp_in_range, FLOAT64))
     if name not in _FORMS or str(call.ty.dtype) not in _FORMATS:
         return call
     return _FORMS[name](_FORMATS[str(call.ty.dtype)], call.args[0])
@@ -257,15 +261,17 @@ def _exp(of: Format, x: Any) -> Any:
     if isinstance(x, tirx.Min) and isinstance(x.b, tirx.FloatImm) and float(x.b.value) <= 0:
         return _exp_of_negative(of, x)
 
-    def in_range(x: Any) -> Any:
-        return _split(of, x, 1, lambda r, exponent: _scaled(of, _polynomial(of, r, of.exp), exponent))
-
     def form(x: Any) -> Any:
         # Beyond the range: 0, or infinity, which x times infinity is there, as it is NaN for NaN.
-        inside = tirx.Select(of.const(low) <= x, in_range(x), of.const(0.0))
+        inside = tirx.Select(of.const(low) <= x, _exp_in_range(of, x), of.const(0.0))
         return tirx.Select(x <= of.const(high), inside, x * of.const(math.inf))
 
     return _let(of, x, form)
+
+
+def _exp_in_range(of: Format, x: Any) -> Any:
+    """The exponential of a variable between the limits of normal results, or NaN."""
+    return _split(of, x, 1, lambda r, exponent: _scaled(of, _polynomial(of, r, of.exp), exponent))
 
 
 def _exp_of_negative(of: Format, x: Any) -> Any:

@@ -71,6 +71,7 @@ CASES: dict[str, tuple[Callable[..., Any], tuple[torch.Tensor, ...]]] = {
     "median": (torch.median, (PLAIN,)),
     "median of a dimension": (lambda x: x.median(1), (torch.cat([X, PLAIN[0].reshape(1, 12)[:, :8]]),)),
     "sums so far": (lambda x: x.cumsum(1), (X,)),
+    "one hot": (lambda x: nn.functional.one_hot(x.argmax(1), 3).float(), (PLAIN,)),
     "truths so far": (lambda x: (x > 0).cumsum(0), (X,)),
     "products so far": (lambda x: x.cumprod(-1), (Y,)),
     "scatter": (lambda x, y: x.scatter(1, INDEX, y), (X, Y)),
