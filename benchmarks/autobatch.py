@@ -1,7 +1,8 @@
 """PyTorch models as they are, eagerly and by ``eb.autobatch``, in turn.
 
 Run as ``python -m benchmarks.autobatch``. Times are the shortest of ``--rounds``, each of which runs eager PyTorch
-(with one thread or two) and then the batched model on the same elements.
+(with one thread or two) and then the batched model on the same elements. ``--cpu`` gives processor time instead, of one
+thread: for machines that are busy.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import argparse
 import timeit
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, thread_time
 from typing import Any
 
 import numpy as np
@@ -42,9 +43,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--sst", type=Path, help="a file of Stanford Sentiment Treebank trees; default: generated ones")
+    parser.add_argument("--cpu", action="store_true", help="processor time, everything in one thread")
     parser.add_argument("--vocabulary", type=int, default=256, help="numbers of words are taken modulo this")
     parser.add_argument("--calls", type=int, default=20_000, help="calls that the cost of recording is measured on")
     options = parser.parse_args(arguments)
+    if options.cpu:
+        eb.set_num_threads(1)
     torch.manual_seed(0)
     torch.set_grad_enabled(False)
     hidden, count, vocabulary = options.hidden, options.batch_size, options.vocabulary
@@ -63,7 +67,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(
             "".join(
                 f"{cell:>15}"
-                for cell in (name, *compare(model, cells, elements, options.rounds, name.endswith("records")))
+                for cell in (
+                    name,
+                    *compare(model, cells, elements, options.rounds, options.cpu, name.endswith("records")),
+                )
             )
         )
     compiled = core.in_use
@@ -93,11 +100,16 @@ def sentences(count: int, vocabulary: int) -> list[list[int]]:
 
 
 def compare(
-    model: torch.nn.Module, cells: list[str], elements: list[Any], rounds: int, recorded: bool = False
+    model: torch.nn.Module,
+    cells: list[str],
+    elements: list[Any],
+    rounds: int,
+    cpu: bool = False,
+    recorded: bool = False,
 ) -> list[str]:
     """The columns of one model: times, ratio, calls of cells, nodes, batches, rounds, error.
 
-    With `recorded`, of elements that were recorded before.
+    Times are processor time with `cpu`. With `recorded`, elements were recorded before.
     """
     fast = eb.autobatch(model, cells, fallback="never")
     fast(elements)
@@ -105,12 +117,13 @@ def compare(
     found, expected = fast(given), [model(element) for element in elements]
     leaves = zip(pytree.tree_leaves(found), pytree.tree_leaves(expected), strict=True)
     error = max(difference(one, other) for one, other in leaves)
+    clock = thread_time if cpu else perf_counter
     eager, batched = float("inf"), float("inf")
     for number in range(rounds):
-        torch.set_num_threads(1 + number % 2)
-        eager = min(eager, seconds(lambda: [model(element) for element in elements]))
+        torch.set_num_threads(1 if cpu else 1 + number % 2)
+        eager = min(eager, seconds(lambda: [model(element) for element in elements], clock))
         torch.set_num_threads(1)
-        batched = min(batched, seconds(lambda: fast(given)))
+        batched = min(batched, seconds(lambda: fast(given), clock))
     ratio = f"{eager / batched:.1f} x"
     times = [f"{eager * 1e3:.1f}", f"{batched * 1e3:.1f}", ratio]
     graphs = [(report.calls, report.graph.num_nodes) for report in fast.reports if isinstance(report, Report)]
@@ -118,11 +131,11 @@ def compare(
     return [*times, *sizes, f"{fast.batches}", f"{len(fast.reports)}", f"{error:.1e}"]
 
 
-def seconds(action: Callable[[], Any]) -> float:
+def seconds(action: Callable[[], Any], clock: Callable[[], float] = perf_counter) -> float:
     """How long `action` takes."""
-    begin = perf_counter()
+    begin = clock()
     action()
-    return perf_counter() - begin
+    return clock() - begin
 
 
 def difference(found: Any, wanted: Any) -> float:

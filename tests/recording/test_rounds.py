@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 import edbatch_tvm as eb
+from edbatch_tvm.native import cell_tables, constants
 from edbatch_tvm.recording import rounds
 from edbatch_tvm.recording.core import core
 from edbatch_tvm.recording.failures import CallError
@@ -186,6 +187,15 @@ def test_an_index_that_no_table_has_is_the_same_error(number: int) -> None:
     core.use(True)
     assert errors[0] == errors[1]
     assert "in element 1" in errors[0]
+
+
+def test_numbers_that_compiled_code_has_too() -> None:
+    """``rounds.h``, ``graphs.h`` and ``values.h`` have these by the same names."""
+    assert (constants.AGENDA, constants.RATIO, constants.LOOKAHEAD, constants.FSM) == (0, 1, 2, 4)
+    assert (constants.BATCHES, constants.MISSES, constants.FAILED, constants.IO_SLOTS) == (0, 1, 2, 9)
+    assert constants.LANES == 8
+    assert (cell_tables.FILLED, cell_tables.LARGEST, cell_tables.MOST_ROWS, cell_tables.IO_SLOTS) == (4, 6, 7, 8)
+    assert (cell_tables.WIDTH, cell_tables.OPERANDS, cell_tables.FIXED, cell_tables.REPEATED) == (0, 1, 2, 3)
 
 
 def test_values_that_live_on() -> None:

@@ -10,7 +10,7 @@
  * that Python has computed, are copied into the arenas when they are first read.
  */
 
-enum { ZERO_STATE = -1, ALIGNED = 64, FIRST_ROWS = 64, MOST_SPARE_ARENA = 1 << 26, BOARD_WORDS = 64, MOST_INPUTS = 32 };
+enum { ZERO_STATE = -1, ALIGNED = 64, FIRST_ROWS = 64, MOST_SPARE_BYTES = 1 << 26, BOARD_WORDS = 64, MOST_INPUTS = 32 };
 enum { CELL_WIDTH, CELL_OPERANDS, CELL_FIXED, CELL_REPEATED, CELL_BOUND, CELL_COLUMNS }; /* see cell_tables.py */
 
 typedef struct {
@@ -326,6 +326,13 @@ static int take_work(Values *self) {
 
 static void give_back_work(Values *self) {
     if (self->work == NULL) return;
+    size_t bytes = 0;
+    for (Room *room = &self->work->cells; room < self->work->stage + MOST_INPUTS; room++) bytes += room->bytes;
+    if (bytes > MOST_SPARE_BYTES) {
+        free_work(self->work);
+        self->work = NULL;
+        return;
+    }
     self->work->next = self->engine->work;
     self->engine->work = self->work;
     self->work = NULL;
@@ -336,7 +343,7 @@ static void values_dealloc(Values *self) {
     for (int32_t n = 0; self->arenas != NULL && n < engine->arenas; n++) {
         Arena *own = self->arenas[n], *spare = engine->spare[n];
         if (own == NULL) continue;
-        int better = Py_REFCNT(own) == 1 && !own->exports && own->shape[0] * own->strides[0] <= MOST_SPARE_ARENA &&
+        int better = Py_REFCNT(own) == 1 && !own->exports && own->shape[0] * own->strides[0] <= MOST_SPARE_BYTES &&
                      (spare == NULL || spare->shape[0] < own->shape[0]);
         if (better) {
             engine->spare[n] = own;
