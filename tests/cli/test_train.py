@@ -54,13 +54,11 @@ def equal(one: Checkpoint, other: Checkpoint) -> bool:
     )
 
 
-@pytest.mark.parametrize("workload", ["treelstm", "bilstm-tagger"])
-def test_learns_its_own_data(tmp_path: Path, workload: str) -> None:
-    figures = train(tmp_path, workload, "--epochs", "60", "--lr", "0.03")
+def test_learns_its_own_data(tmp_path: Path) -> None:
+    figures = train(tmp_path, "treelstm", "--epochs", "60", "--lr", "0.03")
     first, last = figures["epochs"][0], figures["epochs"][-1]
     assert last["loss"] < 0.1 * first["loss"]
-    assert last["dev_accuracy"] == 1
-    assert (last["dev_root_accuracy"] is None) == (workload != "treelstm")
+    assert last["dev_accuracy"] == last["dev_root_accuracy"] == 1
     assert figures["flops"] > 0
 
 
@@ -69,16 +67,23 @@ def test_learns_its_own_data(tmp_path: Path, workload: str) -> None:
 def test_every_workload_with_labels_learns(tmp_path: Path, workload: str) -> None:
     epochs = train(tmp_path, workload, "--epochs", "30", "--lr", "0.03")["epochs"]
     assert epochs[-1]["loss"] < 0.5 * epochs[0]["loss"]
+    assert (epochs[-1]["dev_root_accuracy"] is None) == (DATA[workload] is not TREES)
 
 
 @pytest.mark.parametrize(
-    "optimizer", [["adam"], ["adagrad"], ["sgd"], ["sgd", "--momentum", "0.9"]], ids=lambda words: "".join(words[::2])
+    "optimizer",
+    [
+        ["adam"],
+        ["sgd", "--momentum", "0.9"],
+        *(pytest.param([name], marks=pytest.mark.slow) for name in ("adagrad", "sgd")),
+    ],
+    ids=lambda words: words[0] + words[-1],
 )
 def test_goes_on_with_equal_bits(tmp_path: Path, optimizer: list[str]) -> None:
     words = ["--optimizer", *optimizer, "--seed", "3"]
     whole, parts = tmp_path / "whole.npz", tmp_path / "parts.npz"
     train(tmp_path, "treelstm", *words, "--epochs", "4", "--checkpoint", str(whole))
-    for epochs in ("1", "3", "4"):
+    for epochs in ("1", "4"):
         train(tmp_path, "treelstm", *words, "--epochs", epochs, "--checkpoint", str(parts))
     assert equal(load_checkpoint(whole), load_checkpoint(parts))
 
