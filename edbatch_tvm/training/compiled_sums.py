@@ -10,6 +10,7 @@ import numpy as np
 from edbatch_tvm.training.gradient_kernel import GradientKernel, GradientKernels, GradientTables
 from edbatch_tvm.training.gradient_layout import (
     DTYPES,
+    Columns,
     GradientLayout,
     Rows,
     Table,
@@ -154,3 +155,21 @@ def _addresses(groups: Sequence[GroupRows], rows: Rows) -> np.ndarray:
     if rows.each != 1:
         begin = (begin[:, None] + np.arange(rows.each) * (rows.width * memory.itemsize)).ravel()
     return begin
+
+
+def product_tables(
+    kernel: GradientKernel, left: np.ndarray, left_rows: np.ndarray, right: np.ndarray, right_rows: np.ndarray
+) -> tuple[GradientTables, np.ndarray]:
+    """The kernel's tables of one product of rows of matrices, and the array that it writes; to measure it alone."""
+    layout = GradientLayout()
+    layout.add_product([Columns(left.shape[1])], [Columns(right.shape[1], 0, right.shape[1], "product")], [])
+    table = vector_table(layout, kernel.tiles, left.itemsize)
+    product = np.empty((left.shape[1], right.shape[1]), left.dtype)
+    nodes = len(left_rows)
+    sides = ((left, left_rows), (right, right_rows))
+    rows = [numbers * side.strides[0] + side.__array_interface__["data"][0] for side, numbers in sides]
+    vectors = table.at(np.array([0, nodes]), [np.empty(0, product.dtype), product])
+    one = _OfDtype(kernel, layout)
+    steps, room, multiplies = one._steps([nodes])
+    none = np.zeros((1, 5), np.int64)
+    return GradientTables(np.concatenate(rows), steps, vectors, none[0], none, room, multiplies), product

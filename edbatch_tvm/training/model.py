@@ -94,6 +94,7 @@ class TrainingModel(Model):
         )
         self.cells = nodes if table is None else table.cells
         self.nodes = nodes
+        self._saves = nodes != self.signature
         self._instances = Instances(self.cells)
         self.adjoints = adjoints
         self.version = 0
@@ -118,7 +119,8 @@ class TrainingModel(Model):
 
     def merge(self, instances: Sequence[InstanceGraph]) -> InstanceGraph:
         """See :meth:`Model.merge`; nodes of the graph also have outputs for what they save."""
-        return with_saved_values(super().merge(instances), self.signature)
+        merged = super().merge(instances)
+        return with_saved_values(merged, self.signature) if self._saves else merged
 
     def execute(self, graph: InstanceGraph, plan: Plan, info: ScheduleInfo | None = None) -> TrainingResult:
         """See :meth:`Model.execute`."""
