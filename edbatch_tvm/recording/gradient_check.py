@@ -16,7 +16,7 @@ from edbatch_tvm.compiler import compile_model
 from edbatch_tvm.errors import CellError
 from edbatch_tvm.graph.instance import FIRST_EXTERNAL
 from edbatch_tvm.recording.arguments import EXAMPLE_ROWS
-from edbatch_tvm.recording.gradient_tape import Table, gradient_of_weight
+from edbatch_tvm.recording.parameter_tables import Table, gradient_of_weight
 from edbatch_tvm.recording.specialise import Cell
 from edbatch_tvm.runtime import Model
 from edbatch_tvm.training import TrainingResult

@@ -24,10 +24,10 @@ from edbatch_tvm.recording.empty_results import EmptyResult
 from edbatch_tvm.recording.exporting import EXPORTING
 from edbatch_tvm.recording.failures import uncompiled
 from edbatch_tvm.recording.gradient_check import check_gradients
-from edbatch_tvm.recording.gradient_tape import Table
 from edbatch_tvm.recording.isolation import state, switched_to
 from edbatch_tvm.recording.module_attributes import is_constant
 from edbatch_tvm.recording.outside import Outside
+from edbatch_tvm.recording.parameter_tables import Table
 from edbatch_tvm.recording.recurrent import refuses_unrolling
 from edbatch_tvm.recording.rows import (
     AGAIN,

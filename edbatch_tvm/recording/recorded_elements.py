@@ -26,7 +26,7 @@ from edbatch_tvm.recording.source_locations import users_place
 from edbatch_tvm.recording.torch_functions import replaced_functions
 
 if TYPE_CHECKING:
-    from edbatch_tvm.recording.gradient_tape import CompiledRound, External
+    from edbatch_tvm.recording.gradient_rounds import CompiledRound, External
     from edbatch_tvm.recording.library import Library
     from edbatch_tvm.recording.rounds import RoundValues
     from edbatch_tvm.recording.seen_state import SeenState

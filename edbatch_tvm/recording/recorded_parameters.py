@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from edbatch_tvm.recording.gradient_tape import ROW_OF
+from edbatch_tvm.recording.gradient_rounds import ROW_OF
 from edbatch_tvm.recording.lazy import is_lazy
 
 if TYPE_CHECKING:

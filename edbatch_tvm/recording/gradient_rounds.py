@@ -1,0 +1,250 @@
+"""Rounds as nodes of autograd's graph; see :mod:`edbatch_tvm.recording.gradient_tape`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from edbatch_tvm.errors import RecordingError
+from edbatch_tvm.recording.parameter_tables import gradient_of_weight
+from edbatch_tvm.training.cotangents import Cotangents
+from edbatch_tvm.training.weight_sums import sum_rows
+
+if TYPE_CHECKING:
+    from edbatch_tvm.recording.gradient_tape import GradientTape
+    from edbatch_tvm.training import TrainingResult
+
+_task: Any = torch._C._current_graph_task_id
+_keeps_graph: Any = torch._C._autograd._get_current_graph_task_keep_graph
+
+Row = tuple[torch.nn.Parameter, int]
+"""A row of a parameter."""
+
+ROW_OF = "_row_of"
+"""Attribute of tensors that are rows of parameters: a :data:`Row`."""
+
+
+class External:
+    """A tensor from outside that requires a gradient.
+
+    Attributes
+    ----------
+    tensor : Tensor
+        What gets the gradient: the tensor as it was when it was read, or the parameter that it is a row of.
+    row : int or None
+        Which row of it; None if it is all of it.
+    """
+
+    __slots__ = ("row", "tensor")
+
+    def __init__(self, tensor: Tensor, row: int | None = None) -> None:
+        self.tensor = tensor
+        self.row = row
+
+
+class _Pending:
+    """Gradients of values of one round, of one backward pass."""
+
+    def __init__(self) -> None:
+        self.task = -1
+        self.parts: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def add(self, values: np.ndarray, rows: np.ndarray) -> None:
+        """Add the gradients of values of one size: int64 ``[m]`` and float32 ``[m, size]``."""
+        if _task() != self.task:  # what is left is of a backward pass that failed
+            self.task, self.parts = _task(), []
+        self.parts.append((values, rows))
+
+    def take(self) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+        """All of them, by size: values, rising, and the sum of the gradients of each."""
+        parts, self.parts = (self.parts if _task() == self.task else []), []
+        by_size: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {}
+        for values, rows in parts:
+            by_size.setdefault(rows.shape[1], []).append((values, rows))
+        return {
+            size: sum_rows(np.concatenate([one for one, _ in found]), np.concatenate([rows for _, rows in found]))
+            for size, found in by_size.items()
+        }
+
+
+class CompiledRound:
+    """A round that compiled cells have computed.
+
+    Parameters
+    ----------
+    tape : GradientTape
+    result : TrainingResult
+    weights : dict of str to Tensor
+        The weights of the cells that require a gradient.
+    first : int
+        The number of the recorder's first value of the round.
+    ids : int array
+        The value of the graph for each of the recorder's.
+    sources : int64 array
+        For each external row of the graph what it is to the recorder: the number of an earlier value or, negative, of a
+        tensor from outside.
+    externals : dict of int to External
+        By these numbers; not those of the recorder for rows of elements that were recorded before.
+    """
+
+    def __init__(
+        self,
+        tape: GradientTape,
+        result: TrainingResult,
+        weights: dict[str, Tensor],
+        first: int,
+        ids: np.ndarray,
+        sources: np.ndarray,
+        externals: dict[int, External],
+    ) -> None:
+        self._tape = tape
+        self._result: TrainingResult | None = result
+        self._weights = weights
+        self.first = first
+        self.ids = ids
+        self._sources = sources
+        self._externals = externals
+        self._pending = _Pending()
+        self.inputs: dict[int, Tensor] = {id(weight): weight for weight in weights.values()}
+        for external in externals.values():
+            self.inputs.setdefault(id(external.tensor), external.tensor)
+        self.token: Tensor | None = None
+
+    def run(self, before: Tensor | None) -> None:
+        """Become a node of autograd's graph after the round `before`."""
+        changeable = [one for one in self.inputs.values() if one.is_leaf]
+        others = [one for one in self.inputs.values() if not one.is_leaf]
+        self.inputs = {id(one): one for one in (*changeable, *others)}
+        token = _Round.apply(self, len(changeable), before, *self.inputs.values())
+        self.token = token if token.requires_grad else None
+
+    def tensors(self, values: np.ndarray, rows: Tensor) -> Sequence[Tensor]:
+        """Values of the graph, one a row of `rows`, as tensors that autograd knows."""
+        made = [row.clone() for row in rows.unbind()]
+        return made if self.token is None else _Values.apply(self, values, made, self.token)
+
+    def add(self, values: np.ndarray, rows: np.ndarray) -> None:
+        """Add gradients of values of the graph."""
+        self._pending.add(values, rows)
+
+    def backward(self) -> list[Tensor | None]:
+        """The gradients of the inputs, by those of the values."""
+        pending = self._pending.take()
+        result = self._result
+        if not _keeps_graph():
+            self._result = None  # its memory is free for the next minibatch
+        if not pending:
+            return [None] * len(self.inputs)
+        assert result is not None
+        gradients = result.backward_of(_cotangents(result, pending), retain=True)
+        found: dict[int, Tensor] = {}
+        for name, weight in self._weights.items():
+            if gradients.reaches(name):
+                found[id(weight)] = gradient_of_weight(gradients, name, weight, self._tape.tables)
+        for one in gradients.external_sums.values():
+            sources, rows = self._sources[one.numbers], one.rows.reshape(len(one.rows), -1)
+            outside = sources < 0
+            self._of_externals(sources[outside], rows[outside], found)
+            self._tape.add(sources[~outside], rows[~outside])
+        return [found.get(key) for key in self.inputs]
+
+    def _of_externals(self, numbers: np.ndarray, rows: np.ndarray, found: dict[int, Tensor]) -> None:
+        """Add gradients of tensors from outside to those that were found."""
+        of_rows: dict[int, tuple[Tensor, list[int], list[int]]] = {}
+        for place, number in enumerate(numbers.tolist()):
+            external = self._externals.get(number)
+            if external is None:
+                continue
+            tensor = external.tensor
+            if external.row is not None:
+                _, index, places = of_rows.setdefault(id(tensor), (tensor, [], []))
+                index.append(external.row)
+                places.append(place)
+                continue
+            gradient = torch.from_numpy(rows[place].copy()).reshape(tensor.shape)
+            known = found.get(id(tensor))
+            found[id(tensor)] = gradient if known is None else known + gradient
+        for key, (tensor, index, places) in of_rows.items():
+            known = found.get(key)
+            total = torch.zeros_like(tensor) if known is None else known.to_dense()
+            parts = torch.from_numpy(rows[places]).reshape(len(places), *tensor.shape[1:])
+            found[key] = total.index_add_(0, torch.tensor(index), parts)
+
+
+class EagerRound:
+    """A round that the model's own code has computed, node after node.
+
+    Attributes
+    ----------
+    first : int
+    made : list of Tensor
+        Its values, flat; autograd knows how they were made.
+    """
+
+    def __init__(self, first: int, made: list[Tensor]) -> None:
+        self.first = first
+        self.made = made
+
+
+def _cotangents(result: TrainingResult, pending: dict[int, tuple[np.ndarray, np.ndarray]]) -> Cotangents:
+    graph = result.graph
+    signature = graph.signature
+    assert signature is not None
+    values = np.concatenate([one for one, _ in pending.values()])
+    rows_by_arena: dict[int, np.ndarray] = {}
+    for own, rows in pending.values():
+        arenas = signature.output_arena[graph.node_type[own // graph.stride], own % graph.stride]
+        for arena in np.unique(arenas).tolist():
+            chosen = rows[arenas == arena]
+            rows_by_arena[arena] = chosen.reshape(len(chosen), *signature.value_specs[arena].shape)
+    return Cotangents(np.sort(values), rows_by_arena)
+
+
+def _require_first_order() -> None:
+    if torch.is_grad_enabled():
+        raise RecordingError(
+            "gradients of gradients (create_graph=True) through a batched model",
+            "first derivatives",
+            "run the model itself for these",
+        )
+
+
+class _Round(torch.autograd.Function):
+    """A round; what it returns stands for it."""
+
+    @staticmethod
+    def forward(ctx: Any, one: CompiledRound, changeable: int, before: Tensor | None, *inputs: Tensor) -> Tensor:
+        ctx.round = one
+        ctx.before = None if before is None else torch.zeros(())
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*inputs[:changeable])  # autograd finds out when they are changed before backward
+        return torch.zeros(())
+
+    @staticmethod
+    def backward(ctx: Any, _gradient: Tensor | None) -> Any:
+        _require_first_order()
+        _ = ctx.saved_tensors  # an error for a second backward pass, and for weights that were changed
+        return None, None, ctx.before, *ctx.round.backward()
+
+
+class _Values(torch.autograd.Function):
+    """Values of a round as tensors."""
+
+    @staticmethod
+    def forward(ctx: Any, one: CompiledRound, values: np.ndarray, made: list[Tensor], _round: Tensor) -> Any:
+        ctx.round, ctx.values = one, values
+        ctx.set_materialize_grads(False)
+        return tuple(made)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> Any:
+        _require_first_order()
+        given = [(place, one) for place, one in enumerate(gradients) if one is not None]
+        if given:
+            rows = torch.stack([one.detach().to_dense().reshape(-1) for _, one in given]).numpy()
+            ctx.round.add(ctx.values[[place for place, _ in given]], rows)
+        return None, None, None, torch.zeros(())
