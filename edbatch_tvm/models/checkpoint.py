@@ -28,7 +28,7 @@ _BROKEN = (KeyError, IndexError, TypeError, ValueError, AttributeError, EOFError
 _BROKEN_ARCHIVE = (*_BROKEN, zipfile.BadZipFile, MemoryError, RuntimeError, OverflowError)
 
 
-@dataclass
+@dataclass(eq=False)
 class Checkpoint:
     """A training run at some step.
 

@@ -22,7 +22,7 @@ Labels = Sequence[str | None]
 """A label for each declared output of an instance; None for an output that has none."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Labelled(Generic[Item]):
     """Data files with labels.
 

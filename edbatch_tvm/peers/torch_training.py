@@ -104,7 +104,7 @@ def training_cells(workload: str) -> dict[str, TorchCell]:
     return {name: replace(cell, step=steps.get(name, cell.step)) for name, cell in MODELS[workload]().items()}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SummedRows:
     """Rows of a variadic operand, of which each belongs to the node `owner` says."""
 
@@ -247,7 +247,7 @@ _STORES: Mapping[str, Callable[[ByLevel], Any]] = {"slices": _Slices, "levels": 
 # Runs -----------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Read:
     """Rows that a batch reads: of one arena, by place; and by the batches that wrote them.
 
@@ -269,7 +269,7 @@ class _Write:
     end: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Call:
     cell: str
     reads: list[_Read]
@@ -487,7 +487,7 @@ class OneByOne(_Run):
         return torch.cat([results[v // stride][v % stride] for v in self.graph.outputs.tolist()])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _OneSum:
     """Rows of a variadic operand of one node."""
 

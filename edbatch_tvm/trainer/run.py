@@ -37,7 +37,7 @@ _BACKWARD_WORK = 2
 """Products of a backward pass for each one of the forward pass: by weights, and by operands."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class EpochReport:
     """The figures of an epoch.
 

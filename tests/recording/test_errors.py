@@ -116,17 +116,6 @@ def test_what_is_asked_for() -> None:
         eb.autobatch(model, cells=["forward"])
 
 
-def test_gradients_are_not_for_it() -> None:
-    fast = eb.autobatch(Model(), cells=["cell"])
-    with (
-        torch.enable_grad(),
-        pytest.raises(
-            RecordingError, match=r"where gradients are recorded; expected inference \(hint: with torch.no_grad"
-        ),
-    ):
-        fast(["fine"])
-
-
 def test_too_many_kinds_of_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edbatch_tvm.recording.library.MOST_CELLS", 2)
     model = Shapes()

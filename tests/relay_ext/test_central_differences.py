@@ -59,7 +59,8 @@ CASES: dict[str, Case] = {
 
 def test_every_rule_has_a_case() -> None:
     differentiable = {name for name, rule in RULES.items() if rule.__name__ != "_none"}
-    assert differentiable == set(CASES)
+    # Gradients of TIR functions are the user's: tests/training/test_tir_gradients.py.
+    assert differentiable - {"call_tir"} == set(CASES)
 
 
 @pytest.mark.parametrize("name", CASES)
