@@ -74,8 +74,10 @@ def test_every_workload_with_labels_learns(tmp_path: Path, workload: str) -> Non
     "optimizer",
     [
         ["adam"],
-        ["sgd", "--momentum", "0.9"],
-        *(pytest.param([name], marks=pytest.mark.slow) for name in ("adagrad", "sgd")),
+        *(
+            pytest.param(words, marks=pytest.mark.slow)
+            for words in (["sgd", "--momentum", "0.9"], ["adagrad"], ["sgd"])
+        ),
     ],
     ids=lambda words: "".join(words[::2]),
 )

@@ -170,6 +170,7 @@ def test_gradients(module: Any) -> None:
         np.testing.assert_allclose(found, right, rtol=0, atol=1e-5 * np.abs(right).max(initial=1))
 
 
+@pytest.mark.slow
 def test_paths_of_workloads() -> None:
     """Adjoints of cells that are stages are stages."""
     for name in ("lattice-gru", "childsum-tree"):

@@ -50,6 +50,7 @@ def bits(model: Any, instances: Any) -> tuple[list[tuple[int, ...]], dict[str, b
     return sorted(batches), found
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_threads")
 def test_the_same_bits(case: tuple[Any, Any]) -> None:
     model, instances = case

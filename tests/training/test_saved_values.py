@@ -53,7 +53,10 @@ def bytes_of_values(model: Any, name: str) -> int:
     return sum(rows * size for rows, size in zip(plan.arena_rows, sizes, strict=True))
 
 
-@pytest.mark.parametrize("name", WORKLOADS)
+@pytest.mark.parametrize(
+    "name",
+    [one if one in ("treelstm", "childsum-tree") else pytest.param(one, marks=pytest.mark.slow) for one in WORKLOADS],
+)
 def test_bytes(name: str) -> None:
     """What nodes save is as stated; computing it again saves nothing, which halves the values of most workloads."""
     model = compiled(name, "save")
