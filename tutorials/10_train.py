@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import copy
 import sys
+import warnings
 from pathlib import Path
 from time import perf_counter
 from typing import NamedTuple
@@ -28,6 +29,10 @@ from torch import nn
 from torch.nn import functional as F
 
 import edbatch_tvm as eb
+from edbatch_tvm.errors import SlowerWarning
+
+# Made-up trees are small: now and then an eager call of them takes no longer, which would be told.
+warnings.filterwarnings("ignore", category=SlowerWarning)
 
 
 class Tree(NamedTuple):
@@ -113,13 +118,14 @@ class TreeLSTM(nn.Module):
         else:
             state = self.join(self.node(tree.left, losses)[0], self.node(tree.right, losses)[0])
         scores = self.readout(state[0])
-        losses.append(F.cross_entropy(scores, torch.tensor(tree.label)))
+        if self.training:
+            losses.append(F.cross_entropy(scores, torch.tensor(tree.label)))
         return state, scores
 
     def forward(self, tree: Tree):
         losses: list = []
         _, scores = self.node(tree, losses)
-        return torch.stack(losses).sum(), scores
+        return torch.stack(losses).sum() if losses else None, scores
 
 
 # %%
