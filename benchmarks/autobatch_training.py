@@ -15,8 +15,10 @@ from typing import Any
 import torch
 
 import edbatch_tvm as eb
-from benchmarks.autobatch import VOCABULARY, sentences, trees_of
+from benchmarks.autobatch import sentences, trees_of
 from tests.recording.models import ChildSumTreeLSTM, ModularTreeLSTM, ShiftReduceParser
+
+VOCABULARY = 256
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -30,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     eb.set_num_threads(1)
-    trees, tokens = trees_of(options.sst, options.batch_size), sentences(options.batch_size, VOCABULARY)
+    trees, tokens = trees_of(options.sst, options.batch_size, VOCABULARY), sentences(options.batch_size, VOCABULARY)
     columns = ("model", "hidden", "eager ms", "batched ms", "faster", "forward ms", "rounds", "error")
     print("".join(f"{name:>12}" for name in columns))
     for hidden in options.hidden:
