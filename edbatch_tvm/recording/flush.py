@@ -18,6 +18,7 @@ from edbatch_tvm.recording.specs import spec_of
 from edbatch_tvm.recording.value_tables import numbered
 from edbatch_tvm.runtime import Model, Result
 from edbatch_tvm.training import TrainingResult
+from edbatch_tvm.training.backward_graph import arenas_of
 
 if TYPE_CHECKING:
     from edbatch_tvm.recording.recorder import Recorder
@@ -59,10 +60,8 @@ def compute_batched(recorder: Recorder) -> Result | None:
 
 def _saved(result: Result, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Values of the cells that were recorded among those of the graph that ran, which saves more; and their arenas."""
-    graph = result.graph
-    assert graph.signature is not None
     ids = result._in_graph(ids)
-    return ids, graph.signature.output_arena[graph.node_type[ids // graph.stride], ids % graph.stride]
+    return ids, arenas_of(result.graph, ids)
 
 
 def compute_eagerly(recorder: Recorder) -> None:
@@ -78,8 +77,7 @@ def compute_eagerly(recorder: Recorder) -> None:
         flat = recorder.outside.flat(number) if number < 0 else recorder.computed.tensor(number)
         if tape is None:
             return flat
-        found = tape.tensors([number], flat[None], spec_of(flat.shape))[0]
-        return found
+        return tape.tensors([number], flat[None], spec_of(flat.shape))[0]
 
     with nullcontext() if tape is not None else torch.no_grad():
         begin = 0

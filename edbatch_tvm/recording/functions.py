@@ -17,7 +17,7 @@ from edbatch_tvm.recording import lazy
 from edbatch_tvm.recording.adopted import adopt
 from edbatch_tvm.recording.dispatch import as_rows, copied, recorder_of
 from edbatch_tvm.recording.isolation import switched_to
-from edbatch_tvm.recording.lazy import FUNCTIONS, INTO_PYTORCH, LazyTensor
+from edbatch_tvm.recording.lazy import FUNCTIONS, INTO_PYTORCH, LazyTensor, computed_leaf
 from edbatch_tvm.recording.row_choices import joined_rows
 
 _FRESH = """
@@ -143,14 +143,10 @@ def _writing(function: Any, arguments: Any, named: dict[str, Any]) -> Any:
             adopted = adopt(recorder, target, by_rows)
             if not adopted and recorder.tape is not None:
                 # Autograd has to see an ordinary tensor written into by ordinary ones.
-                arguments, named = pytree.tree_map(_computed, (arguments, named))
+                arguments, named = pytree.tree_map(computed_leaf, (arguments, named))
                 with switched_to(recorder.library.state._replace(grad=torch.is_grad_enabled())):
                     return function(*arguments, **named)
     return NotImplemented
-
-
-def _computed(leaf: Any) -> Any:
-    return leaf.computed() if type(leaf) is LazyTensor else leaf
 
 
 _BY_ROWS = frozenset(
@@ -232,7 +228,7 @@ def _into_pytorch(function: Any, arguments: Any, named: dict[str, Any]) -> Any:
     recorder = recorder_of(arguments, named)
     if recorder is None or recorder.finished:
         if recorder is not None and recorder.tape is not None and not getattr(function, "__name__", "_").endswith("_"):
-            arguments, named = pytree.tree_map(_computed, (arguments, named))
+            arguments, named = pytree.tree_map(computed_leaf, (arguments, named))
         with _Plain():
             return function(*arguments, **named)
     out = named.get("out")

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from edbatch_tvm.errors import RecordingError
 from edbatch_tvm.recording.parameter_tables import gradient_of_weight
+from edbatch_tvm.training.backward_graph import arenas_of
 from edbatch_tvm.training.cotangents import Cotangents
 from edbatch_tvm.training.weight_sums import sum_rows
 
@@ -191,13 +192,12 @@ class EagerRound:
 
 
 def _cotangents(result: TrainingResult, pending: dict[int, tuple[np.ndarray, np.ndarray]]) -> Cotangents:
-    graph = result.graph
-    signature = graph.signature
+    signature = result.graph.signature
     assert signature is not None
     values = np.concatenate([one for one, _ in pending.values()])
     rows_by_arena: dict[int, np.ndarray] = {}
     for own, rows in pending.values():
-        arenas = signature.output_arena[graph.node_type[own // graph.stride], own % graph.stride]
+        arenas = arenas_of(result.graph, own)
         for arena in np.unique(arenas).tolist():
             chosen = rows[arenas == arena]
             rows_by_arena[arena] = chosen.reshape(len(chosen), *signature.value_specs[arena].shape)

@@ -342,6 +342,11 @@ def is_lazy(thing: Any) -> bool:
     return type(thing) is LazyTensor
 
 
+def computed_leaf(leaf: Any) -> Any:
+    """A recorded tensor computed; anything else as it is."""
+    return leaf.computed() if type(leaf) is LazyTensor else leaf
+
+
 def is_tensor(thing: Any) -> bool:
     """Whether `thing` is a tensor of floating-point numbers, recorded or not."""
     return isinstance(thing, torch.Tensor) and thing.dtype.is_floating_point

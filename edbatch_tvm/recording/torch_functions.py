@@ -21,7 +21,7 @@ from torch.utils import _pytree as pytree
 from edbatch_tvm.fork_lock import fork_lock
 from edbatch_tvm.recording.breaks import told
 from edbatch_tvm.recording.grad_mode import NOTING
-from edbatch_tvm.recording.lazy import FUNCTIONS, LazyTensor, rows_of_values
+from edbatch_tvm.recording.lazy import FUNCTIONS, LazyTensor, computed_leaf, rows_of_values
 
 _FIRST_DIM = {"dim": 0}
 
@@ -81,12 +81,8 @@ def _apply_computed(cls: Any, *arguments: Any, **named: Any) -> Any:
             told(recorder, f"{cls.__name__}.apply()", None)
             if not all(map(recorder.is_computed, lazies)):
                 recorder.wait()
-        arguments, named = pytree.tree_map(_computed, (arguments, named))
+        arguments, named = pytree.tree_map(computed_leaf, (arguments, named))
     return _apply.__get__(None, cls)(*arguments, **named)
-
-
-def _computed(leaf: Any) -> Any:
-    return leaf.computed() if type(leaf) is LazyTensor else leaf
 
 
 _data: Any = torch.Tensor.data
