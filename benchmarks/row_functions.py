@@ -202,8 +202,7 @@ def main() -> None:
             if compiled_to(FUNCTIONS[name], linear=False).startswith("refused"):
                 continue
             ours, theirs, path = speed(name, arguments.rows, width, arguments.repeat, target)
-            text = f"{name:34} {width:5} {ours * 1e3:8.2f} {theirs * 1e3:8.2f} {theirs / ours:6.2f}  {path[:40]}"
-            print(text, flush=True)
+            print(row_text(name, width, ours, theirs, path), flush=True)
 
 
 if __name__ == "__main__":

@@ -35,3 +35,12 @@ def test_script(script: str, arguments: str, expected: str, tmp_path: Path) -> N
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert expected in done.stdout
+
+
+def test_a_batch_below_the_clock() -> None:
+    """What took no longer than an empty run has no finite ratio, and no ZeroDivisionError."""
+    pytest.importorskip("torch")
+    from benchmarks import operator_speed
+
+    assert " inf " in operator_speed.row_text("softmax", 8, 0.0, 1e-5, "stage")
+    assert " 2.00 " in operator_speed.row_text("softmax", 8, 1e-5, 2e-5, "stage")

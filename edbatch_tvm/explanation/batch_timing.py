@@ -27,6 +27,7 @@ def batch_seconds(model: Model, graph: InstanceGraph, plan: Plan, repeat: int = 
     Returns
     -------
     float64 array of shape [batches]
+        0 where the batch took no longer than the run of no batch.
     """
     batches = len(plan.steps)
     seconds = np.empty((max(1, repeat), batches + 1))
