@@ -37,7 +37,11 @@ def main() -> None:
     arguments = parser.parse_args()
     workload = get_workload(arguments.workload)
     model = eb.compile(
-        workload.cells(arguments.hidden), workload.weights(arguments.hidden), policy=arguments.policy, plan="batch"
+        workload.cells(arguments.hidden),
+        workload.weights(arguments.hidden),
+        policy=arguments.policy,
+        plan="batch",
+        equal_nodes=False,
     )
     pool = workload.generate(POOL, model.cells)
     nodes = sum(graph.num_nodes for graph in pool)

@@ -193,6 +193,7 @@ def main() -> None:
         print(text)
         return
     import edbatch_tvm as eb
+    from benchmarks.operator_speed import row_text
 
     eb.set_num_threads(1)
     torch.set_num_threads(1)

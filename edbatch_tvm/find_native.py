@@ -20,6 +20,7 @@ python_only = os.environ.get(VARIABLE) == "python"
 
 PARTS = {
     "merge": "edbatch_tvm.native.merger",
+    "merge equal nodes": "edbatch_tvm.native.equal_nodes",
     "schedule": "edbatch_tvm.native.kernels",
     "plan": "edbatch_tvm.native.planner",
     "build backward graphs": "edbatch_tvm.native.backward_graphs",

@@ -21,6 +21,7 @@ from edbatch_tvm.errors import CellError, EdbatchError, EnvironmentMismatch, Tar
 from edbatch_tvm.memory import resolve_plan
 from edbatch_tvm.runtime.compilation_cache import KeptCells, keep
 from edbatch_tvm.runtime.device_executor import Launch
+from edbatch_tvm.runtime.equal_nodes import EqualNodesOption
 from edbatch_tvm.runtime.executor import Executor
 from edbatch_tvm.runtime.model import Model
 from edbatch_tvm.runtime.threads import prepare_threads
@@ -48,6 +49,7 @@ def compile_model(
     training: bool = False,
     memory: str = "auto",
     storage: str = "float32",
+    equal_nodes: EqualNodesOption = "auto",
 ) -> Model:
     """Compile cells into a model that runs minibatches of instances.
 
@@ -105,6 +107,11 @@ def compile_model(
     storage : {"float32", "bfloat16", "float16"}
         On a CPU: what values and weights of float32 are kept in. Cells compute in float32; each value and weight is
         rounded once. Results are given as float32.
+    equal_nodes : {"auto", True, False}
+        Whether nodes of one cell with equal operands and attributes, such as repeated words and phrases of a minibatch,
+        are computed once. ``"auto"`` does what is faster, by the first minibatches; results have the same bits either
+        way. For training, where the gradients of equal nodes are added up first and may be rounded differently,
+        ``"auto"`` is False.
 
     Returns
     -------
@@ -175,6 +182,7 @@ def compile_model(
         lowered.table,
         lowered.nodes,
         lowered.weights,
+        equal_nodes,
     )
     return model if differentiated is None else training_model(model, differentiated, target, options)
 

@@ -41,13 +41,14 @@ from edbatch_tvm.graph.spec import Attribute, CellSignature, Operand, Signature,
 from edbatch_tvm.memory import resolve_plan
 from edbatch_tvm.runtime.artifact import Artifact, HeldWeights
 from edbatch_tvm.runtime.cpu_features import architecture, instruction_sets, missing_sets
+from edbatch_tvm.runtime.equal_nodes import EqualNodesChoice
 from edbatch_tvm.runtime.model import Model
 from edbatch_tvm.runtime.threads import prepare_threads
 from edbatch_tvm.runtime.weights import WeightReader
 from edbatch_tvm.tvm_compat import runtime
 from edbatch_tvm.tvm_version import REQUIRED
 
-FORMAT, VERSION = "edbatch-model", 2
+FORMAT, VERSION = "edbatch-model", 3
 
 MANIFEST, LIBRARY, WEIGHTS, POLICY = "model.json", "library.so", "weights.npz", "policy.json"
 
@@ -123,6 +124,7 @@ def save_model(model: Model, path: str | os.PathLike[str]) -> None:
         "instruction_sets": list(instruction_sets(artifact.target)),
         "plan": model.plan_name,
         "policy": name,
+        "equal_nodes": model.equal_nodes,
         "cells": [_cell_json(cell) for cell in model.signature],
         "kernels": artifact.attributes,
         "weights": {name: _spec_json(spec) for name, spec in weights.wanted.items()},
@@ -196,6 +198,7 @@ def load_model(
         backend = find_backend(target)
         _ = artifact.declarations  # a broken one is refused here
         saved_plan, saved_policy = resolve_plan(document["plan"]), str(document["policy"])
+        equal_nodes = EqualNodesChoice(document["equal_nodes"]).option
         learned = parse_policy(members[POLICY].decode(), POLICY, signature.names) if POLICY in members else None
     except EdbatchError as error:
         if isinstance(error, ModelFileError):
@@ -222,6 +225,7 @@ def load_model(
         saved_plan if plan is None else resolve_plan(plan),
         perf_counter() - begin,
         weights=reader,
+        equal_nodes=equal_nodes,
     )
 
 

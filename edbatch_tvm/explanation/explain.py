@@ -50,7 +50,8 @@ def explain(model: Model, instances: Sequence[InstanceGraph], repeat: int = 3) -
     model(instances)  # allocates and fills caches
     runs = (model(instances) for _ in range(max(1, repeat)))
     result = min(runs, key=lambda run: run.report.seconds["total"])
-    graph, plan, report = result.graph, result.plan, result.report
+    report, plan = result.report, result.plan
+    graph = report.graph  # without the nodes that are equal to another one
     seconds = batch_seconds(model, graph, plan, repeat) if repeat else None
     apart = find_batch_gaps(graph, plan.schedule)
     uses = operand_read_report(graph, plan)
@@ -70,6 +71,7 @@ def explain(model: Model, instances: Sequence[InstanceGraph], repeat: int = 3) -
         _trees(model),
         graph,
         plan,
+        report.merged,
     )
 
 

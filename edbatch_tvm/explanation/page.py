@@ -43,8 +43,9 @@ def _cards(one: Explanation) -> str:
     others = f"{counts['contiguous']:,} contiguous, {counts['broadcast']:,} broadcast"
     above = f"{one.batches / one.lower_bound:.2f} × the bound {one.lower_bound}" if one.lower_bound else "no nodes"
     stages = ", ".join(f"{name} {value * 1e3:.2f}" for name, value in one.seconds.items() if name != "total")
+    equal = f", and {one.merged:,} equal to one of them" if one.merged else ""
     cards = [
-        (f"{one.nodes:,}", f"nodes of {one.instances} instances"),
+        (f"{one.nodes:,}", f"nodes of {one.instances} instances{equal}"),
         (f"{one.batches:,}", f"batches, {above}"),
         (f"{one.seconds.get('total', 0.0) * 1e3:.2f} ms", stages),
         (

@@ -117,7 +117,10 @@ class Explanation:
     trees : dict of str to PQTree
         How the operators inside the cells are laid out; not all cells have such a layout.
     graph : InstanceGraph
+        What ran.
     plan : Plan
+    merged : int
+        Nodes of the minibatch that are not in `graph`, since they are equal to one that is.
     """
 
     policy: str
@@ -134,6 +137,7 @@ class Explanation:
     trees: dict[str, PQTree] = field(repr=False)
     graph: InstanceGraph = field(repr=False)
     plan: Plan = field(repr=False)
+    merged: int = 0
 
     def as_json(self) -> dict[str, Any]:
         """The explanation as nested dicts of plain values, without graph and plan."""
@@ -143,6 +147,7 @@ class Explanation:
             "target": self.target,
             "instances": self.instances,
             "nodes": self.nodes,
+            "merged": self.merged,
             "batches": self.batches,
             "lower_bound": self.lower_bound,
             "seconds": self.seconds,

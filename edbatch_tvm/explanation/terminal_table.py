@@ -10,12 +10,17 @@ from edbatch_tvm.explanation.record import CellExplanation, Explanation
 HEADER = ("cell", "nodes", "batches", "largest", "path", "contig.", "bcast", "indexed", "kB idx", "ms", "GFLOP/s", "by")
 
 
+def _equal(explanation: Explanation) -> str:
+    return f" (and {explanation.merged} equal to one of them)" if explanation.merged else ""
+
+
 def table(explanation: Explanation) -> str:
     """The explanation as text: figures of each cell, then what keeps it from fewer batches."""
     total = explanation.seconds.get("total", 0.0)
     stages = ", ".join(f"{name} {value * 1e3:.2f}" for name, value in explanation.seconds.items() if name != "total")
     lines = [
-        f"{explanation.instances} instances, {explanation.nodes} nodes in {explanation.batches} batches"
+        f"{explanation.instances} instances, {explanation.nodes} nodes{_equal(explanation)}"
+        f" in {explanation.batches} batches"
         f" (lower bound {explanation.lower_bound}), policy {explanation.policy}, plan {explanation.plan_name}",
         f"{total * 1e3:.2f} ms: {stages}; target {explanation.target}",
         "",

@@ -1,6 +1,7 @@
 """Instance-graph IR: struct of arrays, builder, merge, validation, text form, networkx view. NumPy only."""
 
 from edbatch_tvm.graph.build import Builder
+from edbatch_tvm.graph.equal_nodes import EqualNodes, merge_equal_nodes
 from edbatch_tvm.graph.instance import FIRST_EXTERNAL, ZERO, InstanceGraph
 from edbatch_tvm.graph.merge import merge
 from edbatch_tvm.graph.networkx_view import from_networkx, to_networkx
@@ -15,6 +16,7 @@ __all__ = [
     "Attribute",
     "Builder",
     "CellSignature",
+    "EqualNodes",
     "InstanceGraph",
     "Operand",
     "Signature",
@@ -23,6 +25,7 @@ __all__ = [
     "format_graph",
     "from_networkx",
     "merge",
+    "merge_equal_nodes",
     "parse_graph",
     "require_checked",
     "to_networkx",

@@ -73,7 +73,7 @@ class NativeBackwardGraphs:
         places, operands, externals = _bounds(graph, types, cells)
         places += entries + givens
         made = BackwardArrays(
-            np.empty(places, np.int16),
+            np.empty(places + 1, np.int16),
             np.empty(places + 1, np.int32),
             np.empty(operands + entries + givens + 1, np.int32),
             np.empty(externals + givens + 1, np.int16),

@@ -41,6 +41,7 @@ SCHEDULE_SOURCES = (
 )
 LIBRARIES = {
     "merge": ("tir/merging.py", "../graph/array_addresses.py"),
+    "equal": ("tir/equal_nodes.py",),
     "levels": ("tir/depth_schedule.py",),
     "values": ("tir/kept_values.py",),
     "backward": ("tir/backward_graph.py", "backward_tables.py"),
@@ -124,6 +125,10 @@ def _functions(name: str) -> dict[str, Any]:
         from edbatch_tvm.native.tir.merging import merge
 
         return {"merge": merge}
+    if name == "equal":
+        from edbatch_tvm.native.tir.equal_nodes import merge_equal
+
+        return {"merge_equal": merge_equal}
     if name == "values":
         from edbatch_tvm.native.tir.kept_values import copy, find, keep, number
 

@@ -114,7 +114,9 @@ class DeviceResult(Result):
 
     def host(self) -> Result:
         """The same result as arrays of the host."""
-        return Result(self.graph, self.plan, self.report, self._downloaded())
+        made = Result(self.graph, self.plan, self.report, self._downloaded())
+        made._row = self._row
+        return made
 
     def values(self, values: Any) -> np.ndarray:
         """See :meth:`~edbatch_tvm.runtime.result.Result.values`."""
@@ -149,5 +151,5 @@ class DeviceResult(Result):
         arena = self._arena(value)
         spec, tensor = self._signature.value_specs[arena], self._lease.arenas.tensors[arena]
         pitch = int(tensor.shape[1]) * np.dtype(spec.dtype).itemsize
-        view = tensor._create_view(spec.shape, spec.dtype, int(self.plan.value_row[value]) * pitch)
+        view = tensor._create_view(spec.shape, spec.dtype, int(self._row[value]) * pitch)
         return DeviceArray(view, self._lease, self._memory)

@@ -19,6 +19,7 @@ from edbatch_tvm.fork_lock import fork_lock
 from edbatch_tvm.graph import Builder, InstanceGraph, Signature, require_checked
 from edbatch_tvm.graph.expand import Expansion, ExpansionTable, expand
 from edbatch_tvm.memory import Plan
+from edbatch_tvm.runtime.equal_nodes import EqualNodesChoice, EqualNodesOption
 from edbatch_tvm.runtime.executor import Executor
 from edbatch_tvm.runtime.minibatch import Instances
 from edbatch_tvm.runtime.plan_cache import Plans
@@ -58,6 +59,8 @@ class Model:
         Where :meth:`refresh` reads.
     """
 
+    trains = False
+
     def __init__(
         self,
         signature: Signature,
@@ -69,6 +72,7 @@ class Model:
         table: ExpansionTable | None = None,
         source: tvm.IRModule | None = None,
         weights: WeightReader | None = None,
+        equal_nodes: EqualNodesOption = False,
     ) -> None:
         self.signature = signature
         self.executor = executor
@@ -81,6 +85,7 @@ class Model:
         self.compile_seconds = compile_seconds
         self.weights = weights
         self.policy = policy
+        self.equal_nodes = equal_nodes
         self._instances = Instances(self.cells)
         self._plans = Plans(signature, executor.fused)
         self._refreshing = fork_lock()
@@ -96,6 +101,19 @@ class Model:
         auto = isinstance(policy, str) and policy == "auto"
         self._chosen = None if auto else as_policy(policy, self.signature.names)
         self._selected_up_to = 0 if auto else math.inf
+
+    @property
+    def equal_nodes(self) -> EqualNodesOption:
+        """Whether a call computes nodes of one cell with equal operands and attributes once. Can be set.
+
+        ``"auto"`` does what is faster, by the first minibatches. Results have the same bits either way. The gradients
+        of a model for training do not, where those of equal nodes are added: there ``"auto"`` is False.
+        """
+        return self._equal_nodes.option
+
+    @equal_nodes.setter
+    def equal_nodes(self, option: EqualNodesOption) -> None:
+        self._equal_nodes = EqualNodesChoice(option, not self.trains)
 
     def __repr__(self) -> str:
         granularity = f", granularity={self.granularity!r}" if self._table is not None else ""
@@ -165,14 +183,20 @@ class Model:
             If there are none, or one is not an instance of this model.
         """
         begin = perf_counter()
-        graph = self.merge(instances)
+        whole = self.merge(instances)
+        choice = self._equal_nodes
+        equal = choice.found(whole)
+        graph = whole if equal is None else equal.graph
         merged = perf_counter()
         schedule, info = self.schedule(graph)
         scheduled = perf_counter()
         plan = self.plan(graph, schedule, cache=True)
         planned = perf_counter()
         result = self.execute(graph, plan, info)
+        if equal is not None:
+            result = result.of_all_nodes(whole, equal)
         end = perf_counter()
+        choice.took(whole, equal, end - begin)
         result.report.seconds.update(
             build=merged - begin,
             schedule=scheduled - merged,

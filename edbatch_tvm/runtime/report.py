@@ -22,7 +22,7 @@ class Report:
     Attributes
     ----------
     graph : InstanceGraph
-        The minibatch.
+        What ran: the minibatch, or its nodes without those that are equal to another one.
     plan : Plan
     schedule : ScheduleInfo or None
         How the schedule was found, if known.
@@ -32,6 +32,8 @@ class Report:
         Kernels that ran: one for each stage of each batch, and copies; on a CPU in one call of the library.
     stored : Stored or None
         What values and weights are kept in.
+    merged : int
+        Nodes that are not in `graph`, since they are equal to one that is.
     seconds : dict
         ``build`` (merging the instances), ``schedule``, ``plan``, ``execute``, ``total``.
     """
@@ -42,6 +44,7 @@ class Report:
     paths: dict[str, str]
     kernel_calls: int
     stored: Stored | None = None
+    merged: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -57,7 +60,7 @@ class Report:
     @property
     def calls(self) -> int:
         """Calls of cells that the nodes stand for: as many, or more where equal calls are one node."""
-        return self.graph.num_nodes
+        return self.graph.num_nodes + self.merged
 
     @property
     def lower_bound(self) -> int:
@@ -117,6 +120,8 @@ class Report:
             lines.append(
                 f"storage    {stored.dtype}: {self.value_bytes} bytes of values, {stored.weight_bytes} of weights"
             )
+        if self.merged:
+            lines.append(f"equal      {self.merged} of {self.calls} nodes are equal to another one and not computed")
         lines += [f"cell       {name}: {path}" for name, path in self.paths.items()]
         lines += [f"{name:<10} {seconds * 1e6:.0f} µs" for name, seconds in self.seconds.items()]
         return "\n".join(lines)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import operator
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from edbatch_tvm.errors import GraphError
+from edbatch_tvm.graph.equal_nodes import EqualNodes
 from edbatch_tvm.graph.instance import InstanceGraph
 from edbatch_tvm.graph.validate import as_index_array
 from edbatch_tvm.graph.value_serials import LOCAL_BITS, local_of
@@ -26,7 +29,12 @@ class Result:
 
     Attributes
     ----------
+    graph : InstanceGraph
+        The minibatch.
+    plan : Plan
+        Where the values of the graph that ran lie: `graph`, or ``report.graph``, in which equal nodes are one.
     schedule : Schedule
+        Its batches.
     report : Report
     """
 
@@ -39,8 +47,17 @@ class Result:
         self.report = report
         self._views = views
         self._storage = storage
+        self._row = plan.value_row
         assert graph.signature is not None
         self._signature = graph.signature
+
+    def of_all_nodes(self, graph: InstanceGraph, equal: EqualNodes) -> Result:
+        """The same values as those of `graph`, whose equal nodes were found and computed once."""
+        made = copy.copy(self)
+        made.graph = graph
+        made.report = replace(self.report, merged=equal.merged)
+        made._row = self._row.reshape(-1, graph.stride)[equal.node].ravel()
+        return made
 
     def synchronize(self) -> None:
         """Wait until the result is computed; on a CPU it already is."""
@@ -124,7 +141,7 @@ class Result:
         value = self._local(value)
         arena = self._arena(value)
         spec = self._signature.value_specs[arena]
-        view: np.ndarray = self._views[arena][self.plan.value_row[value], : spec.size].reshape(spec.shape)
+        view: np.ndarray = self._views[arena][self._row[value], : spec.size].reshape(spec.shape)
         return view if self._storage == "float32" else self._given(view, arena)
 
     def values(self, values: Any) -> np.ndarray:
@@ -158,7 +175,7 @@ class Result:
             found = sorted({str(self._signature.value_specs[a]) if a >= 0 else "none" for a in arenas.tolist()})
             raise GraphError(f"values of specs {', '.join(found)}", "values of one spec")
         spec = self._signature.value_specs[int(arenas[0])]
-        rows = self._views[int(arenas[0])][self.plan.value_row[wanted]]
+        rows = self._views[int(arenas[0])][self._row[wanted]]
         stacked: np.ndarray = rows[:, : spec.size].reshape(len(wanted), *spec.shape)
         return self._given(stacked, int(arenas[0]))
 

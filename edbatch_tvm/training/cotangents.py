@@ -10,7 +10,11 @@ import numpy as np
 
 from edbatch_tvm.argument_checks import require_unmasked
 from edbatch_tvm.errors import GraphError
+from edbatch_tvm.graph import InstanceGraph
+from edbatch_tvm.graph.equal_nodes import EqualNodes
 from edbatch_tvm.runtime.result import Result
+from edbatch_tvm.training.backward_graph import arenas_of
+from edbatch_tvm.training.weight_sums import sum_rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +70,15 @@ def as_cotangents(result: Result, given: Any) -> Cotangents:
                 arrays.append(part)
                 names.append(f"output {place} of instance {instance}")
     return _collected(result, values, arrays, names)
+
+
+def added(given: Cotangents, graph: InstanceGraph, equal: EqualNodes) -> Cotangents:
+    """Cotangents of values of `graph` as those of its distinct nodes: those of equal nodes added up."""
+    arenas = arenas_of(graph, given.values)
+    values, found = equal.values(given.values), {}
+    for arena, rows in given.rows.items():
+        _, found[arena] = sum_rows(values[arenas == arena], rows)
+    return Cotangents(np.unique(values), found)
 
 
 def _arenas(result: Result, values: np.ndarray) -> np.ndarray:

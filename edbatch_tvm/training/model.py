@@ -16,6 +16,7 @@ from edbatch_tvm.bounded_cache import BoundedCache
 from edbatch_tvm.errors import GraphError
 from edbatch_tvm.find_native import find_native
 from edbatch_tvm.graph import InstanceGraph, Signature
+from edbatch_tvm.graph.equal_nodes import EqualNodes
 from edbatch_tvm.graph.expand import ExpansionTable
 from edbatch_tvm.memory import Plan
 from edbatch_tvm.runtime.cpu_executor import CpuExecutor
@@ -34,7 +35,7 @@ from edbatch_tvm.training.backward_cells import (
 from edbatch_tvm.training.backward_graph import BackwardGraph, BackwardType, SectionType
 from edbatch_tvm.training.compiled_backward_graph import BackwardGraphs
 from edbatch_tvm.training.compiled_sums import CompiledSums
-from edbatch_tvm.training.cotangents import Cotangents, as_cotangents
+from edbatch_tvm.training.cotangents import Cotangents, added, as_cotangents
 from edbatch_tvm.training.device_sums import DeviceRows, DeviceSums
 from edbatch_tvm.training.external_sums import external_sums
 from edbatch_tvm.training.gradient_kernel import GradientKernels
@@ -73,6 +74,8 @@ class TrainingModel(Model):
         How often weights were taken over.
     """
 
+    trains = True
+
     def __init__(
         self,
         forward: Model,
@@ -91,6 +94,7 @@ class TrainingModel(Model):
             table,
             forward.source,
             forward.weights,
+            forward.equal_nodes,
         )
         self.cells = nodes if table is None else table.cells
         self.nodes = nodes
@@ -148,6 +152,7 @@ class TrainingResult(Result):
         self._model = model
         self._version = model.version
         self._used = False
+        self._distinct: tuple[TrainingResult, EqualNodes] | None = None
         self.detached: np.ndarray | None = None
 
     def _in_graph(self, values: np.ndarray) -> np.ndarray:
@@ -179,8 +184,18 @@ class TrainingResult(Result):
         """
         return self.backward_of(as_cotangents(self, cotangents), retain)
 
+    def of_all_nodes(self, graph: InstanceGraph, equal: EqualNodes) -> TrainingResult:
+        """See :meth:`Result.of_all_nodes`; the gradients of equal nodes are added."""
+        made = super().of_all_nodes(graph, equal)
+        assert isinstance(made, TrainingResult)
+        made._distinct = self, equal
+        return made
+
     def backward_of(self, cotangents: Cotangents, retain: bool = False) -> Gradients:
         """See :meth:`backward`; cotangents of any values, as arrays."""
+        if self._distinct is not None:
+            distinct, equal = self._distinct
+            return distinct.backward_of(added(cotangents, self.graph, equal), retain)
         model = self._model
         with model._lock:
             if self._used:

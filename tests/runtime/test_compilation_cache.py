@@ -131,6 +131,7 @@ HITS: dict[str, list[dict[str, Any]]] = {
     "policy": [{"policy": "depth"}],
     "plan": [{"plan": "pq"}],
     "launch": [{"launch": "batch"}],  # of GPUs
+    "equal_nodes": [{"equal_nodes": True}],
 }
 """Options that do not."""
 

@@ -116,6 +116,17 @@ def test_other_weights_policy_and_plan(model: Model, file: Path) -> None:
         eb.load(file, params={})
 
 
+@pytest.mark.parametrize("option", ["auto", True, False])
+def test_equal_nodes_are_saved(model: Model, tmp_path: Path, option: bool | str) -> None:
+    before = model.equal_nodes
+    try:
+        model.equal_nodes = option  # type: ignore[assignment]
+        model.save(tmp_path / "model.edb")
+    finally:
+        model.equal_nodes = before
+    assert eb.load(tmp_path / "model.edb").equal_nodes == option
+
+
 def test_a_learned_policy_is_saved(model: Model, tmp_path: Path) -> None:
     graphs = [model.merge(WORKLOAD.generate(8, model.signature, 3))]
     learned = eb.learn_policy(graphs)
@@ -158,7 +169,7 @@ def test_refused_where_the_cpu_lacks_something(file: Path, monkeypatch: pytest.M
     ("change", "message"),
     [
         ({"format": "other"}, "is no saved model; expected format 'edbatch-model'"),
-        ({"version": 7}, "version 7; expected version 2 .hint: compile and save it again"),
+        ({"version": 7}, "version 7; expected version 3 .hint: compile and save it again"),
         ({"versions": {"apache-tvm": "0.1"}}, "saved with apache-tvm 0.1; expected apache-tvm 0.27"),
         ({"architecture": "vax"}, "is for vax; expected one for this machine"),
         ({"cells": [{"name": "leaf"}]}, "is broken .KeyError"),
@@ -166,6 +177,7 @@ def test_refused_where_the_cpu_lacks_something(file: Path, monkeypatch: pytest.M
         ({"weights": {"b": {"shape": [-1], "dtype": "float32"}}}, "is broken .ValueError: a shape of"),
         ({"kernels": 3}, "is broken"),
         ({"plan": "other"}, "unknown plan 'other'"),
+        ({"equal_nodes": 3}, "equal_nodes 3; expected 'auto', True or False"),
         ({"sha256": {"library.so": "0"}}, "library.so is damaged"),
     ],
 )
