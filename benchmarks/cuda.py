@@ -196,9 +196,7 @@ class Bench:
         mod, weights = found.cells(hidden), found.weights(hidden)
         if not models:
             for launch in ("schedule", "batch"):
-                models[launch] = compile_model(
-                    mod, weights, target=self.target, launch=launch, dtype=dtype, equal_nodes=False
-                )
+                models[launch] = compile_model(mod, weights, target=self.target, launch=launch, dtype=dtype)
         instances = found.generate(batch, signature_of(mod), seed=1)
         row = Row(workload, hidden, batch, dtype)
         results: dict[str, np.ndarray] = {}

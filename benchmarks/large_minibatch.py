@@ -37,11 +37,7 @@ def main() -> None:
     arguments = parser.parse_args()
     workload = get_workload(arguments.workload)
     model = eb.compile(
-        workload.cells(arguments.hidden),
-        workload.weights(arguments.hidden),
-        policy=arguments.policy,
-        plan="batch",
-        equal_nodes=False,
+        workload.cells(arguments.hidden), workload.weights(arguments.hidden), policy=arguments.policy, plan="batch"
     )
     pool = workload.generate(POOL, model.cells)
     nodes = sum(graph.num_nodes for graph in pool)

@@ -46,7 +46,7 @@ def main() -> None:
         mod = workload.cells(hidden)
         signature = signature_of(mod)
         (instances,) = load_minibatches(workload, signature, options.data, options.batch_size, 1, 0)
-        model = eb.compile(mod, workload.weights(hidden), policy=options.policy, equal_nodes=False)
+        model = eb.compile(mod, workload.weights(hidden), policy=options.policy)
         graph = model.merge(instances)
         batches, _ = model.schedule(graph)
         begin = perf_counter()

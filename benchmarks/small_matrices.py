@@ -209,7 +209,7 @@ def measure(layout: str, taxa: int, states: int, sites: int, policy: str, repeat
     table = rng.random((taxa, states, sites) if last_sites else (taxa, sites, states)) + 0.5
     matrices = rng.random((2 * taxa - 1, states, states))
     matrices /= matrices.sum(-1, keepdims=True)
-    model = eb.compile(LAYOUTS[layout](taxa, states, sites), {"table": table}, policy=policy, equal_nodes=False)
+    model = eb.compile(LAYOUTS[layout](taxa, states, sites), {"table": table}, policy=policy)
     instance = instance_of(model, tree, matrices)
     given, factors = torch.from_numpy(table), torch.from_numpy(matrices)
     product = (lambda P, x: P @ x) if last_sites else (lambda P, x: x @ P.transpose(-1, -2))

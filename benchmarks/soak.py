@@ -31,7 +31,7 @@ def resident() -> float:
 def soak(workload: str, minibatches: int, hidden: int, largest: int, seed: int = 0) -> list[tuple[int, float]]:
     """Run, and return (minibatches done, resident MiB) at every tenth of the way."""
     made = get_workload(workload)
-    model = eb.compile(made.cells(hidden), made.weights(hidden), equal_nodes=False)
+    model = eb.compile(made.cells(hidden), made.weights(hidden))
     pool = made.generate(16 * largest, model.cells, seed)
     draw = random.Random(seed)
     marks = {max(1, minibatches * tenth // 10) for tenth in range(1, 11)}

@@ -28,7 +28,7 @@ def measure(name: str, data: str, hidden: int, batch_size: int, repeat: int, mem
     workload = get_workload(name)
     model = eb.compile(workload.cells(hidden), workload.weights(hidden), training=True, memory=memory)
     assert isinstance(model, TrainingModel)
-    plain = eb.compile(workload.cells(hidden), workload.weights(hidden), policy=model.policy, equal_nodes=False)
+    plain = eb.compile(workload.cells(hidden), workload.weights(hidden), policy=model.policy)
     instances = workload.read(data, model.cells)[:batch_size]
     times: dict[str, list[float]] = {column: [] for column in COLUMNS}
     rng = np.random.default_rng(0)

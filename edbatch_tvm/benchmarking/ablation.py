@@ -88,7 +88,7 @@ def static_rows(hidden: int, batches: tuple[int, ...], repeat: int = 20) -> Iter
         for name, spec in weights_of(mod).items()
     }
     forms = ("group-declared", "group", "cell")
-    models = [compile_model(mod, weights, granularity=form, equal_nodes=False) for form in forms]
+    models = [compile_model(mod, weights, granularity=form) for form in forms]
     for cell in signature_of(mod):
         declared, planned = (_of(cell_plan(mod, cell.name, planned)) for planned in (False, True))
         for batch in batches:
@@ -127,7 +127,7 @@ def workload_rows(
     for _, granularity, fused, plan in forms:
         if (granularity, fused) not in compiled:
             compiled[granularity, fused] = compile_model(
-                mod, weights, policy="lookahead", granularity=granularity, fused=fused, equal_nodes=False
+                mod, weights, policy="lookahead", granularity=granularity, fused=fused
             )
         model = compiled[granularity, fused]
         model.plan_name = plan

@@ -12,7 +12,7 @@ from typing import Any
 from tvm import IRModule
 
 from edbatch_tvm.backends import Backend, CompileOptions, TargetLike, find_backend
-from edbatch_tvm.backends.options import Database
+from edbatch_tvm.backends.options import Database, most_bytes
 from edbatch_tvm.batching.api import PolicyLike
 from edbatch_tvm.compiler.lower import Lowered, lower_cells
 from edbatch_tvm.compiler.progress import Progress
@@ -49,7 +49,8 @@ def compile_model(
     training: bool = False,
     memory: str = "auto",
     storage: str = "float32",
-    equal_nodes: EqualNodesOption = "auto",
+    equal_nodes: EqualNodesOption = False,
+    product_tables: bool | int = False,
 ) -> Model:
     """Compile cells into a model that runs minibatches of instances.
 
@@ -107,11 +108,15 @@ def compile_model(
     storage : {"float32", "bfloat16", "float16"}
         On a CPU: what values and weights of float32 are kept in. Cells compute in float32; each value and weight is
         rounded once. Results are given as float32.
-    equal_nodes : {"auto", True, False}
+    equal_nodes : {False, "auto", True}
         Whether nodes of one cell with equal operands and attributes, such as repeated words and phrases of a minibatch,
         are computed once. ``"auto"`` does what is faster, by the first minibatches; results have the same bits either
-        way. For training, where the gradients of equal nodes are added up first and may be rounded differently,
-        ``"auto"`` is False.
+        way, and ``result.schedule`` is that of ``result.report.graph``. For training, where the gradients of equal
+        nodes are added up first and may be rounded differently, ``"auto"`` is False.
+    product_tables : bool or int
+        Whether a product of a table's row with a weight, of a word's embedding for instance, is read from a table of
+        such products, which is computed when the weights are read: True for 256 MiB of such tables at most, or the
+        most bytes. Not for training. It saves the products' operations, and results are rounded differently.
 
     Returns
     -------
@@ -145,12 +150,15 @@ def compile_model(
     if not isinstance(params, Mapping | None):
         raise WeightError(f"weights in a {type(params).__name__}", "a dict of names and arrays")
     plan = resolve_plan(plan)
-    options = CompileOptions(granularity, fused, launch, dtype, database, fast_math, storage)
+    tables = most_bytes(product_tables)
+    options = CompileOptions(granularity, fused, launch, dtype, database, fast_math, storage, tables)
     prepare_threads()
     backend = find_backend(target)
     backend.check(options)
     if training and storage != "float32":
         raise TargetError(f"storage {storage!r} of a model for training", "storage='float32'")
+    if training and tables:
+        raise TargetError("product_tables of a model for training", "product_tables=False")
     differentiated = None
     if training:
         differentiated = differentiate(mod, params, sizes, options, memory)

@@ -23,6 +23,7 @@ from relay_ext.lift_weights import lift_weights
 from relay_ext.pipeline import PassRun, node_passes, source_passes
 from relay_ext.signature import signature_of, weights_of
 from relay_ext.split_cells import split_cells
+from relay_ext.tabulate_products import TabulateProducts, tabulate_products, with_derived
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +100,12 @@ def lower_cells(
     bound = run(to_bound)
     weights = WeightReader(weights_of(bound), params or {})
     arrays = {} if params is None else weights.read() or {}  # refused before the passes, which take longer
+    if options.product_tables:
+        derived = tabulate_products(bound, options.product_tables)[1]  # once more: a pass returns the module alone
+        bound = run([TabulateProducts(options.product_tables)])
+        wanted = weights_of(bound)
+        weights = replace(weights, derived=derived, read_by_cells=tuple(wanted))
+        arrays = with_derived(derived, arrays, wanted) if params is not None else {}
     nodes = run(to_nodes)
     signature = signature_of(nodes)
     reuse = reuse and dump_dir is None

@@ -47,6 +47,7 @@ from edbatch_tvm.runtime.threads import prepare_threads
 from edbatch_tvm.runtime.weights import WeightReader
 from edbatch_tvm.tvm_compat import runtime
 from edbatch_tvm.tvm_version import REQUIRED
+from relay_ext.tabulate_products import DerivedWeight, specs_read
 
 FORMAT, VERSION = "edbatch-model", 3
 
@@ -128,6 +129,8 @@ def save_model(model: Model, path: str | os.PathLike[str]) -> None:
         "cells": [_cell_json(cell) for cell in model.signature],
         "kernels": artifact.attributes,
         "weights": {name: _spec_json(spec) for name, spec in weights.wanted.items()},
+        "derived": [one.as_json() for one in weights.derived],
+        "read_by_cells": list(weights.read_by_cells),
         "sha256": {member: hashlib.sha256(content).hexdigest() for member, content in members.items()},
     }
     document["sha256"][MANIFEST] = hashlib.sha256(_said(document)).hexdigest()
@@ -187,6 +190,9 @@ def load_model(
                 refuse(f"{member} is damaged", "the file as it was saved")
         signature = Signature(_cell(cell) for cell in document["cells"])
         wanted = {weight: _spec(spec) for weight, spec in document["weights"].items()}
+        derived = tuple(DerivedWeight(**one) for one in document["derived"])
+        read = tuple(map(str, document["read_by_cells"]))
+        held_specs = specs_read(derived, wanted, read)
         _require_stored(members[WEIGHTS], refuse)
         with np.load(io.BytesIO(members[WEIGHTS]), allow_pickle=False) as arrays:
             pairs = [(key, *key.partition(":")[::2]) for key in arrays.files]
@@ -206,9 +212,9 @@ def load_model(
         refuse(error.given, error.expected, error.hint)
     except _BROKEN as error:
         refuse(f"is broken ({type(error).__name__}: {error})", "the file as it was saved")
-    reader = WeightReader(wanted, params, None, constants)
+    reader = WeightReader(wanted, params, None, constants, derived, read)
     weights = reader.read()
-    specs = wanted | {name: ValueSpec(one.shape, str(one.dtype)) for name, one in constants.items()}
+    specs = held_specs | {name: ValueSpec(one.shape, str(one.dtype)) for name, one in constants.items()}
     prepare_threads()
     try:
         executor = backend.load(artifact, signature, HeldWeights(held, specs) if weights is None else weights)

@@ -155,7 +155,7 @@ def measure_workload(
     mod = workload.cells(hidden)
     signature = signature_of(mod)
     weights = workload.weights(hidden, options.seed)
-    model = compile_model(mod, weights, equal_nodes=False)
+    model = compile_model(mod, weights)
     instances = _instances(name, signature, options)
     rates = {"peak_gflops": 0.0, "fma_gflops": 0.0}
     rows = []

@@ -33,7 +33,7 @@ def first_result(workload: str, hidden: int) -> dict[str, float]:
     mod, weights = found.cells(hidden), found.weights(hidden)
     instances = found.generate(1, signature_of(mod), 0)
     made, used = perf_counter(), process_time()
-    model = compile_model(mod, weights, equal_nodes=False)
+    model = compile_model(mod, weights)
     compiled = perf_counter()
     model(instances)
     end = perf_counter()

@@ -367,7 +367,7 @@ class Library:
     def _compile(self, new: Sequence[Cell]) -> tuple[Model, dict[str, Any]]:
         good = [cell for cell in self.cells if cell.type_id not in self._bad]
         cells = imported_module({cell.name: cell.function for cell in good}, self._names)
-        model = compile_model(*cells, training=self.training, equal_nodes=False, **self._options)
+        model = compile_model(*cells, training=self.training, **self._options)
         for cell in new:
             if cell.type_id not in self._bad:
                 check_compiled(cell, model)
@@ -380,7 +380,7 @@ class Library:
     def _cannot_be_compiled(self, cell: Cell) -> Exception | None:
         try:
             cells = imported_module({cell.name: cell.function}, self._names)
-            check_compiled(cell, compile_model(*cells, training=self.training, equal_nodes=False, **self._options))
+            check_compiled(cell, compile_model(*cells, training=self.training, **self._options))
             if self.training:
                 check_gradients(cell, self._names, self.tables)
         except Exception as error:

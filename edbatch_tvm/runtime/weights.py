@@ -12,6 +12,7 @@ from tvm import IRModule
 from edbatch_tvm.graph.spec import ValueSpec
 from edbatch_tvm.runtime.kernels import check_weights
 from relay_ext.lift_weights import lift_weights
+from relay_ext.tabulate_products import DerivedWeight, with_derived
 
 
 @dataclass(eq=False)
@@ -29,12 +30,18 @@ class WeightReader:
         Cells from which everything that depends on weights alone is lifted; None for cells run as written.
     constants : dict of str to array
         Constants in the bodies of cells, which kernels read like weights.
+    derived : tuple of DerivedWeight
+        Weights of the cells that run which are computed from those that were given.
+    read_by_cells : tuple of str
+        The weights that the cells that run read, where some are derived.
     """
 
     wanted: dict[str, ValueSpec]
     given: Mapping[str, Any] | None
     grouped: IRModule | None = None
     constants: dict[str, np.ndarray] = field(default_factory=dict)
+    derived: tuple[DerivedWeight, ...] = ()
+    read_by_cells: tuple[str, ...] = ()
 
     def read(self, given: Mapping[str, Any] | None = None) -> dict[str, np.ndarray] | None:
         """The arrays by name; None if no weights were ever given. `given`, if it fits, is kept for the next time.
@@ -50,5 +57,7 @@ class WeightReader:
         arrays = check_weights(self.wanted, given)
         if self.grouped is not None:
             arrays = lift_weights(self.grouped, arrays)[1]
+        if self.derived:
+            arrays = with_derived(self.derived, arrays, self.read_by_cells)
         self.given = given
         return arrays | self.constants

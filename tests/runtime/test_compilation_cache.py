@@ -135,7 +135,7 @@ HITS: dict[str, list[dict[str, Any]]] = {
 }
 """Options that do not."""
 
-ELSEWHERE = {"dump_dir", "database", "dtype", "memory", "training"}
+ELSEWHERE = {"dump_dir", "database", "dtype", "memory", "product_tables", "training"}
 """Options with tests of their own; cells for training have a backward pass besides."""
 
 
