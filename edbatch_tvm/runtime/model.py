@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from time import perf_counter
 from typing import Any
 
@@ -24,6 +24,7 @@ from edbatch_tvm.runtime.executor import Executor
 from edbatch_tvm.runtime.minibatch import Instances
 from edbatch_tvm.runtime.plan_cache import Plans
 from edbatch_tvm.runtime.result import Result
+from edbatch_tvm.runtime.stream import Prepared, results_of
 from edbatch_tvm.runtime.weights import WeightReader
 
 _LARGER_SAMPLE = 4
@@ -182,31 +183,72 @@ class Model:
         GraphError
             If there are none, or one is not an instance of this model.
         """
+        return self.run(self.prepare(instances))
+
+    def map(self, minibatches: Iterable[Sequence[InstanceGraph]], prefetch: int = 2) -> Iterator[Result]:
+        """Run a stream of minibatches; the next ones are merged, scheduled and planned while one runs.
+
+        A thread takes minibatches from the iterable, so whatever that does, reading a file or building instances for
+        example, is done while kernels run, too. Minibatches are taken one after the other.
+
+        Parameters
+        ----------
+        minibatches : iterable of sequences of InstanceGraph
+        prefetch : int
+            How many minibatches may be ready before they are run; 0 for no thread.
+
+        Yields
+        ------
+        Result
+            Of each minibatch, in order. An error of the iterable, or of a minibatch, comes in its place and ends the
+            stream.
+
+        Raises
+        ------
+        GraphError
+            If `prefetch` is no such number.
+
+        Examples
+        --------
+        >>> for result in model.map(minibatches):                             # doctest: +SKIP
+        ...     print(result[0])
+        """
+        return results_of(self, minibatches, prefetch)
+
+    # Steps ------------------------------------------------------------------------------------------------------
+
+    def prepare(self, instances: Sequence[InstanceGraph]) -> Prepared:
+        """Merge, schedule and plan `instances`; :meth:`run` does the rest.
+
+        Raises
+        ------
+        GraphError
+            If there are none, or one is not an instance of this model.
+        """
         begin = perf_counter()
         whole = self.merge(instances)
-        choice = self._equal_nodes
-        equal = choice.found(whole)
+        equal = self._equal_nodes.found(whole)
         graph = whole if equal is None else equal.graph
         merged = perf_counter()
         schedule, info = self.schedule(graph)
         scheduled = perf_counter()
         plan = self.plan(graph, schedule, cache=True)
         planned = perf_counter()
-        result = self.execute(graph, plan, info)
-        if equal is not None:
-            result = result.of_all_nodes(whole, equal)
-        end = perf_counter()
-        choice.took(whole, equal, end - begin)
-        result.report.seconds.update(
-            build=merged - begin,
-            schedule=scheduled - merged,
-            plan=planned - scheduled,
-            execute=end - planned,
-            total=end - begin,
-        )
-        return result
+        seconds = {"build": merged - begin, "schedule": scheduled - merged, "plan": planned - scheduled}
+        return Prepared(whole, equal, graph, plan, info, seconds)
 
-    # Steps ------------------------------------------------------------------------------------------------------
+    def run(self, prepared: Prepared) -> Result:
+        """Run what was prepared."""
+        begin = perf_counter()
+        result = self.execute(prepared.graph, prepared.plan, prepared.info)
+        if prepared.equal is not None:
+            result = result.of_all_nodes(prepared.whole, prepared.equal)
+        seconds = result.report.seconds
+        seconds.update(prepared.seconds)
+        seconds["execute"] = perf_counter() - begin
+        seconds["total"] = sum(seconds.values())
+        self._equal_nodes.took(prepared.whole, prepared.equal, seconds["total"])
+        return result
 
     def merge(self, instances: Sequence[InstanceGraph]) -> InstanceGraph:
         """The minibatch graph of `instances`; at granularity ``op``, of their ops.
