@@ -6,6 +6,7 @@ import math
 import operator
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -98,7 +99,7 @@ class NumpyExecutor:
         self._cells = [_Cell(module[cell.name], cell, signature) for cell in signature]
         self.load(weights)
 
-    def load(self, weights: Mapping[str, np.ndarray]) -> None:
+    def load(self, weights: Mapping[str, np.ndarray], rows: Mapping[str, np.ndarray] = MappingProxyType({})) -> None:
         """See :meth:`~edbatch_tvm.runtime.executor.Executor.load`."""
         self._weights = {name: _wide(array) for name, array in weights.items()}
 

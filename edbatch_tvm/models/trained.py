@@ -41,9 +41,10 @@ class TrainedWorkload(Workload):
             If they are of another hidden size.
         """
         try:
-            return check_weights(weights_of(self.cells(hidden)), self.trained)
+            found = check_weights(weights_of(self.cells(hidden)), self.trained)
         except WeightError as error:
             raise WeightError(f"the checkpoint of {self.name}: {error.given}", error.expected) from None
+        return {name: array.copy() for name, array in found.items()}
 
 
 def labelled_of(workload: Workload) -> Labelled[Any]:

@@ -10,24 +10,18 @@ from edbatch_tvm.memory.layout import signature_of
 from edbatch_tvm.native.arguments import as_argument, never_empty
 from edbatch_tvm.native.backward_tables import (
     BATCHES,
-    EVERY_ROW,
     EXTERNAL_USES,
     EXTERNALS,
-    FIRST_READ,
-    KIND,
-    LAST_READ,
-    NODES,
-    NUMBER,
-    OPERAND,
-    PER_ROW,
+    OF_EACH_ROW,
+    PER_NODE,
+    PER_SQUARE,
     PLACES,
     ROWS,
-    TYPE,
     BackwardArrays,
     TypeTables,
 )
 from edbatch_tvm.native.build import load_library
-from edbatch_tvm.native.cell_tables import VARIADIC, CellTables, cell_tables
+from edbatch_tvm.native.cell_tables import REPEATED, CellTables, cell_tables
 
 
 class NativeBackwardGraphs:
@@ -40,7 +34,9 @@ class NativeBackwardGraphs:
     """
 
     def __init__(self) -> None:
-        self._backward = load_library("backward")["backward"]
+        library = load_library("backward")
+        self._backward = library["backward"]
+        self._term_addresses = library["term_addresses"]
 
     def arrays(
         self,
@@ -67,7 +63,7 @@ class NativeBackwardGraphs:
         """
         cells = cell_tables(signature_of(graph))
         arenas = types.arenas.copy()
-        arenas[:, ROWS] = plan.arena_rows
+        arenas[:, ROWS] = np.array(plan.arena_rows) - 1
         schedule, n, values = plan.schedule, graph.num_nodes, graph.num_nodes * graph.stride
         entries, givens, most = len(graph.operand_value), len(given), types.sections.shape[1]
         places, operands, externals = _bounds(graph, types, cells)
@@ -83,12 +79,14 @@ class NativeBackwardGraphs:
             np.empty((n, most), np.int32),
             np.empty(n, np.int32),
             np.empty(n, np.int32),
+            np.empty(len(cells.cells) + 1, np.int32),
+            np.empty(len(cells.cells), np.int32),
             np.empty(entries + 1, np.int32),
             np.empty(entries + 1, np.int32),
         )
         batches = len(schedule) * (len(arenas) + most + 1)
         work = 3 * n + 3 * values + batches + max(len(cells.cells), len(arenas)) + 2 * (entries + 1)
-        io = np.zeros(5, np.int64)
+        io = np.zeros(4, np.int64)
         self._backward(
             stride,
             len(schedule),
@@ -103,7 +101,6 @@ class NativeBackwardGraphs:
             cells.output_arena,
             cells.cells,
             cells.operands,
-            as_argument(graph.external_spec, np.int16) if len(graph.external_spec) else np.zeros(1, np.int16),
             never_empty(graph.external_row),
             np.zeros(1, np.int8) if detached is None else as_argument(detached, np.int8),
             never_empty(given),
@@ -124,36 +121,78 @@ class NativeBackwardGraphs:
             external_spec=made.external_spec[:outside],
             external_row=made.external_row[:outside],
             batch_ptr=made.batch_ptr[: found[BATCHES] + 1],
-            node_order=made.node_order[: found[NODES]],
+            node_order=made.node_order[: made.group_ptr[-1]],
             external_use=made.external_use[:uses],
             external_of=made.external_of[:uses],
         )
+
+    def addresses(
+        self,
+        graph: InstanceGraph,
+        plan: Plan,
+        arrays: BackwardArrays,
+        backward: Plan,
+        terms: np.ndarray,
+        starts: np.ndarray,
+    ) -> np.ndarray:
+        """The addresses of rows of the nodes that have cotangents, those of each type in the order of its nodes.
+
+        Parameters
+        ----------
+        graph : InstanceGraph
+            The forward graph.
+        plan : Plan
+            Its plan.
+        arrays : BackwardArrays
+        backward : Plan
+            That of the backward graph.
+        terms : int64 array of shape [k, TERM_COLUMNS]
+            Which rows; see :mod:`edbatch_tvm.native.backward_tables`.
+        starts : int64 array of shape [k + 1]
+            Where those of each begin among the results, and how many these are.
+
+        Returns
+        -------
+        int64 array
+        """
+        cells = cell_tables(signature_of(graph))
+        addresses = np.empty(int(starts[-1]), np.int64)
+        if len(addresses):
+            self._term_addresses(
+                graph.stride,
+                backward.graph.stride,
+                as_argument(graph.operand_ptr),
+                never_empty(graph.operand_value),
+                as_argument(plan.value_row),
+                never_empty(graph.external_row),
+                cells.cells,
+                cells.operands,
+                arrays.node_order,
+                arrays.group_ptr,
+                arrays.node_rank,
+                arrays.place_of,
+                arrays.cotangent,
+                never_empty(backward.value_row),
+                never_empty(arrays.external_row),
+                terms,
+                starts,
+                addresses,
+            )
+        return addresses
 
 
 def _bounds(graph: InstanceGraph, types: TypeTables, cells: CellTables) -> tuple[int, int, int]:
     """The most nodes of sections, operands of these, and external rows, that there can be."""
     signature = signature_of(graph)
-    places = operands = externals = 0
-    for type_id, nodes in enumerate(graph.type_count.tolist()):
+    amounts = np.zeros((len(signature), 3), np.int64)
+    amounts[:, PER_NODE] = graph.type_count
+    for type_id in np.flatnonzero((amounts[:, PER_NODE] > 0) & (cells.cells[:, REPEATED] > 0)).tolist():
         cell = signature[type_id]
-        rows = squares = 0
-        if nodes and cell.variadic_count:
-            own = np.flatnonzero(graph.node_type == type_id)
-            each = (graph.operand_ptr[own + 1] - graph.operand_ptr[own] - cell.fixed_arity) // cell.variadic_count
-            each = each.astype(np.int64)
-            rows, squares = int(each.sum()), int((each * each).sum())
-        for section in types.sections[type_id]:
-            if not nodes or section[TYPE] < 0:
-                continue
-            reads = types.reads[section[FIRST_READ] : section[LAST_READ]]
-            every = int(reads[:, EVERY_ROW].sum())
-            one = len(reads) - every
-            per_row = section[PER_ROW] == 1
-            places += rows if per_row else nodes
-            operands += one * rows + every * squares if per_row else one * nodes + every * rows
-            of_operands = reads[reads[:, KIND] == OPERAND, NUMBER]
-            variadic = int(cells.operands[type_id, of_operands, VARIADIC].sum())
-            externals += variadic * rows + (len(reads) - variadic) * nodes
+        own = np.flatnonzero(graph.node_type == type_id)
+        rows = (graph.operand_ptr[own + 1] - graph.operand_ptr[own] - cell.fixed_arity) // cell.variadic_count
+        rows = rows.astype(np.int64)
+        amounts[type_id, OF_EACH_ROW], amounts[type_id, PER_SQUARE] = rows.sum(), (rows * rows).sum()
+    places, operands, externals = np.tensordot(amounts, types.bounds, 2).tolist()
     return places, operands, externals
 
 

@@ -6,27 +6,38 @@ from typing import NamedTuple
 
 import numpy as np
 
-TYPE, PER_ROW, FIRST_READ, LAST_READ = range(4)
+TYPE, PER_ROW, FIRST_READ, LAST_READ, SIMPLE = range(5)
 """Columns of ``sections[type, section]``: the type in the backward graph, -1 if there is no such section; whether it
-runs for each variadic row; where its rows of ``reads`` begin and end."""
+runs for each variadic row; where its rows of ``reads`` begin and end; whether it runs once for each node and reads no
+variadic rows."""
 
 PART, NUMBER = range(2)
 """Columns of ``slots[type, operand]``: the section and the output that is the operand's gradient, -1 if it has none."""
 
-KIND, EVERY_ROW = 2, 3
-"""Further columns of ``reads``, which has the first two of ``slots`` as well: what is read, of the kinds below, and
-whether all variadic rows of the node are."""
+KIND, EVERY_ROW, READ_ARENA = 2, 3, 4
+"""Further columns of ``reads``, which has the first two of ``slots`` as well: what is read, of the kinds below; whether
+all variadic rows of the node are; of an operand or an output of the forward node, its arena in the backward graph."""
 
-OPERAND, VALUE, COTANGENT, OUTPUT = range(4)
-"""Kinds of reads: an operand of the forward node, one of its outputs, the cotangent of one, an output of a section."""
+OPERAND, VALUE, COTANGENT, OUTPUT, ATTRIBUTE = range(5)
+"""Kinds of reads: an operand of the forward node, one of its outputs, the cotangent of one, an output of a section. An
+attribute of the node is read by terms of weights alone."""
 
 SUM_TYPE, RANK, BACKWARD_ARENA, ROWS = range(4)
 """Columns of ``arenas``, those of the forward graph: the type that adds cotangents there, its place among these types,
-the arena of the same rows in the backward graph (both -1 if there is none), and the rows of the forward plan."""
+the arena of the same rows in the backward graph (both -1 if there is none), and the rows of the forward plan but for
+the first, of zeros, which is no external row."""
 
-PLACES, BATCHES, NODES, EXTERNALS, EXTERNAL_USES = range(5)
-"""Slots of the results ``io``: nodes and batches of the backward graph, forward nodes that have cotangents, external
-rows, gradients of external rows of the forward graph."""
+PER_NODE, OF_EACH_ROW, PER_SQUARE = range(3)
+"""What the second axis of ``TypeTables.bounds`` counts."""
+
+OF_TYPE, OF_KIND, OF_NUMBER, OF_PART, OF_ROWS, EACH, STEP, BASE, PITCH, TERM_COLUMNS = range(10)
+"""Columns of ``terms``, int64: rows of the nodes of a forward type, of a kind above, with its number and, of an output,
+its section; whether there is one for each variadic row; how many vectors a row consists of, and bytes from one to the
+next; the address of row 0 and bytes from row to row. The number of columns."""
+
+PLACES, BATCHES, EXTERNALS, EXTERNAL_USES = range(4)
+"""Slots of the results ``io``: nodes and batches of the backward graph, external rows, gradients of external rows of
+the forward graph."""
 
 
 class TypeTables(NamedTuple):
@@ -35,12 +46,16 @@ class TypeTables(NamedTuple):
     Attributes
     ----------
     sections, slots, reads, arenas : int32 array
+    bounds : int64 array of shape [types, 3, 3]
+        How many nodes of sections, operands of these and external rows there are at most, for each node of a type, for
+        each variadic row, and for each pair of rows of one node: see PER_NODE and the following.
     """
 
     sections: np.ndarray
     slots: np.ndarray
     reads: np.ndarray
     arenas: np.ndarray
+    bounds: np.ndarray
 
 
 class BackwardArrays(NamedTuple):
@@ -59,7 +74,11 @@ class BackwardArrays(NamedTuple):
     node_rank : int32 array
         For each forward node how many of its type come before it.
     node_order : int32 array
-        The forward nodes that have cotangents: those of the last batch first.
+        The forward nodes that have cotangents, type by type; of a type, those of the last batch first.
+    group_ptr : int32 array of shape [types + 1]
+        Where those of each type begin.
+    group_rows : int32 array of shape [types]
+        How many variadic rows they have.
     external_use, external_of : int32 array
         Values that are gradients of external rows of the forward graph, and the rows.
     """
@@ -74,5 +93,7 @@ class BackwardArrays(NamedTuple):
     place_of: np.ndarray
     node_rank: np.ndarray
     node_order: np.ndarray
+    group_ptr: np.ndarray
+    group_rows: np.ndarray
     external_use: np.ndarray
     external_of: np.ndarray

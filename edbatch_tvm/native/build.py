@@ -44,7 +44,7 @@ LIBRARIES = {
     "equal": ("tir/equal_nodes.py",),
     "levels": ("tir/depth_schedule.py",),
     "values": ("tir/kept_values.py",),
-    "backward": ("tir/backward_graph.py", "backward_tables.py"),
+    "backward": ("tir/backward_graph.py", "tir/term_addresses.py", "backward_tables.py"),
     "schedule": SCHEDULE_SOURCES,
     "learn": SCHEDULE_SOURCES,
     "search": ("tir/beam_search.py", "tir/beam_states.py", "tir/candidate_heap.py"),
@@ -135,8 +135,9 @@ def _functions(name: str) -> dict[str, Any]:
         return {"keep": keep, "find": find, "copy": copy, "number": number}
     if name == "backward":
         from edbatch_tvm.native.tir.backward_graph import backward
+        from edbatch_tvm.native.tir.term_addresses import term_addresses
 
-        return {"backward": backward}
+        return {"backward": backward, "term_addresses": term_addresses}
     if name == "search":
         from edbatch_tvm.native.tir.beam_search import search
 

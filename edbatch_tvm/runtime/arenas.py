@@ -42,6 +42,11 @@ class ArenaSet:
         return all(need + _SLACK_ROWS <= have for need, have in zip(rows, self.rows, strict=True))
 
 
+def _roomy(spec: ValueSpec, rows: int, factor: float) -> int:
+    """`rows` times a factor, as far as an arena can have so many."""
+    return rows if factor == 1.0 else max(rows, min(int(rows * factor), _MOST // padded(spec.size) - _SLACK_ROWS))
+
+
 def _room(spec: ValueSpec, rows: int) -> int:
     """Rows to allocate where `rows` are needed."""
     most = _MOST // padded(spec.size)
@@ -81,11 +86,13 @@ class ArenaPool:
         self._specs = tuple(specs)
         self._storage = storage
         self._free: list[ArenaSet] = []
+        self._factors = [1.0] * len(self._specs)
         self._keep = keep
         self._lock = fork_lock()
 
     def acquire(self, rows: Sequence[int]) -> ArenaSet:
         """Arenas of at least these sizes in rows; they belong to the caller until :meth:`lease` or :meth:`release`."""
+        rows = [_roomy(*one) for one in zip(self._specs, rows, self._factors, strict=True)]
         with self._lock:
             for position, arenas in enumerate(self._free):
                 if arenas.fits(rows):
@@ -93,6 +100,10 @@ class ArenaPool:
             if self._free:
                 self._free.pop(0)
         return ArenaSet(self._specs, rows, self._storage)
+
+    def make_room(self, arena: int, factor: float) -> None:
+        """Give an arena at least `factor` times the rows that are asked for, from now on."""
+        self._factors[arena] = max(self._factors[arena], factor)
 
     def release(self, arenas: ArenaSet) -> None:
         """Give arenas back."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -54,29 +55,47 @@ class CpuExecutor:
         """See :class:`~edbatch_tvm.runtime.executor.Executor`."""
         return get_num_threads()
 
-    def load(self, weights: Mapping[str, np.ndarray]) -> None:
+    def load(self, weights: Mapping[str, np.ndarray], rows: Mapping[str, np.ndarray] = MappingProxyType({})) -> None:
         """See :meth:`~edbatch_tvm.runtime.executor.Executor.load`."""
-        self.kernels.load(weights)
+        self.kernels.load(weights, rows)
 
     def held(self) -> dict[str, np.ndarray]:
         """See :meth:`~edbatch_tvm.runtime.executor.Executor.held`."""
         return self.kernels.held()
 
-    def run(self, graph: InstanceGraph, plan: Plan, info: ScheduleInfo | None = None) -> Result:
-        """See :meth:`~edbatch_tvm.runtime.executor.Executor.run`."""
-        arenas = self._pool.acquire(plan.arena_rows)
+    def run(
+        self,
+        graph: InstanceGraph,
+        plan: Plan,
+        info: ScheduleInfo | None = None,
+        given: Mapping[int, np.ndarray] = MappingProxyType({}),
+    ) -> Result:
+        """See :meth:`~edbatch_tvm.runtime.executor.Executor.run`.
+
+        Parameters
+        ----------
+        given : mapping of int to array
+            Arenas of the caller to run in, by their number. They have room for the plan, and the external rows.
+        """
+        arenas = self._pool.acquire([0 if number in given else need for number, need in enumerate(plan.arena_rows)])
         try:
-            self._place_external(graph, arenas)
+            self._place_external(graph, arenas, given)
             with self._lock:
                 scratch = self._take_scratch(plan)
-            calls = self.program.run(graph, plan, arenas, scratch)
+            tensors = [given.get(number, tensor) for number, tensor in enumerate(arenas.tensors)]
+            calls = self.program.run(graph, plan, tensors, scratch)
             with self._lock:
                 self._scratch = scratch
         except BaseException:
             self._pool.release(arenas)
             raise
         report = Report(graph, plan, info, self.paths, calls, self.kernels.stored)
-        return Result(graph, plan, report, self._pool.lease(arenas), self.kernels.storage)
+        views = [given.get(number, view) for number, view in enumerate(self._pool.lease(arenas))]
+        return Result(graph, plan, report, views, self.kernels.storage)
+
+    def make_room(self, arena: int, factor: float) -> None:
+        """Give an arena at least `factor` times the rows that plans need, from now on."""
+        self._pool.make_room(arena, factor)
 
     @contextmanager
     def parts(self, graph: InstanceGraph, plan: Plan) -> Iterator[Callable[[int, int], None]]:
@@ -86,18 +105,19 @@ class CpuExecutor:
             self._place_external(graph, arenas)
             with self._lock:
                 scratch = self._take_scratch(plan)
-            yield self.program.parts(graph, plan, arenas, scratch)
+            yield self.program.parts(graph, plan, arenas.tensors, scratch)
             with self._lock:
                 self._scratch = scratch
         finally:
             self._pool.release(arenas)
 
-    def _place_external(self, graph: InstanceGraph, arenas: ArenaSet) -> None:
+    def _place_external(self, graph: InstanceGraph, arenas: ArenaSet, but: Container[int] = frozenset()) -> None:
+        """Copy the external rows into all arenas but some."""
         for arena, rows in enumerate(graph.external_data):
-            if len(rows):
+            if len(rows) and arena not in but:
                 size = self._signature.value_specs[arena].size
-                given = held(rows.reshape(len(rows), size), self.kernels.storage)
-                arenas.views[arena][1 : 1 + len(rows), :size] = given
+                stored = held(rows.reshape(len(rows), size), self.kernels.storage)
+                arenas.views[arena][1 : 1 + len(rows), :size] = stored
 
     def _take_scratch(self, plan: Plan) -> dict[str, Any]:
         """Workspace for the values that pass from stage to stage; a concurrent call gets its own."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from math import prod
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -114,8 +115,8 @@ class DeviceExecutor:
         self._lock = fork_lock()
         self.load(weights)
 
-    def load(self, weights: Mapping[str, np.ndarray]) -> None:
-        """Take `weights` from now on."""
+    def load(self, weights: Mapping[str, np.ndarray], rows: Mapping[str, np.ndarray] = MappingProxyType({})) -> None:
+        """See :meth:`~edbatch_tvm.runtime.executor.Executor.load`; everything is uploaded."""
         tensors: dict[str, Any] = {}
         for text in sorted({text for texts in self._arguments.values() for text in texts}):
             plain, first = self._stacked.get(text, (text, ""))
@@ -285,7 +286,7 @@ class DeviceExecutor:
             pitch = int(tensor.shape[1]) * np.dtype(self.signature.value_specs[arena].dtype).itemsize
             own: Any = rows
             if isinstance(own, ExternalRows):
-                self.memory.copy(own.arena, tensor, pitch, own.count * pitch)
+                self.memory.copy(own.arena, tensor, 0, (1 + own.count) * pitch)
                 self._upload_rows(own.more, arena, tensor, (1 + own.count) * pitch)
             else:
                 self._upload_rows(own, arena, tensor, pitch)

@@ -52,7 +52,7 @@ class ExternalRows:
     arena : tensor
         The arena of another run, whose first row is zero.
     count : int
-        How many of its rows are external rows, the zero row included.
+        How many of its rows, after the first, are external rows.
     more : array of shape ``[m, *spec.shape]``
         The rows after them, from the host.
     """

@@ -60,8 +60,8 @@ class Executor(Protocol):
         Its calls share arenas: the first has to run all batches, so that later ones read values.
         """
 
-    def load(self, weights: Mapping[str, np.ndarray]) -> None:
-        """Take `weights` from now on."""
+    def load(self, weights: Mapping[str, np.ndarray], rows: Mapping[str, np.ndarray] = ...) -> None:
+        """Take `weights` from now on; of tables in `rows`, these rows alone differ from what was loaded last."""
 
     def held(self) -> dict[str, np.ndarray]:
         """What kernels read at this moment, by ``kind:name``, not copies; nothing where it cannot be saved."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,14 +16,14 @@ from edbatch_tvm.argument_checks import require_unmasked
 from edbatch_tvm.errors import WeightError
 from edbatch_tvm.graph.spec import ValueSpec, can_widen
 from edbatch_tvm.runtime.artifact import SYMBOL
-from edbatch_tvm.runtime.storage import Stored, held, held_dtype
-from edbatch_tvm.tvm_compat import runtime
+from edbatch_tvm.runtime.loaded_weights import Key, LoadedWeights, WeightMemory, as_argument
+from edbatch_tvm.runtime.storage import Stored, held_dtype
 from relay_ext.add_gather_kernels import ARENA
 from relay_ext.fuse_cells import CELL
 from relay_ext.join_model_kernels import PROGRAM, ROWS
 from relay_ext.narrow_storage import STORAGE
 from relay_ext.stage_cells import DTYPE, ORDER, PACKED_SHAPE, PATH, REASON, SCRATCH, WORK
-from schedules.abi import ALIGNMENT, ARGUMENTS, padded, table_shape
+from schedules.abi import ARGUMENTS, padded, table_shape
 
 
 @dataclass(frozen=True)
@@ -38,9 +40,10 @@ class Kernel:
 
 
 def check_weights(wanted: Mapping[str, ValueSpec], given: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The weights as contiguous arrays: those of torch share its memory, others are copies.
+    """The weights as contiguous arrays: those of torch share its memory, which may be read where it lies.
 
-    float32 for a weight of float64 is widened, into a copy.
+    Others are read-only, since they may change later: whoever keeps them copies them. float32 for a weight of float64
+    is widened.
 
     Raises
     ------
@@ -66,7 +69,11 @@ def check_weights(wanted: Mapping[str, ValueSpec], given: Mapping[str, Any]) -> 
                 str(spec),
                 f"convert it with .astype({spec.dtype!r})" if array.shape == spec.shape else "",
             )
-        weights[name] = np.asarray(array, order="C") if hasattr(given[name], "detach") else array.copy()
+        array = np.asarray(array, order="C")
+        if not hasattr(given[name], "detach"):
+            array = array.view()
+            array.flags.writeable = False
+        weights[name] = array
     return weights
 
 
@@ -128,6 +135,7 @@ class KernelSet:
         self.scratch_width: dict[str, dict[str, int]] = {"instances": {}, "rows": {}}
         self.scratch_dtype: dict[str, str] = {}
         self._packs: dict[str, tuple[Any, tuple[int, ...], str]] = {}
+        self._spare: list[tuple[int, dict[Key, Any]]] = []
         self._work: dict[str, int] = {}
         every = {var.name_hint: function for var, function in module.functions.items()}
         functions = {name: function for name, function in every.items() if CELL in function.attrs}
@@ -165,28 +173,35 @@ class KernelSet:
         if weights is not None:
             self.load(weights)
 
-    def load(self, weights: Mapping[str, np.ndarray]) -> None:
-        """Take `weights` from now on: pack those of stages; the others are shared where they lie aligned."""
-        tensors: dict[tuple[str, ...], Any] = {}
+    def load(self, weights: Mapping[str, np.ndarray], rows: Mapping[str, np.ndarray] = MappingProxyType({})) -> None:
+        """Take `weights` from now on: pack those of stages; the others are shared where they lie aligned.
+
+        Parameters
+        ----------
+        weights : mapping of str to array
+        rows : mapping of str to int array
+            Of tables, the rows that differ from what was loaded last; all of others may.
+        """
+        memory = WeightMemory(self.storage, getattr(self, "loaded", None), rows, self._spare)
+        tensors: dict[Key, Any] = {}
         for key in (key for row in self._rows.values() for key in row.addresses if key not in tensors):
             if key[0] == "packed":
                 pack, shape, dtype = self._packs[key[1]]
-                tensors[key] = runtime.empty(shape, dtype)
-                pack(*(_aligned(weights[source]) for source in key[2:]), tensors[key])
-                if dtype == "float32" != self.storage:
-                    tensors[key] = _aligned(held(np.from_dlpack(tensors[key]), self.storage))
-            elif key[0] in ("table", "weight"):
-                array = weights[key[1]]
-                tensors[key] = _aligned(held(as_table(array) if key[0] == "table" else array, self.storage))
-        self._take(tensors)
+                sources = [as_argument(weights[source]) for source in key[2:]]
+                tensors[key] = memory.packed(key, shape, dtype, partial(pack, *sources))
+            elif key[0] == "table":
+                tensors[key] = memory.table(key, weights[key[1]])
+            elif key[0] == "weight":
+                tensors[key] = memory.weight(key, weights[key[1]])
+        self._take(tensors, memory)
 
-    def _take(self, tensors: dict[tuple[str, ...], Any]) -> None:
+    def _take(self, tensors: dict[Key, Any], memory: WeightMemory | None = None) -> None:
         width = 1 + max((len(row.addresses) for row in self._rows.values()), default=0)
         types = np.zeros((len(self._rows), width), np.int64)
         for number, row in enumerate(self._rows.values()):
             found = (tensors[key].data_ptr() if key in tensors else 0 for key in row.addresses)
             types[number, : 1 + len(row.addresses)] = row.number, *found
-        self.loaded = LoadedWeights(tensors, types)
+        self.loaded = LoadedWeights(tensors, types, memory)
         sizes = (math.prod(one.shape) * np.dtype(str(one.dtype)).itemsize for one in tensors.values())
         self.stored = Stored(self.storage, sum(sizes))
 
@@ -217,7 +232,7 @@ class KernelSet:
 
     def held(self) -> dict[str, np.ndarray]:
         """What kernels read at this moment, by ``kind:name``: packed weights, and the others as they lie; no copies."""
-        tensors = self.loaded.tensors
+        tensors = self.loaded.give_out()
         return {text: np.from_dlpack(tensors[key]) for text, key in self._texts().items()}
 
     def hold(self, held: Mapping[str, Any], specs: Mapping[str, ValueSpec]) -> None:
@@ -234,7 +249,7 @@ class KernelSet:
         ValueError
             If it is not all that kernels read, in the shapes they read it in.
         """
-        tensors = {}
+        tensors: dict[Key, Any] = {}
         for text, key in self._texts().items():
             kind, name = key[:2]
             if kind == "packed":
@@ -262,34 +277,10 @@ class _Row(NamedTuple):
     addresses: list[tuple[str, ...]]
 
 
-@dataclass(frozen=True, eq=False)
-class LoadedWeights:
-    """Weights as kernels read them, and where they lie.
-
-    Attributes
-    ----------
-    tensors : dict
-        By what the attribute :data:`~relay_ext.join_model_kernels.ROWS` says of an address: they have to live as long
-        as the addresses are used.
-    types : int64 array of shape [types, addresses]
-        The table of types, where the addresses of attributes are 0.
-    """
-
-    tensors: dict[tuple[str, ...], Any]
-    types: np.ndarray
-
-
 def _arguments(function: Any) -> tuple[tuple[str, str], ...]:
     """The arguments that `function` lists, each a kind and a name."""
     pairs = (str(text).partition(":") for text in function.attrs[ARGUMENTS])
     return tuple((kind, name) for kind, _, name in pairs)
-
-
-def _aligned(array: np.ndarray) -> Any:
-    """`array` as a tensor: the same memory if that is aligned as kernels assume, else a copy."""
-    if array.ctypes.data % ALIGNMENT or not array.flags.writeable:
-        return runtime.tensor(array)
-    return runtime.from_dlpack(array)
 
 
 def as_table(array: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from time import perf_counter
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -151,7 +152,9 @@ class Model:
         """A builder for instances of this model."""
         return Builder(self.cells)
 
-    def refresh(self, params: Mapping[str, Any] | None = None) -> None:
+    def refresh(
+        self, params: Mapping[str, Any] | None = None, *, rows: Mapping[str, Any] = MappingProxyType({})
+    ) -> None:
         """Take over weights that have changed, after a step of an optimizer for instance.
 
         The model computes with the weights that it read last, and :meth:`save` writes those. It reads them when it is
@@ -162,18 +165,22 @@ class Model:
         params : mapping of str to array, optional
             The new weights. Default: those given last, here or to :func:`edbatch_tvm.compile` or
             :func:`edbatch_tvm.load`, read again. A loaded model that was given none keeps those of its file.
+        rows : mapping of str to array_like of int, optional
+            For tables, the rows that have changed since they were read last, each once; no others are read. Default:
+            all rows of all weights. A large table of which a minibatch changes few rows is taken over sooner so.
 
         Raises
         ------
         WeightError
-            If weights are missing, extra, or of another shape or dtype.
+            If weights are missing, extra, or of another shape or dtype, or if `rows` has no rows of a weight.
         """
         if self.weights is None:
             return
         with self._refreshing:
+            changed = self.weights.changed(rows)
             weights = self.weights.read(params)
             if weights is not None:
-                self.executor.load(weights)
+                self.executor.load(weights, changed)
 
     def __call__(self, instances: Sequence[InstanceGraph]) -> Result:
         """Run `instances` as one minibatch.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import Any, NamedTuple, TypeVar
 
@@ -13,8 +13,8 @@ from edbatch_tvm.graph.spec import Signature
 from edbatch_tvm.memory import Plan
 from edbatch_tvm.memory.plan_with_copies import UnfusedPlan
 from edbatch_tvm.memory.steps_table import TYPE
-from edbatch_tvm.runtime.arenas import ArenaSet
-from edbatch_tvm.runtime.kernels import KernelSet, LoadedWeights
+from edbatch_tvm.runtime.kernels import KernelSet
+from edbatch_tvm.runtime.loaded_weights import LoadedWeights
 from edbatch_tvm.runtime.threads import use_threads
 from edbatch_tvm.tvm_compat import runtime
 from schedules.cpu.work_sharing import ROW, YIELDS
@@ -59,8 +59,8 @@ class Program:
         self._alone = self._next_alone = 0
         self._pace_alone = float("inf")
 
-    def run(self, graph: InstanceGraph, plan: Plan, arenas: ArenaSet, scratch: dict[str, Any]) -> int:
-        """Run the batches of `plan`; how many kernels that were."""
+    def run(self, graph: InstanceGraph, plan: Plan, arenas: Sequence[Any], scratch: dict[str, Any]) -> int:
+        """Run the batches of `plan` in arenas, tensors or arrays; how many kernels that were."""
         if not len(plan.steps):
             return 0
         arguments = self._arguments(graph, plan, arenas, scratch)
@@ -89,7 +89,7 @@ class Program:
         return answer
 
     def parts(
-        self, graph: InstanceGraph, plan: Plan, arenas: ArenaSet, scratch: dict[str, Any]
+        self, graph: InstanceGraph, plan: Plan, arenas: Sequence[Any], scratch: dict[str, Any]
     ) -> Callable[[int, int], None]:
         """A function that runs the batches from one number up to another of `plan`, on as many threads as all of it."""
         arguments = self._arguments(graph, plan, arenas, scratch)
@@ -102,13 +102,15 @@ class Program:
 
         return run
 
-    def _arguments(self, graph: InstanceGraph, plan: Plan, arenas: ArenaSet, scratch: dict[str, Any]) -> _Arguments:
+    def _arguments(
+        self, graph: InstanceGraph, plan: Plan, arenas: Sequence[Any], scratch: dict[str, Any]
+    ) -> _Arguments:
         """What the program reads for `plan`."""
         loaded = self._kernels.loaded  # once: another thread may refresh it
         types, rows = self._types(loaded, graph, plan)
         values = []
         for kind, name in self._kernels.arguments:
-            values.append(arenas.tensors[int(name)] if kind == "arena" else scratch[name])
+            values.append(arenas[int(name)] if kind == "arena" else scratch[name])
         copies, copy_ptr = _NO_COPIES, _NO_COPY_PTR
         if isinstance(plan, UnfusedPlan):
             copy_ptr = plan.copy_ptr

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from tvm import IRModule
 
+from edbatch_tvm.errors import WeightError
 from edbatch_tvm.graph.spec import ValueSpec
 from edbatch_tvm.runtime.kernels import check_weights
 from relay_ext.lift_weights import lift_weights
@@ -61,3 +62,25 @@ class WeightReader:
             arrays = with_derived(self.derived, arrays, self.read_by_cells)
         self.given = given
         return arrays | self.constants
+
+    def changed(self, rows: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """Rows of weights, as arrays.
+
+        Raises
+        ------
+        WeightError
+            If there is no such weight, or it has no such rows.
+        """
+        found = {}
+        for name, numbers in rows.items():
+            if name not in self.wanted or not self.wanted[name].shape:
+                tables = [one for one, spec in self.wanted.items() if spec.shape]
+                raise WeightError(f"rows of {name!r}", f"rows of a weight: one of {', '.join(tables)}")
+            index, count = np.asarray(numbers), self.wanted[name].shape[0]
+            if index.ndim != 1 or (index.size and index.dtype.kind not in "iu"):
+                raise WeightError(f"rows of {name!r} as {index.dtype}{list(index.shape)}", "a list of integers")
+            if index.size and not 0 <= index.min() <= index.max() < count:
+                outside = index[(index < 0) | (index >= count)][0]
+                raise WeightError(f"row {outside} of weight {name!r}", f"rows from 0 to {count - 1}")
+            found[name] = index.astype(np.int64)
+        return found

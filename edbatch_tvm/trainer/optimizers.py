@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from edbatch_tvm.errors import DataError
+from edbatch_tvm.trainer.row_steps import sparse_adam_step
 from edbatch_tvm.training.gradients import Gradients
 from relay_ext.from_torch import require_torch
 
@@ -53,14 +54,16 @@ class Optimizer:
             made = [optim.SGD(of_dense, lr, momentum), *([optim.SGD(of_sparse, lr)] if of_sparse else [])]
         self._optimizers = made
 
-    def step(self, gradients: Gradients, scale: float) -> None:
-        """One step by `scale` times the gradients."""
+    def step(self, gradients: Gradients, scale: float) -> dict[str, np.ndarray]:
+        """One step by `scale` times the gradients; of tables that change row by row, the rows that it changes."""
         torch = self._torch
         for name in self._dense:
             gradient = np.multiply(gradients[name], np.float32(scale))
             self.weights[name].grad = torch.from_numpy(np.ascontiguousarray(gradient))
+        changed = {}
         for name in self._sparse:
             index, rows = gradients.rows(name) if gradients.reaches(name) else _no_rows(gradients[name])
+            changed[name] = index
             self.weights[name].grad = torch.sparse_coo_tensor(
                 torch.from_numpy(index)[None],
                 torch.from_numpy(rows * np.float32(scale)),
@@ -70,7 +73,11 @@ class Optimizer:
             )
         with torch.sparse.check_sparse_tensor_invariants(enable=False):  # optimizers make more of such tensors
             for optimizer in self._optimizers:
-                optimizer.step()
+                if isinstance(optimizer, torch.optim.SparseAdam):
+                    sparse_adam_step(optimizer)
+                else:
+                    optimizer.step()
+        return changed
 
     def state(self) -> dict[str, dict[str, np.ndarray]]:
         """What is kept of each weight from step to step: arrays that the next step may change."""

@@ -203,9 +203,9 @@ class Training:
         times.append(perf_counter())
         gradients = result.backward()  # type: ignore[attr-defined]
         times.append(perf_counter())
-        self._optimizer.step(gradients, 1 / len(instances))
+        changed = self._optimizer.step(gradients, 1 / len(instances))
         times.append(perf_counter())
-        self.model.refresh(self._optimizer.weights)
+        self.model.refresh(self._optimizer.weights, rows=changed)
         times.append(perf_counter())
         for name, taken in zip(("forward", "backward", "optimizer", "refresh"), np.diff(times).tolist(), strict=True):
             seconds[name] += taken

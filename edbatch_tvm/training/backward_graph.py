@@ -7,15 +7,17 @@ reverse, with the sums that a batch needs before it. Everything here is done for
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from edbatch_tvm.batching.schedule import Schedule
+from edbatch_tvm.cached_property import cached_property
 from edbatch_tvm.graph.instance import FIRST_EXTERNAL, ZERO, InstanceGraph
 from edbatch_tvm.graph.spec import Signature
 from edbatch_tvm.memory.plan import Plan
+from edbatch_tvm.native.backward_tables import BackwardArrays
 from relay_ext.gradients.adjoint_cells import Source
 from relay_ext.gradients.sections import ROW_NUMBER, Read
 
@@ -88,21 +90,33 @@ class BackwardGraph:
     graph : InstanceGraph
         Its external rows are the cotangents that were given, and the operands and values of the forward nodes.
     schedule : Schedule
-    groups : list of Group
+    types : tuple of int
+        The types of the forward nodes that have cotangents, rising.
+    find_groups : callable
+        Gives these nodes, a group for each type.
     cotangent : int64 array
         For each value of the forward graph what its cotangent is in the backward graph: a value, an external row, zero.
     external_use : int64 array
         Values of the backward graph that are gradients of external rows of the forward graph.
     external_of : int64 array
         The external row of each.
+    arrays : BackwardArrays or None
+        What the compiled kernel gave, if it made the graph.
     """
 
     graph: InstanceGraph
     schedule: Schedule
-    groups: list[Group]
+    types: tuple[int, ...]
+    find_groups: Callable[[], list[Group]]
     cotangent: np.ndarray
     external_use: np.ndarray
     external_of: np.ndarray
+    arrays: BackwardArrays | None = None
+
+    @cached_property
+    def groups(self) -> list[Group]:
+        """The nodes that have cotangents, a group for each type."""
+        return self.find_groups()
 
 
 def backward_graph(
@@ -239,8 +253,16 @@ def backward_graph(
         of_type[order][starts].astype(np.int16),
     )
     externals = np.flatnonzero(used & (values <= FIRST_EXTERNAL))
-    groups = [one.group() for one in members if len(one.nodes)]
-    return BackwardGraph(made, schedule, groups, cotangent, contribution[externals], FIRST_EXTERNAL - values[externals])
+    some = [one for one in members if len(one.nodes)]
+    return BackwardGraph(
+        made,
+        schedule,
+        tuple(one.type_id for one in some),
+        lambda: [one.group() for one in some],
+        cotangent,
+        contribution[externals],
+        FIRST_EXTERNAL - values[externals],
+    )
 
 
 class OperandEntries:
@@ -445,7 +467,7 @@ def arenas_of(graph: InstanceGraph, values: np.ndarray) -> np.ndarray:
 def _externals(
     graph: InstanceGraph, plan: Plan, signature: Signature, given: np.ndarray, read: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Where the external rows of the backward graph lie: in forward arenas; the given rows behind those."""
+    """Where external rows of the backward graph lie: in forward arenas after the zero row; given ones behind them."""
     assert graph.signature is not None
     specs = list(signature.value_specs)
     in_backward = np.array(
@@ -455,7 +477,7 @@ def _externals(
     own_row = np.zeros(len(given), np.int64)
     for arena in np.unique(arenas).tolist():
         chosen = arenas == arena
-        own_row[chosen] = plan.arena_rows[arena] + np.arange(int(chosen.sum()))
+        own_row[chosen] = plan.arena_rows[arena] - 1 + np.arange(int(chosen.sum()))
     arena = in_backward[np.concatenate((arenas, arenas_of(graph, read)))]
-    row = np.concatenate((own_row, arena_rows(graph, plan, read)))
+    row = np.concatenate((own_row, arena_rows(graph, plan, read) - 1))
     return arena.astype(np.int16), row.astype(np.int32)

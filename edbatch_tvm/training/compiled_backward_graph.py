@@ -16,12 +16,16 @@ from edbatch_tvm.native.backward_tables import (
     FIRST_READ,
     LAST_READ,
     NUMBER,
+    OF_EACH_ROW,
     OPERAND,
     OUTPUT,
     PART,
+    PER_NODE,
     PER_ROW,
+    PER_SQUARE,
     RANK,
     ROWS,
+    SIMPLE,
     SUM_TYPE,
     TYPE,
     VALUE,
@@ -71,21 +75,19 @@ class BackwardGraphs:
         return self._graph(graph, native.arrays(graph, plan, given, detached, self._tables, self._backward.stride))
 
     def _graph(self, graph: InstanceGraph, arrays: BackwardArrays) -> BackwardGraph:
-        groups, attributes = [], {}
-        type_of = graph.node_type[arrays.node_order]
+        attributes = {}
         for type_id in np.flatnonzero(graph.type_count).tolist():
-            nodes = arrays.node_order[type_of == type_id]
-            group = self._group(graph, type_id, nodes, arrays.place_of)
-            if len(nodes):
-                groups.append(group)
             for section in self._types[type_id].sections:
                 for attribute in self._backward[section.type_id].attributes:
+                    nodes = _nodes(arrays, type_id)
                     if attribute.name == ROW_NUMBER:
-                        rows = ranges(np.zeros_like(group.rows), group.rows).astype(np.int32)
+                        count = OperandEntries(graph, type_id, nodes).rows
+                        rows = ranges(np.zeros_like(count), count).astype(np.int32)
                     else:
                         ranks = arrays.node_rank[nodes]
-                        of_each = np.repeat(ranks, group.rows) if section.per_row else ranks
-                        rows = graph.attributes[type_id, attribute.name][of_each]
+                        if section.per_row:
+                            ranks = np.repeat(ranks, OperandEntries(graph, type_id, nodes).rows)
+                        rows = graph.attributes[type_id, attribute.name][ranks]
                     attributes[section.type_id, attribute.name] = rows
         made = InstanceGraph(
             arrays.node_type,
@@ -100,7 +102,13 @@ class BackwardGraphs:
         batch_type = arrays.node_type[arrays.batch_ptr[:-1]]
         order = np.arange(len(arrays.node_type), dtype=np.int32)
         schedule = Schedule.for_graph(made, order, arrays.batch_ptr, batch_type)
-        return BackwardGraph(made, schedule, groups, arrays.cotangent, arrays.external_use, arrays.external_of)
+        types = tuple(np.flatnonzero(np.diff(arrays.group_ptr)).tolist())
+
+        def groups() -> list[Group]:
+            return [self._group(graph, type_id, _nodes(arrays, type_id), arrays.place_of) for type_id in types]
+
+        uses = arrays.external_use, arrays.external_of
+        return BackwardGraph(made, schedule, types, groups, arrays.cotangent, *uses, arrays)
 
     def _group(self, graph: InstanceGraph, type_id: int, nodes: np.ndarray, place_of: np.ndarray) -> Group:
         rows = OperandEntries(graph, type_id, nodes).rows
@@ -112,31 +120,61 @@ class BackwardGraphs:
         return Group(type_id, nodes.astype(np.int64), rows, sections, types)
 
 
+def _nodes(arrays: BackwardArrays, type_id: int) -> np.ndarray:
+    """The nodes of a type that have cotangents."""
+    return arrays.node_order[arrays.group_ptr[type_id] : arrays.group_ptr[type_id + 1]]
+
+
 def _type_tables(
     forward: Signature, backward: Signature, types: Sequence[BackwardType], sum_types: Mapping[int, int]
 ) -> TypeTables:
     """The adjoints as the kernel takes them."""
     most = max(1, *(len(one.sections) for one in types))
     operands = max(1, *(len(cell.operands) for cell in forward))
-    sections = np.zeros((len(types), most, 4), np.int32)
+    sections = np.zeros((len(types), most, 5), np.int32)
     sections[:, :, TYPE] = -1
     slots = np.full((len(types), operands, 2), -1, np.int32)
-    reads: list[tuple[int, int, int, int]] = []
-    for type_id, one in enumerate(types):
+    reads: list[tuple[int, ...]] = []
+    specs = list(backward.value_specs)
+    for type_id, (cell, one) in enumerate(zip(forward, types, strict=True)):
         for number, section in enumerate(one.sections):
             own = sections[type_id, number]
             own[TYPE], own[PER_ROW], own[FIRST_READ] = section.type_id, section.per_row, len(reads)
+            rows = section.per_row
             for read in section.reads:
-                source = read.source
-                reads.append((source.part, source.number, _KINDS[source.kind], int(read.every_row)))
-            own[LAST_READ] = len(reads)
+                source, arena = read.source, -1
+                if source.kind == "operand":
+                    arena = specs.index(cell.operands[source.number].spec)
+                    rows |= cell.operands[source.number].variadic
+                elif source.kind == "value":
+                    arena = specs.index(cell.outputs[source.number])
+                elif source.kind == "output":
+                    rows |= one.sections[source.part].per_row
+                rows |= read.every_row
+                reads.append((source.part, source.number, _KINDS[source.kind], int(read.every_row), arena))
+            own[LAST_READ], own[SIMPLE] = len(reads), not rows
         for number, slot in enumerate(one.slots):
             if slot is not None:
                 slots[type_id, number, PART], slots[type_id, number, NUMBER] = slot.part, slot.number
-    specs = list(backward.value_specs)
     arenas = np.zeros((len(forward.value_specs), 4), np.int32)
     arenas[:, SUM_TYPE] = [sum_types.get(arena, -1) for arena in range(len(arenas))]
     arenas[np.argsort(arenas[:, SUM_TYPE], kind="stable"), RANK] = np.arange(len(arenas))
     arenas[:, BACKWARD_ARENA] = [specs.index(spec) if spec in specs else -1 for spec in forward.value_specs]
     arenas[:, ROWS] = 0
-    return TypeTables(sections, slots, np.array(reads or [(0,) * 4], np.int32), arenas)
+    return TypeTables(sections, slots, np.array(reads or [(0,) * 5], np.int32), arenas, _bounds(forward, types))
+
+
+def _bounds(forward: Signature, types: Sequence[BackwardType]) -> np.ndarray:
+    """See :class:`TypeTables`."""
+    bounds = np.zeros((len(types), 3, 3), np.int64)
+    for own, cell, one in zip(bounds, forward, types, strict=True):
+        for section in one.sections:
+            sources = [read.source for read in section.reads]
+            every = sum(read.every_row for read in section.reads)
+            variadic = sum(source.kind == "operand" and cell.operands[source.number].variadic for source in sources)
+            each = OF_EACH_ROW if section.per_row else PER_NODE
+            own[each, :2] += 1, len(sources) - every
+            own[PER_SQUARE if section.per_row else OF_EACH_ROW, 1] += every
+            own[OF_EACH_ROW, 2] += variadic
+            own[PER_NODE, 2] += len(sources) - variadic
+    return bounds

@@ -7,24 +7,28 @@ from itertools import accumulate
 
 import numpy as np
 
+from edbatch_tvm.graph import Signature
 from edbatch_tvm.training.gradient_kernel import GradientKernel, GradientKernels, GradientTables
 from edbatch_tvm.training.gradient_layout import (
     DTYPES,
     Columns,
     GradientLayout,
-    Rows,
     Table,
     TypeTerms,
     VectorTable,
     dtypes_of,
     vector_table,
 )
-from edbatch_tvm.training.row_sources import GroupRows
-from edbatch_tvm.training.weight_sums import Sums, distinct_starts, sum_of_rows, table_index, with_numpy
+from edbatch_tvm.training.row_sources import PassRows
+from edbatch_tvm.training.term_rows import TermRows
+from edbatch_tvm.training.weight_sums import Sums, distinct_starts, sum_of_rows, with_numpy
 from schedules.cpu.weight_gradients import BLOCK, FIRST_PART, LAST_PART
 
 _MOST_SUMS = 1 << 22
 """Elements of a product whose sums are in the workspace at once, about: the columns of a larger one take turns."""
+
+_NONE = np.zeros(1, np.int64)
+"""In place of no addresses."""
 
 
 class CompiledSums:
@@ -34,86 +38,153 @@ class CompiledSums:
     ----------
     types : sequence of TypeTerms
         In the order of the groups of nodes.
+    forward, backward : Signature
     kernels : GradientKernels
     """
 
-    def __init__(self, types: Sequence[TypeTerms], kernels: GradientKernels) -> None:
+    def __init__(
+        self, types: Sequence[TypeTerms], forward: Signature, backward: Signature, kernels: GradientKernels
+    ) -> None:
         layouts: dict[str, GradientLayout] = {}
         self._others = []
         for place, terms in enumerate(types):
+            if not terms.terms:
+                continue
             dtypes = dtypes_of(terms)
             if len(dtypes) == 1 and dtypes <= set(DTYPES):
                 layouts.setdefault(dtypes.pop(), GradientLayout()).add(place, terms)
             else:
                 self._others.append(place)
-        self._each = [_OfDtype(kernels.of(dtype), layout) for dtype, layout in layouts.items()]
+        self._each = [
+            _OfDtype(kernels.of(dtype), layout, types, forward, backward) for dtype, layout in layouts.items()
+        ]
 
-    def compute(self, groups: Sequence[GroupRows]) -> dict[str, Sums]:
-        """The gradients of all expressions of weights, from the rows of the nodes of each type."""
-        sums = with_numpy([groups[place] for place in self._others])
+    def compute(self, rows: PassRows) -> dict[str, Sums]:
+        """The gradients of all expressions of weights; a compiled kernel has made the backward graph."""
+        sums = with_numpy([rows.groups[place] for place in self._others]) if self._others else {}
         for one in self._each:
-            one.compute(groups, sums)
+            one.compute(rows, sums)
         return sums
 
 
 class _OfDtype:
-    def __init__(self, kernel: GradientKernel, layout: GradientLayout) -> None:
-        self._kernel = kernel
+    def __init__(
+        self,
+        kernel: GradientKernel,
+        layout: GradientLayout,
+        types: Sequence[TypeTerms],
+        forward: Signature,
+        backward: Signature,
+    ) -> None:
         self._layout = layout
+        self._types = types
+        self._sums = _Products(kernel, layout)
+        self._kernel = kernel
         self._dtype = np.dtype(kernel.dtype)
-        self._table: VectorTable = vector_table(layout, kernel.tiles, self._dtype.itemsize)
-        products = [product.rows for product in layout.products]
-        self._columns = [column for rows in products for column in rows]
-        self._first_columns = list(accumulate(map(len, products), initial=0))
+        every = [column for product in layout.products for column in product.rows]
+        every += [column for table in layout.tables for column in table.rows]
+        self._ends = np.array(list(accumulate((len(one) for one in every), initial=0)))
+        rows = [one for column in every for one in column]
+        self._rows = TermRows(rows, types, forward, backward, self._dtype.itemsize)
 
-    def compute(self, groups: Sequence[GroupRows], sums: dict[str, Sums]) -> None:
-        table = self._table
-        rows, starts, lengths = [], [], []
-        begin = 0
-        for column in self._columns:
-            starts.append(begin)
-            for one in column:
-                found = _addresses(groups, one)
-                rows.append(found)
-                begin += len(found)
-            lengths.append(begin - starts[-1])
-        gradients = [np.empty(size, self._dtype) for _, size in table.gradients]
-        vectors = table.at(np.array(starts), gradients) if lengths else table.vectors
-        steps, room, multiplies = self._steps(lengths)
+    def compute(self, rows: PassRows, sums: dict[str, Sums]) -> None:
+        addresses, starts, _memory = self._rows.addresses(rows)
+        starts = starts[self._ends]
+        gradients = self._sums.gradients()
+        steps, vectors, room, multiplies = self._sums.tables(starts, gradients)
         segments: list[np.ndarray] = []
         tables: list[tuple[int, int, int, int, int]] = []
         found_tables = []
-        for one_table in self._layout.tables:
-            index, out, entries, own = self._sum_table(one_table, groups, begin, sum(map(len, segments)))
-            rows += own
-            begin += sum(map(len, own))
-            segments += entries[0]
-            tables += entries[1]
-            found_tables.append((one_table.expression, index, out))
+        column = self._sums.columns
+        for table in self._layout.tables:
+            own = starts[column : column + len(table.rows) + 1]
+            column += len(table.rows)
+            index, out = self._sum_table(table, rows, addresses, own, segments, tables)
+            found_tables.append((table.expression, index, out))
         self._kernel.run(
             GradientTables(
-                np.concatenate(rows) if begin else np.zeros(1, np.int64),
+                addresses if len(addresses) else _NONE,
                 steps,
                 vectors,
-                np.concatenate(segments) if segments else np.zeros(1, np.int64),
+                np.concatenate(segments) if segments else _NONE,
                 np.array(tables or [(0,) * 5], np.int64),
                 room,
                 multiplies,
             )
         )
-        for (name, _), gradient in zip(table.gradients[1:], gradients[1:], strict=True):
+        for name, gradient in gradients:
             sums.setdefault(name, Sums()).add(gradient)
         for place, term in self._layout.others:
-            sums.setdefault(term.expression, Sums()).add(sum_of_rows(groups[place], term.right))
+            sums.setdefault(term.expression, Sums()).add(sum_of_rows(rows.groups[place], term.right))
         for name, index, out in found_tables:
             sums.setdefault(name, Sums()).add_rows(index, out)
 
-    def _steps(self, lengths: Sequence[int]) -> tuple[np.ndarray, int, int]:
-        """The table of steps, the room they need, and the multiplications."""
-        tiles = self._kernel.tiles
+    def _sum_table(
+        self,
+        table: Table,
+        rows: PassRows,
+        addresses: np.ndarray,
+        starts: np.ndarray,
+        segments: list[np.ndarray],
+        tables: list[tuple[int, int, int, int, int]],
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The rows of a table that have a gradient, and these, once the kernel has computed what is added to `tables`.
+
+        The addresses of the rows to be added are brought into the order of the rows of the table.
+        """
+        parts = [_read_rows(rows, self._types[place], source.number) for place, source in table.reads]
+        index = np.concatenate(parts)
+        order = np.argsort(index, kind="stable")
+        index = index[order]
+        distinct = distinct_starts(index)
+        out = np.empty((len(distinct), sum(table.widths)), self._dtype)
+        ends, before = np.append(distinct, len(index)), sum(map(len, segments))
+        for begin, end, width, column in zip(
+            starts[:-1].tolist(), starts[1:].tolist(), table.widths, accumulate(table.widths, initial=0), strict=False
+        ):
+            addresses[begin:end] = addresses[begin:end][order]
+            address = int(out.__array_interface__["data"][0]) + column * self._dtype.itemsize
+            tables.append((len(distinct), before, width, address, out.strides[0]))
+            segments.append(begin + ends)
+            before += len(ends)
+        return index[distinct], out
+
+
+class _Products:
+    """The kernel's tables of the products of a layout.
+
+    Attributes
+    ----------
+    columns : int
+        How many columns their sides have, each with rows of its own.
+    """
+
+    def __init__(self, kernel: GradientKernel, layout: GradientLayout) -> None:
+        self._tiles = kernel.tiles
+        self._dtype = np.dtype(kernel.dtype)
+        self._table: VectorTable = vector_table(layout, kernel.tiles, self._dtype.itemsize)
+        *self._first_columns, self.columns = accumulate((len(one.rows) for one in layout.products), initial=0)
+
+    def gradients(self) -> list[tuple[str, np.ndarray]]:
+        """Memory for the results, with the expressions that they are the gradients of."""
+        return [(name, np.empty(size, self._dtype)) for name, size in self._table.gradients[1:]]
+
+    def tables(
+        self, starts: np.ndarray, gradients: Sequence[tuple[str, np.ndarray]]
+    ) -> tuple[np.ndarray, np.ndarray, int, int]:
+        """The tables of steps and of vectors, the room that the steps need, and the multiplications.
+
+        Parameters
+        ----------
+        starts : int64 array
+            Where the rows of each column begin, and the last of them end.
+        gradients : sequence of (str, array)
+            What :meth:`gradients` gave.
+        """
+        tiles = self._tiles
         found, room, multiplies = [], 1, 0
-        for column, (first, lefts, rights) in zip(self._first_columns, self._table.sides, strict=False):
-            nodes = lengths[column]
+        for column, (first, lefts, rights) in zip(self._first_columns, self._table.sides, strict=True):
+            nodes = int(starts[column + 1] - starts[column])
             turn = max(tiles.vectors, _MOST_SUMS // max(1, lefts * tiles.lanes**2))
             last = max(nodes - 1, 0) // BLOCK
             for begin in range(0, rights, turn):
@@ -125,36 +196,19 @@ class _OfDtype:
                     found.append((block * BLOCK, count, first, lefts, right, some, part))
                 room = max(room, tiles.room(lefts, some))
                 multiplies += nodes * lefts * some * tiles.lanes**2
-        return np.array(found or [(0,) * 7], np.int64), room, multiplies
-
-    def _sum_table(
-        self, table: Table, groups: Sequence[GroupRows], first: int, first_segment: int
-    ) -> tuple[np.ndarray, np.ndarray, tuple[list[np.ndarray], list[tuple[int, int, int, int, int]]], list[np.ndarray]]:
-        """The rows of a table that have a gradient, these, entries of the kernel's tables, and the rows to be added."""
-        index = np.concatenate([table_index(groups[place], source) for place, source in table.reads])
-        order = np.argsort(index, kind="stable")
-        index = index[order]
-        starts = distinct_starts(index)
-        out = np.empty((len(starts), sum(table.widths)), self._dtype)
-        rows, segments, entries, column = [], [], [], 0
-        for width, own in zip(table.widths, table.rows, strict=True):
-            rows.append(np.concatenate([_addresses(groups, one) for one in own])[order])
-            segments += [first + starts, np.array([first + len(index)])]
-            address = int(out.__array_interface__["data"][0]) + column * self._dtype.itemsize
-            entries.append((len(starts), first_segment, width, address, out.strides[0]))
-            first += len(index)
-            first_segment += len(starts) + 1
-            column += width
-        return index[starts], out, (segments, entries), rows
+        steps = np.array(found or [(0,) * 7], np.int64)
+        vectors = self._table.at(starts, [_NONE, *(one for _, one in gradients)]) if found else self._table.vectors
+        return steps, vectors, room, multiplies
 
 
-def _addresses(groups: Sequence[GroupRows], rows: Rows) -> np.ndarray:
-    """The addresses of vectors, row after row."""
-    memory, numbers, _ = groups[rows.place].place(rows.source)
-    begin: np.ndarray = numbers * memory.strides[0] + memory.__array_interface__["data"][0]
-    if rows.each != 1:
-        begin = (begin[:, None] + np.arange(rows.each) * (rows.width * memory.itemsize)).ravel()
-    return begin
+def _read_rows(rows: PassRows, terms: TypeTerms, number: int) -> np.ndarray:
+    """The rows of a table that the nodes of a type read, in their order."""
+    arrays = rows.made.arrays
+    assert arrays is not None
+    nodes = arrays.node_order[arrays.group_ptr[terms.type_id] : arrays.group_ptr[terms.type_id + 1]]
+    attribute = rows.forward.graph.attributes[terms.type_id, terms.cell.attributes[number].name]
+    index: np.ndarray = attribute[arrays.node_rank[nodes]].astype(np.int64).ravel()
+    return index
 
 
 def product_tables(
@@ -163,13 +217,11 @@ def product_tables(
     """The kernel's tables of one product of rows of matrices, and the array that it writes; to measure it alone."""
     layout = GradientLayout()
     layout.add_product([Columns(left.shape[1])], [Columns(right.shape[1], 0, right.shape[1], "product")], [])
-    table = vector_table(layout, kernel.tiles, left.itemsize)
     product = np.empty((left.shape[1], right.shape[1]), left.dtype)
     nodes = len(left_rows)
     sides = ((left, left_rows), (right, right_rows))
     rows = [numbers * side.strides[0] + side.__array_interface__["data"][0] for side, numbers in sides]
-    vectors = table.at(np.array([0, nodes]), [np.empty(0, product.dtype), product])
-    one = _OfDtype(kernel, layout)
-    steps, room, multiplies = one._steps([nodes])
+    starts = np.array([0, nodes, 2 * nodes])
+    steps, vectors, room, multiplies = _Products(kernel, layout).tables(starts, [("product", product)])
     none = np.zeros((1, 5), np.int64)
     return GradientTables(np.concatenate(rows), steps, vectors, none[0], none, room, multiplies), product

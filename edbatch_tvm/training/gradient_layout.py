@@ -25,16 +25,22 @@ class TypeTerms(NamedTuple):
 
     Attributes
     ----------
+    type_id : int
+        In the forward signature.
     cell : CellSignature
         The forward cell.
     terms : tuple of WeightTerm
     sections : list of CellSignature
         Those of its adjoint.
+    per_row : list of bool
+        Whether each of them runs for each variadic row of a node.
     """
 
+    type_id: int
     cell: CellSignature
     terms: tuple[WeightTerm, ...]
     sections: list[CellSignature]
+    per_row: list[bool]
 
 
 class Rows(NamedTuple):

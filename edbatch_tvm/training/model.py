@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from edbatch_tvm.graph.expand import ExpansionTable
 from edbatch_tvm.memory import Plan
 from edbatch_tvm.runtime.cpu_executor import CpuExecutor
 from edbatch_tvm.runtime.device_executor import DeviceExecutor
-from edbatch_tvm.runtime.device_result import DeviceResult, ExternalRows
+from edbatch_tvm.runtime.device_result import DeviceResult
 from edbatch_tvm.runtime.minibatch import Instances
 from edbatch_tvm.runtime.model import Model
 from edbatch_tvm.runtime.result import Result
@@ -38,10 +39,11 @@ from edbatch_tvm.training.compiled_sums import CompiledSums
 from edbatch_tvm.training.cotangents import Cotangents, added, as_cotangents
 from edbatch_tvm.training.device_sums import DeviceRows, DeviceSums
 from edbatch_tvm.training.external_sums import external_sums
+from edbatch_tvm.training.forward_rows import ForwardRows
 from edbatch_tvm.training.gradient_kernel import GradientKernels
 from edbatch_tvm.training.gradient_layout import TypeTerms
 from edbatch_tvm.training.gradients import Gradients, Pullback
-from edbatch_tvm.training.row_sources import GroupRows
+from edbatch_tvm.training.row_sources import PassRows
 from edbatch_tvm.training.saved_graph import renumbered, with_saved_values
 from edbatch_tvm.training.weight_sums import Sums, with_numpy
 from edbatch_tvm.tvm_compat import runtime
@@ -106,12 +108,14 @@ class TrainingModel(Model):
         self._backward = _BackwardModel(self)
         self._lock = threading.RLock()
 
-    def refresh(self, params: Mapping[str, Any] | None = None) -> None:
+    def refresh(
+        self, params: Mapping[str, Any] | None = None, *, rows: Mapping[str, Any] = MappingProxyType({})
+    ) -> None:
         """See :meth:`Model.refresh`; results made before have no backward pass any more."""
         with self._lock:
-            super().refresh(params)
+            super().refresh(params, rows=rows)
             self.version += 1
-            self._backward.refresh()
+            self._backward.refresh(rows)
 
     @property
     def saved_bytes(self) -> dict[str, int]:
@@ -229,15 +233,17 @@ class _BackwardModel:
         self.cells: dict[int, BackwardCell] = {}
         self.compiled: Model | None = None
         self._types: list[BackwardType] = []
+        self._forward_arenas: list[int] = []
         self._graphs: BackwardGraphs | None = None
         self._pullbacks: Any = None
         self._kernels: GradientKernels | None = find_native("sum weight gradients")
         self._weight_layouts: BoundedCache[tuple[int, ...], CompiledSums] = BoundedCache(_MOST_LAYOUTS)
 
-    def refresh(self) -> None:
+    def refresh(self, rows: Mapping[str, Any]) -> None:
         """Take over the weights of the forward model."""
         if self.compiled is not None:
-            self.compiled.refresh(self._weights(self.compiled))
+            weights = self._weights(self.compiled)
+            self.compiled.refresh(weights, rows={name: own for name, own in rows.items() if name in weights})
 
     def run(self, forward: TrainingResult, cotangents: Cotangents) -> Gradients:
         """One backward pass."""
@@ -245,12 +251,14 @@ class _BackwardModel:
         begin = perf_counter()
         assert self._graphs is not None
         made = self._graphs.make(forward.graph, forward.plan, cotangents.values, forward.detached)
-        made.graph.external_data = self._external(forward, made, cotangents)
+        specs = compiled.signature.value_specs
+        rows = ForwardRows(forward, self._forward_arenas, specs, cotangents)
+        made.graph.external_data = rows.lengths
         made.graph.checked = made.schedule.checked = True
         built = perf_counter()
         plan = compiled.plan(made.graph, made.schedule)
         planned = perf_counter()
-        backward = compiled.execute(made.graph, plan)
+        backward = self._executed(compiled, made, plan, rows)
         executed = perf_counter()
         weights = self._weight_sums(forward, backward, made)
         assert self.model.weights is not None
@@ -266,6 +274,19 @@ class _BackwardModel:
         )
         expressions = self.model.adjoints.expressions
         return Gradients(weights, expressions, shapes, self._pull_back(), forward.graph, external, backward)
+
+    def _executed(self, compiled: Model, made: BackwardGraph, plan: Plan, rows: ForwardRows) -> Result:
+        """Run the backward graph; it keeps no rows of the forward pass."""
+        executor, own = compiled.executor, self.model.executor
+        if isinstance(executor, CpuExecutor) and isinstance(own, CpuExecutor):
+            shared = rows.shared(plan, own)
+            made.graph.external_data = rows.copied(shared)
+            backward = executor.run(made.graph, plan, given=shared)
+        else:
+            made.graph.external_data = rows.copied({})
+            backward = compiled.execute(made.graph, plan)
+        made.graph.external_data = rows.lengths
+        return backward
 
     def _compile(self) -> Model:
         """Compile the backward cells."""
@@ -292,6 +313,8 @@ class _BackwardModel:
             )
             for cell in cells.values()
         ]
+        own = self.model.signature.value_specs
+        self._forward_arenas = [own.index(spec) if spec in own else -1 for spec in compiled.signature.value_specs]
         self._graphs = BackwardGraphs(self.model.signature, compiled.signature, self._types, sums)
         return compiled
 
@@ -299,33 +322,36 @@ class _BackwardModel:
         """The gradients of all expressions of weights."""
         assert self.compiled is not None
         executor = self.compiled.executor
-        types = forward.graph.node_type.astype(np.int64)
         if isinstance(executor, DeviceExecutor) and _is_float32(forward, backward):
             assert isinstance(forward, DeviceResult)
             assert isinstance(backward, DeviceResult)
+            types = forward.graph.node_type.astype(np.int64)
             on_device = [
                 DeviceRows(forward, backward, made, one, types, self.cells[one.type_id].terms, executor.memory)
                 for one in made.groups
             ]
             return DeviceSums(executor.memory, executor.gradient_kernels()).compute(on_device)
-        groups = [GroupRows(forward, backward, made, one, types, self.cells[one.type_id].terms) for one in made.groups]
-        compiled = self._compiled_sums(tuple(one.type_id for one in made.groups))
-        return with_numpy(groups) if compiled is None else compiled.compute(groups)
+        rows = PassRows(forward, backward, made, lambda type_id: self.cells[type_id].terms)
+        compiled = self._compiled_sums(made)
+        return with_numpy(rows.groups) if compiled is None else compiled.compute(rows)
 
-    def _compiled_sums(self, types: tuple[int, ...]) -> CompiledSums | None:
+    def _compiled_sums(self, made: BackwardGraph) -> CompiledSums | None:
         """The compiled contractions for nodes of these types; None without a compiler or arenas of a CPU."""
         compiled = self.compiled
         assert compiled is not None
-        if self._kernels is None or not isinstance(compiled.executor, CpuExecutor):
+        if self._kernels is None or made.arrays is None or not isinstance(compiled.executor, CpuExecutor):
             return None
-        found = self._weight_layouts.get(types)
+        found = self._weight_layouts.get(made.types)
         if found is None:
             terms = []
-            for type_id in types:
-                sections = [compiled.signature[section.type_id] for section in self._types[type_id].sections]
-                terms.append(TypeTerms(self.model.signature[type_id], self.cells[type_id].terms, sections))
-            found = CompiledSums(terms, self._kernels)
-            self._weight_layouts.put(types, found)
+            for type_id in made.types:
+                own = self._types[type_id].sections
+                sections = [compiled.signature[section.type_id] for section in own]
+                per_row = [section.per_row for section in own]
+                cell = self.model.signature[type_id]
+                terms.append(TypeTerms(type_id, cell, self.cells[type_id].terms, sections, per_row))
+            found = CompiledSums(terms, self.model.signature, compiled.signature, self._kernels)
+            self._weight_layouts.put(made.types, found)
         return found
 
     def _weights(self, model: Model) -> dict[str, Any]:
@@ -333,25 +359,6 @@ class _BackwardModel:
         assert model.weights is not None
         given = self.model.weights.given or {}
         return {name: given[name] for name in model.weights.wanted}
-
-    def _external(self, forward: Result, made: BackwardGraph, given: Cotangents) -> tuple[Any, ...]:
-        """The arenas of the forward pass, with the cotangents that were given behind their rows."""
-        assert made.graph.signature is not None
-        own = forward.graph.signature
-        assert own is not None
-        found: list[Any] = []
-        for spec in made.graph.signature.value_specs:
-            if spec not in own.value_specs:
-                found.append(np.empty((0, *spec.shape), spec.dtype))
-                continue
-            arena = own.value_specs.index(spec)
-            if isinstance(forward, DeviceResult):
-                more = given.rows.get(arena, np.empty((0, *spec.shape), spec.dtype))
-                found.append(ExternalRows(forward.tensor(arena), forward.plan.arena_rows[arena], more))
-                continue
-            rows = forward.arena(arena)[: forward.plan.arena_rows[arena]].reshape(-1, *spec.shape)
-            found.append(np.concatenate((rows, given.rows[arena])) if arena in given.rows else rows)
-        return tuple(found)
 
     def _pull_back(self) -> Pullback:
         """A function that gives the gradients of the weights in an expression; the weights are read once."""

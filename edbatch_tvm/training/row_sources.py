@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from edbatch_tvm.cached_property import cached_property
 from edbatch_tvm.graph.spec import Signature, ValueSpec
 from edbatch_tvm.runtime.result import Result
 from edbatch_tvm.training.backward_graph import BackwardGraph, Group, OperandEntries, arena_rows, attribute_rows
@@ -35,6 +36,37 @@ class Place(NamedTuple):
     def width(self) -> int:
         """Elements of a vector."""
         return self.shape[-1] if self.shape else 1
+
+
+class PassRows:
+    """The rows of a backward pass and of its forward pass.
+
+    Parameters
+    ----------
+    forward, backward : Result
+    made : BackwardGraph
+    terms : callable
+        What nodes of a type contribute to gradients.
+    """
+
+    def __init__(
+        self,
+        forward: Result,
+        backward: Result,
+        made: BackwardGraph,
+        terms: Callable[[int], Sequence[WeightTerm]],
+    ) -> None:
+        self.forward, self.backward, self.made = forward, backward, made
+        self._terms = terms
+
+    @cached_property
+    def groups(self) -> list[GroupRows]:
+        """Those of the nodes of each type."""
+        types = self.forward.graph.node_type.astype(np.int64)
+        return [
+            GroupRows(self.forward, self.backward, self.made, one, types, self._terms(one.type_id))
+            for one in self.made.groups
+        ]
 
 
 class GroupRows:
@@ -85,7 +117,8 @@ class GroupRows:
         forward, backward = self.forward, self.backward
         assert backward.graph.signature is not None
         if source.kind == "attribute":
-            return _copied(self.attribute(source.number))
+            attribute = self.attribute(source.number)
+            return Place(padded_rows(attribute), np.arange(len(attribute)), attribute.shape[1:])
         if source.kind == "operand":
             spec = self.cell.operands[source.number].spec
             values = forward.graph.operand_value[self.entries.of(source.number)].astype(np.int64)
@@ -110,10 +143,9 @@ def arena_of(result: Result, spec: ValueSpec) -> np.ndarray:
     return result.arena(result.graph.signature.value_specs.index(spec))
 
 
-def _copied(values: np.ndarray) -> Place:
-    """Rows of an array, padded as those of an arena: kernels read a few elements more than a row has."""
-    count, shape = len(values), values.shape[1:]
-    memory = np.zeros((count + 1, padded(int(np.prod(shape)))), values.dtype)
-    size = int(np.prod(shape))
+def padded_rows(values: np.ndarray) -> np.ndarray:
+    """Values as rows, padded as those of an arena: kernels read a few elements more than a row has."""
+    count, size = len(values), int(np.prod(values.shape[1:]))
+    memory = np.zeros((count + 1, padded(size)), values.dtype)
     memory[:count, :size] = values.reshape(count, size)
-    return Place(memory[:, :size], np.arange(count), shape)
+    return memory[:, :size]

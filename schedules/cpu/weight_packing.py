@@ -113,20 +113,22 @@ def pack_kernel(stage: ir.Stage, machine: Machine, weights: dict[Any, str]) -> t
                 value = tirx.if_then_else(inside, value, tirx.const(0, stage.dtype))
             T.buffer_store(packed, value, [position])
 
-        with T.serial(0, packing.chunks) as chunk, T.serial(0, lanes) as lane:
-            column = first_column(stage, machine, chunk) + lane
-            inside = column < stage.columns
+        # The lanes of a vector one after the other: rows of weights are read, and packed ones written, in their order.
+        with T.serial(0, packing.chunks) as chunk:
+            first = first_column(stage, machine, chunk)
             for sweep in packing.sweeps:
                 with T.serial(0, sweep.length) as k:
                     for place, one in enumerate(sweep.passes):
-                        position = (
-                            chunk * packing.per_chunk + sweep.base + (k * len(sweep.gates) + place) * lanes + lane
-                        )
-                        store(one.weight, position, {one.k: k, stage.column: column}, inside)
+                        begin = chunk * packing.per_chunk + sweep.base + (k * len(sweep.gates) + place) * lanes
+                        with T.serial(0, lanes) as lane:
+                            column = first + lane
+                            store(one.weight, begin + lane, {one.k: k, stage.column: column}, column < stage.columns)
             for vector, (base, by_row) in zip(stage.vectors, packing.vectors, strict=True):
-                with T.serial(0, stage.rows if by_row else 1) as i:
+                with T.serial(0, stage.rows if by_row else 1) as i, T.serial(0, lanes) as lane:
+                    column = first + lane
                     position = base + i * by_row + chunk * lanes + lane
-                    store(vector, position, {stage.column: column} | ({stage.row: i} if by_row else {}), inside)
+                    values = {stage.column: column} | ({stage.row: i} if by_row else {})
+                    store(vector, position, values, column < stage.columns)
         for (gate, place), base in packing.factors.items():
             product = stage.gates[gate].passes[place]
             assert isinstance(product, ir.Product)

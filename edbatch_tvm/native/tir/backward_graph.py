@@ -18,14 +18,15 @@ from edbatch_tvm.native.backward_tables import (
     FIRST_READ,
     KIND,
     LAST_READ,
-    NODES,
     NUMBER,
     OPERAND,
     PART,
     PER_ROW,
     PLACES,
     RANK,
+    READ_ARENA,
     ROWS,
+    SIMPLE,
     SUM_TYPE,
     TYPE,
     VALUE,
@@ -51,7 +52,6 @@ def backward(
     output_arena_: T.handle,
     cells_: T.handle,
     operands_: T.handle,
-    external_spec_: T.handle,
     external_row_: T.handle,
     detached_: T.handle,
     # The values whose cotangents are given.
@@ -63,8 +63,8 @@ def backward(
     arenas_: T.handle,
     work_: T.handle,
     # Results: the backward graph and its batches; cotangents of all values; of forward nodes the first place of each
-    # section, and how many of the type come before; all that have cotangents, the last batch first; gradients of
-    # external rows.
+    # section, and how many of the type come before; all that have cotangents, type by type, the last batch first, where
+    # each type begins among them, and its variadic rows; gradients of external rows.
     place_type_: T.handle,
     place_ptr_: T.handle,
     place_operand_: T.handle,
@@ -75,6 +75,8 @@ def backward(
     place_of_: T.handle,
     node_rank_: T.handle,
     node_order_: T.handle,
+    group_ptr_: T.handle,
+    group_rows_: T.handle,
     external_use_: T.handle,
     external_of_: T.handle,
     io_: T.handle,
@@ -95,13 +97,12 @@ def backward(
     output_arena = T.meta_var(argument(output_arena_, (types, stride)))
     cells = T.meta_var(argument(cells_, (types, 5)))
     operands = T.meta_var(argument(operands_, (types, operand_most, 4)))
-    external_spec = T.meta_var(argument(external_spec_, (size("externals"),), "int16"))
     external_row = T.meta_var(argument(external_row_, (size("rows"),)))
     detached = T.meta_var(argument(detached_, (size("flags"),), "int8"))
     given = T.meta_var(argument(given_, (size("room_given"),)))
-    sections = T.meta_var(argument(sections_, (types, most, 4)))
+    sections = T.meta_var(argument(sections_, (types, most, 5)))
     slots = T.meta_var(argument(slots_, (types, operand_most, 2)))
-    reads = T.meta_var(argument(reads_, (size("room_reads"), 4)))
+    reads = T.meta_var(argument(reads_, (size("room_reads"), 5)))
     arenas = T.meta_var(argument(arenas_, (a, 4)))
     place_type = T.meta_var(argument(place_type_, (size("room_places"),), "int16"))
     place_ptr = T.meta_var(argument(place_ptr_, (size("room_ptr"),)))
@@ -113,9 +114,11 @@ def backward(
     place_of = T.meta_var(argument(place_of_, (n, most)))
     node_rank = T.meta_var(argument(node_rank_, (n,)))
     node_order = T.meta_var(argument(node_order_, (n,)))
+    group_ptr = T.meta_var(argument(group_ptr_, (types + 1,)))
+    group_rows = T.meta_var(argument(group_rows_, (types,)))
     external_use = T.meta_var(argument(external_use_, (size("room_uses"),)))
     external_of = T.meta_var(argument(external_of_, (size("room_of"),)))
-    io = T.meta_var(argument(io_, (5,), "int64"))
+    io = T.meta_var(argument(io_, (4,), "int64"))
     work = T.meta_var(Workspace(work_))
     width: T.let = a + most
     active = T.meta_var(work.cut("active", n))
@@ -125,7 +128,7 @@ def backward(
     sum_of = T.meta_var(work.cut("sum_of", n * stride))  # the place that adds them
     added = T.meta_var(work.cut("added", n * stride))  # how many it has so far
     first = T.meta_var(work.cut("first", m * width))  # of the places of a batch, and of an arena or a section
-    first_node = T.meta_var(work.cut("first_node", m))  # of a batch in node_order
+    first_node = T.meta_var(work.cut("first_node", m))  # of a batch, in node_order
     counted = T.meta_var(work.cut("counted", T.max(types, a)))
     slot = T.meta_var(work.cut("slot", operand_ptr[n] + 1))  # the operand whose gradient is used, or -1
     names = T.meta_var(work.cut("names", operand_ptr[n] + 1))  # what a section reads of a node
@@ -177,10 +180,13 @@ def backward(
             v: T.let = T.truncdiv(x, stride)
             arena: T.let = output_arena[T.Cast("int32", node_type[v]), T.truncmod(x, stride)]
             first[batch_of[v] * width + arenas[arena, RANK]] += 1
-    nodes = 0
+    for t in range(types):
+        counted[t] = 0
+        group_rows[t] = 0
     for v in range(n):
         if active[v] == 1:
-            nodes += 1
+            counted[T.Cast("int32", node_type[v])] += 1
+            group_rows[T.Cast("int32", node_type[v])] += repeat[v]
             first_node[batch_of[v]] += 1
             for s in range(most):
                 section: T.let = sections[T.Cast("int32", node_type[v]), s, TYPE]
@@ -198,10 +204,17 @@ def backward(
             places += count
     new_batch_ptr[batches] = places
     nodes = 0
-    for b in range(m):
-        count: T.let = first_node[b]
-        first_node[b] = nodes
+    for t in range(types):
+        count: T.let = counted[t]
+        group_ptr[t] = nodes
+        counted[t] = nodes
         nodes += count
+    group_ptr[types] = nodes
+    for b in range(m):
+        u: T.let = T.Cast("int32", node_type[order[batch_ptr[m - 1 - b]]])
+        count: T.let = first_node[b]
+        first_node[b] = counted[u]
+        counted[u] += count
     # The numbers of places, types, and first how many operands each has.
     for x in range(n * stride):
         if uses[x] > 1:
@@ -224,9 +237,11 @@ def backward(
                 if sections[u, s, TYPE] >= 0:
                     i: T.let = batch_of[v] * width + a + s
                     place_of[v, s] = first[i]
-                    length = 0
-                    for r in range(sections[u, s, LAST_READ] - sections[u, s, FIRST_READ]):
-                        length += T.Select(reads[sections[u, s, FIRST_READ] + r, EVERY_ROW] == 1, repeat[v], 1)
+                    length = sections[u, s, LAST_READ] - sections[u, s, FIRST_READ]
+                    if sections[u, s, SIMPLE] == 0:
+                        length = 0
+                        for r in range(sections[u, s, LAST_READ] - sections[u, s, FIRST_READ]):
+                            length += T.Select(reads[sections[u, s, FIRST_READ] + r, EVERY_ROW] == 1, repeat[v], 1)
                     for _j in range(T.Select(sections[u, s, PER_ROW] == 1, repeat[v], 1)):
                         place_ptr[first[i]] = length
                         place_type[first[i]] = T.Cast("int16", sections[u, s, TYPE])
@@ -279,65 +294,92 @@ def backward(
                             cotangent[value] = gradient
 
     # What sections read; rows of the forward pass are external rows.
-    for v in range(n):
-        u: T.let = T.Cast("int32", node_type[v])
-        if active[v] == 1:
-            for s in range(most):
-                at = 0
-                for q in range(sections[u, s, LAST_READ] - sections[u, s, FIRST_READ]):
+    for u in range(types):
+        for s in range(most):
+            for q in range(sections[u, s, LAST_READ] - sections[u, s, FIRST_READ]):
+                if sections[u, s, SIMPLE] == 1:
                     r: T.let = sections[u, s, FIRST_READ] + q
                     number: T.let = reads[r, NUMBER]
-                    found = 1
-                    if reads[r, KIND] == OPERAND:
-                        found = T.Select(operands[u, number, VARIADIC] == 1, repeat[v], 1)
-                        begin: T.let = (
-                            operand_ptr[v]
-                            + operands[u, number, FIXED_BEFORE]
-                            + repeat[v] * operands[u, number, REPEATED_BEFORE]
-                        )
-                        for j in range(found):
-                            value: T.let = operand_value[begin + j]
-                            names[j] = ZERO
-                            if value != ZERO:
-                                names[j] = FIRST_EXTERNAL - external
-                                if value >= 0:
-                                    maker: T.let = T.Cast("int32", node_type[T.truncdiv(value, stride)])
-                                    arena: T.let = output_arena[maker, T.truncmod(value, stride)]
-                                    place_spec[external] = T.Cast("int16", arenas[arena, BACKWARD_ARENA])
-                                    place_row[external] = value_row[value]
-                                else:
-                                    arena: T.let = T.Cast("int32", external_spec[FIRST_EXTERNAL - value])
-                                    place_spec[external] = T.Cast("int16", arenas[arena, BACKWARD_ARENA])
-                                    place_row[external] = 1 + external_row[FIRST_EXTERNAL - value]
-                                external += 1
-                    else:
-                        if reads[r, KIND] == VALUE:
-                            arena: T.let = output_arena[u, number]
-                            names[0] = FIRST_EXTERNAL - external
-                            place_spec[external] = T.Cast("int16", arenas[arena, BACKWARD_ARENA])
-                            place_row[external] = value_row[v * stride + number]
-                            external += 1
-                        else:
-                            if reads[r, KIND] == COTANGENT:
-                                names[0] = cotangent[v * stride + number]
+                    part: T.let = reads[r, PART]
+                    kind: T.let = reads[r, KIND]
+                    spec: T.let = T.Cast("int16", reads[r, READ_ARENA])
+                    if kind == OPERAND:
+                        for i in range(group_ptr[u + 1] - group_ptr[u]):
+                            v: T.let = node_order[group_ptr[u] + i]
+                            begin: T.let = operand_ptr[v] + repeat[v] * operands[u, number, REPEATED_BEFORE]
+                            value: T.let = operand_value[begin + operands[u, number, FIXED_BEFORE]]
+                            at: T.let = place_ptr[place_of[v, s]] + q
+                            if value == ZERO:
+                                place_operand[at] = ZERO
                             else:
-                                found = T.Select(sections[u, reads[r, PART], PER_ROW] == 1, repeat[v], 1)
-                                for j in range(found):
-                                    names[j] = (place_of[v, reads[r, PART]] + j) * out_stride + number
-                    of_rows: T.let = (
-                        T.Cast("int32", reads[r, KIND] == OPERAND)
-                        * operands[u, T.Select(reads[r, KIND] == OPERAND, number, 0), VARIADIC]
-                        + T.Cast("int32", reads[r, KIND] > COTANGENT) * sections[u, reads[r, PART], PER_ROW]
-                    )
-                    for p in range(T.Select(sections[u, s, PER_ROW] == 1, repeat[v], 1)):
-                        if reads[r, EVERY_ROW] == 1:
-                            for j in range(repeat[v]):
-                                place_operand[place_ptr[place_of[v, s] + p] + at + j] = names[j]
+                                place_operand[at] = FIRST_EXTERNAL - external
+                                place_spec[external] = spec
+                                if value >= 0:
+                                    place_row[external] = value_row[value] - 1
+                                else:
+                                    place_row[external] = external_row[FIRST_EXTERNAL - value]
+                                external += 1
+                    elif kind == VALUE:
+                        for i in range(group_ptr[u + 1] - group_ptr[u]):
+                            v: T.let = node_order[group_ptr[u] + i]
+                            place_operand[place_ptr[place_of[v, s]] + q] = FIRST_EXTERNAL - external
+                            place_spec[external] = spec
+                            place_row[external] = value_row[v * stride + number] - 1
+                            external += 1
+                    elif kind == COTANGENT:
+                        for i in range(group_ptr[u + 1] - group_ptr[u]):
+                            v: T.let = node_order[group_ptr[u] + i]
+                            place_operand[place_ptr[place_of[v, s]] + q] = cotangent[v * stride + number]
+                    else:
+                        for i in range(group_ptr[u + 1] - group_ptr[u]):
+                            v: T.let = node_order[group_ptr[u] + i]
+                            place_operand[place_ptr[place_of[v, s]] + q] = place_of[v, part] * out_stride + number
+            if sections[u, s, TYPE] >= 0 and sections[u, s, SIMPLE] == 0:
+                for i in range(group_ptr[u + 1] - group_ptr[u]):
+                    v: T.let = node_order[group_ptr[u] + i]
+                    before = 0
+                    for q in range(sections[u, s, LAST_READ] - sections[u, s, FIRST_READ]):
+                        r: T.let = sections[u, s, FIRST_READ] + q
+                        number: T.let = reads[r, NUMBER]
+                        spec: T.let = T.Cast("int16", reads[r, READ_ARENA])
+                        of_rows = 0
+                        if reads[r, KIND] == OPERAND:
+                            of_rows = operands[u, number, VARIADIC]
+                            begin: T.let = (
+                                operand_ptr[v]
+                                + operands[u, number, FIXED_BEFORE]
+                                + repeat[v] * operands[u, number, REPEATED_BEFORE]
+                            )
+                            for j in range(T.Select(of_rows == 1, repeat[v], 1)):
+                                value: T.let = operand_value[begin + j]
+                                names[j] = ZERO
+                                if value != ZERO:
+                                    names[j] = FIRST_EXTERNAL - external
+                                    place_spec[external] = spec
+                                    if value >= 0:
+                                        place_row[external] = value_row[value] - 1
+                                    else:
+                                        place_row[external] = external_row[FIRST_EXTERNAL - value]
+                                    external += 1
+                        elif reads[r, KIND] == VALUE:
+                            names[0] = FIRST_EXTERNAL - external
+                            place_spec[external] = spec
+                            place_row[external] = value_row[v * stride + number] - 1
+                            external += 1
+                        elif reads[r, KIND] == COTANGENT:
+                            names[0] = cotangent[v * stride + number]
                         else:
-                            place_operand[place_ptr[place_of[v, s] + p] + at] = names[p * of_rows]
-                    at += T.Select(reads[r, EVERY_ROW] == 1, repeat[v], 1)
+                            of_rows = sections[u, reads[r, PART], PER_ROW]
+                            for j in range(T.Select(of_rows == 1, repeat[v], 1)):
+                                names[j] = (place_of[v, reads[r, PART]] + j) * out_stride + number
+                        for p in range(T.Select(sections[u, s, PER_ROW] == 1, repeat[v], 1)):
+                            if reads[r, EVERY_ROW] == 1:
+                                for j in range(repeat[v]):
+                                    place_operand[place_ptr[place_of[v, s] + p] + before + j] = names[j]
+                            else:
+                                place_operand[place_ptr[place_of[v, s] + p] + before] = names[p * of_rows]
+                        before += T.Select(reads[r, EVERY_ROW] == 1, repeat[v], 1)
     io[PLACES] = T.Cast("int64", places)
     io[BATCHES] = T.Cast("int64", batches)
-    io[NODES] = T.Cast("int64", nodes)
     io[EXTERNALS] = T.Cast("int64", external)
     io[EXTERNAL_USES] = T.Cast("int64", outer_uses)

@@ -1,0 +1,133 @@
+"""Where the rows lie that weight gradients are made of; the same as :mod:`edbatch_tvm.training.row_sources`."""
+
+# ruff: noqa: D103
+# mypy: ignore-errors
+
+from edbatch_tvm.graph.instance import FIRST_EXTERNAL
+from edbatch_tvm.native.backward_tables import (
+    BASE,
+    COTANGENT,
+    EACH,
+    OF_KIND,
+    OF_NUMBER,
+    OF_PART,
+    OF_ROWS,
+    OF_TYPE,
+    OPERAND,
+    OUTPUT,
+    PITCH,
+    STEP,
+    TERM_COLUMNS,
+    VALUE,
+)
+from edbatch_tvm.native.cell_tables import FIXED, FIXED_BEFORE, REPEATED, REPEATED_BEFORE
+from edbatch_tvm.native.tir.buffers import argument, size
+from edbatch_tvm.tvm_compat import script_tirx as T
+
+
+@T.prim_func
+def term_addresses(
+    stride: T.int32,
+    out_stride: T.int32,
+    # The forward graph and its plan.
+    operand_ptr_: T.handle,
+    operand_value_: T.handle,
+    value_row_: T.handle,
+    external_row_: T.handle,
+    cells_: T.handle,
+    operands_: T.handle,
+    # The backward graph and its plan.
+    node_order_: T.handle,
+    group_ptr_: T.handle,
+    node_rank_: T.handle,
+    place_of_: T.handle,
+    cotangent_: T.handle,
+    backward_row_: T.handle,
+    backward_external_: T.handle,
+    # What is asked for, see backward_tables.py, and where the addresses of each begin among the results.
+    terms_: T.handle,
+    starts_: T.handle,
+    addresses_: T.handle,
+):
+    T.func_attr({"tirx.noalias": True})
+    n = T.int32()
+    types = T.int32()
+    operand_most = T.int32()
+    most = T.int32()
+    k = T.int32()
+    operand_ptr = T.meta_var(argument(operand_ptr_, (n + 1,)))
+    operand_value = T.meta_var(argument(operand_value_, (size("entries"),)))
+    value_row = T.meta_var(argument(value_row_, (n * stride,)))
+    external_row = T.meta_var(argument(external_row_, (size("externals"),)))
+    cells = T.meta_var(argument(cells_, (types, 5)))
+    operands = T.meta_var(argument(operands_, (types, operand_most, 4)))
+    node_order = T.meta_var(argument(node_order_, (size("nodes"),)))
+    group_ptr = T.meta_var(argument(group_ptr_, (types + 1,)))
+    node_rank = T.meta_var(argument(node_rank_, (n,)))
+    place_of = T.meta_var(argument(place_of_, (n, most)))
+    cotangent = T.meta_var(argument(cotangent_, (n * stride,)))
+    backward_row = T.meta_var(argument(backward_row_, (size("values"),)))
+    backward_external = T.meta_var(argument(backward_external_, (size("outside"),)))
+    terms = T.meta_var(argument(terms_, (k, TERM_COLUMNS), "int64"))
+    starts = T.meta_var(argument(starts_, (k + 1,), "int64"))
+    addresses = T.meta_var(argument(addresses_, (size("room"),), "int64"))
+
+    for c in range(k):
+        at: T.let = T.Cast("int32", starts[c])
+        u: T.let = T.Cast("int32", terms[c, OF_TYPE])
+        kind: T.let = T.Cast("int32", terms[c, OF_KIND])
+        number: T.let = T.Cast("int32", terms[c, OF_NUMBER])
+        part: T.let = T.Cast("int32", terms[c, OF_PART])
+        base: T.let = terms[c, BASE]
+        pitch: T.let = terms[c, PITCH]
+        done = 0  # rows so far, each where its first vector will be
+        if kind == OPERAND:
+            for i in range(group_ptr[u + 1] - group_ptr[u]):
+                v: T.let = node_order[group_ptr[u] + i]
+                spread: T.let = operand_ptr[v + 1] - operand_ptr[v] - cells[u, FIXED]
+                repeat: T.let = T.truncdiv(spread, T.max(cells[u, REPEATED], 1))
+                before: T.let = operands[u, number, FIXED_BEFORE] + repeat * operands[u, number, REPEATED_BEFORE]
+                for j in range(T.Select(terms[c, OF_ROWS] == T.int64(1), repeat, 1)):
+                    value: T.let = operand_value[operand_ptr[v] + before + j]
+                    addresses[at + done] = base
+                    if value >= 0:
+                        addresses[at + done] = base + T.Cast("int64", value_row[value]) * pitch
+                    elif value <= FIRST_EXTERNAL:
+                        addresses[at + done] = base + T.Cast("int64", 1 + external_row[FIRST_EXTERNAL - value]) * pitch
+                    done += 1
+        elif kind == VALUE:
+            for i in range(group_ptr[u + 1] - group_ptr[u]):
+                v: T.let = node_order[group_ptr[u] + i]
+                addresses[at + i] = base + T.Cast("int64", value_row[v * stride + number]) * pitch
+            done = group_ptr[u + 1] - group_ptr[u]
+        elif kind == COTANGENT:
+            for i in range(group_ptr[u + 1] - group_ptr[u]):
+                v: T.let = node_order[group_ptr[u] + i]
+                value: T.let = cotangent[v * stride + number]
+                addresses[at + i] = base
+                if value >= 0:
+                    addresses[at + i] = base + T.Cast("int64", backward_row[value]) * pitch
+                elif value <= FIRST_EXTERNAL:
+                    addresses[at + i] = base + T.Cast("int64", 1 + backward_external[FIRST_EXTERNAL - value]) * pitch
+            done = group_ptr[u + 1] - group_ptr[u]
+        elif kind == OUTPUT:
+            for i in range(group_ptr[u + 1] - group_ptr[u]):
+                v: T.let = node_order[group_ptr[u] + i]
+                spread: T.let = operand_ptr[v + 1] - operand_ptr[v] - cells[u, FIXED]
+                repeat: T.let = T.truncdiv(spread, T.max(cells[u, REPEATED], 1))
+                for j in range(T.Select(terms[c, OF_ROWS] == T.int64(1), repeat, 1)):
+                    row: T.let = backward_row[(place_of[v, part] + j) * out_stride + number]
+                    addresses[at + done] = base + T.Cast("int64", row) * pitch
+                    done += 1
+        else:
+            for i in range(group_ptr[u + 1] - group_ptr[u]):
+                v: T.let = node_order[group_ptr[u] + i]
+                addresses[at + i] = base + T.Cast("int64", node_rank[v]) * pitch
+            done = group_ptr[u + 1] - group_ptr[u]
+        # Rows of several vectors, from the last one on: none is overwritten before it is read.
+        each: T.let = T.Cast("int32", terms[c, EACH])
+        if each > 1:
+            for i in range(done):
+                address: T.let = addresses[at + done - 1 - i]
+                for e in range(each):
+                    addresses[at + (done - 1 - i) * each + e] = address + T.Cast("int64", e) * terms[c, STEP]
