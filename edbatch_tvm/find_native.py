@@ -19,6 +19,8 @@ VARIABLE = "EDBATCH_BACKEND"
 python_only = os.environ.get(VARIABLE) == "python"
 
 PARTS = {
+    "build instances": "edbatch_tvm.graph.native_builder",
+    "read data files": "edbatch_tvm.models.native_reader",
     "merge": "edbatch_tvm.native.merger",
     "merge equal nodes": "edbatch_tvm.native.equal_nodes",
     "schedule": "edbatch_tvm.native.kernels",

@@ -50,6 +50,20 @@ def _has_cuda() -> bool:
     return bool(tvm.cuda(0).exist)
 
 
+@pytest.fixture(params=["native", "python"])
+def builders(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Which builder of instances the test uses; skips the native one where it cannot be compiled."""
+    from edbatch_tvm.graph import build, instances_from_arrays
+
+    kind: str = request.param
+    if kind == "python":
+        for module in (build, instances_from_arrays):
+            monkeypatch.setattr(module, "native_builder", lambda: None)
+    elif build.native_builder() is None:
+        pytest.skip("no C compiler, or Python is asked for")
+    return kind
+
+
 @pytest.fixture
 def rng() -> np.random.Generator:
     """A random generator that starts from the same seed in every test."""

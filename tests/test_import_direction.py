@@ -19,6 +19,7 @@ LAYERS = (
     "edbatch_tvm.find_native",
     "edbatch_tvm.atomic_file",
     "edbatch_tvm.cache_files",
+    "edbatch_tvm.c_extension",
     "edbatch_tvm.tvm_version",
     "edbatch_tvm.tvm_compat",
     "edbatch_tvm.graph",

@@ -84,6 +84,7 @@ def test_order_and_operands(types: list[int], pointer: list[int], operands: list
 # Calls ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("builders")
 @pytest.mark.parametrize(
     ("arguments", "named", "expected"),
     [
@@ -139,6 +140,7 @@ def _finish(cell: str, *operands: Any, outputs: tuple[Any, ...] = (), **named: A
     return message(GraphError, lambda: b.finish(*map(given, outputs)))
 
 
+@pytest.mark.usefixtures("builders")
 def test_operands_of_wrong_shape_or_kind() -> None:
     assert _finish("readout", MEMORY) == (
         "operand 'h' of node 1 (readout) is output 1 of node 0 (leaf), float32[3]; expected float32[4]"
@@ -169,6 +171,7 @@ def test_operands_of_wrong_shape_or_kind() -> None:
     )
 
 
+@pytest.mark.usefixtures("builders")
 def test_operands_that_do_not_exist() -> None:
     assert _finish("readout", _Value(8)) == (
         "missing operand: node 1 (readout) reads node 4, which does not exist; "
@@ -187,6 +190,7 @@ def test_operands_that_do_not_exist() -> None:
     )
 
 
+@pytest.mark.usefixtures("builders")
 def test_attributes() -> None:
     assert _finish("leaf", word=9) == "index out of range: 'word' of node 1 (leaf) is 9; expected 0 to 8"
     assert _finish("leaf", word=-1) == "index out of range: 'word' of node 1 (leaf) is -1; expected 0 to 8"
@@ -200,6 +204,7 @@ def test_attributes() -> None:
     )
 
 
+@pytest.mark.usefixtures("builders")
 def test_declared_outputs() -> None:
     assert (
         _finish("readout", STATE, outputs=(_Value(9),))
@@ -217,6 +222,7 @@ def test_declared_outputs() -> None:
     assert _finish("readout", STATE, outputs=(True,)).startswith("declared output is True; expected a value")
 
 
+@pytest.mark.usefixtures("builders")
 @pytest.mark.parametrize("number", [0, 1, -1, True, 2**31 - 1, np.int32(0), np.int64(-1), np.uint8(1), 2**33])
 def test_a_number_is_no_value(number: Any) -> None:
     """``call("scale", h, -1)`` would read the zero state, ``call("scale", h, 0)`` the first node."""

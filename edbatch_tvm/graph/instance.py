@@ -12,6 +12,7 @@ from edbatch_tvm.cached_property import cached_property
 from edbatch_tvm.errors import GraphError
 from edbatch_tvm.graph.array_addresses import Addresses, find_addresses
 from edbatch_tvm.graph.node_users import Uses, find_uses
+from edbatch_tvm.graph.packed import PACKED, unpacked
 from edbatch_tvm.graph.spec import Signature
 
 if TYPE_CHECKING:
@@ -63,7 +64,10 @@ class InstanceGraph:
     part_digests : int64 array of shape [parts, 2] or None
         Of a merged graph, the digests of those it was merged from.
     merge_row : bytes or None
-        The row of :attr:`addresses`, of a checked graph that has been merged into another.
+        The row of :attr:`addresses`, of a checked graph that has been merged into another, or that is packed.
+    packed : bytes or None
+        The block in which all arrays lie, of a graph that the native builder made; they become attributes when one of
+        them is first asked for (:mod:`edbatch_tvm.graph.packed`).
 
     Notes
     -----
@@ -73,9 +77,10 @@ class InstanceGraph:
     """
 
     # What merging asks of each instance has a place of its own, which is found without looking into two dicts.
-    __slots__ = ("__dict__", "__weakref__", "merge_row")
+    __slots__ = ("__dict__", "__weakref__", "merge_row", "packed")
 
     merge_row: bytes | None
+    packed: bytes | None
 
     def __init__(
         self,
@@ -115,6 +120,24 @@ class InstanceGraph:
         self.serial = 0
         self.part_digests: np.ndarray | None = None
         self.merge_row = None
+        self.packed = None
+
+    if not TYPE_CHECKING:  # a type checker knows the attributes from __init__
+
+        def __getattr__(self, name: str) -> Any:
+            if name in PACKED and self.packed is not None:
+                self._unpack()
+                return self.__dict__[name]
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def _unpack(self) -> dict[str, Any]:
+        """The attributes, with those that are in a packed graph's block among them."""
+        attributes = self.__dict__
+        if self.packed is not None and "node_type" not in attributes:
+            assert self.merge_row is not None
+            assert self.signature is not None
+            attributes.update(unpacked(self.packed, self.merge_row, self.signature))
+        return attributes
 
     # Construction -----------------------------------------------------------------------------------------------
 
@@ -176,14 +199,14 @@ class InstanceGraph:
 
     def freeze(self) -> None:
         """Make the arrays read-only, so that they stay as they were checked."""
-        for array in (*self.__dict__.values(), *self.attributes.values(), *self.external_data):
+        for array in (*self._unpack().values(), *self.attributes.values(), *self.external_data):
             if isinstance(array, np.ndarray):
                 array.flags.writeable = False
 
     def __getstate__(self) -> tuple[dict[str, Any], dict[str, None]]:
         # A copy, here or in another process, lies elsewhere; and builders of another process number theirs.
-        state = {name: value for name, value in self.__dict__.items() if name != "addresses"}
-        return state | {"serial": 0}, {"merge_row": None}
+        state = {name: value for name, value in self._unpack().items() if name != "addresses"}
+        return state | {"serial": 0}, {"merge_row": None, "packed": None}
 
     # Views ------------------------------------------------------------------------------------------------------
 
@@ -231,11 +254,15 @@ class InstanceGraph:
     @cached_property
     def uses(self) -> Uses:
         """The users of each node, and how many nodes each one waits for."""
-        return find_uses(self.operand_ptr, self.operand_node)
+        known: Uses | None = self._unpack().get("uses")
+        return known if known is not None else find_uses(self.operand_ptr, self.operand_node)
 
     @cached_property
     def digest(self) -> bytes:
         """Digest of what schedules and plans depend on: types, operands (the output slot included), type names."""
+        if self.packed is not None:
+            known: bytes = self._unpack()["digest"]
+            return known
         hasher = hashlib.blake2b(repr((self.num_nodes, self.type_names)).encode(), digest_size=16)
         for array in (self.node_type, self.operand_ptr, self.operand_value):
             hasher.update(np.ascontiguousarray(array).data)
@@ -253,12 +280,14 @@ class InstanceGraph:
     @cached_property
     def addresses(self) -> Addresses | None:
         """Where the arrays lie, for the native merge; None if they are outside its form."""
-        return find_addresses(self)
+        known: Addresses | None = self._unpack().get("addresses")
+        return known if known is not None else find_addresses(self)
 
     @cached_property
     def type_count(self) -> np.ndarray:
         """Number of nodes of each type."""
-        return np.bincount(self.node_type, minlength=self.num_types)
+        known: np.ndarray | None = self._unpack().get("type_count")
+        return known if known is not None else np.bincount(self.node_type, minlength=self.num_types)
 
     def nodes_of(self, type_id: int) -> np.ndarray:
         """Nodes of a type in node order."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -168,6 +169,10 @@ class Signature:
 
     def __hash__(self) -> int:
         return hash(self.cells)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What the native builder keeps of it is of this process.
+        return {name: value for name, value in self.__dict__.items() if name != "native_cells"}
 
     def __str__(self) -> str:
         return "\n".join(map(str, self.cells))

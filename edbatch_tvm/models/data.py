@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 from edbatch_tvm.errors import DataError
 from edbatch_tvm.graph import InstanceGraph, Signature
 from edbatch_tvm.models.workload import ReadOptions, Workload
+
+Item = TypeVar("Item")
 
 GENERATED_MINIBATCHES = 4
 """Minibatches to generate where neither a file nor a number says how many there are."""
@@ -62,6 +65,28 @@ def load_minibatches(
     return split(instances, batch_size)
 
 
-def split(instances: Sequence[InstanceGraph], batch_size: int) -> list[list[InstanceGraph]]:
-    """Consecutive minibatches of `batch_size` instances; the last may be short."""
+def load_items(
+    workload: Workload, path: Path | None, batch_size: int, limit: int | None, seed: int, count_on: Path | None = None
+) -> list[list[Any]]:
+    """Minibatches of the items that instances are built of; see :func:`load_minibatches`.
+
+    Raises
+    ------
+    DataError
+        If the file is broken or holds no item, or the workload has none.
+    """
+    if path is None:
+        count = (GENERATED_MINIBATCHES if limit is None else limit) * batch_size
+        return split(workload.source.generate(count, seed), batch_size)
+    if workload.source.read is None:
+        raise DataError(f"data file {path} for {workload.name}", "no data file", "its instances are always generated")
+    most = None if limit is None else limit * batch_size
+    items = workload.source.read(path, ReadOptions(seed, count_on))[:most]
+    if not items:
+        raise DataError(f"0 instances in {path}", "1 or more")
+    return split(items, batch_size)
+
+
+def split(instances: Sequence[Item], batch_size: int) -> list[list[Item]]:
+    """Consecutive minibatches of `batch_size` instances, or items; the last may be short."""
     return [list(instances[begin : begin + batch_size]) for begin in range(0, len(instances), batch_size)]

@@ -18,6 +18,20 @@ def read_lines(path: str | Path) -> list[str]:
     DataError
         If the file is missing, unreadable or not UTF-8.
     """
+    lines = read_text(path)[1].split("\n")
+    if not lines[-1]:
+        lines.pop()
+    return [line.rstrip("\r") for line in lines]
+
+
+def read_text(path: str | Path) -> tuple[bytes, str]:
+    """The bytes of a UTF-8 text file, and its text.
+
+    Raises
+    ------
+    DataError
+        If the file is missing, unreadable or not UTF-8.
+    """
     try:
         raw = Path(path).read_bytes()
     except FileNotFoundError:
@@ -25,14 +39,11 @@ def read_lines(path: str | Path) -> list[str]:
     except OSError as error:
         raise DataError(f"data file {path} cannot be read: {error.strerror}") from None
     try:
-        lines = raw.decode().split("\n")
+        return raw, raw.decode()
     except UnicodeDecodeError as error:
         raise broken_line(
             path, raw.count(b"\n", 0, error.start) + 1, "bytes that are no UTF-8", "a text file"
         ) from None
-    if not lines[-1]:
-        lines.pop()
-    return [line.rstrip("\r") for line in lines]
 
 
 def broken_line(path: str | Path, line: int, given: str, expected: str) -> DataError:

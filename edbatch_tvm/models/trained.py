@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -77,7 +77,7 @@ def with_vocabularies(workload: Workload, vocabularies: Mapping[str, Vocabulary]
     def read(path: str | Path, options: ReadOptions) -> list[Any]:
         return [labelled.numbered(item, number) for item, _ in labelled.read(path, options)]
 
-    return replace(workload, cells=cells, source=replace(workload.source, read=read))
+    return replace(workload, cells=cells, source=replace(workload.source, read=read, read_flat=None))
 
 
 def trained_workload(checkpoint: Checkpoint, name: str) -> TrainedWorkload:
@@ -97,9 +97,8 @@ def trained_workload(checkpoint: Checkpoint, name: str) -> TrainedWorkload:
     if missing:
         raise WeightError(f"a checkpoint of {original.name} without the vocabulary {missing[0]!r}")
     found = with_vocabularies(original, checkpoint.vocabularies)
-    trained = TrainedWorkload(
-        found.name, found.cells, found.source, found.graph, found.reference, found.labelled, checkpoint.weights
-    )
+    shared = {field.name: getattr(found, field.name) for field in fields(Workload)}
+    trained = TrainedWorkload(**shared, trained=checkpoint.weights)
     if checkpoint.hidden < 1:
         raise WeightError(f"a checkpoint of hidden size {checkpoint.hidden}", "1 or more")
     trained.weights(checkpoint.hidden)

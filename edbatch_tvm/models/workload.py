@@ -54,11 +54,18 @@ class Source(Generic[Item]):
         ``generate(count, seed)`` are `count` random items with the statistics of the real data.
     files : callable
         ``files(path)`` are the files that reading `path` opens, where `path` itself is none.
+    flat : callable, optional
+        ``flat(items)`` are items in arrays (:mod:`edbatch_tvm.models.flat_items`).
+    read_flat : callable, optional
+        ``read_flat(path, options)`` are the items of a data file in arrays; None for a file that `read` is to read, or
+        to say what is wrong with it.
     """
 
     read: Callable[[str | Path, ReadOptions], Sequence[Item]] | None
     generate: Callable[[int, int], Sequence[Item]]
     files: Callable[[Path], tuple[Path, ...]] = _itself
+    flat: Callable[[Sequence[Item]], Any] | None = None
+    read_flat: Callable[[str | Path, ReadOptions], Any] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +85,8 @@ class Workload:
         Each cell in NumPy, for :func:`edbatch_tvm.checking.reference.run_reference`.
     labelled : Labelled, optional
         How files are read for training, where they have labels.
+    graphs : callable, optional
+        ``graphs(signature, items)`` are the instance graphs of items in arrays, those that `graph` gives.
     """
 
     name: str
@@ -86,6 +95,7 @@ class Workload:
     graph: Callable[[Builder, Any], InstanceGraph]
     reference: Mapping[str, Function]
     labelled: Labelled[Any] | None = None
+    graphs: Callable[[Signature, Any], list[InstanceGraph]] | None = None
 
     def read(
         self, path: str | Path, signature: Signature, options: ReadOptions = _DEFAULT, limit: int | None = None
@@ -99,13 +109,20 @@ class Workload:
         """
         if self.source.read is None:
             raise DataError(f"data file {path} for {self.name}", "no data file", "its instances are always generated")
-        return self._graphs(signature, self.source.read(path, options)[:limit])
+        read_flat = self.source.read_flat
+        flat = read_flat(path, options) if self.graphs is not None and read_flat is not None else None
+        if self.graphs is not None and flat is not None:
+            return self.graphs(signature, flat if limit is None else flat.part(0, limit))
+        return self.instances(signature, self.source.read(path, options)[:limit])
 
     def generate(self, count: int, signature: Signature, seed: int = 0) -> list[InstanceGraph]:
         """`count` random instance graphs with the statistics of the real data."""
-        return self._graphs(signature, self.source.generate(count, seed))
+        return self.instances(signature, self.source.generate(count, seed))
 
-    def _graphs(self, signature: Signature, items: Sequence[Any]) -> list[InstanceGraph]:
+    def instances(self, signature: Signature, items: Sequence[Any]) -> list[InstanceGraph]:
+        """The instance graphs of items of the source."""
+        if self.graphs is not None and self.source.flat is not None:
+            return self.graphs(signature, self.source.flat(items))
         builder = Builder(signature)
         return [self.graph(builder, item) for item in items]
 

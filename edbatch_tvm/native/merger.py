@@ -33,9 +33,8 @@ class NativeMerger:
 
     def merge(self, instances: Sequence[InstanceGraph]) -> InstanceGraph | None:
         """The merge of graphs of one signature; None if one of them is outside the regular form."""
-        found = [graph.addresses for graph in instances]
-        rows = [one.row for one in found if one is not None]
-        return self._merged(_table(rows), instances[0]) if len(rows) == len(found) else None
+        rows = [row for row in map(_row_of, instances) if row is not None]
+        return self._merged(_table(rows), instances[0]) if len(rows) == len(instances) else None
 
     def merge_rows(self, rows: Sequence[bytes], first: InstanceGraph) -> InstanceGraph | None:
         """The merge of the graphs that have these rows, `first` the first of them; None if signatures differ, too."""
@@ -79,7 +78,7 @@ class NativeMerger:
             outputs=declared,
             node_ptr=node_ptr,
             output_ptr=output_ptr,
-            type_label=first.type_label,
+            type_label=first.type_label if first.signature is None else None,
             scalar_output=scalar_output,
         )
         graph.uses = Uses(use_ptr, user, waits)
@@ -97,6 +96,13 @@ def load() -> NativeMerger:
         If TVM is missing.
     """
     return NativeMerger()
+
+
+def _row_of(graph: InstanceGraph) -> bytes | None:
+    if graph.merge_row is not None:
+        return graph.merge_row
+    found = graph.addresses
+    return None if found is None else found.row
 
 
 def _table(rows: Sequence[bytes]) -> np.ndarray:

@@ -193,3 +193,25 @@ def test_saved_and_loaded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert main([*command, "--load", str(path)]) == 0
     assert main(["run", "treelstm", "--hidden", "4", "--load", str(path)]) == 1
     assert "expected float32[256,8]" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("models")
+@pytest.mark.parametrize("name", ["treelstm", "random-dag"])
+def test_from_raw_items(tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    report = run(tmp_path, name, "--batch-size", "3", "--minibatches", "2", "--from-raw", "--repeat", "2")
+    assert (report["workload"], report["minibatches"], report["instances"], report["turns"]) == (name, 2, 6, 2)
+    ways = {"built before", "Python builder", "builder", "arrays"} - ({"arrays"} if name == "random-dag" else set())
+    assert set(report["seconds"]) in (ways, ways - {"builder"})
+    assert set(report["build_microseconds"]) == set(report["seconds"]) - {"built before"}
+    for stages in report["seconds"].values():
+        assert set(stages) == {"build", "merge", "schedule", "plan", "execute", "total"}
+        assert stages["total"] > 0
+    assert report["file_nodes_per_second"] == {}
+    assert "us a node" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("models")
+def test_from_a_file(tmp_path: Path, trees: Path) -> None:
+    report = run(tmp_path, "treelstm", "--data", str(trees), "--batch-size", "2", "--from-raw")
+    assert (report["minibatches"], report["instances"], report["nodes"], report["turns"]) == (2, 3, 18, 5)
+    assert set(report["file_nodes_per_second"]) == {"Python builder", "arrays"}

@@ -11,6 +11,8 @@ from edbatch_tvm.graph.spec import Attribute, CellSignature, ValueSpec
 from tests.graph.cells import TREE
 from tests.graph.oracle import assert_same, plain
 
+pytestmark = pytest.mark.usefixtures("builders")
+
 
 def test_multi_output_cells() -> None:
     b = Builder(TREE)

@@ -23,6 +23,8 @@ CELLS = Signature(
     ]
 )
 
+pytestmark = pytest.mark.usefixtures("builders")
+
 REFUSED = r"of a value of a builder|does not support ufuncs|unsupported"
 
 BINARY = (

@@ -379,7 +379,7 @@ def test_python_alone_without_a_compiler(
 ) -> None:
     monkeypatch.delenv(core_module.VARIABLE, raising=False)
     monkeypatch.setenv("EDBATCH_CACHE", str(tmp_path))
-    monkeypatch.setattr(core_module.cc, "get_cc", lambda: None)
+    monkeypatch.setattr("edbatch_tvm.c_extension.find_compiler", lambda: None)
     with caplog.at_level(logging.WARNING):
         alone = Core()
     assert not alone.in_use

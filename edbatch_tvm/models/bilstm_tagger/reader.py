@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from edbatch_tvm.models.flat_items import FlatSequences
 from edbatch_tvm.models.labelled import Labels, Number
-from edbatch_tvm.models.line_reader import broken_line, read_lines
+from edbatch_tvm.models.line_reader import broken_line, read_lines, read_text
+from edbatch_tvm.models.native_reader import native_reader
 from edbatch_tvm.models.vocabulary import word_id
 from edbatch_tvm.models.workload import ReadOptions
 
@@ -19,6 +21,13 @@ def read_sentences(path: str | Path, _: ReadOptions) -> list[list[int]]:
         Naming the file and the line that is no tagged sentence.
     """
     return [[word_id(word) for word in sentence] for sentence in read_words(path)]
+
+
+def read_sentence_arrays(path: str | Path, _: ReadOptions) -> FlatSequences | None:
+    """The same in arrays; None where :func:`read_sentences` is to read the file."""
+    native = native_reader()
+    lines = None if native is None else native.lines(read_text(path)[0], tagged=True)
+    return None if lines is None else lines.without_empty()
 
 
 def read_tags(path: str | Path, _: ReadOptions) -> list[tuple[list[str], Labels]]:

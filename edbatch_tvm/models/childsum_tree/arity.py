@@ -14,10 +14,12 @@ from typing import TypeVar
 
 import numpy as np
 
+from edbatch_tvm.models.flat_items import FlatSequences
 from edbatch_tvm.models.labelled import Labels
+from edbatch_tvm.models.native_reader import native_reader
 from edbatch_tvm.models.treelstm.build import JOIN
 from edbatch_tvm.models.treelstm.generator import random_trees
-from edbatch_tvm.models.treelstm.reader import read_labelled_trees, read_worded_trees
+from edbatch_tvm.models.treelstm.reader import read_labelled_arrays, read_labelled_trees, read_worded_trees
 from edbatch_tvm.models.workload import ReadOptions
 
 Symbol = TypeVar("Symbol", int, str | int)
@@ -30,6 +32,12 @@ _COINS = 3
 def read_flat_trees(path: str | Path, _: ReadOptions) -> list[list[int]]:
     """The trees of a file in the postfix form of :func:`flat`."""
     return [_merged(labelled)[0] for labelled in read_labelled_trees(path)]
+
+
+def read_flat_tree_arrays(path: str | Path, _: ReadOptions) -> FlatSequences | None:
+    """The same in arrays; None where :func:`read_flat_trees` is to read the file."""
+    native, found = native_reader(), read_labelled_arrays(path)
+    return None if native is None or found is None else native.merged(*found)
 
 
 def read_flat_sentiments(path: str | Path, _: ReadOptions) -> list[tuple[list[str | int], Labels]]:

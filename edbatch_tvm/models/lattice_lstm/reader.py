@@ -9,9 +9,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from edbatch_tvm.errors import DataError
+from edbatch_tvm.models.flat_items import FlatLattices
 from edbatch_tvm.models.labelled import Labels, Number
 from edbatch_tvm.models.lattice_lstm.build import Arc
-from edbatch_tvm.models.line_reader import broken_line, read_lines
+from edbatch_tvm.models.line_reader import broken_line, read_lines, read_text
+from edbatch_tvm.models.native_reader import native_reader
 from edbatch_tvm.models.vocabulary import VOCABULARY
 from edbatch_tvm.models.workload import ReadOptions
 
@@ -31,6 +33,12 @@ def read_lattices(path: str | Path, _: ReadOptions) -> list[list[list[Arc]]]:
         [[(source, label % VOCABULARY) for source, label in arcs] for arcs in incoming]
         for incoming, _ in read_tagged_lattices(path)
     ]
+
+
+def read_lattice_arrays(path: str | Path, _: ReadOptions) -> FlatLattices | None:
+    """The same in arrays; None where :func:`read_lattices` is to read the file."""
+    native = native_reader()
+    return None if native is None else native.lattices(read_text(path)[0])
 
 
 def read_lattice_tags(path: str | Path, _: ReadOptions) -> list[tuple[list[list[Arc]], Labels]]:

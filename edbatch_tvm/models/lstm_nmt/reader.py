@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from edbatch_tvm.errors import DataError
-from edbatch_tvm.models.line_reader import broken_line, read_lines
+from edbatch_tvm.models.flat_items import FlatPairs
+from edbatch_tvm.models.line_reader import broken_line, read_lines, read_text
 from edbatch_tvm.models.lstm_nmt.build import Pair
+from edbatch_tvm.models.native_reader import native_reader
 from edbatch_tvm.models.vocabulary import word_id
 from edbatch_tvm.models.workload import ReadOptions
 
@@ -23,6 +27,19 @@ def pair_files(prefix: str | Path) -> tuple[Path, ...]:
     ['tst2012.en', 'tst2012.vi']
     """
     return tuple(Path(f"{prefix}.{language}") for language in LANGUAGES)
+
+
+def read_pair_arrays(prefix: str | Path, _: ReadOptions) -> FlatPairs | None:
+    """The same in arrays; None where :func:`read_pairs` is to read the files."""
+    native = native_reader()
+    if native is None:
+        return None
+    source, target = (native.lines(read_text(path)[0]) for path in pair_files(prefix))
+    if source is None or target is None or len(source) != len(target):
+        return None
+    if ((np.diff(source.ptr) > 0) != (np.diff(target.ptr) > 0)).any():
+        return None
+    return FlatPairs(source.without_empty(), target.without_empty())
 
 
 def read_pairs(prefix: str | Path, _: ReadOptions) -> list[Pair]:

@@ -7,8 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
+
+from edbatch_tvm.models.flat_items import FlatSequences
 from edbatch_tvm.models.labelled import Labels, Number
-from edbatch_tvm.models.line_reader import broken_line, read_lines
+from edbatch_tvm.models.line_reader import broken_line, read_lines, read_text
+from edbatch_tvm.models.native_reader import native_reader
 from edbatch_tvm.models.treelstm.build import JOIN
 from edbatch_tvm.models.vocabulary import word_id
 from edbatch_tvm.models.workload import ReadOptions
@@ -30,6 +34,21 @@ def read_trees(path: str | Path, _: ReadOptions) -> list[list[int]]:
         Naming the file and the line that is no tree.
     """
     return [[symbol for symbol, _ in tree] for tree in read_labelled_trees(path)]
+
+
+def read_tree_arrays(path: str | Path, _: ReadOptions) -> FlatSequences | None:
+    """The same in arrays; None where :func:`read_trees` is to read the file."""
+    found = read_labelled_arrays(path)
+    return None if found is None else found[0]
+
+
+def read_labelled_arrays(path: str | Path) -> tuple[FlatSequences, np.ndarray] | None:
+    """The trees of a file in postfix form and the labels of all nodes, in arrays.
+
+    None where there is no compiled reader, or the file is not as it should be.
+    """
+    native = native_reader()
+    return None if native is None else native.trees(read_text(path)[0])
 
 
 def read_labelled_trees(path: str | Path) -> list[list[tuple[int, int]]]:

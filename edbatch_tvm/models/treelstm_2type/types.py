@@ -11,10 +11,11 @@ from typing import TypeVar
 
 import numpy as np
 
+from edbatch_tvm.models.flat_items import FlatSequences
 from edbatch_tvm.models.labelled import Labels
 from edbatch_tvm.models.treelstm.build import JOIN
 from edbatch_tvm.models.treelstm.generator import random_trees
-from edbatch_tvm.models.treelstm.reader import read_sentiments, read_trees
+from edbatch_tvm.models.treelstm.reader import read_sentiments, read_tree_arrays, read_trees
 from edbatch_tvm.models.treelstm_2type.build import JOIN_A, JOIN_B
 from edbatch_tvm.models.workload import ReadOptions
 
@@ -27,6 +28,23 @@ _COINS = 2
 def read_typed_trees(path: str | Path, options: ReadOptions) -> list[list[int]]:
     """The trees of a file in postfix form, with types by ``options.seed``."""
     return typed(read_trees(path, options), options.seed)
+
+
+def read_typed_arrays(path: str | Path, options: ReadOptions) -> FlatSequences | None:
+    """The same in arrays; None where :func:`read_typed_trees` is to read the file."""
+    trees = read_tree_arrays(path, options)
+    if trees is None:
+        return None
+    rng = np.random.default_rng([options.seed, _COINS])
+    sizes = np.diff(trees.ptr)
+    # As in typed(): a coin for every symbol, of which the internal nodes of a tree take the first.
+    coins = np.concatenate([rng.integers(2, size=size) for size in sizes.tolist()] or [np.empty(0, np.int64)])
+    joins = trees.values == JOIN
+    before = np.cumsum(joins) - joins
+    begin = np.repeat(trees.ptr[:-1], sizes)
+    number = before - before[begin]  # of a node among the internal nodes of its tree
+    types = np.array([JOIN_A, JOIN_B], np.int32)[coins[begin + number]]
+    return FlatSequences(np.where(joins, types, trees.values), trees.ptr)
 
 
 def read_typed_sentiments(path: str | Path, options: ReadOptions) -> list[tuple[list[str | int], Labels]]:
