@@ -88,7 +88,7 @@ def measure_from_raw(prepared: Prepared, track: Track[Any] = lambda items, _: it
             prepared.model.merge(ready)
             order = [BUILT, *ways]
             for name in order[turn % len(order) :] + order[: turn % len(order)]:
-                found = _run(prepared.model, items, ways.get(name, lambda _, ready=ready: ready))
+                found = _run(prepared.model, items, ways.get(name) or _always(ready))
                 if turn:
                     times[name].append(found)
         for name, runs in times.items():
@@ -106,6 +106,10 @@ def measure_from_raw(prepared: Prepared, track: Track[Any] = lambda items, _: it
     if options.data is not None:
         report.file_nodes_per_second = _from_file(prepared, builders[PYTHON], report.turns)
     return report
+
+
+def _always(instances: list[InstanceGraph]) -> Callable[[Sequence[Any]], list[InstanceGraph]]:
+    return lambda _: instances
 
 
 def _item_by_item(

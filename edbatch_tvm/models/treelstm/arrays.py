@@ -22,12 +22,9 @@ def tree_instances(
     made = TreeNodes(signature, trees)
     states = made.values[children_of(trees, 2)]
     left, right = np.ascontiguousarray(states[::2]), np.ascontiguousarray(states[1::2])
-    if len(internal) == 1:
-        made.add(*internal.values(), made.internal, Read(left, made.outputs), Read(right, made.outputs))
-        return made.instances()
     symbols = trees.values[made.internal]
     for symbol, cell in internal.items():
-        own = np.flatnonzero(symbols == symbol)
+        own = np.flatnonzero(symbols == symbol) if len(internal) > 1 else slice(None)
         made.add(cell, made.internal[own], Read(left[own], made.outputs), Read(right[own], made.outputs))
     return made.instances()
 
