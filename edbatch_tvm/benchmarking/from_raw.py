@@ -10,7 +10,7 @@ from time import perf_counter
 from typing import Any
 
 from edbatch_tvm.benchmarking.measure import Prepared, Track
-from edbatch_tvm.graph import Builder, InstanceGraph
+from edbatch_tvm.graph import Builder, InstanceGraph, Signature
 from edbatch_tvm.graph.build import PythonBuilder
 from edbatch_tvm.graph.native_builder import native_builder
 from edbatch_tvm.models.data import load_items
@@ -19,8 +19,9 @@ from edbatch_tvm.models.workload import ReadOptions
 TURNS = 5
 """Turns where nobody says how many."""
 
-BUILT, ARRAYS, NATIVE, PYTHON = "built before", "arrays", "builder", "Python builder"
-"""The ways: instances exist; arrays of all items at once; the builder, item by item; the builder without C."""
+BUILT, FLAT, ARRAYS, NATIVE, PYTHON = "built before", "flat arrays", "arrays", "builder", "Python builder"
+"""The ways: instances exist; from arrays, as readers give them; from arrays that are made of the items first; the builder,
+item by item; the builder without C."""
 
 STAGES = ("build", "merge", "schedule", "plan", "execute", "total")
 
@@ -80,14 +81,16 @@ def measure_from_raw(prepared: Prepared, track: Track[Any] = lambda items, _: it
         str(options.data) if options.data is not None else "generator",
         options.repeat or TURNS,
     )
-    sums = {name: dict.fromkeys(STAGES, 0.0) for name in (BUILT, *ways)}
+    names = [BUILT, *([FLAT] if ARRAYS in ways else []), *ways]
+    sums = {name: dict.fromkeys(STAGES, 0.0) for name in names}
     for items in track(minibatches, "running"):
+        if workload.graphs is not None and workload.source.flat is not None:
+            ways[FLAT] = _from_flat(workload.graphs, signature, workload.source.flat(items))
         times: dict[str, list[dict[str, float]]] = {name: [] for name in sums}
         for turn in range(1 + report.turns):  # the first one is not counted
-            ready = list(ways.values())[-1](items)
+            ready = ways[names[-1]](items)
             prepared.model.merge(ready)
-            order = [BUILT, *ways]
-            for name in order[turn % len(order) :] + order[: turn % len(order)]:
+            for name in names[turn % len(names) :] + names[: turn % len(names)]:
                 found = _run(prepared.model, items, ways.get(name) or _always(ready))
                 if turn:
                     times[name].append(found)
@@ -100,7 +103,7 @@ def measure_from_raw(prepared: Prepared, track: Track[Any] = lambda items, _: it
     report.seconds = {
         name: {stage: total / report.minibatches for stage, total in stages.items()} for name, stages in sums.items()
     }
-    for name in ways:
+    for name in names[1:]:
         stages = sums[name]
         report.build_microseconds[name] = 1e6 * (stages["build"] + stages["merge"]) / report.nodes
     if options.data is not None:
@@ -110,6 +113,12 @@ def measure_from_raw(prepared: Prepared, track: Track[Any] = lambda items, _: it
 
 def _always(instances: list[InstanceGraph]) -> Callable[[Sequence[Any]], list[InstanceGraph]]:
     return lambda _: instances
+
+
+def _from_flat(
+    graphs: Callable[[Signature, Any], list[InstanceGraph]], signature: Signature, items: Any
+) -> Callable[[Sequence[Any]], list[InstanceGraph]]:
+    return lambda _: graphs(signature, items)
 
 
 def _item_by_item(

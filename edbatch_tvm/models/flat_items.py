@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate, chain
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -13,7 +11,7 @@ Self = TypeVar("Self", bound="FlatItems")
 
 
 class FlatItems(Protocol):
-    """Items in arrays; each class has a function that makes them of a list of items."""
+    """Items in arrays; `edbatch_tvm.models.flatten` makes them of a list of items."""
 
     def __len__(self) -> int:
         """The number of items."""
@@ -92,26 +90,6 @@ class FlatLattices:
         arc_ptr = self.arc_ptr[ptr[0] : ptr[-1] + 1]
         arcs = slice(arc_ptr[0], arc_ptr[-1])
         return FlatLattices(self.sources[arcs], self.labels[arcs], arc_ptr - arc_ptr[0], ptr - ptr[0])
-
-
-def flat_sequences(items: Sequence[Sequence[int]]) -> FlatSequences:
-    """Sequences of integers as arrays."""
-    ptr = offsets(np.fromiter(map(len, items), np.int64, len(items)))
-    return FlatSequences(np.array(list(chain.from_iterable(items)), np.int32), ptr)
-
-
-def flat_pairs(items: Sequence[tuple[Sequence[int], Sequence[int]]]) -> FlatPairs:
-    """Pairs of sequences as arrays."""
-    return FlatPairs(flat_sequences([source for source, _ in items]), flat_sequences([target for _, target in items]))
-
-
-def flat_lattices(items: Sequence[Sequence[Sequence[tuple[int, int]]]]) -> FlatLattices:
-    """Lattices, as the arcs (source, label) into each node, as arrays."""
-    nodes = list(chain.from_iterable(items))
-    arcs = np.array(list(chain.from_iterable(chain.from_iterable(nodes))), np.int32).reshape(-1, 2)
-    arc_ptr = np.fromiter(accumulate(map(len, nodes), initial=0), np.int32, len(nodes) + 1)
-    ptr = np.fromiter(accumulate(map(len, items), initial=0), np.int32, len(items) + 1)
-    return FlatLattices(arcs[:, 0], arcs[:, 1], arc_ptr, ptr)
 
 
 def offsets(counts: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ What is not of the form that it reads it leaves to the readers in Python, and so
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ PART = "read data files"
 
 
 class NativeReader:
-    """The compiled functions; each returns None for a text that is not of its form.
+    """The compiled functions; each returns None for what is not of its form.
 
     Raises
     ------
@@ -44,6 +45,16 @@ class NativeReader:
     def lattices(self, text: bytes) -> FlatLattices | None:
         """Word lattices."""
         found = _arrays(self._core.lattices(text, VOCABULARY))
+        return None if found is None else FlatLattices(*found)
+
+    def sequences(self, items: Sequence[Sequence[int]]) -> FlatSequences | None:
+        """Sequences of integers as arrays."""
+        found = _arrays(self._core.sequences(items))
+        return None if found is None else FlatSequences(*found)
+
+    def nested_arcs(self, items: Sequence[Sequence[Sequence[tuple[int, int]]]]) -> FlatLattices | None:
+        """Lattices, as the arcs into each node, as arrays."""
+        found = _arrays(self._core.nested_arcs(items))
         return None if found is None else FlatLattices(*found)
 
     def children(self, trees: FlatSequences, arity: int) -> np.ndarray | None:

@@ -14,7 +14,8 @@ from edbatch_tvm.errors import DataError
 from edbatch_tvm.graph import Builder, InstanceGraph, merge
 from edbatch_tvm.models import WORKLOADS, get_workload
 from edbatch_tvm.models.bilstm_tagger.reader import read_sentences
-from edbatch_tvm.models.flat_items import FlatLattices, FlatPairs, FlatSequences, flat_sequences
+from edbatch_tvm.models.flat_items import FlatLattices, FlatPairs, FlatSequences
+from edbatch_tvm.models.flatten import flat_lattices, flat_sequences
 from edbatch_tvm.models.lattice_lstm.reader import read_lattices
 from edbatch_tvm.models.line_reader import read_lines
 from edbatch_tvm.models.native_reader import native_reader
@@ -34,7 +35,7 @@ def readers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     """Whether readers are compiled; skips where they cannot be."""
     kind: str = request.param
     if kind == "python":
-        for name in ("treelstm.arrays", "treelstm.reader", "childsum_tree.arity", "lattice_lstm.reader"):
+        for name in ("flatten", "treelstm.arrays", "treelstm.reader", "childsum_tree.arity", "lattice_lstm.reader"):
             monkeypatch.setattr(f"edbatch_tvm.models.{name}.native_reader", lambda: None)
         for name in ("bilstm_tagger.reader", "lstm_nmt.reader"):
             monkeypatch.setattr(f"edbatch_tvm.models.{name}.native_reader", lambda: None)
@@ -199,6 +200,19 @@ def written(text: str, folders: pytest.TempPathFactory) -> Path:
 def test_no_tree(tree: list[int], arity: int) -> None:
     with pytest.raises(DataError, match=r"a node of tree 1 has [01 2]+ subtrees before it; expected"):
         children_of(flat_sequences([[1], tree]), arity)
+
+
+@pytest.mark.usefixtures("readers")
+def test_items_of_all_kinds() -> None:
+    """Tuples and arrays, integers of NumPy's and booleans: as NumPy reads them, or an error."""
+    for items in ([(1, 2), [3]], ([1, 2], (3,)), [np.array([1, 2]), [np.int64(3)]], [range(1, 3), [3]]):
+        assert lists(flat_sequences(items)) == [[1, 2], [3]]
+    for wrong in ([[2**31]], [["a"]], [[None]]):
+        with pytest.raises((OverflowError, ValueError, TypeError)):
+            flat_sequences(wrong)  # type: ignore[list-item]
+    lattice: Any = [[[], [[0, 5]], ((1, 2), (0, np.int64(9)))]]
+    assert arcs(flat_lattices(lattice)) == [[[], [(0, 5)], [(1, 2), (0, 9)]]]
+    assert len(flat_lattices([])) == len(flat_sequences([])) == 0
 
 
 def test_parts() -> None:

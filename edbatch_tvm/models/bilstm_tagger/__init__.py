@@ -8,7 +8,7 @@ from edbatch_tvm.models.bilstm_tagger.cells import cells
 from edbatch_tvm.models.bilstm_tagger.generator import random_sentences
 from edbatch_tvm.models.bilstm_tagger.reader import numbered_words, read_sentence_arrays, read_sentences, read_tags
 from edbatch_tvm.models.bilstm_tagger.reference import REFERENCE
-from edbatch_tvm.models.flat_items import flat_sequences
+from edbatch_tvm.models.flatten import flat_sequences
 from edbatch_tvm.models.labelled import Labelled
 from edbatch_tvm.models.workload import Source, Workload
 

@@ -14,7 +14,7 @@ from edbatch_tvm.models.childsum_tree.arrays import flat_tree_instances
 from edbatch_tvm.models.childsum_tree.build import flat_tree_graph
 from edbatch_tvm.models.childsum_tree.cells import cells
 from edbatch_tvm.models.childsum_tree.reference import REFERENCE
-from edbatch_tvm.models.flat_items import flat_sequences
+from edbatch_tvm.models.flatten import flat_sequences
 from edbatch_tvm.models.treelstm import SENTIMENTS
 from edbatch_tvm.models.workload import Source, Workload
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edbatch_tvm.models.flat_items import flat_lattices
+from edbatch_tvm.models.flatten import flat_lattices
 from edbatch_tvm.models.labelled import Labelled
 from edbatch_tvm.models.lattice_lstm.arrays import lattice_instances
 from edbatch_tvm.models.lattice_lstm.build import lattice_graph

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edbatch_tvm.models.flat_items import flat_pairs
+from edbatch_tvm.models.flatten import flat_pairs
 from edbatch_tvm.models.lstm_nmt.arrays import translation_instances
 from edbatch_tvm.models.lstm_nmt.build import translation_graph
 from edbatch_tvm.models.lstm_nmt.cells import cells

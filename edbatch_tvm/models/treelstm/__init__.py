@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edbatch_tvm.models.flat_items import flat_sequences
+from edbatch_tvm.models.flatten import flat_sequences
 from edbatch_tvm.models.labelled import Labelled
 from edbatch_tvm.models.treelstm.arrays import tree_instances
 from edbatch_tvm.models.treelstm.build import tree_graph

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from edbatch_tvm.models.flat_items import flat_sequences
+from edbatch_tvm.models.flatten import flat_sequences
 from edbatch_tvm.models.treelstm import SENTIMENTS
 from edbatch_tvm.models.treelstm_2type.build import typed_tree_graph, typed_tree_instances
 from edbatch_tvm.models.treelstm_2type.cells import cells
