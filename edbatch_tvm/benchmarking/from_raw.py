@@ -20,8 +20,8 @@ TURNS = 5
 """Turns where nobody says how many."""
 
 BUILT, FLAT, ARRAYS, NATIVE, PYTHON = "built before", "flat arrays", "arrays", "builder", "Python builder"
-"""The ways: instances exist; from arrays, as readers give them; from arrays that are made of the items first; the builder,
-item by item; the builder without C."""
+"""The ways: instances exist; from arrays, as readers give them; from arrays that are made of the items first; the
+builder, item by item; the builder without C."""
 
 STAGES = ("build", "merge", "schedule", "plan", "execute", "total")
 
