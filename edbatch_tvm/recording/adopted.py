@@ -27,13 +27,15 @@ _OWN = 2
 def adopt(recorder: Recorder, tensor: torch.Tensor, by_rows: bool) -> bool:
     """Let an ordinary tensor be a recorded one, with the same numbers; False if others see its memory.
 
+    So it is if it has another dtype than the model.
+
     Parameters
     ----------
     by_rows : bool
         Whether its rows are written one by one; numbers, if it has one dimension. They are along the first dimension
         whose extent is not 1.
     """
-    if not _is_alone(tensor):
+    if tensor.dtype is not recorder.dtype or not _is_alone(tensor):
         return False
     size = tuple(tensor.shape)
     at = next((dim for dim, extent in enumerate(size[:-1]) if extent != 1), 0)
@@ -54,14 +56,14 @@ def adopt(recorder: Recorder, tensor: torch.Tensor, by_rows: bool) -> bool:
 
 
 def _is_alone(tensor: torch.Tensor) -> bool:
-    if tensor.dtype is not torch.float32 or not tensor.is_cpu or tensor.layout is not torch.strided:
+    if not tensor.is_cpu or tensor.layout is not torch.strided:
         return False
     if tensor._base is not None or tensor.requires_grad or not tensor.is_contiguous() or tensor.numel() == 0:
         return False
     if weakref.getweakrefcount(tensor) or vars(tensor):
         return False
     storage = tensor.untyped_storage()
-    if storage.nbytes() != tensor.numel() * 4 or not storage.resizable():
+    if storage.nbytes() != tensor.numel() * tensor.itemsize or not storage.resizable():
         return False
     return torch._C._storage_Use_Count(storage._cdata) == _OWN
 

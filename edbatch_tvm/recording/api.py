@@ -28,7 +28,14 @@ from edbatch_tvm.recording.flush import compute_batched, compute_eagerly
 from edbatch_tvm.recording.isolation import state
 from edbatch_tvm.recording.library import Library, same_numbers
 from edbatch_tvm.recording.minibatch import Function, Known, run_minibatch
-from edbatch_tvm.recording.model_state import buffers_of, check_device, places_of, structure_of, trains
+from edbatch_tvm.recording.model_state import (
+    buffers_of,
+    check_device,
+    check_no_transform,
+    places_of,
+    structure_of,
+    trains,
+)
 from edbatch_tvm.recording.module import StandIn
 from edbatch_tvm.recording.named_cells import check_entry, find_cells, listed, warn_of_uncalled
 from edbatch_tvm.recording.options import check_options
@@ -264,6 +271,7 @@ class AutoBatched(StandIn):
         RecordingError
             If ``forward`` reads a value, sets attributes or draws random numbers.
         """
+        check_no_transform()
         with EXPORTING:
             check_device(self.model)
         several = takes_several(getattr(self.model, self._entry), shared)
@@ -294,6 +302,7 @@ class AutoBatched(StandIn):
     # A call -----------------------------------------------------------------------------------------------------
 
     def _run(self, functions: list[Any], entry: str) -> list[Any]:
+        check_no_transform()
         with EXPORTING:
             check_device(self.model)
         if self._library.model is None:

@@ -92,6 +92,8 @@ class Input:
     ----------
     spec : TensorSpec
         Its shape; of one row, where it is variadic.
+    dtype : torch.dtype
+        Of the values of the graph, which masks are, too.
     rows : bool
         Whether it is a variadic operand.
     at : int
@@ -101,6 +103,7 @@ class Input:
     """
 
     spec: TensorSpec
+    dtype: torch.dtype
     rows: bool = False
     example: Any = None
     at: int = 0
@@ -118,8 +121,8 @@ class Input:
         shape = (rows, self.spec.size) if self.rows else (self.spec.size,)
         if self.spec.dtype is torch.int64:
             return torch.zeros(shape, dtype=torch.int64)  # an index that every table has
-        numbers = torch.randn(shape, generator=_RANDOM)
-        return numbers if self.spec.dtype is torch.float32 else (numbers > 0).float()
+        numbers = torch.randn(shape, generator=_RANDOM, dtype=self.dtype)
+        return numbers if self.spec.floats else (numbers > 0).to(self.dtype)
 
     def shaped(self, value: Any) -> Any:
         """The value of a flat input in its shape."""
@@ -160,19 +163,35 @@ class CallPlan:
 
     Attributes
     ----------
+    dtype : torch.dtype
+        Of the values of the graph.
     inputs : list of Input
     weights : list of tensor
         Parameters of the model among the arguments.
     """
 
+    dtype: torch.dtype
     inputs: list[Input] = field(default_factory=list)
     weights: list[torch.Tensor] = field(default_factory=list)
     _structure: list[Any] = field(default_factory=list)
 
     @classmethod
-    def of(cls, key: Key, attributes: Sequence[Any], weights: Mapping[str, torch.Tensor]) -> CallPlan:
-        """The plan of calls of `key`; `attributes` are those of one such call, `weights` the model's by path."""
-        plan = cls()
+    def of(
+        cls, key: Key, attributes: Sequence[Any], weights: Mapping[str, torch.Tensor], dtype: torch.dtype
+    ) -> CallPlan:
+        """The plan of calls of `key`.
+
+        Parameters
+        ----------
+        key : tuple
+        attributes : sequence of int or tensor
+            Those of one such call.
+        weights : mapping
+            The model's, by path.
+        dtype : torch.dtype
+            Of the values of the graph.
+        """
+        plan = cls(dtype)
         parts, examples = iter(key), iter(attributes)
         for part in parts:
             if isinstance(part, tuple) and part[0] == "few":
@@ -189,23 +208,24 @@ class CallPlan:
         self, part: Any, parts: Iterator[Any], examples: Iterator[Any], weights: Mapping[str, torch.Tensor]
     ) -> Any:
         if isinstance(part, TensorSpec):
-            return self._input(Input(part))
+            return self._input(part)
         if isinstance(part, GridSpec):
-            return self._input(Input(part.whole))
+            return self._input(part.whole)
         if isinstance(part, RowsSpec):
-            return self._input(Input(part.row, rows=True, at=part.at))
+            return self._input(part.row, rows=True, at=part.at)
         kind, *details = part
         if kind == "stack":
             count, rows = details
             first = len(self.inputs)
-            self.inputs += [Input(rows.row)] * count
+            for _ in range(count):
+                self._input(rows.row)
             return _Stacked(first, count, rows)
         if kind == "listed":
             count, pairs = details
             return _Listed(tuple(self._read(next(parts), parts, examples, weights) for _ in range(count)), pairs)
         if kind in ("attribute", "integer"):
             shape = details[1] if kind == "attribute" else ()
-            return self._input(Input(spec_of(shape), example=next(examples)))
+            return self._input(spec_of(shape, self.dtype), example=next(examples))
         if kind == "weight":
             self.weights.append(weights[details[0]])
             return _Weight(len(self.weights) - 1)
@@ -223,8 +243,8 @@ class CallPlan:
             return float(details[0])
         return slice(*details) if kind == "slice" else details[1]
 
-    def _input(self, entry: Input) -> _Taken:
-        self.inputs.append(entry)
+    def _input(self, spec: TensorSpec, rows: bool = False, example: Any = None, at: int = 0) -> _Taken:
+        self.inputs.append(Input(spec, self.dtype, rows, example, at))
         return _Taken(len(self.inputs) - 1)
 
     def arguments(self, flat: Sequence[Any], weights: Sequence[torch.Tensor], as_they_are: bool = False) -> list[Any]:

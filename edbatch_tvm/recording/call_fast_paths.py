@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor, float32, int64, tensor
+from torch import Tensor, int64, tensor
 
 from edbatch_tvm.recording.arguments import FEW, INTEGER, key_of_tensor
 from edbatch_tvm.recording.lazy import LazyTensor, wrapper
@@ -44,7 +44,7 @@ _LAZY_OPERAND = """
         operands += rows{n}
 """
 _TENSOR = """
-    floats{n} = {a}.dtype is float32
+    floats{n} = {a}.dtype is recorder.dtype
     if floats{n}:
         number{n} = recorder.outside.number({a})
         step = step[recorder.outside.specs[-1 - number{n}]]
@@ -143,7 +143,6 @@ def _made(source: str, name: str, **names: Any) -> Any:
         "INDEX": _INDEX,
         "INTEGER": INTEGER,
         "LazyTensor": LazyTensor,
-        "float32": float32,
         "int64": int64,
         "key_of_tensor": key_of_tensor,
         "wrapper": wrapper,

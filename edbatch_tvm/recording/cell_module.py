@@ -75,7 +75,7 @@ class CellModule(torch.nn.Module):
         leaves = distinct(pytree.tree_leaves(self.result(flat)))
         if self.with_elements is not None:
             leaves = [leaves[place] for place in self.with_elements]
-        return tuple(_encoded(leaf.reshape(-1)) for leaf in leaves)
+        return tuple(_encoded(leaf.reshape(-1), self.plan.dtype) for leaf in leaves)
 
 
 class ShapedCode(torch.nn.Module):
@@ -116,6 +116,6 @@ def distinct(leaves: Sequence[Any]) -> list[torch.Tensor]:
     return list(found.values())
 
 
-def _encoded(values: torch.Tensor) -> torch.Tensor:
-    """A tensor as the graph has it."""
-    return values if values.dtype is torch.float32 else values.to(torch.float32)
+def _encoded(values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """A tensor as the graph has it, whose values are of `dtype`."""
+    return values if values.dtype is dtype else values.to(dtype)

@@ -145,7 +145,8 @@ class _Recorded:
             for places, data in source.rows_of(numbers[members]):
                 if len(places) == len(values) and (np.diff(places) == 1).all():
                     return torch.from_numpy(data)
-                found = torch.empty(len(values), data.shape[1]) if found is None else found
+                if found is None:
+                    found = torch.empty(len(values), data.shape[1], dtype=self.outside.dtype)
                 found[torch.from_numpy(members[places])] = torch.from_numpy(data)
         assert found is not None
         return found

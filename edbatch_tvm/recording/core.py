@@ -116,6 +116,7 @@ def _functions(module: Any) -> dict[str, Any]:
         "argmax": torch.argmax,
         "argmin": torch.argmin,
         "float32": torch.float32,
+        "float64": torch.float64,
         "is_any_autocast": torch._C._is_any_autocast_enabled,
         "is_neg": torch.Tensor.is_neg,
         "refusals": (KeyError, NoElements, CellError),

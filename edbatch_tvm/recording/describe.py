@@ -12,7 +12,7 @@ from edbatch_tvm.recording.arguments import FEW, INTEGER, Key, key_of_constant, 
 from edbatch_tvm.recording.empty_results import NoElements
 from edbatch_tvm.recording.lazy import LazyTensor, is_tensor
 from edbatch_tvm.recording.recorded_parameters import own_parameter
-from edbatch_tvm.recording.specs import CODED, RowsSpec, TensorSpec, rows_of, spec_of
+from edbatch_tvm.recording.specs import RowsSpec, TensorSpec, rows_of, spec_of
 from edbatch_tvm.recording.storages import resolved
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def values_alike(recorder: Recorder, tensors: Any) -> tuple[TensorSpec, list[int
     for tensor in tensors:
         if type(tensor) is LazyTensor and tensor.recorder is recorder and tensor.held is None:
             own, value = tensor.spec, tensor.value
-        elif isinstance(tensor, Tensor) and tensor.dtype in CODED and tensor.dtype is not torch.int64:
+        elif isinstance(tensor, Tensor) and tensor.dtype in (recorder.dtype, torch.bool):
             own, value = spec_of(tensor.shape, tensor.dtype), recorder.value_of(tensor)
         else:
             return None
@@ -143,7 +143,7 @@ def describe(
     elif kind is LazyTensor and argument.recorder is recorder:
         spec, values = resolved(recorder, argument)
         if spec.dtype is torch.int64:
-            raise CellError(f"an operand of shape {spec!r}", "float32")
+            raise CellError(f"an operand of shape {spec!r}", str(recorder.dtype))
         key.append(("stack", len(values), spec) if type(spec) is RowsSpec else spec)
         operands += values
     elif isinstance(argument, torch.Tensor):

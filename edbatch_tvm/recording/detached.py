@@ -53,7 +53,7 @@ class DetachedStorage(Storage):
             if tape.is_constant(value) or recorder.finished:
                 return value
             first = recorder.recorded
-            source = lazy_value(recorder, value, spec_of((self.base.row,)))
+            source = lazy_value(recorder, value, spec_of((self.base.row,), recorder.dtype))
             found = recorder.value_of(recorder.operator(_times_one, (source,), {}))
             tape.detach(first, recorder.recorded)
             tape.known_detached[value] = found

@@ -45,7 +45,7 @@ _RESHAPED = _names("squeeze_ unsqueeze_ t_ transpose_ swapaxes_ swapdims_ as_str
 _LISTS = _names("cat stack")
 
 _INDICES = _names("max min argmax argmin topk sort")
-"""Operators whose integers are indices of elements: small numbers, which float32 has all of."""
+"""Operators whose integers are indices of elements: small numbers, which floats have all of."""
 
 _READ = _names("""
     _local_scalar_dense item equal allclose is_nonzero nonzero argmax argmin sort argsort topk median mode kthvalue
@@ -134,7 +134,7 @@ def _dispatched(recorder: Recorder, operator: Any, kind: _Kind, arguments: Any, 
     if kind.name in _SHAPES:
         return operator(*_shapes(arguments), **_shapes(named))
     detaches = kind.name == "detach" and recorder.tape is not None
-    if detaches and type(first) is LazyTensor and first.dtype is torch.float32:
+    if detaches and type(first) is LazyTensor and first.spec.floats:
         return detached(recorder, first)
     if kind.view and type(first) is LazyTensor:
         return view(operator, first, tuple(arguments[1:]), named)
@@ -253,8 +253,8 @@ def _recorded(recorder: Recorder, operator: Any, kind: _Kind, arguments: Any, na
         named = {name: value for name, value in named.items() if name == "dtype"}
         if named.get("dtype", arguments[0].dtype) is arguments[0].dtype:
             return copied(recorder, arguments[0])
-        if named["dtype"] not in (torch.float32, torch.bool):
-            raise CellError(f"a tensor of {named['dtype']}", "float32")
+        if named["dtype"] not in (recorder.dtype, torch.bool):
+            raise CellError(f"a tensor of {named['dtype']}", str(recorder.dtype))
     return recorder.operator(operator, tuple(arguments), named)
 
 
@@ -374,13 +374,13 @@ def _with_gradient(recorder: Recorder, result: Any, given: list[Any]) -> Any:
     """
     if not isinstance(result, torch.Tensor) or not result.requires_grad:
         return result
-    if result.dtype is torch.float32 and result.numel():
+    if result.dtype is recorder.dtype and result.numel():
         return lazy_value(recorder, recorder.outside.number(result), spec_of(result.shape, result.dtype))
     if any(isinstance(one, torch.Tensor) and _requires_grad.__get__(one) for one in given):
         raise RecordingError(
             f"a tensor of {result.dtype} made of a recorded one and one that requires a gradient",
-            "float32",
-            "convert with .float(), or compute it before or after the model",
+            str(recorder.dtype),
+            f"convert with .to({recorder.dtype}), or compute it before or after the model",
         )
     return result
 

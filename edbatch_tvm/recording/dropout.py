@@ -19,8 +19,8 @@ from edbatch_tvm.recording.torch_functions import original_functions
 if TYPE_CHECKING:
     from edbatch_tvm.recording.recorder import Recorder
 
-Mask = tuple[tuple[int, ...], float]
-"""The shape of a mask, and the probability that an element is dropped."""
+Mask = tuple[tuple[int, ...], torch.dtype, float]
+"""The shape and the dtype of a mask, and the probability that an element is dropped."""
 
 
 class Dropout:
@@ -55,14 +55,14 @@ class Dropout:
         if known is None:
             known = self._known[key] = self._looked_for(recorder, leaves, structure)
         with torch.no_grad():
-            return tuple(F.dropout(torch.ones(shape), p) for shape, p in known)
+            return tuple(F.dropout(torch.ones(shape, dtype=dtype), p) for shape, dtype, p in known)
 
     def _looked_for(self, recorder: Recorder, leaves: list[Any], structure: Any) -> tuple[Mask, ...]:
         """The masks of calls with arguments of these shapes: the code runs once on other numbers."""
         found: list[Mask] = []
 
         def noted(tensor: torch.Tensor, p: float) -> torch.Tensor:
-            found.append((tuple(tensor.shape), p))
+            found.append((tuple(tensor.shape), tensor.dtype, p))
             return tensor * 1
 
         own = recorder.library.state._replace(grad=False)

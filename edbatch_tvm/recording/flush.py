@@ -77,7 +77,7 @@ def compute_eagerly(recorder: Recorder) -> None:
         flat = recorder.outside.flat(number) if number < 0 else recorder.computed.tensor(number)
         if tape is None:
             return flat
-        return tape.tensors([number], flat[None], spec_of(flat.shape))[0]
+        return tape.tensors([number], flat[None], spec_of(flat.shape, flat.dtype))[0]
 
     with nullcontext() if tape is not None else torch.no_grad():
         begin = 0

@@ -19,6 +19,7 @@ from edbatch_tvm.recording.dispatch import as_rows, copied, recorder_of
 from edbatch_tvm.recording.isolation import switched_to
 from edbatch_tvm.recording.lazy import FUNCTIONS, INTO_PYTORCH, LazyTensor, computed_leaf
 from edbatch_tvm.recording.row_choices import joined_rows
+from edbatch_tvm.recording.specs import FLOATS
 
 _FRESH = """
     add sub subtract rsub mul multiply div divide true_divide neg negative pow abs square sqrt exp log clamp
@@ -83,7 +84,7 @@ def _asking(function: Any, arguments: Any, named: dict[str, Any]) -> Any:
     if recorder.tape is not None and function.__name__ in _NUMBERS:
         return NotImplemented  # a gradient may pass
     question = _EXTREMA.get(function) if len(arguments) == 1 and not named and first.held is None else None
-    if question is not None and first.spec.dtype is torch.float32 and not recorder.is_computed(first):
+    if question is not None and first.spec.floats and not recorder.is_computed(first):
         answer = recorder.answer(question, first)
         if answer is not None:
             return answer
@@ -128,7 +129,7 @@ def _joining(name: str) -> Any:
 
 def _is_plain(tensor: Any) -> bool:
     kind = type(tensor)
-    return (kind is LazyTensor or kind is torch.Tensor) and tensor.dtype is torch.float32
+    return (kind is LazyTensor or kind is torch.Tensor) and tensor.dtype in FLOATS
 
 
 def _writing(function: Any, arguments: Any, named: dict[str, Any]) -> Any:
@@ -169,10 +170,10 @@ def _dropped(function: Any, arguments: Any, named: dict[str, Any]) -> Any:
     if type(tensor) is not LazyTensor or given["inplace"] or not given["training"] or not given["p"]:
         return NotImplemented
     recorder = tensor.recorder
-    if recorder.finished or tensor.spec.dtype is not torch.float32 or torch._C._is_any_autocast_enabled():
+    if recorder.finished or not tensor.spec.floats or torch._C._is_any_autocast_enabled():
         return NotImplemented
     with torch.no_grad():
-        mask = F.dropout(torch.ones(tuple(tensor.shape)), given["p"])
+        mask = F.dropout(torch.ones(tuple(tensor.shape), dtype=tensor.dtype), given["p"])
     try:
         return recorder.operator(torch.Tensor.mul, (tensor, mask), {})
     except CellError:

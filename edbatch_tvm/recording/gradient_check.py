@@ -24,7 +24,7 @@ from edbatch_tvm.training.gradients import Gradients
 from relay_ext.importer import WeightNames, imported_module
 
 _TOLERANCE = 1e-3
-"""Largest difference, relative to the largest gradient of its kind: both compute in float32."""
+"""Largest difference, relative to the largest gradient of its kind: both may compute in float32."""
 
 
 def check_gradients(cell: Cell, names: WeightNames, tables: Mapping[int, Table]) -> None:
@@ -68,7 +68,7 @@ def _compare(
     assert isinstance(result, TrainingResult)
     generator = torch.Generator().manual_seed(0)
     cotangents = [
-        torch.randn(array.shape, generator=generator) * (spec.dtype is torch.float32)
+        torch.randn(array.shape, generator=generator, dtype=cell.code.plan.dtype) * spec.floats
         for array, spec in zip(result[0], cell.outputs, strict=True)
     ]
     gradients = result.backward([[one.numpy() for one in cotangents]])
@@ -77,7 +77,7 @@ def _compare(
     found = [torch.from_numpy(one) for one in _of_operands(result, gradients, operands)]
     found += [gradient_of_weight(gradients, name, weight, tables).to_dense() for name, weight in weights.items()]
     what = [*(f"argument {place}" for place in range(len(operands))), *(f"parameter {name!r}" for name in weights)]
-    floats = [*(entry.spec.dtype is torch.float32 for entry in inputs if entry.example is None), *[True] * len(weights)]
+    floats = [*(entry.spec.floats for entry in inputs if entry.example is None), *[True] * len(weights)]
     for name, one, other, counts in zip(what, found, wanted, floats, strict=True):
         if counts and not _close(one, other):
             raise CellError(

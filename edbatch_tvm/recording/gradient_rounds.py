@@ -55,7 +55,7 @@ class _Pending:
         self.parts: list[tuple[np.ndarray, np.ndarray]] = []
 
     def add(self, values: np.ndarray, rows: np.ndarray) -> None:
-        """Add the gradients of values of one size: int64 ``[m]`` and float32 ``[m, size]``."""
+        """Add the gradients of values of one size: int64 ``[m]`` and floats ``[m, size]``."""
         if _task() != self.task:  # what is left is of a backward pass that failed
             self.task, self.parts = _task(), []
         self.parts.append((values, rows))
@@ -110,6 +110,7 @@ class CompiledRound:
         self._sources = sources
         self._externals = externals
         self._pending = _Pending()
+        self._seen = tape.library.packed
         self.inputs: dict[int, Tensor] = {id(weight): weight for weight in weights.values()}
         for external in externals.values():
             self.inputs.setdefault(id(external.tensor), external.tensor)
@@ -141,6 +142,8 @@ class CompiledRound:
         if not pending:
             return [None] * len(self.inputs)
         assert result is not None
+        if not result.is_current and self._tape.library.has_again(self._seen):
+            result.weights_are_back()
         gradients = result.backward_of(_cotangents(result, pending), retain=True)
         found: dict[int, Tensor] = {}
         for name, weight in self._weights.items():

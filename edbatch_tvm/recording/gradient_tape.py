@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from edbatch_tvm.errors import RecordingError
@@ -48,6 +47,7 @@ class GradientTape:
 
     Attributes
     ----------
+    library : Library
     externals : dict of int to External
         By the recorder's number.
     known_detached : dict of int to int
@@ -57,7 +57,7 @@ class GradientTape:
     """
 
     def __init__(self, library: Library) -> None:
-        self._library = library
+        self.library = library
         self.externals: dict[int, External] = {}
         self.tables = library.tables
         self.rounds: list[CompiledRound | EagerRound] = []
@@ -93,7 +93,7 @@ class GradientTape:
         if seen is not None and seen[1] == version:
             return seen[2]
         # What is written into it later has another gradient: the edge of now is kept.
-        with switched_to(self._library.state):
+        with switched_to(self.library.state):
             kept = tensor if tensor.is_leaf else tensor.clone()
         number = outside.new_number(kept)
         self._whole[id(tensor)] = tensor, version, number
@@ -194,8 +194,8 @@ class GradientTape:
             node += content.size[0]
             external += content.size[1]
         result.detached = detached
-        made = CompiledRound(self, result, self._library.trained_weights(), first, ids, sources, externals)
-        with switched_to(self._library.state):
+        made = CompiledRound(self, result, self.library.trained_weights(), first, ids, sources, externals)
+        with switched_to(self.library.state):
             made.run(self.token)
         self.token = made.token if made.token is not None else self.token
         self.rounds.append(made)
@@ -269,11 +269,12 @@ class GradientTape:
         ----------
         values : sequence of int
             The recorder's, computed or from outside, of one spec.
-        rows : float32 tensor of shape ``[values, spec.size]``
+        rows : tensor of shape ``[values, spec.size]``
+            Of the graph's dtype.
         spec : TensorSpec
         """
         found: list[Tensor] = list(spec.decoded(rows).reshape(len(values), *spec.shape).unbind())
-        if spec.dtype is not torch.float32:
+        if not spec.floats:
             return [one.clone() for one in found]
         members: dict[int, list[int]] = {}
         for place, value in enumerate(values):
@@ -288,7 +289,7 @@ class GradientTape:
                 found[place] = owner.made[value - owner.first].reshape(spec.shape)
             else:
                 members.setdefault(id(owner), []).append(place)
-        with switched_to(self._library.state):
+        with switched_to(self.library.state):
             for own in self.rounds:
                 places = members.get(id(own), [])
                 if places and isinstance(own, CompiledRound):
@@ -302,6 +303,6 @@ class GradientTape:
         external = self.externals.get(number)
         if external is None:
             return numbers.clone()
-        with switched_to(self._library.state):
+        with switched_to(self.library.state):
             tensor = external.tensor if external.row is None else external.tensor[external.row]
             return tensor.reshape(spec.shape).clone()

@@ -119,7 +119,7 @@ class LazyTensor(torch.Tensor):
     def requires_grad(self) -> bool:
         """Whether gradients may pass it: where they are recorded, unless it is detached."""
         tape = self.recorder.tape
-        if tape is None or self.spec.dtype is not torch.float32:
+        if tape is None or not self.spec.floats:
             return False
         if self.held is None:
             return not tape.is_constant(self.value)
@@ -182,7 +182,7 @@ class LazyTensor(torch.Tensor):
     def _answer(self, question: Any) -> torch.Tensor | None:
         """What a question about all elements is answered with, if it is one for many tensors at once."""
         recorder = self.recorder
-        if self.held is not None or self.value < recorder.done or self.spec.dtype is not torch.float32:
+        if self.held is not None or self.value < recorder.done or not self.spec.floats:
             return None
         # Without a way through PyTorch, which takes longer than the answer; a mode has to see what is called.
         if recorder.finished or _modes():

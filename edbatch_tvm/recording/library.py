@@ -16,6 +16,7 @@ from edbatch_tvm.errors import CellError, EdbatchError
 from edbatch_tvm.fork_lock import fork_lock
 from edbatch_tvm.recording import compiled_or_pytorch
 from edbatch_tvm.recording.arguments import FEW, CallPlan, Key
+from edbatch_tvm.recording.batch_norm import StatisticsChecked
 from edbatch_tvm.recording.called_functions import recording_calls
 from edbatch_tvm.recording.cell_module import CellModule
 from edbatch_tvm.recording.copies import fetch_all
@@ -25,6 +26,7 @@ from edbatch_tvm.recording.exporting import EXPORTING
 from edbatch_tvm.recording.failures import uncompiled
 from edbatch_tvm.recording.gradient_check import check_gradients
 from edbatch_tvm.recording.isolation import state, switched_to
+from edbatch_tvm.recording.model_state import dtype_of
 from edbatch_tvm.recording.module_attributes import is_constant
 from edbatch_tvm.recording.outside import Outside
 from edbatch_tvm.recording.parameter_tables import Table
@@ -49,6 +51,7 @@ from edbatch_tvm.recording.specialise import (
     make_cell,
     takes_rows,
 )
+from edbatch_tvm.recording.specs import FLOATS
 from edbatch_tvm.recording.storages import JOINED, with_whole_values
 from edbatch_tvm.recording.torch_functions import original_functions
 from edbatch_tvm.recording.value_tables import Tables
@@ -70,8 +73,9 @@ def same_numbers(one: torch.Tensor, other: torch.Tensor) -> bool:
     """Whether two tensors hold the same bits."""
     if one.shape != other.shape or one.dtype is not other.dtype:
         return False
-    if one.dtype is torch.float32:
-        one, other = one.detach().view(torch.int32), other.view(torch.int32)
+    if one.dtype in FLOATS:
+        words = torch.int32 if one.dtype is torch.float32 else torch.int64
+        one, other = one.detach().view(words), other.view(words)
     return torch.equal(one, other)
 
 
@@ -101,6 +105,11 @@ class Library:
         Those of submodules and methods.
     training : bool
         Whether gradients are recorded, so that the compiled model has a backward pass.
+
+    Attributes
+    ----------
+    dtype : torch.dtype
+        Of the values that cells compute.
     """
 
     def __init__(
@@ -111,6 +120,7 @@ class Library:
         training: bool = False,
     ) -> None:
         self.training = training
+        self.dtype = dtype_of(model)
         self.tables = Table.of(model) if training else {}
         self._params: dict[str, Any] = {}
         self._sites = list(sites)
@@ -220,9 +230,9 @@ class Library:
         if key in site.noted:
             return False
         fetch_all(recorder.root)
-        plan = CallPlan.of(key, attributes, self._names.params)
+        plan = CallPlan.of(key, attributes, self._names.params, self.dtype)
         code = CellModule(site.target, site.owner, plan, (), site.reads)
-        with self._lock, self._outside(), refuses_unrolling():
+        with self._lock, self._outside(), refuses_unrolling(), StatisticsChecked():
             read = attributes_read(site.name, code, recorder.root, site.reads)
         site.noted.add(key)
         assert site.owner is not None
@@ -253,7 +263,7 @@ class Library:
             if site.owner is None and is_pointwise(site.target) and aligned(leaves, rows):
                 found = POINTWISE
             else:
-                plan = CallPlan.of(tuple(key), attributes, self._names.params)
+                plan = CallPlan.of(tuple(key), attributes, self._names.params, self.dtype)
                 with self._lock, self._outside():
                     found = takes_rows(site.name, CellModule(site.target, site.owner, plan, site.named, site.reads))
             site.row_wise[tuple(key)] = found
@@ -285,7 +295,7 @@ class Library:
                     "few shapes and constants: each is compiled",
                     "pass numbers that differ from call to call as tensors, and stack what comes in any number",
                 )
-            plan = CallPlan.of(key, attributes, self._names.params)
+            plan = CallPlan.of(key, attributes, self._names.params, self.dtype)
             code = CellModule(site.target, site.owner, plan, site.named, site.reads)
             name = self._free_name(site)
             with self._outside(), Progress() as progress:
@@ -321,7 +331,7 @@ class Library:
         """The tensors from outside that elements which are recorded now read: they share equal ones."""
         outside = self._outside_of_records()
         if outside is None or outside.tables.bytes > _MOST_SHARED_BYTES:
-            outside = Outside(Tables())
+            outside = Outside(Tables(self.dtype))
             self._outside_of_records = weakref.ref(outside)
         return outside
 
@@ -403,6 +413,19 @@ class Library:
         if self._compiled is not None:
             self._compiled[1].refresh()
             self._seen = [(weight, weight.detach().clone()) for weight, _ in self._seen]
+
+    @property
+    def packed(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """The weights of compiled cells, and copies of what was packed of them last."""
+        return self._seen
+
+    def has_again(self, packed: list[tuple[torch.Tensor, torch.Tensor]]) -> bool:
+        """Whether weights are what was packed then; they are packed again if others were meanwhile."""
+        if not all(same_numbers(weight, then) for weight, then in packed):
+            return False
+        if self.weights_changed():
+            self.refresh()
+        return True
 
     def trained_weights(self) -> dict[str, torch.Tensor]:
         """The weights of compiled cells that require a gradient, by their names in the compiled model."""

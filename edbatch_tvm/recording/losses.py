@@ -12,6 +12,7 @@ from edbatch_tvm.errors import CellError
 from edbatch_tvm.recording.dispatch import recorder_of
 from edbatch_tvm.recording.lazy import FUNCTIONS, LazyTensor
 from edbatch_tvm.recording.site import Site
+from edbatch_tvm.recording.specs import FLOATS
 
 _IGNORED = -100
 _OPTIONS = {"weight": None, "size_average": None, "ignore_index": _IGNORED, "reduce": None, "reduction": "mean"}
@@ -70,7 +71,7 @@ def _recorded(log: bool, name: str) -> Any:
             return NotImplemented
         if type(target) is LazyTensor or not isinstance(target, torch.Tensor) or target.dtype is not torch.int64:
             return NotImplemented
-        if scores.dim() not in (1, 2) or target.shape != scores.shape[:-1] or scores.dtype is not torch.float32:
+        if scores.dim() not in (1, 2) or target.shape != scores.shape[:-1] or scores.dtype not in FLOATS:
             return NotImplemented
         if reduction not in ("mean", "sum", "none") or type(ignored) is not int or not target.numel():
             return NotImplemented

@@ -13,9 +13,22 @@ def structure_of(model: torch.nn.Module) -> tuple[Any, ...]:
     """What cells are compiled for: equal where compiled cells fit, but for the numbers in buffers."""
     tensors = (*model.parameters(), *model.buffers())
     return (
+        torch.get_default_dtype(),
         tuple((id(one), one.shape, one.dtype, one.device) for one in tensors),
         tuple((id(one), one.training) for one in model.modules()),
     )
+
+
+def dtype_of(model: torch.nn.Module) -> torch.dtype:
+    """What the values of a model's cells are: float64 if all parameters are, else float32.
+
+    Without parameters, the buffers count, and without these the default dtype.
+    """
+    for tensors in (model.parameters(), model.buffers()):
+        dtypes = {one.dtype for one in tensors if one.is_floating_point()}
+        if dtypes:
+            return torch.float64 if dtypes == {torch.float64} else torch.float32
+    return torch.float64 if torch.get_default_dtype() is torch.float64 else torch.float32
 
 
 def places_of(model: torch.nn.Module) -> list[tuple[int, int]]:
@@ -35,6 +48,21 @@ def _version(tensor: torch.Tensor) -> int:
 def trains(model: torch.nn.Module) -> bool:
     """Whether gradients are recorded for a model where it is called."""
     return torch.is_grad_enabled() and any(one.requires_grad for one in model.parameters())
+
+
+def check_no_transform() -> None:
+    """Check that no transform of ``torch.func`` is active where a batched model is called.
+
+    Raises
+    ------
+    RecordingError
+    """
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        raise RecordingError(
+            "a batched model inside of a transform of torch.func (grad, vmap, jvp, ...)",
+            "a call outside of them",
+            "use backward() or torch.autograd.grad for gradients, and a list of elements in place of vmap",
+        )
 
 
 def check_device(model: torch.nn.Module) -> None:

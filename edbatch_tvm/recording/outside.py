@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, float32, strided
+from torch import Tensor, strided
 
 from edbatch_tvm.errors import CellError, RecordingError
 from edbatch_tvm.recording.empty_results import NoElements
@@ -67,7 +67,12 @@ class Outside:
     table, row : list of int
         Where each lies.
     known_by_size : dict of bytes to dict of bytes to int
-        By the extents of the shape, the numbers of small float32 tensors by their bytes; read by ``native_core``.
+        By the extents of the shape, the numbers of small tensors of :attr:`dtype` by their bytes; read by
+        ``native_core``.
+    dtype : torch.dtype
+        Of the values of the minibatch.
+    bits : int
+        Of each number.
     seen : object
         What ``native_core`` has seen last.
     tape : GradientTape or None
@@ -75,8 +80,20 @@ class Outside:
     """
 
     __slots__ = (
-        *("_addresses", "_known", "_objects", "_places", "known_by_size", "row", "seen", "specs", "table", "tables"),
-        *("__weakref__", "tape"),
+        *(
+            "_addresses",
+            "_known",
+            "_objects",
+            "_places",
+            "bits",
+            "known_by_size",
+            "row",
+            "seen",
+            "specs",
+            "table",
+            "tables",
+        ),
+        *("__weakref__", "dtype", "tape"),
     )
 
     def __init__(self, tables: Tables, tape: GradientTape | None = None) -> None:
@@ -85,8 +102,10 @@ class Outside:
         self.table: list[int] = []
         self.row: list[int] = []
         self.tables = tables
+        self.dtype = tables.dtype
+        self.bits = 8 * self.dtype.itemsize
         self._places = self._addresses = np.empty((2, 0), np.int64)
-        # By shape, those of float32; by spec, others.
+        # By shape, those of the dtype; by spec, others.
         self._known: dict[torch.Size | TensorSpec, tuple[dict[bytes, int], Any]] = {}
         self.seen: Any = None
         self.known_by_size: dict[bytes, dict[bytes, int]] = {}
@@ -102,7 +121,7 @@ class Outside:
         """
         if (
             type(tensor) is Tensor
-            and tensor.dtype is float32
+            and tensor.dtype is self.dtype
             and tensor.layout is strided
             and tensor.is_cpu
             and tensor.is_contiguous()
@@ -126,19 +145,20 @@ class Outside:
         """
         shape = tensor.shape
         count = shape[at]
-        spec = spec_of((*shape[:at], 1, *shape[at + 1 :]))
-        reader = _READERS[4 * spec.size * count] if count > 1 and spec.size else None
-        plain = type(tensor) is Tensor and tensor.dtype is float32 and tensor.layout is strided and tensor.is_cpu
+        spec = spec_of((*shape[:at], 1, *shape[at + 1 :]), self.dtype)
+        size = self.dtype.itemsize * spec.size
+        reader = _READERS[size * count] if count > 1 and spec.size else None
+        plain = type(tensor) is Tensor and tensor.dtype is self.dtype and tensor.layout is strided and tensor.is_cpu
         if reader is None or not plain or not _is_plain(tensor) or (tensor.requires_grad and _is_grad_enabled()):
             return [self.number(part) for part in tensor.split(1, at)] if count else []
         address = tensor.data_ptr()
         content = reader(address).raw
         known = self._known.get(spec.shape)
         if known is None:
-            known = self._knows(spec.shape, _READERS[4 * spec.size])
+            known = self._knows(spec.shape, _READERS[size])
         found = []
-        for begin in range(0, len(content), 4 * spec.size):
-            row = content[begin : begin + 4 * spec.size]
+        for begin in range(0, len(content), size):
+            row = content[begin : begin + size]
             number = known[0].get(row)
             if number is None:
                 self._add(spec, address + begin)
@@ -158,10 +178,10 @@ class Outside:
             )
         dtype = tensor.dtype
         spec, address, _source = self._numbers_of(tensor)
-        reader = _READERS[4 * spec.size]
+        reader = _READERS[self.dtype.itemsize * spec.size]
         if reader is None:
             return self._large(tensor, spec, address)
-        key = spec.shape if dtype is float32 else spec
+        key = spec.shape if dtype is self.dtype else spec
         known = self._known.get(key)
         if known is None:
             known = self._knows(key, reader)
@@ -189,7 +209,7 @@ class Outside:
         dtype = tensor.dtype
         source = tensor
         layout = tensor.layout is strided and tensor.is_cpu
-        if dtype is not float32 or type(tensor) is not Tensor or not layout or not _is_plain(tensor):
+        if dtype is not self.dtype or type(tensor) is not Tensor or not layout or not _is_plain(tensor):
             source = self._converted(tensor, dtype)
         spec = spec_of(tensor.shape, dtype)
         if not spec.size:
@@ -237,13 +257,13 @@ class Outside:
         return table, row
 
     def _converted(self, tensor: Tensor, dtype: torch.dtype) -> Tensor:
-        if dtype not in CODED or not tensor.is_cpu or tensor.layout is not torch.strided:
+        if dtype not in (self.dtype, *CODED) or not tensor.is_cpu or tensor.layout is not torch.strided:
             raise CellError(
                 f"an argument of a cell is a tensor of shape {list(tensor.shape)} of {dtype} on {tensor.device}",
-                "torch.float32 on cpu (or integers, as attributes)",
-                "convert the model with .float().cpu()",
+                f"{self.dtype} on cpu, as the model's parameters (or integers, as attributes)",
+                f"convert it with .to({self.dtype}), or the model",
             )
-        return tensor.detach().to(float32).contiguous().resolve_neg()
+        return tensor.detach().to(self.dtype).contiguous().resolve_neg()
 
     def flat(self, number: int) -> Tensor:
         """The numbers of a tensor, flat; memory of a table."""

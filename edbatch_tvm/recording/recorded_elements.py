@@ -328,7 +328,7 @@ def _tensors(
     tensors: list[tuple[TensorSpec, Sequence[torch.Tensor]]] = []
     for spec, places in by_spec.items():
         shaped = _shaped(spec, torch.from_numpy(result.arena(int(arenas[places[0]]))[rows[places]]))
-        if computed is not None and spec.dtype is torch.float32:
+        if computed is not None and spec.floats:
             tensors.append((spec, computed.tensors(values[places], shaped)))
         else:
             tensors.append((spec, shaped.unbind()))

@@ -124,7 +124,7 @@ class RecordedParameters(dict[str, Any]):
         made = self._recorder.parameters.get(id(parameter))
         if made is not None:
             return made
-        plain = type(parameter) is torch.nn.Parameter and parameter.dtype is torch.float32 and parameter.is_cpu
+        plain = type(parameter) is torch.nn.Parameter and parameter.dtype is self._recorder.dtype and parameter.is_cpu
         # Rows of what has one dimension are numbers, which cells seldom take.
         if not plain or parameter.layout is not torch.strided or parameter.dim() < 2:
             return parameter

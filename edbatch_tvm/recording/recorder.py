@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, float32
+from torch import Tensor
 
 from edbatch_tvm.recording.arguments import FEW, INTEGER, key_of_tensor
 from edbatch_tvm.recording.computed import Computed, Round
@@ -48,6 +48,8 @@ class Recorder:
 
     Attributes
     ----------
+    dtype : torch.dtype
+        Of values, those of masks and indices included.
     recorded, done : int
         Number of values recorded, and of those computed.
     types, ends, operands : list of int
@@ -89,7 +91,7 @@ class Recorder:
     __slots__ = (
         *("adopted", "attributes", "breaks", "compute", "computed", "done", "ends", "finished", "library"),
         *("answers", "asked", "ready", "records", "touched", "turns", "wanted"),
-        *("operands", "outside", "parameters", "picked", "reads", "recorded", "root", "tape", "types", "wait"),
+        *("dtype", "operands", "outside", "parameters", "picked", "reads", "recorded", "root", "tape", "types", "wait"),
     )
 
     def __init__(
@@ -100,6 +102,7 @@ class Recorder:
         outside: Outside | None = None,
     ) -> None:
         self.library = library
+        self.dtype = library.dtype
         self.wait = wait
         self.compute = compute or wait
         self.recorded = 0
@@ -109,7 +112,7 @@ class Recorder:
         self.operands: list[int] = []
         self.attributes: defaultdict[int, list[Any]] = defaultdict(list)
         self.tape = GradientTape(library) if library.training else None
-        self.outside = Outside(Tables(library.spare_tables), self.tape) if outside is None else outside
+        self.outside = Outside(Tables(self.dtype, library.spare_tables), self.tape) if outside is None else outside
         self.parameters: dict[int, RecordedParameter] = {}
         self.picked: dict[Any, int] = {}
         self.adopted: list[tuple[LazyTensor, torch.Tensor]] = []
@@ -179,7 +182,7 @@ class Recorder:
                         step = step["stack", len(values), spec]
                     operands += values
                 elif kind is Tensor and vary:
-                    if argument.dtype is float32:
+                    if argument.dtype is self.dtype:
                         number = self.outside.number(argument)
                         step = step[self.outside.specs[-1 - number]]
                         operands.append(number)
@@ -345,7 +348,7 @@ class Recorder:
 
     def read(self, tensor: LazyTensor) -> torch.Tensor:
         """The value of a recorded tensor; whatever is recorded is computed first, for all instances in flight."""
-        if self.tape is not None and tensor.spec.dtype is torch.float32 and tensor.spec.size:
+        if self.tape is not None and tensor.spec.floats and tensor.spec.size:
             if not self.is_computed(tensor):
                 self.compute()
             return self._differentiable(self.tape, tensor)
@@ -359,7 +362,7 @@ class Recorder:
         if storage is None:
             return tape.tensors([tensor.value], self._flat(tensor.value)[None], tensor.spec)[0]
         rows = torch.stack([self._flat(value) for value in storage.rows])
-        parts = tape.tensors(storage.rows, rows, spec_of((storage.row,)))
+        parts = tape.tensors(storage.rows, rows, spec_of((storage.row,), self.dtype))
         with switched_to(self.library.state):
             size, stride, offset = geometry_of(tensor)
             return torch.cat(parts).as_strided(size, stride, offset).clone(memory_format=torch.preserve_format)
@@ -380,7 +383,7 @@ class Recorder:
         if tensor.geometry is None or len(storage.rows) == 1:
             flat = self._flat(storage.rows[0])
         else:
-            flat = torch.empty(len(storage.rows), storage.row)
+            flat = torch.empty(len(storage.rows), storage.row, dtype=self.dtype)
             values = np.array(storage.rows, np.int64)
             for number in np.flatnonzero(values < 0).tolist():
                 flat[number] = self._flat(storage.rows[number])

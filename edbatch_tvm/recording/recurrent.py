@@ -267,7 +267,7 @@ _Call = Callable[[list[int]], int]
 
 def _cell(recorder: Recorder, site: Site, widths: Sequence[int]) -> tuple[Any, ...]:
     """What recording a call of a step takes, for arguments of these widths."""
-    specs = [spec_of((1, width)) for width in widths]
+    specs = [spec_of((1, width), recorder.dtype) for width in widths]
     step = site.steps
     try:
         for spec in specs:

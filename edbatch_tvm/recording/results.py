@@ -29,7 +29,7 @@ def computed_results(results: Any, recorder: Recorder) -> Any:
     for spec, members in by_spec.items():
         values = np.array([member.value for member in members], np.int64)
         if recorder.tape is not None:
-            rows = torch.empty(len(values), spec.size)
+            rows = torch.empty(len(values), spec.size, dtype=recorder.dtype)
             for positions, found in recorder.computed.rows_of(values):
                 rows[torch.from_numpy(positions)] = torch.from_numpy(found)
             made = recorder.tape.tensors(values.tolist(), rows, spec)

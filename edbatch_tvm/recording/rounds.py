@@ -61,6 +61,8 @@ class Engine:
     ----------
     compiled : object
         The engine of ``native_core``; None for a model whose rounds Python computes.
+    dtype : np.dtype
+        Of the values.
     policy, rule : Policy, tuple
         The policy that was used last, and the rule of the kernels that it is.
     """
@@ -72,7 +74,9 @@ class Engine:
         self.rule: Rule | None = None
         self.signature = signature = model.signature
         self.sizes = [spec.size for spec in signature.value_specs]
-        flat = all(spec.dtype == "float32" and spec.shape == (spec.size,) for spec in signature.value_specs)
+        self.dtype = np.dtype(next((spec.dtype for spec in signature.value_specs), "float32"))
+        flat = all(spec.dtype == self.dtype and spec.shape == (spec.size,) for spec in signature.value_specs)
+        flat = flat and self.dtype.name in ("float32", "float64")
         if (
             not isinstance(executor, CpuExecutor)
             or not (executor.fused and flat and model.granularity == "cell")
@@ -107,6 +111,7 @@ class Engine:
                 tables.operands.shape[1],
                 tables.columns,
                 kernels.loaded.types.shape[1],
+                self.dtype.itemsize,
             ),
             tables.output_arena,
             tables.cells,
@@ -220,7 +225,7 @@ class RoundValues:
 
     def table_of(self, values: list[int], size: int) -> np.ndarray | None:
         """A copy of the rows of values of one size; None if they are not all here."""
-        rows = np.empty((len(values), size), np.float32)
+        rows = np.empty((len(values), size), self.engine.dtype)
         return rows if self.compiled.copy(values, rows) else None
 
     def extremes_of(self, asked: Sequence[tuple[Any, LazyTensor]]) -> tuple[list[int], np.ndarray] | None:

@@ -163,7 +163,7 @@ def _grid(recorder: Recorder, tensor: torch.Tensor, grid: torch.Tensor | None, l
         if tensor.recorder is not recorder or shape.numel() != 1:
             return None
         return torch.tensor([recorder.value_of(tensor)]).reshape(shape)
-    if tensor.dtype is not torch.float32 or not tensor.is_cpu:
+    if tensor.dtype is not recorder.dtype or not tensor.is_cpu:
         return None
     rows = own_parameter(tensor).reshape(shape.numel(), *tensor.shape[leading:])
     return torch.tensor([recorder.outside.number(row) for row in rows.unbind()], dtype=torch.int64).reshape(shape)
@@ -260,7 +260,7 @@ def values_of_rows(recorder: Recorder, tensor: torch.Tensor) -> torch.Tensor:
     Raises
     ------
     CellError
-        If the tensor is empty or not of float32 on the CPU.
+        If the tensor is empty, of another dtype than the model, or not on the CPU.
     """
     if type(tensor) is LazyTensor and tensor.recorder is recorder:
         grid = grid_of(tensor)
@@ -270,6 +270,6 @@ def values_of_rows(recorder: Recorder, tensor: torch.Tensor) -> torch.Tensor:
         return torch.tensor([recorder.value_of(row) for row in flat.split(1)]).reshape(tuple(tensor.shape[:-1]))
     if type(tensor) is LazyTensor:
         tensor = tensor.computed()
-    if tensor.dtype is not torch.float32 or not tensor.is_cpu or not tensor.numel():
+    if tensor.dtype is not recorder.dtype or not tensor.is_cpu or not tensor.numel():
         raise CellError(f"rows of a tensor of shape {list(tensor.shape)} of {tensor.dtype} on {tensor.device}")
     return recorder.external_rows(tensor.reshape(-1, tensor.shape[-1])).reshape(tensor.shape[:-1])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from edbatch_tvm.recording.lazy import LazyTensor
-from edbatch_tvm.recording.specs import GridSpec, RowsSpec, rows_of, spec_of
+from edbatch_tvm.recording.specs import FLOATS, GridSpec, RowsSpec, rows_of, spec_of
 from edbatch_tvm.recording.storages import resolved
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def _is_index(argument: Any) -> bool:
 def _has_rows(argument: Any) -> bool:
     if not isinstance(argument, torch.Tensor) or (type(argument) is LazyTensor and argument.spec.size):
         return False
-    return argument.dim() > 1 and argument.dtype is torch.float32 and argument.is_cpu
+    return argument.dim() > 1 and argument.dtype in FLOATS and argument.is_cpu
 
 
 def _names(text: str) -> frozenset[str]:

@@ -91,7 +91,7 @@ class Cell:
                 flat.append(entry.like_example(next(values)))
             elif entry.rows:
                 rows = [next(rest) for _ in range(count)]
-                flat.append(torch.stack(rows) if rows else torch.empty(0, entry.spec.size))
+                flat.append(torch.stack(rows) if rows else torch.empty(0, entry.spec.size, dtype=entry.dtype))
             else:
                 flat.append(next(rest))
         return [output.clone() for output in self.code(*flat)]
@@ -127,8 +127,8 @@ def attributes_read(
 def _example_of(value: Any) -> Any:
     """A value that the code may have in place of one that is not computed yet."""
     if type(value) is LazyTensor:
-        numbers = torch.randn(value.shape)
-        return numbers if value.dtype is torch.float32 else (numbers > 0).to(value.dtype)
+        numbers = torch.randn(value.shape, dtype=value.recorder.dtype)
+        return numbers if value.spec.floats else (numbers > 0).to(value.dtype)
     if type(value) in (list, tuple) and any(type(item) is LazyTensor for item in value):
         return type(value)(map(_example_of, value))
     return value
@@ -280,15 +280,15 @@ def _as_given(code: CellModule, flat: list[Any]) -> list[Any]:
 
 
 def _output_spec(name: str, output: torch.Tensor, code: CellModule) -> TensorSpec:
-    # Indices of elements, and how many there are, are small: float32 has them all. Other whole numbers it has not.
+    # Indices of elements, and how many there are, are small: floats have them all. Other whole numbers it has not.
     name_of = getattr(code.function, "__name__", "")
     counts = name_of in ("sum", "sum.default", "sum.dim_IntList")
     counts = counts and all(entry.spec.dtype is torch.bool for entry in code.plan.inputs)
     indices = code.owner is None and (counts or name_of in _INDICES)
-    if output.dtype not in (torch.float32, torch.bool) and not (indices and output.dtype is torch.int64):
+    if output.dtype not in (code.plan.dtype, torch.bool) and not (indices and output.dtype is torch.int64):
         raise CellError(
             f"cell {name!r} returns a tensor of {output.dtype}",
-            "float32 tensors",
+            f"tensors of {code.plan.dtype}, as the model's parameters",
             "return scores, and take argmax or compare outside the cell",
         )
     return spec_of(output.shape, output.dtype)

@@ -1,6 +1,7 @@
 """What is known of a tensor before it is computed: its shape and dtype.
 
-All values of a recorded graph are float32; a mask is one of zeros and ones, an index of PyTorch one of whole numbers.
+All values of a recorded graph have one dtype, the model's: float32 or float64. A mask is a value of zeros and ones, an
+index of PyTorch one of whole numbers.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ class TensorSpec:
     ----------
     shape : torch.Size
     dtype : torch.dtype
+    floats : bool
+        Whether it has floating-point numbers, which gradients may pass.
     size : int
         Number of elements.
     geometry : Geometry
@@ -34,11 +37,12 @@ class TensorSpec:
         Tensors of this spec that ``native_core`` uses again.
     """
 
-    __slots__ = ("dtype", "geometry", "rest", "rows", "shape", "size", "spare")
+    __slots__ = ("dtype", "floats", "geometry", "rest", "rows", "shape", "size", "spare")
 
     def __init__(self, shape: torch.Size, dtype: torch.dtype) -> None:
         self.shape = shape
         self.dtype = dtype
+        self.floats = dtype in FLOATS
         self.size = shape.numel()
         self.rest = spec_of(shape[1:], dtype) if len(shape) > 1 and shape[0] == 1 else None
         extents = tuple(shape)
@@ -50,8 +54,8 @@ class TensorSpec:
         return f"{list(self.shape)}" if self.dtype is torch.float32 else f"{list(self.shape)} of {self.dtype}"
 
     def decoded(self, values: torch.Tensor) -> torch.Tensor:
-        """Float32 values of the graph as this dtype."""
-        if self.dtype is torch.float32:
+        """Values of the graph as this dtype."""
+        if self.floats:
             return values
         return values != 0 if self.dtype is torch.bool else values.to(self.dtype)
 
@@ -125,8 +129,11 @@ def grid_of_rows(whole: TensorSpec, leading: int) -> GridSpec:
     return _GRIDS.get(key) or _GRIDS.setdefault(key, GridSpec(whole))
 
 
-CODED = (torch.float32, torch.bool, torch.int64)
-"""Dtypes of recorded tensors."""
+FLOATS = (torch.float32, torch.float64)
+"""Dtypes that the values of a graph may have."""
+
+CODED = (torch.bool, torch.int64)
+"""Other dtypes of recorded tensors."""
 
 _SPECS: dict[torch.Size, TensorSpec] = {}
 _OTHER_SPECS: dict[tuple[torch.Size, torch.dtype], TensorSpec] = {}
@@ -134,8 +141,8 @@ _ROWS: dict[tuple[TensorSpec, int], RowsSpec] = {}
 """See :attr:`TensorSpec.rows`; ``setdefault`` lets several threads agree on one."""
 
 
-def spec_of(shape: Iterable[int], dtype: torch.dtype = torch.float32) -> TensorSpec:
-    """The spec of tensors of `shape`."""
+def spec_of(shape: Iterable[int], dtype: torch.dtype) -> TensorSpec:
+    """The spec of tensors of `shape` and `dtype`."""
     shape = shape if isinstance(shape, torch.Size) else torch.Size(shape)
     if dtype is torch.float32:
         found = _SPECS.get(shape)

@@ -8,6 +8,7 @@ from sys import getrefcount
 from typing import Any
 
 import numpy as np
+import torch
 
 from edbatch_tvm.graph import FIRST_EXTERNAL, ZERO
 from edbatch_tvm.graph.spec import Signature, ValueSpec
@@ -27,7 +28,7 @@ class Table:
     ----------
     number : int
         Among the tables.
-    rows : float32 array
+    rows : array of shape ``[capacity, size]``
     count, capacity : int
         Rows that are used, and that there is room for.
     address, bytes : int
@@ -36,11 +37,11 @@ class Table:
 
     __slots__ = ("address", "bytes", "capacity", "count", "number", "rows")
 
-    def __init__(self, number: int, size: int, rows: np.ndarray | None = None) -> None:
+    def __init__(self, number: int, size: int, dtype: np.dtype, rows: np.ndarray | None = None) -> None:
         self.number = number
-        self.bytes = size * np.dtype(np.float32).itemsize
+        self.bytes = size * dtype.itemsize
         self.count = 0
-        self._use(np.empty((_FIRST_ROWS, size), np.float32) if rows is None else rows)
+        self._use(np.empty((_FIRST_ROWS, size), dtype) if rows is None else rows)
 
     def _use(self, rows: np.ndarray) -> None:
         self.rows = rows
@@ -49,7 +50,7 @@ class Table:
 
     def grow(self, count: int) -> None:
         """Make room for `count` rows; views of the old ones keep their memory."""
-        rows = np.empty((max(count, 2 * self.capacity), self.rows.shape[1]), np.float32)
+        rows = np.empty((max(count, 2 * self.capacity), self.rows.shape[1]), self.rows.dtype)
         rows[: self.count] = self.rows[: self.count]
         self._use(rows)
 
@@ -100,11 +101,11 @@ def _never_empty(places: np.ndarray) -> np.ndarray:
     return places if places.shape[1] else np.zeros((2, 1), np.int64)
 
 
-def _rows_of_floats(array: np.ndarray) -> np.ndarray:
+def _in_rows(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """The same array, or a copy whose rows lie as compiled code reads them."""
-    if array.dtype == np.float32 and array.strides[1] == array.itemsize:
+    if array.dtype == dtype and array.strides[1] == array.itemsize:
         return array
-    return np.ascontiguousarray(array, np.float32)
+    return np.ascontiguousarray(array, dtype)
 
 
 def present(numbers: np.ndarray) -> list[int]:
@@ -118,12 +119,16 @@ class Tables:
 
     Parameters
     ----------
+    dtype : torch.dtype
+        Of the numbers in rows.
     spare : dict of int to array, optional
         Memory of earlier tables, by size. It is taken for new ones, and theirs is left there in the end: fresh memory
         costs a minibatch more than to copy into it.
     """
 
-    def __init__(self, spare: dict[int, np.ndarray] | None = None) -> None:
+    def __init__(self, dtype: torch.dtype, spare: dict[int, np.ndarray] | None = None) -> None:
+        self.dtype = dtype
+        self.rows_dtype = np.dtype(str(dtype).removeprefix("torch."))
         self.by_size: dict[int, Table] = {}
         self._tables: list[Table] = []
         self._spare = {} if spare is None else spare
@@ -150,7 +155,7 @@ class Tables:
         """The table of rows of this size."""
         table = self.by_size.get(size)
         if table is None:
-            table = self.by_size[size] = Table(len(self._tables), size, self._spare.pop(size, None))
+            table = self.by_size[size] = Table(len(self._tables), size, self.rows_dtype, self._spare.pop(size, None))
             self._tables.append(table)
         return table
 
@@ -174,7 +179,7 @@ class Tables:
         ----------
         group, row : int array
             The array of each, and the row of it.
-        arrays : sequence of float32 array
+        arrays : sequence of array
             Rows one after another; None where there is no row.
 
         Returns
@@ -186,7 +191,7 @@ class Tables:
         if not len(group):
             return places
         counts = np.bincount(group, minlength=len(arrays)).tolist()
-        arrays = [None if array is None else _rows_of_floats(array) for array in arrays]
+        arrays = [None if array is None else _in_rows(array, self.rows_dtype) for array in arrays]
         own = [None if array is None else self.of(array.shape[1]) for array in arrays]
         groups = np.zeros((len(arrays), 3), np.int64)
         grown = [table.count for table in self._tables]
@@ -233,7 +238,9 @@ class Tables:
         if not len(values):
             return found, {}
         outside, earlier = _never_empty(outside), _never_empty(earlier)
-        arenas = [signature.find_arena(ValueSpec((table.bytes // 4,))) for table in self._tables]
+        arenas = [
+            signature.find_arena(ValueSpec((table.rows.shape[1],), str(self.rows_dtype))) for table in self._tables
+        ]
         tables = np.zeros((max(1, len(arenas)), 4), np.int64)
         if arenas:
             tables[:, :3] = self._described(arenas)

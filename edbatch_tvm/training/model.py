@@ -125,6 +125,11 @@ class TrainingModel(Model):
             for cell, own in zip(self.signature, self.nodes, strict=True)
         }
 
+    @property
+    def backward_model(self) -> Model | None:
+        """The compiled cells of the backward pass; None before the first one."""
+        return self._backward.compiled
+
     def merge(self, instances: Sequence[InstanceGraph]) -> InstanceGraph:
         """See :meth:`Model.merge`; nodes of the graph also have outputs for what they save."""
         merged = super().merge(instances)
@@ -158,6 +163,15 @@ class TrainingResult(Result):
         self._used = False
         self._distinct: tuple[TrainingResult, EqualNodes] | None = None
         self.detached: np.ndarray | None = None
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the model has taken over no weights since the result was computed."""
+        return self._version == self._model.version
+
+    def weights_are_back(self) -> None:
+        """Have a backward pass with the weights that the model took over last: those the result was computed with."""
+        self._version = self._model.version
 
     def _in_graph(self, values: np.ndarray) -> np.ndarray:
         return renumbered(values, self._model.nodes.stride, self._model.signature.stride)
@@ -206,7 +220,7 @@ class TrainingResult(Result):
                 raise GraphError(
                     "a second backward pass of a result", "one", "the first one with retain=True keeps what it needs"
                 )
-            if self._version != model.version:
+            if not self.is_current:
                 raise GraphError(
                     "a backward pass with other weights than the result was computed with",
                     "backward() before refresh()",
@@ -375,8 +389,9 @@ class _BackwardModel:
 
         def pull_back(key: str, gradient: np.ndarray) -> list[np.ndarray]:
             name, function = named[key]
-            given = [runtime.tensor(np.ascontiguousarray(weights[param.name])) for param in function.params[:-1]]
-            own = np.ascontiguousarray(gradient, str(function.params[-1].ty.dtype))
+            # (Not ascontiguousarray: it makes a vector of a number.)
+            given = [runtime.tensor(np.asarray(weights[param.name], order="C")) for param in function.params[:-1]]
+            own = np.asarray(gradient, str(function.params[-1].ty.dtype), order="C")
             return [part.numpy() for part in self._pullbacks[name](*given, runtime.tensor(own))]
 
         return pull_back

@@ -15,7 +15,7 @@ from torch import multiprocessing
 from torch.nn import functional as F
 
 import edbatch_tvm as eb
-from tests.recording.models import ChildSumTreeLSTM, random_trees
+from tests.recording.models import ChildSumTreeLSTM, ModularTreeLSTM, ShiftReduceParser, random_trees
 from tests.recording.test_gradients import CELLS, MINIBATCH, Net
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::edbatch_tvm.errors.CellWarning")]
@@ -44,6 +44,44 @@ def test_two_hundred_steps_follow_those_of_pytorch() -> None:
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+
+
+MODELS: dict[str, tuple[Any, list[str], Any]] = {
+    "child-sum": (lambda: ChildSumTreeLSTM(24, VOCABULARY), ["node_forward"], lambda: random_trees(16, VOCABULARY)),
+    "modular": (
+        lambda: ModularTreeLSTM(16, VOCABULARY),
+        ["word", "cell", "classify"],
+        lambda: random_trees(8, VOCABULARY, 1),
+    ),
+    "parser": (
+        lambda: ShiftReduceParser(16, VOCABULARY),
+        ["shift", "reduce", "score"],
+        lambda: [torch.randint(1, VOCABULARY, (length,)).tolist() for length in range(3, 15)],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_gradients_of_models_are_those_of_float64(name: str) -> None:
+    """Recursion, and values that decide what runs."""
+    torch.manual_seed(5)
+    make, cells, elements = MODELS[name]
+    model, minibatch = make(), elements()
+    fast = eb.autobatch(model, cells)
+    for turn in range(2):
+        exact = copy.deepcopy(model).double()
+        torch.set_default_dtype(torch.float64)
+        try:
+            _loss([exact(one) for one in minibatch]).backward()
+        finally:
+            torch.set_default_dtype(torch.float32)
+        model.zero_grad()
+        _loss(fast(minibatch)).backward()
+        for (path, one), other in zip(model.named_parameters(), exact.parameters(), strict=True):
+            assert (one.grad is None) == (other.grad is None), path
+            if other.grad is not None:
+                assert (one.grad - other.grad).abs().max() <= 1e-5 * other.grad.abs().max(), path
+        assert bool(fast.reports[1:]) == (name == "parser") or not turn
 
 
 def _loss(outputs: Any) -> torch.Tensor:

@@ -28,7 +28,7 @@ SIGNATURE = Signature(
 @pytest.mark.parametrize("count", [0, 1, 300])
 def test_values_of_rounds_are_kept_and_found(count: int) -> None:
     rng = np.random.default_rng(count)
-    tables = Tables()
+    tables = Tables(torch.float32)
     outside, computed = Outside(tables), Computed(tables)
     expected: dict[int, np.ndarray] = {}
     done = 0
@@ -79,7 +79,7 @@ def test_nodes_are_numbered_by_the_outputs_of_their_types() -> None:
 
 
 def test_tensors_of_equal_numbers_are_one_row() -> None:
-    outside = Outside(Tables())
+    outside = Outside(Tables(torch.float32))
     zero = outside.number(torch.zeros(4))
     assert outside.number(torch.zeros(4)) == zero
     assert outside.number(torch.zeros(2, 2)) != zero  # another shape is another kind of call
@@ -92,7 +92,7 @@ def test_tensors_of_equal_numbers_are_one_row() -> None:
 @pytest.mark.parametrize("size", [4, 1024, 1025, 5000])
 @pytest.mark.parametrize("change", ["in place", "data", "numpy", "another"])
 def test_a_tensor_is_what_it_is_when_it_is_passed(size: int, change: str) -> None:
-    outside = Outside(Tables())
+    outside = Outside(Tables(torch.float32))
     tensor = torch.zeros(size)
     before = outside.number(tensor)
     changed = tensor

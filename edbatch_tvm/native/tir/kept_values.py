@@ -1,6 +1,7 @@
 """Values of a minibatch in tables, one for each size of rows: copied there, found for operands, and copied from there.
 
-Tables and arrays are known by the addresses of their rows; rows are float32.
+Tables and arrays are known by the addresses of their rows. Rows are copied in words of four bytes: numbers of float32,
+or halves of float64.
 """
 
 # ruff: noqa: D103

@@ -129,7 +129,7 @@ static int add_recorded(Call *call, PyObject *tensor, int top) {
     return outcome;
 }
 
-/* An ordinary tensor: float32 numbers are an operand, integers an attribute. */
+/* An ordinary tensor: numbers of the dtype of the minibatch are an operand, integers an attribute. */
 static int add_ordinary(Call *call, PyObject *tensor) {
     DLTensor seen;
     Py_ssize_t bytes;
@@ -137,7 +137,7 @@ static int add_ordinary(Call *call, PyObject *tensor) {
     if (!call->vary || !IS(outside, Outside)) return UNUSUAL;
     int outcome = plain_tensor(tensor, &seen, &bytes);
     if (outcome != DONE) return outcome;
-    if (seen.dtype.code == DL_FLOAT && seen.dtype.bits == 32) {
+    if (is_number(outside, &seen)) {
         PyObject *number;
         outcome = known_number(outside, tensor, &seen, bytes, &number);
         if (outcome == UNUSUAL) {
@@ -181,7 +181,7 @@ static int add_list(Call *call, PyObject *list) {
     PyObject *spec = PyObject_GenericGetAttr(PyList_GET_ITEM(list, 0), str_spec), *values;
     if (spec == NULL) return ERROR;
     int outcome = UNUSUAL;
-    if (IS(spec, TensorSpec) && SLOT(spec, TensorSpec_dtype) == float32_ && SLOT(spec, TensorSpec_rows) != Py_None)
+    if (IS(spec, TensorSpec) && is_float(SLOT(spec, TensorSpec_dtype)) && SLOT(spec, TensorSpec_rows) != Py_None)
         outcome = values_alike(((PyListObject *)list)->ob_item, count, call->recorder, spec, &values);
     if (outcome == DONE) {
         outcome = follow(call, listed_one);

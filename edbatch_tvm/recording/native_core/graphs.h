@@ -53,7 +53,7 @@ static int row_of_table(Recorded *recorded, int64_t table, int64_t row, int64_t 
 static int copy_row(Values *self, int64_t address, int64_t bytes, int zeros, Place *place) {
     int outcome;
     int32_t arena = 0;
-    while (arena < self->engine->arenas && self->engine->arena_size[arena] * (int64_t)sizeof(float) != bytes) arena++;
+    while (arena < self->engine->arenas && self->engine->arena_size[arena] * (int64_t)self->engine->item != bytes) arena++;
     const char *data = (const char *)(uintptr_t)address;
     place->group = arena;
     /* (Not -0.0, which may matter.) */
@@ -65,7 +65,7 @@ static int copy_row(Values *self, int64_t address, int64_t bytes, int zeros, Pla
     outcome = have_rows(self, arena, self->used[arena] + 1);
     if (outcome != DONE) return outcome;
     Arena *target = self->arenas[arena];
-    memcpy((char *)target->data + self->used[arena] * target->strides[0], data, bytes);
+    memcpy(target->data + self->used[arena] * target->strides[0], data, bytes);
     place->row = ++self->used[arena];
     return DONE;
 }

@@ -14,7 +14,7 @@
 #define OBJECTS(X) \
     X(wrapper) X(is_inference) X(resolved) X(rows_of) X(call) X(cell_call) X(number) X(is_neg) X(is_grad_enabled) \
     X(is_any_autocast) X(function_modes) X(dispatch_modes) X(functions_enabled) X(interpreters) X(autocast) \
-    X(autocast_dtype) X(autocast_cached) X(included) X(excluded) X(float32) X(INTEGER) X(INDEX) X(FEW) X(Written) \
+    X(autocast_dtype) X(autocast_cached) X(included) X(excluded) X(float32) X(float64) X(INTEGER) X(INDEX) X(FEW) X(Written) \
     X(refusals) X(wait) X(answer) X(argmax) X(argmin)
 #define SLOTS(X) \
     X(Recorder, types) X(Recorder, ends) X(Recorder, operands) X(Recorder, attributes) X(Recorder, recorded) \
@@ -23,7 +23,7 @@
     X(Site, integers_vary) X(Site, reads) X(Site, taken_apart) X(TensorSpec, shape) X(TensorSpec, dtype) \
     X(TensorSpec, size) X(TensorSpec, geometry) X(TensorSpec, rest) X(TensorSpec, rows) X(TensorSpec, spare) \
     X(RowsSpec, stacked) X(Storage, rows) X(Storage, row) X(Storage, listed) X(Storage, whole) X(Storage, spec) \
-    X(Outside, specs) X(Outside, known_by_size) X(Outside, seen) X(Outside, table) X(Outside, row) \
+    X(Outside, specs) X(Outside, bits) X(Outside, known_by_size) X(Outside, seen) X(Outside, table) X(Outside, row) \
     X(Outside, tables)
 #define NAMES(X) \
     X(recorder) X(value) X(spec) X(held) X(geometry) X(of) X(otherwise) X(_written) X(tuple) X(list) X(listed) \
@@ -53,6 +53,8 @@ static int refused(void) {
     PyErr_Clear();
     return UNUSUAL;
 }
+
+static int is_float(PyObject *dtype) { return dtype == float32_ || dtype == float64_; }
 
 static void set_slot(PyObject *object, Py_ssize_t place, PyObject *stolen) {
     PyObject **slot = (PyObject **)((char *)object + place), *old = *slot;

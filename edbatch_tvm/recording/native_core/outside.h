@@ -88,7 +88,12 @@ static int is_bytes(PyObject *bytes, void *data, Py_ssize_t count) {
     return PyBytes_GET_SIZE(bytes) == count && !memcmp(PyBytes_AS_STRING(bytes), data, count);
 }
 
-/* Outside.number() of a float32 tensor that has been seen, by its bytes; the number is a new reference. */
+/* Whether the numbers of a tensor are of the dtype of the minibatch. */
+static int is_number(PyObject *outside, DLTensor *seen) {
+    return seen->dtype.code == DL_FLOAT && PyLong_AsLong(SLOT(outside, Outside_bits)) == seen->dtype.bits;
+}
+
+/* Outside.number() of such a tensor that has been seen, by its bytes; the number is a new reference. */
 static int known_number(PyObject *outside, PyObject *tensor, DLTensor *read, Py_ssize_t bytes, PyObject **number) {
     PyObject *by_size = SLOT(outside, Outside_known_by_size);
     if (bytes > MOST_BYTES || !PyDict_CheckExact(by_size)) return UNUSUAL;
@@ -135,7 +140,7 @@ static PyObject *outside_number(PyObject *self, PyObject *tensor) {
     PyObject *number;
     if (IS(self, Outside) && IS(tensor, Tensor)) {
         int outcome = plain_tensor(tensor, &seen, &bytes);
-        if (outcome == DONE && seen.dtype.code == DL_FLOAT && seen.dtype.bits == 32)
+        if (outcome == DONE && is_number(self, &seen))
             outcome = known_number(self, tensor, &seen, bytes, &number);
         else if (outcome == DONE)
             outcome = UNUSUAL;

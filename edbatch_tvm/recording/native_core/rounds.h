@@ -204,7 +204,7 @@ static int prepare(Values *self, const void *loaded, int64_t *io) {
         Input *input = engine->input + n;
         if (input->arena >= 0) {
             Arena *arena = self->arenas[input->arena];
-            *add++ = array(next++, arena->data, DL_FLOAT, 32, arena->shape[0], arena->shape[1]);
+            *add++ = array(next++, arena->data, DL_FLOAT, 8 * engine->item, arena->shape[0], arena->shape[1]);
         } else {
             int64_t rows = io[input->of_rows ? MOST_ROWS : LARGEST];
             void *data = room_for(&work->stage[n], (rows + 1) * (size_t)input->width * input->bytes, 0);

@@ -30,22 +30,22 @@ static void *room_for(Room *room, size_t bytes, size_t kept) {
     return data;
 }
 
-/* Rows of float32 in memory of their own, which NumPy sees as a matrix. */
+/* Rows of float32 or float64 in memory of their own, which NumPy sees as a matrix. */
 typedef struct {
     PyObject_HEAD
-    float *data;
+    char *data;
     Py_ssize_t shape[2], strides[2], exports;
 } Arena;
 static PyTypeObject ArenaType;
 
-static Arena *new_arena(Py_ssize_t rows, Py_ssize_t width) {
+static Arena *new_arena(Py_ssize_t rows, Py_ssize_t width, Py_ssize_t item) {
     Arena *made = PyObject_New(Arena, &ArenaType);
     if (made == NULL) return NULL;
     made->exports = 0;
     made->shape[0] = rows;
     made->shape[1] = width;
-    made->strides[0] = width * sizeof(float);
-    made->strides[1] = sizeof(float);
+    made->strides[0] = width * item;
+    made->strides[1] = item;
     /* A vector load of the last columns of a row that is no multiple of the lanes may end in the next row. */
     made->data = aligned_alloc(ALIGNED, (size_t)(rows + 1) * made->strides[0]);
     if (made->data == NULL) {
@@ -63,8 +63,8 @@ static void arena_dealloc(Arena *self) {
 
 static int arena_buffer(PyObject *self, Py_buffer *view, int flags) {
     Arena *arena = (Arena *)self;
-    *view = (Py_buffer){.buf = arena->data, .len = arena->shape[0] * arena->strides[0], .itemsize = sizeof(float),
-                        .format = "f", .ndim = 2, .shape = arena->shape, .strides = arena->strides};
+    *view = (Py_buffer){.buf = arena->data, .len = arena->shape[0] * arena->strides[0], .itemsize = arena->strides[1],
+                        .format = arena->strides[1] == sizeof(double) ? "d" : "f", .ndim = 2, .shape = arena->shape, .strides = arena->strides};
     view->obj = Py_NewRef(self);
     arena->exports++;
     return 0;
@@ -118,7 +118,7 @@ typedef struct { int32_t arena, of_rows, width, bytes; } Input; /* an arena, or 
 typedef struct {
     PyObject_HEAD
     PyObject *kept; /* the objects whose addresses are used */
-    int32_t types, stride, most, columns, arenas, inputs, addresses, width;
+    int32_t types, stride, most, columns, arenas, inputs, addresses, width, item; /* bytes of a number */
     int32_t *output_arena, *cells, *operands, *arena_size, *arena_width, *attribute_first;
     Attribute *attributes;
     Address *address;
@@ -175,10 +175,10 @@ static void *copied(PyObject *array, size_t item, int32_t *count) {
  *        inputs, multiplies, alone_below, functions): see rounds.py. */
 static PyObject *engine(PyObject *module, PyObject *arguments) {
     PyObject *kept, *parts[10], *functions;
-    int types, stride, most, columns, width;
+    int types, stride, most, columns, width, item;
     double alone_below;
-    if (!PyArg_ParseTuple(arguments, "O(iiiii)OOOOOOOOOOdO", &kept, &types, &stride, &most, &columns, &width, &parts[0],
-                          &parts[1], &parts[2], &parts[3], &parts[4], &parts[5], &parts[6], &parts[7], &parts[8],
+    if (!PyArg_ParseTuple(arguments, "O(iiiiii)OOOOOOOOOOdO", &kept, &types, &stride, &most, &columns, &width, &item,
+                          &parts[0], &parts[1], &parts[2], &parts[3], &parts[4], &parts[5], &parts[6], &parts[7], &parts[8],
                           &parts[9], &alone_below, &functions))
         return NULL;
     Engine *made = PyObject_New(Engine, &EngineType);
@@ -190,6 +190,7 @@ static PyObject *engine(PyObject *module, PyObject *arguments) {
     made->most = most;
     made->columns = columns;
     made->width = width;
+    made->item = item;
     made->alone_below = alone_below;
     int64_t *pairs = NULL, *places = NULL;
     int32_t count = 0, given = 0;
@@ -280,7 +281,7 @@ static int have_rows(Values *self, int32_t arena, int64_t rows) {
     if (rows > most) return UNUSUAL;
     int64_t room = own == NULL ? FIRST_ROWS : 2 * own->shape[0];
     room = room < rows ? rows + rows / 4 : room;
-    Arena *made = new_arena(room < most ? room : most, width);
+    Arena *made = new_arena(room < most ? room : most, width, self->engine->item);
     if (made == NULL) return ERROR;
     if (own != NULL) memcpy(made->data, own->data, self->used[arena] * own->strides[0]);
     self->arenas[arena] = made;
@@ -414,10 +415,10 @@ static PyObject *values_copy(PyObject *own, PyObject *const *arguments, Py_ssize
         Py_ssize_t value = PyLong_AsSsize_t(PyList_GET_ITEM(arguments[0], n));
         Place *place = self->values.places + value;
         good = value >= 0 && value < self->values.count && place->row &&
-               bytes == self->engine->arena_size[place->group] * sizeof(float);
+               bytes == (size_t)self->engine->arena_size[place->group] * self->engine->item;
         if (!good) break;
         Arena *arena = self->arenas[place->group];
-        memcpy((char *)rows.buf + n * bytes, (char *)arena->data + (place->row - 1) * arena->strides[0], bytes);
+        memcpy((char *)rows.buf + n * bytes, arena->data + (place->row - 1) * arena->strides[0], bytes);
     }
     PyBuffer_Release(&rows);
     return PyErr_Occurred() ? NULL : PyBool_FromLong(good);

@@ -126,7 +126,7 @@ static PyObject *answered(PyObject *self, PyObject *question) {
     if (outcome != DONE) goto done;
     outcome = UNUSUAL;
     PyObject *asked = SLOT(recorder, Recorder_asked);
-    if (held != Py_None || !IS(spec, TensorSpec) || SLOT(spec, TensorSpec_dtype) != float32_ ||
+    if (held != Py_None || !IS(spec, TensorSpec) || !is_float(SLOT(spec, TensorSpec_dtype)) ||
         !PyList_CheckExact(asked) || !PyDict_CheckExact(SLOT(recorder, Recorder_answers)))
         goto done;
     if ((value = PyObject_GenericGetAttr(self, str_value)) == NULL) {
@@ -180,14 +180,17 @@ done:
 }
 
 /* The place of the largest number, or the smallest, as torch.argmax() and torch.argmin() have it. */
-static int64_t place_of_extreme(const float *row, int32_t count, int largest) {
-    int64_t place = 0;
-    for (int32_t n = 0; n < count; n++) {
-        if (row[n] != row[n]) return n;
-        if (largest ? row[n] > row[place] : row[n] < row[place]) place = n;
+#define PLACE_OF_EXTREME(name, type) \
+    static int64_t name(const type *row, int32_t count, int largest) { \
+        int64_t place = 0; \
+        for (int32_t n = 0; n < count; n++) { \
+            if (row[n] != row[n]) return n; \
+            if (largest ? row[n] > row[place] : row[n] < row[place]) place = n; \
+        } \
+        return place; \
     }
-    return place;
-}
+PLACE_OF_EXTREME(place_in_floats, float)
+PLACE_OF_EXTREME(place_in_doubles, double)
 
 /* extremes(asked, places): answer the questions of a list, all torch.argmax or torch.argmin, into an int64 array; the
  * values that they are about as a list, or None if one is of another kind or about a value that is not here. */
@@ -215,8 +218,11 @@ static PyObject *values_extremes(PyObject *own, PyObject *const *arguments, Py_s
         if (!(good = value >= 0 && value < self->values.count && self->values.places[value].row)) break;
         Place *place = self->values.places + value;
         Arena *arena = self->arenas[place->group];
-        ((int64_t *)places.buf)[n] = place_of_extreme(arena->data + (place->row - 1) * arena->shape[1],
-                                                      self->engine->arena_size[place->group], question == argmax_);
+        const void *row = arena->data + (place->row - 1) * arena->strides[0];
+        int32_t size = self->engine->arena_size[place->group];
+        ((int64_t *)places.buf)[n] = self->engine->item == sizeof(double)
+                                         ? place_in_doubles(row, size, question == argmax_)
+                                         : place_in_floats(row, size, question == argmax_);
     }
     PyBuffer_Release(&places);
     if (good) return values;
