@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from edbatch_tvm.cli.output import write_json
 from edbatch_tvm.errors import EdbatchError
 from edbatch_tvm.memory import PLANS
 from edbatch_tvm.models import WORKLOADS
+from edbatch_tvm.trainer.options import OPTIMIZERS
 
 
 def register(verbs: Any) -> None:
@@ -36,6 +38,12 @@ def register(verbs: Any) -> None:
         default="cell",
         help="what is batched: cells, or each of their operators by itself (%(default)s)",
     )
+    add(
+        "--training",
+        action="store_true",
+        help="a training step: both passes, bytes saved, where its time goes; gradients of the sum of all outputs",
+    )
+    add("--optimizer", choices=tuple(OPTIMIZERS), default="adam", help="of the step: %(choices)s (%(default)s)")
     add("--seed", type=not_negative, default=0, metavar="N", help="of weights and generated instances (%(default)s)")
     add("--html", type=new_file, metavar="FILE", help="write a page: timeline, graph, arenas and PQ trees drawn")
     add("--trace", type=new_file, metavar="FILE", help="write a trace for chrome://tracing or ui.perfetto.dev")
@@ -59,15 +67,24 @@ def _explain_run(arguments: argparse.Namespace) -> None:
     from edbatch_tvm.models.trained import find_workload
 
     workload = find_workload(arguments.workload, arguments.checkpoint)
+    weights: Mapping[str, Any] = workload.weights(arguments.hidden, arguments.seed)
+    optimizer = None
+    if arguments.training:
+        from edbatch_tvm.trainer.optimizers import Optimizer
+
+        tables = () if workload.labelled is None else workload.labelled.tables
+        optimizer = Optimizer(arguments.optimizer, OPTIMIZERS[arguments.optimizer], 0.0, weights, tables)
+        weights = optimizer.weights
     model = compile_model(
         workload.cells(arguments.hidden),
-        workload.weights(arguments.hidden, arguments.seed),
+        weights,
         policy=arguments.policy,
         plan=arguments.plan,
         granularity=arguments.granularity,
+        training=arguments.training,
     )
     (instances,) = load_minibatches(workload, model.cells, arguments.data, arguments.batch_size, 1, arguments.seed)
-    found = explain_run(model, instances)
+    found = explain_run(model, instances, optimizer=optimizer.change if optimizer is not None else None)
     if str(arguments.json) != "-":
         print(found)
     if arguments.html is not None:
@@ -88,8 +105,10 @@ def _explain_memory(arguments: argparse.Namespace) -> None:
     from relay_ext.group_ops import cell_plan
     from relay_ext.signature import signature_of
 
-    if arguments.trace is not None or arguments.granularity != "cell":
-        raise EdbatchError("--memory with --trace or --granularity op", "neither", "leave --memory out")
+    if arguments.trace is not None or arguments.granularity != "cell" or arguments.training:
+        raise EdbatchError(
+            "--memory with --trace, --granularity op or --training", "none of them", "leave --memory out"
+        )
     workload = find_workload(arguments.workload, arguments.checkpoint)
     mod = workload.cells(arguments.hidden)
     signature = signature_of(mod)

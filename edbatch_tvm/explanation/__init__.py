@@ -8,6 +8,11 @@ from edbatch_tvm.tvm_version import require_tvm
 require_tvm()
 
 from edbatch_tvm.explanation.explain import explain  # noqa: E402  (TVM must not be imported before the check)
-from edbatch_tvm.explanation.record import BatchExplanation, CellExplanation, Explanation  # noqa: E402
+from edbatch_tvm.explanation.record import (  # noqa: E402
+    BatchExplanation,
+    CellExplanation,
+    Explanation,
+    TrainingExplanation,
+)
 
-__all__ = ["BatchExplanation", "CellExplanation", "Explanation", "explain"]
+__all__ = ["BatchExplanation", "CellExplanation", "Explanation", "TrainingExplanation", "explain"]

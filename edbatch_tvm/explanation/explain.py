@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -11,19 +12,26 @@ from edbatch_tvm.argument_checks import require_type
 from edbatch_tvm.batching.batch_gaps import TypeBatches, find_batch_gaps
 from edbatch_tvm.errors import CellError
 from edbatch_tvm.explanation.batch_timing import batch_seconds
-from edbatch_tvm.explanation.record import BatchExplanation, CellExplanation, Explanation
+from edbatch_tvm.explanation.record import BatchExplanation, CellExplanation, Explanation, TrainingExplanation
 from edbatch_tvm.explanation.similar_cells import Alike, alike_cells
+from edbatch_tvm.explanation.training import Optimizer, run_step
 from edbatch_tvm.flops import multiply_adds_of_graph
 from edbatch_tvm.graph import InstanceGraph
 from edbatch_tvm.memory import Plan, PQTree
 from edbatch_tvm.memory.layout import row_bytes, signature_of
 from edbatch_tvm.memory.operand_read_report import OperandUse, operand_read_report
-from edbatch_tvm.runtime import Model
+from edbatch_tvm.runtime import Model, Report
+from edbatch_tvm.training import TrainingModel
 from relay_ext.group_ops import cell_plan
 
 
-def explain(model: Model, instances: Sequence[InstanceGraph], repeat: int = 3) -> Explanation:
+def explain(
+    model: Model, instances: Sequence[InstanceGraph], repeat: int = 3, optimizer: Optimizer | None = None
+) -> Explanation:
     """Run `instances` as one minibatch and say what was batched, what was not and why, how it was read, what it cost.
+
+    Of a model that trains, it runs whole steps, for the gradients of the sum of all declared outputs, and also explains
+    the backward pass: :attr:`Explanation.training`.
 
     Parameters
     ----------
@@ -31,6 +39,8 @@ def explain(model: Model, instances: Sequence[InstanceGraph], repeat: int = 3) -
     instances : sequence of InstanceGraph
     repeat : int
         Runs of the minibatch and of each single batch, of which the shortest count; 0 measures no batch.
+    optimizer : callable, optional
+        Of a model that trains: changes weights by :class:`~edbatch_tvm.training.Gradients`, and returns the weights.
 
     Returns
     -------
@@ -47,11 +57,33 @@ def explain(model: Model, instances: Sequence[InstanceGraph], repeat: int = 3) -
     >>> print(eb.explain(model, instances))                               # doctest: +SKIP
     """
     require_type(model, Model, "a compiled Model", CellError)
+    if isinstance(model, TrainingModel):
+        return _explain_step(model, instances, repeat, optimizer)
+    if optimizer is not None:
+        raise CellError("an optimizer for a model that does not train", "none", "eb.compile(..., training=True)")
     model(instances)  # allocates and fills caches
     runs = (model(instances) for _ in range(max(1, repeat)))
     result = min(runs, key=lambda run: run.report.seconds["total"])
-    report, plan = result.report, result.plan
-    graph = report.graph  # without the nodes that are equal to another one
+    return _explained(model, result.report, repeat)
+
+
+def _explain_step(
+    model: TrainingModel, instances: Sequence[InstanceGraph], repeat: int, optimizer: Optimizer | None
+) -> Explanation:
+    """Both passes of the shortest of several steps."""
+    run_step(model, instances, optimizer)  # compiles the backward pass, allocates and fills caches
+    steps = (run_step(model, instances, optimizer) for _ in range(max(1, repeat)))
+    step = min(steps, key=lambda one: one.seconds["total"])
+    compiled = model.backward_model
+    assert compiled is not None
+    backward = _explained(compiled, step.gradients.report, repeat)
+    found = _explained(model, step.result.report, repeat)
+    return replace(found, training=TrainingExplanation(step.seconds, step.saved_bytes, backward))
+
+
+def _explained(model: Model, report: Report, repeat: int) -> Explanation:
+    """What a model did in one pass."""
+    graph, plan = report.graph, report.plan  # without the nodes that are equal to another one
     seconds = batch_seconds(model, graph, plan, repeat) if repeat else None
     apart = find_batch_gaps(graph, plan.schedule)
     uses = operand_read_report(graph, plan)

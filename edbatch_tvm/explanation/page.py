@@ -7,8 +7,8 @@ from html import escape
 from edbatch_tvm.explanation.graph_drawing import DRAWN_NODES, draw_graph, drawn_instances
 from edbatch_tvm.explanation.html import colour, document, first_of, html_table, legend
 from edbatch_tvm.explanation.memory_drawing import memory_section
-from edbatch_tvm.explanation.reasons import reason_of_gap, why_indexed, why_no_fewer
-from edbatch_tvm.explanation.record import CellExplanation, Explanation
+from edbatch_tvm.explanation.reasons import reason_of_gap, saved, step_time, why_indexed, why_no_fewer
+from edbatch_tvm.explanation.record import CellExplanation, Explanation, TrainingExplanation
 from edbatch_tvm.explanation.timeline import draw_timeline
 
 
@@ -26,6 +26,7 @@ def page(explanation: Explanation, title: str) -> str:
         _cards(one),
         "<h2>Cells</h2>",
         _cells(one),
+        "" if one.training is None else _training(one.training),
         "<h2>Batches</h2>",
         _timelines(one),
         "<h2>Why not fewer batches</h2>",
@@ -59,6 +60,16 @@ def _cards(one: Explanation) -> str:
         '<div class="cards">'
         + "".join(f'<div class="card"><b>{b}</b><span>{s}</span></div>' for b, s in cards)
         + "</div>"
+    )
+
+
+def _training(training: TrainingExplanation) -> str:
+    backward = training.backward
+    return (
+        "<h2>Training step</h2>"
+        f"<p>{escape(step_time(training))}. Saved for the backward pass: {escape(saved(training))}.</p>"
+        f"<h3>Backward pass: {backward.nodes:,} nodes in {backward.batches:,} batches</h3>"
+        f"{_cells(backward)}{_timelines(backward)}"
     )
 
 

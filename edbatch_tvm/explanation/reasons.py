@@ -1,10 +1,10 @@
-"""The reasons of an explanation as sentences, the same in the table and on the page."""
+"""The reasons and figures of an explanation as sentences, the same in the table and on the page."""
 
 from __future__ import annotations
 
 from collections import Counter
 
-from edbatch_tvm.explanation.record import BatchExplanation, CellExplanation
+from edbatch_tvm.explanation.record import BatchExplanation, CellExplanation, TrainingExplanation
 
 
 def why_no_fewer(cell: CellExplanation) -> list[str]:
@@ -38,6 +38,26 @@ def reason_of_gap(step: BatchExplanation) -> str:
         (step.ready, "were ready and left out"),
     ]
     return ", ".join(f"{count} {what}" for count, what in parts if count)
+
+
+def step_time(training: TrainingExplanation) -> str:
+    """Where the time of a step goes."""
+    names = {"weights": "gradients of weights", "refresh": "packing new weights"}
+    total = training.seconds["total"]
+    parts = [
+        f"{names.get(name, name)} {seconds * 1e3:.2f} ({100 * seconds / total:.0f} %)"
+        for name, seconds in training.seconds.items()
+        if name != "total"
+    ]
+    return f"{total * 1e3:.2f} ms: {', '.join(parts)}"
+
+
+def saved(training: TrainingExplanation) -> str:
+    """What the forward pass saves."""
+    if not training.saved_bytes:
+        return "nothing"
+    parts = ", ".join(f"{name} {size / 1e3:,.1f}" for name, size in training.saved_bytes.items())
+    return f"{sum(training.saved_bytes.values()) / 1e3:,.1f} kB: {parts}"
 
 
 def _waits(cell: CellExplanation) -> str:

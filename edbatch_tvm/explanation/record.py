@@ -97,6 +97,31 @@ class BatchExplanation:
 
 
 @dataclass(frozen=True, eq=False)
+class TrainingExplanation:
+    """What a training step did besides its forward pass.
+
+    Attributes
+    ----------
+    seconds : dict of str to float
+        Where the time of a step goes: ``forward``; ``backward``, which is building, planning and running the backward
+        graph; ``weights``, the gradients of weights; ``optimizer``, if there was one; ``refresh``, packing the new
+        weights; and ``total``.
+    saved_bytes : dict of str to int
+        What all nodes of each cell save for the backward pass, besides their outputs.
+    backward : Explanation
+        The backward pass.
+    """
+
+    seconds: dict[str, float]
+    saved_bytes: dict[str, int]
+    backward: Explanation
+
+    def as_json(self) -> dict[str, Any]:
+        """The same as nested dicts of plain values."""
+        return {"seconds": self.seconds, "saved_bytes": self.saved_bytes, "backward": self.backward.as_json()}
+
+
+@dataclass(frozen=True, eq=False)
 class Explanation:
     """What a model did with a minibatch, made by :func:`edbatch_tvm.explain`.
 
@@ -121,6 +146,8 @@ class Explanation:
     plan : Plan
     merged : int
         Nodes of the minibatch that are not in `graph`, since they are equal to one that is.
+    training : TrainingExplanation or None
+        The rest of the step, of a model that trains.
     """
 
     policy: str
@@ -138,6 +165,7 @@ class Explanation:
     graph: InstanceGraph = field(repr=False)
     plan: Plan = field(repr=False)
     merged: int = 0
+    training: TrainingExplanation | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The explanation as nested dicts of plain values, without graph and plan."""
@@ -154,6 +182,7 @@ class Explanation:
             "cells": [asdict(cell) for cell in self.cells],
             "steps": [dict(vars(step)) for step in self.steps],
             "uses": [dict(vars(use)) for use in self.uses],
+            **({} if self.training is None else {"training": self.training.as_json()}),
         }
 
     def to_html(self, title: str = "edbatch explain") -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edbatch_tvm.explanation.reasons import why_indexed, why_no_fewer
-from edbatch_tvm.explanation.record import CellExplanation, Explanation
+from edbatch_tvm.explanation.reasons import saved, step_time, why_indexed, why_no_fewer
+from edbatch_tvm.explanation.record import CellExplanation, Explanation, TrainingExplanation
 
 HEADER = ("cell", "nodes", "batches", "largest", "path", "contig.", "bcast", "indexed", "kB idx", "ms", "GFLOP/s", "by")
 
@@ -15,18 +15,22 @@ def _equal(explanation: Explanation) -> str:
 
 
 def table(explanation: Explanation) -> str:
-    """The explanation as text: figures of each cell, then what keeps it from fewer batches."""
-    total = explanation.seconds.get("total", 0.0)
-    stages = ", ".join(f"{name} {value * 1e3:.2f}" for name, value in explanation.seconds.items() if name != "total")
+    """The explanation as text: figures of each cell, then what keeps it from fewer batches.
+
+    Where the model trains, the figures of the backward pass are between, and before them what the forward pass saves
+    and where the time of a step goes.
+    """
     lines = [
         f"{explanation.instances} instances, {explanation.nodes} nodes{_equal(explanation)}"
         f" in {explanation.batches} batches"
         f" (lower bound {explanation.lower_bound}), policy {explanation.policy}, plan {explanation.plan_name}",
-        f"{total * 1e3:.2f} ms: {stages}; target {explanation.target}",
+        f"{_stages(explanation.seconds)}; target {explanation.target}",
         "",
         *_aligned([HEADER, *map(_row, explanation.cells)]),
         "",
     ]
+    if explanation.training is not None:
+        lines += _training(explanation.training)
     for cell in explanation.cells:
         kernels = ", ".join(cell.kernels)
         lines.append(f"{cell.cell}: {kernels}" + (f"; general, for {cell.reason}" if cell.reason else ""))
@@ -34,6 +38,23 @@ def table(explanation: Explanation) -> str:
         if cell.indexed_why:
             lines.append(f"  indexed: {why_indexed(cell)}")
     return "\n".join(lines)
+
+
+def _training(training: TrainingExplanation) -> list[str]:
+    backward = training.backward
+    return [
+        f"a step: {step_time(training)}",
+        f"saved for the backward pass: {saved(training)}",
+        f"backward pass: {backward.nodes} nodes in {backward.batches} batches, {_stages(backward.seconds)}",
+        "",
+        *_aligned([HEADER, *map(_row, backward.cells)]),
+        "",
+    ]
+
+
+def _stages(seconds: dict[str, float]) -> str:
+    parts = ", ".join(f"{name} {value * 1e3:.2f}" for name, value in seconds.items() if name != "total")
+    return f"{seconds.get('total', 0.0) * 1e3:.2f} ms: {parts}"
 
 
 def _row(cell: CellExplanation) -> tuple[str, ...]:

@@ -59,7 +59,7 @@ class Optimizer:
         torch = self._torch
         for name in self._dense:
             gradient = np.multiply(gradients[name], np.float32(scale))
-            self.weights[name].grad = torch.from_numpy(np.ascontiguousarray(gradient))
+            self.weights[name].grad = torch.from_numpy(np.asarray(gradient, order="C"))
         changed = {}
         for name in self._sparse:
             index, rows = gradients.rows(name) if gradients.reaches(name) else _no_rows(gradients[name])
@@ -78,6 +78,11 @@ class Optimizer:
                 else:
                     optimizer.step()
         return changed
+
+    def change(self, gradients: Gradients) -> dict[str, Any]:
+        """One step; the weights."""
+        self.step(gradients, 1.0)
+        return self.weights
 
     def state(self) -> dict[str, dict[str, np.ndarray]]:
         """What is kept of each weight from step to step: arrays that the next step may change."""

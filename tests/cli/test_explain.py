@@ -51,4 +51,12 @@ def test_json_alone_on_standard_output(capsys: pytest.CaptureFixture[str]) -> No
 
 def test_memory_without_a_run_has_no_trace(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain", "treelstm", "--memory", "--trace", str(tmp_path / "t.json")]) == 1
-    assert "--memory with --trace or --granularity op" in capsys.readouterr().err
+    assert "--memory with --trace, --granularity op or --training" in capsys.readouterr().err
+
+
+def test_a_training_step_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("torch")
+    assert main(["explain", "bilstm-tagger", "--training", "--batch-size", "2", "--optimizer", "sgd", "--debug"]) == 0
+    printed = capsys.readouterr().out
+    for part in ("forward", "backward", "gradients of weights", "optimizer", "packing new weights", "saved for"):
+        assert part in printed
