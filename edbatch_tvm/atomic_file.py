@@ -6,7 +6,7 @@ import os
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -40,7 +40,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         os.chmod(scratch, mode)
         os.replace(scratch, target)
     except BaseException as error:
-        os.unlink(scratch)
+        with suppress(FileNotFoundError):  # Ctrl-C after it has got the name
+            os.unlink(scratch)
         if isinstance(error, OSError) and error.errno and error.filename is None:
             error.filename = str(path)  # which writing and closing do not say
         raise

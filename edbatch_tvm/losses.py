@@ -57,7 +57,7 @@ def cross_entropy(classes: int, dtype: str = "float32") -> relax.Function:
     if len(shape) != 1:
         raise CellError(f"{classes!r} classes", "a number")
     logits, label = _tensor("logits", shape, dtype), relax.Var("label", TensorType((), "int32"))
-    return _cell([logits, label], lambda: R.negative(R.take(R.nn.log_softmax(logits, axis=-1), label, axis=0)))
+    return cell_of([logits, label], lambda: R.negative(R.take(R.nn.log_softmax(logits, axis=-1), label, axis=0)))
 
 
 def squared_error(shape: int | Sequence[int], dtype: str = "float32") -> relax.Function:
@@ -84,7 +84,7 @@ def squared_error(shape: int | Sequence[int], dtype: str = "float32") -> relax.F
         If the shape or the dtype is none.
     """
     prediction, target = (_tensor(name, _shape(shape), dtype) for name in ("prediction", "target"))
-    return _cell([prediction, target], lambda: R.sum(R.square(prediction - target)), [target.name])
+    return cell_of([prediction, target], lambda: R.sum(R.square(prediction - target)), [target.name])
 
 
 def logistic(shape: int | Sequence[int] = (), dtype: str = "float32") -> relax.Function:
@@ -119,7 +119,7 @@ def logistic(shape: int | Sequence[int] = (), dtype: str = "float32") -> relax.F
         against = R.where(R.equal(label, relax.const(0, "int32")), logits, R.negative(logits))
         return R.sum(R.nn.softplus(against, 1.0, _LINEAR))
 
-    return _cell([logits, label], loss)
+    return cell_of([logits, label], loss)
 
 
 def with_losses(cells: IRModule, **losses: relax.Function) -> IRModule:
@@ -159,7 +159,7 @@ def with_losses(cells: IRModule, **losses: relax.Function) -> IRModule:
     return made
 
 
-def _cell(params: Sequence[Any], loss: Callable[[], Any], attributes: Sequence[str] = ()) -> relax.Function:
+def cell_of(params: Sequence[Any], loss: Callable[[], Any], attributes: Sequence[str] = ()) -> relax.Function:
     """A cell of `params`, all per instance, that returns an expression of them."""
     given = {"num_input": len(params)} | ({ATTRIBUTES: list(attributes)} if attributes else {})
     builder = relax.BlockBuilder()

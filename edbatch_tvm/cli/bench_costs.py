@@ -6,7 +6,7 @@ import argparse
 from dataclasses import asdict
 from typing import Any
 
-from edbatch_tvm.cli.options import new_file, not_negative, positive
+from edbatch_tvm.cli.options import add_hidden, hidden_size, new_file, not_negative, positive
 from edbatch_tvm.cli.output import write_json
 from edbatch_tvm.models import WORKLOADS
 
@@ -18,7 +18,7 @@ def register(parts: Any) -> None:
     parser.set_defaults(function=bench_costs)
     add = parser.add_argument
     add("workload", metavar="WORKLOAD", choices=WORKLOADS, help=", ".join(WORKLOADS))
-    add("--hidden", type=positive, default=128, metavar="H", help="hidden size (%(default)s)")
+    add_hidden(parser, 128, "hidden size")
     add("--batch-size", type=positive, default=64, metavar="N", help="instances of a minibatch (%(default)s)")
     add("--minibatches", type=positive, default=2, metavar="N", help="generated, to compare on (%(default)s)")
     add("--width", type=positive, default=64, metavar="W", help="of the searches (%(default)s)")
@@ -32,12 +32,13 @@ def bench_costs(arguments: argparse.Namespace) -> None:
     """Run the part ``costs``."""
     from edbatch_tvm.batching import weigh_batches_against_time
     from edbatch_tvm.compiler import compile_model
-    from edbatch_tvm.models import get_workload
     from edbatch_tvm.models.data import load_minibatches
+    from edbatch_tvm.models.trained import find_workload
     from edbatch_tvm.runtime.calibrate import calibrate_model
 
-    workload = get_workload(arguments.workload)
-    model = compile_model(workload.cells(arguments.hidden), workload.weights(arguments.hidden, arguments.seed))
+    hidden = hidden_size(arguments)
+    workload = find_workload(arguments.workload, arguments.checkpoint)
+    model = compile_model(workload.cells(hidden), workload.weights(hidden, arguments.seed))
     costs = calibrate_model(model)
     groups = load_minibatches(
         workload, model.signature, None, arguments.batch_size, arguments.minibatches, arguments.seed

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edbatch_tvm.cli.options import new_file, not_negative, positive
+from edbatch_tvm.cli.options import add_checkpoint, new_file, not_negative, positive, use_checkpoint
 from edbatch_tvm.cli.output import track, write_json
 from edbatch_tvm.errors import EdbatchError
 from edbatch_tvm.models import WORKLOADS
@@ -24,8 +25,9 @@ def register(parts: Any) -> None:
     parser: argparse.ArgumentParser = parts.add_parser("cpu", help=summary, description=summary)
     parser.set_defaults(function=bench_cpu)
     add = parser.add_argument
-    add("--workloads", nargs="+", choices=WORKLOADS, default=list(WORKLOADS), metavar="NAME", help=", ".join(WORKLOADS))
-    add("--hidden", type=positive, nargs="+", default=[64, 128, 256, 512], metavar="H", help="(64 128 256 512)")
+    add("--workloads", nargs="+", choices=WORKLOADS, metavar="NAME", help=f"{', '.join(WORKLOADS)} (all)")
+    parser.set_defaults(default_workloads=list(WORKLOADS))
+    add_checkpoint(parser, [64, 128, 256, 512])
     add("--batch-size", type=positive, nargs="+", default=[1, 8, 64, 256], metavar="N", help="(1 8 64 256)")
     add("--peers", nargs="*", choices=PEERS, default=["hand"], metavar="PEER", help=f"{', '.join(PEERS)} (hand)")
     add("--everywhere", action="store_true", help="run all peers at all sizes; without it slow ones only at a few")
@@ -55,6 +57,7 @@ def bench_cpu(arguments: argparse.Namespace) -> None:
     from edbatch_tvm.peers.compare import BenchOptions, machine
     from edbatch_tvm.peers.markdown_tables import tables, write_tables
 
+    use_checkpoint(arguments)
     threads = _set_threads(arguments.threads, arguments.peers)
     options = BenchOptions(
         peers=tuple(arguments.peers),
@@ -66,6 +69,7 @@ def bench_cpu(arguments: argparse.Namespace) -> None:
         everywhere=arguments.everywhere,
         data_root=arguments.data_root,
         seed=arguments.seed,
+        checkpoint=arguments.checkpoint,
     )
     dynet, reason = _start_dynet(arguments, threads)
     try:
@@ -121,7 +125,10 @@ def _workload(
     """Figures of a workload at a hidden size, from the folder of results where they are there already."""
     from edbatch_tvm.peers.compare import measure_workload
 
-    settings = json.loads(json.dumps({**asdict(options), "hidden": hidden, "machine": about}, default=str))
+    own = {"hidden": hidden, "machine": about}
+    if options.checkpoint is not None:
+        own["checkpoint"] = hashlib.sha256(options.checkpoint.read_bytes()).hexdigest()
+    settings = json.loads(json.dumps({**asdict(options), **own}, default=str))
     path = None if folder is None else folder / f"{name}-h{hidden}.json"
     if path is not None and path.is_file():
         known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))

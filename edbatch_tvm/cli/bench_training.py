@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from edbatch_tvm.cli.options import new_file, not_negative, positive
+from edbatch_tvm.cli.options import add_checkpoint, new_file, not_negative, positive, use_checkpoint
 from edbatch_tvm.cli.output import track, write_json
 
 WORKLOADS = ("treelstm", "lattice-lstm", "bilstm-tagger")
@@ -20,8 +20,9 @@ def register(parts: Any) -> None:
     parser: argparse.ArgumentParser = parts.add_parser("training", help=summary, description=summary)
     parser.set_defaults(function=bench_training)
     add = parser.add_argument
-    add("--workloads", nargs="+", choices=WORKLOADS, default=list(WORKLOADS), metavar="NAME", help=", ".join(WORKLOADS))
-    add("--hidden", type=positive, nargs="+", default=[64, 128, 256], metavar="H", help="(64 128 256)")
+    add("--workloads", nargs="+", choices=WORKLOADS, metavar="NAME", help=f"{', '.join(WORKLOADS)} (all)")
+    parser.set_defaults(default_workloads=list(WORKLOADS))
+    add_checkpoint(parser, [64, 128, 256])
     add("--batch-size", type=positive, nargs="+", default=[1, 64, 256], metavar="N", help="(1 64 256)")
     add(
         "--peers",
@@ -55,6 +56,7 @@ def bench_training(arguments: argparse.Namespace) -> None:
     from edbatch_tvm.peers.training import measure_training, training_table
     from edbatch_tvm.runtime.threads import set_num_threads
 
+    use_checkpoint(arguments)
     if arguments.clock == "cpu" and arguments.threads > 1:
         raise EdbatchError("processor time of several threads", "--clock wall, or --threads 1")
     set_num_threads(arguments.threads)
@@ -68,6 +70,7 @@ def bench_training(arguments: argparse.Namespace) -> None:
         budget=arguments.budget,
         data_root=arguments.data_root,
         seed=arguments.seed,
+        checkpoint=arguments.checkpoint,
     )
     dynet, reason = None, f"no interpreter that has it; --dynet-python names one ({HINT})"
     if "dynet" in arguments.peers and arguments.dynet_python is not None:

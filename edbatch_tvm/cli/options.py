@@ -63,6 +63,32 @@ def add_hidden(parser: argparse.ArgumentParser, default: int, what: str) -> None
     parser.set_defaults(default_hidden=default)
 
 
+def add_checkpoint(parser: argparse.ArgumentParser, default: list[int]) -> None:
+    """The options ``--hidden``, of several sizes, and ``--checkpoint``; see :func:`use_checkpoint`."""
+    sizes = " ".join(map(str, default))
+    parser.add_argument("--hidden", type=positive, nargs="+", metavar="H", help=f"({sizes}, or that of the checkpoint)")
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        metavar="FILE",
+        help="weights and vocabulary that edbatch train wrote, for its workload alone (random weights of each)",
+    )
+    parser.set_defaults(default_hidden=default)
+
+
+def use_checkpoint(arguments: argparse.Namespace) -> None:
+    """Let the workloads and hidden sizes be those that were given, those of the checkpoint, or the verb's own."""
+    found = None
+    if arguments.checkpoint is not None:
+        from edbatch_tvm.models.checkpoint import load_checkpoint
+
+        found = load_checkpoint(arguments.checkpoint)
+    if arguments.workloads is None:
+        arguments.workloads = arguments.default_workloads if found is None else [found.workload]
+    if arguments.hidden is None:
+        arguments.hidden = arguments.default_hidden if found is None else [found.hidden]
+
+
 def hidden_size(arguments: argparse.Namespace) -> int:
     """The hidden size: the one that was given, that of the checkpoint, or the verb's own."""
     if arguments.hidden is not None:

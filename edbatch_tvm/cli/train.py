@@ -9,6 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edbatch_tvm.batching import AUTO, policy_names
 from edbatch_tvm.cli.options import new_file, not_negative, positive
 from edbatch_tvm.cli.output import print_pairs, print_under_bars, training_bar, write_json
 from edbatch_tvm.models import WORKLOADS
@@ -40,6 +41,20 @@ def register(verbs: Any) -> None:
     rates = ", ".join(f"{name} {rate:g}" for name, rate in OPTIMIZERS.items())
     add("--lr", type=_rate, metavar="X", help=f"learning rate ({rates})")
     add("--momentum", type=_momentum, default=0.0, metavar="X", help="of sgd (%(default)s)")
+    add(
+        "--dropout",
+        type=_probability,
+        default=0.0,
+        metavar="P",
+        help="drop numbers of what outputs are computed from with this probability, in training (%(default)s)",
+    )
+    add(
+        "--policy",
+        choices=policy_names(),
+        default=AUTO,
+        metavar="NAME",
+        help="batching policy: %(choices)s; fsm learns one from the data file (%(default)s)",
+    )
     add(
         "--vocabulary",
         type=positive,
@@ -122,6 +137,10 @@ def _rate(text: str) -> float:
 
 def _momentum(text: str) -> float:
     return _number(text, lambda momentum: 0 <= momentum < 1, "a number from 0 to below 1")
+
+
+def _probability(text: str) -> float:
+    return _number(text, lambda p: 0 <= p < 1, "a probability from 0 to below 1")
 
 
 def _number(text: str, fits: Any, expected: str) -> float:

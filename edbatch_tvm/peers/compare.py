@@ -27,9 +27,9 @@ from edbatch_tvm.compiler import compile_model
 from edbatch_tvm.errors import DataError, EdbatchError
 from edbatch_tvm.flops import multiply_adds_of_graph
 from edbatch_tvm.graph import Builder, InstanceGraph, Signature, merge
-from edbatch_tvm.models import get_workload
 from edbatch_tvm.models.data import split
-from edbatch_tvm.models.workload import ReadOptions
+from edbatch_tvm.models.trained import find_workload
+from edbatch_tvm.models.workload import ReadOptions, Workload
 from edbatch_tvm.peers.contenders import (
     OF_TORCH,
     Contender,
@@ -93,6 +93,7 @@ class BenchOptions:
     data_root: Path | None = None
     seed: int = 0
     dynet_python: Path | None = None
+    checkpoint: Path | None = None
 
 
 @dataclass
@@ -151,12 +152,12 @@ def measure_workload(
     EdbatchError
         If ours or a peer's results are not right.
     """
-    workload = get_workload(name)
+    workload = find_workload(name, options.checkpoint)
     mod = workload.cells(hidden)
     signature = signature_of(mod)
     weights = workload.weights(hidden, options.seed)
     model = compile_model(mod, weights)
-    instances = _instances(name, signature, options)
+    instances = _instances(workload, signature, options)
     rates = {"peak_gflops": 0.0, "fma_gflops": 0.0}
     rows = []
     for batch_size in sizes(name, hidden, options):
@@ -188,13 +189,13 @@ def measure_workload(
     return rows, rates
 
 
-def _instances(name: str, signature: Signature, options: BenchOptions) -> list[InstanceGraph]:
+def _instances(workload: Workload, signature: Signature, options: BenchOptions) -> list[InstanceGraph]:
     """As many instances as the largest minibatches take."""
-    workload = get_workload(name)
     count = max((options.minibatches or max(1, 8 // size)) * size for size in options.batch_sizes)
-    path = data_file(name, options.data_root)
+    path = data_file(workload.name, options.data_root)
     builder = Builder(signature)
-    return [workload.graph(builder, item) for item in items_of(name, path, count, options.seed)]
+    items = items_of(workload.name, path, count, options.seed, options.checkpoint)
+    return [workload.graph(builder, item) for item in items]
 
 
 def data_file(name: str, data_root: Path | None) -> Path | None:
@@ -203,9 +204,9 @@ def data_file(name: str, data_root: Path | None) -> Path | None:
 
 
 @lru_cache(maxsize=1)
-def items_of(name: str, path: Path | None, count: int, seed: int) -> list[Any]:
+def items_of(name: str, path: Path | None, count: int, seed: int, checkpoint: Path | None = None) -> list[Any]:
     """What instances are made from, none that the policy learns from; the same for all hidden sizes."""
-    source = get_workload(name).source
+    source = find_workload(name, checkpoint).source
     if path is None or source.read is None:
         return list(source.generate(count, seed))
     learned = LEARN_MINIBATCHES * LEARN_BATCH_SIZE
@@ -289,7 +290,7 @@ def _alive(contenders: list[Contender], turn: int) -> Iterator[Contender]:
 
 
 def _reference_error(
-    workload: Any, model: Any, instances: list[InstanceGraph], weights: Mapping[str, np.ndarray]
+    workload: Workload, model: Any, instances: list[InstanceGraph], weights: Mapping[str, np.ndarray]
 ) -> float:
     """Largest relative error of our results against the float64 reference, on a few instances."""
     graph = merge(instances)

@@ -30,6 +30,7 @@ from edbatch_tvm.flops import multiply_adds_of_graph
 from edbatch_tvm.graph import Builder, InstanceGraph, Signature, merge
 from edbatch_tvm.models import get_workload
 from edbatch_tvm.models.data import LEARN_SEED, split
+from edbatch_tvm.models.trained import find_workload
 from edbatch_tvm.models.workload import ReadOptions, Workload
 from edbatch_tvm.peers.compare import LEARN_BATCH_SIZE, BenchOptions, data_file, items_of, take_turns
 from edbatch_tvm.peers.contenders import ONE_BY_ONE_INSTANCES, Contender, require_torch
@@ -160,7 +161,7 @@ def measure_training(
     EdbatchError
         If the gradients of a peer and ours differ.
     """
-    workload = get_workload(name)
+    workload = find_workload(name, options.checkpoint)
     mod = workload.cells(hidden)
     signature = signature_of(mod)
     weights = workload.weights(hidden, options.seed)
@@ -173,7 +174,7 @@ def measure_training(
     assert isinstance(model, TrainingModel)
     model.policy = _policy(name, model.cells, options.data_root, options.seed)
     path = data_file(name, options.data_root)
-    items = items_of(name, path, max(*options.batch_sizes, MEDIAN_OF), options.seed)
+    items = items_of(name, path, max(*options.batch_sizes, MEDIAN_OF), options.seed, options.checkpoint)
     rate = 0.0
     rows = []
     for batch_size in options.batch_sizes:

@@ -13,6 +13,7 @@ from edbatch_tvm.graph import Builder, InstanceGraph, Signature
 from edbatch_tvm.models.labelled import Labelled, Labels, numbered_by
 from edbatch_tvm.models.vocabulary import Vocabulary
 from edbatch_tvm.models.workload import Workload
+from edbatch_tvm.trainer.dropout import DROP, MASK
 
 LOSS = "loss"
 """Name of the loss cell."""
@@ -57,9 +58,43 @@ class Examples:
 
 
 class _LossBuilder(Builder):
-    """A builder whose instances declare losses in place of the logits that they are finished with."""
+    """A builder whose instances declare losses in place of the logits that they are finished with.
 
-    classes: Sequence[int] = ()
+    Where the cells have one that drops numbers, `output` reads what it leaves. Masks are drawn for each minibatch;
+    those of instances drop nothing, and lie in memory that all share.
+
+    Parameters
+    ----------
+    signature : Signature
+    output : str
+        The cell whose outputs are the logits.
+    """
+
+    def __init__(self, signature: Signature, output: str) -> None:
+        super().__init__(signature)
+        self.classes: Sequence[int] = ()
+        self._output = output
+        self._drop = signature.type_id(DROP) if DROP in signature.names else None
+        if self._drop is not None:
+            (spec,) = (attribute.spec for attribute in signature[DROP].attributes)
+            self._ones = np.ones((1, *spec.shape), spec.dtype)
+
+    def call(self, cell: str, /, *operands: Any, **named: Any) -> Any:
+        if self._drop is not None and cell == self._output:
+            drop = super().call
+            operands = tuple(drop(DROP, one, mask=None) for one in operands)
+        return super().call(cell, *operands, **named)
+
+    def _attribute_arrays(self) -> dict[tuple[int, str], np.ndarray]:
+        if self._drop is None:
+            return super()._attribute_arrays()
+        masks = self._recorders[DROP].attributes[MASK]
+        count = len(masks)
+        masks.clear()
+        arrays = super()._attribute_arrays()
+        if count > len(self._ones):
+            self._ones = np.ones((2 * count, *self._ones.shape[1:]), self._ones.dtype)
+        return arrays | ({(self._drop, MASK): self._ones[:count]} if count else {})
 
     def finish(self, *outputs: Any) -> InstanceGraph:
         (logits,) = outputs
@@ -75,7 +110,8 @@ def to_train(
     labels: tuple[str, ...],
 ) -> Examples:
     """Instances that declare the losses of their labelled outputs; items without a label are left out."""
-    builder = _LossBuilder(signature)
+    assert workload.labelled is not None
+    builder = _LossBuilder(signature, workload.labelled.output)
     return _examples(workload, builder, items, vocabularies, labels)
 
 

@@ -8,8 +8,11 @@ from pathlib import Path
 OPTIMIZERS = {"adam": 1e-3, "adagrad": 0.05, "sgd": 0.05}
 """The optimizers, and the learning rate of each where none is given."""
 
-AS_BEFORE = ("batch_size", "optimizer", "lr", "momentum", "seed", "vocabulary")
+AS_BEFORE = ("batch_size", "optimizer", "lr", "momentum", "seed", "vocabulary", "dropout", "policy")
 """Options that a run started again takes as they were: its results depend on them."""
+
+LATER = {"dropout": 0.0, "policy": "auto"}
+"""What older checkpoints do not say, and what it was."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,10 @@ class TrainOptions:
         Of ``sgd``.
     vocabulary : int or None
         Words with a row of their own, the most frequent ones; None: all of the data file.
+    dropout : float
+        The probability that a number of what the outputs are computed from is dropped, in training.
+    policy : str
+        The batching policy: a registered name. ``fsm`` is learned from the data file.
     seed : int
     checkpoint : Path or None
         The file to go on from, if it exists, and to write.
@@ -46,6 +53,8 @@ class TrainOptions:
     lr: float | None = None
     momentum: float = 0.0
     vocabulary: int | None = None
+    dropout: float = 0.0
+    policy: str = "auto"
     seed: int = 0
     checkpoint: Path | None = None
 

@@ -14,6 +14,7 @@ import numpy as np
 from tvm import IRModule
 
 from edbatch_tvm import losses
+from edbatch_tvm.batching import AUTO, Policy, learn_policy
 from edbatch_tvm.compiler import compile_model
 from edbatch_tvm.errors import DataError, EdbatchError
 from edbatch_tvm.flops import multiply_adds_of_graph
@@ -23,15 +24,23 @@ from edbatch_tvm.models.checkpoint import Checkpoint, load_checkpoint
 from edbatch_tvm.models.data import split
 from edbatch_tvm.models.trained import labelled_of, trained_workload, with_vocabularies
 from edbatch_tvm.models.workload import ReadOptions
+from edbatch_tvm.runtime import Result
+from edbatch_tvm.trainer.dropout import DROP, MASK, Masks, drop_cell
 from edbatch_tvm.trainer.examples import LOSS, NO_CLASS, Examples, Read, label_names, to_measure, to_train
 from edbatch_tvm.trainer.interrupts import Stop, between_steps
 from edbatch_tvm.trainer.optimizers import Optimizer
-from edbatch_tvm.trainer.options import AS_BEFORE, TrainOptions
+from edbatch_tvm.trainer.options import AS_BEFORE, LATER, TrainOptions
 from edbatch_tvm.training import TrainingModel
 from relay_ext.from_torch import require_torch
 from relay_ext.signature import signature_of
 
 Show = Callable[[int, int, float], None]
+
+LEARNED = "fsm"
+"""The policy that is learned before the first step."""
+
+LEARN_MINIBATCHES = 8
+"""What it is learned from."""
 
 _BACKWARD_WORK = 2
 """Products of a backward pass for each one of the forward pass: by weights, and by operands."""
@@ -94,13 +103,23 @@ class Training:
         self._optimizer = Optimizer(options.optimizer, options.rate, options.momentum, start.weights, labelled.tables)
         self._optimizer.load(start.state)
         classes = _classes(mod, labelled.output)
-        full = losses.with_losses(mod, **{LOSS: losses.cross_entropy(classes)})
-        model = compile_model(full, self._optimizer.weights, policy=start.policy, training=True)
+        more = {LOSS: losses.cross_entropy(classes)}
+        self._masks: Masks | None = None
+        if options.dropout:
+            output = signature_of(mod)[labelled.output]
+            self._masks = Masks(options.dropout, options.seed, output.operands[0].spec.size)
+            more[DROP] = drop_cell(output)
+        full = losses.with_losses(mod, **more)
+        policy = start.policy if options.policy == AUTO else options.policy
+        at_first = AUTO if policy == LEARNED else policy
+        model = compile_model(full, self._optimizer.weights, policy=at_first, training=True)
         assert isinstance(model, TrainingModel)
         self.model = model
         found = (workload, model.cells)
         self._train = _some(to_train(*found, items, start.vocabularies, start.labels), options.data)
         self._dev = _some(to_measure(*found, dev, start.vocabularies, start.labels), options.dev)
+        if policy == LEARNED:
+            model.policy = self._learned()
         work = multiply_adds_of_graph(full, merge(self._train.graphs))
         self.flops = 2 * work * (1 + _BACKWARD_WORK)
 
@@ -114,6 +133,12 @@ class Training:
         """Steps of an epoch."""
         return -(-len(self._train.graphs) // self.options.batch_size)
 
+    def _learned(self) -> Policy:
+        """A state machine learned from the first instances of the data file."""
+        size = self.options.batch_size
+        some = split(self._train.graphs[: LEARN_MINIBATCHES * size], size)
+        return learn_policy([self.model.merge(graphs) for graphs in some], seed=self.options.seed)
+
     def _start(self, items: Read) -> Checkpoint:
         """Where to start from: the file of an earlier run, or nothing."""
         options = self.options
@@ -124,7 +149,7 @@ class Training:
         if options.checkpoint is not None and options.checkpoint.exists():
             found = load_checkpoint(options.checkpoint)
             own = {"workload": options.workload, "hidden": options.hidden, **kept}
-            before = {"workload": found.workload, "hidden": found.hidden, **found.options}
+            before = {"workload": found.workload, "hidden": found.hidden, **LATER, **found.options}
             for name, value in own.items():
                 if before.get(name) != value:
                     what = "the contents of --data" if name == "data" else f"{name} {before.get(name)}"
@@ -178,7 +203,7 @@ class Training:
         seconds = dict.fromkeys(("forward", "backward", "optimizer", "refresh"), 0.0)
         for number in range(at.step, self.steps):
             chosen = order[number * size : (number + 1) * size].tolist()
-            at.loss += self._step([self._train.graphs[one] for one in chosen], seconds)
+            at.loss += self._step(chosen, seconds)
             at.step = number + 1
             mean = at.loss / min(at.step * size, len(order))
             if not math.isfinite(mean):
@@ -195,21 +220,31 @@ class Training:
         seconds |= {"other": total - sum(seconds.values()), "total": total, "dev": perf_counter() - trained}
         return EpochReport(at.epoch + 1, at.loss / len(order), accuracy, root, loss, seconds)
 
-    def _step(self, instances: list[InstanceGraph], seconds: dict[str, float]) -> float:
-        """One step of the optimizer; the sum of the losses."""
+    def _step(self, chosen: list[int], seconds: dict[str, float]) -> float:
+        """One step of the optimizer on the instances of these numbers; the sum of the losses."""
         times = [perf_counter()]
-        result = self.model(instances)
+        graphs = [self._train.graphs[one] for one in chosen]
+        result = self.model(graphs) if self._masks is None else self._dropped(self._masks, chosen, graphs)
         loss = float(result.values(result.graph.outputs).sum(dtype=np.float64))
         times.append(perf_counter())
         gradients = result.backward()  # type: ignore[attr-defined]
         times.append(perf_counter())
-        changed = self._optimizer.step(gradients, 1 / len(instances))
+        changed = self._optimizer.step(gradients, 1 / len(chosen))
         times.append(perf_counter())
         self.model.refresh(self._optimizer.weights, rows=changed)
         times.append(perf_counter())
         for name, taken in zip(("forward", "backward", "optimizer", "refresh"), np.diff(times).tolist(), strict=True):
             seconds[name] += taken
         return loss
+
+    def _dropped(self, masks: Masks, chosen: list[int], graphs: list[InstanceGraph]) -> Result:
+        """Run a minibatch with new masks."""
+        key = self.model.cells.type_id(DROP), MASK
+        counts = [len(graph.attributes[key]) if key in graph.attributes else 0 for graph in graphs]
+        merged = self.model.merge(graphs)
+        merged.attributes[key] = masks.rows(self.checkpoint.epoch, chosen, counts)
+        schedule, info = self.model.schedule(merged)
+        return self.model.execute(merged, self.model.plan(merged, schedule, cache=True), info)
 
     def _measure(self) -> tuple[float, float | None, float]:
         """Accuracy of all labelled outputs and of the last ones, and the mean loss, on the instances of ``--dev``."""
@@ -231,7 +266,7 @@ class Training:
         if self.options.checkpoint is None:
             return
         policy = self.model.resolved_policy
-        self.checkpoint.policy = "auto" if policy is None else policy.name
+        self.checkpoint.policy = AUTO if policy is None else policy.name
         self.checkpoint.weights = {name: tensor.numpy() for name, tensor in self._optimizer.weights.items()}
         self.checkpoint.state = self._optimizer.state()
         self.checkpoint.save(self.options.checkpoint)
