@@ -2,17 +2,24 @@
 
 Run as ``python -m benchmarks.autobatch_training``. A step is a forward pass of every element, a loss, and a backward
 pass, without an optimizer; the weights are changed between two steps. Times are the shortest of ``--rounds``.
+
+``--core`` compares a step of recorded elements with the same step of the compiled model: the instance graphs, losses
+and cotangents by NumPy, gradients as arrays, and new weights packed. Times are then of the processor. ``--curve N``
+follows the losses of N steps of Adam, eager and batched, in float32 and float64.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, thread_time
 from typing import Any
 
+import numpy as np
 import torch
+from torch.nn import functional as F
 
 import edbatch_tvm as eb
 from benchmarks.autobatch import sentences, trees_of
@@ -29,9 +36,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--sst", type=Path, help="a file of Stanford Sentiment Treebank trees; default: generated ones")
     parser.add_argument("--models", nargs="+", default=["method", "records", "submodule", "parser"])
+    parser.add_argument("--core", action="store_true", help="beside the compiled model's own step")
+    parser.add_argument("--curve", type=int, metavar="N", help="losses of N steps of Adam")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     eb.set_num_threads(1)
+    if options.core or options.curve:
+        for hidden in options.hidden:
+            if options.core:
+                trees = trees_of(options.sst, options.batch_size, VOCABULARY)
+                print(f"H = {hidden}: {beside_core(hidden, trees, options.rounds)}", flush=True)
+            for dtype in (torch.float32, torch.float64) if options.curve else ():
+                print(f"H = {hidden}, {dtype}: {curve(hidden, options, dtype)}", flush=True)
+        return
     trees, tokens = trees_of(options.sst, options.batch_size, VOCABULARY), sentences(options.batch_size, VOCABULARY)
     columns = ("model", "hidden", "eager ms", "batched ms", "faster", "forward ms", "rounds", "error")
     print("".join(f"{name:>12}" for name in columns))
@@ -77,6 +94,66 @@ def compare(
         str(len(fast.reports)),
         f"{error:.0e}",
     )
+
+
+def beside_core(hidden: int, trees: list[Any], rounds: int) -> str:
+    """The processor time of a step of recorded elements, and of the same step of the compiled model."""
+    torch.manual_seed(0)
+    model = ChildSumTreeLSTM(hidden, VOCABULARY)
+    fast = eb.autobatch(model, ["node_forward"])
+    fast(trees)
+    records = [fast.record(tree) for tree in trees]
+    fast(records)
+    core: Any = fast.compiled
+    graphs = [one.content.graph(core) for one in records]
+    times: dict[str, list[float]] = {"autobatch": [], "core": []}
+    for number in range(4 * rounds + 2):
+        for name in times:
+            with torch.no_grad():
+                for one in model.parameters():
+                    one.mul_(0.999)
+            model.zero_grad(set_to_none=True)
+            begin = thread_time()
+            if name == "autobatch":
+                torch.stack(fast(records)).square().sum().backward()
+                found = {path: one.grad.numpy() for path, one in model.named_parameters() if one.grad is not None}
+            else:
+                core.refresh()
+                result = core(graphs)
+                values = result.graph.outputs
+                cotangents = dict(zip(values.tolist(), 2 * result.values(values), strict=True))
+                gradients = result.backward(cotangents)
+                wanted = {path: gradients[path] for path in gradients}
+            if number >= 2:
+                times[name].append(thread_time() - begin)
+    assert len(wanted) <= len(found)
+    best = {name: 1e3 * min(own) for name, own in times.items()}
+    ratio = best["autobatch"] / best["core"]
+    return f"autobatch {best['autobatch']:.2f} ms, core {best['core']:.2f} ms, {100 * (ratio - 1):.0f} % more"
+
+
+def curve(hidden: int, options: argparse.Namespace, dtype: torch.dtype) -> str:
+    """The largest relative difference of a loss over the steps."""
+    torch.manual_seed(0)
+    model = ChildSumTreeLSTM(hidden, VOCABULARY).to(dtype)
+    plain = copy.deepcopy(model)
+    fast = eb.autobatch(model, ["node_forward"])
+    trees = trees_of(options.sst, options.batch_size * 8, VOCABULARY)
+    optimizers = [torch.optim.Adam(one.parameters()) for one in (model, plain)]
+    worst = 0.0
+    for number in range(options.curve):
+        chosen = np.random.default_rng(number).choice(len(trees), options.batch_size, replace=False).tolist()
+        some = [trees[one] for one in chosen]
+        labels = torch.tensor([tree.word % 5 for tree in some])
+        losses = []
+        for run, optimizer in zip((fast, lambda trees: [plain(one) for one in trees]), optimizers, strict=True):
+            loss = F.nll_loss(torch.cat(run(some)), labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        worst = max(worst, abs(losses[0] - losses[1]) / abs(losses[1]))
+    return f"{options.curve} steps, largest relative difference of a loss {worst:.1e}, last loss {losses[1]:.4f}"
 
 
 def step(model: torch.nn.Module, run: Callable[[], Any]) -> tuple[list[torch.Tensor], float, float]:

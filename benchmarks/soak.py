@@ -1,6 +1,8 @@
 """Steady memory: minibatches of changing size through one model, the resident set at every tenth of the way.
 
-    python benchmarks/soak.py [--workload NAME] [--minibatches N] [--hidden H] [--largest N] [--json FILE]
+    python -m benchmarks.soak [--workload NAME] [--train] [--minibatches N] [--hidden H] [--largest N] [--json FILE]
+
+With --train, they are steps of Adam on a PyTorch model through ``eb.autobatch`` instead, of trees drawn anew.
 
 Sizes are drawn anew for every minibatch, from 1 to --largest instances out of a pool; every seventh minibatch is one
 that ran before (its schedule is cached), every fifth result is kept until the next one. The last line says by how much
@@ -50,17 +52,54 @@ def soak(workload: str, minibatches: int, hidden: int, largest: int, seed: int =
     return samples
 
 
+def soak_training(steps: int, hidden: int, largest: int, seed: int = 0) -> list[tuple[int, float]]:
+    """Train a child-sum TreeLSTM, and return (steps done, resident MiB) at every tenth of the way."""
+    import torch
+    from torch.nn import functional as F
+
+    from tests.recording.models import ChildSumTreeLSTM, random_trees
+
+    torch.manual_seed(seed)
+    model = ChildSumTreeLSTM(hidden, 400)
+    fast = eb.autobatch(model, ["node_forward"])
+    optimizer = torch.optim.Adam(model.parameters())
+    draw = random.Random(seed)
+    marks = {max(1, steps * tenth // 10) for tenth in range(1, 11)}
+    pool = random_trees(64 * largest, 400, seed)
+    kept, samples = None, []
+    for done in range(1, steps + 1):
+        trees = draw.sample(pool, draw.randint(1, largest))
+        outputs = torch.cat(fast(trees))
+        if done % 5 == 0:
+            kept = outputs  # without a backward pass
+        else:
+            optimizer.zero_grad()
+            F.nll_loss(outputs, torch.tensor([tree.word % 5 for tree in trees])).backward()
+            optimizer.step()
+        del outputs
+        if done in marks:
+            gc.collect()
+            samples.append((done, resident()))
+            print(f"{done:>8}  {samples[-1][1]:8.1f} MiB", flush=True)
+    del kept
+    return samples
+
+
 def main() -> None:
     """Print the resident set as it goes, then the growth."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workload", default="treelstm")
+    parser.add_argument("--train", action="store_true", help="steps of training through eb.autobatch")
     parser.add_argument("--minibatches", type=int, default=10_000)
     parser.add_argument("--hidden", type=int, default=64)
     parser.add_argument("--largest", type=int, default=64)
     parser.add_argument("--allow", type=float, default=16.0, help="MiB (%(default)s)")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    samples = soak(arguments.workload, arguments.minibatches, arguments.hidden, arguments.largest)
+    if arguments.train:
+        samples = soak_training(arguments.minibatches, arguments.hidden, arguments.largest)
+    else:
+        samples = soak(arguments.workload, arguments.minibatches, arguments.hidden, arguments.largest)
     warm = samples[min(1, len(samples) - 1)]
     growth = samples[-1][1] - warm[1]
     if arguments.json:
