@@ -64,7 +64,7 @@ def run_step(model: TrainingModel, instances: Sequence[InstanceGraph], optimizer
     model.refresh(changed)
     seconds["refresh"] = perf_counter() - before
     seconds["total"] = sum(seconds.values())
-    counts = np.bincount(result.graph.node_type, minlength=len(model.signature)).tolist()
+    counts = np.bincount(result.report.graph.node_type, minlength=len(model.signature)).tolist()
     saved = {
         name: size * count
         for (name, size), count in zip(model.saved_bytes.items(), counts, strict=True)

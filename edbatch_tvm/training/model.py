@@ -172,6 +172,8 @@ class TrainingResult(Result):
     def weights_are_back(self) -> None:
         """Have a backward pass with the weights that the model took over last: those the result was computed with."""
         self._version = self._model.version
+        if self._distinct is not None:
+            self._distinct[0].weights_are_back()
 
     def _in_graph(self, values: np.ndarray) -> np.ndarray:
         return renumbered(values, self._model.nodes.stride, self._model.signature.stride)
