@@ -50,6 +50,8 @@ def explain(
     ------
     GraphError
         If there are no instances, or one is not of this model.
+    CellError
+        If the model is none, or does not train and there is an optimizer.
 
     Examples
     --------
