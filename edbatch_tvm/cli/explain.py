@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,13 +69,13 @@ def _explain_run(arguments: argparse.Namespace) -> None:
 
     workload = find_workload(arguments.workload, arguments.checkpoint)
     weights: Mapping[str, Any] = workload.weights(arguments.hidden, arguments.seed)
-    optimizer = None
+    step = None
     if arguments.training:
         from edbatch_tvm.trainer.optimizers import Optimizer
 
         tables = () if workload.labelled is None else workload.labelled.tables
         optimizer = Optimizer(arguments.optimizer, OPTIMIZERS[arguments.optimizer], 0.0, weights, tables)
-        weights = optimizer.weights
+        weights, step = optimizer.weights, partial(optimizer.step, scale=1.0)
     model = compile_model(
         workload.cells(arguments.hidden),
         weights,
@@ -84,7 +85,7 @@ def _explain_run(arguments: argparse.Namespace) -> None:
         training=arguments.training,
     )
     (instances,) = load_minibatches(workload, model.cells, arguments.data, arguments.batch_size, 1, arguments.seed)
-    found = explain_run(model, instances, optimizer=optimizer.change if optimizer is not None else None)
+    found = explain_run(model, instances, optimizer=step)
     if str(arguments.json) != "-":
         print(found)
     if arguments.html is not None:

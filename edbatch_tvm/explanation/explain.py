@@ -40,7 +40,8 @@ def explain(
     repeat : int
         Runs of the minibatch and of each single batch, of which the shortest count; 0 measures no batch.
     optimizer : callable, optional
-        Of a model that trains: changes weights by :class:`~edbatch_tvm.training.Gradients`, and returns the weights.
+        Of a model that trains: changes its weights, in place, by :class:`~edbatch_tvm.training.Gradients`, and returns
+        None, or the rows of tables that have changed, as :meth:`Model.refresh` takes them.
 
     Returns
     -------

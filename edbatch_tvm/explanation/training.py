@@ -15,8 +15,8 @@ from edbatch_tvm.training import TrainingModel, TrainingResult
 from edbatch_tvm.training.cotangents import as_cotangents
 from edbatch_tvm.training.gradients import Gradients
 
-Optimizer = Callable[[Gradients], Mapping[str, Any]]
-"""Changes weights by their gradients, and returns the weights."""
+Optimizer = Callable[[Gradients], Mapping[str, Any] | None]
+"""Changes the model's weights, in place, by their gradients; may return the rows that :meth:`Model.refresh` takes."""
 
 PARTS = ("forward", "backward", "weights", "optimizer", "refresh")
 """Of a step: both passes, the gradients of weights, the optimizer, and packing of the new weights."""
@@ -55,13 +55,13 @@ def run_step(model: TrainingModel, instances: Sequence[InstanceGraph], optimizer
     passed = perf_counter() - before
     weights = gradients.report.seconds["weights"]
     seconds = {"forward": times[1] - times[0], "backward": passed - weights, "weights": weights}
-    changed = None
+    rows: Mapping[str, Any] | None = None
     if optimizer is not None:
         before = perf_counter()
-        changed = optimizer(gradients)
+        rows = optimizer(gradients)
         seconds["optimizer"] = perf_counter() - before
     before = perf_counter()
-    model.refresh(changed)
+    model.refresh(rows=rows or {})
     seconds["refresh"] = perf_counter() - before
     seconds["total"] = sum(seconds.values())
     counts = np.bincount(result.report.graph.node_type, minlength=len(model.signature)).tolist()

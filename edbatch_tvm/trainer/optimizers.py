@@ -79,11 +79,6 @@ class Optimizer:
                     optimizer.step()
         return changed
 
-    def change(self, gradients: Gradients) -> dict[str, Any]:
-        """One step; the weights."""
-        self.step(gradients, 1.0)
-        return self.weights
-
     def state(self) -> dict[str, dict[str, np.ndarray]]:
         """What is kept of each weight from step to step: arrays that the next step may change."""
         kept: dict[str, dict[str, np.ndarray]] = {}
