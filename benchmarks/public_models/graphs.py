@@ -144,7 +144,7 @@ def qppnet(place: Path) -> Case:
 def jtnn(place: Path) -> Case:
     """The encoder of the junction tree VAE: messages along the junction tree of a molecule, beside its own batching."""
     inside(place / "jtnn")
-    from jtnn_enc import JTNNEncoder
+    from jtnn_enc import GRU, JTNNEncoder
 
     def tree(length: int) -> Any:
         nodes = [SimpleNamespace(idx=number, wid=int(rng.integers(WORDS)), neighbors=[]) for number in range(length)]
@@ -172,7 +172,7 @@ def jtnn(place: Path) -> Case:
                 stack += new
         return model(roots)
 
-    return Case(model, elements, ["embedding", "W_z", "W_r", "U_r", "W_h", "W"], by_hand)
+    return Case(model, elements, ["embedding", GRU, "W"], by_hand)
 
 
 def dvae(name: str) -> Callable[[Path], Case]:
@@ -198,8 +198,7 @@ def dvae(name: str) -> Callable[[Path], Case]:
 
         graphs = [graph(length) for length in lengths(32, 5, most)]
         encode = Calls(model, lambda model, graph: model.encode(graph))
-        cells = ["grue_forward", "grue_backward", "gate_forward", "gate_backward", "mapper_forward", "mapper_backward",
-                 "hg_unify", "fc1", "fc2"]  # fmt: skip
+        cells = ["grue_forward", "grue_backward", "_gated", "hg_unify", "fc1", "fc2"]
         cells = [f"model.{cell}" for cell in cells if hasattr(model, cell)]
         return Case(encode, [(one,) for one in graphs], cells, lambda: model.encode(graphs))
 

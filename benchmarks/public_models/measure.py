@@ -7,7 +7,7 @@ import statistics
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from time import perf_counter
+from time import perf_counter, process_time, thread_time
 from typing import Any
 
 import torch
@@ -28,7 +28,7 @@ class Case:
     model : torch.nn.Module
     elements : list
         One tuple of arguments of ``forward`` for each element.
-    cells : list of str
+    cells : list
     by_hand : callable, optional
         The minibatch as the repository's authors batch it.
     in_double : callable, optional
@@ -38,7 +38,7 @@ class Case:
 
     model: torch.nn.Module
     elements: list[tuple[Any, ...]]
-    cells: list[str] | None
+    cells: list[Any] | None
     by_hand: Callable[[], Any] | None = None
     in_double: Callable[[torch.nn.Module, list[Any]], tuple[torch.nn.Module, list[Any]]] | None = None
     options: dict[str, Any] = field(default_factory=dict)
@@ -50,6 +50,7 @@ class Figures:
 
     error: float
     first_call: float
+    first_cpu: float
     breaks: int
     batches: int
     rounds: int
@@ -64,7 +65,8 @@ class Figures:
         if self.by_hand is not None:
             times += f"{self.by_hand / self.batched:.2f} x hand-batched ({self.by_hand * 1e3:.0f} ms), "
         return (
-            f"error {self.error:.1e}, {times}first call {self.first_call:.1f} s, {self.breaks} breaks, "
+            f"error {self.error:.1e}, {times}first call {self.first_call:.1f} s "
+            f"({self.first_cpu:.1f} of CPU), {self.breaks} breaks, "
             f"{self.batches} batches, {self.rounds} rounds"
         )
 
@@ -77,35 +79,48 @@ def doubled(model: torch.nn.Module, elements: list[Any]) -> tuple[torch.nn.Modul
     )
 
 
-def measure(case: Case, rounds: int) -> Figures:
-    """Run a case: the reference, the first call, then eager, batched and by hand in turn."""
+def measure(case: Case, rounds: int, cpu: bool = False) -> Figures:
+    """Run a case: the reference, the first call, then eager, batched and by hand in turn.
+
+    Parameters
+    ----------
+    case : Case
+    rounds : int
+    cpu : bool
+        Measure processor time of one thread.
+    """
+    clock = thread_time if cpu else perf_counter
+    if cpu:
+        eb.set_num_threads(1)
     model, elements = case.model, case.elements
     for module in model.modules():  # a model may have a method `children`, which `eval` calls
         module.training = False
     expected = reference(case)
     given = [element[0] if len(element) == 1 else element for element in elements]
-    begin = perf_counter()
+    begin, begin_cpu = perf_counter(), process_time()
     fast = eb.autobatch(model, cells=case.cells, **case.options)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         fast.map(given)
-        first_call = perf_counter() - begin
+        first_call, first_cpu = perf_counter() - begin, process_time() - begin_cpu
         torch.manual_seed(SEED)
-        figures = Figures(difference(fast.map(given), expected), first_call, 0, fast.batches, len(fast.reports))
+        figures = Figures(
+            difference(fast.map(given), expected), first_call, first_cpu, 0, fast.batches, len(fast.reports)
+        )
         figures.breaks = sum(one.count if hasattr(one, "count") else 1 for one in fast.breaks)
         times: list[tuple[float, ...]] = []
         for _ in range(rounds):
             eager = []
-            for threads in (1, 2):
+            for threads in (1,) if cpu else (1, 2):
                 torch.set_num_threads(threads)
-                eager.append(seconds(lambda: [model(*element) for element in elements]))
+                eager.append(seconds(lambda: [model(*element) for element in elements], clock))
             torch.set_num_threads(1)
-            batched = seconds(lambda: fast.map(given))
-            by_hand = seconds(case.by_hand) if case.by_hand is not None else 0.0
-            times.append((*eager, batched, by_hand))
+            batched = seconds(lambda: fast.map(given), clock)
+            by_hand = seconds(case.by_hand, clock) if case.by_hand is not None else 0.0
+            times.append((batched, by_hand, *eager))
     if times:
-        one, two, figures.batched, by_hand = (statistics.median(column) for column in zip(*times, strict=True))
-        figures.eager, figures.by_hand = min(one, two), by_hand or None
+        figures.batched, by_hand, *both = (statistics.median(column) for column in zip(*times, strict=True))
+        figures.eager, figures.by_hand = min(both), by_hand or None
     return figures
 
 
@@ -122,11 +137,11 @@ def reference(case: Case) -> list[Any]:
         torch.set_default_dtype(torch.float32)
 
 
-def seconds(action: Callable[[], Any]) -> float:
+def seconds(action: Callable[[], Any], clock: Callable[[], float] = perf_counter) -> float:
     """How long `action` takes."""
-    begin = perf_counter()
+    begin = clock()
     action()
-    return perf_counter() - begin
+    return clock() - begin
 
 
 def difference(found: list[Any], wanted: list[Any]) -> float:

@@ -8,6 +8,7 @@ structure around them and the constants among them; calls of one key are calls o
 * ``("stack", k, RowsSpec)`` for k operands that are stacked inside the cell;
 * ``("attribute", dtype, shape)`` and ``("integer",)`` for attributes: integer tensors, Python integers;
 * ``("empty", dtype, shape)`` for a tensor without elements;
+* ``("module", GivenModule)`` for a module;
 * ``("weight", path)`` for a parameter of the model; ``("numbers", dtype, shape, ...)`` for integers that stay;
 * ``("few", n)`` at the end, for n rows that are none or one;
 * ``("tuple", n)``, ``("list", n)`` and ``("dict", names)`` before the parts of a structure;
@@ -157,6 +158,11 @@ class _Weight:
     number: int
 
 
+@dataclass(frozen=True)
+class _Module:
+    number: int
+
+
 @dataclass
 class CallPlan:
     """How the flat inputs of one kind of call become its arguments.
@@ -168,11 +174,14 @@ class CallPlan:
     inputs : list of Input
     weights : list of tensor
         Parameters of the model among the arguments.
+    modules : list of torch.nn.Module
+        Modules among the arguments.
     """
 
     dtype: torch.dtype
     inputs: list[Input] = field(default_factory=list)
     weights: list[torch.Tensor] = field(default_factory=list)
+    modules: list[torch.nn.Module] = field(default_factory=list)
     _structure: list[Any] = field(default_factory=list)
 
     @classmethod
@@ -229,6 +238,9 @@ class CallPlan:
         if kind == "weight":
             self.weights.append(weights[details[0]])
             return _Weight(len(self.weights) - 1)
+        if kind == "module":
+            self.modules.append(details[0].module)
+            return _Module(len(self.modules) - 1)
         if kind in ("tuple", "list"):
             items = [self._read(next(parts), parts, examples, weights) for _ in range(details[0])]
             return items if kind == "list" else tuple(items)
@@ -264,6 +276,8 @@ class CallPlan:
                 return row_list([shaped(rows) for rows in part.parts], part.pairs)
             if isinstance(part, _Weight):
                 return weights[part.number]
+            if isinstance(part, _Module):
+                return self.modules[part.number]
             if type(part) in (tuple, list):
                 return type(part)(rebuilt(item) for item in part)
             if type(part) is dict:

@@ -43,13 +43,18 @@ class CellModule(torch.nn.Module):
         # Where attributes are that the elements have and the model has not.
         object.__setattr__(self, "root", root)
         self.owner = owner
+        # ``torch.export`` gives other objects for modules that are looked up, where the model has one in two places.
+        object.__setattr__(self, "_plain_owner", owner)
         self.taken = torch.nn.ParameterList(plan.weights)
+        self.given = torch.nn.ModuleList(plan.modules)
         object.__setattr__(self, "function", function)
         self.plan = plan
         self.named = named
         self.training = owner.training if owner is not None else False
         self.with_elements: list[int] | None = None
         """Which of the tensors that the call returns have elements; None: all."""
+        self.program: Any = None
+        """The exported program, until the cell is compiled."""
 
     def structure(self) -> Any:
         """Equal for code that exports to one program; the rest of the model (`root`) does not count."""
@@ -67,8 +72,9 @@ class CellModule(torch.nn.Module):
             return self.function(*arguments[:plain], **dict(zip(self.named, arguments[plain:], strict=True)))
         plain -= len(self.reads)
         attributes = dict(zip(self.reads, arguments[plain:], strict=True))
-        bound = bound_to(self.function, self.owner)
-        return call_with_attributes(self.owner, lambda owner: bound(owner)(*arguments[:plain]), attributes)
+        owner = self._plain_owner
+        bound = bound_to(self.function, owner)
+        return call_with_attributes(owner, lambda owner: bound(owner)(*arguments[:plain]), attributes)
 
     def forward(self, *flat: Any) -> tuple[torch.Tensor, ...]:
         """The tensors that the call returns, flat."""

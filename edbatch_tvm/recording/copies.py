@@ -229,6 +229,7 @@ class Copies:
 
     def sets(self, keeper: _Keeper, copy: torch.nn.Module, name: str) -> None:
         """An element sets an attribute."""
+        self._recorder.modules.clear()
         place = id(keeper.original), name
         element = keeper.element
         if element is None:

@@ -15,16 +15,27 @@ import torch
 
 from edbatch_tvm.c_extension import load_extension
 from edbatch_tvm.errors import CellError
-from edbatch_tvm.recording import driver, isolation, lazy, random_state, rounds, specialise, torch_functions
+from edbatch_tvm.recording import (
+    driver,
+    isolation,
+    lazy,
+    random_state,
+    recorded_views,
+    rounds,
+    specialise,
+    specs,
+    torch_functions,
+)
 from edbatch_tvm.recording.arguments import FEW, INTEGER, key_of_tensor
 from edbatch_tvm.recording.cell_call import CellCall
 from edbatch_tvm.recording.empty_results import NoElements
 from edbatch_tvm.recording.module_attributes import Written
 from edbatch_tvm.recording.outside import Outside
 from edbatch_tvm.recording.recorder import Recorder
+from edbatch_tvm.recording.rows import RowByRow
 from edbatch_tvm.recording.site import Site
-from edbatch_tvm.recording.specs import RowsSpec, TensorSpec, rows_of
-from edbatch_tvm.recording.storages import resolved
+from edbatch_tvm.recording.specs import RowsSpec, TensorSpec, rows_of, spec_of
+from edbatch_tvm.recording.storages import resolved, rows_in
 from edbatch_tvm.recording.strided_storage import Storage
 
 VARIABLE = "EDBATCH_RECORDING"
@@ -43,6 +54,7 @@ _PLACES: tuple[tuple[Any, str, str], ...] = (
     (driver, "is_now", "is_now"),
     (driver.Driver, "wait", "wait"),
     (lazy.LazyTensor, "_answer", "answer"),
+    (lazy.LazyTensor, "__torch_function__", "torch_function"),
 )
 """What has the functions, their names there, and the names of the compiled ones."""
 
@@ -104,6 +116,7 @@ def _functions(module: Any) -> dict[str, Any]:
         "LazyTensor": lazy.LazyTensor,
         "Outside": Outside,
         "Recorder": Recorder,
+        "RowByRow": RowByRow,
         "RowsSpec": RowsSpec,
         "Site": Site,
         "Storage": Storage,
@@ -111,24 +124,33 @@ def _functions(module: Any) -> dict[str, Any]:
         "TensorSpec": TensorSpec,
         "Written": Written,
         "FEW": FEW,
+        "GEOMETRIES": recorded_views.GEOMETRIES,
         "INDEX": key_of_tensor(torch.tensor(0)),
         "INTEGER": INTEGER,
+        "OPERATORS": lazy.OPERATORS,
+        "SPECS": specs.SPECS,
+        "VIEWS": lazy.VIEWS,
         "argmax": torch.argmax,
         "argmin": torch.argmin,
+        "aten_cat": torch.ops.aten.cat.default,
+        "at_index": recorded_views.at_index,
         "float32": torch.float32,
         "float64": torch.float64,
         "is_any_autocast": torch._C._is_any_autocast_enabled,
         "is_neg": torch.Tensor.is_neg,
         "refusals": (KeyError, NoElements, CellError),
         "resolved": resolved,
+        "rows_in": rows_in,
         "rows_of": rows_of,
+        "spec_of": spec_of,
+        "torch_function": _IN_PYTHON["torch_function"].__func__,
         "wrapper": lazy.wrapper,
         **isolation.STATE_FUNCTIONS,
         **{name: _IN_PYTHON[name] for name in ("answer", "call", "cell_call", "number", "wait")},
     }
     methods: dict[str, Any] = module.setup(known)
     module.know_key_sets(isolation.some_key_sets())
-    names = ("rows_of_values", "returned_of", "entered", "is_now", "minibatch_ended")
+    names = ("rows_of_values", "returned_of", "entered", "is_now", "minibatch_ended", "torch_function")
     return {**methods, **{name: getattr(module, name) for name in names}}
 
 

@@ -11,6 +11,7 @@ from edbatch_tvm.errors import CellError
 from edbatch_tvm.recording.arguments import FEW, INTEGER, Key, key_of_constant, key_of_numbers, key_of_tensor
 from edbatch_tvm.recording.empty_results import NoElements
 from edbatch_tvm.recording.lazy import LazyTensor, is_tensor
+from edbatch_tvm.recording.module_arguments import key_of_module
 from edbatch_tvm.recording.recorded_parameters import own_parameter
 from edbatch_tvm.recording.specs import RowsSpec, TensorSpec, rows_of, spec_of
 from edbatch_tvm.recording.storages import resolved
@@ -163,6 +164,8 @@ def describe(
     elif kind is int and integers_vary:
         key.append(INTEGER)
         attributes.append(argument)
+    elif isinstance(argument, torch.nn.Module):
+        key.append(key_of_module(recorder, argument))
     elif kind is tuple or kind is list or isinstance(argument, tuple):
         key.append(("list" if kind is list else "tuple", len(argument)))
         for item in argument:

@@ -17,7 +17,7 @@ from edbatch_tvm.recording import lazy
 from edbatch_tvm.recording.adopted import adopt
 from edbatch_tvm.recording.dispatch import as_rows, copied, recorder_of
 from edbatch_tvm.recording.isolation import switched_to
-from edbatch_tvm.recording.lazy import FUNCTIONS, INTO_PYTORCH, LazyTensor, computed_leaf
+from edbatch_tvm.recording.lazy import FUNCTIONS, INTO_PYTORCH, OPERATORS, LazyTensor, computed_leaf
 from edbatch_tvm.recording.row_choices import joined_rows
 from edbatch_tvm.recording.specs import FLOATS
 
@@ -100,9 +100,11 @@ def _asking(function: Any, arguments: Any, named: dict[str, Any]) -> Any:
 
 def _joining(name: str) -> Any:
     def record(_function: Any, arguments: Any, named: dict[str, Any]) -> Any:
-        if len(arguments) not in (1, 2) or type(arguments[0]) not in (list, tuple) or named.keys() - {"dim"}:
+        if len(arguments) not in (1, 2) or type(arguments[0]) not in (list, tuple) or named.keys() - {"dim", "axis"}:
             return NotImplemented
-        dim = arguments[1] if len(arguments) == 2 else named.get("dim", 0)
+        if len(arguments) - 1 + len(named) > 1:
+            return NotImplemented  # an error
+        dim = arguments[1] if len(arguments) == 2 else named.get("dim", named.get("axis", 0))
         first = arguments[0][0] if arguments[0] else None
         recorder = first.recorder if type(first) is LazyTensor else recorder_of(arguments, {})
         if recorder is None or recorder.finished or torch._C._is_any_autocast_enabled():
@@ -198,6 +200,7 @@ def _table() -> None:
             function = getattr(owner, name, None)
             if function is not None:
                 FUNCTIONS[function] = _recorded(function)
+                OPERATORS[function] = getattr(torch.Tensor, function.__name__, None)
     for name in _QUESTIONS.split():
         for owner in (torch.Tensor, torch):
             if hasattr(owner, name):

@@ -28,6 +28,12 @@ _modes = torch._C._len_torch_function_stack
 FUNCTIONS: dict[Any, Callable[..., Any]] = {}
 """Functions of PyTorch that are recorded as Python calls them, and what records each."""
 
+OPERATORS: dict[Any, Any] = {}
+"""Those of :data:`FUNCTIONS` that are an operator each, and the method with the same arguments; for ``native_core``."""
+
+VIEWS: dict[Any, Any] = {}
+"""Those that make views, and what :mod:`~edbatch_tvm.recording.recorded_views` knows these by; for ``native_core``."""
+
 INTO_PYTORCH: list[Callable[..., Any]] = []
 """What calls other functions, see ``functions.py``."""
 

@@ -27,6 +27,7 @@ from edbatch_tvm.recording.failures import uncompiled
 from edbatch_tvm.recording.gradient_check import check_gradients
 from edbatch_tvm.recording.isolation import state, switched_to
 from edbatch_tvm.recording.model_state import dtype_of
+from edbatch_tvm.recording.module_arguments import GivenModule
 from edbatch_tvm.recording.module_attributes import is_constant
 from edbatch_tvm.recording.outside import Outside
 from edbatch_tvm.recording.parameter_tables import Table
@@ -110,6 +111,10 @@ class Library:
     ----------
     dtype : torch.dtype
         Of the values that cells compute.
+    operators : dict
+        The sites of tensor functions, by function and names of arguments.
+    given_modules : dict
+        What stands for modules among arguments, by module and state.
     """
 
     def __init__(
@@ -133,7 +138,8 @@ class Library:
         for path, parameter in model.named_parameters():
             self._names.add(path, parameter)
         self._path_of = {id(parameter): path for path, parameter in model.named_parameters()}
-        self._operators: dict[tuple[Any, tuple[str, ...]], Site] = {}
+        self.operators: dict[tuple[Any, tuple[str, ...]], Site] = {}
+        self.given_modules: dict[Any, GivenModule] = {}
         self._steps: dict[Any, Site] = {}
         self._compiled: tuple[int, Model] | None = None
         self._seen: list[tuple[torch.Tensor, torch.Tensor]] = []
@@ -150,10 +156,10 @@ class Library:
 
     def operator_site(self, function: Any, named: tuple[str, ...]) -> Site:
         """The site of a tensor function, called with arguments of these names at the end."""
-        site = self._operators.get((function, named))
+        site = self.operators.get((function, named))
         if site is None:
             name = _name_of(function)
-            site = self._operators.setdefault((function, named), Site(name, function, None, False, named))
+            site = self.operators.setdefault((function, named), Site(name, function, None, False, named))
         return site
 
     def step_site(self, key: Any, make: Callable[[], Site]) -> Site:
@@ -379,6 +385,7 @@ class Library:
         cells = imported_module({cell.name: cell.function for cell in good}, self._names)
         model = compile_model(*cells, training=self.training, **self._options)
         for cell in new:
+            cell.code.program = None
             if cell.type_id not in self._bad:
                 check_compiled(cell, model)
                 if self.training:
@@ -400,7 +407,7 @@ class Library:
     def _refuse(self, cell: Cell, reason: Exception) -> None:
         """Record no more calls of a cell."""
         self._bad.add(cell.type_id)
-        sites = [*self._sites, *self._operators.values(), *self._steps.values()]
+        sites = [*self._sites, *self.operators.values(), *self._steps.values()]
         for site in sites:
             for key, known in list(site.cells.items()):
                 if known is cell:

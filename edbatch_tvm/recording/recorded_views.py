@@ -10,21 +10,21 @@ from typing import Any
 import torch
 
 from edbatch_tvm.errors import RecordingError
-from edbatch_tvm.recording.lazy import FUNCTIONS, LazyTensor, geometry_of, lazy_view, storage_of
+from edbatch_tvm.recording.lazy import FUNCTIONS, VIEWS, LazyTensor, geometry_of, lazy_view, storage_of
 from edbatch_tvm.recording.strided_storage import Geometry
 
-_VIEWS: dict[Any, list[Geometry] | Geometry] = {}
-_MOST_VIEWS = 100_000
+GEOMETRIES: dict[Any, list[Geometry] | Geometry] = {}
+_MOST_GEOMETRIES = 100_000
 
 
 def geometries(operator: Any, geometry: Geometry, rest: Any, named: dict[str, Any]) -> list[Geometry] | Geometry:
     """Where the views lie that an operator makes of a tensor."""
     try:
         key = (operator, geometry, rest, *named.items())
-        found = _VIEWS.get(key)
+        found = GEOMETRIES.get(key)
     except TypeError:
         key = (operator, geometry, str(rest), *named.items())
-        found = _VIEWS.get(key)
+        found = GEOMETRIES.get(key)
     if found is None:
         size, stride, offset = geometry
         source = torch.empty_strided(size, stride, device="meta")
@@ -32,8 +32,8 @@ def geometries(operator: Any, geometry: Geometry, rest: Any, named: dict[str, An
             source = torch.empty(1, device="meta").as_strided(size, stride, offset)
         made = operator(source, *rest, **named)
         found = _geometry(made) if isinstance(made, torch.Tensor) else [_geometry(one) for one in made]
-        if len(_VIEWS) < _MOST_VIEWS:
-            _VIEWS[key] = found
+        if len(GEOMETRIES) < _MOST_GEOMETRIES:
+            GEOMETRIES[key] = found
     return found
 
 
@@ -82,7 +82,7 @@ def _chosen(function: Any, arguments: Any, named: dict[str, Any]) -> Any:
         return NotImplemented
     # A slice has no hash.
     key = tuple((one.start, one.stop, one.step) if type(one) is slice else one for one in parts)
-    return view(_at, source, (key,), named)
+    return view(at_index, source, (key,), named)
 
 
 def _is_basic(part: Any) -> bool:
@@ -92,7 +92,8 @@ def _is_basic(part: Any) -> bool:
     return kind is int or part is None or part is Ellipsis
 
 
-def _at(tensor: torch.Tensor, key: tuple[Any, ...]) -> torch.Tensor:
+def at_index(tensor: torch.Tensor, key: tuple[Any, ...]) -> torch.Tensor:
+    """``tensor[key]``, where slices are tuples of start, stop and step."""
     return tensor[tuple(slice(*one) if type(one) is tuple else one for one in key)]
 
 
@@ -105,7 +106,9 @@ def _table() -> None:
             function = getattr(owner, name, None)
             if function is not None:
                 FUNCTIONS[function] = _seen
+                VIEWS[function] = function
     FUNCTIONS[torch.Tensor.__getitem__] = _chosen
+    VIEWS[torch.Tensor.__getitem__] = at_index
 
 
 _table()

@@ -64,6 +64,10 @@ class Recorder:
         Ids of the parameters that ``forward`` has looked up.
     picked : dict
         Values that are parts of others, by what they are parts of.
+    modules : dict of int to tuple
+        Modules that were arguments of cells, and what stands for them in keys, by id.
+    operators : dict
+        The library's, for ``native_core``.
     wait, compute : callable
         Have everything computed that is recorded: where other elements may go on meanwhile, and where they may not.
     adopted : list of tuple
@@ -90,7 +94,7 @@ class Recorder:
 
     __slots__ = (
         *("adopted", "attributes", "breaks", "compute", "computed", "done", "ends", "finished", "library"),
-        *("answers", "asked", "ready", "records", "touched", "turns", "wanted"),
+        *("answers", "asked", "modules", "operators", "ready", "records", "touched", "turns", "wanted"),
         *("dtype", "operands", "outside", "parameters", "picked", "reads", "recorded", "root", "tape", "types", "wait"),
     )
 
@@ -103,6 +107,7 @@ class Recorder:
     ) -> None:
         self.library = library
         self.dtype = library.dtype
+        self.operators = library.operators
         self.wait = wait
         self.compute = compute or wait
         self.recorded = 0
@@ -115,6 +120,7 @@ class Recorder:
         self.outside = Outside(Tables(self.dtype, library.spare_tables), self.tape) if outside is None else outside
         self.parameters: dict[int, RecordedParameter] = {}
         self.picked: dict[Any, int] = {}
+        self.modules: dict[int, tuple[torch.nn.Module, Any]] = {}
         self.adopted: list[tuple[LazyTensor, torch.Tensor]] = []
         self.breaks: list[Break] = []
         self.reads = 0
@@ -414,7 +420,7 @@ class Recorder:
         """Everything is computed and nothing will be recorded: hold only what tensors that live on may read."""
         self.finished = True
         self.wait = self.compute = _nothing
-        self.picked, self.turns = {}, [(0, 0)]
+        self.picked, self.modules, self.turns = {}, {}, [(0, 0)]
         self.forget_parameters()
 
     def forget_parameters(self) -> None:

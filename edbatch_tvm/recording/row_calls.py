@@ -76,7 +76,7 @@ def row_by_row(
         rows, structure = _returned(how, leaves, [leaf.spec for leaf in calls[0]])
         parts = zip(zip(*calls, strict=True), rows, strict=True)
         whole = [_joined(recorder, list(column), row) for column, row in parts]
-        return whole[0] if structure is None else pytree.tree_unflatten(whole, structure)
+        return _arranged(whole, structure)
     node, operands, attributes = made
     type_id, outputs, _ = node
     returned = _returned(how, leaves, outputs)
@@ -133,14 +133,27 @@ def _recorded(
 
 def _stacked(recorder: Recorder, values: list[list[int]], rows: list[RowsSpec], structure: Any) -> Any:
     made = [lazy_rows(recorder, own, row.row, row.at) for own, row in zip(values, rows, strict=True)]
-    return made[0] if structure is None else pytree.tree_unflatten(made, structure)
+    return _arranged(made, structure)
+
+
+def _arranged(tensors: list[Any], structure: Any) -> Any:
+    """Tensors as a call returns them: see :func:`_returned`."""
+    if structure is None:
+        return tensors[0]
+    return structure(tensors) if structure is tuple or structure is list else pytree.tree_unflatten(tensors, structure)
 
 
 def _returned(how: RowByRow, leaves: list[Any], outputs: Sequence[TensorSpec]) -> tuple[list[RowsSpec], Any]:
-    """What a call returns, given what that of one row returns; the structure of one tensor is None."""
+    """What a call returns, given what that of one row returns.
+
+    The structure of one tensor is None, that of a tuple or list of tensors its class: what ``native_core`` knows.
+    """
     if how.returned is not POINTWISE:
         rows, structure = how.returned
-        return rows, None if structure.is_leaf() else structure
+        if structure.is_leaf():
+            return rows, None
+        plain = structure.type in (tuple, list) and structure.num_children == structure.num_leaves
+        return rows, structure.type if plain else structure
     rank = len(outputs[0].shape)
     at = next(at for leaf, at in zip(leaves, how.by_rows, strict=True) if at is not None and leaf.dim() == rank)
     return [rows_of(_without(outputs[0], at), at)], None

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from edbatch_tvm.recording.recorder import Recorder
 
 
-@dataclass
+@dataclass(slots=True)
 class RowByRow:
     """How calls of a cell that treats rows alike are recorded, one a row.
 

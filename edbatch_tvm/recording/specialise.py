@@ -181,7 +181,7 @@ def _with_elements(
     empty = [place for place, leaf in enumerate(tensors) if not leaf.numel()]
     if not answer_of("is empty", code.structure(), lambda: are_always_empty(cell_program(name, code, flat), empty)):
         raise CellError(f"cell {name!r} returns a tensor that may have no elements", "a shape that is fixed")
-    code.with_elements = kept
+    code.with_elements, code.program = kept, None
     return [tensors[place] for place in kept]
 
 
@@ -195,9 +195,11 @@ def _imported(name: str, code: CellModule, flat: Sequence[Any], names: WeightNam
 
 
 def cell_program(name: str, code: CellModule, flat: Sequence[Any]) -> Any:
-    """The exported program of a cell."""
-    shapes = tuple({0: rows_dimension()} if entry.rows else None for entry in code.plan.inputs)
-    return export_program(name, code, tuple(flat), (shapes,) if code.plan.is_variadic else None)
+    """The exported program of a cell; kept for other questions about it until the cell is compiled."""
+    if code.program is None:
+        shapes = tuple({0: rows_dimension()} if entry.rows else None for entry in code.plan.inputs)
+        code.program = export_program(name, code, tuple(flat), (shapes,) if code.plan.is_variadic else None)
+    return code.program
 
 
 def holds_for_few(name: str, code: CellModule, rows: int) -> bool:

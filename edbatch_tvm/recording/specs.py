@@ -135,7 +135,7 @@ FLOATS = (torch.float32, torch.float64)
 CODED = (torch.bool, torch.int64)
 """Other dtypes of recorded tensors."""
 
-_SPECS: dict[torch.Size, TensorSpec] = {}
+SPECS: dict[torch.Size, TensorSpec] = {}
 _OTHER_SPECS: dict[tuple[torch.Size, torch.dtype], TensorSpec] = {}
 _ROWS: dict[tuple[TensorSpec, int], RowsSpec] = {}
 """See :attr:`TensorSpec.rows`; ``setdefault`` lets several threads agree on one."""
@@ -145,8 +145,8 @@ def spec_of(shape: Iterable[int], dtype: torch.dtype) -> TensorSpec:
     """The spec of tensors of `shape` and `dtype`."""
     shape = shape if isinstance(shape, torch.Size) else torch.Size(shape)
     if dtype is torch.float32:
-        found = _SPECS.get(shape)
-        return found if found is not None else _SPECS.setdefault(shape, TensorSpec(shape, dtype))
+        found = SPECS.get(shape)
+        return found if found is not None else SPECS.setdefault(shape, TensorSpec(shape, dtype))
     found = _OTHER_SPECS.get((shape, dtype))
     return found if found is not None else _OTHER_SPECS.setdefault((shape, dtype), TensorSpec(shape, dtype))
 

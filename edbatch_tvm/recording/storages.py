@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -34,17 +35,11 @@ def resolved(recorder: Recorder, tensor: LazyTensor) -> tuple[TensorSpec | RowsS
     if len(rows) == 1 and not storage.listed:
         return tensor.spec, [_picked(recorder, rows[0], storage.row, geometry, dtype)]
     if storage.listed:
-        at, found = strided_storage.rows_along(geometry, storage.row)
+        found = rows_in(geometry, storage.row, dtype)
         if found is not None:
-            first, step, part = found
-            count = size[at]
-            row = rows_of(spec_of((*size[:at], *size[at + 1 :]), dtype), at)
+            first, step, count, row, part = found
             chosen = rows[first : first + count] if step == 1 else [rows[first + n * step] for n in range(count)]
-            if (
-                part[2]
-                or strided_storage.elements(part[0]) != storage.row
-                or not strided_storage.is_dense(part[0], part[1])
-            ):
+            if part is not None:
                 chosen = [_picked(recorder, value, storage.row, part, dtype) for value in chosen]
             return row, chosen
         leading = strided_storage.leading_of_grid(geometry, storage.row) if tensor.spec.size else None
@@ -53,6 +48,29 @@ def resolved(recorder: Recorder, tensor: LazyTensor) -> tuple[TensorSpec | RowsS
     if tensor.spec.size == 0:
         raise NoElements
     return tensor.spec, [whole_value(recorder, tensor)]
+
+
+@lru_cache(1 << 16)
+def rows_in(geometry: Geometry, row: int, dtype: torch.dtype) -> tuple[int, int, int, RowsSpec, Geometry | None] | None:
+    """A tensor as rows of its storage, whose rows have `row` elements; None if it is none along one dimension.
+
+    Returns
+    -------
+    first, step, count : int
+        Which rows.
+    spec : RowsSpec
+        Of what the tensor has of them.
+    part : Geometry or None
+        Where that lies in each; None if it is all of them.
+    """
+    at, found = strided_storage.rows_along(geometry, row)
+    if found is None:
+        return None
+    first, step, part = found
+    size = geometry[0]
+    spec = rows_of(spec_of((*size[:at], *size[at + 1 :]), dtype), at)
+    whole = not part[2] and strided_storage.elements(part[0]) == row and strided_storage.is_dense(part[0], part[1])
+    return first, step, size[at], spec, None if whole else part
 
 
 def whole_value(recorder: Recorder, tensor: LazyTensor) -> int:

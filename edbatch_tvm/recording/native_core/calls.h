@@ -1,7 +1,7 @@
 #ifndef EDBATCH_CALLS_H
 #define EDBATCH_CALLS_H
 #include "outside.h"
-#include "tensors.h"
+#include "rows.h"
 
 /* A call: Recorder.call() in recorder.py ------------------------------------------------------------------------- */
 
@@ -93,6 +93,20 @@ static int add_rows(Call *call, PyObject *spec, PyObject *values, int top) {
     return outcome == DONE ? items_add_list(&call->operands, values) : outcome;
 }
 
+static int resolved_by_python(PyObject *recorder, PyObject *tensor, PyObject **kind, PyObject **values) {
+    PyObject *arguments[] = {recorder, tensor};
+    PyObject *found = PyObject_Vectorcall(resolved_, arguments, 2, NULL);
+    if (found == NULL) return ERROR;
+    int good = PyTuple_CheckExact(found) && PyTuple_GET_SIZE(found) == 2 &&
+               PyList_CheckExact(PyTuple_GET_ITEM(found, 1));
+    if (good) {
+        *kind = Py_NewRef(PyTuple_GET_ITEM(found, 0));
+        *values = Py_NewRef(PyTuple_GET_ITEM(found, 1));
+    }
+    Py_DECREF(found);
+    return good ? DONE : UNUSUAL;
+}
+
 static int add_recorded(Call *call, PyObject *tensor, int top) {
     PyObject *held, *spec;
     int outcome = lazy_parts(tensor, call->recorder, &held, &spec);
@@ -108,19 +122,15 @@ static int add_recorded(Call *call, PyObject *tensor, int top) {
         else if (geometry == SLOT(held, Storage_whole) && geometry != Py_None)
             outcome = add_rows(call, SLOT(held, Storage_spec), SLOT(held, Storage_rows), top);
         else {
-            PyObject *arguments[] = {call->recorder, tensor};
-            PyObject *found = PyObject_Vectorcall(resolved_, arguments, 2, NULL);
-            if (found == NULL) outcome = ERROR;
-            else if (!PyTuple_CheckExact(found) || PyTuple_GET_SIZE(found) != 2 ||
-                     !PyList_CheckExact(PyTuple_GET_ITEM(found, 1)))
-                outcome = UNUSUAL;
-            else if (IS(PyTuple_GET_ITEM(found, 0), RowsSpec))
-                outcome = add_rows(call, PyTuple_GET_ITEM(found, 0), PyTuple_GET_ITEM(found, 1), top);
-            else {
-                outcome = follow(call, PyTuple_GET_ITEM(found, 0));
-                if (outcome == DONE) outcome = items_add_list(&call->operands, PyTuple_GET_ITEM(found, 1));
+            PyObject *kind, *values;
+            outcome = resolve(call->recorder, held, spec, geometry, &kind, &values);
+            if (outcome == UNUSUAL) outcome = resolved_by_python(call->recorder, tensor, &kind, &values);
+            if (outcome == DONE) {
+                if (IS(kind, RowsSpec)) outcome = add_rows(call, kind, values, top);
+                else if ((outcome = follow(call, kind)) == DONE) outcome = items_add_list(&call->operands, values);
+                Py_DECREF(kind);
+                Py_DECREF(values);
             }
-            Py_XDECREF(found);
         }
         Py_XDECREF(geometry);
     }
@@ -134,7 +144,7 @@ static int add_ordinary(Call *call, PyObject *tensor) {
     DLTensor seen;
     Py_ssize_t bytes;
     PyObject *outside = SLOT(call->recorder, Recorder_outside);
-    if (!call->vary || !IS(outside, Outside)) return UNUSUAL;
+    if (!IS(outside, Outside)) return UNUSUAL;
     int outcome = plain_tensor(tensor, &seen, &bytes);
     if (outcome != DONE) return outcome;
     if (is_number(outside, &seen)) {
@@ -157,7 +167,7 @@ static int add_ordinary(Call *call, PyObject *tensor) {
         Py_DECREF(number);
         return outcome;
     }
-    if (seen.dtype.code != DL_INT) return UNUSUAL;
+    if (seen.dtype.code != DL_INT || !call->vary) return UNUSUAL;
     if (seen.ndim == 0) { /* read while it is at hand */
         if (seen.dtype.bits != 64) return UNUSUAL;
         outcome = follow(call, INDEX_);
@@ -194,6 +204,19 @@ static int add_list(Call *call, PyObject *list) {
     return outcome;
 }
 
+/* A module that was an argument before. */
+static int add_module(Call *call, PyObject *argument) {
+    PyObject *modules = SLOT(call->recorder, Recorder_modules), *number, *known;
+    if (!PyDict_CheckExact(modules) || !PyDict_GET_SIZE(modules)) return UNUSUAL;
+    if ((number = PyLong_FromVoidPtr(argument)) == NULL) return ERROR;
+    known = PyDict_GetItemWithError(modules, number);
+    Py_DECREF(number);
+    if (known == NULL) return PyErr_Occurred() ? ERROR : UNUSUAL;
+    if (!PyTuple_CheckExact(known) || PyTuple_GET_SIZE(known) != 2 || PyTuple_GET_ITEM(known, 0) != argument)
+        return UNUSUAL;
+    return follow(call, PyTuple_GET_ITEM(known, 1));
+}
+
 static int add(Call *call, PyObject *argument, int depth) {
     PyTypeObject *kind = Py_TYPE(argument);
     if (IS(argument, LazyTensor)) return add_recorded(call, argument, !depth);
@@ -217,7 +240,12 @@ static int add(Call *call, PyObject *argument, int depth) {
     }
     if (kind == &PyLong_Type || kind == &PyBool_Type || kind == &PyUnicode_Type || argument == Py_None)
         return follow_new(call, PyTuple_Pack(3, str_constant, (PyObject *)kind, argument));
-    return UNUSUAL;
+    if (kind == &PyFloat_Type) { /* 0.0 and -0.0 are equal and not the same */
+        PyObject *digits = PyObject_Repr(argument), *part = digits == NULL ? NULL : PyTuple_Pack(2, str_float, digits);
+        Py_XDECREF(digits);
+        return follow_new(call, part);
+    }
+    return add_module(call, argument);
 }
 
 /* Append what a call takes to the lists of the recorder; the number of its first value. */
@@ -268,8 +296,12 @@ static int record(PyObject *recorder, PyObject *site, PyObject *const *arguments
             !PyTuple_CheckExact(PyTuple_GET_ITEM(made, 1)) || !PyLong_CheckExact(PyTuple_GET_ITEM(made, 0)))
             outcome = UNUSUAL;
         else if (PyLong_AsSsize_t(PyTuple_GET_ITEM(made, 0)) < 0) {
-            *result = Py_NewRef(PyTuple_GET_ITEM(made, 2));
-            outcome = OTHERWISE;
+            PyObject *how = PyTuple_GET_ITEM(made, 2);
+            outcome = IS(how, RowByRow) ? rows_recorded(recorder, arguments, count, !call.vary, how, result) : UNUSUAL;
+            if (outcome == UNUSUAL) {
+                *result = Py_NewRef(how);
+                outcome = OTHERWISE;
+            }
         } else {
             PyObject *returned = PyTuple_GET_ITEM(made, 2);
             Py_ssize_t value = append(&call, PyTuple_GET_ITEM(made, 0), PyTuple_GET_SIZE(PyTuple_GET_ITEM(made, 1)));

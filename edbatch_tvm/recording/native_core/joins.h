@@ -1,6 +1,6 @@
 #ifndef EDBATCH_JOINS_H
 #define EDBATCH_JOINS_H
-#include "tensors.h"
+#include "functions.h"
 
 /* torch.cat() and torch.stack() while elements run: _joining() in torch_functions.py ---------------------------------- */
 
@@ -13,6 +13,31 @@ typedef struct {
 static PyTypeObject JoinType;
 static int joins_in_use;
 
+/* Tensors joined along the last of several dimensions, recorded as an operator: _joining() in functions.py. */
+static int last_joined(PyObject *tensors, PyObject *dim, PyObject **result) {
+    if (!PyLong_CheckExact(dim) || (!PyTuple_CheckExact(tensors) && !PyList_CheckExact(tensors))) return UNUSUAL;
+    Py_ssize_t count = PySequence_Fast_GET_SIZE(tensors), at = PyLong_AsSsize_t(dim);
+    if (at == -1 && PyErr_Occurred()) return refused();
+    if (!count || !IS(PySequence_Fast_GET_ITEM(tensors, 0), LazyTensor)) return UNUSUAL;
+    PyObject *spec = PyObject_GenericGetAttr(PySequence_Fast_GET_ITEM(tensors, 0), str_spec);
+    if (spec == NULL) return ERROR;
+    PyObject *shape = IS(spec, TensorSpec) ? SLOT(spec, TensorSpec_shape) : Py_None;
+    Py_ssize_t rank = PyTuple_Check(shape) ? PyTuple_GET_SIZE(shape) : 0;
+    int last = rank > 1 && (at == -1 || at == rank - 1) && is_float(SLOT(spec, TensorSpec_dtype));
+    Py_DECREF(spec);
+    for (Py_ssize_t n = 0; n < count && last; n++) {
+        PyObject *one = PySequence_Fast_GET_ITEM(tensors, n);
+        last = IS(one, LazyTensor) || IS(one, Tensor);
+    }
+    if (!last) return UNUSUAL;
+    PyObject *list = PySequence_List(tensors), *arguments = list == NULL ? NULL : PyTuple_Pack(2, list, dim);
+    Py_XDECREF(list);
+    if (arguments == NULL) return ERROR;
+    int outcome = operator_recorded(aten_cat_, Py_None, arguments, NULL, result);
+    Py_DECREF(arguments);
+    return outcome == ERROR ? refused() : outcome;
+}
+
 static PyObject *join_call(PyObject *self, PyObject *const *arguments, size_t flags, PyObject *names) {
     Join *join = (Join *)self;
     Py_ssize_t count = PyVectorcall_NARGS(flags);
@@ -24,6 +49,13 @@ static PyObject *join_call(PyObject *self, PyObject *const *arguments, size_t fl
         PyObject *rows = rows_of_values(NULL, given, 2);
         if (rows != Py_None) return rows;
         Py_DECREF(rows);
+    } else if (joins_in_use && join->joined && count + (names == NULL ? 0 : PyTuple_GET_SIZE(names)) == 2) {
+        int named = count == 1 && (PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(names, 0), "dim") == 0 ||
+                                   PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(names, 0), "axis") == 0);
+        PyObject *result;
+        int outcome = count == 2 || named ? last_joined(arguments[0], arguments[1], &result) : UNUSUAL;
+        if (outcome == ERROR) return NULL;
+        if (outcome == DONE) return result;
     }
     return PyObject_Vectorcall(join->function, arguments, flags, names);
 }

@@ -1,5 +1,5 @@
-/* The hot path of recording: calls of cells (calls.h), the tensors they return and rows of states (tensors.h), tensors
- * from outside (outside.h); waiting for values (waits.h); and rounds, in which everything that is recorded is computed (values.h, rounds.h).
+/* The hot path of recording: calls of cells (calls.h, rows.h), the tensors they return, rows of states
+ * (tensors.h) and views (views.h), functions of PyTorch (functions.h), tensors from outside (outside.h); waiting for values (waits.h); and rounds, in which everything that is recorded is computed (values.h, rounds.h).
  *
  * Every function does what a Python function does, for what models do often; anything else, it gives to that function
  * before it has changed anything. So Python says what is right and which errors there are, and runs where these
@@ -9,7 +9,7 @@
  * the descriptors, after a check of the exact class (objects.h). Tensors are read through DLPack's exchange interface,
  * the only one of PyTorch's that is C and stable.
  */
-#include "calls.h"
+#include "functions.h"
 #include "joins.h"
 #include "rounds.h"
 #include "waits.h"
@@ -96,6 +96,7 @@ static PyMethodDef functions[] = {
     {"know_key_sets", know_key_sets, METH_O, "Whether sets of dispatch keys are compared as numbers."},
     {"entered", entered, METH_O, "Tensors in this thing have been seen by PyTorch's C++ code."},
     {"returned_of", (PyCFunction)(void (*)(void))returned_of, METH_FASTCALL, "See call_fast_paths.py."},
+    {"torch_function", (PyCFunction)(void (*)(void))torch_function, METH_FASTCALL, "See lazy.py."},
     {"drew", (PyCFunction)(void (*)(void))drew, METH_FASTCALL, "Whether random numbers were drawn."},
     {"join", new_join, METH_VARARGS, "What takes the place of torch.cat() or torch.stack()."},
     {"use_joins", use_joins, METH_O, "Let these be compiled code, or Python."},

@@ -21,6 +21,9 @@ typedef struct {
 } Spare;
 static PyTypeObject SpareType;
 
+static PyObject *spare_views; /* by where views lie in their storage: those of float32 */
+enum { MOST_SPARE_VIEWS = 4096 };
+
 static Tensors young, old; /* made since the last minibatch ended, and in the one before */
 static Py_ssize_t look_at = 1024, spare_count;
 enum { MOST_SPARE = 32768, FIRST_LOOK = 1024 };
@@ -72,9 +75,11 @@ static Tensors *spare_for(PyObject *tensor) {
         Spare *spare = (Spare *)SLOT(spec, TensorSpec_spare);
         PyObject *held = PyDict_GetItem(own, str_held);
         int value = PyDict_GET_SIZE(own) == 4 && held == NULL && PyDict_GetItem(own, str_value) != NULL;
-        int rows = PyDict_GET_SIZE(own) == 5 && held != NULL &&
-                   PyDict_GetItem(own, str_geometry) == SLOT(spec, TensorSpec_geometry);
-        if (Py_TYPE(spare) == &SpareType && (value || rows) && spare_count < MOST_SPARE &&
+        PyObject *geometry = PyDict_GetItem(own, str_geometry);
+        int placed = PyDict_GET_SIZE(own) == 5 && held != NULL && geometry != NULL;
+        if (placed && geometry != SLOT(spec, TensorSpec_geometry)) /* a view */
+            spare = (Spare *)(spare_views == NULL ? NULL : PyDict_GetItem(spare_views, geometry));
+        if (spare != NULL && Py_TYPE(spare) == &SpareType && (value || placed) && spare_count < MOST_SPARE &&
             PyDict_SetItem(own, str_recorder, Py_None) == 0 &&
             (value || PyDict_SetItem(own, str_held, Py_None) == 0))
             found = value ? &spare->values : &spare->rows;
@@ -141,18 +146,48 @@ static PyObject *made_tensor(PyObject *recorder, PyObject *spec) {
     return made;
 }
 
-/* A tensor of this spec, a spare one or a new one; its other attributes are still to be set. */
-static PyObject *new_tensor(PyObject *recorder, PyObject *spec, int rows) {
+/* What is spare for tensors of this spec, or for views that lie there. */
+static Spare *spare_of(PyObject *spec, PyObject *geometry) {
+    Spare *spare;
+    if (geometry == NULL) spare = (Spare *)SLOT(spec, TensorSpec_spare);
+    else {
+        if (spare_views == NULL && (spare_views = PyDict_New()) == NULL) return NULL;
+        spare = (Spare *)PyDict_GetItemWithError(spare_views, geometry);
+        if (spare == NULL && (PyErr_Occurred() || PyDict_GET_SIZE(spare_views) >= MOST_SPARE_VIEWS)) return NULL;
+    }
+    if (spare != NULL && Py_TYPE(spare) == &SpareType) return spare;
+    if ((spare = PyObject_New(Spare, &SpareType)) == NULL) return NULL;
+    spare->values = spare->rows = (Tensors){NULL, 0, 0};
+    if (geometry == NULL) {
+        set_slot(spec, TensorSpec_spare, (PyObject *)spare);
+        return spare;
+    }
+    int failed = PyDict_SetItem(spare_views, geometry, (PyObject *)spare) < 0;
+    Py_DECREF(spare); /* the dict holds it */
+    return failed ? NULL : spare;
+}
+
+static PyObject *made_view(PyObject *recorder, PyObject *spec, PyObject *geometry) {
+    PyObject *arguments[] = {LazyTensor_, PyTuple_GET_ITEM(geometry, 0), PyTuple_GET_ITEM(geometry, 1),
+                             PyTuple_GET_ITEM(geometry, 2), Py_None, SLOT(spec, TensorSpec_dtype)};
+    PyObject *made = PyObject_Vectorcall(wrapper_, arguments, 6, NULL);
+    if (made != NULL && (PyObject_GenericSetAttr(made, str_recorder, recorder) < 0 ||
+                         PyObject_GenericSetAttr(made, str_spec, spec) < 0))
+        Py_CLEAR(made);
+    return made;
+}
+
+/* A tensor of this spec, a spare one or a new one; its other attributes are still to be set. A view has a geometry. */
+static PyObject *new_tensor(PyObject *recorder, PyObject *spec, int rows, PyObject *geometry) {
     PyObject *inference = PyObject_CallNoArgs(is_inference_);
     if (inference == NULL) return NULL;
     Py_DECREF(inference);
-    if (inference != Py_False) return made_tensor(recorder, spec); /* PyTorch tells them from others */
-    Spare *spare = (Spare *)SLOT(spec, TensorSpec_spare);
-    if (Py_TYPE(spare) != &SpareType) {
-        if ((spare = PyObject_New(Spare, &SpareType)) == NULL) return NULL;
-        spare->values = spare->rows = (Tensors){NULL, 0, 0};
-        set_slot(spec, TensorSpec_spare, (PyObject *)spare);
+    Spare *spare = NULL;
+    if (inference == Py_False) { /* PyTorch tells those of inference mode from others */
+        spare = spare_of(spec, geometry);
+        if (spare == NULL && PyErr_Occurred()) return NULL;
     }
+    if (spare == NULL) return geometry == NULL ? made_tensor(recorder, spec) : made_view(recorder, spec, geometry);
     Tensors *tensors = rows ? &spare->rows : &spare->values;
     if (!tensors->count && young.count >= look_at) {
         look_through(&young, &young);
@@ -163,9 +198,10 @@ static PyObject *new_tensor(PyObject *recorder, PyObject *spec, int rows) {
         made = tensors->items[--tensors->count];
         spare_count--;
         if (PyObject_GenericSetAttr(made, str_recorder, recorder) < 0) Py_CLEAR(made);
-    } else if ((made = made_tensor(recorder, spec)) != NULL) {
-        PyObject *mark = PyLong_FromVoidPtr(made);
-        if (mark == NULL || PyObject_GenericSetAttr(made, str_OWN, mark) < 0) Py_CLEAR(made);
+    } else {
+        made = geometry == NULL ? made_tensor(recorder, spec) : made_view(recorder, spec, geometry);
+        PyObject *mark = made == NULL ? NULL : PyLong_FromVoidPtr(made);
+        if (made != NULL && (mark == NULL || PyObject_GenericSetAttr(made, str_OWN, mark) < 0)) Py_CLEAR(made);
         Py_XDECREF(mark);
     }
     if (made != NULL) tensors_add(&young, Py_NewRef(made));
@@ -176,21 +212,18 @@ static PyObject *new_tensor(PyObject *recorder, PyObject *spec, int rows) {
 static PyObject *value_tensor(PyObject *recorder, Py_ssize_t value, PyObject *spec) {
     PyObject *number = PyLong_FromSsize_t(value);
     if (number == NULL) return NULL;
-    PyObject *made = new_tensor(recorder, spec, 0);
+    PyObject *made = new_tensor(recorder, spec, 0, NULL);
     if (made != NULL && PyObject_GenericSetAttr(made, str_value, number) < 0) Py_CLEAR(made);
     Py_DECREF(number);
     return made;
 }
 
-/* lazy_rows() in lazy.py; takes the list. */
-static PyObject *rows_tensor(PyObject *recorder, PyObject *values, PyObject *row) {
-    PyObject *made = NULL, *spec = NULL, *held = NULL, *rows, *count;
-    rows = SLOT(row, TensorSpec_rows);
-    Py_INCREF(rows);
-    if (!IS(rows, RowsSpec)) Py_SETREF(rows, PyObject_CallOneArg(rows_of_, row));
-    count = PyLong_FromSsize_t(PyList_GET_SIZE(values));
-    if (rows == NULL || count == NULL) goto done;
-    if (!IS(rows, RowsSpec) || !PyDict_CheckExact(SLOT(rows, RowsSpec_stacked))) {
+/* lazy_rows() in lazy.py, given the spec of the rows; takes the list. */
+static PyObject *rows_tensor_of(PyObject *recorder, PyObject *values, PyObject *rows) {
+    PyObject *made = NULL, *spec = NULL, *held = NULL, *count = PyLong_FromSsize_t(PyList_GET_SIZE(values)), *row;
+    if (count == NULL) goto done;
+    row = IS(rows, RowsSpec) ? SLOT(rows, RowsSpec_row) : Py_None;
+    if (!IS(row, TensorSpec) || !PyDict_CheckExact(SLOT(rows, RowsSpec_stacked))) {
         PyErr_Format(PyExc_TypeError, "%R is no spec of rows", rows);
         goto done;
     }
@@ -206,16 +239,28 @@ static PyObject *rows_tensor(PyObject *recorder, PyObject *values, PyObject *row
     set_slot(held, Storage_listed, Py_NewRef(Py_True));
     set_slot(held, Storage_whole, Py_NewRef(SLOT(spec, TensorSpec_geometry)));
     set_slot(held, Storage_spec, Py_NewRef(rows));
-    made = new_tensor(recorder, spec, 1);
+    made = new_tensor(recorder, spec, 1, NULL);
     if (made != NULL && (PyObject_GenericSetAttr(made, str_held, held) < 0 ||
                          PyObject_GenericSetAttr(made, str_geometry, SLOT(spec, TensorSpec_geometry)) < 0))
         Py_CLEAR(made);
 done:
     Py_DECREF(values);
-    Py_XDECREF(rows);
     Py_XDECREF(count);
     Py_XDECREF(spec);
     Py_XDECREF(held);
+    return made;
+}
+
+/* The same of rows of this spec, stacked along the first dimension. */
+static PyObject *rows_tensor(PyObject *recorder, PyObject *values, PyObject *row) {
+    PyObject *rows = SLOT(row, TensorSpec_rows);
+    if (IS(rows, RowsSpec)) return rows_tensor_of(recorder, values, rows);
+    if ((rows = PyObject_CallOneArg(rows_of_, row)) == NULL) {
+        Py_DECREF(values);
+        return NULL;
+    }
+    PyObject *made = rows_tensor_of(recorder, values, rows);
+    Py_DECREF(rows);
     return made;
 }
 

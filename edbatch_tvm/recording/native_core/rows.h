@@ -1,0 +1,173 @@
+#ifndef EDBATCH_ROWS_H
+#define EDBATCH_ROWS_H
+#include "outside.h"
+#include "views.h"
+
+/* Calls of cells that treat rows alike: row_by_row() in row_calls.py ---------------------------------------------- */
+
+enum { MOST_COLUMNS = 16, MOST_LEAVES = 32 };
+
+/* The values of the rows of an argument along a dimension; a new list. */
+static int values_of_rows(PyObject *recorder, PyObject *argument, PyObject *at, PyObject **values) {
+    PyObject *shape, *single = NULL;
+    int outcome;
+    if (IS(argument, LazyTensor)) {
+        PyObject *held, *spec, *geometry, *kind;
+        outcome = lazy_parts(argument, recorder, &held, &spec);
+        if (outcome != DONE) return outcome;
+        geometry = PyObject_GenericGetAttr(argument, str_geometry);
+        shape = IS(spec, TensorSpec) ? SLOT(spec, TensorSpec_shape) : Py_None;
+        Py_ssize_t place = PyLong_AsSsize_t(at);
+        outcome = geometry == NULL || (place == -1 && PyErr_Occurred()) ? ERROR : UNUSUAL;
+        if (outcome == UNUSUAL && PyTuple_Check(shape) && place >= 0 && place < PyTuple_GET_SIZE(shape)) {
+            int one = PyLong_AsSsize_t(PyTuple_GET_ITEM(shape, place)) == 1;
+            if (held == Py_None) {
+                if (one) single = PyObject_GenericGetAttr(argument, str_value);
+                if (one && single == NULL) outcome = ERROR;
+            } else if (IS(held, Storage) && geometry == SLOT(held, Storage_whole) && geometry != Py_None &&
+                       IS(SLOT(held, Storage_spec), RowsSpec) && PyList_CheckExact(SLOT(held, Storage_rows)) &&
+                       PyObject_RichCompareBool(SLOT(SLOT(held, Storage_spec), RowsSpec_at), at, Py_EQ) == 1) {
+                *values = Py_NewRef(SLOT(held, Storage_rows));
+                outcome = DONE;
+            } else if ((outcome = resolve(recorder, held, spec, geometry, &kind, values)) == DONE) {
+                int rows = IS(kind, RowsSpec) &&
+                           PyObject_RichCompareBool(SLOT(kind, RowsSpec_at), at, Py_EQ) == 1;
+                if (!rows && !(one && PyList_GET_SIZE(*values) == 1)) {
+                    Py_CLEAR(*values);
+                    outcome = UNUSUAL;
+                }
+                Py_DECREF(kind);
+            }
+        }
+        Py_XDECREF(geometry);
+        Py_DECREF(held);
+        Py_DECREF(spec);
+    } else if (IS(argument, Tensor)) {
+        PyObject *outside = SLOT(recorder, Recorder_outside);
+        DLTensor seen;
+        Py_ssize_t bytes, place = PyLong_AsSsize_t(at);
+        if (!IS(outside, Outside) || (place == -1 && PyErr_Occurred())) return PyErr_Occurred() ? ERROR : UNUSUAL;
+        outcome = plain_tensor(argument, &seen, &bytes);
+        if (outcome != DONE) return outcome;
+        if (!is_number(outside, &seen) || place < 0 || place >= seen.ndim) return UNUSUAL;
+        if (seen.shape[place] == 1) single = outside_number(outside, argument);
+        else if ((*values = PyObject_CallMethodObjArgs(outside, str_numbers, argument, at, NULL)) != NULL)
+            return PyList_CheckExact(*values) ? DONE : UNUSUAL;
+        outcome = single == NULL ? ERROR : UNUSUAL;
+    } else
+        return UNUSUAL;
+    if (single != NULL) {
+        if ((*values = PyList_New(1)) == NULL) {
+            Py_DECREF(single);
+            return ERROR;
+        }
+        PyList_SET_ITEM(*values, 0, single);
+        outcome = DONE;
+    }
+    return outcome;
+}
+
+/* Append nodes of one type, of which `columns` are the operands; the number of their first value. */
+static Py_ssize_t append_rows(PyObject *recorder, PyObject *type_id, PyObject **columns, const int *places, int width,
+                              Py_ssize_t count, Py_ssize_t outputs) {
+    PyObject *types = SLOT(recorder, Recorder_types), *ends = SLOT(recorder, Recorder_ends);
+    PyObject *operands = SLOT(recorder, Recorder_operands);
+    for (Py_ssize_t n = 0; n < count; n++) {
+        if (PyList_Append(types, type_id) < 0) return -1;
+        for (int place = 0; place < width; place++)
+            if (PyList_Append(operands, PyList_GET_ITEM(columns[places[place]], n)) < 0) return -1;
+        PyObject *end = PyLong_FromSsize_t(PyList_GET_SIZE(operands));
+        int failed = end == NULL || PyList_Append(ends, end) < 0;
+        Py_XDECREF(end);
+        if (failed) return -1;
+    }
+    Py_ssize_t value = PyLong_AsSsize_t(SLOT(recorder, Recorder_recorded));
+    PyObject *next = PyLong_FromSsize_t(value + outputs * count);
+    if (next == NULL) return -1;
+    set_slot(recorder, Recorder_recorded, next);
+    return value;
+}
+
+/* What nodes for `count` rows return: tensors of rows, in order, by themselves or in a tuple or list. */
+static PyObject *rows_returned(PyObject *recorder, PyObject *rows, PyObject *structure, Py_ssize_t value,
+                               Py_ssize_t count) {
+    Py_ssize_t width = PyList_GET_SIZE(rows);
+    PyObject *all = structure == (PyObject *)&PyTuple_Type ? PyTuple_New(width) : PyList_New(width);
+    for (Py_ssize_t place = 0; place < width && all != NULL; place++) {
+        PyObject *values = PyList_New(count), *made = NULL;
+        for (Py_ssize_t n = 0; n < count && values != NULL; n++) {
+            PyObject *number = PyLong_FromSsize_t(value + place + n * width);
+            if (number == NULL) Py_CLEAR(values);
+            else PyList_SET_ITEM(values, n, number);
+        }
+        if (values != NULL) made = rows_tensor_of(recorder, values, PyList_GET_ITEM(rows, place));
+        if (made == NULL) Py_CLEAR(all);
+        else if (PyTuple_CheckExact(all)) PyTuple_SET_ITEM(all, place, made);
+        else PyList_SET_ITEM(all, place, made);
+    }
+    if (all == NULL || structure != Py_None) return all;
+    PyObject *one = Py_NewRef(PyList_GET_ITEM(all, 0));
+    Py_DECREF(all);
+    return one;
+}
+
+/* leaves_of() in rows.py: arguments and the parts of tuples, and of lists if `lists`; how many there are, or -1. */
+static int leaves_of(PyObject *const *arguments, Py_ssize_t count, int lists, PyObject **leaves, int found) {
+    for (Py_ssize_t n = 0; n < count && found >= 0; n++) {
+        PyObject *argument = arguments[n];
+        if (PyTuple_Check(argument))
+            found = leaves_of(&PyTuple_GET_ITEM(argument, 0), PyTuple_GET_SIZE(argument), lists, leaves, found);
+        else if (lists && PyList_CheckExact(argument))
+            found = leaves_of(((PyListObject *)argument)->ob_item, PyList_GET_SIZE(argument), lists, leaves, found);
+        else if (found == MOST_LEAVES)
+            found = -1;
+        else
+            leaves[found++] = argument;
+    }
+    return found;
+}
+
+/* Record a call as one node a row, where `how`, a RowByRow, knows the node. */
+static int rows_recorded(PyObject *recorder, PyObject *const *arguments, Py_ssize_t count, int lists, PyObject *how,
+                         PyObject **result) {
+    PyObject *leaves[MOST_LEAVES];
+    PyObject *node = SLOT(how, RowByRow_node), *by_rows = SLOT(how, RowByRow_by_rows), *columns[MOST_COLUMNS];
+    int many = leaves_of(arguments, count, lists, leaves, 0);
+    if (!PyTuple_CheckExact(node) || PyTuple_GET_SIZE(node) != 4 || !PyTuple_CheckExact(by_rows) ||
+        PyTuple_GET_SIZE(by_rows) != many)
+        return UNUSUAL;
+    PyObject *type_id = PyTuple_GET_ITEM(node, 0), *order = PyTuple_GET_ITEM(node, 1);
+    PyObject *integers = PyTuple_GET_ITEM(node, 2), *returned = PyTuple_GET_ITEM(node, 3);
+    if (!PyList_CheckExact(order) || PyList_GET_SIZE(order) > MOST_COLUMNS || !PyList_CheckExact(integers) ||
+        PyList_GET_SIZE(integers) || !PyTuple_CheckExact(returned) || PyTuple_GET_SIZE(returned) != 2)
+        return UNUSUAL;
+    PyObject *rows = PyTuple_GET_ITEM(returned, 0), *structure = PyTuple_GET_ITEM(returned, 1);
+    int simple = structure == Py_None || structure == (PyObject *)&PyTuple_Type ||
+                 structure == (PyObject *)&PyList_Type;
+    if (!simple || !PyList_CheckExact(rows) || !PyList_GET_SIZE(rows)) return UNUSUAL;
+    int width = 0, outcome = DONE, places[MOST_COLUMNS];
+    for (int n = 0; n < many && outcome == DONE; n++) {
+        PyObject *at = PyTuple_GET_ITEM(by_rows, n);
+        if (at == Py_None) continue;
+        outcome = width == MOST_COLUMNS ? UNUSUAL : values_of_rows(recorder, leaves[n], at, &columns[width]);
+        if (outcome == DONE) width++;
+    }
+    Py_ssize_t number = width ? PyList_GET_SIZE(columns[0]) : 0, used = PyList_GET_SIZE(order);
+    for (int n = 1; n < width; n++)
+        if (PyList_GET_SIZE(columns[n]) != number) outcome = outcome == DONE ? UNUSUAL : outcome;
+    if (outcome == DONE && !number) outcome = UNUSUAL;
+    for (Py_ssize_t n = 0; n < used && outcome == DONE; n++) {
+        Py_ssize_t place = PyLong_AsSsize_t(PyList_GET_ITEM(order, n));
+        if (place < 0 || place >= width) outcome = PyErr_Occurred() ? ERROR : UNUSUAL;
+        places[n] = (int)place;
+    }
+    if (outcome == DONE) {
+        Py_ssize_t value = append_rows(recorder, type_id, columns, places, (int)used, number, PyList_GET_SIZE(rows));
+        *result = value < 0 ? NULL : rows_returned(recorder, rows, structure, value, number);
+        outcome = *result == NULL ? ERROR : DONE;
+    }
+    for (int n = 0; n < width; n++) Py_DECREF(columns[n]);
+    return outcome == ERROR ? refused() : outcome;
+}
+
+#endif
