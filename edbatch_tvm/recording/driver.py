@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from edbatch_tvm.errors import EnvironmentMismatch
@@ -136,7 +137,8 @@ class Driver:
         finally:
             for fiber in fibers:
                 if fiber and not fiber.dead:
-                    fiber.throw()
+                    with suppress(Exception, SystemExit):  # of code that catches everything: the first error counts
+                        fiber.throw()
             self._hub, self.fibers = None, []
         return results
 

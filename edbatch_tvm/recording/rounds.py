@@ -84,6 +84,7 @@ class Engine:
             or resolve_plan(model.plan_name) != "batch"
             or find_native("schedule") is None
             or find_native("plan") is None
+            or len(executor.kernels.arguments) > native.MOST_INPUTS
         ):
             return
         self.executor = executor

@@ -222,6 +222,20 @@ def test_the_driver_keeps_order_and_ends_what_is_left() -> None:
     assert sorted(log) == ["compute", "end a", "end bad", "end c"]
 
 
+def test_the_first_error_counts_whatever_other_elements_make_of_it() -> None:
+    driver = Driver(lambda: None)
+
+    def stubborn() -> None:
+        try:
+            driver.wait()
+        except:  # noqa: E722  (as models of users do)
+            raise SystemExit(1) from None
+
+    # The second ends in the first round, while the others wait.
+    with pytest.raises(ValueError, match="no"):
+        driver.run([stubborn, lambda: int("no"), stubborn])
+
+
 @pytest.mark.slow
 def test_trees_of_random_shapes_are_equal(rng: np.random.Generator) -> None:
     def tree(depth: int) -> Any:

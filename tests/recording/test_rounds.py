@@ -260,3 +260,34 @@ def test_records_share_equal_calls(size: int, monkeypatch: pytest.MonkeyPatch) -
     others = [fast.record(element) for element in elements]
     assert_equal(fast([*others, *records]), [*wanted, *wanted])
     assert type(fast.reports[0]) is not RoundReport  # they read tensors of several tables
+
+
+class Widths(nn.Module):
+    """Values of many sizes."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.halves = nn.ModuleList(nn.Linear(3, 5 + number) for number in range(count))
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        return [half(x) for half in self.halves]
+
+
+def _assert_widths(count: int) -> None:
+    model = Widths(count).requires_grad_(False)
+    fast = eb.autobatch(model, [f"halves.{number}" for number in range(count)])
+    elements = [torch.randn(3) for _ in range(4)]
+    for _ in range(3):
+        assert_equal(fast(elements), [model(x) for x in elements])
+
+
+def test_more_sizes_of_values_than_compiled_code_takes(monkeypatch: pytest.MonkeyPatch, rounds_run: list[Any]) -> None:
+    monkeypatch.setattr(rounds.native, "MOST_INPUTS", 2)
+    _assert_widths(3)
+    assert not any(rounds_run)
+
+
+@pytest.mark.slow
+def test_fifty_sizes_of_values(rounds_run: list[Any]) -> None:
+    _assert_widths(50)
+    assert any(rounds_run)

@@ -112,5 +112,7 @@ PyMODINIT_FUNC PyInit_edbatch_recording_core(void) {
         PyType_Ready(&ArenaType) < 0 || PyType_Ready(&EngineType) < 0 || PyType_Ready(&ValuesType) < 0 ||
         PyType_Ready(&JoinType) < 0)
         return NULL;
-    return PyModule_Create(&definition);
+    PyObject *module = PyModule_Create(&definition);
+    if (module != NULL && PyModule_AddIntMacro(module, MOST_INPUTS) < 0) Py_CLEAR(module);
+    return module;
 }

@@ -10,7 +10,7 @@
  * that Python has computed, are copied into the arenas when they are first read.
  */
 
-enum { ZERO_STATE = -1, ALIGNED = 64, FIRST_ROWS = 64, MOST_SPARE_BYTES = 1 << 26, BOARD_WORDS = 64, MOST_INPUTS = 32 };
+enum { ZERO_STATE = -1, ALIGNED = 64, FIRST_ROWS = 64, MOST_SPARE_BYTES = 1 << 26, BOARD_WORDS = 64, MOST_INPUTS = 1024 };
 enum { CELL_WIDTH, CELL_OPERANDS, CELL_FIXED, CELL_REPEATED, CELL_BOUND, CELL_COLUMNS }; /* see cell_tables.py */
 
 typedef struct {
@@ -211,7 +211,7 @@ static PyObject *engine(PyObject *module, PyObject *arguments) {
     }
     for (int32_t n = 0; n < count; n++) made->attributes[n] = (Attribute){(int32_t)pairs[2 * n], pairs[2 * n + 1]};
     if (given != 7 || made->inputs > MOST_INPUTS) {
-        PyErr_SetString(PyExc_ValueError, "addresses of 7 functions, and at most 32 inputs");
+        PyErr_SetString(PyExc_ValueError, "addresses of 7 functions, and as many inputs as MOST_INPUTS says");
         goto failed;
     }
     made->schedule = (void *)places[0];
