@@ -108,6 +108,7 @@ class NativeBackwardGraphs:
             types.slots,
             types.reads,
             arenas,
+            types.outputs,
             np.empty(work, np.int32),
             *made,
             io,

@@ -46,6 +46,8 @@ class TypeTables(NamedTuple):
     Attributes
     ----------
     sections, slots, reads, arenas : int32 array
+    outputs : int32 array of shape [types]
+        How many outputs of a node, the first ones, may have cotangents.
     bounds : int64 array of shape [types, 3, 3]
         How many nodes of sections, operands of these and external rows there are at most, for each node of a type, for
         each variadic row, and for each pair of rows of one node: see PER_NODE and the following.
@@ -55,6 +57,7 @@ class TypeTables(NamedTuple):
     slots: np.ndarray
     reads: np.ndarray
     arenas: np.ndarray
+    outputs: np.ndarray
     bounds: np.ndarray
 
 

@@ -55,15 +55,23 @@ class BackwardGraphs:
         For each cell of the forward signature.
     sum_types : mapping of int to int
         The type that adds values of an arena of the forward signature.
+    cells : Signature, optional
+        Those of the forward signature without the outputs that they save, which have no cotangents.
     """
 
     def __init__(
-        self, forward: Signature, backward: Signature, types: Sequence[BackwardType], sum_types: Mapping[int, int]
+        self,
+        forward: Signature,
+        backward: Signature,
+        types: Sequence[BackwardType],
+        sum_types: Mapping[int, int],
+        cells: Signature | None = None,
     ) -> None:
         self._backward = backward
         self._types = types
         self._sum_types = sum_types
-        self._tables = _type_tables(forward, backward, types, sum_types)
+        outputs = np.array([len(cell.outputs) for cell in cells or forward], np.int32)
+        self._tables = _type_tables(forward, backward, types, sum_types, outputs)
 
     def make(
         self, graph: InstanceGraph, plan: Plan, given: np.ndarray, detached: np.ndarray | None = None
@@ -126,7 +134,11 @@ def _nodes(arrays: BackwardArrays, type_id: int) -> np.ndarray:
 
 
 def _type_tables(
-    forward: Signature, backward: Signature, types: Sequence[BackwardType], sum_types: Mapping[int, int]
+    forward: Signature,
+    backward: Signature,
+    types: Sequence[BackwardType],
+    sum_types: Mapping[int, int],
+    outputs: np.ndarray,
 ) -> TypeTables:
     """The adjoints as the kernel takes them."""
     most = max(1, *(len(one.sections) for one in types))
@@ -161,7 +173,8 @@ def _type_tables(
     arenas[np.argsort(arenas[:, SUM_TYPE], kind="stable"), RANK] = np.arange(len(arenas))
     arenas[:, BACKWARD_ARENA] = [specs.index(spec) if spec in specs else -1 for spec in forward.value_specs]
     arenas[:, ROWS] = 0
-    return TypeTables(sections, slots, np.array(reads or [(0,) * 5], np.int32), arenas, _bounds(forward, types))
+    found = np.array(reads or [(0,) * 5], np.int32)
+    return TypeTables(sections, slots, found, arenas, outputs, _bounds(forward, types))
 
 
 def _bounds(forward: Signature, types: Sequence[BackwardType]) -> np.ndarray:

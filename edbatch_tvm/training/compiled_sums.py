@@ -134,7 +134,7 @@ class _OfDtype:
         """
         parts = [_read_rows(rows, self._types[place], source.number) for place, source in table.reads]
         index = np.concatenate(parts)
-        order = np.argsort(index, kind="stable")
+        order = _rising(index)
         index = index[order]
         distinct = distinct_starts(index)
         out = np.empty((len(distinct), sum(table.widths)), self._dtype)
@@ -182,7 +182,8 @@ class _Products:
             What :meth:`gradients` gave.
         """
         tiles = self._tiles
-        found, room, multiplies = [], 1, 0
+        found: list[int] = []
+        room, multiplies = 1, 0
         for column, (first, lefts, rights) in zip(self._first_columns, self._table.sides, strict=True):
             nodes = int(starts[column + 1] - starts[column])
             turn = max(tiles.vectors, _MOST_SUMS // max(1, lefts * tiles.lanes**2))
@@ -193,12 +194,19 @@ class _Products:
                 for block in range(last + 1):
                     part = FIRST_PART * (block == 0) + LAST_PART * (block == last)
                     count = min(nodes - block * BLOCK, BLOCK)
-                    found.append((block * BLOCK, count, first, lefts, right, some, part))
+                    found += (block * BLOCK, count, first, lefts, right, some, part)
                 room = max(room, tiles.room(lefts, some))
                 multiplies += nodes * lefts * some * tiles.lanes**2
-        steps = np.array(found or [(0,) * 7], np.int64)
+        steps = np.array(found or [0] * 7, np.int64).reshape(-1, 7)
         vectors = self._table.at(starts, [_NONE, *(one for _, one in gradients)]) if found else self._table.vectors
         return steps, vectors, room, multiplies
+
+
+def _rising(index: np.ndarray) -> np.ndarray:
+    """The order in which numbers rise; equal ones stay in theirs. NumPy sorts short integers by their digits."""
+    short = len(index) and index.max() < 1 << 16
+    order: np.ndarray = np.argsort(index.astype(np.uint16) if short else index, kind="stable")
+    return order
 
 
 def _read_rows(rows: PassRows, terms: TypeTerms, number: int) -> np.ndarray:

@@ -331,7 +331,7 @@ class _BackwardModel:
         ]
         own = self.model.signature.value_specs
         self._forward_arenas = [own.index(spec) if spec in own else -1 for spec in compiled.signature.value_specs]
-        self._graphs = BackwardGraphs(self.model.signature, compiled.signature, self._types, sums)
+        self._graphs = BackwardGraphs(self.model.signature, compiled.signature, self._types, sums, self.model.nodes)
         return compiled
 
     def _weight_sums(self, forward: Result, backward: Result, made: BackwardGraph) -> dict[str, Sums]:

@@ -61,6 +61,7 @@ def backward(
     slots_: T.handle,
     reads_: T.handle,
     arenas_: T.handle,
+    outputs_: T.handle,
     work_: T.handle,
     # Results: the backward graph and its batches; cotangents of all values; of forward nodes the first place of each
     # section, and how many of the type come before; all that have cotangents, type by type, the last batch first, where
@@ -104,6 +105,7 @@ def backward(
     slots = T.meta_var(argument(slots_, (types, operand_most, 2)))
     reads = T.meta_var(argument(reads_, (size("room_reads"), 5)))
     arenas = T.meta_var(argument(arenas_, (a, 4)))
+    outputs = T.meta_var(argument(outputs_, (types,)))
     place_type = T.meta_var(argument(place_type_, (size("room_places"),), "int16"))
     place_ptr = T.meta_var(argument(place_ptr_, (size("room_ptr"),)))
     place_operand = T.meta_var(argument(place_operand_, (size("room_operands"),)))
@@ -140,11 +142,13 @@ def backward(
         node_rank[v] = counted[u]
         counted[u] += 1
         active[v] = 0
-        spread: T.let = operand_ptr[v + 1] - operand_ptr[v] - cells[u, FIXED]
-        repeat[v] = T.truncdiv(spread, T.max(cells[u, REPEATED], 1))
+        repeat[v] = 0
+        if cells[u, REPEATED] > 0:
+            repeat[v] = T.truncdiv(operand_ptr[v + 1] - operand_ptr[v] - cells[u, FIXED], cells[u, REPEATED])
+        for k in range(outputs[u]):
+            uses[v * stride + k] = 0
+            added[v * stride + k] = 0
     for x in range(n * stride):
-        uses[x] = 0
-        added[x] = 0
         cotangent[x] = ZERO
     for i in range(givens):
         active[T.truncdiv(given[i], stride)] = 1
@@ -175,11 +179,11 @@ def backward(
         first[i] = 0
     for b in range(m):
         first_node[b] = 0
-    for x in range(n * stride):
-        if uses[x] > 1:
-            v: T.let = T.truncdiv(x, stride)
-            arena: T.let = output_arena[T.Cast("int32", node_type[v]), T.truncmod(x, stride)]
-            first[batch_of[v] * width + arenas[arena, RANK]] += 1
+    for v in range(n):
+        for k in range(outputs[T.Cast("int32", node_type[v])]):
+            if uses[v * stride + k] > 1:
+                arena: T.let = output_arena[T.Cast("int32", node_type[v]), k]
+                first[batch_of[v] * width + arenas[arena, RANK]] += 1
     for t in range(types):
         counted[t] = 0
         group_rows[t] = 0
@@ -216,16 +220,17 @@ def backward(
         first_node[b] = counted[u]
         counted[u] += count
     # The numbers of places, types, and first how many operands each has.
-    for x in range(n * stride):
-        if uses[x] > 1:
-            v: T.let = T.truncdiv(x, stride)
-            arena: T.let = output_arena[T.Cast("int32", node_type[v]), T.truncmod(x, stride)]
-            i: T.let = batch_of[v] * width + arenas[arena, RANK]
-            sum_of[x] = first[i]
-            place_ptr[first[i]] = uses[x]
-            place_type[first[i]] = T.Cast("int16", arenas[arena, SUM_TYPE])
-            cotangent[x] = first[i] * out_stride
-            first[i] += 1
+    for v in range(n):
+        for k in range(outputs[T.Cast("int32", node_type[v])]):
+            x: T.let = v * stride + k
+            if uses[x] > 1:
+                arena: T.let = output_arena[T.Cast("int32", node_type[v]), k]
+                i: T.let = batch_of[v] * width + arenas[arena, RANK]
+                sum_of[x] = first[i]
+                place_ptr[first[i]] = uses[x]
+                place_type[first[i]] = T.Cast("int16", arenas[arena, SUM_TYPE])
+                cotangent[x] = first[i] * out_stride
+                first[i] += 1
     for v in range(n):
         u: T.let = T.Cast("int32", node_type[v])
         for s in range(most):

@@ -84,8 +84,9 @@ def term_addresses(
         if kind == OPERAND:
             for i in range(group_ptr[u + 1] - group_ptr[u]):
                 v: T.let = node_order[group_ptr[u] + i]
-                spread: T.let = operand_ptr[v + 1] - operand_ptr[v] - cells[u, FIXED]
-                repeat: T.let = T.truncdiv(spread, T.max(cells[u, REPEATED], 1))
+                repeat = 0
+                if cells[u, REPEATED] > 0:
+                    repeat = T.truncdiv(operand_ptr[v + 1] - operand_ptr[v] - cells[u, FIXED], cells[u, REPEATED])
                 before: T.let = operands[u, number, FIXED_BEFORE] + repeat * operands[u, number, REPEATED_BEFORE]
                 for j in range(T.Select(terms[c, OF_ROWS] == T.int64(1), repeat, 1)):
                     value: T.let = operand_value[operand_ptr[v] + before + j]
@@ -113,8 +114,9 @@ def term_addresses(
         elif kind == OUTPUT:
             for i in range(group_ptr[u + 1] - group_ptr[u]):
                 v: T.let = node_order[group_ptr[u] + i]
-                spread: T.let = operand_ptr[v + 1] - operand_ptr[v] - cells[u, FIXED]
-                repeat: T.let = T.truncdiv(spread, T.max(cells[u, REPEATED], 1))
+                repeat = 0
+                if cells[u, REPEATED] > 0:
+                    repeat = T.truncdiv(operand_ptr[v + 1] - operand_ptr[v] - cells[u, FIXED], cells[u, REPEATED])
                 for j in range(T.Select(terms[c, OF_ROWS] == T.int64(1), repeat, 1)):
                     row: T.let = backward_row[(place_of[v, part] + j) * out_stride + number]
                     addresses[at + done] = base + T.Cast("int64", row) * pitch
