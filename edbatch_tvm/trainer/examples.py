@@ -77,29 +77,33 @@ class _LossBuilder(Builder):
         self._drop = signature.type_id(DROP) if DROP in signature.names else None
         if self._drop is not None:
             (spec,) = (attribute.spec for attribute in signature[DROP].attributes)
-            self._ones = np.ones((1, *spec.shape), spec.dtype)
+            self._mask = np.ones(spec.shape, spec.dtype)
+            self._masks = _ones(1, self._mask)
 
     def call(self, cell: str, /, *operands: Any, **named: Any) -> Any:
         if self._drop is not None and cell == self._output:
             drop = super().call
-            operands = tuple(drop(DROP, one, mask=None) for one in operands)
+            operands = tuple(drop(DROP, one, mask=self._mask) for one in operands)
         return super().call(cell, *operands, **named)
-
-    def _attribute_arrays(self) -> dict[tuple[int, str], np.ndarray]:
-        if self._drop is None:
-            return super()._attribute_arrays()
-        masks = self._recorders[DROP].attributes[MASK]
-        count = len(masks)
-        masks.clear()
-        arrays = super()._attribute_arrays()
-        if count > len(self._ones):
-            self._ones = np.ones((2 * count, *self._ones.shape[1:]), self._ones.dtype)
-        return arrays | ({(self._drop, MASK): self._ones[:count]} if count else {})
 
     def finish(self, *outputs: Any) -> InstanceGraph:
         (logits,) = outputs
         pairs = zip(logits, self.classes, strict=True)
-        return super().finish([self.call(LOSS, one, label=label) for one, label in pairs if label >= 0])
+        graph = super().finish([self.call(LOSS, one, label=label) for one, label in pairs if label >= 0])
+        if self._drop is not None:
+            count = len(graph.attributes.get((self._drop, MASK), ()))
+            if count > len(self._masks):
+                self._masks = _ones(2 * count, self._mask)
+            if count:  # all instances share the memory
+                graph.attributes[self._drop, MASK] = self._masks[:count]
+        return graph
+
+
+def _ones(count: int, mask: np.ndarray) -> np.ndarray:
+    """Masks that drop nothing; read-only, as all arrays of instances are."""
+    made = np.ones((count, *mask.shape), mask.dtype)
+    made.flags.writeable = False
+    return made
 
 
 def to_train(
