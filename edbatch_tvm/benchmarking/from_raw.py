@@ -14,14 +14,15 @@ from edbatch_tvm.graph import Builder, InstanceGraph, Signature
 from edbatch_tvm.graph.build import PythonBuilder
 from edbatch_tvm.graph.native_builder import native_builder
 from edbatch_tvm.models.data import load_items
+from edbatch_tvm.models.minibatch_arrays import MinibatchArrays
 from edbatch_tvm.models.workload import ReadOptions
 
 TURNS = 5
 """Turns where nobody says how many."""
 
 BUILT, FLAT, ARRAYS, NATIVE, PYTHON = "built before", "flat arrays", "arrays", "builder", "Python builder"
-"""The ways: instances exist; from arrays, as readers give them; from arrays that are made of the items first; the
-builder, item by item; the builder without C."""
+"""The ways: instances exist; one graph from arrays, as readers give them; the same from arrays made of the items
+first; the builder, item by item; the builder without C."""
 
 STAGES = ("build", "merge", "schedule", "plan", "execute", "total")
 
@@ -72,8 +73,9 @@ def measure_from_raw(prepared: Prepared, track: Track[Any] = lambda items, _: it
     ways: dict[str, Callable[[Sequence[Any]], list[InstanceGraph]]] = {
         name: _item_by_item(workload.graph, builder) for name, builder in builders.items()
     }
-    if workload.graphs is not None:
-        ways[ARRAYS] = lambda items: workload.instances(signature, items)
+    arrays, flat = workload.arrays, workload.source.flat
+    if arrays is not None and flat is not None:
+        ways[ARRAYS] = lambda items: [arrays(signature, flat(items)).minibatch()]
     report = FromRawReport(
         workload.name,
         options.hidden,
@@ -84,11 +86,11 @@ def measure_from_raw(prepared: Prepared, track: Track[Any] = lambda items, _: it
     names = [BUILT, *([FLAT] if ARRAYS in ways else []), *ways]
     sums = {name: dict.fromkeys(STAGES, 0.0) for name in names}
     for items in track(minibatches, "running"):
-        if workload.graphs is not None and workload.source.flat is not None:
-            ways[FLAT] = _from_flat(workload.graphs, signature, workload.source.flat(items))
+        if arrays is not None and flat is not None:
+            ways[FLAT] = _from_flat(arrays, signature, flat(items))
         times: dict[str, list[dict[str, float]]] = {name: [] for name in sums}
         for turn in range(1 + report.turns):  # the first one is not counted
-            ready = ways[names[-1]](items)
+            ready = workload.instances(signature, items)
             prepared.model.merge(ready)
             for name in names[turn % len(names) :] + names[: turn % len(names)]:
                 found = _run(prepared.model, items, ways.get(name) or _always(ready))
@@ -116,9 +118,9 @@ def _always(instances: list[InstanceGraph]) -> Callable[[Sequence[Any]], list[In
 
 
 def _from_flat(
-    graphs: Callable[[Signature, Any], list[InstanceGraph]], signature: Signature, items: Any
+    arrays: Callable[[Signature, Any], MinibatchArrays], signature: Signature, items: Any
 ) -> Callable[[Sequence[Any]], list[InstanceGraph]]:
-    return lambda _: graphs(signature, items)
+    return lambda _: [arrays(signature, items).minibatch()]
 
 
 def _item_by_item(
@@ -153,7 +155,8 @@ def _from_file(prepared: Prepared, python: Builder, turns: int) -> dict[str, flo
     ways: dict[str, Callable[[], Iterable[InstanceGraph]]] = {
         PYTHON: lambda: [workload.graph(python, item) for item in read(path, how)]
     }
-    if workload.graphs is not None:
+    arrays, flat = workload.arrays, workload.source.flat
+    if arrays is not None and flat is not None:
         ways[ARRAYS] = lambda: workload.read(path, signature, how)
     times: dict[str, list[float]] = {name: [] for name in ways}
     nodes = 0

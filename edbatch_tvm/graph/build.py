@@ -17,7 +17,7 @@ from edbatch_tvm.argument_checks import require_type
 from edbatch_tvm.errors import CellError
 from edbatch_tvm.graph.cell_recorders import CellRecorders
 from edbatch_tvm.graph.instance import InstanceGraph
-from edbatch_tvm.graph.instances_from_arrays import instances_from_arrays
+from edbatch_tvm.graph.instances_from_arrays import minibatch_from_arrays
 from edbatch_tvm.graph.many_calls import arrange_many
 from edbatch_tvm.graph.native_builder import kept_rows, native_builder
 from edbatch_tvm.graph.recorded_calls import RecordedCalls
@@ -222,9 +222,48 @@ class Builder:
         [InstanceGraph(node_type=[3], operand_value=[2], types=2),
          InstanceGraph(node_type=[1], operand_value=[0], types=2)]
         """
+        made: list[InstanceGraph] = self._minibatch(
+            False, node_type, operand_ptr, operand_value, node_ptr, outputs, output_ptr, attributes, scalar_output
+        )
+        return made
+
+    def minibatch(
+        self,
+        node_type: Any,
+        operand_ptr: Any,
+        operand_value: Any,
+        *,
+        node_ptr: Any,
+        outputs: Any = (),
+        output_ptr: Any = None,
+        attributes: Mapping[tuple[str, str], Any] = MappingProxyType({}),
+        scalar_output: bool = False,
+    ) -> InstanceGraph:
+        """The instances of a whole minibatch as one graph: what :func:`edbatch_tvm.merge` makes of :meth:`instances`.
+
+        ``model([graph])`` runs it; ``result[i]`` is what instance i declared. Parameters and errors are those of
+        :meth:`instances`.
+        """
+        made: InstanceGraph = self._minibatch(
+            True, node_type, operand_ptr, operand_value, node_ptr, outputs, output_ptr, attributes, scalar_output
+        )
+        return made
+
+    def _minibatch(
+        self,
+        merged: bool,
+        node_type: Any,
+        operand_ptr: Any,
+        operand_value: Any,
+        node_ptr: Any,
+        outputs: Any,
+        output_ptr: Any,
+        attributes: Mapping[tuple[str, str], Any],
+        scalar_output: bool,
+    ) -> Any:
         if output_ptr is None:
             output_ptr = np.arange(len(node_ptr)) if len(outputs) else np.zeros(len(node_ptr), np.int32)
-        return instances_from_arrays(
+        return minibatch_from_arrays(
             self.signature,
             node_type,
             operand_ptr,
@@ -234,6 +273,7 @@ class Builder:
             output_ptr,
             attributes,
             scalar_output,
+            merged,
         )
 
     def _graph(self, outputs: tuple[Any, ...]) -> InstanceGraph:

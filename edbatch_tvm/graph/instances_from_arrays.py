@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from edbatch_tvm.graph.spec import Signature
 from edbatch_tvm.graph.validate import as_index_array, validate
 
 
-def instances_from_arrays(
+def minibatch_from_arrays(
     signature: Signature,
     node_type: Any,
     operand_ptr: Any,
@@ -25,8 +26,9 @@ def instances_from_arrays(
     output_ptr: Any,
     attributes: Mapping[tuple[str, str], Any],
     scalar_output: bool,
-) -> list[InstanceGraph]:
-    """The instances of a minibatch; see :meth:`edbatch_tvm.graph.Builder.instances`."""
+    merged: bool,
+) -> Any:
+    """The instances of a minibatch, with `merged` as one graph; see :meth:`edbatch_tvm.graph.Builder.instances`."""
     graph = InstanceGraph(
         _index_array("node_type", node_type, np.int16),
         _index_array("operand_ptr", operand_ptr),
@@ -41,14 +43,19 @@ def instances_from_arrays(
     native = native_builder()
     declared = np.diff(graph.output_ptr)
     if native is not None and (not scalar_output or (declared == 1).all()):
-        found = native.instances(graph, scalar_output)
+        found = native.instances(graph, scalar_output, merged)
         if found is not None:
             return found
     validate(graph)
     if scalar_output and (declared != 1).any():
         instance = int(np.argmax(declared != 1))
         raise GraphError(f"{declared[instance]} outputs of instance {instance}", "1, which is its result")
-    return _split(graph)
+    _require_apart(graph)
+    if not merged:
+        return _split(graph)
+    copied = deepcopy(graph)  # nobody else can change its arrays
+    copied.freeze()
+    return copied
 
 
 def _index_array(name: str, array: Any, dtype: type[np.signedinteger[Any]] = np.int32) -> np.ndarray:
@@ -79,7 +86,6 @@ def _split(graph: InstanceGraph) -> list[InstanceGraph]:
     """The instances of a minibatch that is well formed."""
     signature, stride = graph.signature, graph.stride
     assert signature is not None
-    _require_apart(graph)
     instance_of = np.repeat(np.arange(graph.num_instances), np.diff(graph.node_ptr))
     rows: dict[tuple[int, str], np.ndarray] = {}
     row_ptr: dict[int, np.ndarray] = {}

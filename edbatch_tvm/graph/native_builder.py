@@ -40,7 +40,7 @@ class NativeBuilder:
         recorders = CellRecorders(signature)
         return self._core.recording(self._cells(signature), signature, recorders.arrange, recorders.attribute_array)
 
-    def instances(self, graph: InstanceGraph, scalar_output: bool) -> list[InstanceGraph] | None:
+    def instances(self, graph: InstanceGraph, scalar_output: bool, merged: bool) -> Any:
         """The instances of a minibatch of cells that is not checked; None if Python is to find or refuse them.
 
         Parameters
@@ -49,6 +49,8 @@ class NativeBuilder:
             Without external rows.
         scalar_output : bool
             Of all instances.
+        merged : bool
+            Whether one checked graph of all is wanted, not a list.
         """
         signature = graph.signature
         assert signature is not None
@@ -72,10 +74,7 @@ class NativeBuilder:
                 (graph.output_ptr, np.int32),
             )
         ]
-        found: list[InstanceGraph] | None = self._core.instances(
-            self._cells(signature), signature, scalar_output, *arrays, tuple(rows)
-        )
-        return found
+        return self._core.instances(self._cells(signature), signature, scalar_output, merged, *arrays, tuple(rows))
 
     def assembled(
         self, nodes: int, groups: Sequence[tuple[int, np.ndarray, Sequence[tuple[np.ndarray, int, np.ndarray | None]]]]

@@ -1,4 +1,4 @@
-"""Packed graphs: the arrays of an instance in one block of bytes, as the native builder makes it.
+"""Packed graphs: the arrays of an instance or a minibatch in one block of bytes, as the native builder makes it.
 
 The first merge reads the block through the addresses that are made with it, so that nobody pays for a dozen array
 objects an instance. They are made when one is asked for.
@@ -14,6 +14,7 @@ from edbatch_tvm.graph.array_addresses import (
     ATTRIBUTES,
     DIGEST,
     EDGES,
+    INSTANCES,
     NODE_PTR,
     NODE_TYPE,
     NODES,
@@ -74,9 +75,9 @@ def unpacked(block: bytes, merge_row: bytes, signature: Signature) -> dict[str, 
         "operand_value": array(OPERAND_VALUE, row[EDGES]),
         "attributes": attributes,
         "outputs": array(OUTPUT, row[OUTPUTS]),
-        "node_ptr": array(NODE_PTR, 2),
-        "output_ptr": array(OUTPUT_PTR, 2),
-        "scalar_output": array(SCALAR, 1, np.bool_),
+        "node_ptr": array(NODE_PTR, row[INSTANCES] + 1),
+        "output_ptr": array(OUTPUT_PTR, row[INSTANCES] + 1),
+        "scalar_output": array(SCALAR, row[INSTANCES], np.bool_),
         "external_spec": np.empty(0, np.int16),
         "external_row": np.empty(0, np.int32),
         "external_data": (),

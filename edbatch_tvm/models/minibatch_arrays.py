@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -45,6 +46,7 @@ class MinibatchArrays:
         self._node_ptr = node_ptr
         self._groups: list[tuple[int, np.ndarray, tuple[Read, ...]]] = []
         self._attributes: dict[tuple[str, str], np.ndarray] = {}
+        self._outputs, self._output_ptr = np.empty(0, np.int32), np.zeros(len(node_ptr), np.int32)
 
     def add(self, cell: str, nodes: np.ndarray, *reads: Read, **attributes: np.ndarray) -> None:
         """All calls of a cell.
@@ -70,18 +72,32 @@ class MinibatchArrays:
         found: np.ndarray = nodes * np.int32(self.signature.stride)
         return found
 
-    def instances(self, outputs: np.ndarray, output_ptr: np.ndarray) -> list[InstanceGraph]:
-        """The instances; `outputs` are nodes whose first outputs are declared."""
+    def declare(self, outputs: np.ndarray, output_ptr: np.ndarray) -> MinibatchArrays:
+        """Declare outputs, the first ones of nodes; `output_ptr` says where those of each instance begin."""
+        self._outputs, self._output_ptr = self.value(outputs), output_ptr
+        return self
+
+    def instances(self) -> list[InstanceGraph]:
+        """The instances."""
+        arrays, named = self._arrays()
+        return Builder(self.signature).instances(*arrays, **named)
+
+    def minibatch(self) -> InstanceGraph:
+        """All instances as one graph."""
+        arrays, named = self._arrays()
+        return Builder(self.signature).minibatch(*arrays, **named)
+
+    def _arrays(self) -> tuple[Sequence[np.ndarray], dict[str, Any]]:
+        """What the builder takes."""
         nodes = int(self._node_ptr[-1])
         native = native_builder()
         found = native.assembled(nodes, self._groups) if native is not None else None
-        return Builder(self.signature).instances(
-            *(found if found is not None else self._assembled(nodes)),
-            node_ptr=self._node_ptr,
-            outputs=self.value(outputs),
-            output_ptr=output_ptr,
-            attributes=self._attributes,
-        )
+        return found if found is not None else self._assembled(nodes), {
+            "node_ptr": self._node_ptr,
+            "outputs": self._outputs,
+            "output_ptr": self._output_ptr,
+            "attributes": self._attributes,
+        }
 
     def _assembled(self, nodes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The arrays ``node_type``, ``operand_ptr`` and ``operand_value``."""

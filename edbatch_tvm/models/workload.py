@@ -14,6 +14,7 @@ from edbatch_tvm.errors import DataError
 from edbatch_tvm.flops import multiply_adds
 from edbatch_tvm.graph import Builder, InstanceGraph, Signature
 from edbatch_tvm.models.labelled import Labelled
+from edbatch_tvm.models.minibatch_arrays import MinibatchArrays
 from edbatch_tvm.models.weights import initial_weights
 
 Item = TypeVar("Item")
@@ -85,8 +86,8 @@ class Workload:
         Each cell in NumPy, for :func:`edbatch_tvm.checking.reference.run_reference`.
     labelled : Labelled, optional
         How files are read for training, where they have labels.
-    graphs : callable, optional
-        ``graphs(signature, items)`` are the instance graphs of items in arrays, those that `graph` gives.
+    arrays : callable, optional
+        ``arrays(signature, items)`` are the instances of items in arrays, those that `graph` gives.
     """
 
     name: str
@@ -95,7 +96,7 @@ class Workload:
     graph: Callable[[Builder, Any], InstanceGraph]
     reference: Mapping[str, Function]
     labelled: Labelled[Any] | None = None
-    graphs: Callable[[Signature, Any], list[InstanceGraph]] | None = None
+    arrays: Callable[[Signature, Any], MinibatchArrays] | None = None
 
     def read(
         self, path: str | Path, signature: Signature, options: ReadOptions = _DEFAULT, limit: int | None = None
@@ -110,9 +111,9 @@ class Workload:
         if self.source.read is None:
             raise DataError(f"data file {path} for {self.name}", "no data file", "its instances are always generated")
         read_flat = self.source.read_flat
-        flat = read_flat(path, options) if self.graphs is not None and read_flat is not None else None
-        if self.graphs is not None and flat is not None:
-            return self.graphs(signature, flat if limit is None else flat.part(0, limit))
+        flat = read_flat(path, options) if self.arrays is not None and read_flat is not None else None
+        if self.arrays is not None and flat is not None:
+            return self.arrays(signature, flat if limit is None else flat.part(0, limit)).instances()
         return self.instances(signature, self.source.read(path, options)[:limit])
 
     def generate(self, count: int, signature: Signature, seed: int = 0) -> list[InstanceGraph]:
@@ -121,8 +122,8 @@ class Workload:
 
     def instances(self, signature: Signature, items: Sequence[Any]) -> list[InstanceGraph]:
         """The instance graphs of items of the source."""
-        if self.graphs is not None and self.source.flat is not None:
-            return self.graphs(signature, self.source.flat(items))
+        if self.arrays is not None and self.source.flat is not None:
+            return self.arrays(signature, self.source.flat(items)).instances()
         builder = Builder(signature)
         return [self.graph(builder, item) for item in items]
 

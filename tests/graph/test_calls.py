@@ -159,7 +159,7 @@ def test_values_of_another_instance() -> None:
 # Minibatches from arrays ---------------------------------------------------------------------------------------------
 
 
-def minibatch(**changes: Any) -> list[InstanceGraph]:
+def minibatch(merged: bool = False, **changes: Any) -> list[InstanceGraph]:
     """Two instances: a leaf and its readout; two leaves, a pair and its readout."""
     given: dict[str, Any] = {
         "node_type": [0, 3, 0, 0, 1, 3],
@@ -170,6 +170,8 @@ def minibatch(**changes: Any) -> list[InstanceGraph]:
         "attributes": {("leaf", "word"): [1, 2, 3]},
     } | changes
     arrays = [given.pop(name) for name in ("node_type", "operand_ptr", "operand_value")]
+    if merged:
+        return [Builder(TREE).minibatch(*arrays, **given)]
     return Builder(TREE).instances(*arrays, **given)
 
 
@@ -231,6 +233,7 @@ def test_instances() -> None:
     ],
 )
 def test_refused_instances(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises((CellError, GraphError)) as caught:
-        minibatch(**changes)
-    assert any(str(caught.value).startswith(text) for text in message.split("|"))
+    for merged in (False, True):
+        with pytest.raises((CellError, GraphError)) as caught:
+            minibatch(merged, **changes)
+        assert any(str(caught.value).startswith(text) for text in message.split("|"))

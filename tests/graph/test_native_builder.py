@@ -83,6 +83,8 @@ def assert_ready(graph: InstanceGraph) -> None:
         *(graph.node_type, graph.operand_ptr, graph.operand_value, graph.signature),
         attributes=graph.attributes,
         outputs=graph.outputs,
+        node_ptr=graph.node_ptr,
+        output_ptr=graph.output_ptr,
         scalar_output=graph.scalar_output,
     )
     validate(plain)
@@ -141,16 +143,16 @@ def test_instances_of_a_minibatch(minibatch: Minibatch, scalar: bool) -> None:
         with pytest.MonkeyPatch.context() as patch:
             if not native:
                 patch.setattr("edbatch_tvm.graph.instances_from_arrays.native_builder", lambda: None)
-            made = Builder(minibatch.signature).instances(
-                whole.node_type,
-                whole.operand_ptr.tolist(),
-                whole.operand_value,
-                node_ptr=whole.node_ptr,
-                outputs=whole.outputs,
-                output_ptr=whole.output_ptr,
-                attributes=attributes,
-                scalar_output=scalar,
-            )
+            arrays: Any = (whole.node_type, whole.operand_ptr.tolist(), whole.operand_value)
+            named: Any = {"node_ptr": whole.node_ptr, "outputs": whole.outputs, "output_ptr": whole.output_ptr}
+            named |= {"attributes": attributes, "scalar_output": scalar}
+            made = Builder(minibatch.signature).instances(*arrays, **named)
+            merged = Builder(minibatch.signature).minibatch(*arrays, **named)
+        assert_same(merged, whole)
+        assert (merged.checked, merged.num_instances) == (True, len(minibatch.instances))
+        assert merged.digest == whole.digest
+        if native and whole.num_nodes:
+            assert_ready(merged)
         assert len(made) == len(minibatch.instances)
         for one, graph in zip(made, minibatch.instances, strict=True):
             assert_same(one, graph)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edbatch_tvm.errors import DataError
-from edbatch_tvm.graph import Builder, InstanceGraph, merge
+from edbatch_tvm.graph import Builder, InstanceGraph, merge, validate
 from edbatch_tvm.models import WORKLOADS, get_workload
 from edbatch_tvm.models.bilstm_tagger.reader import read_sentences
 from edbatch_tvm.models.flat_items import FlatLattices, FlatPairs, FlatSequences
@@ -26,7 +26,7 @@ from edbatch_tvm.models.workload import ReadOptions
 from tests.graph.oracle import assert_same
 from tests.models.conftest import Case, case
 
-FROM_ARRAYS = [name for name in WORKLOADS if get_workload(name).graphs is not None]
+FROM_ARRAYS = [name for name in WORKLOADS if get_workload(name).arrays is not None]
 OPTIONS = ReadOptions(seed=5)
 
 
@@ -71,6 +71,11 @@ def test_instances_are_those_of_the_builder(name: str) -> None:
     assert_all_same(found.workload.instances(found.signature, items), one_by_one(found, items))
     assert_all_same(found.workload.instances(found.signature, items[:1]) * 2, one_by_one(found, items[:1]) * 2)
     assert found.workload.instances(found.signature, []) == []
+    assert found.workload.arrays is not None
+    assert found.workload.source.flat is not None
+    whole = found.workload.arrays(found.signature, found.workload.source.flat(items)).minibatch()
+    assert_same(whole, merge(one_by_one(found, items)))
+    validate(whole)
 
 
 SMALL: dict[str, list[Any]] = {

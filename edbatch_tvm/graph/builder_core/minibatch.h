@@ -10,8 +10,8 @@ static int offsets_within(const int32_t *ptr, Py_ssize_t count, Py_ssize_t last)
     return 1;
 }
 
-/* instances(cells, signature, scalar, node_type, operand_ptr, operand_value, outputs, node_ptr, output_ptr, attributes):
- * the graphs of all instances in a list; None: Python is to make them, or to say why not.
+/* instances(cells, signature, scalar, merged, node_type, operand_ptr, operand_value, outputs, node_ptr, output_ptr, attributes):
+ * the graphs of all instances in a list, or with `merged` one graph of them; None: Python is to make them, or to say why not.
  *
  * The arrays are those of a merged InstanceGraph, contiguous and of its dtypes; attributes is a tuple with an array for
  * each column of the signature, or None. */
@@ -21,8 +21,8 @@ static PyObject *instances(PyObject *module, PyObject *arguments) {
     Given *given = NULL;
     Py_ssize_t *seen = NULL, *count = NULL;
     Scratch scratch = {0};
-    int scalar, held = 0;
-    if (!PyArg_ParseTuple(arguments, "O!Opy*y*y*y*y*y*O!", &CellsType, &owner, &signature, &scalar, &type, &ptr, &value,
+    int scalar, merged, held = 0;
+    if (!PyArg_ParseTuple(arguments, "O!Oppy*y*y*y*y*y*O!", &CellsType, &owner, &signature, &scalar, &merged, &type, &ptr, &value,
                           &output, &node_ptr, &output_ptr, &PyTuple_Type, &attributes))
         return NULL;
     Cells *cells = (Cells *)owner;
@@ -46,10 +46,38 @@ static PyObject *instances(PyObject *module, PyObject *arguments) {
         if (array != Py_None && PyObject_GetBuffer(array, &rows[held], PyBUF_SIMPLE) < 0) goto end;
         given[held].kept = OBJECTS;
     }
+    if (merged) {
+        Part part = {
+            .nodes = (int32_t)nodes,
+            .type = type.buf,
+            .ptr = operand_at,
+            .value = value.buf,
+            .edges = (int32_t)(value.len / 4),
+            .output = output.buf,
+            .outputs = (int32_t)(output.len / 4),
+            .instances = (int32_t)(many - 1),
+            .node_ptr = begin,
+            .output_ptr = declared_at,
+            .given = given,
+            .scalar = scalar,
+        };
+        for (int n = 0; n < columns; n++) {
+            Py_ssize_t row = cells->column[n].elements * cells->column[n].size;
+            given[n].rows = rows[n].buf;
+            given[n].count = row ? rows[n].len / row : 0;
+        }
+        list = packed(cells, signature, &part, 0, &scratch);
+        goto end;
+    }
     if ((list = PyList_New(many - 1)) == NULL) goto end;
     for (Py_ssize_t i = 0; i < many - 1; i++) {
+        int32_t node_within[2] = {0, begin[i + 1] - begin[i]};
+        int32_t output_within[2] = {0, declared_at[i + 1] - declared_at[i]};
         Part part = {
             .nodes = begin[i + 1] - begin[i],
+            .instances = 1,
+            .node_ptr = node_within,
+            .output_ptr = output_within,
             .type = (int16_t *)type.buf + begin[i],
             .ptr = operand_at + begin[i],
             .value = (int32_t *)value.buf + operand_at[begin[i]],

@@ -1,4 +1,4 @@
-/* One instance as an InstanceGraph whose arrays lie in one block of bytes, with what the first merge asks for: the users
+/* An instance, or a minibatch of several, as an InstanceGraph whose arrays lie in one block of bytes, with what the first merge asks for: the users
  * of each node, the digest and the addresses (array_addresses.py, node_users.py, instance.py). Everything that
  * validate.py checks is checked here; what does not pass is left to Python, which says what is wrong with it. */
 #ifndef EDBATCH_PACKING_H
@@ -20,14 +20,15 @@ typedef struct {
 } Given;
 
 typedef struct {
-    int32_t nodes, edges, outputs;
+    int32_t nodes, edges, outputs, instances;
+    const int32_t *node_ptr, *output_ptr; /* instances + 1; where the nodes and outputs of each instance begin */
     const int16_t *type;
     const int32_t *ptr;    /* nodes + 1; only differences count */
     const int32_t *value;  /* edges */
     const int32_t *output; /* outputs */
-    int32_t first_value;   /* what the values of the instance begin with */
+    int32_t first_value;   /* what the values of the first instance begin with */
     Given *given;          /* of each column */
-    int scalar;            /* whether the output was declared as a value */
+    int scalar;            /* whether the output of each instance was declared as a value */
 } Part;
 
 /* Memory that is used again: of each node the node that last read it, its number of users, and what it waits for. */
@@ -67,6 +68,7 @@ static inline int32_t arena_of(const Cells *cells, const Part *part, int64_t loc
 static int count_uses(const Cells *cells, const Part *part, Scratch *scratch, int64_t *uses) {
     int32_t nodes = part->nodes;
     int64_t total = 0, limit = (int64_t)nodes * cells->stride;
+    int32_t instance = 0, first = 0; /* of a node: its instance, and the first node of that */
     memset(scratch->type_count, 0, cells->cells * sizeof(int64_t));
     for (int32_t v = 0; v < nodes; v++) {
         if (part->type[v] < 0 || part->type[v] >= cells->cells) return 0;
@@ -76,6 +78,7 @@ static int count_uses(const Cells *cells, const Part *part, Scratch *scratch, in
     memset(scratch->users, 0, nodes * sizeof(int32_t));
     if (part->ptr[nodes] - part->ptr[0] != part->edges) return 0;
     for (int32_t v = 0; v < nodes; v++) {
+        while (v >= part->node_ptr[instance + 1]) first = part->node_ptr[++instance];
         const Cell *cell = &cells->cell[part->type[v]];
         int32_t begin = part->ptr[v] - part->ptr[0], end = part->ptr[v + 1] - part->ptr[0], rows = 1, waits = 0;
         int32_t rest = end - begin - cell->fixed;
@@ -91,7 +94,8 @@ static int count_uses(const Cells *cells, const Part *part, Scratch *scratch, in
                 if (given == ZERO) continue;
                 int64_t local = given - part->first_value, node;
                 if (local < 0 || local >= limit) return 0;
-                if (arena_of(cells, part, local, &node) != cell->arena[slot] || node >= v) return 0;
+                if (arena_of(cells, part, local, &node) != cell->arena[slot] || node >= v || node < first)
+                    return 0;
                 if (scratch->last[node] == v) continue;
                 scratch->last[node] = v;
                 scratch->users[node]++;
@@ -102,10 +106,12 @@ static int count_uses(const Cells *cells, const Part *part, Scratch *scratch, in
         total += waits;
     }
     *uses = total;
-    for (int32_t n = 0; n < part->outputs; n++) {
-        int64_t local = (int64_t)part->output[n] - part->first_value, node;
-        if (local < 0 || local >= limit || arena_of(cells, part, local, &node) < 0) return 0;
-    }
+    for (instance = 0; instance < part->instances; instance++)
+        for (int32_t n = part->output_ptr[instance]; n < part->output_ptr[instance + 1]; n++) {
+            int64_t local = (int64_t)part->output[n] - part->first_value, node;
+            if (local < 0 || local >= limit || arena_of(cells, part, local, &node) < 0) return 0;
+            if (node < part->node_ptr[instance] || node >= part->node_ptr[instance + 1]) return 0;
+        }
     return 1;
 }
 
@@ -216,8 +222,8 @@ static PyObject *packed(const Cells *cells, PyObject *signature, const Part *par
     bytes[USER] = uses * sizeof(int32_t);
     bytes[WAITS] = nodes * sizeof(int32_t);
     bytes[OUTPUT] = part->outputs * sizeof(int32_t);
-    bytes[NODE_PTR] = bytes[OUTPUT_PTR] = 2 * sizeof(int32_t);
-    bytes[SCALAR] = 1;
+    bytes[NODE_PTR] = bytes[OUTPUT_PTR] = (part->instances + 1) * sizeof(int32_t);
+    bytes[SCALAR] = part->instances;
     for (int n = NODE_TYPE; n < ATTRIBUTES; n++) begin[n] = total, total += (bytes[n] + 15) / 16 * 16;
     size_t attributes = total;
     for (int n = 0; n < cells->columns; n++)
@@ -252,10 +258,9 @@ static PyObject *packed(const Cells *cells, PyObject *signature, const Part *par
             scratch->last[node] = v;
             user[next[node]++] = v;
         }
-    AT(NODE_PTR, int32_t)[0] = AT(OUTPUT_PTR, int32_t)[0] = 0;
-    AT(NODE_PTR, int32_t)[1] = nodes;
-    AT(OUTPUT_PTR, int32_t)[1] = part->outputs;
-    *AT(SCALAR, char) = (char)part->scalar;
+    memcpy(AT(NODE_PTR, char), part->node_ptr, bytes[NODE_PTR]);
+    memcpy(AT(OUTPUT_PTR, char), part->output_ptr, bytes[OUTPUT_PTR]);
+    memset(AT(SCALAR, char), part->scalar, bytes[SCALAR]);
     for (int n = 0; n < cells->columns; n++) {
         const Column *column = &cells->column[n];
         const Given *given = &part->given[n];
@@ -277,7 +282,7 @@ static PyObject *packed(const Cells *cells, PyObject *signature, const Part *par
     address[NODES] = nodes;
     address[EDGES] = part->edges;
     address[OUTPUTS] = part->outputs;
-    address[INSTANCES] = 1;
+    address[INSTANCES] = part->instances;
     address[USES] = uses;
     address[SIGNATURE] = (int64_t)(intptr_t)signature;
     graph = new_graph(signature, serial, row, block);

@@ -431,7 +431,12 @@ static PyObject *recording_finish(Recording *self, PyObject *outputs) {
     Py_ssize_t nodes = COUNT(self->types, int16_t);
     if (PyList_GET_SIZE(self->others) || nodes == 0) Py_RETURN_NONE;
     Vector output = {0};
-    Part part = {.nodes = (int32_t)nodes, .edges = (int32_t)COUNT(self->values, int32_t)};
+    int32_t node_ptr[2] = {0, (int32_t)nodes}, output_ptr[2] = {0, 0};
+    Part part = {.nodes = (int32_t)nodes,
+                 .edges = (int32_t)COUNT(self->values, int32_t),
+                 .instances = 1,
+                 .node_ptr = node_ptr,
+                 .output_ptr = output_ptr};
     PyObject *graph = NULL;
     int32_t *ptr = PyMem_Malloc((nodes + 1) * sizeof(int32_t));
     Given *given = PyMem_Calloc(columns + 1, sizeof(Given));
@@ -465,7 +470,7 @@ static PyObject *recording_finish(Recording *self, PyObject *outputs) {
     part.ptr = ptr;
     part.value = (int32_t *)self->values.data;
     part.output = (int32_t *)output.data;
-    part.outputs = (int32_t)COUNT(output, int32_t);
+    part.outputs = output_ptr[1] = (int32_t)COUNT(output, int32_t);
     part.given = given;
     graph = packed(self->cells, self->signature, &part, self->serial, &self->scratch);
 end:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edbatch_tvm.models.bilstm_tagger.arrays import sentence_instances
+from edbatch_tvm.models.bilstm_tagger.arrays import sentence_arrays
 from edbatch_tvm.models.bilstm_tagger.build import sentence_graph
 from edbatch_tvm.models.bilstm_tagger.cells import cells
 from edbatch_tvm.models.bilstm_tagger.generator import random_sentences
@@ -19,7 +19,7 @@ WORKLOAD = Workload(
     sentence_graph,
     REFERENCE,
     Labelled(read_tags, numbered_words, {"embedding": "word"}, "tag", has_root=False),
-    sentence_instances,
+    sentence_arrays,
 )
 
 __all__ = ["WORKLOAD"]

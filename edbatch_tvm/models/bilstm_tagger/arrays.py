@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from edbatch_tvm.graph import InstanceGraph, Signature
+from edbatch_tvm.graph import Signature
 from edbatch_tvm.models.flat_items import FlatSequences
 from edbatch_tvm.models.minibatch_arrays import MinibatchArrays, Read
 
 
-def sentence_instances(signature: Signature, sentences: FlatSequences) -> list[InstanceGraph]:
+def sentence_arrays(signature: Signature, sentences: FlatSequences) -> MinibatchArrays:
     """The instances that :func:`edbatch_tvm.models.bilstm_tagger.build.sentence_graph` builds of sentences.
 
     A sentence of n words has 2 n calls forward, 2 n backward, and n of the tags.
@@ -35,4 +35,4 @@ def sentence_instances(signature: Signature, sentences: FlatSequences) -> list[I
         ends.append(made.value(layer2))
     tag = 5 * begin + 4 * size + step
     made.add("tag", tag, Read(ends[0]), Read(ends[1][backwards]))
-    return made.instances(tag, sentences.ptr)
+    return made.declare(tag, sentences.ptr)

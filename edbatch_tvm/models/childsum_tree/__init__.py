@@ -10,7 +10,7 @@ from edbatch_tvm.models.childsum_tree.arity import (
     read_flat_tree_arrays,
     read_flat_trees,
 )
-from edbatch_tvm.models.childsum_tree.arrays import flat_tree_instances
+from edbatch_tvm.models.childsum_tree.arrays import flat_tree_arrays
 from edbatch_tvm.models.childsum_tree.build import flat_tree_graph
 from edbatch_tvm.models.childsum_tree.cells import cells
 from edbatch_tvm.models.childsum_tree.reference import REFERENCE
@@ -25,7 +25,7 @@ WORKLOAD = Workload(
     flat_tree_graph,
     REFERENCE,
     replace(SENTIMENTS, read=read_flat_sentiments),
-    flat_tree_instances,
+    flat_tree_arrays,
 )
 
 __all__ = ["WORKLOAD"]

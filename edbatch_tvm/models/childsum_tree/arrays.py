@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from edbatch_tvm.graph import InstanceGraph, Signature
+from edbatch_tvm.graph import Signature
 from edbatch_tvm.models.flat_items import FlatSequences
-from edbatch_tvm.models.minibatch_arrays import Read
+from edbatch_tvm.models.minibatch_arrays import MinibatchArrays, Read
 from edbatch_tvm.models.treelstm.arrays import TreeNodes, children_of
 
 
-def flat_tree_instances(signature: Signature, trees: FlatSequences) -> list[InstanceGraph]:
+def flat_tree_arrays(signature: Signature, trees: FlatSequences) -> MinibatchArrays:
     """The instances that :func:`edbatch_tvm.models.childsum_tree.build.flat_tree_graph` builds of trees."""
     made = TreeNodes(signature, trees)
     states = made.values[children_of(trees, 0)]
     made.add("internal", made.internal, Read(states, made.outputs, -trees.values[made.internal]))
-    return made.instances()
+    return made.arrays()

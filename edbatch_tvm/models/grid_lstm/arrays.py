@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from edbatch_tvm.graph import InstanceGraph, Signature
+from edbatch_tvm.graph import Signature
 from edbatch_tvm.models.flat_items import FlatPairs, offsets
 from edbatch_tvm.models.minibatch_arrays import MinibatchArrays, Read
 
 
-def grid_instances(signature: Signature, pairs: FlatPairs) -> list[InstanceGraph]:
+def grid_arrays(signature: Signature, pairs: FlatPairs) -> MinibatchArrays:
     """The instances that :func:`edbatch_tvm.models.grid_lstm.build.grid_graph` builds of pairs.
 
     A pair of n and m words has m calls of its columns, then for each row one and m of the grid, then m readouts.
@@ -38,4 +38,4 @@ def grid_instances(signature: Signature, pairs: FlatPairs) -> list[InstanceGraph
     last = np.repeat(begin + columns + (rows - 1) * (1 + columns) + 1, columns) + column
     readout = last + np.repeat(columns, columns)
     made.add("readout", readout, Read(made.value(last)), Read(made.value(last) + 2))
-    return made.instances(readout, pairs.target.ptr)
+    return made.declare(readout, pairs.target.ptr)

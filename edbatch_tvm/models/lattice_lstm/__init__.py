@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edbatch_tvm.models.flatten import flat_lattices
 from edbatch_tvm.models.labelled import Labelled
-from edbatch_tvm.models.lattice_lstm.arrays import lattice_instances
+from edbatch_tvm.models.lattice_lstm.arrays import lattice_arrays
 from edbatch_tvm.models.lattice_lstm.build import lattice_graph
 from edbatch_tvm.models.lattice_lstm.cells import cells
 from edbatch_tvm.models.lattice_lstm.generator import random_lattices
@@ -29,6 +29,6 @@ TAGGED = Labelled(
 )
 """The same lattices with a tag for each character."""
 
-WORKLOAD = Workload("lattice-lstm", cells, LATTICES, lattice_graph, REFERENCE, TAGGED, lattice_instances)
+WORKLOAD = Workload("lattice-lstm", cells, LATTICES, lattice_graph, REFERENCE, TAGGED, lattice_arrays)
 
 __all__ = ["LATTICES", "TAGGED", "WORKLOAD"]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from edbatch_tvm.graph import InstanceGraph, Signature
+from edbatch_tvm.graph import Signature
 from edbatch_tvm.models.flat_items import FlatLattices, offsets, positions
 from edbatch_tvm.models.minibatch_arrays import MinibatchArrays, Read
 
 
-def lattice_instances(signature: Signature, lattices: FlatLattices) -> list[InstanceGraph]:
+def lattice_arrays(signature: Signature, lattices: FlatLattices) -> MinibatchArrays:
     """The instances that :func:`edbatch_tvm.models.lattice_lstm.build.lattice_graph` builds of lattices.
 
     A lattice node has the calls of its arcs, then that of its start or join unless it has just one arc; the readouts
@@ -41,4 +41,4 @@ def lattice_instances(signature: Signature, lattices: FlatLattices) -> list[Inst
     joined = made.value(positions(first_call[joins], arcs[joins]))
     made.add("join", state[joins], Read(joined, outputs, arcs[joins]))
     made.add("readout", readout, Read(values))
-    return made.instances(readout, lattices.ptr)
+    return made.declare(readout, lattices.ptr)

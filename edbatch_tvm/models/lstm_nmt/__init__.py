@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edbatch_tvm.models.flatten import flat_pairs
-from edbatch_tvm.models.lstm_nmt.arrays import translation_instances
+from edbatch_tvm.models.lstm_nmt.arrays import translation_arrays
 from edbatch_tvm.models.lstm_nmt.build import translation_graph
 from edbatch_tvm.models.lstm_nmt.cells import cells
 from edbatch_tvm.models.lstm_nmt.generator import random_pairs
@@ -14,6 +14,6 @@ from edbatch_tvm.models.workload import Source, Workload
 PAIRS = Source(read_pairs, random_pairs, pair_files, flat_pairs, read_pair_arrays)
 """Sentences and their translations, as word ids."""
 
-WORKLOAD = Workload("lstm-nmt", cells, PAIRS, translation_graph, REFERENCE, graphs=translation_instances)
+WORKLOAD = Workload("lstm-nmt", cells, PAIRS, translation_graph, REFERENCE, arrays=translation_arrays)
 
 __all__ = ["PAIRS", "WORKLOAD"]

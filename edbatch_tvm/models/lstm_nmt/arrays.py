@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from edbatch_tvm.graph import InstanceGraph, Signature
+from edbatch_tvm.graph import Signature
 from edbatch_tvm.models.flat_items import FlatPairs
 from edbatch_tvm.models.lstm_nmt.build import START
 from edbatch_tvm.models.minibatch_arrays import MinibatchArrays, Read
 
 
-def translation_instances(signature: Signature, pairs: FlatPairs) -> list[InstanceGraph]:
+def translation_arrays(signature: Signature, pairs: FlatPairs) -> MinibatchArrays:
     """The instances that :func:`edbatch_tvm.models.lstm_nmt.build.translation_graph` builds of pairs.
 
     A pair of n and m words has 2 n calls of the source, 2 m of the target, and m readouts.
@@ -37,4 +37,4 @@ def translation_instances(signature: Signature, pairs: FlatPairs) -> list[Instan
     made.add("decoder", word + 1, Read(made.value(word)), Read(made.value(word - 1), 2))
     readout = np.repeat(begin + 2 * words + 2 * others, others) + step
     made.add("readout", readout, Read(made.value(word + 1)))
-    return made.instances(readout, target.ptr)
+    return made.declare(readout, target.ptr)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edbatch_tvm.models.flatten import flat_sequences
 from edbatch_tvm.models.labelled import Labelled
-from edbatch_tvm.models.treelstm.arrays import tree_instances
+from edbatch_tvm.models.treelstm.arrays import tree_arrays
 from edbatch_tvm.models.treelstm.build import tree_graph
 from edbatch_tvm.models.treelstm.cells import cells
 from edbatch_tvm.models.treelstm.generator import random_trees
@@ -18,6 +18,6 @@ TREES = Source(read_trees, random_trees, flat=flat_sequences, read_flat=read_tre
 SENTIMENTS = Labelled(read_sentiments, numbered_tree, {"embedding": "word"}, "readout", has_root=True)
 """The same trees with a sentiment for each node."""
 
-WORKLOAD = Workload("treelstm", cells, TREES, tree_graph, REFERENCE, SENTIMENTS, tree_instances)
+WORKLOAD = Workload("treelstm", cells, TREES, tree_graph, REFERENCE, SENTIMENTS, tree_arrays)
 
 __all__ = ["SENTIMENTS", "TREES", "WORKLOAD"]

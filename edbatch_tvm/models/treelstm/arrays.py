@@ -8,16 +8,14 @@ from itertools import pairwise
 import numpy as np
 
 from edbatch_tvm.errors import DataError
-from edbatch_tvm.graph import InstanceGraph, Signature
+from edbatch_tvm.graph import Signature
 from edbatch_tvm.models.flat_items import FlatSequences
 from edbatch_tvm.models.minibatch_arrays import MinibatchArrays, Read
 from edbatch_tvm.models.native_reader import native_reader
 from edbatch_tvm.models.treelstm.build import INTERNAL
 
 
-def tree_instances(
-    signature: Signature, trees: FlatSequences, internal: Mapping[int, str] = INTERNAL
-) -> list[InstanceGraph]:
+def tree_arrays(signature: Signature, trees: FlatSequences, internal: Mapping[int, str] = INTERNAL) -> MinibatchArrays:
     """The instances that :func:`edbatch_tvm.models.treelstm.build.tree_graph` builds of binary trees."""
     made = TreeNodes(signature, trees)
     states = made.values[children_of(trees, 2)]
@@ -26,7 +24,7 @@ def tree_instances(
     for symbol, cell in internal.items():
         own = np.flatnonzero(symbols == symbol) if len(internal) > 1 else slice(None)
         made.add(cell, made.internal[own], Read(left[own], made.outputs), Read(right[own], made.outputs))
-    return made.instances()
+    return made.arrays()
 
 
 class TreeNodes:
@@ -66,10 +64,10 @@ class TreeNodes:
         """All calls of a cell, by their places in the trees' postfix forms."""
         self._arrays.add(cell, self._node[places], *reads)
 
-    def instances(self) -> list[InstanceGraph]:
-        """The instances; readouts of all nodes are the outputs."""
+    def arrays(self) -> MinibatchArrays:
+        """The arrays; readouts of all nodes are the outputs."""
         self._arrays.add("readout", self._readout, Read(self.values))
-        return self._arrays.instances(self._readout, self._trees.ptr)
+        return self._arrays.declare(self._readout, self._trees.ptr)
 
 
 def children_of(trees: FlatSequences, arity: int) -> np.ndarray:

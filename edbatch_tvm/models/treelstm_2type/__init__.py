@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from edbatch_tvm.models.flatten import flat_sequences
 from edbatch_tvm.models.treelstm import SENTIMENTS
-from edbatch_tvm.models.treelstm_2type.build import typed_tree_graph, typed_tree_instances
+from edbatch_tvm.models.treelstm_2type.build import typed_tree_arrays, typed_tree_graph
 from edbatch_tvm.models.treelstm_2type.cells import cells
 from edbatch_tvm.models.treelstm_2type.reference import REFERENCE
 from edbatch_tvm.models.treelstm_2type.types import (
@@ -24,7 +24,7 @@ WORKLOAD = Workload(
     typed_tree_graph,
     REFERENCE,
     replace(SENTIMENTS, read=read_typed_sentiments),
-    typed_tree_instances,
+    typed_tree_arrays,
 )
 
 __all__ = ["WORKLOAD"]

@@ -7,7 +7,8 @@ from types import MappingProxyType
 
 from edbatch_tvm.graph import Builder, InstanceGraph, Signature
 from edbatch_tvm.models.flat_items import FlatSequences
-from edbatch_tvm.models.treelstm.arrays import tree_instances
+from edbatch_tvm.models.minibatch_arrays import MinibatchArrays
+from edbatch_tvm.models.treelstm.arrays import tree_arrays
 from edbatch_tvm.models.treelstm.build import JOIN, tree_graph
 
 JOIN_A, JOIN_B = JOIN, JOIN - 1
@@ -22,6 +23,6 @@ def typed_tree_graph(builder: Builder, postfix: Sequence[int]) -> InstanceGraph:
     return tree_graph(builder, postfix, INTERNAL)
 
 
-def typed_tree_instances(signature: Signature, trees: FlatSequences) -> list[InstanceGraph]:
+def typed_tree_arrays(signature: Signature, trees: FlatSequences) -> MinibatchArrays:
     """The same of many trees, from arrays."""
-    return tree_instances(signature, trees, INTERNAL)
+    return tree_arrays(signature, trees, INTERNAL)
