@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edbatch_tvm.compiler import compile_model
 from edbatch_tvm.errors import DataError
 from edbatch_tvm.graph import Builder, InstanceGraph, merge, validate
 from edbatch_tvm.models import WORKLOADS, get_workload
@@ -24,7 +25,7 @@ from edbatch_tvm.models.treelstm.reader import read_labelled_trees
 from edbatch_tvm.models.vocabulary import word_id
 from edbatch_tvm.models.workload import ReadOptions
 from tests.graph.oracle import assert_same
-from tests.models.conftest import Case, case
+from tests.models.conftest import HIDDEN, Case, case
 
 FROM_ARRAYS = [name for name in WORKLOADS if get_workload(name).arrays is not None]
 OPTIONS = ReadOptions(seed=5)
@@ -252,3 +253,18 @@ def test_real_files(name: str, file: str, shared_data: Path) -> None:
     for key, rows in other.attributes.items():
         np.testing.assert_array_equal(one.attributes[key], rows)
     np.testing.assert_array_equal(one.outputs, other.outputs)
+
+
+@pytest.mark.parametrize("name", ["treelstm", "lattice-lstm"])
+def test_results_of_one_graph_are_those_of_its_instances(name: str) -> None:
+    found = case(name)
+    model = compile_model(found.workload.cells(HIDDEN), found.weights, target="numpy")
+    items = list(found.workload.source.generate(4, 3))
+    assert found.workload.arrays is not None
+    assert found.workload.source.flat is not None
+    whole = found.workload.arrays(found.signature, found.workload.source.flat(items)).minibatch()
+    results, wanted = model([whole]), model(one_by_one(found, items))
+    assert len(results) == len(wanted) == len(items)
+    for one, other in zip(results, wanted, strict=True):
+        for array, same in zip(one, other, strict=True):
+            np.testing.assert_array_equal(array, same)
