@@ -23,6 +23,7 @@ from edbatch_tvm.memory import Plan
 from edbatch_tvm.runtime.equal_nodes import EqualNodesChoice, EqualNodesOption
 from edbatch_tvm.runtime.executor import Executor
 from edbatch_tvm.runtime.minibatch import Instances
+from edbatch_tvm.runtime.one_call import OneCall
 from edbatch_tvm.runtime.plan_cache import Plans
 from edbatch_tvm.runtime.result import Result
 from edbatch_tvm.runtime.stream import Prepared, results_of
@@ -88,6 +89,7 @@ class Model:
         self.weights = weights
         self.policy = policy
         self.equal_nodes = equal_nodes
+        self._one_call = None if self.trains or table is not None else OneCall(self)
         self._instances = Instances(self.cells)
         self._plans = Plans(signature, executor.fused)
         self._refreshing = fork_lock()
@@ -190,7 +192,17 @@ class Model:
         GraphError
             If there are none, or one is not an instance of this model.
         """
+        one_call = self._one_call
+        if one_call is not None and self._equal_nodes.merges is False:
+            result = one_call.run(self, instances)
+            if result is not None:
+                return result
         return self.run(self.prepare(instances))
+
+    @property
+    def runs_in_one_call(self) -> bool:
+        """Whether compiled code does all of a usual minibatch; see :mod:`edbatch_tvm.runtime.one_call`."""
+        return self._one_call is not None and self._equal_nodes.merges is False and self._one_call.is_usual(self)
 
     def map(self, minibatches: Iterable[Sequence[InstanceGraph]], prefetch: int = 2) -> Iterator[Result]:
         """Run a stream of minibatches; the next ones are merged, scheduled and planned while one runs.

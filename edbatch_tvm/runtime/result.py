@@ -73,6 +73,9 @@ class Result:
         if not -count <= instance < count:
             raise IndexError(f"instance {instance} of {count}")
         instance %= count
+        return self._outputs_of(instance)
+
+    def _outputs_of(self, instance: int) -> Any:
         pointer = self.graph.output_ptr
         values = self.graph.outputs[pointer[instance] : pointer[instance + 1]]
         if self.graph.scalar_output[instance]:

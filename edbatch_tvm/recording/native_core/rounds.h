@@ -1,6 +1,7 @@
 #ifndef EDBATCH_ROUNDS_H
 #define EDBATCH_ROUNDS_H
 #include "graphs.h"
+#include "instances.h"
 #include "waits.h"
 
 /* A round: from what is recorded to values, in one call --------------------------------------------------------------
@@ -238,12 +239,13 @@ static int execute(Values *self) {
 }
 
 /* What a report says of the round, as bytes: numbers, and the arrays of graph and schedule; see rounds.py. */
-static PyObject *facts(Work *work, Py_ssize_t calls, int32_t edges, int32_t others, int64_t *schedule, int64_t *plan) {
+static PyObject *facts(Engine *engine, Work *work, Py_ssize_t calls, int32_t edges, int32_t others, int64_t *schedule, int64_t *plan) {
     int32_t nodes = work->nodes, batches = work->batches;
     int64_t first[FACTS] = {calls, nodes, edges, others, batches, schedule[MISSES]};
     memcpy(first + 6, plan, FILL_IO * sizeof(int64_t));
     const struct { const void *data; size_t bytes; } parts[] = {
         {first, sizeof(first)},
+        {work->value_row.data, (size_t)nodes * engine->stride * sizeof(int32_t)},
         {work->operand_ptr.data, (nodes + 1) * sizeof(int32_t)},
         {work->operand_value.data, edges * sizeof(int32_t)},
         {work->outside_row.data, others * sizeof(int32_t)},
@@ -274,9 +276,11 @@ static int run_round(Values *self, Recorded *recorded, PyObject *from, Rule *rul
     int outcome = take_work(self);
     if (outcome != DONE) return outcome;
     Work *work = self->work;
-    outcome = PyList_CheckExact(from) ? read_packed(work, recorded, from) : read_recorder(engine, work, recorded, from);
+    outcome = PyTuple_CheckExact(from)  ? read_instances(engine, work, recorded, from)
+              : PyList_CheckExact(from) ? read_packed(work, recorded, from)
+                                        : read_recorder(engine, work, recorded, from);
     if (outcome == DONE) outcome = have_places(&self->values, recorded->recorded);
-    if (outcome == DONE)
+    if (outcome == DONE && !PyTuple_CheckExact(from))
         outcome = have_places(&self->outside, recorded->rows != NULL
                                                   ? recorded->all_rows
                                                   : PyList_GET_SIZE(SLOT(recorded->outside, Outside_row)));
@@ -296,7 +300,7 @@ static int run_round(Values *self, Recorded *recorded, PyObject *from, Rule *rul
     *multiplies = 0;
     int64_t *type_count = work->type_count.data;
     for (int32_t type = 0; type < engine->types; type++) *multiplies += type_count[type] * engine->multiplies[type];
-    *told = facts(work, recorded->calls, edges, others, schedule, plan);
+    *told = facts(engine, work, recorded->calls, edges, others, schedule, plan);
     if (*told == NULL) return ERROR;
     if (*multiplies >= engine->alone_below) return DONE; /* on how many threads, Python says */
     outcome = execute(self);
@@ -308,14 +312,15 @@ static int run_round(Values *self, Recorded *recorded, PyObject *from, Rule *rul
 
 /* run(recorder, type_ids, places, types, rule, encoding, key, action, merge): multiplications that are left to
  * execute(), or -1, and what a report says; None if it is a round for Python. In the place of a recorder, a list of
- * packed calls, and `places` those of tensors from outside. See rounds.py. */
+ * packed calls, and `places` those of tensors from outside; or a tuple of instance graphs, each as a tuple of its arrays,
+ * and no places. See rounds.py and small_minibatches.py. */
 static PyObject *values_run(PyObject *own, PyObject *const *arguments, Py_ssize_t count) {
     Values *self = (Values *)own;
     if (count != 9) return PyErr_Format(PyExc_TypeError, "run takes 9 arguments, not %zd", count);
     PyObject *from = arguments[0], *told = NULL;
     Recorded recorded = {0};
     int packed = PyList_CheckExact(from);
-    if (!packed) {
+    if (!packed && !PyTuple_CheckExact(from)) {
         if (!IS(from, Recorder)) Py_RETURN_NONE;
         recorded.outside = SLOT(from, Recorder_outside);
         if (!PyList_CheckExact(SLOT(from, Recorder_types)) || !PyList_CheckExact(SLOT(from, Recorder_ends)) ||

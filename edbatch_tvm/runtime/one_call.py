@@ -1,0 +1,170 @@
+"""Minibatches that are merged, scheduled, planned and run in one call of compiled code.
+
+For one instance, the Python between the calls of :class:`~edbatch_tvm.runtime.model.Model` takes longer than the
+kernels. What compiled code does not know, Python computes: rows from outside, attributes that are no integers, policies
+that are functions, plans other than ``batch``.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edbatch_tvm.batching.schedule import Schedule
+from edbatch_tvm.c_extension import load_extension
+from edbatch_tvm.cached_property import cached_property
+from edbatch_tvm.find_native import python_only
+from edbatch_tvm.graph import InstanceGraph, merge
+from edbatch_tvm.memory import Plan
+from edbatch_tvm.runtime.result import Result
+
+if TYPE_CHECKING:
+    from edbatch_tvm.runtime.model import Model
+    from edbatch_tvm.runtime.round_engine import Engine
+
+PLANS = "auto", "batch"
+"""Memory plans that compiled code makes."""
+
+_SOURCES = Path(__file__).resolve().parents[1] / "recording" / "native_core"
+_loaded: list[Any] = []
+
+
+def native_core() -> Any:
+    """The compiled code; None where it cannot be had."""
+    if not _loaded:
+        try:
+            _loaded.append(None if python_only else load_extension("edbatch_recording_core", _SOURCES, "recording"))
+        except (ImportError, OSError) as error:
+            logging.getLogger(__name__).info("no compiled code for whole minibatches: %s", error)
+            _loaded.append(None)
+    return _loaded[0]
+
+
+class OneCall:
+    """Runs minibatches of a model in one call, if that can be.
+
+    Parameters
+    ----------
+    model : Model
+    """
+
+    def __init__(self, model: Model) -> None:
+        self._cells = model.cells
+        self._columns = [key for key, _, _ in model.cells.attribute_columns]
+        self._type_ids = np.arange(len(model.cells), dtype=np.int16)
+
+    def run(self, model: Model, instances: Sequence[InstanceGraph]) -> Result | None:
+        """The result of a minibatch; None if nothing was done, since it is one for Python."""
+        begin = perf_counter()
+        if type(instances) not in (list, tuple) or model.plan_name not in PLANS:
+            return None
+        cells, columns, nodes = self._cells, self._columns, 0
+        arrays, first = [], []
+        for graph in instances:
+            # Errors, and instances of other processes, are for Python, too.
+            if type(graph) is not InstanceGraph or graph.signature is not cells or not graph.checked:
+                return None
+            if len(graph.external_row) or len(graph.node_ptr) != 2:
+                return None
+            get = graph.attributes.get
+            arrays.append((graph.node_type, graph.operand_ptr, graph.operand_value, *[get(key) for key in columns]))
+            first.append(nodes)
+            nodes += len(graph.node_type)
+        engine = self._engine(model, nodes) if nodes else None
+        if engine is None:
+            return None
+        assert engine.rule is not None
+        values = engine.native.values(engine.compiled)
+        loaded = engine.executor.kernels.loaded  # once: another thread may refresh it
+        found = values.run(tuple(arrays), self._type_ids, None, loaded.types, *engine.rule, False)
+        if found is None:
+            return None
+        multiplies, facts = found
+        if multiplies >= 0 and not engine.execute(values, multiplies):
+            return None
+        return OneCallResult(engine, instances, first, values, facts, perf_counter() - begin)
+
+    def is_usual(self, model: Model) -> bool:
+        """Whether minibatches of the model are run so, as long as there is nothing unusual in their instances."""
+        return model.plan_name in PLANS and self._engine(model, 1) is not None
+
+    def _engine(self, model: Model, nodes: int) -> Engine | None:
+        from edbatch_tvm.runtime.round_engine import engine_for
+
+        native = native_core()
+        return None if native is None else engine_for(model, nodes, native)
+
+
+class OneCallResult(Result):
+    """The result of a minibatch that was run in one call.
+
+    The merged graph, its schedule and the plan are made again when they are asked for.
+
+    Parameters
+    ----------
+    engine : Engine
+    instances : sequence of InstanceGraph
+    first : list of int
+        The first node of each.
+    values : object
+        What has the arenas.
+    facts : bytes
+        What the report says.
+    seconds : float
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        instances: Sequence[InstanceGraph],
+        first: list[int],
+        values: Any,
+        facts: bytes,
+        seconds: float,
+    ) -> None:
+        from edbatch_tvm.runtime.round_report import RoundReport
+
+        assert engine.policy is not None
+        self._instances = list(instances)
+        self._first = first
+        self._signature = engine.signature
+        self._storage = "float32"
+        self._views = [np.asarray(values.arena(arena)) for arena in range(len(engine.sizes))]
+        stages = {"build": 0.0, "schedule": 0.0, "plan": 0.0, "execute": seconds, "total": seconds}
+        self.report = report = RoundReport(engine, engine.policy, facts, stages, lambda: self.graph)
+        self._row = report.value_row
+
+    @cached_property
+    def graph(self) -> InstanceGraph:
+        """The minibatch."""
+        return merge(self._instances)
+
+    @property
+    def plan(self) -> Plan:  # type: ignore[override]
+        """Where its values lie."""
+        return self.report.plan
+
+    @property
+    def schedule(self) -> Schedule:  # type: ignore[override]
+        """Its batches."""
+        return self.plan.schedule
+
+    def __len__(self) -> int:
+        return len(self._instances)
+
+    def _outputs_of(self, instance: int) -> Any:
+        graph, before = self._instances[instance], self._first[instance] * self._signature.stride
+        found = [self._view(graph, value, before) for value in graph.outputs.tolist()]
+        return found[0] if graph.scalar_output[0] else found
+
+    def _view(self, graph: InstanceGraph, value: int, before: int) -> np.ndarray:
+        node, slot = divmod(value, self._signature.stride)
+        arena = self._signature.output_arena[graph.node_type[node], slot]
+        spec = self._signature.value_specs[arena]
+        view: np.ndarray = self._views[arena][self._row[before + value], : spec.size].reshape(spec.shape)
+        return view
