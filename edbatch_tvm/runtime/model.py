@@ -199,11 +199,6 @@ class Model:
                 return result
         return self.run(self.prepare(instances))
 
-    @property
-    def runs_in_one_call(self) -> bool:
-        """Whether compiled code does all of a usual minibatch; see :mod:`edbatch_tvm.runtime.one_call`."""
-        return self._one_call is not None and self._equal_nodes.merges is False and self._one_call.is_usual(self)
-
     def map(self, minibatches: Iterable[Sequence[InstanceGraph]], prefetch: int = 2) -> Iterator[Result]:
         """Run a stream of minibatches; the next ones are merged, scheduled and planned while one runs.
 

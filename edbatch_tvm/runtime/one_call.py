@@ -1,6 +1,6 @@
-"""Minibatches that are merged, scheduled, planned and run in one call of compiled code.
+"""Small minibatches, which are merged, scheduled, planned and run in one call of compiled code.
 
-For one instance, the Python between the calls of :class:`~edbatch_tvm.runtime.model.Model` takes longer than the
+For a few instances, the Python between the calls of :class:`~edbatch_tvm.runtime.model.Model` takes longer than the
 kernels. What compiled code does not know, Python computes: rows from outside, attributes that are no integers, policies
 that are functions, plans other than ``batch``.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import cache, partial
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,6 @@ import numpy as np
 
 from edbatch_tvm.batching.schedule import Schedule
 from edbatch_tvm.c_extension import load_extension
-from edbatch_tvm.cached_property import cached_property
 from edbatch_tvm.find_native import python_only
 from edbatch_tvm.graph import InstanceGraph, merge
 from edbatch_tvm.memory import Plan
@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 
 PLANS = "auto", "batch"
 """Memory plans that compiled code makes."""
+
+MOST_INSTANCES, MOST_NODES = 16, 1024
+"""Of a minibatch in one call. In larger ones the kernels take most of the time, and Python keeps the schedules and plans
+of those that come again."""
 
 _SOURCES = Path(__file__).resolve().parents[1] / "recording" / "native_core"
 _loaded: list[Any] = []
@@ -61,7 +65,7 @@ class OneCall:
     def run(self, model: Model, instances: Sequence[InstanceGraph]) -> Result | None:
         """The result of a minibatch; None if nothing was done, since it is one for Python."""
         begin = perf_counter()
-        if type(instances) not in (list, tuple) or model.plan_name not in PLANS:
+        if type(instances) not in (list, tuple) or len(instances) > MOST_INSTANCES or model.plan_name not in PLANS:
             return None
         cells, columns, nodes = self._cells, self._columns, 0
         arrays, first = [], []
@@ -71,10 +75,12 @@ class OneCall:
                 return None
             if len(graph.external_row) or len(graph.node_ptr) != 2:
                 return None
-            get = graph.attributes.get
-            arrays.append((graph.node_type, graph.operand_ptr, graph.operand_value, *[get(key) for key in columns]))
             first.append(nodes)
             nodes += len(graph.node_type)
+            if nodes > MOST_NODES:
+                return None
+            get = graph.attributes.get
+            arrays.append((graph.node_type, graph.operand_ptr, graph.operand_value, *[get(key) for key in columns]))
         engine = self._engine(model, nodes) if nodes else None
         if engine is None:
             return None
@@ -88,10 +94,6 @@ class OneCall:
         if multiplies >= 0 and not engine.execute(values, multiplies):
             return None
         return OneCallResult(engine, instances, first, values, facts, perf_counter() - begin)
-
-    def is_usual(self, model: Model) -> bool:
-        """Whether minibatches of the model are run so, as long as there is nothing unusual in their instances."""
-        return model.plan_name in PLANS and self._engine(model, 1) is not None
 
     def _engine(self, model: Model, nodes: int) -> Engine | None:
         from edbatch_tvm.runtime.round_engine import engine_for
@@ -135,14 +137,18 @@ class OneCallResult(Result):
         self._signature = engine.signature
         self._storage = "float32"
         self._views = [np.asarray(values.arena(arena)) for arena in range(len(engine.sizes))]
+        # After the views, which end first then: the next minibatch gets arenas that nothing looks at.
+        self._values = values
         stages = {"build": 0.0, "schedule": 0.0, "plan": 0.0, "execute": seconds, "total": seconds}
-        self.report = report = RoundReport(engine, engine.policy, facts, stages, lambda: self.graph)
+        # No reference to the result: a cycle would keep its arenas until the garbage collector comes.
+        self._merged = cache(partial(merge, self._instances))
+        self.report = report = RoundReport(engine, engine.policy, facts, stages, self._merged)
         self._row = report.value_row
 
-    @cached_property
-    def graph(self) -> InstanceGraph:
+    @property
+    def graph(self) -> InstanceGraph:  # type: ignore[override]
         """The minibatch."""
-        return merge(self._instances)
+        return self._merged()
 
     @property
     def plan(self) -> Plan:  # type: ignore[override]

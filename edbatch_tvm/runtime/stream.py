@@ -58,19 +58,18 @@ def _in_turns(model: Model, minibatches: Iterator[Sequence[InstanceGraph]], pref
             yield model(instances)
         return
 
-    def prepare_next() -> Prepared | Sequence[InstanceGraph] | None:
+    def prepare_next() -> Prepared | None:
         for instances in minibatches:
-            # What compiled code does in one call is not worth preparing.
-            return instances if model.runs_in_one_call else model.prepare(instances)
+            return model.prepare(instances)
         return None
 
     # One thread: minibatches are taken in order, and what the user's iterator does is never done twice at once.
     pool = ThreadPoolExecutor(1, "edbatch-map")
-    waiting: deque[Future[Prepared | Sequence[InstanceGraph] | None]] = deque()
+    waiting: deque[Future[Prepared | None]] = deque()
     try:
         waiting.extend(pool.submit(prepare_next) for _ in range(prefetch))
         while (prepared := waiting.popleft().result()) is not None:
             waiting.append(pool.submit(prepare_next))
-            yield model.run(prepared) if isinstance(prepared, Prepared) else model(prepared)
+            yield model.run(prepared)
     finally:
         pool.shutdown(cancel_futures=True)

@@ -19,6 +19,7 @@ from edbatch_tvm.graph import InstanceGraph, Signature
 from edbatch_tvm.models import WORKLOADS, get_workload
 from edbatch_tvm.runtime import Model, Result, one_call
 from edbatch_tvm.runtime.one_call import OneCallResult
+from edbatch_tvm.runtime.program import SINGLE_MULTIPLIES
 from relay_ext.signature import weights_of
 from tests.random_cells import cells_for
 from tests.runtime.test_differential import POLICIES, random_signature
@@ -167,6 +168,18 @@ def test_results_keep_their_values() -> None:
     assert all(np.array_equal(one, other) for one, other in zip(kept, first, strict=True))
 
 
+def test_memory_is_used_again() -> None:
+    """A result ends with its last reference, and its arenas are those of the next minibatch."""
+    model, instances = tree_model()
+    places = []
+    for _ in range(4):
+        result = model(instances)
+        assert isinstance(result, OneCallResult)
+        places.append([view.ctypes.data for view in result._views])
+        del result
+    assert places[1:] == places[:-1]
+
+
 def test_new_weights_and_threads() -> None:
     model, instances = tree_model()
     workload = get_workload("treelstm")
@@ -188,12 +201,18 @@ def test_new_weights_and_threads() -> None:
     assert not wrong
 
 
-def test_large_minibatches_use_threads() -> None:
-    """The call is left to be made on several threads where that pays."""
+def test_large_minibatches_are_for_python() -> None:
+    """And what is much work for few nodes is left to be made on several threads."""
     workload = get_workload("treelstm")
-    model = eb.compile(workload.cells(128), workload.weights(128), policy="agenda")
-    instances = [workload.graph(model.builder(), item) for item in workload.source.generate(40, 3)]
-    assert_same(model(instances), in_steps(model, instances))
+    model = eb.compile(workload.cells(256), workload.weights(256), policy="agenda")
+    instances = [workload.graph(model.builder(), item) for item in workload.source.generate(60, 3)]
+    assert not isinstance(model(instances), OneCallResult)
+    some = instances[:12]
+    assert sum(len(one) for one in some) <= one_call.MOST_NODES
+    assert model.merge(some).type_count @ model.executor.program.multiplies > SINGLE_MULTIPLIES  # type: ignore[attr-defined]
+    assert_same(model(some), in_steps(model, some))
+    long = max(instances, key=len)
+    assert not isinstance(model([long] * (one_call.MOST_NODES // len(long) + 1)), OneCallResult)
 
 
 def test_errors_are_those_of_python() -> None:
@@ -215,7 +234,6 @@ def test_without_compiled_code(monkeypatch: pytest.MonkeyPatch) -> None:
     result = model(instances)
     assert not isinstance(result, OneCallResult)
     assert all(np.array_equal(one, other) for one, other in zip(result, expected, strict=True))
-    assert not model.runs_in_one_call
 
 
 def test_values_by_builder() -> None:
