@@ -31,8 +31,8 @@ PLANS = "auto", "batch"
 """Memory plans that compiled code makes."""
 
 MOST_INSTANCES, MOST_NODES = 16, 1024
-"""Of a minibatch in one call. In larger ones the kernels take most of the time, and Python keeps the schedules and plans
-of those that come again."""
+"""Of a minibatch in one call. In larger ones the kernels take most of the time; and if they come again, Python has kept
+their schedules and plans."""
 
 _SOURCES = Path(__file__).resolve().parents[1] / "recording" / "native_core"
 _loaded: list[Any] = []

@@ -72,9 +72,10 @@ FEW = "treelstm", "lattice-lstm", "mvrnn"
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=() if name in FEW else pytest.mark.slow) for name in WORKLOADS]
 )
-def test_workloads(name: str) -> None:
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_workloads(name: str, dtype: str) -> None:
     workload = get_workload(name)
-    model = eb.compile(workload.cells(20), workload.weights(20), policy="agenda")
+    model = eb.compile(workload.cells(20), workload.weights(20), policy="agenda", dtype=dtype)
     items = workload.source.generate(5, 1)
     builder = model.builder()
     instances = [workload.graph(builder, item) for item in items]
