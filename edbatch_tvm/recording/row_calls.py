@@ -151,9 +151,9 @@ def _returned(how: RowByRow, leaves: list[Any], outputs: Sequence[TensorSpec]) -
     if how.returned is not POINTWISE:
         rows, structure = how.returned
         if structure.is_leaf():
-            return rows, None
+            return list(rows), None
         plain = structure.type in (tuple, list) and structure.num_children == structure.num_leaves
-        return rows, structure.type if plain else structure
+        return list(rows), structure.type if plain else structure
     rank = len(outputs[0].shape)
     at = next(at for leaf, at in zip(leaves, how.by_rows, strict=True) if at is not None and leaf.dim() == rank)
     return [rows_of(_without(outputs[0], at), at)], None

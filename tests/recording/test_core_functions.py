@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import edbatch_tvm as eb
+from edbatch_tvm.recording import recorder
 from edbatch_tvm.recording.cell_call import CellCall
 from edbatch_tvm.recording.core import core
 from edbatch_tvm.recording.lazy import LazyTensor
@@ -95,19 +96,19 @@ def made() -> eb.AutoBatched:
 
 def _recorded(fast: eb.AutoBatched, code: Any) -> Any:
     """What code records, and what it returns."""
-    recorder = Recorder(fast._library, lambda: None)
+    own = Recorder(fast._library, lambda: None)
     fast._library.told.clear()
     model = fast.model
-    leaf = CellCall(recorder, fast._sites["leaf"], model.leaf, model)
-    two = CellCall(recorder, fast._sites["two"], model.two, model)
+    leaf = CellCall(own, fast._sites["leaf"], model.leaf, model)
+    two = CellCall(own, fast._sites["two"], model.two, model)
     a, b = leaf(0), leaf(2)
     try:
         results = described(code(a, b, torch.stack([a, b, leaf(3)]), two))
     except Exception as error:
         results = type(error), str(error)
-    attributes = {key: list(entries) for key, entries in recorder.attributes.items()}
+    attributes = {key: list(entries) for key, entries in own.attributes.items()}
     memory = [None if one.held is None else (one.held.rows, one.held.row, one.held.listed) for one in (a, b)]
-    return recorder.types, recorder.ends, recorder.operands, attributes, recorder.recorded, memory, str(results)
+    return own.types, own.ends, own.operands, attributes, own.recorded, memory, str(results)
 
 
 def _assert_recorded_alike(fast: eb.AutoBatched, code: Any) -> None:
@@ -148,6 +149,16 @@ def test_views_are_operands_as_by_python(made: eb.AutoBatched) -> None:
     _assert_recorded_alike(made, lambda a, b, s, two: list(calls(a, b, s, two)))
 
 
+def test_rows_of_known_cells_are_compiled_code(made: eb.AutoBatched, monkeypatch: pytest.MonkeyPatch) -> None:
+    def code(a: Any, b: Any, s: Any, two: Any) -> Any:
+        return two(s, s), torch.cat([s[1:], s[:2]], 1), two(s.unsqueeze(0), s.view(1, 3, H)), s + s
+
+    for _ in range(3):  # what is met first is Python's
+        wanted = _recorded(made, code)
+    monkeypatch.setattr(recorder, "row_by_row", lambda *_: pytest.fail("recorded by Python"))
+    assert _recorded(made, code) == wanted
+
+
 class Viewing(nn.Module):
     """Views, writes through views, and rows, from values of its elements."""
 
@@ -186,8 +197,8 @@ def test_results_are_those_of_pytorch() -> None:
 
 
 def test_views_are_used_again_and_are_where_they_should_be(made: eb.AutoBatched) -> None:
-    recorder = Recorder(made._library, lambda: None)
-    leaf = CellCall(recorder, made._sites["leaf"], made.model.leaf, made.model)
+    own = Recorder(made._library, lambda: None)
+    leaf = CellCall(own, made._sites["leaf"], made.model.leaf, made.model)
 
     def views() -> Iterator[Any]:
         for word in (0, 1, 2):
