@@ -16,6 +16,13 @@ from edbatch_tvm.memory import resolve_plan
 _OWN = ("fallback",)
 """Options of `autobatch` itself."""
 
+_DECIDED = {
+    "training": "it trains where gradients are recorded",
+    "dtype": "it computes in the dtype of the model's parameters; use model.double()",
+    "equal_nodes": "equal calls of a round are one node anyway",
+}
+"""Options of :func:`edbatch_tvm.compile` that `autobatch` decides by itself, and how."""
+
 
 def check_options(options: Mapping[str, Any]) -> None:
     """Check that options have known names, a known target, plan and policy.
@@ -23,11 +30,14 @@ def check_options(options: Mapping[str, Any]) -> None:
     Raises
     ------
     RecordingError
-        For an unknown name.
+        For an unknown name, or one of an option that `autobatch` decides by itself.
     TargetError, PlanError, PolicyError
     """
-    known = [*_OWN, *list(inspect.signature(compile_model).parameters)[2:]]
+    given = list(inspect.signature(compile_model).parameters)[2:]
+    known = [*_OWN, *(name for name in given if name not in _DECIDED)]
     for name in options:
+        if name in _DECIDED:
+            raise RecordingError(f"option {name!r} of autobatch", f"one of {', '.join(known)}", _DECIDED[name])
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)
             hint = f"did you mean {near[0]!r}?" if near else ""

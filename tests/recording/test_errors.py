@@ -223,6 +223,11 @@ def test_reasons_of_breaks_speak_of_the_model(what: str, faults: Any) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (
+            {"dtype": "float64"},
+            r"option 'dtype' of autobatch; .*hint: it computes in the dtype of the model's parameters",
+        ),
+        ({"training": True}, r"option 'training' of autobatch; .*hint: it trains where gradients are recorded"),
         ({"polcy": "fsm"}, r"unknown option 'polcy' of autobatch; .*did you mean 'policy'\?"),
         ({"policy": "nonsense"}, "unknown policy 'nonsense'"),
         ({"plan": "dense"}, "unknown plan 'dense'"),
