@@ -25,7 +25,7 @@ from edbatch_tvm.graph import merge
 from edbatch_tvm.models import get_workload
 from edbatch_tvm.models.trained import labelled_of, trained_workload
 from edbatch_tvm.models.workload import ReadOptions
-from edbatch_tvm.peers.torch_training import STEPS, ByLevel
+from edbatch_tvm.peers.torch_training import ByLevel
 from edbatch_tvm.trainer.examples import to_measure
 from edbatch_tvm.trainer.options import TrainOptions
 from edbatch_tvm.trainer.run import Training
@@ -95,7 +95,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     eb.set_num_threads(1)
     torch.set_num_threads(1)
-    assert "treelstm" in STEPS
     lines = options.data.read_text(encoding="utf-8").splitlines(keepends=True)[: options.instances]
     found: dict[str, list[tuple[float, float]]] = {"edbatch train": [], "PyTorch by level": []}
     with TemporaryDirectory() as folder:

@@ -81,6 +81,13 @@ def added(given: Cotangents, graph: InstanceGraph, equal: EqualNodes) -> Cotange
     return Cotangents(np.unique(values), found)
 
 
+def without_detached(given: Cotangents, graph: InstanceGraph, detached: np.ndarray) -> Cotangents:
+    """Cotangents but for those of detached nodes, which gradients do not pass."""
+    kept = ~detached[given.values // graph.stride]
+    arenas = arenas_of(graph, given.values)
+    return Cotangents(given.values[kept], {arena: rows[kept[arenas == arena]] for arena, rows in given.rows.items()})
+
+
 def _arenas(result: Result, values: np.ndarray) -> np.ndarray:
     """The arenas of values; an error if one is no value of the graph."""
     graph = result.graph

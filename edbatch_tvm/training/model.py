@@ -36,7 +36,7 @@ from edbatch_tvm.training.backward_cells import (
 from edbatch_tvm.training.backward_graph import BackwardGraph, BackwardType, SectionType
 from edbatch_tvm.training.compiled_backward_graph import BackwardGraphs
 from edbatch_tvm.training.compiled_sums import CompiledSums
-from edbatch_tvm.training.cotangents import Cotangents, added, as_cotangents
+from edbatch_tvm.training.cotangents import Cotangents, added, as_cotangents, without_detached
 from edbatch_tvm.training.device_sums import DeviceRows, DeviceSums
 from edbatch_tvm.training.external_sums import external_sums
 from edbatch_tvm.training.forward_rows import ForwardRows
@@ -216,6 +216,8 @@ class TrainingResult(Result):
         if self._distinct is not None:
             distinct, equal = self._distinct
             return distinct.backward_of(added(cotangents, self.graph, equal), retain)
+        if self.detached is not None:
+            cotangents = without_detached(cotangents, self.graph, self.detached)
         model = self._model
         with model._lock:
             if self._used:

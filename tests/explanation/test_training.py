@@ -45,8 +45,7 @@ def test_both_passes_and_the_parts_of_a_step() -> None:
     backward = step.backward
     assert sum(cell.nodes for cell in backward.cells) == backward.nodes > 0
     assert sum(cell.batches for cell in backward.cells) == backward.batches == len(backward.steps)
-    assert any(cell.seconds for cell in backward.cells)
-    assert any(cell.gflops for cell in backward.cells)
+    assert {cell.seconds for cell in backward.cells} == {None}
     nodes = {cell.cell: cell.nodes for cell in one.cells}
     # A leaf saves three rows of H numbers, an inner node five; a readout nothing.
     assert step.saved_bytes == {"leaf": 12 * H * nodes["leaf"], "internal": 20 * H * nodes["internal"]}

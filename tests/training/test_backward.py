@@ -225,6 +225,19 @@ def test_no_gradient_passes_a_detached_node(chain: Any) -> None:
     for name in gradients:
         np.testing.assert_allclose(gradients[name], alone[name], rtol=1e-6)
     assert gradients.schedule.order.size == 2
+    # A cotangent that is given for it goes nowhere, either.
+    result = chain([both])
+    result.detached = np.arange(result.graph.num_nodes) == 0
+    first, loss = result.graph.nodes_of(chain.cells.type_id("step"))[0], int(result.graph.outputs[0])
+    values = {int(first) * result.graph.stride: None, loss: None}
+    cotangents = {value: np.ones_like(result.value(value)) for value in values}
+    again = result.backward(cotangents)
+    for name in again:
+        np.testing.assert_allclose(again[name], alone[name], rtol=1e-6)
+    result = chain([both])
+    result.detached = np.arange(result.graph.num_nodes) == 0
+    nothing = result.backward({int(first) * result.graph.stride: np.ones_like(result.value(0))})
+    assert not any(nothing[name].any() for name in nothing)
 
 
 def test_a_loop_of_steps_is_that_of_pytorch() -> None:
