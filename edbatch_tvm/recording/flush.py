@@ -43,7 +43,7 @@ def compute_batched(recorder: Recorder) -> Result | None:
         if not graphs:
             records.take(None)
             return None
-    result = model(graphs)
+    result = model.run(model.prepare(graphs))  # not in one call: the plan is read below
     if recorder.tape is not None:
         ids, arenas = _saved(result, ids)
         operands = np.array(recorder.operands, np.int64)
