@@ -18,6 +18,7 @@ import json
 import os
 import random
 from pathlib import Path
+from typing import Any
 
 import edbatch_tvm as eb
 from edbatch_tvm.atomic_file import write_text
@@ -77,12 +78,21 @@ def soak_training(steps: int, hidden: int, largest: int, seed: int = 0) -> list[
             F.nll_loss(outputs, torch.tensor([tree.word % 5 for tree in trees])).backward()
             optimizer.step()
         del outputs
+        for tree in trees:
+            forget_states(tree)
         if done in marks:
             gc.collect()
             samples.append((done, resident()))
             print(f"{done:>8}  {samples[-1][1]:8.1f} MiB", flush=True)
     del kept
     return samples
+
+
+def forget_states(tree: Any) -> None:
+    """Let go what the model leaves on a tree: states, which keep their whole minibatch, as in PyTorch."""
+    tree.state = None
+    for child in tree.children:
+        forget_states(child)
 
 
 def main() -> None:
