@@ -14,17 +14,29 @@ ROOT = Path(__file__).resolve().parents[1]
 @pytest.mark.parametrize(
     ("script", "arguments", "expected"),
     [
-        ("memory_plans", "treelstm --hidden 16 --batch-size 4 --rounds 1", "treelstm, hidden 16"),
+        pytest.param(
+            "memory_plans",
+            "treelstm --hidden 16 --batch-size 4 --rounds 1",
+            "treelstm, hidden 16",
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             "autobatch", "--hidden 8 --batch-size 6 --rounds 1 --calls 100", "recording a call", marks=pytest.mark.slow
         ),
-        ("large_minibatch", "--nodes 5000 --hidden 8 --json {json}", "treelstm, hidden 8: "),
+        pytest.param(
+            "large_minibatch", "--nodes 5000 --hidden 8 --json {json}", "treelstm, hidden 8: ", marks=pytest.mark.slow
+        ),
         pytest.param(
             "soak", "--minibatches 600 --hidden 8 --allow 40", "growth after 120 minibatches", marks=pytest.mark.slow
         ),
         pytest.param("compile_times", "--parts equal", "500 equal cells", marks=pytest.mark.slow),
         ("operator_speed", "--hidden 8 --rows 16 --children 2 --only softmax attention --repeat 1", "attention over 2"),
-        ("cuda", "--emulate --workloads treelstm --dtypes float32 --json {json}", "1 rows, 0 wrong, 0 not run"),
+        pytest.param(
+            "cuda",
+            "--emulate --workloads treelstm --dtypes float32 --json {json}",
+            "1 rows, 0 wrong, 0 not run",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_script(script: str, arguments: str, expected: str, tmp_path: Path) -> None:

@@ -65,6 +65,7 @@ def test_samples_without_a_right_value_are_named() -> None:
     assert outside_by_running(lambda: one.exp(), [one]) == ""
 
 
+@pytest.mark.slow
 def test_a_process_that_crashes_or_hangs_is_recorded_and_the_run_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     from benchmarks.operator_samples import Worker
 

@@ -144,6 +144,7 @@ def test_real_sentences() -> None:
     assert misses <= 0.02
 
 
+@pytest.mark.slow
 def test_real_lattices() -> None:
     train, dev = read_lattices("lattice/train.txt"), read_lattices("lattice/dev.txt")
     graphs = [*in_minibatches(dev), *in_minibatches(train[512:])]

@@ -147,6 +147,7 @@ def test_kill_and_ctrl_c_at_any_moment_leave_a_checkpoint(tmp_path: Path) -> Non
         before = found.epoch, found.step
 
 
+@pytest.mark.slow
 def test_checkpoints_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path, figures = tmp_path / "run.npz", tmp_path / "run.json"
     train(tmp_path, "treelstm", "--epochs", "2", "--vocabulary", "3", "--checkpoint", str(path))
@@ -233,6 +234,7 @@ def test_statistics_of_masks() -> None:
     np.testing.assert_array_equal(masks.rows(2, [7], [20]), rows[140:160])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [["--dropout", "0.4"], ["--policy", "fsm"], ["--policy", "depth"]], ids=" ".join)
 def test_goes_on_with_dropout_and_policies(tmp_path: Path, words: list[str]) -> None:
     whole, parts = tmp_path / "whole.npz", tmp_path / "parts.npz"

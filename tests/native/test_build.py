@@ -58,6 +58,7 @@ print(len(result), info.backend)
 """
 
 
+@pytest.mark.slow
 def test_two_processes_build_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDBATCH_CACHE", str(tmp_path))
     both = [

@@ -235,6 +235,7 @@ def test_nothing_is_kept_without_a_folder(exports: list[str], monkeypatch: pytes
     assert not answer_of("holds", STRUCTURE, lambda: next(answers))
 
 
+@pytest.mark.slow
 def test_the_digest_is_that_of_another_process() -> None:
     code = (
         "import sys; sys.path.insert(0, '.')\n"

@@ -59,7 +59,9 @@ MODELS: dict[str, tuple[Any, list[str], Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name == "child-sum" else pytest.mark.slow) for name in MODELS]
+)
 def test_models_compute_in_float64(name: str) -> None:
     make, cells, elements = MODELS[name]
     model, minibatch = make(), elements()
@@ -150,6 +152,7 @@ class Loops(nn.Module):
         return rows.sum(0) * (rows > 0).any(0)
 
 
+@pytest.mark.slow
 def test_layers_dropout_and_written_rows() -> None:
     torch.manual_seed(2)
     model = Loops()
@@ -165,6 +168,7 @@ def test_layers_dropout_and_written_rows() -> None:
             assert_close(of_losses(model, outputs), of_losses(model, expected))
 
 
+@pytest.mark.slow
 def test_records() -> None:
     model = ChildSumTreeLSTM(7)
     fast = eb.autobatch(model, ["node_forward"])
@@ -176,6 +180,7 @@ def test_records() -> None:
         assert_close(of_losses(model, found), of_losses(model, wanted))
 
 
+@pytest.mark.slow
 def test_a_model_changes_its_dtype() -> None:
     """Back to what it was compiled for first, too."""
     model = ChildSumTreeLSTM(6).float()
@@ -210,6 +215,7 @@ def test_numbers_of_another_dtype_are_left_to_pytorch() -> None:
         assert_close(fast(elements), [model(x) for x in elements])
 
 
+@pytest.mark.slow
 def test_two_hundred_steps_follow_those_of_pytorch() -> None:
     torch.manual_seed(0)
     model = ChildSumTreeLSTM(8, 20)

@@ -310,6 +310,7 @@ class OnGrids(nn.Module):
         return total, both, both.amax(1), torch.softmax(near, 1), near.sum(0), near.transpose(0, 1).contiguous()
 
 
+@pytest.mark.slow
 def test_rows_of_rows() -> None:
     model = OnGrids()
     fast = eb.autobatch(model, cells=["first", "update"])

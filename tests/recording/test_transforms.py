@@ -207,6 +207,7 @@ def test_batch_norm_in_training_mode_is_one_error(in_cell: bool) -> None:
         assert_gradients_equal(of_losses(model, run(elements)), of_losses(model, [model(x) for x in elements]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("in_cell", [True, False])
 def test_batch_norm_without_statistics(in_cell: bool) -> None:
     torch.manual_seed(4)

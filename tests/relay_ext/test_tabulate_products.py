@@ -147,7 +147,7 @@ def test_names_that_are_taken() -> None:
 
 
 @pytest.mark.parametrize("name", ["treelstm", "lattice-lstm", "bilstm-tagger"])
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("float64", marks=pytest.mark.slow)])
 def test_workloads_equal_the_reference(name: str, dtype: str) -> None:
     workload = get_workload(name)
     weights = workload.weights(40)

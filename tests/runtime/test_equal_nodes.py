@@ -88,7 +88,7 @@ def test_gradients_are_added(seed: int) -> None:
     model = random_model(seed, "llvm", True)
     instances = st.lists(graphs(model.cells, max_nodes=10, max_repeat=2), min_size=1, max_size=3)
 
-    @settings(max_examples=20)
+    @settings(max_examples=6)
     @given(instances, st.integers(1, 3), st.integers(0, 1000))
     def check(some: list[InstanceGraph], copies: int, number: int) -> None:
         rng = np.random.default_rng(number)

@@ -72,7 +72,7 @@ FEW = "treelstm", "lattice-lstm", "mvrnn"
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=() if name in FEW else pytest.mark.slow) for name in WORKLOADS]
 )
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("float64", marks=pytest.mark.slow)])
 def test_workloads(name: str, dtype: str) -> None:
     workload = get_workload(name)
     model = eb.compile(workload.cells(20), workload.weights(20), policy="agenda", dtype=dtype)
@@ -104,7 +104,7 @@ def test_random_graphs(seed: int) -> None:
     model = random_model(signature, seed)
     some = st.lists(graphs(signature, min_nodes=1, max_nodes=10, external=False), min_size=1, max_size=5)
 
-    @settings(max_examples=12)
+    @settings(max_examples=6)
     @given(some, st.sampled_from(POLICIES))
     def check(instances: list[InstanceGraph], policy: str) -> None:
         for graph in instances:  # as a builder of this model makes them

@@ -82,7 +82,11 @@ def softmax(x: np.ndarray) -> np.ndarray:
     return e / e.sum(-1, keepdims=True)
 
 
-@pytest.mark.parametrize("sizes", [[(4, 1)], [(4, 4), (1, 1)], [(8, 12), (4, 4)]], ids=["four", "down to one", "late"])
+@pytest.mark.parametrize(
+    "sizes",
+    [pytest.param([(4, 1)], marks=pytest.mark.slow), [(4, 4), (1, 1)], [(8, 12), (4, 4)]],
+    ids=["four", "down to one", "late"],
+)
 def test_every_batch_size(
     sizes: list[tuple[int, int]], weights: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -61,6 +61,7 @@ def test_what_cannot_be_built_is_a_failed_trial() -> None:
         LocalTimer(Target(TARGET)).time([candidate(1, name="missing")])
 
 
+@pytest.mark.slow
 def test_a_worker_outlives_its_candidates() -> None:
     timer = WorkerTimer(TARGET, timeout=30)
     try:
