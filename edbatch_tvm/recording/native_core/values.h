@@ -328,7 +328,8 @@ static int take_work(Values *self) {
 static void give_back_work(Values *self) {
     if (self->work == NULL) return;
     size_t bytes = 0;
-    for (Room *room = &self->work->cells; room < self->work->stage + MOST_INPUTS; room++) bytes += room->bytes;
+    /* Rooms of inputs that this engine does not have are empty. */
+    for (Room *room = &self->work->cells; room < self->work->stage + self->engine->inputs; room++) bytes += room->bytes;
     if (bytes > MOST_SPARE_BYTES) {
         free_work(self->work);
         self->work = NULL;
