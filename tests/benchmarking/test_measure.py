@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from edbatch_tvm.batching import policy_names
 from edbatch_tvm.benchmarking import measure as measure_module
 from edbatch_tvm.benchmarking.measure import RunOptions, RunReport, measure, prepare, run, unbatched_seconds
-from edbatch_tvm.runtime import threads
 
 
 @pytest.fixture(autouse=True)
@@ -45,13 +45,21 @@ def test_generated_instances(name: str, policy: str) -> None:
         assert report.learn_data == "generator"
 
 
-def test_unbatched_is_slower(monkeypatch: pytest.MonkeyPatch) -> None:
-    # In one thread, which no other process can hold up in the middle of a batch.
-    monkeypatch.setattr(threads, "_wanted", 1)
+def test_unbatched_runs_every_node_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     prepared = prepare(RunOptions("treelstm", hidden=64, batch_size=16, minibatches=1, repeat=2))
     report, _ = measure(prepared)
     assert report.policy in policy_names()  # `auto` took one of them
-    assert unbatched_seconds(prepared.model, prepared.minibatches[0]) > report.seconds.execute
+    batches: list[int] = []
+    execute = prepared.model.execute
+
+    def counted(graph: Any, plan: Any) -> Any:
+        batches.append(len(plan.schedule))
+        return execute(graph, plan)
+
+    monkeypatch.setattr(prepared.model, "execute", counted)
+    assert unbatched_seconds(prepared.model, prepared.minibatches[0]) > 0
+    assert batches == [len(instance) for instance in prepared.minibatches[0]]
+    assert sum(batches) > report.batches
 
 
 TREES = ("sst/dev.txt", "sst/train.txt")
