@@ -1,7 +1,7 @@
 """Extension modules in C that are compiled when they are first needed and kept in the cache directory.
 
 A wheel may bring them compiled (``setup.py``); else a C compiler and ``Python.h`` are needed, and the caller goes on
-in Python where there is none of them.
+in Python where one of them is missing.
 """
 
 from __future__ import annotations

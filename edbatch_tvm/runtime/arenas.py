@@ -43,7 +43,7 @@ class ArenaSet:
 
 
 def _roomy(spec: ValueSpec, rows: int, factor: float) -> int:
-    """`rows` times a factor, as far as an arena can have so many."""
+    """`rows` times a factor, limited to what an arena can have."""
     return rows if factor == 1.0 else max(rows, min(int(rows * factor), _MOST // padded(spec.size) - _SLACK_ROWS))
 
 

@@ -7,7 +7,6 @@ that are functions, plans other than ``batch``.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from functools import cache, partial
 from pathlib import Path
@@ -18,14 +17,15 @@ import numpy as np
 
 from edbatch_tvm.batching.schedule import Schedule
 from edbatch_tvm.c_extension import load_extension
-from edbatch_tvm.find_native import python_only
+from edbatch_tvm.find_native import find_native
 from edbatch_tvm.graph import InstanceGraph, merge
 from edbatch_tvm.memory import Plan
 from edbatch_tvm.runtime.result import Result
+from edbatch_tvm.runtime.round_engine import Engine, engine_for
+from edbatch_tvm.runtime.round_report import RoundReport
 
 if TYPE_CHECKING:
     from edbatch_tvm.runtime.model import Model
-    from edbatch_tvm.runtime.round_engine import Engine
 
 PLANS = "auto", "batch"
 """Memory plans that compiled code makes."""
@@ -35,18 +35,22 @@ MOST_INSTANCES, MOST_NODES = 16, 1024
 their schedules and plans."""
 
 _SOURCES = Path(__file__).resolve().parents[1] / "recording" / "native_core"
-_loaded: list[Any] = []
+
+
+def load() -> Any:
+    """The compiled code, compiled if this machine has none yet.
+
+    Raises
+    ------
+    ImportError, OSError
+        If there is no compiler for it.
+    """
+    return load_extension("edbatch_recording_core", _SOURCES, "recording")
 
 
 def native_core() -> Any:
     """The compiled code; None where it cannot be had."""
-    if not _loaded:
-        try:
-            _loaded.append(None if python_only else load_extension("edbatch_recording_core", _SOURCES, "recording"))
-        except (ImportError, OSError) as error:
-            logging.getLogger(__name__).info("no compiled code for whole minibatches: %s", error)
-            _loaded.append(None)
-    return _loaded[0]
+    return find_native("run small minibatches")
 
 
 class OneCall:
@@ -96,8 +100,6 @@ class OneCall:
         return OneCallResult(engine, instances, first, values, facts, perf_counter() - begin)
 
     def _engine(self, model: Model, nodes: int) -> Engine | None:
-        from edbatch_tvm.runtime.round_engine import engine_for
-
         native = native_core()
         return None if native is None else engine_for(model, nodes, native)
 
@@ -129,8 +131,6 @@ class OneCallResult(Result):
         facts: bytes,
         seconds: float,
     ) -> None:
-        from edbatch_tvm.runtime.round_report import RoundReport
-
         assert engine.policy is not None
         self._instances = list(instances)
         self._first = first
@@ -165,12 +165,5 @@ class OneCallResult(Result):
 
     def _outputs_of(self, instance: int) -> Any:
         graph, before = self._instances[instance], self._first[instance] * self._signature.stride
-        found = [self._view(graph, value, before) for value in graph.outputs.tolist()]
+        found = [self._view(self._arena_in(graph, value), before + value) for value in graph.outputs.tolist()]
         return found[0] if graph.scalar_output[0] else found
-
-    def _view(self, graph: InstanceGraph, value: int, before: int) -> np.ndarray:
-        node, slot = divmod(value, self._signature.stride)
-        arena = self._signature.output_arena[graph.node_type[node], slot]
-        spec = self._signature.value_specs[arena]
-        view: np.ndarray = self._views[arena][self._row[before + value], : spec.size].reshape(spec.shape)
-        return view

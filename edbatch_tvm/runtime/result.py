@@ -109,10 +109,21 @@ class Result:
                 "a builder's own values find their rows in the result of their instance alone",
             )
         if 0 <= value < self.graph.num_nodes * stride:
-            arena = int(self._signature.output_arena[self.graph.node_type[value // stride], value % stride])
+            arena = self._arena_in(self.graph, value)
         if arena < 0:
             raise GraphError(f"value {value} is no output of a node", f"values of {self.graph!r}")
         return arena
+
+    def _arena_in(self, graph: InstanceGraph, value: int) -> int:
+        """The arena of a value of `graph`, which has its node."""
+        node, slot = divmod(value, self._signature.stride)
+        return int(self._signature.output_arena[graph.node_type[node], slot])
+
+    def _view(self, arena: int, value: int) -> np.ndarray:
+        """A value of the arena, as it is stored."""
+        spec = self._signature.value_specs[arena]
+        view: np.ndarray = self._views[arena][self._row[value], : spec.size].reshape(spec.shape)
+        return view
 
     def arena(self, arena: int) -> np.ndarray:
         """All rows of an arena, flat, as a view; `plan.value_row` says which of them are values.
@@ -143,8 +154,7 @@ class Result:
         """
         value = self._local(value)
         arena = self._arena(value)
-        spec = self._signature.value_specs[arena]
-        view: np.ndarray = self._views[arena][self._row[value], : spec.size].reshape(spec.shape)
+        view = self._view(arena, value)
         return view if self._storage == "float32" else self._given(view, arena)
 
     def values(self, values: Any) -> np.ndarray:
