@@ -14,14 +14,11 @@ from edbatch_tvm.batching.graph_keys import cache_key
 from edbatch_tvm.batching.policy import Policy, Run, Same, get_policy, identity_of, policy_names
 from edbatch_tvm.batching.policy_file import load_policy
 from edbatch_tvm.batching.schedule import Schedule, ScheduleInfo
-from edbatch_tvm.bounded_cache import BoundedCache
+from edbatch_tvm.batching.schedule_cache import ScheduleCache
 from edbatch_tvm.errors import PolicyError
 from edbatch_tvm.graph import InstanceGraph, require_checked
 
 PolicyLike = str | os.PathLike[str] | Policy | Callable[[InstanceGraph], Schedule]
-
-CACHE_NODES = 4_000_000
-"""The cache forgets the schedules used longest ago when it holds more nodes than this."""
 
 
 class CallablePolicy(Policy):
@@ -118,7 +115,7 @@ def schedule(graph: InstanceGraph, policy: PolicyLike = "auto", cache: bool = Tr
     require_checked(graph)
     kernels = native_kernels.label()
     key = (cache_key(graph), identity_of(chosen), kernels) if cache else None
-    run = _CACHE.get(key) if key is not None else None
+    run = _CACHE.get(key, graph) if key is not None else None
     cached = run is not None
     if run is None:
         run = chosen.run(graph)
@@ -147,4 +144,4 @@ def clear_cache() -> None:
     _CACHE.clear()
 
 
-_CACHE: BoundedCache[Hashable, Run] = BoundedCache(CACHE_NODES, lambda run: run.schedule.num_nodes)
+_CACHE = ScheduleCache()

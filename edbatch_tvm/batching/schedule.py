@@ -53,7 +53,7 @@ class Schedule:
     1: 2
     """
 
-    __slots__ = ("batch_ptr", "batch_type", "checked", "graph", "order", "type_label", "type_names")
+    __slots__ = ("__weakref__", "batch_ptr", "batch_type", "checked", "graph", "order", "type_label", "type_names")
 
     def __init__(
         self,

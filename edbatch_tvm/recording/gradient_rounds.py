@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from edbatch_tvm.training.cotangents import Cotangents
 from edbatch_tvm.training.weight_sums import sum_rows
 
 if TYPE_CHECKING:
-    from edbatch_tvm.recording.gradient_tape import GradientTape
+    from edbatch_tvm.recording.library import Library
     from edbatch_tvm.training import TrainingResult
 
 _task: Any = torch._C._current_graph_task_id
@@ -72,17 +73,46 @@ class _Pending:
         }
 
 
-class CompiledRound:
-    """A round that compiled cells have computed.
+class EarlierRounds:
+    """The rounds of a minibatch so far, for the backward passes of later ones; it does not keep them.
+
+    An earlier round lives as long as a later one that gradients go on from: autograd's node of that holds its own.
+    """
+
+    def __init__(self) -> None:
+        self._firsts: list[int] = []
+        self._rounds: list[weakref.ref[RoundGradients] | None] = []
+
+    def append(self, first: int, gradients: RoundGradients | None) -> None:
+        """One more, whose values are numbered from `first`; None for one that autograd itself goes through."""
+        self._firsts.append(first)
+        self._rounds.append(None if gradients is None else weakref.ref(gradients))
+
+    def add(self, values: np.ndarray, rows: np.ndarray) -> None:
+        """Add gradients of the recorder's values, of one size."""
+        if not len(values):
+            return
+        owners = np.searchsorted(np.array(self._firsts), values, side="right") - 1
+        for owner in np.unique(owners).tolist():
+            reference, members = self._rounds[owner], np.flatnonzero(owners == owner)
+            one = None if reference is None else reference()
+            if one is not None:
+                one.add(one.ids[values[members] - self._firsts[owner]], rows[members])
+
+
+class RoundGradients:
+    """The gradients of a round that compiled cells have computed: what autograd's node of the round holds.
+
+    Nothing here leads to that node, or to what leads there: the garbage collector does not see what autograd holds, so
+    a circle would keep the values of the minibatch for ever.
 
     Parameters
     ----------
-    tape : GradientTape
+    library : Library
+    earlier : EarlierRounds
     result : TrainingResult
     weights : dict of str to Tensor
         The weights of the cells that require a gradient.
-    first : int
-        The number of the recorder's first value of the round.
     ids : int array
         The value of the graph for each of the recorder's.
     sources : int64 array
@@ -90,44 +120,39 @@ class CompiledRound:
         tensor from outside.
     externals : dict of int to External
         By these numbers; not those of the recorder for rows of elements that were recorded before.
+
+    Attributes
+    ----------
+    inputs : dict of int to Tensor
+        What requires a gradient, by id: leaves first.
+    leaves : int
+        How many of these are leaves.
     """
 
     def __init__(
         self,
-        tape: GradientTape,
+        library: Library,
+        earlier: EarlierRounds,
         result: TrainingResult,
         weights: dict[str, Tensor],
-        first: int,
         ids: np.ndarray,
         sources: np.ndarray,
         externals: dict[int, External],
     ) -> None:
-        self._tape = tape
+        self._library = library
+        self._earlier = earlier
         self._result: TrainingResult | None = result
         self._weights = weights
-        self.first = first
         self.ids = ids
         self._sources = sources
         self._externals = externals
         self._pending = _Pending()
-        self._seen = tape.library.packed
-        self.inputs: dict[int, Tensor] = {id(weight): weight for weight in weights.values()}
+        self._seen = library.packed
+        found = {id(weight): weight for weight in weights.values()}
         for external in externals.values():
-            self.inputs.setdefault(id(external.tensor), external.tensor)
-        self.token: Tensor | None = None
-
-    def run(self, before: Tensor | None) -> None:
-        """Become a node of autograd's graph after the round `before`."""
-        changeable = [one for one in self.inputs.values() if one.is_leaf]
-        others = [one for one in self.inputs.values() if not one.is_leaf]
-        self.inputs = {id(one): one for one in (*changeable, *others)}
-        token = _Round.apply(self, len(changeable), before, *self.inputs.values())
-        self.token = token if token.requires_grad else None
-
-    def tensors(self, values: np.ndarray, rows: Tensor) -> Sequence[Tensor]:
-        """Values of the graph, one a row of `rows`, as tensors that autograd knows."""
-        made = [row.clone() for row in rows.unbind()]
-        return made if self.token is None else _Values.apply(self, values, made, self.token)
+            found.setdefault(id(external.tensor), external.tensor)
+        self.inputs = dict(sorted(found.items(), key=lambda item: not item[1].is_leaf))
+        self.leaves = sum(one.is_leaf for one in found.values())
 
     def add(self, values: np.ndarray, rows: np.ndarray) -> None:
         """Add gradients of values of the graph."""
@@ -142,18 +167,18 @@ class CompiledRound:
         if not pending:
             return [None] * len(self.inputs)
         assert result is not None
-        if not result.is_current and self._tape.library.has_again(self._seen):
+        if not result.is_current and self._library.has_again(self._seen):
             result.weights_are_back()
         gradients = result.backward_of(_cotangents(result, pending), retain=True)
         found: dict[int, Tensor] = {}
         for name, weight in self._weights.items():
             if gradients.reaches(name):
-                found[id(weight)] = gradient_of_weight(gradients, name, weight, self._tape.tables)
+                found[id(weight)] = gradient_of_weight(gradients, name, weight, self._library.tables)
         for one in gradients.external_sums.values():
             sources, rows = self._sources[one.numbers], one.rows.reshape(len(one.rows), -1)
             outside = sources < 0
             self._of_externals(sources[outside], rows[outside], found)
-            self._tape.add(sources[~outside], rows[~outside])
+            self._earlier.add(sources[~outside], rows[~outside])
         return [found.get(key) for key in self.inputs]
 
     def _of_externals(self, numbers: np.ndarray, rows: np.ndarray, found: dict[int, Tensor]) -> None:
@@ -177,6 +202,36 @@ class CompiledRound:
             total = torch.zeros_like(tensor) if known is None else known.to_dense()
             parts = torch.from_numpy(rows[places]).reshape(len(places), *tensor.shape[1:])
             found[key] = total.index_add_(0, torch.tensor(index), parts)
+
+
+class CompiledRound:
+    """A round that compiled cells have computed, as long as the minibatch runs.
+
+    Parameters
+    ----------
+    first : int
+        The number of the recorder's first value of the round.
+    gradients : RoundGradients
+    before : Tensor or None
+        Stands for the round before it.
+
+    Attributes
+    ----------
+    token : Tensor or None
+        Stands for the round in autograd's graph; None if nothing requires a gradient.
+    """
+
+    def __init__(self, first: int, gradients: RoundGradients, before: Tensor | None) -> None:
+        self.first = first
+        self.ids = gradients.ids
+        self._gradients = gradients
+        token = _Round.apply(gradients, before, *gradients.inputs.values())
+        self.token = token if token.requires_grad else None
+
+    def tensors(self, values: np.ndarray, rows: Tensor) -> Sequence[Tensor]:
+        """Values of the graph, one a row of `rows`, as tensors that autograd knows."""
+        made = [row.clone() for row in rows.unbind()]
+        return made if self.token is None else _Values.apply(self._gradients, values, made, self.token)
 
 
 class EagerRound:
@@ -220,25 +275,25 @@ class _Round(torch.autograd.Function):
     """A round; what it returns stands for it."""
 
     @staticmethod
-    def forward(ctx: Any, one: CompiledRound, changeable: int, before: Tensor | None, *inputs: Tensor) -> Tensor:
+    def forward(ctx: Any, one: RoundGradients, before: Tensor | None, *inputs: Tensor) -> Tensor:
         ctx.round = one
         ctx.before = None if before is None else torch.zeros(())
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*inputs[:changeable])  # autograd finds out when they are changed before backward
+        ctx.save_for_backward(*inputs[: one.leaves])  # autograd finds out when they are changed before backward
         return torch.zeros(())
 
     @staticmethod
     def backward(ctx: Any, _gradient: Tensor | None) -> Any:
         _require_first_order()
         _ = ctx.saved_tensors  # an error for a second backward pass, and for weights that were changed
-        return None, None, ctx.before, *ctx.round.backward()
+        return None, ctx.before, *ctx.round.backward()
 
 
 class _Values(torch.autograd.Function):
     """Values of a round as tensors."""
 
     @staticmethod
-    def forward(ctx: Any, one: CompiledRound, values: np.ndarray, made: list[Tensor], _round: Tensor) -> Any:
+    def forward(ctx: Any, one: RoundGradients, values: np.ndarray, made: list[Tensor], _round: Tensor) -> Any:
         ctx.round, ctx.values = one, values
         ctx.set_materialize_grads(False)
         return tuple(made)

@@ -18,7 +18,15 @@ from torch import Tensor
 from edbatch_tvm.errors import RecordingError
 from edbatch_tvm.graph import InstanceGraph
 from edbatch_tvm.graph.instance import FIRST_EXTERNAL
-from edbatch_tvm.recording.gradient_rounds import ROW_OF, CompiledRound, EagerRound, External, Row
+from edbatch_tvm.recording.gradient_rounds import (
+    ROW_OF,
+    CompiledRound,
+    EagerRound,
+    EarlierRounds,
+    External,
+    RoundGradients,
+    Row,
+)
 from edbatch_tvm.recording.isolation import switched_to
 from edbatch_tvm.recording.specs import TensorSpec
 
@@ -52,15 +60,13 @@ class GradientTape:
         By the recorder's number.
     known_detached : dict of int to int
         What values are detached, by the values that they are of.
-    tables : dict of int to Table
-        Tables whose gradients are not simply arrays, by the id of the parameter.
     """
 
     def __init__(self, library: Library) -> None:
         self.library = library
         self.externals: dict[int, External] = {}
-        self.tables = library.tables
         self.rounds: list[CompiledRound | EagerRound] = []
+        self._earlier = EarlierRounds()
         self._rows: dict[tuple[int, int], tuple[int, int]] = {}
         self._whole: dict[int, tuple[Tensor, int, int]] = {}
         self.known_detached: dict[int, int] = {}
@@ -194,11 +200,13 @@ class GradientTape:
             node += content.size[0]
             external += content.size[1]
         result.detached = detached
-        made = CompiledRound(self, result, self.library.trained_weights(), first, ids, sources, externals)
+        weights = self.library.trained_weights()
+        gradients = RoundGradients(self.library, self._earlier, result, weights, ids, sources, externals)
         with switched_to(self.library.state):
-            made.run(self.token)
+            made = CompiledRound(first, gradients, self.token)
         self.token = made.token if made.token is not None else self.token
         self.rounds.append(made)
+        self._earlier.append(first, gradients)
         return made
 
     def _externals(self, sources: np.ndarray) -> dict[int, External]:
@@ -245,20 +253,10 @@ class GradientTape:
     def computed_eagerly(self, first: int, made: list[Tensor]) -> None:
         """A round was computed by the model's own code."""
         self.rounds.append(EagerRound(first, made))
+        self._earlier.append(first, None)
 
     def _round_of(self, value: int) -> CompiledRound | EagerRound:
         return next(one for one in reversed(self.rounds) if one.first <= value)
-
-    def add(self, values: np.ndarray, rows: np.ndarray) -> None:
-        """Add gradients of the recorder's values, of one size."""
-        if not len(values):
-            return
-        firsts = np.array([one.first for one in self.rounds])
-        owners = np.searchsorted(firsts, values, side="right") - 1
-        for owner in np.unique(owners).tolist():
-            one, members = self.rounds[owner], np.flatnonzero(owners == owner)
-            if isinstance(one, CompiledRound):
-                one.add(one.ids[values[members] - one.first], rows[members])
 
     # Values that leave the graph --------------------------------------------------------------------------------
 

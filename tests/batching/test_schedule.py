@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import tracemalloc
+import weakref
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -25,8 +29,10 @@ from edbatch_tvm.batching import (
     schedule,
 )
 from edbatch_tvm.batching.frontier import Frontier
+from edbatch_tvm.batching.schedule_cache import ScheduleCache
 from edbatch_tvm.errors import PolicyError
 from edbatch_tvm.graph import InstanceGraph
+from edbatch_tvm.memory import plan_memory
 from tests.batching.graphs import bilstm, minibatches, tree, typed_dags
 from tests.strategies import edited
 
@@ -131,9 +137,58 @@ def test_cache_by_structure() -> None:
     assert schedule(bilstm(4), "agenda", cache=False)[1].cached is False
 
 
+def test_the_cache_keeps_no_graph() -> None:
+    """A graph has the inputs of a minibatch; a schedule that somebody holds stays the one of its graph."""
+    clear_cache()
+    graph = bilstm(4)
+    first = schedule(graph, "agenda")[0]
+    text, gone = str(first), weakref.ref(graph)
+    assert schedule(bilstm(4), "agenda")[0].graph is graph
+    del first, graph
+    assert gone() is None
+    other = bilstm(4)
+    again, info = schedule(other, "agenda")
+    assert info.cached
+    assert again.checked
+    assert (str(again), again.graph) == (text, other)
+    plan_memory(again)
+
+
+def test_the_cache_counts_what_it_keeps() -> None:
+    """Bytes, of many small schedules and of arrays that are parts of larger ones."""
+
+    class Parts(Policy):
+        name = "parts"
+
+        def run(self, graph: InstanceGraph) -> Run:
+            made = get_policy("depth")(graph)
+            room = [np.empty(100_000, one.dtype) for one in (made.order, made.batch_ptr, made.batch_type)]
+            parts = []
+            for one, own in zip((made.order, made.batch_ptr, made.batch_type), room, strict=True):
+                own[: len(one)] = one
+                parts.append(own[: len(one)])
+            return Run(Schedule.for_graph(graph, *parts), self.name)
+
+    cache = ScheduleCache(1 << 16)
+    policy = Parts()
+    policy.run(bilstm(2))  # loads what it needs
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for number in range(1000):
+            graph = bilstm(2 + number % 7)
+            cache.put(number, policy.run(graph))
+        gc.collect()
+        assert tracemalloc.get_traced_memory()[0] - before < 1.5 * (1 << 16)
+    finally:
+        tracemalloc.stop()
+    assert cache.get(999, graph) is not None
+    assert cache.get(0, graph) is None
+
+
 def test_cache_forgets(monkeypatch: pytest.MonkeyPatch) -> None:
     clear_cache()
-    monkeypatch.setattr(batching.api._CACHE, "_capacity", 3 * len(bilstm(4)))
+    monkeypatch.setattr(batching.api, "_CACHE", ScheduleCache(3000))  # two of them
     for length in (4, 5, 6):
         schedule(bilstm(length), "agenda")
     assert schedule(bilstm(4), "agenda")[1].cached is False

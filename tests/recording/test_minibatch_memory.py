@@ -14,12 +14,18 @@ from torch import nn
 import edbatch_tvm as eb
 from edbatch_tvm.recording.copies import Copies, Element
 from edbatch_tvm.recording.driver import Driver
+from edbatch_tvm.recording.gradient_rounds import CompiledRound, RoundGradients
+from edbatch_tvm.recording.gradient_tape import GradientTape
 from edbatch_tvm.recording.lazy import LazyTensor
 from edbatch_tvm.recording.recorded_parameters import RecordedParameter
 from edbatch_tvm.recording.recorder import Recorder
+from edbatch_tvm.training import TrainingResult
 
 H = 13
-KINDS = (Copies, Driver, Element, RecordedParameter, Recorder)
+KINDS = (
+    *(Copies, Driver, Element, RecordedParameter, Recorder),
+    *(CompiledRound, GradientTape, RoundGradients, TrainingResult),
+)
 
 
 class Chain(nn.Module):
@@ -79,6 +85,36 @@ def test_nothing_is_left(fast: eb.AutoBatched, alive: Callable[[], Counter[type]
     for words in ([[0, 1], [2]], [[1]], [[3, 3, 3], [1], [0, 5]]):
         fast(words)
     assert alive() == before
+
+
+@pytest.mark.parametrize("read", [False, True], ids=["one round", "many rounds"])
+@pytest.mark.parametrize("backward", [True, False])
+def test_nor_of_one_with_gradients(read: bool, backward: bool, alive: Callable[[], Counter[type]]) -> None:
+    """Autograd holds the rounds of a minibatch, and each round what it was computed from: nowhere in a circle."""
+
+    class Rounds(Chain):
+        def forward(self, words: list[int]) -> Any:
+            state = torch.zeros(H)
+            for word in words:
+                state = self.step(self.table.weight[word], state)
+                if read and state.sum() > 1e6:
+                    break
+            return state
+
+    with torch.enable_grad():
+        fast = eb.autobatch(Rounds(), ["step"])
+        for _ in range(3):
+            fast([[0, 1], [2]])
+        gc.collect()
+        before = alive()
+        for words in ([[0, 1], [2]], [[1]], [[3, 3, 3], [1], [0, 5]]):
+            results = fast(words)
+            assert len(fast.reports) == (max(map(len, words)) if read else 1)
+            if backward:
+                torch.stack(results).sum().backward()
+            del results
+        after = alive()
+    assert {kind: after[kind] for kind in KINDS} == {kind: before[kind] for kind in KINDS}
 
 
 def test_what_lives_on_for_a_tensor_is_its_recorder_alone(
