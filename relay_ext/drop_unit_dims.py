@@ -15,6 +15,7 @@ from tvm.relax import op as R
 
 from edbatch_tvm.tvm_compat import GenericConst, TensorType, TupleType, structural_equal, tirx
 from relay_ext.block_reader import is_one
+from relay_ext.dead_code import without_dead_code
 from relay_ext.op_table import ELEMENTWISE, ORDERED_VIEWS, REDUCTIONS
 from relay_ext.signature import cell_functions, input_attrs, output_vars
 
@@ -45,10 +46,7 @@ class DropUnitDims:
         for name, function in cell_functions(mod).items():
             functions[mod.get_global_var(name)] = _Rewriter(name, function).run()
         mod = relax.transform.CanonicalizeBindings()(IRModule(functions, attrs=mod.attrs))
-        mod = relax.transform.DeadCodeElimination([])(mod)
-        # The place of a cell is its type, and dead code elimination puts cells without operators first.
-        ordered = {name: mod[name] for name in functions}
-        return IRModule(ordered, attrs=mod.attrs)
+        return without_dead_code(mod)
 
 
 class _Value:

@@ -9,6 +9,7 @@ from tvm import IRModule, relax
 from tvm.relax import op as R
 
 from edbatch_tvm.tvm_compat import GenericConst, tirx
+from relay_ext.dead_code import without_dead_code
 from relay_ext.op_table import JOINED_BINARY, JOINED_UNARY
 from relay_ext.signature import cell_functions, input_attrs, weight_params
 
@@ -41,9 +42,7 @@ class PushSplits:
         for name, function in cell_functions(mod).items():
             if _has_even_split(function):
                 functions[mod.get_global_var(name)] = _Pusher(name, function).run()
-        return relax.transform.DeadCodeElimination()(
-            relax.transform.CanonicalizeBindings()(IRModule(functions, attrs=mod.attrs))
-        )
+        return without_dead_code(relax.transform.CanonicalizeBindings()(IRModule(functions, attrs=mod.attrs)))
 
 
 class _Pusher:

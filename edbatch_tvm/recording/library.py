@@ -14,6 +14,7 @@ from edbatch_tvm.compiler import compile_model
 from edbatch_tvm.compiler.progress import Progress
 from edbatch_tvm.errors import CellError, EdbatchError
 from edbatch_tvm.fork_lock import fork_lock
+from edbatch_tvm.graph.spec import Signature
 from edbatch_tvm.recording import compiled_or_pytorch
 from edbatch_tvm.recording.arguments import FEW, CallPlan, Key
 from edbatch_tvm.recording.batch_norm import StatisticsChecked
@@ -57,6 +58,7 @@ from edbatch_tvm.recording.storages import JOINED, with_whole_values
 from edbatch_tvm.recording.torch_functions import original_functions
 from edbatch_tvm.recording.value_tables import Tables
 from edbatch_tvm.runtime import Model
+from edbatch_tvm.training.model import TrainingModel
 from relay_ext.importer import WeightNames, imported_module
 
 if TYPE_CHECKING:
@@ -78,6 +80,11 @@ def same_numbers(one: torch.Tensor, other: torch.Tensor) -> bool:
         words = torch.int32 if one.dtype is torch.float32 else torch.int64
         one, other = one.detach().view(words), other.view(words)
     return torch.equal(one, other)
+
+
+def cells_of(model: Model) -> Signature:
+    """The cells that recorded graphs are of."""
+    return model.cells if isinstance(model, TrainingModel) else model.signature
 
 
 def _name_of(function: Any) -> str:
@@ -115,6 +122,8 @@ class Library:
         The sites of tensor functions, by function and names of arguments.
     given_modules : dict
         What stands for modules among arguments, by module and state.
+    slower : str
+        Why PyTorch runs the whole model; "" if it does not.
     """
 
     def __init__(
@@ -148,6 +157,7 @@ class Library:
         self.spare_tables: dict[int, np.ndarray] = {}
         self._outside_of_records: Callable[[], Outside | None] = lambda: None
         self.breaking: set[Any] = set()
+        self.slower = ""
         self.told: set[tuple[str, int, str]] = set()
 
     def path_of(self, tensor: torch.Tensor) -> str | None:
@@ -391,7 +401,9 @@ class Library:
                 if self.training:
                     check_gradients(cell, self._names, self.tables)
         self._type_ids = np.full(len(self.cells), -1, np.int16)
-        self._type_ids[[cell.type_id for cell in good]] = np.arange(len(good))
+        # By name: a pass that writes a cell anew may put it behind the others.
+        place = {name: number for number, name in enumerate(cells_of(model).names)}
+        self._type_ids[[cell.type_id for cell in good]] = [place[cell.name] for cell in good]
         return model, cells.params
 
     def _cannot_be_compiled(self, cell: Cell) -> Exception | None:

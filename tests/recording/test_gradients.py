@@ -161,6 +161,15 @@ def _weight_of_a_weight(m: Net, words: tuple[int, ...]) -> torch.Tensor:
     return h
 
 
+def _sums_of_one_row(m: Net, words: tuple[int, ...]) -> torch.Tensor:
+    """Cells of no operator stand behind others that were met before them."""
+    h = m.word(words[0])
+    for word in words:
+        h = m.step(h, torch.tanh(m.word(word)))
+        h = m.one(h).view(1, 1, H).sum(1).view(H)
+    return h
+
+
 def _written_rows(m: Net, words: tuple[int, ...]) -> torch.Tensor:
     rows = torch.zeros(len(words), H)
     for place, word in enumerate(words):
@@ -222,6 +231,7 @@ FORWARD: dict[str, Callable[[Net, tuple[int, ...]], torch.Tensor]] = {
     "breaks": _breaks,
     "parameters in breaks": _parameters_in_breaks,
     "a weight of a weight": _weight_of_a_weight,
+    "sums of one row": _sums_of_one_row,
     "written rows": _written_rows,
     "writes into what has a gradient": _writes_into_what_has_a_gradient,
     "in place": _in_place,
@@ -235,6 +245,7 @@ FORWARD: dict[str, Callable[[Net, tuple[int, ...]], torch.Tensor]] = {
 
 QUICK = (
     "chain",
+    "sums of one row",
     "rows of a parameter",
     "reads values",
     "no_grad",
