@@ -98,6 +98,7 @@ def qppnet(place: Path) -> Case:
     network = QPPNet(options)
     inputs = {name: size - 32 * (2 if "Join" in name or "Loop" in name else 0 if "Scan" in name else 1)
               for name, size in network.dim_dict.items()}  # fmt: skip
+    dtype = str(torch.get_default_dtype()).removeprefix("torch.")
     inputs |= {"Subquery Scan": 3, "Bitmap Heap Scan": inputs["Bitmap Heap Scan"] - 32}
 
     def template(depth: int) -> Any:
@@ -111,8 +112,8 @@ def qppnet(place: Path) -> Case:
         name, children = one
         return {
             "node_type": name, "real_node_type": name, "subbatch_size": count, "is_subplan": False,
-            "feat_vec": rng.normal(size=(count, inputs[name])).astype("float32"),
-            "total_time": rng.random(count).astype("float32"),
+            "feat_vec": rng.normal(size=(count, inputs[name])).astype(dtype),
+            "total_time": rng.random(count).astype(dtype),
             "children_plan": [plans(child, count) for child in children],
         }  # fmt: skip
 

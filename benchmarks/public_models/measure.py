@@ -33,7 +33,10 @@ class Case:
         The minibatch as the repository's authors batch it.
     in_double : callable, optional
         ``model, elements`` in float64, for the reference; None: the reference is eager float32.
-    note : str
+    options : dict
+        Of ``eb.autobatch``.
+    to_train : list, optional
+        Elements whose results have gradients, where those of `elements` have none.
     """
 
     model: torch.nn.Module
@@ -42,6 +45,7 @@ class Case:
     by_hand: Callable[[], Any] | None = None
     in_double: Callable[[torch.nn.Module, list[Any]], tuple[torch.nn.Module, list[Any]]] | None = None
     options: dict[str, Any] = field(default_factory=dict)
+    to_train: list[tuple[Any, ...]] | None = None
 
 
 @dataclass

@@ -79,6 +79,8 @@ STACK_NER = Repository(
     (
         ("model/stack_lstm.py", r"\[1\]\[0\]\.data\.numpy\(\)\[0\]", "[1].item()"),
         ("model/stack_lstm.py", r"self\.idx2word\[tok\]", "self.idx2word[int(tok)]"),
+        ("model/stack_lstm.py", r"\[actions\.data\[action_count\]\]", "[int(actions.data[action_count])]"),
+        ("model/stack_lstm.py", r"torch\.cat\(losses\)", "torch.stack(losses)"),
     ),
 )
 DVAE = Repository("muhanzhang/D-VAE", "3569a4a")

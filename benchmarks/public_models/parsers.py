@@ -133,7 +133,20 @@ def stack_ner(place: Path) -> Case:
         -1,
     )  # fmt: skip
     model.rand_init(init_word_embedding=True)
-    elements = [(torch.from_numpy(rng.integers(2, len(of), length))[None],) for length in lengths(16, 5, 20)]
+    dtype = torch.get_default_dtype()  # these are of float32 and no parameters
+    model.lstm_initial = tuple(state.detach().to(dtype) for state in model.lstm_initial)
+    sentences = [torch.from_numpy(rng.integers(2, len(of), length))[None] for length in lengths(16, 5, 20)]
+
+    def labelled(words: int) -> torch.Tensor:
+        moves: list[int] = []
+        while words:
+            span = int(rng.integers(0, min(3, words) + 1))
+            name = f"REDUCE-{rng.choice(labels)}" if span else "OUT"
+            moves += [actions["SHIFT"]] * span + [actions[name]]
+            words -= max(span, 1)
+        return torch.tensor([moves])
+
     cells = ["buffer_lstm", "stack_lstm", "action_lstm", "output_lstm", "entity_forward_lstm", "entity_backward_lstm",
              "lstms_output_2_softmax", "output_2_act", "entity_2_output"]  # fmt: skip
-    return Case(model, elements, cells)
+    to_train = [(one, labelled(one.shape[1])) for one in sentences]
+    return Case(model, [(one,) for one in sentences], cells, to_train=to_train)

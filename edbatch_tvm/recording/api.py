@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -45,6 +46,8 @@ from edbatch_tvm.recording.seen_state import SeenState
 from edbatch_tvm.recording.site import Site
 from edbatch_tvm.runtime import Model, Report
 
+_log = logging.getLogger(__name__)
+
 _OF_THE_PROCESS = frozenset(
     {
         *("reports", "breaks", "_lock", "_first", "_carried", "_known", "_now", "_warned", "_told", "_places"),
@@ -84,7 +87,8 @@ def autobatch(
         The method that runs for each element, if it is not ``forward``.
     **options
         ``fallback``: ``"auto"`` leaves cells to PyTorch that are measured to be slower compiled, in the first
-        calls; ``"never"``, the default, leaves none; a list of names leaves those. Others are for
+        calls, and the whole model if it is; ``"never"``, the default, leaves none; a list of names leaves those.
+        Others are for
         :func:`edbatch_tvm.compile`: ``target``, ``policy``, ``plan``.
 
     Returns
@@ -176,7 +180,8 @@ class AutoBatched(StandIn):
         self._touched, self._seen = set(), None
         self._known = {}
         self._warned = self._told = False
-        self._comparison, self._computing = EagerComparison(), 0.0
+        self._comparison = EagerComparison(self._options.get("fallback") == "auto")
+        self._computing = 0.0
         self._start(self._structure())
 
     def __getstate__(self) -> dict[str, Any]:
@@ -210,7 +215,9 @@ class AutoBatched(StandIn):
 
     @property
     def left_to_pytorch(self) -> dict[str, str]:
-        """The cells that PyTorch computes, and why."""
+        """The cells that PyTorch computes, and why; the model's class, if PyTorch runs all of it."""
+        if self._library.slower:
+            return {type(self.model).__name__: self._library.slower}
         return {self._library.cells[number].name: why for number, why in self._library.fallback.left.items()}
 
     @property
@@ -325,15 +332,23 @@ class AutoBatched(StandIn):
                 results += self._first_elements(plain[len(results) :], len(results))
         if self._carried.in_order:
             results += self._in_order(plain[len(results) :], len(results))
-        later, recorded = self._minibatch(plain[len(results) :], self._compute_batched, len(results), contents)
-        results += later
+        elif self._library.slower:
+            results += self._one_by_one(plain[len(results) :], len(results))
+        recorded: list[Any] = []
+        if len(results) < len(plain) or contents:
+            later, recorded = self._minibatch(plain[len(results) :], self._compute_batched, len(results), contents)
+            results += later
         if functions and not self._warned:
             self._warned = True
             warn_of_uncalled(self.model, self._sites, self._library)
         if not records:
             if not self._comparison.settled and not self._carried.in_order and not self._library.training:
                 seconds = perf_counter() - begin
-                self._comparison.note(self.model, plain, len(self._library.cells), seconds, self._computing)
+                library = self._library
+                known = len(library.cells) + library.fallback.measurements
+                library.slower = self._comparison.note(self.model, plain, known, seconds, self._computing)
+                if library.slower:
+                    _log.warning("%s is left to PyTorch: %s", type(self.model).__name__, library.slower)
             return results
         rest, others = iter(results), iter(recorded)
         return [next(others) if type(one) is Record else next(rest) for one in functions]
@@ -416,6 +431,10 @@ class AutoBatched(StandIn):
                 BreakWarning,
                 stacklevel=5,
             )
+        return self._one_by_one(functions, first)
+
+    def _one_by_one(self, functions: list[Function], first: int) -> list[Any]:
+        """Run elements by the model's own code."""
         results: list[Any] = []
         try:
             for function in functions:
@@ -480,7 +499,7 @@ class AutoBatched(StandIn):
         if structure != known.structure or not all(same_numbers(buffer, seen) for buffer, seen in known.buffers):
             with EXPORTING:
                 self._start(structure)
-        if places != self._places or self._library.weights_changed():
+        if places != self._places or (not self._library.slower and self._library.weights_changed()):
             self._library.refresh()
             self._places = places
         for site in self._sites.values():

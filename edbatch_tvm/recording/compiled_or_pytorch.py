@@ -168,6 +168,8 @@ class Fallback:
         Types of cells that PyTorch computes, and why.
     settled : set of int
         Types that are not measured any more.
+    measurements : int
+        How many graphs were measured.
 
     Raises
     ------
@@ -178,6 +180,7 @@ class Fallback:
     choice: Any = DEFAULT
     left: dict[int, str] = field(default_factory=dict)
     settled: set[int] = field(default_factory=set)
+    measurements: int = 0
     _times: dict[int, _Times] = field(default_factory=dict)
     _one_by_one: set[int] = field(default_factory=set)
     _checked: set[int] = field(default_factory=set)
@@ -321,6 +324,7 @@ class Fallback:
         """Measure the cells of a graph that was computed, and settle those that have been measured enough."""
         from edbatch_tvm.explanation.batch_timing import batch_seconds
 
+        self.measurements += 1
         library = graph.library
         model = library.model
         assert model is not None

@@ -1,7 +1,9 @@
 """Whether calls take longer than the model itself: found out once, in a call that compiles nothing, and told.
 
 A few elements run once more, by the model's own code on a copy of the model, and are timed. That takes a quarter of the
-call's own time at most. Only large minibatches are looked at: of small ones a warning would tell little.
+call's own time at most. A warning is given for large minibatches alone: of small ones it would tell little. Where the
+user leaves it to measurement, PyTorch runs the whole model from then on; small minibatches are then looked at several
+times.
 """
 
 from __future__ import annotations
@@ -24,6 +26,8 @@ LEAST_SECONDS = 0.05
 """Of a call that is looked at."""
 WARM_CALLS = 3
 """Calls in a row that compile nothing, the last of which is looked at."""
+LEAST_COMPARED = 3
+"""Calls that are compared before a model is left to PyTorch."""
 MOST_ELEMENTS = 4
 _MOST_OF_CALL = 0.25
 _SLOWER = 1.2
@@ -33,40 +37,56 @@ Function = Callable[[torch.nn.Module], Any]
 
 
 class EagerComparison:
-    """Calls of one model, until one of them was compared.
+    """Calls of one model, until enough of them were compared.
+
+    Parameters
+    ----------
+    leaves : bool
+        Whether a model that is faster by itself is left to PyTorch; else a warning is given.
 
     Attributes
     ----------
     settled : bool
     """
 
-    def __init__(self) -> None:
+    def __init__(self, leaves: bool = False) -> None:
         self.settled = False
+        self._leaves = leaves
         self._warm = 0
         self._cells = -1
+        self._seconds = self._eager = 0.0
+        self._compared = 0
 
     def note(
         self, model: torch.nn.Module, functions: Sequence[Function], cells: int, seconds: float, ran: float
-    ) -> None:
+    ) -> str:
         """Note a call.
 
         Parameters
         ----------
         cells : int
-            Number of cells that there are.
+            Number of cells that there are, and of times that they were measured.
         seconds, ran : float
             How long the call took, and what of it batches took.
+
+        Returns
+        -------
+        str
+            Why the model is left to PyTorch from now on; "" if it is not.
         """
         self._warm = self._warm + 1 if cells == self._cells else 0
         self._cells = cells
-        if self.settled or self._warm < WARM_CALLS or len(functions) < LEAST_ELEMENTS or seconds < LEAST_SECONDS:
-            return
-        self.settled = True
-        step = len(functions) // MOST_ELEMENTS
+        large = len(functions) >= LEAST_ELEMENTS and seconds >= LEAST_SECONDS
+        if self.settled or self._warm < WARM_CALLS or not functions or not (large or self._leaves):
+            return ""
+        step = max(1, len(functions) // MOST_ELEMENTS)
         times = eager_seconds(model, functions[step // 2 :: step], seconds * _MOST_OF_CALL)
+        self.settled = not self._leaves or not times
         if not times:
-            return
+            return ""
         eager = sum(times) / len(times) * len(functions)
+        if self._leaves:
+            return self._compare(seconds, eager)
         if seconds > _SLOWER * eager:
             warnings.warn_explicit(
                 f"a call takes longer than the model itself: {_ms(seconds)} for {len(functions)} elements, which "
@@ -76,6 +96,20 @@ class EagerComparison:
                 SlowerWarning,
                 *users_place(),
             )
+        return ""
+
+    def _compare(self, seconds: float, eager: float) -> str:
+        """Add a call to those that were compared; why the model is left to PyTorch, once that is settled."""
+        self._seconds += seconds
+        self._eager += eager
+        self._compared += 1
+        if self._compared < LEAST_COMPARED or self._seconds < LEAST_SECONDS:
+            return ""
+        self.settled = True
+        if self._seconds <= self._eager:
+            return ""
+        batched, alone = (_ms(one / self._compared) for one in (self._seconds, self._eager))
+        return f"{alone} a minibatch, in batches {batched}"
 
 
 def eager_seconds(model: torch.nn.Module, functions: Sequence[Function], most: float) -> list[float]:
@@ -99,4 +133,4 @@ def eager_seconds(model: torch.nn.Module, functions: Sequence[Function], most: f
 
 
 def _ms(seconds: float) -> str:
-    return f"{seconds * 1e3:.0f} ms"
+    return f"{seconds * 1e3:.{0 if seconds >= 1e-2 else 2}f} ms"

@@ -88,6 +88,49 @@ def test_when_a_warning_is_given(
         assert "10 ms were batches" in text
 
 
+@pytest.mark.parametrize(("eager", "left"), [(0.001, True), (0.01, False)])
+@pytest.mark.parametrize("count", [1, LEAST_ELEMENTS])
+def test_several_calls_are_compared_before_a_model_is_left(
+    monkeypatch: pytest.MonkeyPatch, eager: float, left: bool, count: int
+) -> None:
+    monkeypatch.setattr(eager_comparison, "eager_seconds", lambda *_: [eager])
+    comparison, functions, seconds = EagerComparison(leaves=True), [lambda own: own] * count, 0.005 * count
+    reasons = []
+    while not comparison.settled:
+        assert len(reasons) < 100
+        reasons.append(comparison.note(nn.Linear(1, 1), functions, 5, seconds, 0.01))
+    assert [bool(one) for one in reasons] == [*[False] * (len(reasons) - 1), left]
+    compared = len(reasons) - WARM_CALLS
+    assert compared >= eager_comparison.LEAST_COMPARED
+    assert compared * seconds >= LEAST_SECONDS
+
+
+def test_a_model_that_is_faster_by_itself_is_left_to_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(eager_comparison, "LEAST_SECONDS", 0.0)
+    monkeypatch.setattr(eager_comparison, "eager_seconds", lambda *_: [0.0])
+    model = nn.Sequential(nn.Linear(3, 3), nn.Tanh()).eval()
+    fast = eb.autobatch(model, cells=["0"], fallback="auto")
+    elements = [torch.ones(3) * number for number in range(3)]
+
+    def changed_and_equal() -> None:
+        model[0].weight.data += 1
+        assert_equal(fast(elements), [model(x) for x in elements])
+
+    for _ in range(20):
+        changed_and_equal()
+    assert list(fast.left_to_pytorch) == ["Sequential"]
+    assert fast.batches == 0
+    with torch.enable_grad():
+        assert fast(elements)[0].requires_grad
+    assert fast.batches  # training was not compared
+    assert not fast.left_to_pytorch
+    changed_and_equal()
+    assert fast.batches == 0
+    model[0].register_buffer("new", torch.ones(1))  # another model
+    changed_and_equal()
+    assert not fast.left_to_pytorch
+
+
 def test_calls_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(eager_comparison, "LEAST_SECONDS", 0.0)
     monkeypatch.setattr(eager_comparison, "_SLOWER", 0.0)
