@@ -30,6 +30,9 @@ def kernel_pipeline(fast_math: bool = True) -> tvm.transform.Pass:
             tirx.transform.BF16ComputeLegalize(),
             tirx.transform.NarrowDataType(32),
             tirx.transform.VectorizeLoop(),
+            # Storage rewriting then sees that a buffer is read and written by whole vectors, and makes it one of
+            # vectors: LLVM aligns only those, and a vector across two cache lines costs two accesses.
+            tirx.transform.StmtSimplify(),
             tirx.transform.StorageRewrite(),
             tirx.transform.UnrollLoop(),
             tirx.transform.StmtSimplify(),
