@@ -16,6 +16,7 @@ from tvm import IRModule
 
 from edbatch_tvm.tvm_compat import Call, structural_map, tirx
 from schedules.cpu import fast_logarithm, fast_power
+from schedules.cpu.machine import machine_of
 from schedules.float_semantics import maximum, minimum
 
 # tanh of float32 on [-9.5, 9.5]: an odd polynomial over an even one, fitted here to the least relative error (1.7e-8,
@@ -43,11 +44,14 @@ class Format:
         Its name, and that of the integers of its size.
     mantissa : int
         Bits of the mantissa.
-    half : int
-        The bits of 0.5.
+    one : int
+        The bits of 1.
     ln2 : tuple of float
-    exp, twice_exp : tuple of float
-        Coefficients of exp(r) and of 2 exp(r), from the highest power down.
+    near_ln2 : float
+        The number of the format that is nearest to ln 2. Where n times it is not rounded before it is added, it does
+        for the small n of a tanh of float64, and for all n of a sigmoid of float32.
+    exp, short_exp : tuple of float
+        Coefficients of exp(r), from the highest power down; the shorter ones for what is added to 1.
     exp_range : tuple of float
         The first and the last number whose exp is a normal number.
     sigmoid_range : tuple of float
@@ -57,10 +61,11 @@ class Format:
     dtype: str
     bits: str
     mantissa: int
-    half: int
+    one: int
     ln2: tuple[float, float]
+    near_ln2: float
     exp: tuple[float, ...]
-    twice_exp: tuple[float, ...]
+    short_exp: tuple[float, ...]
     exp_range: tuple[float, float]
     sigmoid_range: tuple[float, float]
 
@@ -82,8 +87,9 @@ FLOAT32 = Format(
     "float32",
     "int32",
     23,
-    0x3F000000,
+    0x3F800000,
     (0.693359375, -2.12194440e-4),
+    0.693147182464599609375,
     (
         1.3843607157468796e-03,
         8.374195545911789e-03,
@@ -94,12 +100,12 @@ FLOAT32 = Format(
         1.0,
     ),
     (
-        1.6580544412136078e-02,
-        8.379632234573364e-02,
-        3.333527743816376e-01,
-        9.999829530715942e-01,
-        1.9999994039535522,
-        2.0,
+        8.290272206068039e-03,
+        4.189816117286682e-02,
+        1.666763871908188e-01,
+        4.999914765357971e-01,
+        9.999997019767761e-01,
+        1.0,
     ),
     (-87.3365402, 88.7228317),
     (-88.8, 87.0),
@@ -124,10 +130,11 @@ FLOAT64 = Format(
     "float64",
     "int64",
     52,
-    0x3FE0000000000000,
+    0x3FF0000000000000,
     (6.93147180369123816490e-01, 1.90821492927058770002e-10),
+    0.6931471805599453,
     _EXP_FLOAT64,
-    tuple(2 * c for c in _EXP_FLOAT64),
+    _EXP_FLOAT64,
     (-708.3964185322641, 709.782712893384),
     (-710.0, 40.0),
 )
@@ -151,6 +158,11 @@ class FastMath:
 
         y[j] = 1.0 / (1.0 + exp(-x[j]))     # exp as a polynomial times a power of two, clamped for this use
 
+    And a product with a sigmoid becomes one division, of a tanh as well::
+
+        z[j] = T.sigmoid(x[j]) * T.tanh(y[j])
+        z[j] = p / (q * (1.0 + exp(-x[j])))  # p / q is tanh(y[j])
+
     NaN gives NaN, infinities give the limits, and every normal number a relative error below 5e-7 (float64: 1e-15;
     ``docs/numerics.md`` has the table). TVM's ``relax.transform.FastMathTransform`` works on Relax operators, gives
     1 for tanh(NaN), and leaves sigmoid and user-written TIR as they are.
@@ -161,40 +173,64 @@ class FastMath:
         functions = {}
         for var, function in mod.functions.items():
             if isinstance(function, tirx.PrimFunc):
-                function = function.with_body(structural_map(function.body, (Call, _replace)))
+                target = function.attrs.get("target")
+                fused = target is not None and machine_of(target).fused
+                body = structural_map(function.body, (tirx.Mul, partial(_gated, fused)))
+                function = function.with_body(structural_map(body, (Call, partial(_replace, fused))))
             functions[var] = function
         return IRModule(functions, attrs=mod.attrs)
 
 
-def _replace(call: Any) -> Any:
-    name = getattr(call.op, "name", "").rpartition(".")[2]
+def _gated(fused: bool, product: Any) -> Any:
+    """A product with a sigmoid as a quotient: a division takes its time beside multiplications, which are the limit."""
+    gate, other = (product.a, product.b) if _name(product.a) == "sigmoid" else (product.b, product.a)
+    if _name(gate) != "sigmoid" or str(gate.ty.dtype) not in _FORMATS:
+        return product
+    of = _FORMATS[str(gate.ty.dtype)]
+    divisor = _one_and_exp(of, gate.args[0], fused)
+    if _name(other) == "tanh":
+        return _let(of, divisor, lambda divisor: _tanh(of, other.args[0], fused, divisor))
+    return other / divisor
+
+
+def _name(value: Any) -> str:
+    """The name of the function that `value` calls, if it is a call."""
+    return str(getattr(value.op, "name", "")).rpartition(".")[2] if isinstance(value, Call) else ""
+
+
+def _replace(fused: bool, call: Any) -> Any:
+    name = _name(call)
     if name in _OF_FLOAT32 and str(call.ty.dtype) == "float32":
         return _OF_FLOAT32[name](call.args[0])
     if name == "pow" and str(call.ty.dtype) == "float32":
         base, exponent = call.args
         return fast_power.power(base, exponent, partial(_exp_in_range, FLOAT64))
-    if name not in _FORMS or str(call.ty.dtype) not in _FORMATS:
+    if name not in ("exp", "sigmoid", "tanh") or str(call.ty.dtype) not in _FORMATS:
         return call
-    return _FORMS[name](_FORMATS[str(call.ty.dtype)], call.args[0])
+    of, (x,) = _FORMATS[str(call.ty.dtype)], call.args
+    if name == "exp":
+        return _exp(of, x)
+    return _tanh(of, x, fused) if name == "tanh" else of.const(1.0) / _one_and_exp(of, x, fused)
 
 
 def _polynomial(of: Format, x: Any, coefficients: Sequence[float]) -> Any:
     """The polynomial with these coefficients, highest power first."""
     if of is FLOAT32:
-        return reduce(lambda total, c: total * x + of.const(c), coefficients[1:], of.const(coefficients[0]))
-    return _by_pairs(of, x, [of.const(c) for c in reversed(coefficients)])
+        return _horner(of, x, coefficients)
+    return _let(of, x * x, lambda square: _even_and_odd(of, x, square, coefficients[::-1]))
 
 
-def _by_pairs(of: Format, x: Any, terms: list[Any]) -> Any:
-    """``terms[0] + terms[1] x + terms[2] x^2 + ...`` by Estrin's scheme.
+def _horner(of: Format, x: Any, coefficients: Sequence[float]) -> Any:
+    return reduce(lambda total, c: total * x + of.const(c), coefficients[1:], of.const(coefficients[0]))
 
-    The longest chain of dependent multiply-adds has 4 links, with Horner's rule 11: the epilogue of a TreeLSTM takes
-    0.92 times as long (AVX2).
+
+def _even_and_odd(of: Format, x: Any, square: Any, terms: Sequence[float]) -> Any:
+    """``terms[0] + terms[1] x + terms[2] x^2 + ...`` as two polynomials of the square.
+
+    They are computed beside each other, for one multiplication more than by Horner's rule.
     """
-    if len(terms) == 1:
-        return terms[0]
-    pairs = [terms[i] + terms[i + 1] * x for i in range(0, len(terms) - 1, 2)] + terms[len(terms) & ~1 :]
-    return pairs[0] if len(pairs) == 1 else _let(of, x * x, lambda square: _by_pairs(of, square, pairs))
+    even, odd = (_horner(of, square, terms[first::2][::-1]) for first in (0, 1))
+    return odd * x + even
 
 
 def _clamp(of: Format, x: Any, low: float, high: float) -> Any:
@@ -208,52 +244,59 @@ def _let(of: Format, value: Any, body: Callable[[Any], Any]) -> Any:
     return tirx.Let(variable, value, body(variable))
 
 
-def _tanh(of: Format, x: Any) -> Any:
-    return _short_tanh(x) if of is FLOAT32 else _long_tanh(of, x)
+def _tanh(of: Format, x: Any, fused: bool, divisor: Any = None) -> Any:
+    """The tanh of `x`, divided by `divisor` if there is one, which is at least 1."""
+    return _short_tanh(x, divisor) if of is FLOAT32 else _long_tanh(of, x, fused, divisor)
 
 
-def _short_tanh(x: Any) -> Any:
+def _short_tanh(x: Any, divisor: Any) -> Any:
     """The tanh of float32 as a quotient of polynomials."""
     of = FLOAT32
 
     def ratio(x: Any) -> Any:
         def quotient(square: Any) -> Any:
-            return x * _polynomial(of, square, _TANH_ODD) / _polynomial(of, square, _TANH_EVEN)
+            even = _polynomial(of, square, _TANH_EVEN)
+            return x * _polynomial(of, square, _TANH_ODD) / (even if divisor is None else even * divisor)
 
         return _let(of, x * x, quotient)
 
-    return _clamp(of, _let(of, _clamp(of, x, -_TANH_LIMIT, _TANH_LIMIT), ratio), -1.0, 1.0)
+    result = _let(of, _clamp(of, x, -_TANH_LIMIT, _TANH_LIMIT), ratio)
+    return _clamp(of, result, -1.0, 1.0) if divisor is None else result
 
 
-def _long_tanh(of: Format, x: Any) -> Any:
+def _long_tanh(of: Format, x: Any, fused: bool, divisor: Any) -> Any:
     """tanh(x) = e / (e + 2) with e = exp(2 |x|) - 1 = 2^n (exp(r) - 1) + (2^n - 1), and the sign of x.
 
     Near 0, n is 0 and nothing cancels: e is r times a polynomial, as exact for tiny numbers as for others.
     """
-    sign, one = of.integer(-(2**63)), of.integer(of.half + 2**of.mantissa)
+    sign = of.integer(-(2**63))
 
     def quotient(r: Any, exponent: Any) -> Any:
         def over(power: Any) -> Any:
             e = r * _polynomial(of, r, of.exp[:-1]) * power + (power + of.const(-1.0))
-            return _let(of, e, lambda e: e / (e + of.const(2.0)))
+            if divisor is None:
+                return _let(of, e, lambda e: e / (e + of.const(2.0)))
+            return _let(of, e, lambda e: e / ((e + of.const(2.0)) * divisor))
 
-        return _let(of, tirx.reinterpret(of.dtype, exponent + one), over)
+        return _let(of, _power(of, exponent), over)
 
     def signed(x: Any) -> Any:
         bits = tirx.reinterpret(of.bits, x)
         size = tirx.reinterpret(of.dtype, bits & ~sign)
         twice = minimum(size * of.const(2.0), of.const(_TWICE_TANH_LIMIT))
-        result = _let(of, twice, lambda y: _split(of, y, 1, quotient))
+        result = _let(of, twice, lambda y: _split(of, y, 1, quotient, near=fused))
         return tirx.reinterpret(of.dtype, tirx.reinterpret(of.bits, result) | (bits & sign))
 
     return _let(of, x, signed)
 
 
-def _sigmoid(of: Format, x: Any) -> Any:
-    def quotient(r: Any, exponent: Any) -> Any:
-        return of.const(1.0) / (of.const(1.0) + _polynomial(of, r, of.twice_exp) * _half_power(of, exponent))
+def _one_and_exp(of: Format, x: Any, fused: bool) -> Any:
+    """1 + exp(-x), what a sigmoid divides by."""
 
-    return _let(of, _clamp(of, x, *of.sigmoid_range), lambda x: _split(of, x, -1, quotient))
+    def total(r: Any, exponent: Any) -> Any:
+        return of.const(1.0) + _polynomial(of, r, of.short_exp) * _power(of, exponent)
+
+    return _let(of, _clamp(of, x, *of.sigmoid_range), lambda x: _split(of, x, -1, total, near=fused and of is FLOAT32))
 
 
 def _exp(of: Format, x: Any) -> Any:
@@ -284,25 +327,32 @@ def _exp_of_negative(of: Format, x: Any) -> Any:
         def product(r: Any, exponent: Any) -> Any:
             return _polynomial(of, r, of.exp) * tirx.reinterpret(of.dtype, exponent)
 
-        inside = _split(of, x, 1, product, bias=(of.half >> of.mantissa) + 1)
+        inside = _split(of, x, 1, product, bias=of.one >> of.mantissa)
         return tirx.Select(x < of.const(of.exp_range[0]), of.const(0.0), inside)
 
     return _let(of, x, form)
 
 
-def _split(of: Format, x: Any, sign: int, body: Callable[[Any, Any], Any], bias: int = 0) -> Any:
+def _split(
+    of: Format,
+    x: Any,
+    sign: int,
+    body: Callable[[Any, Any], Any],
+    bias: int = 0,
+    near: bool = False,
+) -> Any:
     """``body(r, (n + bias) << mantissa)`` for the n and r of exp(`sign` * `x`).
 
     Adding a number that is larger than 2^mantissa and taking it away again rounds to an integer, without a conversion
     that is undefined for NaN. The difference is written as a sum: TVM takes ``(x + y) - y`` for x.
     """
-    high, low = of.ln2
+    parts = (of.near_ln2,) if near else of.ln2
 
     def remainder(rounded: Any) -> Any:
         exponent = tirx.reinterpret(of.bits, rounded) << of.mantissa
 
         def rest(n: Any) -> Any:
-            r = x * of.const(sign) + n * of.const(-high) + n * of.const(-low)
+            r = reduce(lambda total, part: total + n * of.const(-part), parts, x * of.const(sign))
             return _let(of, r, lambda r: body(r, exponent))
 
         return _let(of, rounded + of.const(-of.round - bias), rest)
@@ -315,11 +365,9 @@ def _scaled(of: Format, p: Any, exponent: Any) -> Any:
     return tirx.reinterpret(of.dtype, tirx.reinterpret(of.bits, p) + exponent)
 
 
-def _half_power(of: Format, exponent: Any) -> Any:
-    """2^(n - 1), which is a number of the format for the largest n, too; 0 for the least."""
-    return tirx.reinterpret(of.dtype, exponent + of.integer(of.half))
+def _power(of: Format, exponent: Any) -> Any:
+    """2^n, infinite for the n after the largest."""
+    return tirx.reinterpret(of.dtype, exponent + of.integer(of.one))
 
-
-_FORMS = {"sigmoid": _sigmoid, "tanh": _tanh, "exp": _exp}
 
 _OF_FLOAT32 = {"erf": fast_logarithm.erf, "log": fast_logarithm.log, "log1p": fast_logarithm.log1p}

@@ -22,12 +22,15 @@ class Machine:
         Registers that a tile needs beside its accumulators and weights.
     gates : int
         Sums for one row and chunk that are computed at once, at most: with more, a tile of several rows does not fit.
+    fused : bool
+        Whether a multiplication and an addition are one instruction, which rounds once.
     """
 
     lanes: int
     registers: int
     reserved: int = 1
     gates: int = 4
+    fused: bool = True
 
     def lanes_of(self, dtype: str) -> int:
         """Columns of a chunk of this dtype: as many as the same bytes hold."""
@@ -36,7 +39,7 @@ class Machine:
 
 AVX512 = Machine(lanes=16, registers=32, gates=8)
 AVX2 = Machine(lanes=8, registers=16)
-BASELINE = Machine(lanes=8, registers=8, gates=2)
+BASELINE = Machine(lanes=8, registers=8, gates=2, fused=False)
 
 
 def machine_of(target: Target) -> Machine:

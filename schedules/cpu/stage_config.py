@@ -195,9 +195,9 @@ read as it lies is, and most bytes of one that has all columns."""
 def default_config(stage: Stage, machine: Machine) -> StageConfig:
     """Tiles whose accumulators fill the registers; for small batches tiles of few rows and more chunks.
 
-    One instance, and 2 or 3, are one tile of rows: every weight is read once. Up to :data:`MEDIUM` the tile is small,
-    so that few rows are computed twice. Where rows of a tile share no weights, and for the rows of a matrix, whose
-    number is known, one variant does.
+    One instance, and 2 or 3, are one tile of rows: every weight is read once. More rows are tiles of two sizes
+    (:func:`rest_rows`). Where rows of a tile share no weights, and for the rows of a matrix, whose number is known, one
+    variant does.
     """
     rows, chunks = _largest_tile(stage, machine)
     if stage.rows > 1:
@@ -215,9 +215,31 @@ def default_config(stage: Stage, machine: Machine) -> StageConfig:
 
 
 MEDIUM = 16
-"""Batches up to this size have a tile of 4 rows."""
+"""Up to this size, batches of long whole rows have a tile for each."""
 
-_SMALL = ((1, 1), (3, 3), (MEDIUM, 4))
+_SMALL = ((1, 1), (3, 3))
+
+_REST_ROWS = 4
+"""Rows of the smaller tiles beside large ones: each combination of 4 and 6 rows computes one row too much at most."""
+
+
+def rest_rows(bucket: Bucket) -> int:
+    """Rows of the smaller tiles that a batch ends with, so that few rows are computed twice; 0 where there are none."""
+    return 0 if bucket.rows < 3 or bucket.upto == bucket.rows else min(bucket.rows - 1, _REST_ROWS)
+
+
+def rest_tiles(rows: int, rest: int) -> list[int]:
+    """For each remainder of a number of rows divided by `rows`: how many tiles of `rest` rows it ends with.
+
+    They and tiles of `rows` rows compute as few rows too much as possible.
+
+    Examples
+    --------
+    >>> rest_tiles(6, 4)  # 12 = 6 + 6, 13 = 6 + 4 + 4 - 1, 14 = 6 + 4 + 4, 15 = 6 + 6 + 4 - 1, 16 = 6 + 6 + 4
+    [0, 2, 2, 1, 1, 0]
+    """
+    return [min(range(rows), key=lambda count: ((count * rest - over) % rows, count)) for over in range(rows)]
+
 
 _WHOLE_ROWS, _WHOLE_BYTES = 8, 8192
 """Most rows of a tile of long whole rows without contractions, and most bytes of them: they stay in the first-level

@@ -24,8 +24,9 @@ from edbatch_tvm.tvm_compat import builder_tirx as T
 from edbatch_tvm.tvm_compat import tirx
 from schedules import abi
 from schedules import stage as ir
+from schedules.cpu.gated_products import with_gated_products
 from schedules.cpu.machine import Machine
-from schedules.cpu.stage_config import Bucket, StageConfig, default_config, panels_of
+from schedules.cpu.stage_config import Bucket, StageConfig, default_config, panels_of, rest_rows, rest_tiles
 from schedules.cpu.stage_tile import Tile
 from schedules.cpu.weight_packing import packing_of
 from schedules.cpu.whole_row_tile import WholeRowTile
@@ -76,7 +77,7 @@ class StageKernel:
     def __init__(
         self, stage: ir.Stage, binding: abi.CellBinding, machine: Machine, weights: dict[str, Any], narrow: bool
     ) -> None:
-        self.stage = stage
+        self.stage = with_gated_products(stage)
         self.narrow = narrow
         self.binding = binding
         self.machine = machine
@@ -193,22 +194,48 @@ class StageKernel:
         if self.stage.rows > 1:
             self._matrix_loop(bucket, groups)
             return
-        rows = bucket.rows
-        # The simplifier has to see that it divides by 1 or more, although no batch is empty.
-        tiles = self.bind("tiles", tirx.max(tirx.floordiv(self.count + (rows - 1), rows), 1))
+        rows, rest = bucket.rows, rest_rows(bucket)
         groups = 1 if self.stage.whole_rows else groups
-        short = least < rows
-        last = self.count - rows
 
-        def start_of(tile: Any) -> Any:
-            return self.bind("start", tirx.min(tile * rows, tirx.max(last, 0) if short else last))
+        def start_of(first: Any, tile: Any, rows: int) -> Any:
+            last = self.count - rows
+            return self.bind("start", tirx.min(first + tile * rows, tirx.max(last, 0) if least < rows else last))
 
         if self.narrow and self.packing.sweeps and bucket.upto != rows > 1 and not self.stage.whole_rows:
-            self._widened_loop(bucket, groups, tiles, start_of, short)
+            self._widened_loop(bucket, groups, self._tiles(rows), lambda tile: start_of(0, tile, rows), least < rows)
             return
+        if not rest:
+            tiles = self._tiles(rows)
+            with self._tasks(bucket, tiles * groups) as work:
+                group, tile = self._split(bucket, work, groups, tiles)
+                self._tile(bucket, rows, group, start_of(0, tile, rows), None, least < rows)
+            return
+        whole, tiles = self._tiles_of_two_sizes(rows, rest)
         with self._tasks(bucket, tiles * groups) as work:
             group, tile = self._split(bucket, work, groups, tiles)
-            self._tile(bucket, rows, group, start_of(tile), None, short)
+            with T.If(tile < whole):
+                with T.Then():
+                    self._tile(bucket, rows, group, start_of(0, tile, rows), None, False)
+                with T.Else():
+                    self._tile(bucket, rest, group, start_of(whole * rows, tile - whole, rest), None, least < rest)
+
+    def _tiles(self, rows: int) -> Any:
+        """The number of tiles of `rows` rows that cover a batch."""
+        # The simplifier has to see that it divides by 1 or more, although no batch is empty.
+        return self.bind("tiles", tirx.max(tirx.floordiv(self.count + (rows - 1), rows), 1))
+
+    def _tiles_of_two_sizes(self, rows: int, rest: int) -> tuple[Any, Any]:
+        """How many tiles of `rows` rows a batch begins with, and how many it has with those of `rest` rows after them.
+
+        No tile of `rows` rows is longer than the batch.
+        """
+        over, wanted = self.count % rows, tirx.const(0, _INT)
+        for remainder, count in enumerate(rest_tiles(rows, rest)):
+            wanted = tirx.Select(over == remainder, tirx.const(count, _INT), wanted) if count else wanted
+        all_small = self._tiles(rest)
+        small = self.bind("small", tirx.Select(self.count < rows, all_small, tirx.min(wanted, all_small)))
+        whole = self.bind("whole", tirx.max(tirx.floordiv(self.count - small * rest + (rows - 1), rows), 0))
+        return whole, self.bind("tiles", tirx.max(whole + small, 1))
 
     def _widened_loop(
         self, bucket: Bucket, groups: int, tiles: Any, start_of: Callable[[Any], Any], short: bool

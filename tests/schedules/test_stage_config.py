@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import gcd
 from typing import Any
 
 import pytest
@@ -19,6 +20,8 @@ from schedules.cpu.stage_config import (
     gates_at_once,
     holds_weights,
     lanes_of,
+    rest_rows,
+    rest_tiles,
 )
 from schedules.cpu.weight_packing import packing_of
 
@@ -44,6 +47,16 @@ def test_defaults_fit_and_survive_json(machine: Any, rows: int, columns: int) ->
 def test_what_shares_no_weights_goes_row_after_row() -> None:
     for columns, chunks in ((128 * 128, 8), (128, 8), (64, 4), (5, 1)):
         assert default_config(stage(columns), AVX2).buckets == (Bucket(None, 1, chunks, order="rows"),)
+
+
+@pytest.mark.parametrize("rows", range(3, 13))
+def test_tiles_of_two_sizes_compute_few_rows_twice(rows: int) -> None:
+    rest = rest_rows(Bucket(None, rows, 1))
+    counts = rest_tiles(rows, rest)
+    for over, count in enumerate(counts):
+        too_many = [(small * rest - over) % rows for small in range(2 * rows)]
+        assert too_many[count] == min(too_many) < gcd(rows, rest)
+    assert rest_rows(Bucket(rows, rows, 1)) == rest_rows(Bucket(None, 2, 1)) == 0
 
 
 def gated(widths: dict[int, int]) -> ir.Stage:
