@@ -1,9 +1,9 @@
-/* The builder's work in C: recording calls (recording.h), and graphs from arrays (minibatch.h), which both make packed
- * graphs (packing.h) of cells (cells.h). build.py and instances_from_arrays.py do the same in Python, and do it wherever
+/* The builder's work in C: recording calls (rows.h, recording.h, finishing.h), and graphs from arrays (minibatch.h),
+ * which both make packed graphs (packing.h) of cells (cells.h). build.py and instances_from_arrays.py do the same in Python, and do it wherever
  * these functions return None: so Python alone says which errors there are. */
 #include "assembly.h"
 #include "minibatch.h"
-#include "recording.h"
+#include "finishing.h"
 
 /* setup(InstanceGraph, Value, numpy.integer): remember the classes. */
 static PyObject *setup(PyObject *module, PyObject *arguments) {
