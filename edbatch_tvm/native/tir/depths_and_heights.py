@@ -41,13 +41,21 @@ def typewise_heights(n, chunks, node_type, use_ptr, user, height):
     # height[v, t] = largest number of type-t nodes on a path that starts at v; columns are padded with zeros.
     for i in range(n):
         v: T.let = n - 1 - i
-        clear_row(chunks, height, v)
         begin: T.let = use_ptr[v]
-        for k in range(use_ptr[v + 1] - begin):
-            s: T.let = user[begin + k]
-            raise_row(chunks, height, v, height, s)
+        uses: T.let = use_ptr[v + 1] - begin
         own: T.let = T.Cast("int32", node_type[v])
-        # As vectors: a vector load right after a store of one element has to wait for it.
-        for c in range(chunks):
-            for j in T.vectorized(LANES):
-                height[v, c * LANES + j] += T.Select(c * LANES + j == own, 1, 0)
+        # Most nodes have one user or two: their row is written once. As vectors: a vector load right after a store of
+        # one element has to wait for it.
+        if uses == 1 or uses == 2:
+            for c in range(chunks):
+                for j in T.vectorized(LANES):
+                    height[v, c * LANES + j] = T.max(
+                        height[user[begin], c * LANES + j], height[user[begin + uses - 1], c * LANES + j]
+                    ) + T.Select(c * LANES + j == own, 1, 0)
+        else:
+            clear_row(chunks, height, v)
+            for k in range(uses):
+                raise_row(chunks, height, v, height, user[begin + k])
+            for c in range(chunks):
+                for j in T.vectorized(LANES):
+                    height[v, c * LANES + j] += T.Select(c * LANES + j == own, 1, 0)
