@@ -145,6 +145,11 @@ class DeviceResult(Result):
             self._views = [self._memory.download(tensor) for tensor in self._lease.arenas.tensors]
         return self._views
 
+    def _outputs_of(self, instance: int) -> Any:
+        begin, end = self.graph.output_ptr[instance : instance + 2]
+        values = [self.value(value) for value in self.graph.outputs[begin:end].tolist()]
+        return values[0] if self.graph.scalar_output[instance] else values
+
     def value(self, value: int) -> Any:
         """See :meth:`~edbatch_tvm.runtime.result.Result.value`."""
         value = self._local(value)

@@ -4,20 +4,41 @@ from __future__ import annotations
 
 import copy
 import operator
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from edbatch_tvm.cached_property import cached_property
 from edbatch_tvm.errors import GraphError
 from edbatch_tvm.graph.equal_nodes import EqualNodes
 from edbatch_tvm.graph.instance import InstanceGraph
+from edbatch_tvm.graph.spec import ValueSpec
 from edbatch_tvm.graph.validate import as_index_array
 from edbatch_tvm.graph.value_serials import LOCAL_BITS, local_of
 from edbatch_tvm.memory.plan import Plan
 from edbatch_tvm.runtime.report import Report
 from edbatch_tvm.runtime.storage import given
+
+
+class Places(NamedTuple):
+    """Where the declared outputs of a minibatch lie.
+
+    Attributes
+    ----------
+    of_outputs : list of (int, int)
+        Arena and row of each output.
+    pointer : list of int
+        The outputs of instance i are ``of_outputs[pointer[i]:pointer[i + 1]]``.
+    scalar : list of bool
+        Whether an instance declared its output as a value, not as a list.
+    """
+
+    of_outputs: list[tuple[int, int]]
+    pointer: list[int]
+    scalar: list[bool]
 
 
 class Result:
@@ -54,6 +75,7 @@ class Result:
     def of_all_nodes(self, graph: InstanceGraph, equal: EqualNodes) -> Result:
         """The same values as those of `graph`, whose equal nodes were found and computed once."""
         made = copy.copy(self)
+        made.__dict__.pop("_places", None)
         made.graph = graph
         made.report = replace(self.report, merged=equal.merged)
         made._row = self._row.reshape(-1, graph.stride)[equal.node].ravel()
@@ -76,14 +98,30 @@ class Result:
         return self._outputs_of(instance)
 
     def _outputs_of(self, instance: int) -> Any:
-        pointer = self.graph.output_ptr
-        values = self.graph.outputs[pointer[instance] : pointer[instance + 1]]
-        if self.graph.scalar_output[instance]:
-            return self.value(int(values[0]))
-        return [self.value(value) for value in values.tolist()]
+        places = self._places
+        first, end = places.pointer[instance], places.pointer[instance + 1]
+        own = [self._readers[arena](row) for arena, row in places.of_outputs[first:end]]
+        return own[0] if places.scalar[instance] else own
+
+    @cached_property
+    def _places(self) -> Places:
+        values, pointer, scalar, types = self._declared()
+        arenas = self._signature.output_arena[types, values % self._signature.stride].tolist()
+        return Places(list(zip(arenas, self._row[values].tolist(), strict=True)), pointer.tolist(), scalar.tolist())
+
+    def _declared(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """The declared outputs, where those of each instance begin, which of them are alone; types of their nodes."""
+        graph = self.graph
+        return graph.outputs, graph.output_ptr, graph.scalar_output, graph.node_type[graph.outputs // graph.stride]
+
+    @cached_property
+    def _readers(self) -> list[Callable[[int], np.ndarray]]:
+        """Of each arena, what gives the value in a row, as a view."""
+        specs = self._signature.value_specs
+        return [_reader_of(view, spec, self._storage) for view, spec in zip(self._views, specs, strict=True)]
 
     def __iter__(self) -> Iterator[Any]:
-        return (self[instance] for instance in range(len(self)))
+        return map(self._outputs_of, range(len(self)))
 
     def __repr__(self) -> str:
         return f"Result(instances={len(self)}, batches={len(self.schedule)})"
@@ -119,12 +157,6 @@ class Result:
         node, slot = divmod(value, self._signature.stride)
         return int(self._signature.output_arena[graph.node_type[node], slot])
 
-    def _view(self, arena: int, value: int) -> np.ndarray:
-        """A value of the arena, as it is stored."""
-        spec = self._signature.value_specs[arena]
-        view: np.ndarray = self._views[arena][self._row[value], : spec.size].reshape(spec.shape)
-        return view
-
     def arena(self, arena: int) -> np.ndarray:
         """All rows of an arena, flat, as a view; `plan.value_row` says which of them are values.
 
@@ -153,9 +185,7 @@ class Result:
             If it is no value of the graph.
         """
         value = self._local(value)
-        arena = self._arena(value)
-        view = self._view(arena, value)
-        return view if self._storage == "float32" else self._given(view, arena)
+        return self._readers[self._arena(value)](int(self._row[value]))
 
     def values(self, values: Any) -> np.ndarray:
         """Any values of one spec, stacked (a copy).
@@ -195,3 +225,13 @@ class Result:
     def _given(self, stored: np.ndarray, arena: int) -> np.ndarray:
         """Values as they are given out: those in 16 bits as float32."""
         return given(stored, self._signature.value_specs[arena].dtype, self._storage)
+
+
+def _reader_of(view: np.ndarray, spec: ValueSpec, storage: str) -> Callable[[int], np.ndarray]:
+    if storage != "float32" or not spec.shape:  # an item of a vector would be a number
+        return partial(_value_in, view, spec, storage)
+    return view[:, : spec.size].reshape(len(view), *spec.shape).__getitem__
+
+
+def _value_in(view: np.ndarray, spec: ValueSpec, storage: str, row: int) -> np.ndarray:
+    return given(view[row, : spec.size].reshape(spec.shape), spec.dtype, storage)
