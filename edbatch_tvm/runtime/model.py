@@ -192,12 +192,13 @@ class Model:
         GraphError
             If there are none, or one is not an instance of this model.
         """
+        result = self.in_one_call(instances)
+        return result if result is not None else self.run(self.prepare(instances))
+
+    def in_one_call(self, instances: Sequence[InstanceGraph]) -> Result | None:
+        """The result where one call of compiled code does everything; None, and nothing done, where it cannot."""
         one_call = self._one_call
-        if one_call is not None and self._equal_nodes.merges is False:
-            result = one_call.run(self, instances)
-            if result is not None:
-                return result
-        return self.run(self.prepare(instances))
+        return one_call.run(self, instances) if one_call is not None and self._equal_nodes.merges is False else None
 
     def map(self, minibatches: Iterable[Sequence[InstanceGraph]], prefetch: int = 2) -> Iterator[Result]:
         """Run a stream of minibatches; the next ones are merged, scheduled and planned while one runs.

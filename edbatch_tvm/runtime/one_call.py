@@ -1,15 +1,17 @@
-"""Small minibatches, which are merged, scheduled, planned and run in one call of compiled code.
+"""Minibatches that are merged, scheduled, planned and run in one call of compiled code.
 
 For a few instances, the Python between the calls of :class:`~edbatch_tvm.runtime.model.Model` takes longer than the
-kernels. What compiled code does not know, Python computes: rows from outside, attributes that are no integers, policies
-that are functions, plans other than ``batch``.
+kernels; for many, an eighth of the time of small cells. What compiled code does not know, Python computes: rows from
+outside, attributes that are no integers, policies that are functions, plans other than ``batch``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache, partial
+from operator import attrgetter
 from pathlib import Path
+from struct import unpack_from
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +19,10 @@ import numpy as np
 
 from edbatch_tvm.batching.schedule import Schedule
 from edbatch_tvm.c_extension import load_extension
+from edbatch_tvm.cached_property import cached_property
 from edbatch_tvm.find_native import find_native
 from edbatch_tvm.graph import InstanceGraph, merge
+from edbatch_tvm.graph.array_addresses import INSTANCES, NODES
 from edbatch_tvm.memory import Plan
 from edbatch_tvm.runtime.result import Result
 from edbatch_tvm.runtime.round_engine import Engine, engine_for
@@ -30,9 +34,11 @@ if TYPE_CHECKING:
 PLANS = "auto", "batch"
 """Memory plans that compiled code makes."""
 
-MOST_INSTANCES, MOST_NODES = 16, 1024
-"""Of a minibatch in one call. In larger ones the kernels take most of the time; and if they come again, Python has kept
-their schedules and plans."""
+MOST_NODES = 32768
+"""Of a minibatch in one call: of larger ones the host's part is small, and their working memory is not kept."""
+
+_MERGE_ROW = attrgetter("merge_row")
+_INTEGER, _INTEGER_BYTES = "q", 8
 
 _SOURCES = Path(__file__).resolve().parents[1] / "recording" / "native_core"
 
@@ -63,41 +69,48 @@ class OneCall:
 
     def __init__(self, model: Model) -> None:
         self._cells = model.cells
-        self._columns = [key for key, _, _ in model.cells.attribute_columns]
         self._type_ids = np.arange(len(model.cells), dtype=np.int16)
 
     def run(self, model: Model, instances: Sequence[InstanceGraph]) -> Result | None:
         """The result of a minibatch; None if nothing was done, since it is one for Python."""
         begin = perf_counter()
-        if type(instances) not in (list, tuple) or len(instances) > MOST_INSTANCES or model.plan_name not in PLANS:
+        if type(instances) not in (list, tuple) or not instances or model.plan_name not in PLANS:
             return None
-        cells, columns, nodes = self._cells, self._columns, 0
-        arrays, first = [], []
-        for graph in instances:
-            # Errors, and instances of other processes, are for Python, too.
-            if type(graph) is not InstanceGraph or graph.signature is not cells or not graph.checked:
-                return None
-            if len(graph.external_row) or len(graph.node_ptr) != 2:
-                return None
-            first.append(nodes)
-            nodes += len(graph.node_type)
-            if nodes > MOST_NODES:
-                return None
-            get = graph.attributes.get
-            arrays.append((graph.node_type, graph.operand_ptr, graph.operand_value, *[get(key) for key in columns]))
-        engine = self._engine(model, nodes) if nodes else None
+        instances = list(instances)  # the caller's list may change
+        rows = self._rows(instances)
+        if rows is None:
+            return None
+        nodes = sum(unpack_from(_INTEGER, row, _INTEGER_BYTES * NODES)[0] for row in rows)
+        engine = self._engine(model, nodes) if nodes <= MOST_NODES else None
         if engine is None:
             return None
         assert engine.rule is not None
         values = engine.native.values(engine.compiled)
         loaded = engine.executor.kernels.loaded  # once: another thread may refresh it
-        found = values.run(tuple(arrays), self._type_ids, None, loaded.types, *engine.rule, False)
+        found = values.run(rows, self._type_ids, None, loaded.types, *engine.rule, id(self._cells))
         if found is None:
             return None
         multiplies, facts = found
         if multiplies >= 0 and not engine.execute(values, multiplies):
             return None
-        return OneCallResult(engine, instances, first, values, facts, perf_counter() - begin)
+        return OneCallResult(engine, instances, rows, values, facts, perf_counter() - begin)
+
+    def _rows(self, instances: list[InstanceGraph]) -> tuple[bytes, ...] | None:
+        """Where the arrays of the instances lie; None where that is for Python, as errors are."""
+        try:
+            rows = tuple(map(_MERGE_ROW, instances))
+        except AttributeError:
+            return None
+        if all(rows):
+            return rows
+        for graph in instances:
+            if type(graph) is not InstanceGraph or graph.signature is not self._cells or not graph.checked:
+                return None
+            if graph.merge_row is None:
+                if len(graph.external_row) or graph.addresses is None:
+                    return None
+                graph.merge_row = graph.addresses.row
+        return tuple(map(_MERGE_ROW, instances))
 
     def _engine(self, model: Model, nodes: int) -> Engine | None:
         native = native_core()
@@ -112,9 +125,9 @@ class OneCallResult(Result):
     Parameters
     ----------
     engine : Engine
-    instances : sequence of InstanceGraph
-    first : list of int
-        The first node of each.
+    instances : list of InstanceGraph
+    rows : tuple of bytes
+        Where their arrays lie.
     values : object
         What has the arenas.
     facts : bytes
@@ -125,15 +138,16 @@ class OneCallResult(Result):
     def __init__(
         self,
         engine: Engine,
-        instances: Sequence[InstanceGraph],
-        first: list[int],
+        instances: list[InstanceGraph],
+        rows: tuple[bytes, ...],
         values: Any,
         facts: bytes,
         seconds: float,
     ) -> None:
         assert engine.policy is not None
-        self._instances = list(instances)
-        self._first = first
+        self._instances = instances
+        self._rows = rows
+        self._native = engine.native
         self._signature = engine.signature
         self._storage = "float32"
         self._views = [np.asarray(values.arena(arena)) for arena in range(len(engine.sizes))]
@@ -161,9 +175,17 @@ class OneCallResult(Result):
         return self.plan.schedule
 
     def __len__(self) -> int:
-        return len(self._instances)
+        return self._length
 
-    def _outputs_of(self, instance: int) -> Any:
-        graph, before = self._instances[instance], self._first[instance] * self._signature.stride
-        found = [self._view(self._arena_in(graph, value), before + value) for value in graph.outputs.tolist()]
-        return found[0] if graph.scalar_output[0] else found
+    @cached_property
+    def _length(self) -> int:
+        return sum(unpack_from(_INTEGER, row, _INTEGER_BYTES * INSTANCES)[0] for row in self._rows)
+
+    def _declared(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        outputs, pointer, scalar, types = self._native.outputs_of(self._rows, self._signature.stride)
+        return (
+            np.frombuffer(outputs, np.int32),
+            np.frombuffer(pointer, np.int32),
+            np.frombuffer(scalar, np.bool_),
+            np.frombuffer(types, np.int16),
+        )

@@ -69,13 +69,15 @@ class RoundReport(Report):
         return np.frombuffer(self._facts, np.int32, self._numbers[1] * self._engine.signature.stride, 8 * _NUMBERS)
 
     @cached_property
-    def _arrays(self) -> list[np.ndarray]:
-        _, nodes, edges, others, batches = self._numbers[:5]
-        arrays, at = [], 8 * _NUMBERS + self.value_row.nbytes
-        for count, dtype in (
-            *((nodes + 1, np.int32), (edges, np.int32), (others, np.int32), (others, np.int32)),
-            *((nodes, np.int32), (batches + 1, np.int32), (nodes, np.int16), (batches, np.int16)),
-        ):
+    def _of_schedule(self) -> list[np.ndarray]:
+        """Order, beginnings and types of the batches."""
+        _, nodes, _, _, batches = self._numbers[:5]
+        return self._arrays(0, (nodes, np.int32), (batches + 1, np.int32), (batches, np.int16))
+
+    def _arrays(self, after: int, *forms: tuple[int, Any]) -> list[np.ndarray]:
+        """Arrays that lie `after` bytes behind the rows of values."""
+        arrays, at = [], 8 * _NUMBERS + self.value_row.nbytes + after
+        for count, dtype in forms:
             arrays.append(np.frombuffer(self._facts, dtype, count, at).copy())
             at += arrays[-1].nbytes
         return arrays
@@ -85,7 +87,11 @@ class RoundReport(Report):
         """The graph; see the class."""
         if self._make_graph is not None:
             return self._make_graph()
-        operand_ptr, operand_value, row, arena, _, _, node_type, _ = self._arrays
+        _, nodes, edges, others, _ = self._numbers[:5]
+        operand_ptr, operand_value, row, arena, node_type = self._arrays(
+            sum(array.nbytes for array in self._of_schedule),
+            *((nodes + 1, np.int32), (edges, np.int32), (others, np.int32), (others, np.int32), (nodes, np.int16)),
+        )
         signature = self._engine.signature
         external: dict[str, Any] = {}
         if len(row) > 1:
@@ -103,8 +109,7 @@ class RoundReport(Report):
     @cached_property
     def plan(self) -> Plan:
         """The plan of the schedule."""
-        order, batch_ptr, _, batch_type = self._arrays[4:]
-        schedule = Schedule.for_graph(self.graph, order, batch_ptr, batch_type)
+        schedule = Schedule.for_graph(self.graph, *self._of_schedule)
         schedule.checked = True
         return plan_memory(schedule, self.graph, "batch")
 
@@ -122,7 +127,7 @@ class RoundReport(Report):
     @cached_property
     def kernel_calls(self) -> int:
         """Kernels that ran."""
-        return self._engine.executor.program.calls_of(self._arrays[7])
+        return self._engine.executor.program.calls_of(self._of_schedule[2])
 
     @property
     def operands(self) -> dict[str, int]:

@@ -64,6 +64,9 @@ class FakeModel:
                 functions = dict(found.reference)
         self.functions = functions
 
+    def in_one_call(self, instances: list[InstanceGraph]) -> None:
+        """Steps are what it knows."""
+
     def merge(self, instances: list[InstanceGraph]) -> InstanceGraph:
         return merge(instances)
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import edbatch_tvm as eb
 from edbatch_tvm.batching import Policy
 from edbatch_tvm.errors import GraphError
-from edbatch_tvm.graph import InstanceGraph, Signature
+from edbatch_tvm.graph import InstanceGraph, Signature, parse_graph
 from edbatch_tvm.models import WORKLOADS, get_workload
 from edbatch_tvm.runtime import Model, Result, one_call
 from edbatch_tvm.runtime.one_call import OneCallResult
@@ -143,7 +143,7 @@ def test_what_python_computes(change: str) -> None:
     elif change == "equal nodes":
         model.equal_nodes = True
     result = model(given_instances)
-    assert isinstance(result, OneCallResult) == (change == "tuple")
+    assert isinstance(result, OneCallResult) == (change in ("merged", "tuple"))
     np.testing.assert_allclose(np.concatenate(list(result)), expected, atol=1e-6)
 
 
@@ -202,18 +202,45 @@ def test_new_weights_and_threads() -> None:
     assert not wrong
 
 
-def test_large_minibatches_are_for_python() -> None:
-    """And what is much work for few nodes is left to be made on several threads."""
+def test_large_minibatches() -> None:
+    """What is much work is left to be made on several threads."""
     workload = get_workload("treelstm")
     model = eb.compile(workload.cells(256), workload.weights(256), policy="agenda")
     instances = [workload.graph(model.builder(), item) for item in workload.source.generate(60, 3)]
-    assert not isinstance(model(instances), OneCallResult)
-    some = instances[:12]
-    assert sum(len(one) for one in some) <= one_call.MOST_NODES
-    assert model.merge(some).type_count @ model.executor.program.multiplies > SINGLE_MULTIPLIES  # type: ignore[attr-defined]
-    assert_same(model(some), in_steps(model, some))
+    assert model.merge(instances).type_count @ model.executor.program.multiplies > SINGLE_MULTIPLIES  # type: ignore[attr-defined]
+    assert_same(model(instances), in_steps(model, instances))
+
+
+def test_very_large_minibatches_are_for_python() -> None:
+    model, instances = tree_model()
     long = max(instances, key=len)
-    assert not isinstance(model([long] * (one_call.MOST_NODES // len(long) + 1)), OneCallResult)
+    many = [long] * (one_call.MOST_NODES // len(long))
+    assert isinstance(model(many), OneCallResult)
+    found = model([*many, long])
+    assert not isinstance(found, OneCallResult)
+    assert all(np.array_equal(one, other) for one, other in zip(found[0], found[len(many)], strict=True))
+
+
+def test_minibatches_of_minibatches() -> None:
+    """Graphs that are several instances each, as readers of arrays make them, beside single ones."""
+    model, instances = tree_model()
+    together = [model.merge(instances[:2]), instances[2], model.merge(instances[2:])]
+    found = model(together)
+    assert_same(found, in_steps(model, together))
+    assert len(found) == 3 + len(instances) - 2
+    assert all(np.array_equal(one, other) for one, other in zip(found[-1], model(instances)[-1], strict=True))
+
+
+def test_instances_that_python_made() -> None:
+    """Those of Python's builder, and those that come from text or arrays, have no block yet in which all arrays lie."""
+    model, instances = tree_model()
+    expected = model(instances)
+    signature = model.signature
+    again = [parse_graph(str(graph), signature) for graph in instances]
+    assert all(graph.merge_row is None for graph in again)
+    for _ in range(2):
+        assert_same(model(again), in_steps(model, instances))
+        assert all(np.array_equal(one, other) for one, other in zip(model(again)[0], expected[0], strict=True))
 
 
 def test_errors_are_those_of_python() -> None:

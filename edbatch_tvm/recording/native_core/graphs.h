@@ -4,8 +4,6 @@
 
 /* The graph of what is recorded: flush.py, with equal calls as one node ----------------------------------------------- */
 
-#define ZERO_OPERAND INT64_MIN
-
 enum { MOST_ENTRIES = INT32_MAX / 2, LANES = 8 };
 
 #define ROOM(name, type, count) \
@@ -24,6 +22,7 @@ typedef struct {
     Py_ssize_t before;
     const int64_t *rows; /* addresses of all tensors from outside, then their bytes; NULL: an Outside has them */
     Py_ssize_t all_rows;
+    int64_t signature; /* of instance graphs */
 } Recorded;
 
 static int integer(PyObject *item, int64_t *value) {
@@ -74,10 +73,6 @@ static int copy_row(Values *self, int64_t address, int64_t bytes, int zeros, Pla
 
 /* What the graph calls a value that is not one of its own: -1, the zero state, or -1 - i for row i of `outside_row`. */
 static int other_value(Values *self, Recorded *recorded, int64_t value, int32_t *others, int32_t *found) {
-    if (value == ZERO_OPERAND) { /* of an instance graph */
-        *found = ZERO_STATE;
-        return DONE;
-    }
     Places *places = value < 0 ? &self->outside : &self->values;
     int64_t which = value < 0 ? -1 - value : value;
     if (which >= places->count) return UNUSUAL;

@@ -2,99 +2,154 @@
 #define EDBATCH_INSTANCES_H
 #include "graphs.h"
 
-/* Instance graphs as what is recorded: every node is a call, and its type the cell ------------------------------------ */
+/* A minibatch of instance graphs: the arrays of the merged graph from those of its instances --------------------------
+ *
+ * Every graph comes as the row of its addresses (graph/array_addresses.py), which only checked graphs have. The same as
+ * native/tir/merging.py, without what results alone need.
+ */
 
-/* The array of a graph, whose items are of this size; UNUSUAL: it is another one. */
-static int take_array(PyObject *from, Py_ssize_t item, Py_buffer *view) {
-    if (PyObject_GetBuffer(from, view, PyBUF_C_CONTIGUOUS) < 0) {
-        PyErr_Clear();
-        return UNUSUAL;
-    }
-    if (view->itemsize == item) return DONE;
-    PyBuffer_Release(view);
-    return UNUSUAL;
+enum {
+    NODES, EDGES, OUTPUTS, INSTANCES, USES, SIGNATURE, NODE_TYPE = 8, TYPE_COUNT, OPERAND_PTR, OPERAND_VALUE, USE_PTR, USER,
+    WAITS, OUTPUT, OUTPUT_PTR = 17, SCALAR, ATTRIBUTES
+};
+
+/* What is added up over the rows. */
+typedef struct {
+    int64_t nodes, edges, uses;
+} Totals;
+
+/* The row of a graph; NULL: it is not one of this signature. */
+static const int64_t *row_of_graph(PyObject *row, int64_t signature, Py_ssize_t columns) {
+    if (!PyBytes_CheckExact(row) || PyBytes_GET_SIZE(row) != columns * (Py_ssize_t)sizeof(int64_t)) return NULL;
+    const int64_t *column = (const int64_t *)PyBytes_AS_STRING(row);
+    return column[SIGNATURE] == signature ? column : NULL;
 }
 
-enum { NODE_TYPE, OPERAND_PTR, OPERAND_VALUE, ATTRIBUTES, MOST_ARRAYS = ATTRIBUTES + 64 };
-
-/* Read the nodes of a graph, whose arrays are these; `counter` has, of each attribute, how many have been read. */
-static int read_nodes(Engine *engine, Work *work, Recorded *recorded, Py_buffer *views, Py_ssize_t nodes, int64_t *counter) {
-    int64_t *cells = (int64_t *)work->cells.data + recorded->calls, *ends = (int64_t *)work->ends.data + recorded->calls;
-    int64_t *operands = (int64_t *)work->operands.data + recorded->operands;
-    int64_t *integers = (int64_t *)work->integers.data + recorded->given, value = recorded->recorded;
-    const int16_t *node_type = views[NODE_TYPE].buf;
-    const int32_t *operand_ptr = views[OPERAND_PTR].buf, *operand_value = views[OPERAND_VALUE].buf;
-    ROOM(value_at, int64_t, nodes) /* the first value of each node */
-    for (Py_ssize_t node = 0; node < nodes; node++) {
-        int32_t type = node_type[node];
-        if (type < 0 || type >= engine->types || operand_ptr[node + 1] < operand_ptr[node]) return UNUSUAL;
-        cells[node] = type;
-        ends[node] = recorded->operands + operand_ptr[node + 1];
-        value_at[node] = value;
-        value += engine->cells[type * CELL_COLUMNS + CELL_WIDTH];
-        for (int32_t n = operand_ptr[node]; n < operand_ptr[node + 1]; n++) {
-            int32_t operand = operand_value[n];
-            /* Rows from outside are for Python. */
-            if (operand != ZERO_STATE && (operand < 0 || operand / engine->stride >= node)) return UNUSUAL;
-            *operands++ = operand == ZERO_STATE ? ZERO_OPERAND : value_at[operand / engine->stride] + operand % engine->stride;
-        }
-        for (int32_t n = engine->attribute_first[type]; n < engine->attribute_first[type + 1]; n++) {
-            Py_buffer *view = views + ATTRIBUTES + n;
-            int64_t place = counter[n]++;
-            if (view->obj == NULL || place >= view->len / view->itemsize) return UNUSUAL;
-            *integers++ = view->itemsize == 8 ? ((int64_t *)view->buf)[place] : ((int32_t *)view->buf)[place];
-            recorded->given++;
-        }
-    }
-    recorded->calls += nodes;
-    recorded->operands += operand_ptr[nodes];
-    recorded->recorded = value;
-    return DONE;
+static void shifted(int32_t *into, const int32_t *from, int64_t count, int32_t by) {
+    for (int64_t n = 0; n < count; n++) into[n] = from[n] + by;
 }
 
-static int read_instances(Engine *engine, Work *work, Recorded *recorded, PyObject *instances) {
+/* Merge the graphs of a tuple of rows; `signature` is the identity of the cells. */
+static int merge_instances(Engine *engine, Work *work, PyObject *rows, int64_t signature, int32_t *edges) {
     int32_t attributes = engine->attribute_first[engine->types];
-    if (attributes > MOST_ARRAYS - ATTRIBUTES) return UNUSUAL;
-    for (Py_ssize_t n = 0; n < PyTuple_GET_SIZE(instances); n++) {
-        PyObject *arrays = PyTuple_GET_ITEM(instances, n);
-        if (!PyTuple_CheckExact(arrays) || PyTuple_GET_SIZE(arrays) != ATTRIBUTES + attributes) return UNUSUAL;
-        Py_buffer views[MOST_ARRAYS] = {{0}};
-        static const Py_ssize_t items[ATTRIBUTES] = {sizeof(int16_t), sizeof(int32_t), sizeof(int32_t)};
-        int outcome = DONE;
-        int32_t have = 0;
-        for (; have < ATTRIBUTES + attributes && outcome == DONE; have++) {
-            PyObject *array = PyTuple_GET_ITEM(arrays, have);
-            if (have >= ATTRIBUTES && array == Py_None) continue;
-            Py_ssize_t item = have < ATTRIBUTES ? items[have] : engine->attributes[have - ATTRIBUTES].bytes;
-            outcome = item ? take_array(array, item, views + have) : UNUSUAL;
-        }
-        Py_ssize_t nodes = views[NODE_TYPE].len / (Py_ssize_t)sizeof(int16_t);
-        const int32_t *operand_ptr = views[OPERAND_PTR].buf;
-        if (outcome == DONE && (views[OPERAND_PTR].len != (nodes + 1) * (Py_ssize_t)sizeof(int32_t) || operand_ptr[0] != 0 ||
-                                views[OPERAND_VALUE].len != operand_ptr[nodes] * (Py_ssize_t)sizeof(int32_t)))
-            outcome = UNUSUAL;
-        if (outcome == DONE) {
-            Py_ssize_t calls = recorded->calls, all = recorded->operands;
-            void *rooms[] = {
-                room_for(&work->cells, (calls + nodes + 1) * sizeof(int64_t), calls * sizeof(int64_t)),
-                room_for(&work->ends, (calls + nodes + 1) * sizeof(int64_t), calls * sizeof(int64_t)),
-                room_for(&work->operands, (all + operand_ptr[nodes] + 1) * sizeof(int64_t), all * sizeof(int64_t)),
-                room_for(&work->integers, (recorded->given + nodes * attributes + 1) * sizeof(int64_t),
-                         recorded->given * sizeof(int64_t)),
-                room_for(&work->counter, (attributes + 1) * sizeof(int64_t), 0),
-            };
-            for (size_t k = 0; k < sizeof(rooms) / sizeof(rooms[0]); k++)
-                if (rooms[k] == NULL) outcome = ERROR;
-            if (outcome == DONE) {
-                memset(work->counter.data, 0, (attributes + 1) * sizeof(int64_t));
-                outcome = read_nodes(engine, work, recorded, views, nodes, work->counter.data);
-            }
-        }
-        while (have-- > 0)
-            if (views[have].obj != NULL) PyBuffer_Release(views + have);
-        if (outcome != DONE) return outcome;
+    Totals all = {0};
+    for (Py_ssize_t n = 0; n < PyTuple_GET_SIZE(rows); n++) {
+        const int64_t *row = row_of_graph(PyTuple_GET_ITEM(rows, n), signature, ATTRIBUTES + 2 * attributes);
+        if (row == NULL) return UNUSUAL;
+        all = (Totals){all.nodes + row[NODES], all.edges + row[EDGES], all.uses + row[USES]};
+        for (int32_t a = 0; a < attributes; a++)
+            if (row[ATTRIBUTES + 2 * a + 1] && !engine->attributes[a].bytes) return UNUSUAL;
     }
+    if (all.nodes == 0 || all.nodes >= MOST_ENTRIES / (2 * (engine->types + LANES) + LANES) ||
+        all.nodes * engine->stride > INT32_MAX || all.edges >= MOST_ENTRIES)
+        return UNUSUAL;
+    ROOM(node_type, int16_t, all.nodes)
+    ROOM(operand_ptr, int32_t, all.nodes + 1)
+    ROOM(operand_value, int32_t, all.edges + 1)
+    ROOM(outside_row, int32_t, 1)
+    ROOM(use_ptr, int32_t, all.nodes + 1)
+    ROOM(user, int32_t, all.uses + 1)
+    ROOM(waits, int32_t, all.nodes)
+    ROOM(type_count, int64_t, engine->types)
+    memset(type_count, 0, engine->types * sizeof(int64_t));
+    outside_row[0] = operand_ptr[0] = use_ptr[0] = 0;
+    user[0] = -1;
+    int32_t node = 0, edge = 0, use = 0;
+    for (Py_ssize_t n = 0; n < PyTuple_GET_SIZE(rows); n++) {
+        const int64_t *row = (const int64_t *)PyBytes_AS_STRING(PyTuple_GET_ITEM(rows, n));
+#define FROM(type, column) ((const type *)(uintptr_t)row[column])
+        memcpy(node_type + node, FROM(int16_t, NODE_TYPE), row[NODES] * sizeof(int16_t));
+        memcpy(waits + node, FROM(int32_t, WAITS), row[NODES] * sizeof(int32_t));
+        shifted(operand_ptr + node + 1, FROM(int32_t, OPERAND_PTR) + 1, row[NODES], edge);
+        shifted(use_ptr + node + 1, FROM(int32_t, USE_PTR) + 1, row[NODES], use);
+        shifted(user + use, FROM(int32_t, USER), row[USES], node);
+        const int32_t *value = FROM(int32_t, OPERAND_VALUE);
+        for (int64_t e = 0; e < row[EDGES]; e++)
+            operand_value[edge + e] = value[e] < 0 ? value[e] : value[e] + node * engine->stride;
+        for (int32_t type = 0; type < engine->types; type++) type_count[type] += FROM(int64_t, TYPE_COUNT)[type];
+        node += row[NODES];
+        edge += row[EDGES];
+        use += row[USES];
+    }
+    work->nodes = node;
+    *edges = edge;
     return DONE;
+}
+
+/* Where the attributes of each cell's nodes begin, in bytes; how many bytes all take. */
+static size_t attribute_places(Engine *engine, const int64_t *type_count, int64_t *place) {
+    size_t bytes = 0;
+    for (int32_t type = 0; type < engine->types; type++)
+        for (int32_t n = engine->attribute_first[type]; n < engine->attribute_first[type + 1]; n++) {
+            place[n] = bytes;
+            bytes += (type_count[type] * engine->attributes[n].bytes + ALIGNED - 1) / ALIGNED * ALIGNED;
+        }
+    return bytes;
+}
+
+/* Attributes of the instances in the order of the schedule. */
+static int order_attributes(Engine *engine, Work *work, PyObject *rows, char *attributes, const int64_t *place, size_t bytes) {
+    const int32_t *attribute_row = work->attribute_row.data;
+    const int64_t *type_count = work->type_count.data;
+    ROOM(numbers, char, bytes + ALIGNED) /* in the order of the nodes */
+    for (int32_t type = 0; type < engine->types; attribute_row += type_count[type++])
+        for (int32_t n = engine->attribute_first[type]; n < engine->attribute_first[type + 1]; n++) {
+            int32_t item = engine->attributes[n].bytes;
+            char *end = numbers;
+            for (Py_ssize_t k = 0; k < PyTuple_GET_SIZE(rows); k++) {
+                const int64_t *row = (const int64_t *)PyBytes_AS_STRING(PyTuple_GET_ITEM(rows, k)) + ATTRIBUTES + 2 * n;
+                if (!row[1]) continue;
+                memcpy(end, (const void *)(uintptr_t)row[0], row[1] * item);
+                end += row[1] * item;
+            }
+            if (end - numbers != type_count[type] * item) return UNUSUAL;
+#define ORDER(type_) \
+            for (int64_t k = 0; k < type_count[type]; k++) \
+                ((type_ *)(attributes + place[n]))[k] = ((type_ *)numbers)[attribute_row[k]];
+            if (item == 8) ORDER(int64_t)
+            else if (item == 4) ORDER(int32_t)
+        }
+    return DONE;
+}
+
+/* outputs_of(rows, stride): the declared outputs of instance graphs that were merged, as bytes: values, where those of
+ * each instance begin, whether it declared one alone, and the types of their nodes. */
+static PyObject *outputs_of(PyObject *module, PyObject *const *arguments, Py_ssize_t count) {
+    if (count != 2 || !PyTuple_CheckExact(arguments[0])) return PyErr_Format(PyExc_TypeError, "rows, and a stride");
+    PyObject *rows = arguments[0];
+    Py_ssize_t graphs = PyTuple_GET_SIZE(rows), instances = 0, all = 0, done = 0;
+    int32_t stride = (int32_t)PyLong_AsLong(arguments[1]), node = 0;
+    if (stride < 1) return PyErr_Occurred() ? NULL : PyErr_Format(PyExc_ValueError, "a stride of %d", stride);
+#define ROW(n) ((const int64_t *)PyBytes_AS_STRING(PyTuple_GET_ITEM(rows, n)))
+    for (Py_ssize_t n = 0; n < graphs; n++) {
+        all += ROW(n)[OUTPUTS];
+        instances += ROW(n)[INSTANCES];
+    }
+    PyObject *parts[] = {PyBytes_FromStringAndSize(NULL, all * sizeof(int32_t)),
+                         PyBytes_FromStringAndSize(NULL, (instances + 1) * sizeof(int32_t)),
+                         PyBytes_FromStringAndSize(NULL, instances),
+                         PyBytes_FromStringAndSize(NULL, all * sizeof(int16_t))};
+    if (PyErr_Occurred()) {
+        for (int n = 0; n < 4; n++) Py_XDECREF(parts[n]);
+        return NULL;
+    }
+    int32_t *value = (int32_t *)PyBytes_AS_STRING(parts[0]), *pointer = (int32_t *)PyBytes_AS_STRING(parts[1]);
+    char *scalar = PyBytes_AS_STRING(parts[2]);
+    int16_t *type = (int16_t *)PyBytes_AS_STRING(parts[3]);
+    *pointer = 0;
+    for (Py_ssize_t n = 0; n < graphs; n++) {
+        const int64_t *row = ROW(n);
+        memcpy(scalar, FROM(char, SCALAR), row[INSTANCES]);
+        scalar += row[INSTANCES];
+        shifted(pointer + 1, FROM(int32_t, OUTPUT_PTR) + 1, row[INSTANCES], done);
+        pointer += row[INSTANCES];
+        for (int64_t k = 0; k < row[OUTPUTS]; k++, done++) {
+            value[done] = FROM(int32_t, OUTPUT)[k] + node * stride;
+            type[done] = FROM(int16_t, NODE_TYPE)[FROM(int32_t, OUTPUT)[k] / stride];
+        }
+        node += row[NODES];
+    }
+    return Py_BuildValue("(NNNN)", parts[0], parts[1], parts[2], parts[3]);
 }
 
 #endif

@@ -11,7 +11,7 @@
  */
 
 enum { AGENDA = 0, FSM = 4, BY_DEPTH = -1, BATCHES = 0, MISSES = 1, FAILED = 2, SCHEDULE_IO = 9 };
-enum { FILLED = 4, LARGEST = 6, MOST_ROWS = 7, FILL_IO = 8, FACTS = 16, MOST_TYPES = 512 };
+enum { FILLED = 4, LARGEST = 6, MOST_ROWS = 7, FILL_IO = 8, FACTS = 16, OF_SCHEDULE = 5, MOST_TYPES = 512 };
 
 static Argument number(int64_t value) { return (Argument){.kind = FFI_INT, .number = value}; }
 
@@ -139,46 +139,43 @@ static int make_plan(Values *self, int32_t edges, int32_t others, int64_t *io) {
     return outcome;
 }
 
-/* The table of types: addresses of attributes, which lie in the order of the schedule. */
-static int put_attributes(Engine *engine, Work *work, const void *loaded, int64_t *types_of) {
+/* Attributes of what is recorded in the order of the schedule; moves the places. */
+static void order_numbers(Engine *engine, Work *work, char *attributes, int64_t *place) {
     int32_t nodes = work->nodes, *order = work->order.data, *numbers_at = work->numbers_at.data;
     int16_t *node_type = work->node_type.data;
-    int64_t *type_count = work->type_count.data, *numbers = work->numbers.data;
+    int64_t *numbers = work->numbers.data;
+    for (int32_t n = 0; n < nodes; n++) {
+        int32_t node = order[n], first = engine->attribute_first[node_type[node]];
+        for (int32_t a = first; a < engine->attribute_first[node_type[node] + 1]; a++) {
+            int64_t value = numbers[numbers_at[node] + a - first];
+            if (engine->attributes[a].bytes == 8) *(int64_t *)(attributes + place[a]) = value;
+            else *(int32_t *)(attributes + place[a]) = (int32_t)value;
+            place[a] += engine->attributes[a].bytes;
+        }
+    }
+}
+
+/* The table of types: addresses of attributes, which lie in the order of the schedule. */
+static int put_attributes(Engine *engine, Work *work, PyObject *from, const void *loaded, int64_t *types_of) {
+    int64_t *type_count = work->type_count.data;
     memcpy(types_of, loaded, (size_t)engine->types * engine->width * sizeof(int64_t));
     if (!engine->addresses) return DONE;
-    size_t bytes = 0;
-    for (int32_t type = 0; type < engine->types; type++)
-        for (int32_t n = engine->attribute_first[type]; n < engine->attribute_first[type + 1]; n++)
-            bytes += (type_count[type] * engine->attributes[n].bytes + ALIGNED - 1) / ALIGNED * ALIGNED;
+    ROOM(counter, int64_t, engine->attribute_first[engine->types] + 1) /* where the next number of each attribute goes */
+    size_t bytes = attribute_places(engine, type_count, counter);
     ROOM(attributes, char, bytes + ALIGNED)
-    int32_t all = engine->attribute_first[engine->types];
-    ROOM(counter, int64_t, all + 1) /* where the next number of each attribute goes */
-    bytes = 0;
-    for (int32_t type = 0; type < engine->types; type++)
-        for (int32_t n = engine->attribute_first[type]; n < engine->attribute_first[type + 1]; n++) {
-            counter[n] = bytes;
-            bytes += (type_count[type] * engine->attributes[n].bytes + ALIGNED - 1) / ALIGNED * ALIGNED;
-        }
     for (int32_t n = 0; n < engine->addresses; n++) {
         Address *address = engine->address + n;
         if (type_count[address->type])
             types_of[(size_t)address->type * engine->width + address->column] =
                 (int64_t)(uintptr_t)(attributes + counter[engine->attribute_first[address->type] + address->number]);
     }
-    for (int32_t n = 0; n < nodes; n++) {
-        int32_t node = order[n], first = engine->attribute_first[node_type[node]];
-        for (int32_t a = first; a < engine->attribute_first[node_type[node] + 1]; a++) {
-            int64_t value = numbers[numbers_at[node] + a - first];
-            if (engine->attributes[a].bytes == 8) *(int64_t *)(attributes + counter[a]) = value;
-            else *(int32_t *)(attributes + counter[a]) = (int32_t)value;
-            counter[a] += engine->attributes[a].bytes;
-        }
-    }
+    if (PyTuple_CheckExact(from)) return order_attributes(engine, work, from, attributes, counter, bytes);
+    order_numbers(engine, work, attributes, counter);
     return DONE;
 }
 
 /* The arguments of the program. */
-static int prepare(Values *self, const void *loaded, int64_t *io) {
+static int prepare(Values *self, PyObject *from, const void *loaded, int64_t *io) {
     static int32_t no_copies[5], no_copy_ptr[1];
     Engine *engine = self->engine;
     Work *work = self->work;
@@ -188,7 +185,7 @@ static int prepare(Values *self, const void *loaded, int64_t *io) {
         if (outcome != DONE) return outcome;
     }
     ROOM(types, int64_t, (size_t)engine->types * engine->width)
-    int outcome = put_attributes(engine, work, loaded, types);
+    int outcome = put_attributes(engine, work, from, loaded, types);
     if (outcome != DONE) return outcome;
     Matrix *next = work->matrix;
     Argument *add = work->arguments;
@@ -238,24 +235,26 @@ static int execute(Values *self) {
     return DONE;
 }
 
-/* What a report says of the round, as bytes: numbers, and the arrays of graph and schedule; see rounds.py. */
-static PyObject *facts(Engine *engine, Work *work, Py_ssize_t calls, int32_t edges, int32_t others, int64_t *schedule, int64_t *plan) {
+/* What a report says, as bytes: numbers, the arrays of the plan and the schedule, and (`whole`) those of the graph; see
+ * round_report.py. */
+static PyObject *facts(Engine *engine, Work *work, Py_ssize_t calls, int32_t edges, int32_t others, int64_t *schedule,
+                       int64_t *plan, int whole) {
     int32_t nodes = work->nodes, batches = work->batches;
     int64_t first[FACTS] = {calls, nodes, edges, others, batches, schedule[MISSES]};
     memcpy(first + 6, plan, FILL_IO * sizeof(int64_t));
     const struct { const void *data; size_t bytes; } parts[] = {
         {first, sizeof(first)},
         {work->value_row.data, (size_t)nodes * engine->stride * sizeof(int32_t)},
+        {work->order.data, nodes * sizeof(int32_t)},
+        {work->batch_ptr.data, (batches + 1) * sizeof(int32_t)},
+        {work->batch_type.data, batches * sizeof(int16_t)},
         {work->operand_ptr.data, (nodes + 1) * sizeof(int32_t)},
         {work->operand_value.data, edges * sizeof(int32_t)},
         {work->outside_row.data, others * sizeof(int32_t)},
         {work->external.data, others * sizeof(int32_t)},
-        {work->order.data, nodes * sizeof(int32_t)},
-        {work->batch_ptr.data, (batches + 1) * sizeof(int32_t)},
         {work->node_type.data, nodes * sizeof(int16_t)},
-        {work->batch_type.data, batches * sizeof(int16_t)},
     };
-    size_t bytes = 0, count = sizeof(parts) / sizeof(parts[0]);
+    size_t bytes = 0, count = whole ? sizeof(parts) / sizeof(parts[0]) : OF_SCHEDULE;
     for (size_t n = 0; n < count; n++) bytes += parts[n].bytes;
     PyObject *made = PyBytes_FromStringAndSize(NULL, bytes);
     if (made == NULL) return NULL;
@@ -267,20 +266,13 @@ static PyObject *facts(Engine *engine, Work *work, Py_ssize_t calls, int32_t edg
     return made;
 }
 
-static int run_round(Values *self, Recorded *recorded, PyObject *from, Rule *rule, const void *loaded, int merge,
-                     double *multiplies, PyObject **told) {
+/* The graph of a round, with who reads what. */
+static int graph_of_round(Values *self, Recorded *recorded, PyObject *from, int merge, int32_t *edges, int32_t *others) {
     Engine *engine = self->engine;
-    int32_t edges = 0, others = 0;
-    int64_t schedule[SCHEDULE_IO + MOST_TYPES] = {0}, plan[FILL_IO] = {0};
-    if (engine->types > MOST_TYPES) return UNUSUAL;
-    int outcome = take_work(self);
-    if (outcome != DONE) return outcome;
     Work *work = self->work;
-    outcome = PyTuple_CheckExact(from)  ? read_instances(engine, work, recorded, from)
-              : PyList_CheckExact(from) ? read_packed(work, recorded, from)
-                                        : read_recorder(engine, work, recorded, from);
+    int outcome = PyList_CheckExact(from) ? read_packed(work, recorded, from) : read_recorder(engine, work, recorded, from);
     if (outcome == DONE) outcome = have_places(&self->values, recorded->recorded);
-    if (outcome == DONE && !PyTuple_CheckExact(from))
+    if (outcome == DONE)
         outcome = have_places(&self->outside, recorded->rows != NULL
                                                   ? recorded->all_rows
                                                   : PyList_GET_SIZE(SLOT(recorded->outside, Outside_row)));
@@ -288,19 +280,33 @@ static int run_round(Values *self, Recorded *recorded, PyObject *from, Rule *rul
     self->round++;
     self->first = recorded->done;
     self->count = recorded->recorded - recorded->done;
-    outcome = make_graph(self, recorded, merge, &edges, &others);
-    if (outcome == DONE) outcome = find_users(engine, work, edges);
+    outcome = make_graph(self, recorded, merge, edges, others);
+    return outcome == DONE ? find_users(engine, work, *edges) : outcome;
+}
+
+static int run_round(Values *self, Recorded *recorded, PyObject *from, Rule *rule, const void *loaded, int merge,
+                     double *multiplies, PyObject **told) {
+    Engine *engine = self->engine;
+    int32_t edges = 0, others = 1;
+    int64_t schedule[SCHEDULE_IO + MOST_TYPES] = {0}, plan[FILL_IO] = {0};
+    if (engine->types > MOST_TYPES) return UNUSUAL;
+    int outcome = take_work(self);
+    if (outcome != DONE) return outcome;
+    Work *work = self->work;
+    int instances = PyTuple_CheckExact(from);
+    outcome = instances ? merge_instances(engine, work, from, recorded->signature, &edges)
+                        : graph_of_round(self, recorded, from, merge, &edges, &others);
     if (outcome == DONE) outcome = make_schedule(engine, work, rule, schedule);
     if (outcome == DONE && schedule[FAILED]) outcome = UNUSUAL;
     if (outcome != DONE) return outcome;
     work->batches = (int32_t)schedule[BATCHES];
     outcome = make_plan(self, edges, others, plan);
-    if (outcome == DONE) outcome = prepare(self, loaded, plan);
+    if (outcome == DONE) outcome = prepare(self, from, loaded, plan);
     if (outcome != DONE) return outcome;
     *multiplies = 0;
     int64_t *type_count = work->type_count.data;
     for (int32_t type = 0; type < engine->types; type++) *multiplies += type_count[type] * engine->multiplies[type];
-    *told = facts(engine, work, recorded->calls, edges, others, schedule, plan);
+    *told = facts(engine, work, instances ? work->nodes : recorded->calls, edges, others, schedule, plan, !instances);
     if (*told == NULL) return ERROR;
     if (*multiplies >= engine->alone_below) return DONE; /* on how many threads, Python says */
     outcome = execute(self);
@@ -312,8 +318,8 @@ static int run_round(Values *self, Recorded *recorded, PyObject *from, Rule *rul
 
 /* run(recorder, type_ids, places, types, rule, encoding, key, action, merge): multiplications that are left to
  * execute(), or -1, and what a report says; None if it is a round for Python. In the place of a recorder, a list of
- * packed calls, and `places` those of tensors from outside; or a tuple of instance graphs, each as a tuple of its arrays,
- * and no places. See rounds.py and small_minibatches.py. */
+ * packed calls, and `places` those of tensors from outside; or a tuple of rows of instance graphs, no places, and in the
+ * place of `merge` the identity of their signature. See rounds.py and one_call.py. */
 static PyObject *values_run(PyObject *own, PyObject *const *arguments, Py_ssize_t count) {
     Values *self = (Values *)own;
     if (count != 9) return PyErr_Format(PyExc_TypeError, "run takes 9 arguments, not %zd", count);
@@ -334,7 +340,9 @@ static PyObject *values_run(PyObject *own, PyObject *const *arguments, Py_ssize_
         if (recorded.tables == NULL) return NULL;
     }
     Rule rule = {.rule = PyLong_AsLong(arguments[4]), .encoding = PyLong_AsLong(arguments[5])};
-    int merge = PyObject_IsTrue(arguments[8]), have = 0, outcome = PyErr_Occurred() ? ERROR : DONE;
+    int merge = PyObject_IsTrue(arguments[8]), have = 0;
+    if (PyTuple_CheckExact(from)) recorded.signature = PyLong_AsLongLong(arguments[8]);
+    int outcome = PyErr_Occurred() ? ERROR : DONE;
     Py_buffer type_ids = {0}, places = {0}, types = {0};
     const struct { Py_buffer *view; PyObject *from; } views[] = {
         {&type_ids, arguments[1]}, {&types, arguments[3]}, {&rule.key, arguments[6]}, {&rule.action, arguments[7]},
