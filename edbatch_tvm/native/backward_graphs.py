@@ -9,9 +9,9 @@ from edbatch_tvm.memory import Plan
 from edbatch_tvm.memory.layout import signature_of
 from edbatch_tvm.native.arguments import as_argument, never_empty
 from edbatch_tvm.native.backward_tables import (
+    BACKWARD_ARENA,
     BATCHES,
     EXTERNAL_USES,
-    EXTERNALS,
     OF_EACH_ROW,
     PER_NODE,
     PER_SQUARE,
@@ -64,18 +64,19 @@ class NativeBackwardGraphs:
         cells = cell_tables(signature_of(graph))
         arenas = types.arenas.copy()
         arenas[:, ROWS] = np.array(plan.arena_rows) - 1
-        schedule, n, values = plan.schedule, graph.num_nodes, graph.num_nodes * graph.stride
+        schedule, n, outputs = plan.schedule, graph.num_nodes, types.cotangents.shape[1]
         entries, givens, most = len(graph.operand_value), len(given), types.sections.shape[1]
-        places, operands, externals = _bounds(graph, types, cells)
+        places, operands = _bounds(graph, types, cells)
         places += entries + givens
+        externals = int(arenas[arenas[:, BACKWARD_ARENA] >= 0, ROWS].sum()) + givens
         made = BackwardArrays(
             np.empty(places + 1, np.int16),
             np.empty(places + 1, np.int32),
             np.empty(operands + entries + givens + 1, np.int32),
-            np.empty(externals + givens + 1, np.int16),
-            np.empty(externals + givens + 1, np.int32),
+            np.empty(max(1, externals), np.int16),
+            np.empty(max(1, externals), np.int32),
             np.empty(places + 1, np.int32),
-            np.empty(values, np.int32),
+            np.empty((n, outputs, 2), np.int32),
             np.empty((n, most), np.int32),
             np.empty(n, np.int32),
             np.empty(n, np.int32),
@@ -85,13 +86,14 @@ class NativeBackwardGraphs:
             np.empty(entries + 1, np.int32),
         )
         batches = len(schedule) * (len(arenas) + most + 1)
-        work = 3 * n + 3 * values + batches + max(len(cells.cells), len(arenas)) + 2 * (entries + 1)
-        io = np.zeros(4, np.int64)
+        work = 3 * n * (1 + outputs) + batches + max(len(cells.cells), len(arenas)) + types.specs + 3 * (entries + 1)
+        io = np.zeros(3, np.int64)
         self._backward(
             stride,
             len(schedule),
             givens,
             int(detached is not None),
+            types.specs,
             as_argument(graph.node_type, np.int16),
             as_argument(graph.operand_ptr),
             never_empty(graph.operand_value),
@@ -108,19 +110,19 @@ class NativeBackwardGraphs:
             types.slots,
             types.reads,
             arenas,
-            types.outputs,
+            types.cotangents,
             np.empty(work, np.int32),
             *made,
             io,
         )
         found = io.tolist()
-        made_nodes, outside, uses = found[PLACES], found[EXTERNALS], found[EXTERNAL_USES]
+        made_nodes, uses = found[PLACES], found[EXTERNAL_USES]
         return made._replace(
             node_type=made.node_type[:made_nodes],
             operand_ptr=made.operand_ptr[: made_nodes + 1],
             operand_value=made.operand_value[: made.operand_ptr[made_nodes]],
-            external_spec=made.external_spec[:outside],
-            external_row=made.external_row[:outside],
+            external_spec=made.external_spec[:externals],
+            external_row=made.external_row[:externals],
             batch_ptr=made.batch_ptr[: found[BATCHES] + 1],
             node_order=made.node_order[: made.group_ptr[-1]],
             external_use=made.external_use[:uses],
@@ -182,8 +184,8 @@ class NativeBackwardGraphs:
         return addresses
 
 
-def _bounds(graph: InstanceGraph, types: TypeTables, cells: CellTables) -> tuple[int, int, int]:
-    """The most nodes of sections, operands of these, and external rows, that there can be."""
+def _bounds(graph: InstanceGraph, types: TypeTables, cells: CellTables) -> tuple[int, int]:
+    """The most nodes of sections, and operands of these, that there can be."""
     signature = signature_of(graph)
     amounts = np.zeros((len(signature), 3), np.int64)
     amounts[:, PER_NODE] = graph.type_count
@@ -193,8 +195,8 @@ def _bounds(graph: InstanceGraph, types: TypeTables, cells: CellTables) -> tuple
         rows = (graph.operand_ptr[own + 1] - graph.operand_ptr[own] - cell.fixed_arity) // cell.variadic_count
         rows = rows.astype(np.int64)
         amounts[type_id, OF_EACH_ROW], amounts[type_id, PER_SQUARE] = rows.sum(), (rows * rows).sum()
-    places, operands, externals = np.tensordot(amounts, types.bounds, 2).tolist()
-    return places, operands, externals
+    places, operands = np.tensordot(amounts, types.bounds, 2).tolist()
+    return places, operands
 
 
 def load() -> NativeBackwardGraphs:

@@ -12,7 +12,8 @@ runs for each variadic row; where its rows of ``reads`` begin and end; whether i
 variadic rows."""
 
 PART, NUMBER = range(2)
-"""Columns of ``slots[type, operand]``: the section and the output that is the operand's gradient, -1 if it has none."""
+"""Columns of ``slots[type, operand]``: the section and the output that is the operand's gradient, -1 if it has none.
+Of a cotangent among ``reads``, the part is 1 for the second one of an output."""
 
 KIND, EVERY_ROW, READ_ARENA = 2, 3, 4
 """Further columns of ``reads``, which has the first two of ``slots`` as well: what is read, of the kinds below; whether
@@ -35,9 +36,9 @@ OF_TYPE, OF_KIND, OF_NUMBER, OF_PART, OF_ROWS, EACH, STEP, BASE, PITCH, TERM_COL
 its section; whether there is one for each variadic row; how many vectors a row consists of, and bytes from one to the
 next; the address of row 0 and bytes from row to row. The number of columns."""
 
-PLACES, BATCHES, EXTERNALS, EXTERNAL_USES = range(4)
-"""Slots of the results ``io``: nodes and batches of the backward graph, external rows, gradients of external rows of
-the forward graph."""
+PLACES, BATCHES, EXTERNAL_USES = range(3)
+"""Slots of the results ``io``: nodes and batches of the backward graph, gradients of external rows of the forward
+graph."""
 
 
 class TypeTables(NamedTuple):
@@ -46,19 +47,23 @@ class TypeTables(NamedTuple):
     Attributes
     ----------
     sections, slots, reads, arenas : int32 array
-    outputs : int32 array of shape [types]
-        How many outputs of a node, the first ones, may have cotangents.
-    bounds : int64 array of shape [types, 3, 3]
-        How many nodes of sections, operands of these and external rows there are at most, for each node of a type, for
-        each variadic row, and for each pair of rows of one node: see PER_NODE and the following.
+    cotangents : int32 array of shape [types, outputs]
+        How many cotangents of an output its adjoint reads; more than that are added before. 0 if there is no such
+        output, or none that may have a cotangent.
+    bounds : int64 array of shape [types, 3, 2]
+        How many nodes of sections and operands of these there are at most, for each node of a type, for each variadic
+        row, and for each pair of rows of one node: see PER_NODE and the following.
+    specs : int
+        The arenas of the backward graph.
     """
 
     sections: np.ndarray
     slots: np.ndarray
     reads: np.ndarray
     arenas: np.ndarray
-    outputs: np.ndarray
+    cotangents: np.ndarray
     bounds: np.ndarray
+    specs: int
 
 
 class BackwardArrays(NamedTuple):
@@ -70,8 +75,8 @@ class BackwardArrays(NamedTuple):
         Of the graph.
     batch_ptr : int32 array
         Of its schedule, which has the nodes in order.
-    cotangent : int32 array
-        For each value of the forward graph what its cotangent is: a value, an external row, zero.
+    cotangent : int32 array of shape [forward nodes, outputs, 2]
+        What the cotangent of each output is: a value, an external row, zero. Where an adjoint adds two, both.
     place_of : int32 array of shape [forward nodes, sections]
         The first node that a section of the adjoint of a forward node is; one follows for each further row.
     node_rank : int32 array

@@ -51,10 +51,13 @@ class BackwardType:
         In the order they run; empty if its nodes compute nothing.
     slots : sequence of (Source or None)
         For each operand of the cell, the output that is its gradient.
+    pairs : sequence of int
+        The outputs of the cell of which it takes two cotangents.
     """
 
     sections: list[SectionType]
     slots: Sequence[Source | None]
+    pairs: Sequence[int] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,8 +97,9 @@ class BackwardGraph:
         The types of the forward nodes that have cotangents, rising.
     find_groups : callable
         Gives these nodes, a group for each type.
-    cotangent : int64 array
-        For each value of the forward graph what its cotangent is in the backward graph: a value, an external row, zero.
+    cotangent : int array of shape [forward nodes, outputs, 2]
+        What the cotangent of each output is in the backward graph: a value, an external row, zero. Where the adjoint
+        takes two, both.
     external_use : int64 array
         Values of the backward graph that are gradients of external rows of the forward graph.
     external_of : int64 array
@@ -126,6 +130,7 @@ def backward_graph(
     types: Sequence[BackwardType],
     signature: Signature,
     sum_types: Mapping[int, int],
+    outputs: int,
     detached: np.ndarray | None = None,
 ) -> BackwardGraph:
     """The backward graph of a minibatch.
@@ -144,6 +149,8 @@ def backward_graph(
         Of the backward cells.
     sum_types : mapping of int to int
         The type that adds values of an arena of the forward signature.
+    outputs : int
+        The most outputs of a node that may have cotangents.
     detached : bool array of shape [nodes], optional
         Nodes that have no cotangents, whoever uses them; none are given for them.
     """
@@ -170,7 +177,11 @@ def backward_graph(
     is_given = np.zeros(n * stride, bool)
     is_given[given] = True
     number_of_uses = np.bincount(values[uses], minlength=n * stride) + is_given
-    summed = np.flatnonzero(number_of_uses > 1)
+    alone = np.ones((len(own), stride), np.int64)  # how many an adjoint takes
+    for row, one in zip(alone, types, strict=True):
+        row[list(one.pairs)] = 2
+    taken = alone[node_type].ravel()
+    summed = np.flatnonzero(number_of_uses > taken)
 
     # Nodes: the batches in reverse; in each, what sums its cotangents, then the sections of its nodes, one by one.
     batch_of = np.empty(n, np.int64)
@@ -202,46 +213,42 @@ def backward_graph(
         one.places = places[begin : begin + len(one.type.sections)]
         begin += len(one.type.sections)
 
-    # Cotangents.
+    # Cotangents: what was given first, then the uses in order.
     contribution = np.full(len(values), ZERO, np.int64)
     for one in members:
         for number, slot in enumerate(one.type.slots):
             if slot is not None:
                 variadic = own[one.type_id].operands[number].variadic
                 contribution[one.entries.of(number)] = one.output(slot, variadic) * out + slot.number
-    given_external = FIRST_EXTERNAL - np.arange(len(given))
-    cotangent = np.full(n * stride, ZERO, np.int64)
-    cotangent[given] = given_external
-    single = uses[number_of_uses[values[uses]] == 1]
-    cotangent[values[single]] = contribution[single]
-    cotangent[summed] = sum_node * out
-
-    # What each sum adds: a cotangent that was given first, then the uses in order.
+    outside = _Outside(graph, plan, signature, given)
+    given_external = outside.given(given)
     added = np.concatenate((given, values[uses]))
     addends = np.concatenate((given_external, contribution[uses]))
-    many = number_of_uses[added] > 1
-    added, addends = added[many], addends[many]
     by_value = np.argsort(added, kind="stable")
+    added, addends = added[by_value], addends[by_value]
+    place = np.arange(len(added)) - np.searchsorted(added, added)  # among those of the same value
+    cotangent = np.full((n, stride, 2), ZERO, np.int64)
+    few = number_of_uses[added] <= taken[added]
+    cotangent[added[few] // stride, added[few] % stride, place[few]] = addends[few]
+    cotangent[summed // stride, summed % stride, 0] = sum_node * out
+    cotangent = cotangent[:, :outputs]
 
     # Operands: of sums, then of sections.
     length = np.concatenate([number_of_uses[summed], *(one.lengths(n) for one in members for n in one.numbers)])
     operand_ptr = np.concatenate(([0], np.cumsum(length[order])))
     operands = np.empty(int(operand_ptr[-1]), np.int64)
-    operands[ranges(operand_ptr[sum_node], number_of_uses[summed])] = addends[by_value]
-    outside = _Outside(len(given))
+    operands[ranges(operand_ptr[sum_node], number_of_uses[summed])] = addends[~few]
     for one in members:
         for number in one.numbers:
             one.fill(operands, operand_ptr, number, cotangent, values, outside, stride, out)
-    read = np.concatenate(outside.read) if outside.read else np.empty(0, np.int64)
-    external_spec, external_row = _externals(graph, plan, signature, given, read)
     made = InstanceGraph(
         of_type[order].astype(np.int16),
         operand_ptr.astype(np.int32),
         operands.astype(np.int32),
         signature,
         attributes=_attributes(graph, signature, node_type, members),
-        external_spec=external_spec,
-        external_row=external_row,
+        external_spec=outside.spec,
+        external_row=outside.row,
     )
     # A type of sums is no type of sections: a batch ends where the type or the turn changes.
     starts = np.flatnonzero(np.diff(key[order], prepend=-1))
@@ -287,20 +294,41 @@ class OperandEntries:
 
 
 class _Outside:
-    """The values of the forward graph that a backward graph reads: external rows after the cotangents given."""
+    """The external rows of a backward graph: of each arena those of the forward pass, then the cotangents given.
 
-    def __init__(self, before: int) -> None:
-        self.read: list[np.ndarray] = []
-        self._count = before
+    Attributes
+    ----------
+    spec, row : int array
+        Of each of them.
+    """
 
-    def add(self, values: np.ndarray) -> np.ndarray:
+    def __init__(self, graph: InstanceGraph, plan: Plan, signature: Signature, given: np.ndarray) -> None:
+        self._graph, self._plan = graph, plan
+        assert graph.signature is not None
+        specs = list(signature.value_specs)
+        counts = np.zeros(len(specs), np.int64)
+        arenas = arenas_of(graph, given)
+        here = np.array([specs.index(spec) if spec in specs else -1 for spec in graph.signature.value_specs], np.int64)
+        for arena, place in enumerate(here.tolist()):
+            if place >= 0:
+                counts[place] = plan.arena_rows[arena] - 1 + (arenas == arena).sum()
+        self._begin = (np.cumsum(counts) - counts)[here]
+        self.spec = np.repeat(np.arange(len(specs)), counts).astype(np.int16)
+        self.row = ranges(np.zeros_like(counts), counts).astype(np.int32)
+
+    def given(self, given: np.ndarray) -> np.ndarray:
+        """The cotangents that are given for values."""
+        arenas = arenas_of(self._graph, given)
+        found = np.zeros(len(given), np.int64)
+        for arena in np.unique(arenas).tolist():
+            chosen = arenas == arena
+            found[chosen] = self._begin[arena] + self._plan.arena_rows[arena] - 1 + np.arange(int(chosen.sum()))
+        return FIRST_EXTERNAL - found
+
+    def values(self, values: np.ndarray) -> np.ndarray:
         """Values of the forward graph, as what they are in the backward graph."""
-        inside = values != ZERO
-        found = np.full(len(values), ZERO, np.int64)
-        chosen = values[inside]
-        found[inside] = FIRST_EXTERNAL - self._count - np.arange(len(chosen))
-        self._count += len(chosen)
-        self.read.append(chosen)
+        number = self._begin[arenas_of(self._graph, values)] + arena_rows(self._graph, self._plan, values) - 1
+        found: np.ndarray = np.where(values == ZERO, ZERO, FIRST_EXTERNAL - number)
         return found
 
 
@@ -351,11 +379,11 @@ class _Members:
             of_rows = False
             if source.kind == "operand":
                 entries = self.entries.of(source.number)
-                found, of_rows = outside.add(values[entries]), self.entries.variadic[source.number]
+                found, of_rows = outside.values(values[entries]), self.entries.variadic[source.number]
             elif source.kind == "value":
-                found = outside.add(self.nodes * stride + source.number)
+                found = outside.values(self.nodes * stride + source.number)
             elif source.kind == "cotangent":
-                found = cotangent[self.nodes * stride + source.number]
+                found = cotangent[self.nodes, source.number, source.part]
             else:
                 of_rows = self.type.sections[source.part].per_row
                 found = self.places[source.part] * out + source.number
@@ -462,22 +490,3 @@ def arenas_of(graph: InstanceGraph, values: np.ndarray) -> np.ndarray:
     arenas[inside] = graph.signature.output_arena[graph.node_type[own // graph.stride], own % graph.stride]
     arenas[outside] = graph.external_spec[FIRST_EXTERNAL - values[outside]]
     return arenas
-
-
-def _externals(
-    graph: InstanceGraph, plan: Plan, signature: Signature, given: np.ndarray, read: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Where external rows of the backward graph lie: in forward arenas after the zero row; given ones behind them."""
-    assert graph.signature is not None
-    specs = list(signature.value_specs)
-    in_backward = np.array(
-        [specs.index(spec) if spec in specs else -1 for spec in graph.signature.value_specs], np.int64
-    )
-    arenas = arenas_of(graph, given)
-    own_row = np.zeros(len(given), np.int64)
-    for arena in np.unique(arenas).tolist():
-        chosen = arenas == arena
-        own_row[chosen] = plan.arena_rows[arena] - 1 + np.arange(int(chosen.sum()))
-    arena = in_backward[np.concatenate((arenas, arenas_of(graph, read)))]
-    row = np.concatenate((own_row, arena_rows(graph, plan, read) - 1))
-    return arena.astype(np.int16), row.astype(np.int32)

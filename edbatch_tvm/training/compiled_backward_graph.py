@@ -70,8 +70,8 @@ class BackwardGraphs:
         self._backward = backward
         self._types = types
         self._sum_types = sum_types
-        outputs = np.array([len(cell.outputs) for cell in cells or forward], np.int32)
-        self._tables = _type_tables(forward, backward, types, sum_types, outputs)
+        self._outputs = (cells or forward).stride
+        self._tables = _type_tables(forward, backward, types, sum_types, cells or forward)
 
     def make(
         self, graph: InstanceGraph, plan: Plan, given: np.ndarray, detached: np.ndarray | None = None
@@ -79,7 +79,8 @@ class BackwardGraphs:
         """The backward graph of a minibatch; see :func:`~edbatch_tvm.training.backward_graph.backward_graph`."""
         native = find_native("build backward graphs") if graph.num_nodes else None
         if native is None:
-            return backward_graph(graph, plan, given, self._types, self._backward, self._sum_types, detached)
+            known = self._types, self._backward, self._sum_types, self._outputs
+            return backward_graph(graph, plan, given, *known, detached)
         return self._graph(graph, native.arrays(graph, plan, given, detached, self._tables, self._backward.stride))
 
     def _graph(self, graph: InstanceGraph, arrays: BackwardArrays) -> BackwardGraph:
@@ -138,7 +139,7 @@ def _type_tables(
     backward: Signature,
     types: Sequence[BackwardType],
     sum_types: Mapping[int, int],
-    outputs: np.ndarray,
+    cells: Signature,
 ) -> TypeTables:
     """The adjoints as the kernel takes them."""
     most = max(1, *(len(one.sections) for one in types))
@@ -174,20 +175,19 @@ def _type_tables(
     arenas[:, BACKWARD_ARENA] = [specs.index(spec) if spec in specs else -1 for spec in forward.value_specs]
     arenas[:, ROWS] = 0
     found = np.array(reads or [(0,) * 5], np.int32)
-    return TypeTables(sections, slots, found, arenas, outputs, _bounds(forward, types))
+    cotangents = np.zeros((len(types), cells.stride), np.int32)
+    for own, cell, one in zip(cotangents, cells, types, strict=True):
+        own[: len(cell.outputs)] = 1
+        own[list(one.pairs)] = 2
+    return TypeTables(sections, slots, found, arenas, cotangents, _bounds(types), len(specs))
 
 
-def _bounds(forward: Signature, types: Sequence[BackwardType]) -> np.ndarray:
+def _bounds(types: Sequence[BackwardType]) -> np.ndarray:
     """See :class:`TypeTables`."""
-    bounds = np.zeros((len(types), 3, 3), np.int64)
-    for own, cell, one in zip(bounds, forward, types, strict=True):
+    bounds = np.zeros((len(types), 3, 2), np.int64)
+    for own, one in zip(bounds, types, strict=True):
         for section in one.sections:
-            sources = [read.source for read in section.reads]
             every = sum(read.every_row for read in section.reads)
-            variadic = sum(source.kind == "operand" and cell.operands[source.number].variadic for source in sources)
-            each = OF_EACH_ROW if section.per_row else PER_NODE
-            own[each, :2] += 1, len(sources) - every
+            own[OF_EACH_ROW if section.per_row else PER_NODE] += 1, len(section.reads) - every
             own[PER_SQUARE if section.per_row else OF_EACH_ROW, 1] += every
-            own[OF_EACH_ROW, 2] += variadic
-            own[PER_NODE, 2] += len(sources) - variadic
     return bounds

@@ -110,7 +110,7 @@ class DeviceRows:
             return self.forward, self.cell.outputs[source.number], plan.value_row[values]
         graph, plan = self.backward.graph, self.backward.plan
         if source.kind == "cotangent":
-            rows = arena_rows(graph, plan, self.made.cotangent[values])
+            rows = arena_rows(graph, plan, self.made.cotangent[nodes, source.number, 0])
             return self.backward, self.cell.outputs[source.number], rows
         assert graph.signature is not None
         spec = graph.signature[self.group.section_types[source.part]].outputs[source.number]

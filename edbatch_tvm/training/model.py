@@ -36,6 +36,7 @@ from edbatch_tvm.training.backward_cells import (
 from edbatch_tvm.training.backward_graph import BackwardGraph, BackwardType, SectionType
 from edbatch_tvm.training.compiled_backward_graph import BackwardGraphs
 from edbatch_tvm.training.compiled_sums import CompiledSums
+from edbatch_tvm.training.cotangent_pairs import cotangent_pairs
 from edbatch_tvm.training.cotangents import Cotangents, added, as_cotangents, without_detached
 from edbatch_tvm.training.device_sums import DeviceRows, DeviceSums
 from edbatch_tvm.training.external_sums import external_sums
@@ -265,7 +266,7 @@ class _BackwardModel:
 
     def run(self, forward: TrainingResult, cotangents: Cotangents) -> Gradients:
         """One backward pass."""
-        compiled = self.compiled or self._compile()
+        compiled = self.compiled or self._compile(self._pairs(forward, cotangents))
         begin = perf_counter()
         assert self._graphs is not None
         made = self._graphs.make(forward.graph, forward.plan, cotangents.values, forward.detached)
@@ -306,10 +307,14 @@ class _BackwardModel:
         made.graph.external_data = rows.lengths
         return backward
 
-    def _compile(self) -> Model:
-        """Compile the backward cells."""
+    def _pairs(self, forward: TrainingResult, cotangents: Cotangents) -> dict[int, tuple[int, ...]]:
+        """What the first minibatch says."""
+        return cotangent_pairs(forward.graph, cotangents.values, self.model.nodes, self.model.adjoints.cells)
+
+    def _compile(self, pairs: Mapping[int, Sequence[int]] = MappingProxyType({})) -> Model:
+        """Compile the backward cells; those of some types take two cotangents of some outputs."""
         cells = {
-            type_id: backward_cell(cell.name, self.model.adjoints.cells[cell.name])
+            type_id: backward_cell(cell.name, self.model.adjoints.cells[cell.name], pairs.get(type_id, ()))
             for type_id, cell in enumerate(self.model.nodes)
         }
         specs = self.model.signature.value_specs
@@ -328,8 +333,9 @@ class _BackwardModel:
                     for number, section in enumerate(cell.sections)
                 ],
                 cell.slots,
+                pairs.get(type_id, ()),
             )
-            for cell in cells.values()
+            for type_id, cell in cells.items()
         ]
         own = self.model.signature.value_specs
         self._forward_arenas = [own.index(spec) if spec in own else -1 for spec in compiled.signature.value_specs]

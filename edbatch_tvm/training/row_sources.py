@@ -128,7 +128,7 @@ class GroupRows:
             spec = self.cell.outputs[source.number]
             return Place(arena_of(forward, spec), forward.plan.value_row[values].astype(np.int64), spec.shape)
         if source.kind == "cotangent":
-            values = self.made.cotangent[nodes * forward.graph.stride + source.number]
+            values = self.made.cotangent[nodes, source.number, 0]
             spec = self.cell.outputs[source.number]
             return Place(arena_of(backward, spec), arena_rows(backward.graph, backward.plan, values), spec.shape)
         own = self.group.sections[source.part]

@@ -33,7 +33,8 @@ class Source:
     parts : tuple of Source
         What is joined.
     part : int
-        Of an ``output``, the section of the adjoint (:mod:`relay_ext.gradients.sections`).
+        Of an ``output``, the section of the adjoint (:mod:`relay_ext.gradients.sections`). Of a ``cotangent``, 1 for
+        the second one that an adjoint takes (:mod:`relay_ext.gradients.adjoint_inputs`).
     """
 
     kind: str

@@ -21,6 +21,7 @@ and those for nodes take turns; most adjoints have one of each::
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,13 +30,13 @@ from tvm.relax import op as R
 
 from edbatch_tvm.tvm_compat import Call, TensorType, structural_map, tirx
 from relay_ext.gradients.adjoint_cells import AdjointCell, Source, WeightTerm
+from relay_ext.gradients.adjoint_inputs import WholeAdjoint, has_rows, shapes_of
 from relay_ext.gradients.reverse import bindings_of, emit_forward, made_of
 from relay_ext.gradients.row_forms import NoRowForm, one_row, spread_row
-from relay_ext.gradients.row_softmax import without_row_softmax
 from relay_ext.gradients.rules import Emitter, is_float, reduced_axes, short_name
 from relay_ext.op_table import ORDERED_VIEWS
 from relay_ext.row_ops import tensors_of
-from relay_ext.signature import ATTRIBUTES, input_attrs, input_params, is_attribute, output_vars, weight_params
+from relay_ext.signature import ATTRIBUTES, input_attrs, input_params, output_vars, weight_params
 
 ROW_NUMBER = "number_of_variadic_row"
 """The attribute of a section for rows that says which of the node's rows it runs for."""
@@ -98,12 +99,12 @@ class BackwardCell:
     terms: tuple[WeightTerm, ...]
 
 
-def backward_cell(name: str, adjoint: AdjointCell) -> BackwardCell:
-    """The sections of the adjoint of the cell `name`."""
-    whole = _Whole(adjoint)
+def backward_cell(name: str, adjoint: AdjointCell, pairs: Collection[int] = ()) -> BackwardCell:
+    """The sections of the adjoint of the cell `name`; it takes two cotangents of the outputs `pairs`."""
+    whole = WholeAdjoint(adjoint, pairs)
     if not any(map(has_rows, whole.sources)):
-        outputs = output_vars(adjoint.function)
-        sections = (Section(adjoint.function, False, whole.reads()),) if outputs else ()
+        function, sources = whole.used()
+        sections = (Section(function, False, _reads(sources)),) if whole.outputs else ()
         slots = tuple(None if place is None else Source("output", place) for place in adjoint.operands)
         return BackwardCell(name, sections, slots, adjoint.terms)
     try:
@@ -112,59 +113,14 @@ def backward_cell(name: str, adjoint: AdjointCell) -> BackwardCell:
         return _row_after_row(name, adjoint, whole)
 
 
-def has_rows(variable: Any) -> bool:
-    """Whether a value, or the fields of a tuple, have a row for each of the variadic rows."""
-    return any(shape and not isinstance(shape[0], tirx.IntImm) for shape in _shapes(variable))
+def _reads(sources: Mapping[Any, Source]) -> tuple[Read, ...]:
+    """The operands of a function as a section."""
+    return tuple(Read(source, has_rows(param)) for param, source in sources.items() if source.kind != "attribute")
 
 
 def _is_variadic(variable: Any) -> bool:
     """Whether a shape depends on the number of variadic rows, at any axis."""
-    return any(not isinstance(extent, tirx.IntImm) for shape in _shapes(variable) for extent in shape)
-
-
-def _shapes(variable: Any) -> list[list[Any]]:
-    fields = [variable.ty] if isinstance(variable.ty, TensorType) else getattr(variable.ty, "fields", ())
-    return [list(ty.shape.values) for ty in fields if isinstance(ty, TensorType)]
-
-
-class _Whole:
-    """An adjoint as one function, and what its parameters are.
-
-    Attributes
-    ----------
-    function : relax.Function
-    bindings : list of (Var, expression)
-    sources : dict of Var to Source
-        For each parameter that is not a weight.
-    weights : list of Var
-    outputs : list of Var
-    """
-
-    def __init__(self, adjoint: AdjointCell) -> None:
-        self.function = without_row_softmax(adjoint.function)
-        self.bindings = bindings_of(self.function)
-        self.weights = weight_params(self.function)
-        self.outputs = output_vars(self.function)
-        params = input_params(self.function)
-        values = [Source("value", slot) for slot in adjoint.values]
-        own = len(params) - len(values) - adjoint.outputs
-        operand = attribute = 0
-        self.sources: dict[Any, Source] = {}
-        for param in params[:own]:
-            if is_attribute(self.function, param):
-                self.sources[param] = Source("attribute", attribute)
-                attribute += 1
-            else:
-                self.sources[param] = Source("operand", operand)
-                operand += 1
-        others = [*values, *(Source("cotangent", place) for place in range(adjoint.outputs))]
-        self.sources |= dict(zip(params[own:], others, strict=True))
-
-    def reads(self) -> tuple[Read, ...]:
-        """The operands of the whole function as a section."""
-        return tuple(
-            Read(source, has_rows(param)) for param, source in self.sources.items() if source.kind != "attribute"
-        )
+    return any(not isinstance(extent, tirx.IntImm) for shape in shapes_of(variable) for extent in shape)
 
 
 # Sections ---------------------------------------------------------------------------------------------------------
@@ -178,7 +134,7 @@ class _Cut:
     rows is in the next section for nodes, since a kernel with both takes LLVM half a minute.
     """
 
-    def __init__(self, name: str, adjoint: AdjointCell, whole: _Whole) -> None:
+    def __init__(self, name: str, adjoint: AdjointCell, whole: WholeAdjoint) -> None:
         self.name = name
         self.adjoint = adjoint
         self.whole = whole
@@ -389,7 +345,7 @@ class _Maker:
 # Row after row ----------------------------------------------------------------------------------------------------
 
 
-def _row_after_row(name: str, adjoint: AdjointCell, whole: _Whole) -> BackwardCell:
+def _row_after_row(name: str, adjoint: AdjointCell, whole: WholeAdjoint) -> BackwardCell:
     """The sections of an adjoint of which one row depends on others: each computes all rows, and returns one."""
     function = whole.function
     places = [has_rows(output) for output in whole.outputs]
@@ -414,7 +370,7 @@ def _row_after_row(name: str, adjoint: AdjointCell, whole: _Whole) -> BackwardCe
             builder.emit_func_output(made[0] if len(made) == 1 else relax.Tuple(made))
         tidy = relax.transform.DeadCodeElimination(["section"])(builder.finalize())["section"]
         found |= {place: Source("output", number, part=len(sections)) for number, place in enumerate(chosen)}
-        sections.append(Section(tidy, per_row, whole.reads()))
+        sections.append(Section(tidy, per_row, _reads(whole.sources)))
     slots = tuple(None if place is None else found[place] for place in adjoint.operands)
     terms = tuple(
         replace(

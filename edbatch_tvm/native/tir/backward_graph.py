@@ -14,7 +14,6 @@ from edbatch_tvm.native.backward_tables import (
     COTANGENT,
     EVERY_ROW,
     EXTERNAL_USES,
-    EXTERNALS,
     FIRST_READ,
     KIND,
     LAST_READ,
@@ -42,6 +41,7 @@ def backward(
     m: T.int32,  # forward batches
     givens: T.int32,
     any_detached: T.int32,
+    specs: T.int32,  # arenas of the backward graph
     # The forward graph, its schedule and plan.
     node_type_: T.handle,
     operand_ptr_: T.handle,
@@ -61,11 +61,11 @@ def backward(
     slots_: T.handle,
     reads_: T.handle,
     arenas_: T.handle,
-    outputs_: T.handle,
+    cotangents_: T.handle,
     work_: T.handle,
-    # Results: the backward graph and its batches; cotangents of all values; of forward nodes the first place of each
-    # section, and how many of the type come before; all that have cotangents, type by type, the last batch first, where
-    # each type begins among them, and its variadic rows; gradients of external rows.
+    # Results: the backward graph and its batches; the cotangents of all outputs; of forward nodes the first place of
+    # each section, and how many of the type come before; all that have cotangents, type by type, the last batch first,
+    # where each type begins among them, and its variadic rows; gradients of external rows.
     place_type_: T.handle,
     place_ptr_: T.handle,
     place_operand_: T.handle,
@@ -88,6 +88,7 @@ def backward(
     stride = T.int32()
     most = T.int32()
     operand_most = T.int32()
+    outputs = T.int32()
     a = T.int32()
     node_type = T.meta_var(argument(node_type_, (n,), "int16"))
     operand_ptr = T.meta_var(argument(operand_ptr_, (n + 1,)))
@@ -105,14 +106,14 @@ def backward(
     slots = T.meta_var(argument(slots_, (types, operand_most, 2)))
     reads = T.meta_var(argument(reads_, (size("room_reads"), 5)))
     arenas = T.meta_var(argument(arenas_, (a, 4)))
-    outputs = T.meta_var(argument(outputs_, (types,)))
+    cotangents = T.meta_var(argument(cotangents_, (types, outputs)))
     place_type = T.meta_var(argument(place_type_, (size("room_places"),), "int16"))
     place_ptr = T.meta_var(argument(place_ptr_, (size("room_ptr"),)))
     place_operand = T.meta_var(argument(place_operand_, (size("room_operands"),)))
     place_spec = T.meta_var(argument(place_spec_, (size("room_specs"),), "int16"))
     place_row = T.meta_var(argument(place_row_, (size("room_rows"),)))
     new_batch_ptr = T.meta_var(argument(new_batch_ptr_, (size("room_batches"),)))
-    cotangent = T.meta_var(argument(cotangent_, (n * stride,)))
+    cotangent_of = T.meta_var(argument(cotangent_, (n, outputs, 2)))
     place_of = T.meta_var(argument(place_of_, (n, most)))
     node_rank = T.meta_var(argument(node_rank_, (n,)))
     node_order = T.meta_var(argument(node_order_, (n,)))
@@ -120,19 +121,23 @@ def backward(
     group_rows = T.meta_var(argument(group_rows_, (types,)))
     external_use = T.meta_var(argument(external_use_, (size("room_uses"),)))
     external_of = T.meta_var(argument(external_of_, (size("room_of"),)))
-    io = T.meta_var(argument(io_, (4,), "int64"))
+    io = T.meta_var(argument(io_, (3,), "int64"))
     work = T.meta_var(Workspace(work_))
+    cotangent = T.meta_var(T.decl_buffer((n * outputs * 2,), "int32", data=cotangent_of.data, elem_offset=0))
     width: T.let = a + most
     active = T.meta_var(work.cut("active", n))
     repeat = T.meta_var(work.cut("repeat", n))  # variadic rows
     batch_of = T.meta_var(work.cut("batch_of", n))  # counted from the last
-    uses = T.meta_var(work.cut("uses", n * stride))  # how many cotangents a value has
-    sum_of = T.meta_var(work.cut("sum_of", n * stride))  # the place that adds them
-    added = T.meta_var(work.cut("added", n * stride))  # how many it has so far
+    # Of outputs, node after node: how many cotangents there are, the place that adds them, how many it has so far.
+    uses = T.meta_var(work.cut("uses", n * outputs))
+    sum_of = T.meta_var(work.cut("sum_of", n * outputs))
+    added = T.meta_var(work.cut("added", n * outputs))
     first = T.meta_var(work.cut("first", m * width))  # of the places of a batch, and of an arena or a section
     first_node = T.meta_var(work.cut("first_node", m))  # of a batch, in node_order
     counted = T.meta_var(work.cut("counted", T.max(types, a)))
+    outside = T.meta_var(work.cut("outside", specs))  # the external row that is row 1 of an arena
     slot = T.meta_var(work.cut("slot", operand_ptr[n] + 1))  # the operand whose gradient is used, or -1
+    into = T.meta_var(work.cut("into", operand_ptr[n] + 1))  # the output that an operand is
     names = T.meta_var(work.cut("names", operand_ptr[n] + 1))  # what a section reads of a node
 
     for t in range(types):
@@ -145,14 +150,15 @@ def backward(
         repeat[v] = 0
         if cells[u, REPEATED] > 0:
             repeat[v] = T.truncdiv(operand_ptr[v + 1] - operand_ptr[v] - cells[u, FIXED], cells[u, REPEATED])
-        for k in range(outputs[u]):
-            uses[v * stride + k] = 0
-            added[v * stride + k] = 0
-    for x in range(n * stride):
+    for x in range(n * outputs):
+        uses[x] = 0
+        added[x] = 0
+    for x in range(n * outputs * 2):
         cotangent[x] = ZERO
     for i in range(givens):
-        active[T.truncdiv(given[i], stride)] = 1
-        uses[given[i]] = 1
+        v: T.let = T.truncdiv(given[i], stride)
+        active[v] = 1
+        uses[v * outputs + given[i] - v * stride] = 1
     for b in range(m):
         for i in range(batch_ptr[b + 1] - batch_ptr[b]):
             batch_of[order[batch_ptr[b] + i]] = m - 1 - b
@@ -168,11 +174,13 @@ def backward(
                 if active[v] == 1 and slots[u, o, PART] >= 0 and value != ZERO:
                     slot[begin + j] = o
                     if value >= 0:
+                        node: T.let = T.truncdiv(value, stride)
+                        into[begin + j] = node * outputs + value - node * stride
                         if any_detached == 1:
-                            slot[begin + j] = T.Select(detached[T.truncdiv(value, stride)] != T.int8(0), -1, o)
+                            slot[begin + j] = T.Select(detached[node] != T.int8(0), -1, o)
                         if slot[begin + j] >= 0:
-                            active[T.truncdiv(value, stride)] = 1
-                            uses[value] += 1
+                            active[node] = 1
+                            uses[into[begin + j]] += 1
 
     # Places: a counting sort by batch, sums first, by type, then sections.
     for i in range(m * width):
@@ -180,8 +188,8 @@ def backward(
     for b in range(m):
         first_node[b] = 0
     for v in range(n):
-        for k in range(outputs[T.Cast("int32", node_type[v])]):
-            if uses[v * stride + k] > 1:
+        for k in range(outputs):
+            if uses[v * outputs + k] > cotangents[T.Cast("int32", node_type[v]), k]:
                 arena: T.let = output_arena[T.Cast("int32", node_type[v]), k]
                 first[batch_of[v] * width + arenas[arena, RANK]] += 1
     for t in range(types):
@@ -221,15 +229,16 @@ def backward(
         counted[u] += count
     # The numbers of places, types, and first how many operands each has.
     for v in range(n):
-        for k in range(outputs[T.Cast("int32", node_type[v])]):
-            x: T.let = v * stride + k
-            if uses[x] > 1:
+        for k in range(outputs):
+            x: T.let = v * outputs + k
+            sum_of[x] = -1
+            if uses[x] > cotangents[T.Cast("int32", node_type[v]), k]:
                 arena: T.let = output_arena[T.Cast("int32", node_type[v]), k]
                 i: T.let = batch_of[v] * width + arenas[arena, RANK]
                 sum_of[x] = first[i]
                 place_ptr[first[i]] = uses[x]
                 place_type[first[i]] = T.Cast("int16", arenas[arena, SUM_TYPE])
-                cotangent[x] = first[i] * out_stride
+                cotangent[2 * x] = first[i] * out_stride
                 first[i] += 1
     for v in range(n):
         u: T.let = T.Cast("int32", node_type[v])
@@ -258,22 +267,39 @@ def backward(
         total += count
     place_ptr[places] = total
 
-    # Cotangents that were given: the first external rows.
-    external = givens
+    # External rows: of each arena those of the forward pass, then the cotangents that were given.
     for i in range(a):
-        counted[i] = 0
+        counted[i] = arenas[i, ROWS]
     for i in range(givens):
-        x: T.let = given[i]
-        owner: T.let = T.Cast("int32", node_type[T.truncdiv(x, stride)])
-        arena: T.let = output_arena[owner, T.truncmod(x, stride)]
-        place_spec[i] = T.Cast("int16", arenas[arena, BACKWARD_ARENA])
-        place_row[i] = arenas[arena, ROWS] + counted[arena]
+        v: T.let = T.truncdiv(given[i], stride)
+        counted[output_arena[T.Cast("int32", node_type[v]), given[i] - v * stride]] += 1
+    for i in range(specs):
+        outside[i] = 0
+    for i in range(a):
+        if arenas[i, BACKWARD_ARENA] >= 0:
+            outside[arenas[i, BACKWARD_ARENA]] = counted[i]
+    external = 0
+    for i in range(specs):
+        count: T.let = outside[i]
+        outside[i] = external
+        for j in range(count):
+            place_spec[external + j] = T.Cast("int16", i)
+            place_row[external + j] = j
+        external += count
+    for i in range(a):
+        counted[i] = arenas[i, ROWS]
+    for i in range(givens):
+        v: T.let = T.truncdiv(given[i], stride)
+        x: T.let = v * outputs + given[i] - v * stride
+        u: T.let = T.Cast("int32", node_type[v])
+        arena: T.let = output_arena[u, given[i] - v * stride]
+        name: T.let = FIRST_EXTERNAL - outside[arenas[arena, BACKWARD_ARENA]] - counted[arena]
         counted[arena] += 1
-        if uses[x] > 1:
-            place_operand[place_ptr[sum_of[x]]] = FIRST_EXTERNAL - i
-            added[x] = 1
+        if sum_of[x] >= 0:
+            place_operand[place_ptr[sum_of[x]]] = name
         else:
-            cotangent[x] = FIRST_EXTERNAL - i
+            cotangent[2 * x] = name
+        added[x] = 1
 
     # Who contributes to which cotangent, in the order of users and of their operands.
     outer_uses = 0
@@ -292,53 +318,47 @@ def backward(
                         external_of[outer_uses] = FIRST_EXTERNAL - value
                         outer_uses += 1
                     else:
-                        if uses[value] > 1:
-                            place_operand[place_ptr[sum_of[value]] + added[value]] = gradient
-                            added[value] += 1
+                        x: T.let = into[begin + j]
+                        if sum_of[x] >= 0:
+                            place_operand[place_ptr[sum_of[x]] + added[x]] = gradient
                         else:
-                            cotangent[value] = gradient
+                            cotangent[2 * x + added[x]] = gradient
+                        added[x] += 1
 
     # What sections read; rows of the forward pass are external rows.
     for u in range(types):
         for s in range(most):
-            for q in range(sections[u, s, LAST_READ] - sections[u, s, FIRST_READ]):
-                if sections[u, s, SIMPLE] == 1:
-                    r: T.let = sections[u, s, FIRST_READ] + q
-                    number: T.let = reads[r, NUMBER]
-                    part: T.let = reads[r, PART]
-                    kind: T.let = reads[r, KIND]
-                    spec: T.let = T.Cast("int16", reads[r, READ_ARENA])
-                    if kind == OPERAND:
-                        for i in range(group_ptr[u + 1] - group_ptr[u]):
-                            v: T.let = node_order[group_ptr[u] + i]
+            if sections[u, s, TYPE] >= 0 and sections[u, s, SIMPLE] == 1:
+                for i in range(group_ptr[u + 1] - group_ptr[u]):
+                    v: T.let = node_order[group_ptr[u] + i]
+                    at: T.let = place_ptr[place_of[v, s]]
+                    for q in range(sections[u, s, LAST_READ] - sections[u, s, FIRST_READ]):
+                        r: T.let = sections[u, s, FIRST_READ] + q
+                        number: T.let = reads[r, NUMBER]
+                        kind: T.let = reads[r, KIND]
+                        if kind == VALUE:
+                            place_operand[at + q] = (
+                                FIRST_EXTERNAL + 1 - outside[reads[r, READ_ARENA]] - value_row[v * stride + number]
+                            )
+                        elif kind == OPERAND:
                             begin: T.let = operand_ptr[v] + repeat[v] * operands[u, number, REPEATED_BEFORE]
                             value: T.let = operand_value[begin + operands[u, number, FIXED_BEFORE]]
-                            at: T.let = place_ptr[place_of[v, s]] + q
-                            if value == ZERO:
-                                place_operand[at] = ZERO
+                            if value >= 0:
+                                place_operand[at + q] = (
+                                    FIRST_EXTERNAL + 1 - outside[reads[r, READ_ARENA]] - value_row[value]
+                                )
+                            elif value == ZERO:
+                                place_operand[at + q] = ZERO
                             else:
-                                place_operand[at] = FIRST_EXTERNAL - external
-                                place_spec[external] = spec
-                                if value >= 0:
-                                    place_row[external] = value_row[value] - 1
-                                else:
-                                    place_row[external] = external_row[FIRST_EXTERNAL - value]
-                                external += 1
-                    elif kind == VALUE:
-                        for i in range(group_ptr[u + 1] - group_ptr[u]):
-                            v: T.let = node_order[group_ptr[u] + i]
-                            place_operand[place_ptr[place_of[v, s]] + q] = FIRST_EXTERNAL - external
-                            place_spec[external] = spec
-                            place_row[external] = value_row[v * stride + number] - 1
-                            external += 1
-                    elif kind == COTANGENT:
-                        for i in range(group_ptr[u + 1] - group_ptr[u]):
-                            v: T.let = node_order[group_ptr[u] + i]
-                            place_operand[place_ptr[place_of[v, s]] + q] = cotangent[v * stride + number]
-                    else:
-                        for i in range(group_ptr[u + 1] - group_ptr[u]):
-                            v: T.let = node_order[group_ptr[u] + i]
-                            place_operand[place_ptr[place_of[v, s]] + q] = place_of[v, part] * out_stride + number
+                                place_operand[at + q] = (
+                                    FIRST_EXTERNAL
+                                    - outside[reads[r, READ_ARENA]]
+                                    - external_row[FIRST_EXTERNAL - value]
+                                )
+                        elif kind == COTANGENT:
+                            place_operand[at + q] = cotangent[2 * (v * outputs + number) + reads[r, PART]]
+                        else:
+                            place_operand[at + q] = place_of[v, reads[r, PART]] * out_stride + number
             if sections[u, s, TYPE] >= 0 and sections[u, s, SIMPLE] == 0:
                 for i in range(group_ptr[u + 1] - group_ptr[u]):
                     v: T.let = node_order[group_ptr[u] + i]
@@ -346,7 +366,6 @@ def backward(
                     for q in range(sections[u, s, LAST_READ] - sections[u, s, FIRST_READ]):
                         r: T.let = sections[u, s, FIRST_READ] + q
                         number: T.let = reads[r, NUMBER]
-                        spec: T.let = T.Cast("int16", reads[r, READ_ARENA])
                         of_rows = 0
                         if reads[r, KIND] == OPERAND:
                             of_rows = operands[u, number, VARIADIC]
@@ -358,21 +377,20 @@ def backward(
                             for j in range(T.Select(of_rows == 1, repeat[v], 1)):
                                 value: T.let = operand_value[begin + j]
                                 names[j] = ZERO
-                                if value != ZERO:
-                                    names[j] = FIRST_EXTERNAL - external
-                                    place_spec[external] = spec
-                                    if value >= 0:
-                                        place_row[external] = value_row[value] - 1
-                                    else:
-                                        place_row[external] = external_row[FIRST_EXTERNAL - value]
-                                    external += 1
+                                if value >= 0:
+                                    names[j] = FIRST_EXTERNAL + 1 - outside[reads[r, READ_ARENA]] - value_row[value]
+                                elif value != ZERO:
+                                    names[j] = (
+                                        FIRST_EXTERNAL
+                                        - outside[reads[r, READ_ARENA]]
+                                        - external_row[FIRST_EXTERNAL - value]
+                                    )
                         elif reads[r, KIND] == VALUE:
-                            names[0] = FIRST_EXTERNAL - external
-                            place_spec[external] = spec
-                            place_row[external] = value_row[v * stride + number] - 1
-                            external += 1
+                            names[0] = (
+                                FIRST_EXTERNAL + 1 - outside[reads[r, READ_ARENA]] - value_row[v * stride + number]
+                            )
                         elif reads[r, KIND] == COTANGENT:
-                            names[0] = cotangent[v * stride + number]
+                            names[0] = cotangent[2 * (v * outputs + number) + reads[r, PART]]
                         else:
                             of_rows = sections[u, reads[r, PART], PER_ROW]
                             for j in range(T.Select(of_rows == 1, repeat[v], 1)):
@@ -386,5 +404,4 @@ def backward(
                         before += T.Select(reads[r, EVERY_ROW] == 1, repeat[v], 1)
     io[PLACES] = T.Cast("int64", places)
     io[BATCHES] = T.Cast("int64", batches)
-    io[EXTERNALS] = T.Cast("int64", external)
     io[EXTERNAL_USES] = T.Cast("int64", outer_uses)

@@ -54,6 +54,7 @@ def term_addresses(
     types = T.int32()
     operand_most = T.int32()
     most = T.int32()
+    outputs = T.int32()
     k = T.int32()
     operand_ptr = T.meta_var(argument(operand_ptr_, (n + 1,)))
     operand_value = T.meta_var(argument(operand_value_, (size("entries"),)))
@@ -65,7 +66,7 @@ def term_addresses(
     group_ptr = T.meta_var(argument(group_ptr_, (types + 1,)))
     node_rank = T.meta_var(argument(node_rank_, (n,)))
     place_of = T.meta_var(argument(place_of_, (n, most)))
-    cotangent = T.meta_var(argument(cotangent_, (n * stride,)))
+    cotangent = T.meta_var(argument(cotangent_, (n, outputs, 2)))
     backward_row = T.meta_var(argument(backward_row_, (size("values"),)))
     backward_external = T.meta_var(argument(backward_external_, (size("outside"),)))
     terms = T.meta_var(argument(terms_, (k, TERM_COLUMNS), "int64"))
@@ -104,7 +105,7 @@ def term_addresses(
         elif kind == COTANGENT:
             for i in range(group_ptr[u + 1] - group_ptr[u]):
                 v: T.let = node_order[group_ptr[u] + i]
-                value: T.let = cotangent[v * stride + number]
+                value: T.let = cotangent[v, number, 0]
                 addresses[at + i] = base
                 if value >= 0:
                     addresses[at + i] = base + T.Cast("int64", backward_row[value]) * pitch
