@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 
 import numpy as np
@@ -19,9 +19,11 @@ from edbatch_tvm.training.gradient_layout import (
     dtypes_of,
     vector_table,
 )
+from edbatch_tvm.training.gradient_places import GradientPlaces, gradient_places
 from edbatch_tvm.training.row_sources import PassRows
 from edbatch_tvm.training.term_rows import TermRows
 from edbatch_tvm.training.weight_sums import Sums, distinct_starts, sum_of_rows, with_numpy
+from relay_ext.gradients.adjoint_cells import WeightExpression
 from schedules.cpu.weight_gradients import BLOCK, FIRST_PART, LAST_PART
 
 _MOST_SUMS = 1 << 22
@@ -40,10 +42,20 @@ class CompiledSums:
         In the order of the groups of nodes.
     forward, backward : Signature
     kernels : GradientKernels
+    expressions : mapping of str to WeightExpression
+        What types contribute to.
+    shapes : mapping of str to tuple of int
+        Of all weights.
     """
 
     def __init__(
-        self, types: Sequence[TypeTerms], forward: Signature, backward: Signature, kernels: GradientKernels
+        self,
+        types: Sequence[TypeTerms],
+        forward: Signature,
+        backward: Signature,
+        kernels: GradientKernels,
+        expressions: Mapping[str, WeightExpression],
+        shapes: Mapping[str, tuple[int, ...]],
     ) -> None:
         layouts: dict[str, GradientLayout] = {}
         self._others = []
@@ -55,8 +67,10 @@ class CompiledSums:
                 layouts.setdefault(dtypes.pop(), GradientLayout()).add(place, terms)
             else:
                 self._others.append(place)
+        inside = _places(layouts, (types[place] for place in self._others), expressions, shapes)
         self._each = [
-            _OfDtype(kernels.of(dtype), layout, types, forward, backward) for dtype, layout in layouts.items()
+            _OfDtype(kernels.of(dtype), layout, types, forward, backward, inside[dtype])
+            for dtype, layout in layouts.items()
         ]
 
     def compute(self, rows: PassRows) -> dict[str, Sums]:
@@ -67,6 +81,25 @@ class CompiledSums:
         return sums
 
 
+def _places(
+    layouts: Mapping[str, GradientLayout],
+    others: Iterable[TypeTerms],
+    expressions: Mapping[str, WeightExpression],
+    shapes: Mapping[str, tuple[int, ...]],
+) -> dict[str, GradientPlaces]:
+    """For each dtype where gradients of parts of weights go: apart, if anything else computes some of them."""
+    by_numpy = {term.expression for types in others for term in types.terms}
+    found = {}
+    for dtype, layout in layouts.items():
+        products, sums, more = layout.expressions()
+        elsewhere = [one.expressions() for name, one in layouts.items() if name != dtype]
+        apart = more | by_numpy | {name for sets in elsewhere for names in sets for name in names}
+        apart |= {name for name in sums if len(expressions[name].part) > 1}  # one long row
+        every = {name: expressions[name] for name in products | sums | apart}
+        found[dtype] = gradient_places(every, shapes, apart)
+    return found
+
+
 class _OfDtype:
     def __init__(
         self,
@@ -75,10 +108,11 @@ class _OfDtype:
         types: Sequence[TypeTerms],
         forward: Signature,
         backward: Signature,
+        inside: GradientPlaces,
     ) -> None:
         self._layout = layout
         self._types = types
-        self._sums = _Products(kernel, layout)
+        self._sums = _Products(kernel, layout, inside)
         self._kernel = kernel
         self._dtype = np.dtype(kernel.dtype)
         every = [column for product in layout.products for column in product.rows]
@@ -159,15 +193,19 @@ class _Products:
         How many columns their sides have, each with rows of its own.
     """
 
-    def __init__(self, kernel: GradientKernel, layout: GradientLayout) -> None:
+    def __init__(self, kernel: GradientKernel, layout: GradientLayout, inside: GradientPlaces) -> None:
         self._tiles = kernel.tiles
         self._dtype = np.dtype(kernel.dtype)
-        self._table: VectorTable = vector_table(layout, kernel.tiles, self._dtype.itemsize)
+        self._incomplete = inside.incomplete
+        self._table: VectorTable = vector_table(layout, kernel.tiles, self._dtype.itemsize, inside)
         *self._first_columns, self.columns = accumulate((len(one.rows) for one in layout.products), initial=0)
 
     def gradients(self) -> list[tuple[str, np.ndarray]]:
         """Memory for the results, with the expressions that they are the gradients of."""
-        return [(name, np.empty(size, self._dtype)) for name, size in self._table.gradients[1:]]
+        return [
+            (name, (np.zeros if name in self._incomplete else np.empty)(size, self._dtype))
+            for name, size in self._table.gradients[1:]
+        ]
 
     def tables(
         self, starts: np.ndarray, gradients: Sequence[tuple[str, np.ndarray]]
@@ -230,6 +268,8 @@ def product_tables(
     sides = ((left, left_rows), (right, right_rows))
     rows = [numbers * side.strides[0] + side.__array_interface__["data"][0] for side, numbers in sides]
     starts = np.array([0, nodes, 2 * nodes])
-    steps, vectors, room, multiplies = _Products(kernel, layout).tables(starts, [("product", product)])
+    steps, vectors, room, multiplies = _Products(kernel, layout, GradientPlaces()).tables(
+        starts, [("product", product)]
+    )
     none = np.zeros((1, 5), np.int64)
     return GradientTables(np.concatenate(rows), steps, vectors, none[0], none, room, multiplies), product

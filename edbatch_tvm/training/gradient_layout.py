@@ -13,11 +13,14 @@ from typing import NamedTuple
 import numpy as np
 
 from edbatch_tvm.graph.spec import CellSignature
+from edbatch_tvm.training.gradient_places import GradientPlaces, InWeight
 from relay_ext.gradients.adjoint_cells import Source, WeightTerm
 from schedules.cpu.weight_gradients import ADD, ADDRESSES, OFFSET, OUT, STRIDE, TOTAL, TOTAL_ADD, WIDTH, Tiles
 
 DTYPES = ("float32", "float64")
 """The dtypes that there are kernels for."""
+
+_OF_THEIR_OWN = GradientPlaces()
 
 
 class TypeTerms(NamedTuple):
@@ -147,6 +150,17 @@ class GradientLayout:
             self.products.append(known)
         for column, one in zip(known.rows, rows, strict=True):
             column.append(one)
+
+    def expressions(self) -> tuple[set[str], set[str], set[str]]:
+        """What products are gradients of, what sums of rows are, and what else is computed."""
+        columns = [column for product in self.products for column in product.right]
+        products = {column.expression for column in columns if column.expression is not None}
+        sums = {column.total for column in columns if column.total is not None}
+        return (
+            products,
+            sums,
+            {table.expression for table in self.tables} | {term.expression for _, term in self.others},
+        )
 
     def add_table(self, expression: str, reads: tuple[int, Source], rows: Sequence[Rows]) -> None:
         """Add rows of a table."""
@@ -283,7 +297,7 @@ def _apart(terms: Sequence[WeightTerm]) -> Iterator[list[WeightTerm]]:
 
 
 class VectorTable(NamedTuple):
-    """The kernel's table of vectors, but for addresses.
+    """The kernel's table of vectors, but for addresses: outputs and totals are bytes from where a gradient begins.
 
     Attributes
     ----------
@@ -318,30 +332,33 @@ class VectorTable(NamedTuple):
         addresses = np.array([0, *(one.__array_interface__["data"][0] for one in gradients[1:])])
         vectors = self.vectors.copy()
         vectors[:, ADDRESSES] = starts[self.columns]
-        # Where a vector lies in the gradient is where the sum of its rows lies in its own.
-        vectors[:, TOTAL] = np.where(self.totals > 0, addresses[self.totals] + vectors[:, OUT], 0)
+        vectors[:, TOTAL] += addresses[self.totals]
         vectors[:, OUT] += addresses[self.outputs]
         return vectors
 
 
-def vector_table(layout: GradientLayout, tiles: Tiles, itemsize: int) -> VectorTable:
-    """The table of the vectors of a layout."""
+def vector_table(
+    layout: GradientLayout, tiles: Tiles, itemsize: int, inside: GradientPlaces = _OF_THEIR_OWN
+) -> VectorTable:
+    """The table of the vectors of a layout; gradients of parts of weights go where `inside` says."""
     places: dict[str, int] = {"": 0}
     sizes = [("", 0)]
     vectors, sides = [], []
     places_of: tuple[list[np.ndarray], ...] = ([], [], [])  # columns, outputs, totals
     number = first = 0
 
-    def place_of(name: str | None, size: int, written: set[str]) -> tuple[int, int]:
-        """The number of a gradient, and whether an earlier product wrote it."""
+    def place_of(name: str | None, size: int, written: set[str]) -> tuple[int, int, InWeight | None]:
+        """The number of a gradient, whether an earlier product wrote it, and where it lies in another one."""
         if name is None:
-            return 0, 0
-        if name not in places:
-            places[name] = len(sizes)
-            sizes.append((name, size))
+            return 0, 0, None
+        part = inside.parts.get(name)
+        whole, size = (name, size) if part is None else (part.weight, inside.sizes[part.weight])
+        if whole not in places:
+            places[whole] = len(sizes)
+            sizes.append((whole, size))
         add = int(name in done)
         written.add(name)
-        return places[name], add
+        return places[whole], add, part
 
     done: set[str] = set()
     for product in layout.products:
@@ -350,11 +367,15 @@ def vector_table(layout: GradientLayout, tiles: Tiles, itemsize: int) -> VectorT
         row, counts = 0, [0, 0]
         for right, side in ((right, side) for right, sides_ in enumerate(product[:2]) for side in sides_):
             cut = _cut(side.width, tiles.lanes, itemsize)
-            out, add = place_of(side.expression, rows * side.whole, written)
-            total, total_add = place_of(side.total, side.whole, written)
+            out, add, part = place_of(side.expression, rows * side.whole, written)
+            total, total_add, total_part = place_of(side.total, side.whole, written)
             if right:
-                cut[:, OUT] = cut[:, OFFSET] + side.begin * itemsize
-                cut[:, STRIDE], cut[:, ADD], cut[:, TOTAL_ADD] = side.whole * itemsize, add, total_add
+                column = cut[:, OFFSET] + side.begin * itemsize
+                cut[:, OUT] = column + (0 if part is None else part.begin * itemsize)
+                cut[:, STRIDE] = (side.whole if part is None else part.stride) * itemsize
+                if side.total is not None:
+                    cut[:, TOTAL] = column + (0 if total_part is None else total_part.begin * itemsize)
+                cut[:, ADD], cut[:, TOTAL_ADD] = add, total_add
             else:
                 cut[:, OUT] = row + cut[:, OFFSET] // itemsize
                 row += side.width

@@ -50,7 +50,9 @@ class Gradients(Mapping[str, np.ndarray]):
         self._slices: dict[str, list[tuple[tuple[slice, ...], Sums]]] = {}
         self._done: dict[str, np.ndarray] = {}
         for key, total in sums.items():
-            expression = expressions[key]
+            expression = expressions.get(key)
+            if expression is None:  # a weight whose parts were put together
+                continue
             if expression.part:
                 self._slices.setdefault(expression.weights[0], []).append((expression.part, total))
             if expression.pullback is None:

@@ -374,7 +374,10 @@ class _BackwardModel:
                 per_row = [section.per_row for section in own]
                 cell = self.model.signature[type_id]
                 terms.append(TypeTerms(type_id, cell, self.cells[type_id].terms, sections, per_row))
-            found = CompiledSums(terms, self.model.signature, compiled.signature, self._kernels)
+            assert self.model.weights is not None
+            shapes = {name: spec.shape for name, spec in self.model.weights.wanted.items()}
+            expressions = self.model.adjoints.expressions
+            found = CompiledSums(terms, self.model.signature, compiled.signature, self._kernels, expressions, shapes)
             self._weight_layouts.put(made.types, found)
         return found
 

@@ -134,7 +134,7 @@ class Adjoints:
     cells : dict of str to AdjointCell
         By the name of the cell.
     expressions : dict of str to WeightExpression
-        By the name of the weight, or ``<cell>.<number of its binding>``.
+        By the name of the weight, with the places of a part of one in brackets, or ``<cell>.<number of its binding>``.
     tir : dict of GlobalVar to PrimFunc
         The TIR functions of the module, which cells, adjoints and pullbacks may call.
     """
@@ -346,11 +346,12 @@ def _joins_columns(call: Any) -> bool:
 
 
 def _joined(emit: Emitter, terms: Sequence[Term]) -> list[Term]:
-    """Terms whose rows can be added are one term."""
+    """Terms whose rows can be added are one term, but for rows of a product: it sums them as it reads them."""
+    factors = {term.right for term in terms if term.kind == "product"}
     sums: dict[Any, Any] = {}
     found = []
     for term in terms:
-        if term.kind != "sum":
+        if term.kind != "sum" or term.right in factors:
             found.append(term)
         elif term.expression in sums:
             sums[term.expression] = emit(sums[term.expression] + term.right)
@@ -366,9 +367,14 @@ def _expression(
     if variable in weights:
         known.setdefault(variable.name, WeightExpression((variable.name,), None))
         return str(variable.name)
+    part = _part(dict(bindings)[variable], weights)
+    if part is not None:
+        key = f"{part.weights[0]}[{', '.join(f'{one.start}:{one.stop}:{one.step}' for one in part.part)}]"
+        known[key] = part
+        return key
     key = f"{cell}.{[var for var, _ in bindings].index(variable)}"
     if key not in known:
-        known[key] = _part(dict(bindings)[variable], weights) or _pullback(key, variable, bindings, weights)
+        known[key] = _pullback(key, variable, bindings, weights)
     return key
 
 
