@@ -196,14 +196,16 @@ class KernelSet:
         self._take(tensors, memory)
 
     def _take(self, tensors: dict[Key, Any], memory: WeightMemory | None = None) -> None:
-        width = 1 + max((len(row.addresses) for row in self._rows.values()), default=0)
-        types = np.zeros((len(self._rows), width), np.int64)
-        for number, row in enumerate(self._rows.values()):
-            found = (tensors[key].data_ptr() if key in tensors else 0 for key in row.addresses)
-            types[number, : 1 + len(row.addresses)] = row.number, *found
-        self.loaded = LoadedWeights(tensors, types, memory)
-        sizes = (math.prod(one.shape) * np.dtype(str(one.dtype)).itemsize for one in tensors.values())
-        self.stored = Stored(self.storage, sum(sizes))
+        width = max((len(row.addresses) for row in self._rows.values()), default=0)
+        address = {key: tensor.data_ptr() for key, tensor in tensors.items()}
+        rows = [
+            [row.number, *(address.get(key, 0) for key in row.addresses), *[0] * (width - len(row.addresses))]
+            for row in self._rows.values()
+        ]
+        self.loaded = LoadedWeights(tensors, np.array(rows, np.int64).reshape(len(rows), 1 + width), memory)
+        if not hasattr(self, "stored"):  # always the same
+            sizes = (math.prod(one.shape) * np.dtype(str(one.dtype)).itemsize for one in tensors.values())
+            self.stored = Stored(self.storage, sum(sizes))
 
     @property
     def attributes(self) -> list[tuple[int, int, int]]:

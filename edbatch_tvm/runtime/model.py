@@ -182,7 +182,20 @@ class Model:
             changed = self.weights.changed(rows)
             weights = self.weights.read(params)
             if weights is not None:
-                self.executor.load(weights, changed)
+                self._load(weights, changed)
+
+    def _load(self, weights: Mapping[str, np.ndarray], rows: Mapping[str, np.ndarray]) -> None:
+        """Compute with weights that were read, and checked, from now on."""
+        self.executor.load(weights, rows)
+
+    def take_over(self, weights: Mapping[str, np.ndarray], rows: Mapping[str, np.ndarray]) -> bool:
+        """:meth:`refresh` with what another model has read; whether that is all that this one reads."""
+        reader = self.weights
+        if reader is None or reader.is_derived or any(name not in weights for name in reader.wanted):
+            return False
+        with self._refreshing:
+            self._load({name: weights[name] for name in reader.wanted} | reader.constants, rows)
+        return True
 
     def __call__(self, instances: Sequence[InstanceGraph]) -> Result:
         """Run `instances` as one minibatch.

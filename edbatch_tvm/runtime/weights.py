@@ -44,6 +44,11 @@ class WeightReader:
     derived: tuple[DerivedWeight, ...] = ()
     read_by_cells: tuple[str, ...] = ()
 
+    @property
+    def is_derived(self) -> bool:
+        """Whether the cells that run read others than the weights as written."""
+        return self.grouped is not None or bool(self.derived)
+
     def read(self, given: Mapping[str, Any] | None = None) -> dict[str, np.ndarray] | None:
         """The arrays by name; None if no weights were ever given. `given`, if it fits, is kept for the next time.
 

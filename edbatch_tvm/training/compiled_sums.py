@@ -24,7 +24,6 @@ from edbatch_tvm.training.row_sources import PassRows
 from edbatch_tvm.training.term_rows import TermRows
 from edbatch_tvm.training.weight_sums import Sums, distinct_starts, sum_of_rows, with_numpy
 from relay_ext.gradients.adjoint_cells import WeightExpression
-from schedules.cpu.weight_gradients import BLOCK, FIRST_PART, LAST_PART
 
 _MOST_SUMS = 1 << 22
 """Elements of a product whose sums are in the workspace at once, about: the columns of a larger one take turns."""
@@ -225,17 +224,12 @@ class _Products:
         for column, (first, lefts, rights) in zip(self._first_columns, self._table.sides, strict=True):
             nodes = int(starts[column + 1] - starts[column])
             turn = max(tiles.vectors, _MOST_SUMS // max(1, lefts * tiles.lanes**2))
-            last = max(nodes - 1, 0) // BLOCK
             for begin in range(0, rights, turn):
                 some = min(turn, rights - begin)
-                right = first + lefts + begin
-                for block in range(last + 1):
-                    part = FIRST_PART * (block == 0) + LAST_PART * (block == last)
-                    count = min(nodes - block * BLOCK, BLOCK)
-                    found += (block * BLOCK, count, first, lefts, right, some, part)
+                found += (nodes, first, lefts, first + lefts + begin, some)
                 room = max(room, tiles.room(lefts, some))
                 multiplies += nodes * lefts * some * tiles.lanes**2
-        steps = np.array(found or [0] * 7, np.int64).reshape(-1, 7)
+        steps = np.array(found or [0] * 5, np.int64).reshape(-1, 5)
         vectors = self._table.at(starts, [_NONE, *(one for _, one in gradients)]) if found else self._table.vectors
         return steps, vectors, room, multiplies
 

@@ -95,7 +95,8 @@ def _arenas(result: Result, values: np.ndarray) -> np.ndarray:
     if not inside.all():
         result.value(int(values[np.argmin(inside)]))
     assert graph.signature is not None
-    arenas: np.ndarray = graph.signature.output_arena[graph.node_type[values // graph.stride], values % graph.stride]
+    nodes = values // graph.stride
+    arenas: np.ndarray = graph.signature.output_arena[graph.node_type[nodes], values - nodes * graph.stride]
     if (arenas < 0).any():
         result.value(int(values[np.argmax(arenas < 0)]))
     return arenas
@@ -107,8 +108,9 @@ def _ones(result: Result) -> Cotangents:
     if not (values[1:] > values[:-1]).all():
         values, times = np.unique(values, return_counts=True)
     arenas = _arenas(result, values)
+    one = len(arenas) and arenas[0]
     rows = {}
-    for arena in np.unique(arenas).tolist():
+    for arena in [int(one)] if (arenas == one).all() and len(arenas) else np.unique(arenas).tolist():
         spec, dtype = result.graph.signature.value_specs[arena], result.arena_dtype(arena)  # type: ignore[union-attr]
         if spec.size != 1:
             raise GraphError(

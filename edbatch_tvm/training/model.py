@@ -115,8 +115,11 @@ class TrainingModel(Model):
         """See :meth:`Model.refresh`; results made before have no backward pass any more."""
         with self._lock:
             super().refresh(params, rows=rows)
-            self.version += 1
-            self._backward.refresh(rows)
+
+    def _load(self, weights: Mapping[str, np.ndarray], rows: Mapping[str, np.ndarray]) -> None:
+        super()._load(weights, rows)
+        self.version += 1
+        self._backward.load(weights, rows)
 
     @property
     def saved_bytes(self) -> dict[str, int]:
@@ -258,11 +261,12 @@ class _BackwardModel:
         self._kernels: GradientKernels | None = find_native("sum weight gradients")
         self._weight_layouts: BoundedCache[tuple[int, ...], CompiledSums] = BoundedCache(_MOST_LAYOUTS)
 
-    def refresh(self, rows: Mapping[str, Any]) -> None:
-        """Take over the weights of the forward model."""
-        if self.compiled is not None:
-            weights = self._weights(self.compiled)
-            self.compiled.refresh(weights, rows={name: own for name, own in rows.items() if name in weights})
+    def load(self, weights: Mapping[str, np.ndarray], rows: Mapping[str, np.ndarray]) -> None:
+        """Take over the weights that the forward model has read."""
+        compiled = self.compiled
+        if compiled is not None and not compiled.take_over(weights, rows):
+            given = self._weights(compiled)
+            compiled.refresh(given, rows={name: own for name, own in rows.items() if name in given})
 
     def run(self, forward: TrainingResult, cotangents: Cotangents) -> Gradients:
         """One backward pass."""

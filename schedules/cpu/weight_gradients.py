@@ -2,10 +2,10 @@
 
 A weight's gradient is a sum over all nodes that use it. Each node has a row on the left, a row on the right, or both;
 rows lie anywhere in memory. The columns of both sides are cut into *vectors* of as many elements as a register holds.
-A *step* takes a block of nodes of one product: it copies their vectors one behind the other into panels; then it
-computes tiles of the product in registers, and adds them to what earlier blocks gave::
+A *step* takes one product, a block of nodes after the other: it copies their vectors one behind the other into panels;
+then it computes tiles of the product in registers, and adds them to what earlier blocks gave::
 
-    for each step:
+    for each step: for each block of its nodes:
         for vector in parallel:                                # a launch of the threads
             panel[vector][node][:] = *(address[node] + offset)
             total[vector][:] += ...                            # of right sides whose rows are summed as well
@@ -30,7 +30,7 @@ from edbatch_tvm.tvm_compat import tirx
 from schedules.cpu.machine import Machine
 
 BLOCK = 128
-"""Nodes of a step at most: the panels of a tile then fit into a first-level cache."""
+"""Nodes of a block at most: the panels of a tile then fit into a first-level cache."""
 
 RUN = 4
 """Vectors of a row that are copied together: whole cache lines, side by side."""
@@ -38,12 +38,9 @@ RUN = 4
 AHEAD = 8
 """Nodes whose rows are on their way while one is copied; rows that lie anywhere are not foreseen by the processor."""
 
-BEGIN, COUNT, LEFT, LEFTS, RIGHT, RIGHTS, PARTS = range(7)
-"""Columns of ``steps``: the first node of the block and their number, at most BLOCK; the first of the vectors of the
-left side in ``vectors`` and their number, those of the right side; and what block of the product it is, the sum of
-FIRST_PART and LAST_PART where it is the first or the last."""
-
-FIRST_PART, LAST_PART = 1, 2
+COUNT, LEFT, LEFTS, RIGHT, RIGHTS = range(5)
+"""Columns of ``steps``: the number of nodes; the first of the vectors of the left side in ``vectors`` and their number;
+those of the right side."""
 
 ADDRESSES, OFFSET, WIDTH, OUT, STRIDE, ADD, TOTAL, TOTAL_ADD = range(8)
 """Columns of ``vectors``: the first of its addresses in ``rows``; bytes from there; its columns, the rest is undefined.
@@ -125,7 +122,7 @@ class _Kernel:
         with IRBuilder() as builder, T.prim_func():
             T.func_name("weight_gradients")
             self.rows = self._table("rows")
-            self.steps = self._table("steps", 7)
+            self.steps = self._table("steps", 5)
             self.vectors = self._table("vectors", 8)
             self.segments = self._table("segments")
             self.tables = self._table("tables", 5)
@@ -140,14 +137,22 @@ class _Kernel:
     # Products --------------------------------------------------------------------------------------------------
 
     def _step(self, step: Any) -> None:
-        """A block of nodes of a product."""
-        steps, lanes = self.steps, self.lanes
-        self.begin, self.count, self.left, self.lefts, self.right, self.rights, parts = (
-            _bind(name, tirx.Cast(_INT, steps[step, column]))
-            for column, name in enumerate(("begin", "nodes", "left", "lefts", "right", "rights", "parts"))
+        """A product."""
+        nodes, self.left, self.lefts, self.right, self.rights = (
+            _bind(name, tirx.Cast(_INT, self.steps[step, column]))
+            for column, name in enumerate(("nodes", "left", "lefts", "right", "rights"))
         )
-        self.count = tirx.min(self.count, BLOCK)  # so that the work of a loop can be estimated
-        self.is_first, self.is_last = parts % 2 == FIRST_PART, parts >= LAST_PART
+        # Without nodes there is a block of none: the product is 0.
+        blocks = _bind("blocks", tirx.max(tirx.floordiv(nodes + (BLOCK - 1), BLOCK), 1))
+        with T.serial(0, blocks) as block:
+            self.begin = _bind("begin", block * BLOCK)
+            self.count = tirx.min(nodes - self.begin, BLOCK)
+            self.is_first, self.is_last = block == 0, block == blocks - 1
+            self._block()
+
+    def _block(self) -> None:
+        """A block of nodes of a product."""
+        lanes = self.lanes
         self.totals = _bind("totals", (self.lefts + self.rights) * self.panel)
         self.sums = _bind("sums", self.totals + self.rights * lanes)
         most = self.tiles.vectors

@@ -13,7 +13,7 @@ from edbatch_tvm.runtime.threads import get_num_threads, largest_number
 from edbatch_tvm.training.gradient_kernel import GradientKernel, GradientTables, compiled
 from edbatch_tvm.training.gradient_layout import Columns, GradientLayout, vector_table
 from schedules.cpu.machine import AVX2, AVX512, BASELINE, Machine, host_target, machine_of
-from schedules.cpu.weight_gradients import BLOCK, FIRST_PART, LAST_PART, tiles_of
+from schedules.cpu.weight_gradients import BLOCK, tiles_of
 from tests.training.test_backward import WEIGHTS, Chain, random_cotangents, sentences
 
 RNG = np.random.default_rng(0)
@@ -56,16 +56,10 @@ def product(
     gradients = [np.full(size, np.nan, dtype) for _, size in table.gradients]
     vectors = table.at(np.arange(len(chosen)) * nodes, gradients)
     ((first, lefts, many),) = table.sides
-    last = max(nodes - 1, 0) // BLOCK
-    steps = [
-        (b * BLOCK, min(nodes - b * BLOCK, BLOCK), first, lefts, first + lefts, many, part)
-        for b in range(last + 1)
-        for part in [FIRST_PART * (b == 0) + LAST_PART * (b == last)]
-    ]
     none = np.zeros(1, np.int64)
     tables = GradientTables(
         np.concatenate([*rows, none]),
-        np.array(steps),
+        np.array([[nodes, first, lefts, first + lefts, many]]),
         vectors,
         none,
         np.zeros((1, 5), np.int64),
