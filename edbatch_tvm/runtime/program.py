@@ -15,7 +15,8 @@ from edbatch_tvm.memory.plan_with_copies import UnfusedPlan
 from edbatch_tvm.memory.steps_table import TYPE
 from edbatch_tvm.runtime.kernels import KernelSet
 from edbatch_tvm.runtime.loaded_weights import LoadedWeights
-from edbatch_tvm.runtime.threads import use_threads
+from edbatch_tvm.runtime.split_batches import SplitBatches
+from edbatch_tvm.runtime.threads import get_num_threads, use_threads
 from edbatch_tvm.tvm_compat import runtime
 from schedules.cpu.work_sharing import ROW, YIELDS
 
@@ -51,6 +52,7 @@ class Program:
         names = signature.names
         self._calls = np.array([len(kernels.by_cell.get(name, ())) for name in names], np.int64)
         self.multiplies = np.array([kernels.multiplies(name) for name in names], np.float64)
+        self._split = SplitBatches(signature, [count > 1 and not kernels.gathers for count in self._calls.tolist()])
         cells = list(signature)
         self._attributes = [
             (row, column, cells[row].attributes[number].name) for row, column, number in kernels.attributes
@@ -63,14 +65,15 @@ class Program:
         """Run the batches of `plan` in arenas, tensors or arrays; how many kernels that were."""
         if not len(plan.steps):
             return 0
-        arguments = self._arguments(graph, plan, arenas, scratch)
+        steps, _ = self._split.steps(plan.steps, get_num_threads())
+        arguments = self._arguments(graph, plan, steps, arenas, scratch)
         program = self._kernels.program
 
         def run(tasks: int, board: Board) -> None:
-            program(tasks, 0, len(plan.steps), board.tensor, *arguments.values)
+            program(tasks, 0, len(steps), board.tensor, *arguments.values)
 
         self.shared(float(graph.type_count @ self.multiplies), run)
-        return self.calls_of(plan.steps[:, TYPE]) + (len(plan.copies) if isinstance(plan, UnfusedPlan) else 0)
+        return self.calls_of(steps[:, TYPE]) + (len(plan.copies) if isinstance(plan, UnfusedPlan) else 0)
 
     def calls_of(self, types: np.ndarray) -> int:
         """How many kernels batches of these types are."""
@@ -92,20 +95,22 @@ class Program:
         self, graph: InstanceGraph, plan: Plan, arenas: Sequence[Any], scratch: dict[str, Any]
     ) -> Callable[[int, int], None]:
         """A function that runs the batches from one number up to another of `plan`, on as many threads as all of it."""
-        arguments = self._arguments(graph, plan, arenas, scratch)
         threads = use_threads()
+        steps, first = self._split.steps(plan.steps, threads)
+        arguments = self._arguments(graph, plan, steps, arenas, scratch)
         tasks = threads if float(graph.type_count @ self.multiplies) >= SINGLE_MULTIPLIES else 1
         board, program = Board(threads), self._kernels.program
 
         def run(begin: int, end: int) -> None:
-            program(tasks, begin, end, board.tensor, *arguments.values)
+            pieces = (begin, end) if first is None else (int(first[begin]), int(first[end]))
+            program(tasks, *pieces, board.tensor, *arguments.values)
 
         return run
 
     def _arguments(
-        self, graph: InstanceGraph, plan: Plan, arenas: Sequence[Any], scratch: dict[str, Any]
+        self, graph: InstanceGraph, plan: Plan, steps: np.ndarray, arenas: Sequence[Any], scratch: dict[str, Any]
     ) -> _Arguments:
-        """What the program reads for `plan`."""
+        """What the program reads for `plan`, cut into `steps`."""
         loaded = self._kernels.loaded  # once: another thread may refresh it
         types, rows = self._types(loaded, graph, plan)
         values = []
@@ -115,7 +120,7 @@ class Program:
         if isinstance(plan, UnfusedPlan):
             copy_ptr = plan.copy_ptr
             copies = plan.copies if len(plan.copies) else _NO_COPIES
-        return _Arguments((plan.steps, plan.index, copies, copy_ptr, types, *values), (loaded, rows))
+        return _Arguments((steps, plan.index, copies, copy_ptr, types, *values), (loaded, rows))
 
     def _types(self, loaded: LoadedWeights, graph: InstanceGraph, plan: Plan) -> tuple[np.ndarray, list[np.ndarray]]:
         """The table of types for `graph`, and the attributes in schedule order, whose addresses are in it."""

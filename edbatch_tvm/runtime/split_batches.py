@@ -1,0 +1,69 @@
+"""Large batches of cells of several kernels, cut into pieces: what one kernel writes stays in a cache for the next."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edbatch_tvm.graph.spec import CellSignature, Signature
+from edbatch_tvm.memory.steps_table import BROADCAST, COUNT, FIRST, OUTPUTS, TYPE, CellLayout
+from schedules.abi import padded
+
+_CACHE = 1 << 19
+"""Bytes that the rows of a piece take, about: half of a second-level cache."""
+
+_LEAST = 64
+"""Nodes of a piece, at least: a piece is a call of each kernel."""
+
+
+class SplitBatches:
+    """Cuts the batches of steps tables. Kernels compute a row in the same way wherever it lies, so no bit changes.
+
+    Parameters
+    ----------
+    signature : Signature
+    several : list of bool
+        For each type whether several kernels run for it.
+    """
+
+    def __init__(self, signature: Signature, several: list[bool]) -> None:
+        self._cells = list(signature)
+        most = [_most(cell) if own else np.iinfo(np.int32).max for cell, own in zip(signature, several, strict=True)]
+        self._most = np.array(most, np.int64)
+        self._any = any(several)
+
+    def steps(self, steps: np.ndarray, threads: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """The steps of all pieces, and where those of each batch begin, one more the end; None: each batch is one.
+
+        Threads have caches of their own, so that pieces for several are larger.
+        """
+        if not self._any:
+            return steps, None
+        count = steps[:, COUNT].astype(np.int64)
+        parts = -(-count // (threads * self._most[steps[:, TYPE]]))
+        if parts.max(initial=1) <= 1:
+            return steps, None
+        first = np.zeros(len(steps) + 1, np.int64)
+        np.cumsum(parts, out=first[1:])
+        batch = np.repeat(np.arange(len(steps)), parts)
+        number = np.arange(len(batch)) - first[batch]
+        begin = count[batch] * number // parts[batch]
+        made = steps[batch]
+        made[:, COUNT] = count[batch] * (number + 1) // parts[batch] - begin
+        made[:, FIRST] += begin
+        for type_id in np.unique(steps[parts > 1, TYPE]).tolist():
+            cell = self._cells[type_id]
+            layout = CellLayout(len(cell.outputs), len(cell.operands))
+            own = np.flatnonzero(made[:, TYPE] == type_id)
+            made[own, OUTPUTS : layout.base(0)] += begin[own, None].astype(np.int32)
+            for operand in range(layout.operands):
+                moves = made[own, layout.stride(operand)] != BROADCAST
+                made[own, layout.base(operand)] += begin[own] * moves
+        return made, first
+
+
+def _most(cell: CellSignature) -> int:
+    """The most nodes of a piece; any number where rows are variadic."""
+    if cell.variadic_count:
+        return int(np.iinfo(np.int32).max)
+    specs = [operand.spec for operand in cell.operands] + list(cell.outputs)
+    return max(_LEAST, _CACHE // max(1, sum(padded(spec.size) * np.dtype(spec.dtype).itemsize for spec in specs)))
