@@ -87,6 +87,7 @@ class NativeBackwardGraphs:
         )
         batches = len(schedule) * (len(arenas) + most + 1)
         work = 3 * n * (1 + outputs) + batches + max(len(cells.cells), len(arenas)) + types.specs + 3 * (entries + 1)
+        work += 2 * givens
         io = np.zeros(3, np.int64)
         self._backward(
             stride,

@@ -178,8 +178,8 @@ def backward_graph(
     is_given[given] = True
     number_of_uses = np.bincount(values[uses], minlength=n * stride) + is_given
     alone = np.ones((len(own), stride), np.int64)  # how many an adjoint takes
-    for row, one in zip(alone, types, strict=True):
-        row[list(one.pairs)] = 2
+    for row, backward_type in zip(alone, types, strict=True):
+        row[list(backward_type.pairs)] = 2
     taken = alone[node_type].ravel()
     summed = np.flatnonzero(number_of_uses > taken)
 

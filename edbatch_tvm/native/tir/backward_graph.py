@@ -136,6 +136,8 @@ def backward(
     first_node = T.meta_var(work.cut("first_node", m))  # of a batch, in node_order
     counted = T.meta_var(work.cut("counted", T.max(types, a)))
     outside = T.meta_var(work.cut("outside", specs))  # the external row that is row 1 of an arena
+    given_node = T.meta_var(work.cut("given_node", givens))
+    given_output = T.meta_var(work.cut("given_output", givens))
     slot = T.meta_var(work.cut("slot", operand_ptr[n] + 1))  # the operand whose gradient is used, or -1
     into = T.meta_var(work.cut("into", operand_ptr[n] + 1))  # the output that an operand is
     names = T.meta_var(work.cut("names", operand_ptr[n] + 1))  # what a section reads of a node
@@ -155,56 +157,54 @@ def backward(
         added[x] = 0
     for x in range(n * outputs * 2):
         cotangent[x] = ZERO
-    for i in range(givens):
-        v: T.let = T.truncdiv(given[i], stride)
-        active[v] = 1
-        uses[v * outputs + given[i] - v * stride] = 1
-    for b in range(m):
-        for i in range(batch_ptr[b + 1] - batch_ptr[b]):
-            batch_of[order[batch_ptr[b] + i]] = m - 1 - b
-    # Nodes that have a cotangent, from the last batch on.
-    for i in range(n):
-        v: T.let = order[n - 1 - i]
-        u: T.let = T.Cast("int32", node_type[v])
-        for o in range(cells[u, OPERANDS]):
-            begin: T.let = operand_ptr[v] + operands[u, o, FIXED_BEFORE] + repeat[v] * operands[u, o, REPEATED_BEFORE]
-            for j in range(T.Select(operands[u, o, VARIADIC] == 1, repeat[v], 1)):
-                value: T.let = operand_value[begin + j]
-                slot[begin + j] = -1
-                if active[v] == 1 and slots[u, o, PART] >= 0 and value != ZERO:
-                    slot[begin + j] = o
-                    if value >= 0:
-                        node: T.let = T.truncdiv(value, stride)
-                        into[begin + j] = node * outputs + value - node * stride
-                        if any_detached == 1:
-                            slot[begin + j] = T.Select(detached[node] != T.int8(0), -1, o)
-                        if slot[begin + j] >= 0:
-                            active[node] = 1
-                            uses[into[begin + j]] += 1
-
-    # Places: a counting sort by batch, sums first, by type, then sections.
-    for i in range(m * width):
-        first[i] = 0
-    for b in range(m):
-        first_node[b] = 0
-    for v in range(n):
-        for k in range(outputs):
-            if uses[v * outputs + k] > cotangents[T.Cast("int32", node_type[v]), k]:
-                arena: T.let = output_arena[T.Cast("int32", node_type[v]), k]
-                first[batch_of[v] * width + arenas[arena, RANK]] += 1
     for t in range(types):
         counted[t] = 0
         group_rows[t] = 0
-    for v in range(n):
-        if active[v] == 1:
-            counted[T.Cast("int32", node_type[v])] += 1
-            group_rows[T.Cast("int32", node_type[v])] += repeat[v]
-            first_node[batch_of[v]] += 1
-            for s in range(most):
-                section: T.let = sections[T.Cast("int32", node_type[v]), s, TYPE]
-                if section >= 0:
-                    rows: T.let = T.Select(sections[T.Cast("int32", node_type[v]), s, PER_ROW] == 1, repeat[v], 1)
-                    first[batch_of[v] * width + a + s] += rows
+    for i in range(m * width):
+        first[i] = 0
+    for i in range(givens):
+        v: T.let = T.truncdiv(given[i], stride)
+        given_node[i] = v
+        given_output[i] = v * outputs + given[i] - v * stride
+        active[v] = 1
+        uses[given_output[i]] = 1
+    # Nodes that have a cotangent, from the last batch on; how many places each batch has, of which kind: first what
+    # adds cotangents, by type, then sections.
+    for b in range(m):
+        first_node[b] = 0
+        u: T.let = T.Cast("int32", node_type[order[batch_ptr[m - 1 - b]]])
+        for i in range(batch_ptr[m - b] - batch_ptr[m - 1 - b]):
+            v: T.let = order[batch_ptr[m - 1 - b] + i]
+            batch_of[v] = b
+            for k in range(outputs):
+                if uses[v * outputs + k] > cotangents[u, k]:
+                    first[b * width + arenas[output_arena[u, k], RANK]] += 1
+            if active[v] == 1:
+                counted[u] += 1
+                group_rows[u] += repeat[v]
+                first_node[b] += 1
+                for s in range(most):
+                    if sections[u, s, TYPE] >= 0:
+                        first[b * width + a + s] += T.Select(sections[u, s, PER_ROW] == 1, repeat[v], 1)
+            for o in range(cells[u, OPERANDS]):
+                begin: T.let = (
+                    operand_ptr[v] + operands[u, o, FIXED_BEFORE] + repeat[v] * operands[u, o, REPEATED_BEFORE]
+                )
+                for j in range(T.Select(operands[u, o, VARIADIC] == 1, repeat[v], 1)):
+                    value: T.let = operand_value[begin + j]
+                    slot[begin + j] = -1
+                    if active[v] == 1 and slots[u, o, PART] >= 0 and value != ZERO:
+                        slot[begin + j] = o
+                        if value >= 0:
+                            node: T.let = T.truncdiv(value, stride)
+                            into[begin + j] = node * outputs + value - node * stride
+                            if any_detached == 1:
+                                slot[begin + j] = T.Select(detached[node] != T.int8(0), -1, o)
+                            if slot[begin + j] >= 0:
+                                active[node] = 1
+                                uses[into[begin + j]] += 1
+
+    # Places: a counting sort by batch.
     places = 0
     batches = 0
     for i in range(m * width):
@@ -229,19 +229,18 @@ def backward(
         counted[u] += count
     # The numbers of places, types, and first how many operands each has.
     for v in range(n):
+        u: T.let = T.Cast("int32", node_type[v])
         for k in range(outputs):
             x: T.let = v * outputs + k
             sum_of[x] = -1
-            if uses[x] > cotangents[T.Cast("int32", node_type[v]), k]:
-                arena: T.let = output_arena[T.Cast("int32", node_type[v]), k]
+            if uses[x] > cotangents[u, k]:
+                arena: T.let = output_arena[u, k]
                 i: T.let = batch_of[v] * width + arenas[arena, RANK]
                 sum_of[x] = first[i]
                 place_ptr[first[i]] = uses[x]
                 place_type[first[i]] = T.Cast("int16", arenas[arena, SUM_TYPE])
                 cotangent[2 * x] = first[i] * out_stride
                 first[i] += 1
-    for v in range(n):
-        u: T.let = T.Cast("int32", node_type[v])
         for s in range(most):
             place_of[v, s] = -1
         if active[v] == 1:
@@ -271,8 +270,8 @@ def backward(
     for i in range(a):
         counted[i] = arenas[i, ROWS]
     for i in range(givens):
-        v: T.let = T.truncdiv(given[i], stride)
-        counted[output_arena[T.Cast("int32", node_type[v]), given[i] - v * stride]] += 1
+        v: T.let = given_node[i]
+        counted[output_arena[T.Cast("int32", node_type[v]), given_output[i] - v * outputs]] += 1
     for i in range(specs):
         outside[i] = 0
     for i in range(a):
@@ -289,10 +288,9 @@ def backward(
     for i in range(a):
         counted[i] = arenas[i, ROWS]
     for i in range(givens):
-        v: T.let = T.truncdiv(given[i], stride)
-        x: T.let = v * outputs + given[i] - v * stride
-        u: T.let = T.Cast("int32", node_type[v])
-        arena: T.let = output_arena[u, given[i] - v * stride]
+        v: T.let = given_node[i]
+        x: T.let = given_output[i]
+        arena: T.let = output_arena[T.Cast("int32", node_type[v]), x - v * outputs]
         name: T.let = FIRST_EXTERNAL - outside[arenas[arena, BACKWARD_ARENA]] - counted[arena]
         counted[arena] += 1
         if sum_of[x] >= 0:
