@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from edbatch_tvm.batching.schedule import Schedule
-from edbatch_tvm.graph import InstanceGraph
+from edbatch_tvm.graph import InstanceGraph, Signature
 from edbatch_tvm.memory.layout import Layout, signature_of
 from edbatch_tvm.memory.plan_tables import Tables
 from edbatch_tvm.native.arguments import as_argument, never_empty
@@ -38,6 +38,7 @@ class NativePlanner:
         self._fill = library["fill"]
         self._order = library["order"]
         self._any_worse = library["any_worse"]
+        self._cut = library["cut"]
 
     def by_batch(self, graph: InstanceGraph, schedule: Schedule) -> Layout:
         """The layout of the plan ``batch``."""
@@ -130,6 +131,14 @@ class NativePlanner:
             found[LARGEST],
             found[MOST_ROWS],
         )
+
+    def cut(
+        self, signature: Signature, steps: np.ndarray, parts: np.ndarray, total: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Batches cut into `parts` pieces, `total` altogether: their steps, and where those of each batch begin."""
+        made, first = np.empty((total, steps.shape[1]), np.int32), np.empty(len(steps) + 1, np.int32)
+        self._cut(as_argument(steps), as_argument(parts), cell_tables(signature).cells, made, first)
+        return made, first
 
     def indexes_no_others(self, graph: InstanceGraph, schedule: Schedule, tables: Tables, layout: Layout) -> bool:
         """Whether every operand that `tables` index is indexed in `layout`, too."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from edbatch_tvm.find_native import find_native
 from edbatch_tvm.graph.spec import CellSignature, Signature
 from edbatch_tvm.memory.steps_table import BROADCAST, COUNT, FIRST, OUTPUTS, TYPE, CellLayout
 from schedules.abi import padded
@@ -13,6 +14,9 @@ _CACHE = 1 << 19
 
 _LEAST = 64
 """Nodes of a piece, at least: a piece is a call of each kernel."""
+
+_ANY = 1 << 40
+"""Nodes of a piece where batches are not cut."""
 
 
 class SplitBatches:
@@ -26,8 +30,8 @@ class SplitBatches:
     """
 
     def __init__(self, signature: Signature, several: list[bool]) -> None:
-        self._cells = list(signature)
-        most = [_most(cell) if own else np.iinfo(np.int32).max for cell, own in zip(signature, several, strict=True)]
+        self._signature = signature
+        most = [_most(cell) if own else _ANY for cell, own in zip(signature, several, strict=True)]
         self._most = np.array(most, np.int64)
         self._any = any(several)
 
@@ -38,32 +42,41 @@ class SplitBatches:
         """
         if not self._any:
             return steps, None
-        count = steps[:, COUNT].astype(np.int64)
-        parts = -(-count // (threads * self._most[steps[:, TYPE]]))
-        if parts.max(initial=1) <= 1:
+        most = threads * self._most[steps[:, TYPE]]
+        if (steps[:, COUNT] <= most).all():
             return steps, None
-        first = np.zeros(len(steps) + 1, np.int64)
-        np.cumsum(parts, out=first[1:])
-        batch = np.repeat(np.arange(len(steps)), parts)
-        number = np.arange(len(batch)) - first[batch]
-        begin = count[batch] * number // parts[batch]
-        made = steps[batch]
-        made[:, COUNT] = count[batch] * (number + 1) // parts[batch] - begin
-        made[:, FIRST] += begin
-        for type_id in np.unique(steps[parts > 1, TYPE]).tolist():
-            cell = self._cells[type_id]
-            layout = CellLayout(len(cell.outputs), len(cell.operands))
-            own = np.flatnonzero(made[:, TYPE] == type_id)
-            made[own, OUTPUTS : layout.base(0)] += begin[own, None].astype(np.int32)
-            for operand in range(layout.operands):
-                moves = made[own, layout.stride(operand)] != BROADCAST
-                made[own, layout.base(operand)] += begin[own] * moves
-        return made, first
+        parts = (-(-steps[:, COUNT] // most)).astype(np.int32)
+        native = find_native("plan")
+        if native is None:
+            return _cut(self._signature, steps, parts)
+        found: tuple[np.ndarray, np.ndarray] = native.cut(self._signature, steps, parts, int(parts.sum()))
+        return found
+
+
+def _cut(signature: Signature, steps: np.ndarray, parts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The native kernel in NumPy."""
+    first = np.zeros(len(steps) + 1, np.int64)
+    np.cumsum(parts, out=first[1:])
+    batch = np.repeat(np.arange(len(steps)), parts)
+    number = np.arange(len(batch)) - first[batch]
+    share, larger = steps[batch, COUNT] // parts[batch], steps[batch, COUNT] % parts[batch]
+    begin = number * share + np.minimum(number, larger)
+    made = steps[batch]
+    made[:, COUNT] = share + (number < larger)
+    made[:, FIRST] += begin
+    for type_id in np.unique(steps[parts > 1, TYPE]).tolist():
+        layout = CellLayout(len(signature[type_id].outputs), len(signature[type_id].operands))
+        own = np.flatnonzero(made[:, TYPE] == type_id)
+        made[own, OUTPUTS : layout.base(0)] += begin[own, None].astype(np.int32)
+        for operand in range(layout.operands):
+            moves = made[own, layout.stride(operand)] != BROADCAST
+            made[own, layout.base(operand)] += begin[own] * moves
+    return made, first
 
 
 def _most(cell: CellSignature) -> int:
     """The most nodes of a piece; any number where rows are variadic."""
     if cell.variadic_count:
-        return int(np.iinfo(np.int32).max)
+        return _ANY
     specs = [operand.spec for operand in cell.operands] + list(cell.outputs)
     return max(_LEAST, _CACHE // max(1, sum(padded(spec.size) * np.dtype(spec.dtype).itemsize for spec in specs)))

@@ -55,6 +55,11 @@ def test_pieces_are_the_nodes_of_a_batch(monkeypatch: pytest.MonkeyPatch) -> Non
     assert SplitBatches(model.cells, [False] * len(model.cells)).steps(steps, 1)[1] is None
     made, first = SplitBatches(model.cells, [True] * len(model.cells)).steps(steps, 1)
     assert first is not None
+    with monkeypatch.context() as patch:  # as NumPy does it
+        patch.setattr("edbatch_tvm.find_native.python_only", True)
+        other = SplitBatches(model.cells, [True] * len(model.cells)).steps(steps, 1)
+    np.testing.assert_array_equal(other[0], made)
+    np.testing.assert_array_equal(other[1], first)
     for step, (begin, end) in zip(steps, pairwise(first.tolist()), strict=True):
         own = made[begin:end]
         assert ((own[:, COUNT] > 0) & (own[:, COUNT] <= 3)).all()
