@@ -18,7 +18,7 @@ from edbatch_tvm.recording.specs import spec_of
 from edbatch_tvm.recording.value_tables import numbered
 from edbatch_tvm.runtime import Model, Result
 from edbatch_tvm.training import TrainingResult
-from edbatch_tvm.training.backward_graph import arenas_of
+from edbatch_tvm.training.graph_rows import arenas_of
 
 if TYPE_CHECKING:
     from edbatch_tvm.recording.recorder import Recorder

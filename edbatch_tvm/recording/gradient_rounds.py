@@ -12,8 +12,8 @@ from torch import Tensor
 
 from edbatch_tvm.errors import RecordingError
 from edbatch_tvm.recording.parameter_tables import gradient_of_weight
-from edbatch_tvm.training.backward_graph import arenas_of
 from edbatch_tvm.training.cotangents import Cotangents
+from edbatch_tvm.training.graph_rows import arenas_of
 from edbatch_tvm.training.weight_sums import sum_rows
 
 if TYPE_CHECKING:

@@ -7,120 +7,18 @@ reverse, with the sums that a batch needs before it. Everything here is done for
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from edbatch_tvm.batching.schedule import Schedule
-from edbatch_tvm.cached_property import cached_property
 from edbatch_tvm.graph.instance import FIRST_EXTERNAL, ZERO, InstanceGraph
 from edbatch_tvm.graph.spec import Signature
 from edbatch_tvm.memory.plan import Plan
-from edbatch_tvm.native.backward_tables import BackwardArrays
+from edbatch_tvm.training.backward_types import BackwardGraph, BackwardType, Group
+from edbatch_tvm.training.graph_rows import OperandEntries, arena_rows, arenas_of, attribute_rows, ranges
 from relay_ext.gradients.adjoint_cells import Source
-from relay_ext.gradients.sections import ROW_NUMBER, Read
-
-
-@dataclass(frozen=True, eq=False)
-class SectionType:
-    """What the graph needs to know of a section of an adjoint.
-
-    Attributes
-    ----------
-    type_id : int
-        Its place in the backward signature.
-    per_row : bool
-        Whether it runs for each variadic row of a node.
-    reads : sequence of Read
-        Its operands.
-    """
-
-    type_id: int
-    per_row: bool
-    reads: Sequence[Read]
-
-
-@dataclass(frozen=True, eq=False)
-class BackwardType:
-    """What the graph needs to know of the adjoint of a cell.
-
-    Attributes
-    ----------
-    sections : list of SectionType
-        In the order they run; empty if its nodes compute nothing.
-    slots : sequence of (Source or None)
-        For each operand of the cell, the output that is its gradient.
-    pairs : sequence of int
-        The outputs of the cell of which it takes two cotangents.
-    """
-
-    sections: list[SectionType]
-    slots: Sequence[Source | None]
-    pairs: Sequence[int] = ()
-
-
-@dataclass(frozen=True, eq=False)
-class Group:
-    """The nodes of one type that have cotangents.
-
-    Attributes
-    ----------
-    type_id : int
-    forward : int array
-        Their numbers in the forward graph.
-    rows : int array
-        How many variadic rows each has.
-    sections : list of int array
-        For each section the numbers of its nodes in the backward graph, node after node and row after row.
-    section_types : list of int
-        Their types in the backward graph.
-    """
-
-    type_id: int
-    forward: np.ndarray
-    rows: np.ndarray
-    sections: list[np.ndarray]
-    section_types: list[int]
-
-
-@dataclass(frozen=True, eq=False)
-class BackwardGraph:
-    """A backward graph, its schedule, and where the gradients are.
-
-    Attributes
-    ----------
-    graph : InstanceGraph
-        Its external rows are the cotangents that were given, and the operands and values of the forward nodes.
-    schedule : Schedule
-    types : tuple of int
-        The types of the forward nodes that have cotangents, rising.
-    find_groups : callable
-        Gives these nodes, a group for each type.
-    cotangent : int array of shape [forward nodes, outputs, 2]
-        What the cotangent of each output is in the backward graph: a value, an external row, zero. Where the adjoint
-        takes two, both.
-    external_use : int64 array
-        Values of the backward graph that are gradients of external rows of the forward graph.
-    external_of : int64 array
-        The external row of each.
-    arrays : BackwardArrays or None
-        What the compiled kernel gave, if it made the graph.
-    """
-
-    graph: InstanceGraph
-    schedule: Schedule
-    types: tuple[int, ...]
-    find_groups: Callable[[], list[Group]]
-    cotangent: np.ndarray
-    external_use: np.ndarray
-    external_of: np.ndarray
-    arrays: BackwardArrays | None = None
-
-    @cached_property
-    def groups(self) -> list[Group]:
-        """The nodes that have cotangents, a group for each type."""
-        return self.find_groups()
+from relay_ext.gradients.sections import ROW_NUMBER
 
 
 def backward_graph(
@@ -272,27 +170,6 @@ def backward_graph(
     )
 
 
-class OperandEntries:
-    """Where the operands of nodes of one type are in the list of all operands of a graph."""
-
-    def __init__(self, graph: InstanceGraph, type_id: int, nodes: np.ndarray) -> None:
-        assert graph.signature is not None
-        cell = graph.signature[type_id]
-        self.variadic = [operand.variadic for operand in cell.operands]
-        self._begin = graph.operand_ptr[nodes].astype(np.int64)
-        length = graph.operand_ptr[nodes + 1] - self._begin
-        self.rows: np.ndarray = (length - cell.fixed_arity) // max(cell.variadic_count, 1)
-
-    def begin(self, number: int) -> np.ndarray:
-        """The first entry of an operand of each node."""
-        many = sum(self.variadic[:number])
-        return self._begin + (number - many) + many * self.rows
-
-    def of(self, number: int) -> np.ndarray:
-        """The entries of an operand, node after node and row after row."""
-        return ranges(self.begin(number), self.rows) if self.variadic[number] else self.begin(number)
-
-
 class _Outside:
     """The external rows of a backward graph: of each arena those of the forward pass, then the cotangents given.
 
@@ -441,13 +318,6 @@ def _active(
     return has
 
 
-def ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """The numbers of the ranges ``[start, start + length)``, one after the other."""
-    total = int(lengths.sum())
-    before = np.cumsum(lengths) - lengths
-    return np.arange(total) + np.repeat(starts - before, lengths)
-
-
 def _attributes(
     graph: InstanceGraph, signature: Signature, node_type: np.ndarray, members: Sequence[_Members]
 ) -> dict[tuple[int, str], np.ndarray]:
@@ -463,30 +333,3 @@ def _attributes(
                     rows = attribute_rows(graph, node_type, one.type_id, attribute.name, one.items(number))
                 attributes[section.type_id, attribute.name] = rows[order]
     return attributes
-
-
-def attribute_rows(graph: InstanceGraph, types: np.ndarray, type_id: int, name: str, nodes: np.ndarray) -> np.ndarray:
-    """An attribute of some nodes of a type."""
-    of_type = np.flatnonzero(types == type_id)
-    rows: np.ndarray = graph.attributes[type_id, name][np.searchsorted(of_type, nodes)]
-    return rows
-
-
-def arena_rows(graph: InstanceGraph, plan: Plan, values: np.ndarray) -> np.ndarray:
-    """The rows of values, external rows and zeros in the arenas of a plan."""
-    rows = np.zeros(len(values), np.int64)
-    inside, outside = values >= 0, values <= FIRST_EXTERNAL
-    rows[inside] = plan.value_row[values[inside]]
-    rows[outside] = 1 + graph.external_row[FIRST_EXTERNAL - values[outside]]
-    return rows
-
-
-def arenas_of(graph: InstanceGraph, values: np.ndarray) -> np.ndarray:
-    """The arenas that values and external rows lie in."""
-    assert graph.signature is not None
-    arenas = np.zeros(len(values), np.int64)
-    inside, outside = values >= 0, values <= FIRST_EXTERNAL
-    own = values[inside]
-    arenas[inside] = graph.signature.output_arena[graph.node_type[own // graph.stride], own % graph.stride]
-    arenas[outside] = graph.external_spec[FIRST_EXTERNAL - values[outside]]
-    return arenas

@@ -32,14 +32,9 @@ from edbatch_tvm.native.backward_tables import (
     BackwardArrays,
     TypeTables,
 )
-from edbatch_tvm.training.backward_graph import (
-    BackwardGraph,
-    BackwardType,
-    Group,
-    OperandEntries,
-    backward_graph,
-    ranges,
-)
+from edbatch_tvm.training.backward_graph import backward_graph
+from edbatch_tvm.training.backward_types import BackwardGraph, BackwardType, Group
+from edbatch_tvm.training.graph_rows import OperandEntries, ranges
 from relay_ext.gradients.sections import ROW_NUMBER
 
 _KINDS = {"operand": OPERAND, "value": VALUE, "cotangent": COTANGENT, "output": OUTPUT}

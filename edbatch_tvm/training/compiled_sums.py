@@ -15,15 +15,14 @@ from edbatch_tvm.training.gradient_layout import (
     GradientLayout,
     Table,
     TypeTerms,
-    VectorTable,
     dtypes_of,
-    vector_table,
 )
 from edbatch_tvm.training.gradient_places import GradientPlaces, gradient_places
 from edbatch_tvm.training.row_sources import PassRows
 from edbatch_tvm.training.term_rows import TermRows
+from edbatch_tvm.training.vector_table import VectorTable, vector_table
 from edbatch_tvm.training.weight_sums import Sums, distinct_starts, sum_of_rows, with_numpy
-from relay_ext.gradients.adjoint_cells import WeightExpression
+from relay_ext.gradients.weight_expressions import WeightExpression
 
 _MOST_SUMS = 1 << 22
 """Elements of a product whose sums are in the workspace at once, about: the columns of a larger one take turns."""

@@ -13,7 +13,7 @@ from edbatch_tvm.errors import GraphError
 from edbatch_tvm.graph import InstanceGraph
 from edbatch_tvm.graph.equal_nodes import EqualNodes
 from edbatch_tvm.runtime.result import Result
-from edbatch_tvm.training.backward_graph import arenas_of
+from edbatch_tvm.training.graph_rows import arenas_of
 from edbatch_tvm.training.weight_sums import sum_rows
 
 

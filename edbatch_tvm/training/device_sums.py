@@ -15,7 +15,8 @@ import numpy as np
 from edbatch_tvm.graph.spec import ValueSpec
 from edbatch_tvm.runtime.device_memory import DeviceMemory
 from edbatch_tvm.runtime.device_result import DeviceResult
-from edbatch_tvm.training.backward_graph import BackwardGraph, Group, OperandEntries, arena_rows, attribute_rows
+from edbatch_tvm.training.backward_types import BackwardGraph, Group
+from edbatch_tvm.training.graph_rows import OperandEntries, arena_rows, attribute_rows
 from edbatch_tvm.training.weight_sums import Sums
 from relay_ext.gradients.adjoint_cells import Source, WeightTerm
 from schedules.cuda.gradient_kernels import PRODUCT, SUMS

@@ -9,7 +9,8 @@ import numpy as np
 
 from edbatch_tvm.graph import InstanceGraph
 from edbatch_tvm.runtime.result import Result
-from edbatch_tvm.training.backward_graph import BackwardGraph, arena_rows
+from edbatch_tvm.training.backward_types import BackwardGraph
+from edbatch_tvm.training.graph_rows import arena_rows
 from edbatch_tvm.training.row_sources import arena_of
 from edbatch_tvm.training.weight_sums import sum_rows
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from relay_ext.gradients.adjoint_cells import WeightExpression
+from relay_ext.gradients.weight_expressions import WeightExpression
 
 
 class InWeight(NamedTuple):

@@ -12,7 +12,7 @@ from edbatch_tvm.graph import InstanceGraph
 from edbatch_tvm.runtime.result import Result
 from edbatch_tvm.training.external_sums import ExternalSums, external_gradients
 from edbatch_tvm.training.weight_sums import Sums
-from relay_ext.gradients.adjoint_cells import WeightExpression
+from relay_ext.gradients.weight_expressions import WeightExpression
 
 Pullback = Callable[[str, np.ndarray], list[np.ndarray]]
 

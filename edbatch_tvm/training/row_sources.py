@@ -10,7 +10,8 @@ import numpy as np
 from edbatch_tvm.cached_property import cached_property
 from edbatch_tvm.graph.spec import Signature, ValueSpec
 from edbatch_tvm.runtime.result import Result
-from edbatch_tvm.training.backward_graph import BackwardGraph, Group, OperandEntries, arena_rows, attribute_rows
+from edbatch_tvm.training.backward_types import BackwardGraph, Group
+from edbatch_tvm.training.graph_rows import OperandEntries, arena_rows, attribute_rows
 from relay_ext.gradients.adjoint_cells import Source, WeightTerm
 from schedules.abi import padded
 

@@ -10,12 +10,11 @@ from typing import Any
 from tvm import IRModule, relax
 from tvm.ir import GlobalVar
 
-from edbatch_tvm.errors import CellError
 from edbatch_tvm.tvm_compat import Call, tirx
 from relay_ext.gradients.reverse import Reverse, Term, bindings_of, emit_forward, made_of
 from relay_ext.gradients.rules import Emitter, NoGradientError, is_float, short_name
 from relay_ext.gradients.saved_values import saved_values, with_outputs
-from relay_ext.gradients.views import sliced_places
+from relay_ext.gradients.weight_expressions import WeightExpression, expression_key, tidy
 from relay_ext.renaming import module_of
 from relay_ext.signature import cell_functions, input_attrs, input_params, is_attribute, output_vars, weight_params
 
@@ -74,26 +73,6 @@ class WeightTerm:
     kind: str
     left: Source | None
     right: Source
-
-
-@dataclass(frozen=True)
-class WeightExpression:
-    """A weight, or what a cell computes from weights alone.
-
-    Attributes
-    ----------
-    weights : tuple of str
-        The weights in it.
-    pullback : relax.Function or None
-        A function of these weights and of the gradient of the expression: the gradients of the weights, a tuple. None
-        if the expression is a weight or a part of one.
-    part : tuple of slice
-        The part of the weight that the expression is, axis by axis; all of it where there are no slices.
-    """
-
-    weights: tuple[str, ...]
-    pullback: relax.Function | None
-    part: tuple[slice, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -254,7 +233,7 @@ def _adjoint(
             operands = tuple(results.output(reverse.total(param)) for param in own)
             terms = tuple(
                 WeightTerm(
-                    _expression(name, term.expression, bindings, weights, expressions),
+                    expression_key(name, term.expression, bindings, weights, expressions),
                     term.kind,
                     None if term.left is None else results.source(term.left),
                     results.source(term.right),
@@ -266,7 +245,7 @@ def _adjoint(
     whole = builder.finalize()
     needed = _read_by_reverse(whole[f"{name}_adjoint"], {one: old for old, one in renamed.items()})
     forward = with_outputs(name, function, more)
-    adjoint = _tidy(whole, f"{name}_adjoint")
+    adjoint = tidy(whole, f"{name}_adjoint")
     return AdjointCell(forward, adjoint, len(outputs), slots, operands, terms), needed
 
 
@@ -358,67 +337,3 @@ def _joined(emit: Emitter, terms: Sequence[Term]) -> list[Term]:
         else:
             sums[term.expression] = term.right
     return [*found, *(Term(expression, "sum", None, right) for expression, right in sums.items())]
-
-
-def _expression(
-    cell: str, variable: Any, bindings: Sequence[Any], weights: Sequence[Any], known: dict[str, WeightExpression]
-) -> str:
-    """The key of an expression of weights, which is added to those that are known."""
-    if variable in weights:
-        known.setdefault(variable.name, WeightExpression((variable.name,), None))
-        return str(variable.name)
-    part = _part(dict(bindings)[variable], weights)
-    if part is not None:
-        key = f"{part.weights[0]}[{', '.join(f'{one.start}:{one.stop}:{one.step}' for one in part.part)}]"
-        known[key] = part
-        return key
-    key = f"{cell}.{[var for var, _ in bindings].index(variable)}"
-    if key not in known:
-        known[key] = _pullback(key, variable, bindings, weights)
-    return key
-
-
-def _part(value: Any, weights: Sequence[Any]) -> WeightExpression | None:
-    """A slice of a weight, as an expression; None for anything else."""
-    if not isinstance(value, Call) or short_name(value) != "strided_slice" or value.args[0] not in weights:
-        return None
-    places = sliced_places(value)
-    if any(one.step < 1 for one in places.values()):
-        return None
-    weight = value.args[0]
-    axes = (places.get(axis, range(int(extent))) for axis, extent in enumerate(weight.ty.shape.values))
-    return WeightExpression((weight.name,), None, tuple(slice(one.start, one.stop, one.step) for one in axes))
-
-
-def _pullback(key: str, variable: Any, bindings: Sequence[Any], weights: Sequence[Any]) -> WeightExpression:
-    """An expression of weights and how its gradient becomes theirs."""
-    needed, wanted = [], {variable}
-    for var, value in reversed(bindings):
-        if var in wanted:
-            needed.append((var, value))
-            wanted |= set(relax.analysis.free_vars(value))
-    used = [weight for weight in weights if weight in wanted and is_float(weight)]
-    new = {weight: relax.Var(weight.name, weight.ty) for weight in weights if weight in wanted}
-    gradient = relax.Var("gradient", variable.ty)
-    builder = relax.BlockBuilder()
-    emit = Emitter(builder)
-    with builder.function("pullback", [*new.values(), gradient]):
-        with builder.dataflow():
-            reverse = Reverse(emit, emit_forward(emit, needed[::-1], new), set())
-            reverse.add(variable, gradient)
-            reverse.sweep(needed[::-1])
-            totals = [reverse.total(weight) for weight in used]
-            if not any(total is not None for total in totals):
-                raise CellError(
-                    f"{key!r}, of which no weight has a gradient", "an expression that can be differentiated"
-                )
-            totals = [emit.full(new[w], 0.0) if one is None else one for w, one in zip(used, totals, strict=True)]
-            result = builder.emit_output(relax.Tuple(totals))
-        builder.emit_func_output(result)
-    return WeightExpression(tuple(weight.name for weight in used), _tidy(builder.finalize(), "pullback"))
-
-
-def _tidy(mod: IRModule, name: str) -> relax.Function:
-    """The function without what it does not need and what it would compute twice."""
-    mod = relax.transform.EliminateCommonSubexpr()(mod)
-    return relax.transform.DeadCodeElimination([name])(mod)[name]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import edbatch_tvm as eb
 from edbatch_tvm.models import WORKLOADS, get_workload
-from edbatch_tvm.training.backward_graph import BackwardGraph
+from edbatch_tvm.training.backward_types import BackwardGraph
 from relay_ext.gradients.adjoint_inputs import can_pair
 from tests.strategies import graphs
 from tests.training.test_backward import random_model

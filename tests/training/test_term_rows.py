@@ -28,7 +28,7 @@ def backward_rows(model: Any, result: Any, chosen: list[int]) -> PassRows:
             found.append(self)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("edbatch_tvm.training.model.PassRows", Noted)
+        patch.setattr("edbatch_tvm.training.backward_model.PassRows", Noted)
         result.backward(random_cotangents(result, chosen), retain=True)
     return found[0]
 

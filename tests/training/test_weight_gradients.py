@@ -11,7 +11,8 @@ import edbatch_tvm as eb
 from edbatch_tvm.models import get_workload
 from edbatch_tvm.runtime.threads import get_num_threads, largest_number
 from edbatch_tvm.training.gradient_kernel import GradientKernel, GradientTables, compiled
-from edbatch_tvm.training.gradient_layout import Columns, GradientLayout, vector_table
+from edbatch_tvm.training.gradient_layout import Columns, GradientLayout
+from edbatch_tvm.training.vector_table import vector_table
 from schedules.cpu.machine import AVX2, AVX512, BASELINE, Machine, host_target, machine_of
 from schedules.cpu.weight_gradients import BLOCK, tiles_of
 from tests.training.test_backward import WEIGHTS, Chain, random_cotangents, sentences
