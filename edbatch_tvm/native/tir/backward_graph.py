@@ -1,4 +1,4 @@
-"""The backward graph of a minibatch; the same as :mod:`edbatch_tvm.training.backward_arrays`.
+"""The backward graph of a minibatch; the same as :mod:`edbatch_tvm.training.backward_graph`.
 
 Nodes of the backward graph are called *places* here: in each batch first what adds cotangents, then sections of
 adjoints one by one.
