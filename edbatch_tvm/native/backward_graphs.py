@@ -196,7 +196,7 @@ def _bounds(graph: InstanceGraph, types: TypeTables, cells: CellTables) -> tuple
         rows = (graph.operand_ptr[own + 1] - graph.operand_ptr[own] - cell.fixed_arity) // cell.variadic_count
         rows = rows.astype(np.int64)
         amounts[type_id, OF_EACH_ROW], amounts[type_id, PER_SQUARE] = rows.sum(), (rows * rows).sum()
-    places, operands = np.tensordot(amounts, types.bounds, 2).tolist()
+    places, operands = (amounts.ravel() @ types.bounds.reshape(-1, 2)).tolist()
     return places, operands
 
 

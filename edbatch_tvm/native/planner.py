@@ -195,7 +195,10 @@ def _outside(graph: InstanceGraph) -> np.ndarray:
     """Row of the operand value -1 - i: first the zero state, then the external rows."""
     if not len(graph.external_row):
         return _ZERO
-    return np.concatenate([_ZERO, 1 + graph.external_row]).astype(np.int32)
+    rows = np.empty(1 + len(graph.external_row), np.int32)
+    rows[0] = 0
+    np.add(graph.external_row, 1, out=rows[1:])
+    return rows
 
 
 _ZERO = np.zeros(1, np.int32)

@@ -328,12 +328,14 @@ def _joined(emit: Emitter, terms: Sequence[Term]) -> list[Term]:
     """Terms whose rows can be added are one term, but for rows of a product: it sums them as it reads them."""
     factors = {term.right for term in terms if term.kind == "product"}
     sums: dict[Any, Any] = {}
-    found = []
+    found, with_products = [], []
     for term in terms:
-        if term.kind != "sum" or term.right in factors:
+        if term.kind != "sum":
             found.append(term)
+        elif term.right in factors:
+            with_products.append(term)
         elif term.expression in sums:
             sums[term.expression] = emit(sums[term.expression] + term.right)
         else:
             sums[term.expression] = term.right
-    return [*found, *(Term(expression, "sum", None, right) for expression, right in sums.items())]
+    return [*found, *with_products, *(Term(expression, "sum", None, right) for expression, right in sums.items())]

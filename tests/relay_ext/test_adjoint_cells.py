@@ -19,7 +19,7 @@ from edbatch_tvm.graph import Attribute, CellSignature, Operand, Signature, Valu
 from edbatch_tvm.models import WORKLOADS, get_workload
 from relay_ext.gradients.adjoint_cells import Adjoints, Source, WeightTerm, adjoint_cells
 from relay_ext.gradients.rules import NoGradientError
-from relay_ext.signature import cell_functions, input_params, weight_params
+from relay_ext.signature import cell_functions, input_params, output_vars, weight_params
 from tests.random_cells import cells_for
 from tests.relay_ext.relax_in_torch import evaluate
 
@@ -162,6 +162,29 @@ def test_a_weight_gets_a_product_over_nodes() -> None:
         WeightTerm("W", "product", Source("operand", 0), Source("output", 1)),
         WeightTerm("b", "sum", None, Source("output", 1)),
     )
+
+
+def test_a_bias_of_two_products_needs_no_rows_of_its_own() -> None:
+    @I.ir_module
+    class Before:
+        @Rx.function
+        def cell(
+            x: Rx.Tensor((3,), "float32"),
+            U: Rx.Tensor((3, 4), "float32"),
+            V: Rx.Tensor((3, 4), "float32"),
+            b: Rx.Tensor((4,), "float32"),
+        ):
+            Rx.func_attr({"num_input": 1})
+            with Rx.dataflow():
+                y = Rx.tanh(Rx.matmul(x, U) + b) * Rx.sigmoid(Rx.matmul(x, V) + b)
+                Rx.output(y)
+            return y
+
+    adjoint = check(Before).cells["cell"]
+    rights = {term.expression: term.right for term in adjoint.terms if term.kind == "product"}
+    sums = [term.right for term in adjoint.terms if term.kind == "sum"]
+    assert set(sums) == {rights["U"], rights["V"]}
+    assert len(output_vars(adjoint.function)) == 3  # the gradients of x and of both products
 
 
 # Every rule -----------------------------------------------------------------------------------------------------

@@ -326,37 +326,37 @@ def backward(
     # What sections read; rows of the forward pass are external rows.
     for u in range(types):
         for s in range(most):
-            if sections[u, s, TYPE] >= 0 and sections[u, s, SIMPLE] == 1:
-                for i in range(group_ptr[u + 1] - group_ptr[u]):
-                    v: T.let = node_order[group_ptr[u] + i]
-                    at: T.let = place_ptr[place_of[v, s]]
-                    for q in range(sections[u, s, LAST_READ] - sections[u, s, FIRST_READ]):
-                        r: T.let = sections[u, s, FIRST_READ] + q
-                        number: T.let = reads[r, NUMBER]
-                        kind: T.let = reads[r, KIND]
-                        if kind == VALUE:
-                            place_operand[at + q] = (
-                                FIRST_EXTERNAL + 1 - outside[reads[r, READ_ARENA]] - value_row[v * stride + number]
-                            )
-                        elif kind == OPERAND:
+            for q in range(sections[u, s, LAST_READ] - sections[u, s, FIRST_READ]):
+                if sections[u, s, SIMPLE] == 1:
+                    r: T.let = sections[u, s, FIRST_READ] + q
+                    number: T.let = reads[r, NUMBER]
+                    part: T.let = reads[r, PART]
+                    if reads[r, KIND] == VALUE:
+                        name: T.let = FIRST_EXTERNAL + 1 - outside[reads[r, READ_ARENA]]
+                        for i in range(group_ptr[u + 1] - group_ptr[u]):
+                            v: T.let = node_order[group_ptr[u] + i]
+                            place_operand[place_ptr[place_of[v, s]] + q] = name - value_row[v * stride + number]
+                    elif reads[r, KIND] == OPERAND:
+                        name: T.let = FIRST_EXTERNAL - outside[reads[r, READ_ARENA]]
+                        for i in range(group_ptr[u + 1] - group_ptr[u]):
+                            v: T.let = node_order[group_ptr[u] + i]
                             begin: T.let = operand_ptr[v] + repeat[v] * operands[u, number, REPEATED_BEFORE]
                             value: T.let = operand_value[begin + operands[u, number, FIXED_BEFORE]]
+                            at: T.let = place_ptr[place_of[v, s]] + q
                             if value >= 0:
-                                place_operand[at + q] = (
-                                    FIRST_EXTERNAL + 1 - outside[reads[r, READ_ARENA]] - value_row[value]
-                                )
+                                place_operand[at] = name + 1 - value_row[value]
                             elif value == ZERO:
-                                place_operand[at + q] = ZERO
+                                place_operand[at] = ZERO
                             else:
-                                place_operand[at + q] = (
-                                    FIRST_EXTERNAL
-                                    - outside[reads[r, READ_ARENA]]
-                                    - external_row[FIRST_EXTERNAL - value]
-                                )
-                        elif kind == COTANGENT:
-                            place_operand[at + q] = cotangent[2 * (v * outputs + number) + reads[r, PART]]
-                        else:
-                            place_operand[at + q] = place_of[v, reads[r, PART]] * out_stride + number
+                                place_operand[at] = name - external_row[FIRST_EXTERNAL - value]
+                    elif reads[r, KIND] == COTANGENT:
+                        for i in range(group_ptr[u + 1] - group_ptr[u]):
+                            v: T.let = node_order[group_ptr[u] + i]
+                            place_operand[place_ptr[place_of[v, s]] + q] = cotangent[2 * (v * outputs + number) + part]
+                    else:
+                        for i in range(group_ptr[u + 1] - group_ptr[u]):
+                            v: T.let = node_order[group_ptr[u] + i]
+                            place_operand[place_ptr[place_of[v, s]] + q] = place_of[v, part] * out_stride + number
             if sections[u, s, TYPE] >= 0 and sections[u, s, SIMPLE] == 0:
                 for i in range(group_ptr[u + 1] - group_ptr[u]):
                     v: T.let = node_order[group_ptr[u] + i]
