@@ -24,6 +24,8 @@ class Machine:
         Sums for one row and chunk that are computed at once, at most: with more, a tile of several rows does not fit.
     fused : bool
         Whether a multiplication and an addition are one instruction, which rounds once.
+    short : bool
+        Whether a vector of half of the lanes takes half of the time on some of these CPUs, and no longer on any.
     """
 
     lanes: int
@@ -31,13 +33,14 @@ class Machine:
     reserved: int = 1
     gates: int = 4
     fused: bool = True
+    short: bool = False
 
     def lanes_of(self, dtype: str) -> int:
         """Columns of a chunk of this dtype: as many as the same bytes hold."""
         return self.lanes * 4 // np.dtype(dtype).itemsize
 
 
-AVX512 = Machine(lanes=16, registers=32, gates=8)
+AVX512 = Machine(lanes=16, registers=32, gates=8, short=True)
 AVX2 = Machine(lanes=8, registers=16)
 BASELINE = Machine(lanes=8, registers=8, gates=2, fused=False)
 

@@ -145,9 +145,12 @@ def is_tight(stage: Stage) -> bool:
 
 
 def lanes_of(stage: Stage, machine: Machine) -> int:
-    """Columns of a chunk: the machine's lanes, or fewer where chunks are tight and there are fewer columns."""
+    """Columns of a chunk: the machine's lanes, or fewer where there are fewer columns: half of them, or tight ones."""
     lanes = machine.lanes_of(stage.dtype)
-    return min(lanes, stage.columns) if is_tight(stage) else lanes
+    if is_tight(stage):
+        return min(lanes, stage.columns)
+    widest = max([stage.columns, *(line.columns for line in stage.row_values)])
+    return lanes // 2 if machine.short and widest <= lanes // 2 else lanes
 
 
 def chunks_of(stage: Stage, machine: Machine) -> int:
@@ -222,10 +225,14 @@ _SMALL = ((1, 1), (3, 3))
 _REST_ROWS = 4
 """Rows of the smaller tiles beside large ones: each combination of 4 and 6 rows computes one row too much at most."""
 
+_MOST_WITH_REST = 15
+"""Most rows of a tile beside smaller ones: :func:`rest_tiles` in 4 bits each then fit a number of 64 bits."""
+
 
 def rest_rows(bucket: Bucket) -> int:
     """Rows of the smaller tiles that a batch ends with, so that few rows are computed twice; 0 where there are none."""
-    return 0 if bucket.rows < 3 or bucket.upto == bucket.rows else min(bucket.rows - 1, _REST_ROWS)
+    few_or_many = not 3 <= bucket.rows <= _MOST_WITH_REST
+    return 0 if few_or_many or bucket.upto == bucket.rows else min(bucket.rows - 1, _REST_ROWS)
 
 
 def rest_tiles(rows: int, rest: int) -> list[int]:

@@ -56,7 +56,7 @@ def test_tiles_of_two_sizes_compute_few_rows_twice(rows: int) -> None:
     for over, count in enumerate(counts):
         too_many = [(small * rest - over) % rows for small in range(2 * rows)]
         assert too_many[count] == min(too_many) < gcd(rows, rest)
-    assert rest_rows(Bucket(rows, rows, 1)) == rest_rows(Bucket(None, 2, 1)) == 0
+    assert rest_rows(Bucket(rows, rows, 1)) == rest_rows(Bucket(None, 2, 1)) == rest_rows(Bucket(None, 16, 1)) == 0
 
 
 def gated(widths: dict[int, int]) -> ir.Stage:
