@@ -194,7 +194,8 @@ class Model:
         if reader is None or reader.is_derived or any(name not in weights for name in reader.wanted):
             return False
         with self._refreshing:
-            self._load({name: weights[name] for name in reader.wanted} | reader.constants, rows)
+            reader.given = {name: weights[name] for name in reader.wanted}
+            self._load(dict(reader.given) | reader.constants, rows)
         return True
 
     def __call__(self, instances: Sequence[InstanceGraph]) -> Result:

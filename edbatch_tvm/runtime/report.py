@@ -29,7 +29,8 @@ class Report:
     paths : dict from cell name to text
         ``stage``, or ``general (reason)``.
     kernel_calls : int
-        Kernels that ran: one for each stage of each batch, and copies; on a CPU in one call of the library.
+        Kernels that ran: one for each stage of each batch, or of each piece of a large one, and copies; on a CPU in one
+        call of the library.
     stored : Stored or None
         What values and weights are kept in.
     merged : int
