@@ -112,7 +112,9 @@ class Training:
         full = losses.with_losses(mod, **more)
         policy = start.policy if options.policy == AUTO else options.policy
         at_first = AUTO if policy == LEARNED else policy
-        model = compile_model(full, self._optimizer.weights, policy=at_first, training=True)
+        # Words and phrases repeat; but with masks, what comes after them is different.
+        equal = not options.dropout
+        model = compile_model(full, self._optimizer.weights, policy=at_first, training=True, equal_nodes=equal)
         assert isinstance(model, TrainingModel)
         self.model = model
         found = (workload, model.cells)
