@@ -2,7 +2,8 @@
 
 For a few instances, the Python between the calls of :class:`~edbatch_tvm.runtime.model.Model` takes longer than the
 kernels; for many, an eighth of the time of small cells. What compiled code does not know, Python computes: rows from
-outside, attributes that are no integers, policies that are functions, plans other than ``batch``.
+outside, attributes that are no integers, policies that are functions, plans other than ``batch``, and batches that
+are cut into pieces.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ class OneCall:
             return None
         nodes = sum(unpack_from(_INTEGER, row, _INTEGER_BYTES * NODES)[0] for row in rows)
         engine = self._engine(model, nodes) if nodes <= MOST_NODES else None
-        if engine is None:
+        if engine is None or nodes > engine.executor.program.split.whole:
             return None
         assert engine.rule is not None
         values = engine.native.values(engine.compiled)

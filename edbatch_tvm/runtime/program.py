@@ -45,6 +45,8 @@ class Program:
     ----------
     multiplies : float64 array
         About how many multiplications a node of each type takes.
+    split : SplitBatches
+        Cuts large batches into pieces.
     """
 
     def __init__(self, signature: Signature, kernels: KernelSet) -> None:
@@ -52,7 +54,7 @@ class Program:
         names = signature.names
         self._calls = np.array([len(kernels.by_cell.get(name, ())) for name in names], np.int64)
         self.multiplies = np.array([kernels.multiplies(name) for name in names], np.float64)
-        self._split = SplitBatches(signature, [count > 1 and not kernels.gathers for count in self._calls.tolist()])
+        self.split = SplitBatches(signature, [count > 1 and not kernels.gathers for count in self._calls.tolist()])
         cells = list(signature)
         self._attributes = [
             (row, column, cells[row].attributes[number].name) for row, column, number in kernels.attributes
@@ -65,7 +67,7 @@ class Program:
         """Run the batches of `plan` in arenas, tensors or arrays; how many kernels that were."""
         if not len(plan.steps):
             return 0
-        steps, _ = self._split.steps(plan.steps, get_num_threads())
+        steps, _ = self.split.steps(plan.steps, get_num_threads())
         arguments = self._arguments(graph, plan, steps, arenas, scratch)
         program = self._kernels.program
 
@@ -96,7 +98,7 @@ class Program:
     ) -> Callable[[int, int], None]:
         """A function that runs the batches from one number up to another of `plan`, on as many threads as all of it."""
         threads = use_threads()
-        steps, first = self._split.steps(plan.steps, threads)
+        steps, first = self.split.steps(plan.steps, threads)
         arguments = self._arguments(graph, plan, steps, arenas, scratch)
         tasks = threads if float(graph.type_count @ self.multiplies) >= SINGLE_MULTIPLIES else 1
         board, program = Board(threads), self._kernels.program

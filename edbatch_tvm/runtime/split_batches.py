@@ -27,6 +27,11 @@ class SplitBatches:
     signature : Signature
     several : list of bool
         For each type whether several kernels run for it.
+
+    Attributes
+    ----------
+    whole : int
+        Batches of up to as many nodes are not cut.
     """
 
     def __init__(self, signature: Signature, several: list[bool]) -> None:
@@ -34,6 +39,7 @@ class SplitBatches:
         most = [_most(cell) if own else _ANY for cell, own in zip(signature, several, strict=True)]
         self._most = np.array(most, np.int64)
         self._any = any(several)
+        self.whole = min(most, default=_ANY)
 
     def steps(self, steps: np.ndarray, threads: int) -> tuple[np.ndarray, np.ndarray | None]:
         """The steps of all pieces, and where those of each batch begin, one more the end; None: each batch is one.
