@@ -85,7 +85,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         here, place = Path.cwd(), checked_out(repository, options.folder).resolve()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            case = driver(place)
+            with torch.no_grad():  # which writes into parameters
+                case = driver(place)
             os.chdir(here)  # a driver imports inside of the repository
             for parameter in case.model.parameters():  # some are of float32 whatever the default
                 parameter.data = parameter.data.to(dtype)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.public_models.inputs import HIDDEN, WORDS, binary, inside, lengths, rng, words
+from benchmarks.public_models.inputs import HIDDEN, WORDS, Calls, binary, inside, lengths, rng, words
 from benchmarks.public_models.measure import Case, doubled
 
 
@@ -149,4 +149,6 @@ def stack_ner(place: Path) -> Case:
     cells = ["buffer_lstm", "stack_lstm", "action_lstm", "output_lstm", "entity_forward_lstm", "entity_backward_lstm",
              "lstms_output_2_softmax", "output_2_act", "entity_2_output"]  # fmt: skip
     to_train = [(one, labelled(one.shape[1])) for one in sentences]
-    return Case(model, [(one,) for one in sentences], cells, to_train=to_train)
+    # A tuple would be the first argument: the others have defaults.
+    calls = Calls(model, lambda model, *arguments: model(*arguments))
+    return Case(calls, [(one,) for one in sentences], [f"model.{cell}" for cell in cells], to_train=to_train)

@@ -20,6 +20,7 @@ from edbatch_tvm.recording.isolation import switched_to
 from edbatch_tvm.recording.lazy import FUNCTIONS, INTO_PYTORCH, OPERATORS, LazyTensor, computed_leaf
 from edbatch_tvm.recording.row_choices import joined_rows
 from edbatch_tvm.recording.specs import FLOATS
+from edbatch_tvm.recording.storages import write
 
 _FRESH = """
     add sub subtract rsub mul multiply div divide true_divide neg negative pow abs square sqrt exp log clamp
@@ -28,6 +29,7 @@ _FRESH = """
     sum mean amax amin matmul mv dot linear __matmul__ __rmatmul__ bmm
     layer_norm bilinear cosine_similarity normalize gru_cell lstm_cell rnn_tanh_cell rnn_relu_cell
     conv1d conv2d softplus elu hardtanh multi_head_attention_forward where
+    mse_loss l1_loss smooth_l1_loss
 """
 """Functions that return new tensors, whatever their arguments: never one of these, or a view of one."""
 
@@ -137,6 +139,8 @@ def _is_plain(tensor: Any) -> bool:
 def _writing(function: Any, arguments: Any, named: dict[str, Any]) -> Any:
     """Let the ordinary tensor that is written into be a recorded one; then go on."""
     target = arguments[0]
+    if type(target) is LazyTensor:
+        return _replacing(function, target, arguments, named)
     if type(target) is torch.Tensor:
         recorder = recorder_of(arguments[1:], named)
         if recorder is not None and not recorder.finished:
@@ -151,6 +155,28 @@ def _writing(function: Any, arguments: Any, named: dict[str, Any]) -> Any:
                     return function(*arguments, **named)
     return NotImplemented
 
+
+def _replacing(function: Any, target: LazyTensor, arguments: Any, named: dict[str, Any]) -> Any:
+    """Record what a function writes into a recorded tensor, if the function has a twin that writes nothing."""
+    twin = _TWINS.get(function)
+    recorder = target.recorder
+    if twin is None or recorder.finished or not target.spec.size or torch._C._is_any_autocast_enabled():
+        return NotImplemented
+    try:
+        result = recorder.operator(twin, arguments, named)
+    except CellError:
+        return NotImplemented
+    if result.shape != target.shape or result.dtype is not target.dtype:
+        return NotImplemented  # an error, or a result that is converted
+    write(recorder, target, result)
+    return target
+
+
+_IN_PLACE = "add sub mul div neg exp log abs sqrt square tanh sigmoid relu clamp"
+"""Functions that have a twin that writes into its first argument."""
+
+_TWINS: dict[Any, Any] = {}
+"""Functions that write into their first argument, and what computes the same."""
 
 _BY_ROWS = frozenset(
     ("__setitem__ index_copy_ index_add_ index_put_ index_fill_").split()  # noqa: SIM905
@@ -169,7 +195,11 @@ def _dropped(function: Any, arguments: Any, named: dict[str, Any]) -> Any:
         {"p": 0.5, "training": True, "inplace": False} | given | {_TRAIN.get(name, name): named[name] for name in named}
     )
     tensor = given.pop("input", None)
-    if type(tensor) is not LazyTensor or given["inplace"] or not given["training"] or not given["p"]:
+    if type(tensor) is not LazyTensor:
+        return NotImplemented
+    if given["training"] is False and type(given["p"]) is float and 0 <= given["p"] <= 1:
+        return tensor  # itself, as PyTorch does
+    if given["inplace"] or not given["training"] or not given["p"]:
         return NotImplemented
     recorder = tensor.recorder
     if recorder.finished or not tensor.spec.floats or torch._C._is_any_autocast_enabled():
@@ -217,6 +247,10 @@ def _table() -> None:
             FUNCTIONS[getattr(torch.Tensor, name)] = _writing
             if callable(getattr(torch, name, None)):
                 FUNCTIONS[getattr(torch, name)] = _writing
+    for name in _IN_PLACE.split():
+        _TWINS[getattr(torch.Tensor, f"{name}_")] = getattr(torch.Tensor, name)
+    for name, twin in (("iadd", "add"), ("isub", "sub"), ("imul", "mul"), ("itruediv", "div")):
+        _TWINS[getattr(torch.Tensor, f"__{name}__")] = getattr(torch.Tensor, twin)
 
 
 _table()

@@ -75,8 +75,8 @@ def _recorded(log: bool, name: str) -> Any:
             return NotImplemented
         if reduction not in ("mean", "sum", "none") or type(ignored) is not int or not target.numel():
             return NotImplemented
-        known = target[target != ignored]
-        if known.numel() and not (int(known.min()) >= 0 and int(known.max()) < scores.shape[-1]):
+        classes, labels = scores.shape[-1], target.tolist()
+        if not all(0 <= one < classes or one == ignored for one in (labels if target.dim() else (labels,))):
             return NotImplemented  # an error, as PyTorch says it
         function = partial(class_loss, log=log, ignored=ignored, reduction=reduction)
         site = recorder.library.step_site((name, ignored, reduction), lambda: Site(name, function, None))

@@ -28,7 +28,16 @@ from edbatch_tvm.recording.row_calls import row_by_row
 from edbatch_tvm.recording.rows import RowByRow
 from edbatch_tvm.recording.served_values import answers_to, values_of
 from edbatch_tvm.recording.specs import GridSpec, RowsSpec, TensorSpec, spec_of
-from edbatch_tvm.recording.storages import JOINED, Joined, joined, resolved, whole_value, with_whole_values
+from edbatch_tvm.recording.storages import (
+    JOINED,
+    Joined,
+    joined,
+    resolved,
+    value_of_row,
+    whole_value,
+    with_whole_values,
+)
+from edbatch_tvm.recording.strided_storage import last_element
 from edbatch_tvm.recording.value_tables import Tables
 
 if TYPE_CHECKING:
@@ -292,6 +301,9 @@ class Recorder:
             if tensor.recorder is self:
                 if tensor.held is None:
                     return tensor.value
+                row = value_of_row(tensor)
+                if row is not None:
+                    return row
                 spec, values = resolved(self, tensor)
                 if type(spec) is TensorSpec:
                     return values[0]
@@ -386,18 +398,23 @@ class Recorder:
             flat = self._flat(tensor.value)
             return spec.decoded(flat if len(spec.shape) == 1 else flat.reshape(spec.shape))
         storage = shared(storage)
-        if tensor.geometry is None or len(storage.rows) == 1:
-            flat = self._flat(storage.rows[0])
+        size, stride, offset = geometry_of(tensor)
+        if not spec.size:
+            return spec.decoded(torch.empty(0, dtype=self.dtype).as_strided(size, stride, 0))
+        # The rows that it has elements of, of many that other views may have.
+        first, offset = divmod(offset, storage.row)
+        rows = storage.rows[first : first + (offset + last_element(size, stride)) // storage.row + 1]
+        if len(rows) == 1:
+            flat = self._flat(rows[0])
         else:
-            flat = torch.empty(len(storage.rows), storage.row, dtype=self.dtype)
-            values = np.array(storage.rows, np.int64)
+            flat = torch.empty(len(rows), storage.row, dtype=self.dtype)
+            values = np.array(rows, np.int64)
             for number in np.flatnonzero(values < 0).tolist():
-                flat[number] = self._flat(storage.rows[number])
+                flat[number] = self._flat(rows[number])
             later = np.flatnonzero(values >= 0)
             for places, found in self.computed.rows_of(values[later]):
                 flat[torch.from_numpy(later[places])] = torch.from_numpy(found)
             flat = flat.reshape(-1)
-        size, stride, offset = geometry_of(tensor)
         return spec.decoded(flat.as_strided(size, stride, flat.storage_offset() + offset))
 
     def _flat(self, value: int) -> torch.Tensor:

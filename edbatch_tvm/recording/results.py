@@ -10,6 +10,7 @@ from torch.utils import _pytree as pytree
 
 from edbatch_tvm.recording.lazy import LazyTensor
 from edbatch_tvm.recording.recorded_parameters import RecordedParameter
+from edbatch_tvm.recording.storages import value_of_row
 
 if TYPE_CHECKING:
     from edbatch_tvm.recording.recorder import Recorder
@@ -24,10 +25,11 @@ def computed_results(results: Any, recorder: Recorder) -> Any:
     Containers without recorded tensors stay the objects that they are.
     """
     by_spec: dict[TensorSpec, list[LazyTensor]] = {}
-    _collect(results, recorder, by_spec)
+    numbers: dict[int, int] = {}
+    _collect(results, recorder, by_spec, numbers)
     tensors: dict[int, torch.Tensor] = {}
     for spec, members in by_spec.items():
-        values = np.array([member.value for member in members], np.int64)
+        values = np.array([numbers[id(member)] for member in members], np.int64)
         if recorder.tape is not None:
             rows = torch.empty(len(values), spec.size, dtype=recorder.dtype)
             for positions, found in recorder.computed.rows_of(values):
@@ -41,21 +43,26 @@ def computed_results(results: Any, recorder: Recorder) -> Any:
     return _replaced(results, tensors)
 
 
-def _collect(thing: Any, recorder: Recorder, by_spec: dict[TensorSpec, list[LazyTensor]]) -> None:
-    """The tensors that are one value each."""
+def _collect(
+    thing: Any, recorder: Recorder, by_spec: dict[TensorSpec, list[LazyTensor]], numbers: dict[int, int]
+) -> None:
+    """The tensors that are one value each, and the number of the value of each by its id."""
     kind = type(thing)
     if kind in _PLAIN:
         return
     if kind is LazyTensor:
-        if thing.held is None and thing.value >= 0 and thing.recorder is recorder:
-            by_spec.setdefault(thing.spec, []).append(thing)
+        if thing.recorder is recorder:
+            value = thing.value if thing.held is None else value_of_row(thing)
+            if value is not None and value >= 0:
+                by_spec.setdefault(thing.spec, []).append(thing)
+                numbers[id(thing)] = value
     elif kind is list or kind is tuple:
         for item in thing:
             if type(item) not in _PLAIN:
-                _collect(item, recorder, by_spec)
+                _collect(item, recorder, by_spec, numbers)
     elif not pytree.tree_is_leaf(thing):
         for leaf in pytree.tree_leaves(thing):
-            _collect(leaf, recorder, by_spec)
+            _collect(leaf, recorder, by_spec, numbers)
 
 
 def _replaced(thing: Any, tensors: dict[int, torch.Tensor]) -> Any:

@@ -50,6 +50,18 @@ def resolved(recorder: Recorder, tensor: LazyTensor) -> tuple[TensorSpec | RowsS
     return tensor.spec, [whole_value(recorder, tensor)]
 
 
+def value_of_row(tensor: LazyTensor) -> int | None:
+    """The value of the row of its storage that a tensor is all of, in order; None if it is something else."""
+    storage, geometry = tensor.held, tensor.geometry
+    if type(storage) is not Storage or geometry is None:  # rows of detached memory are other values
+        return None
+    size, stride, offset = geometry
+    row = storage.row
+    if tensor.spec.size != row or not row or offset % row or not strided_storage.is_dense(size, stride):
+        return None
+    return storage.rows[offset // row]
+
+
 @lru_cache(1 << 16)
 def rows_in(geometry: Geometry, row: int, dtype: torch.dtype) -> tuple[int, int, int, RowsSpec, Geometry | None] | None:
     """A tensor as rows of its storage, whose rows have `row` elements; None if it is none along one dimension.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import pytest
@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import edbatch_tvm as eb
+from edbatch_tvm.recording.functions import _TWINS
 from tests.recording.checks import assert_equal
 
 H = 4
@@ -125,6 +126,60 @@ def test_values_that_are_read() -> None:
             assert_equal(found[4:6], wanted[4:6])
     # The sum, then the sign of some (recorded for those that need it); all six elements at once.
     assert len(fast.reports) <= 3
+
+
+def _writes(names: Iterable[str]) -> Callable[[Any, Any], Any]:
+    """Functions that write into their first argument, seen through a view of it."""
+
+    def between(a: Any, b: Any) -> Any:
+        found = []
+        for name in names:
+            target = torch.sigmoid(a) + 1
+            view = target[1:]
+            given = (b,) if name in ("add_", "sub_", "mul_", "div_") or name.startswith("__") else ()
+            named = {"min": 1.5} if name == "clamp_" else {}
+            assert getattr(target, name)(*given, **named) is target
+            found += [target, view, target * 2]
+        return found
+
+    return between
+
+
+@pytest.mark.parametrize(
+    "names", [("add_", "__imul__"), pytest.param([one.__name__ for one in _TWINS], marks=pytest.mark.slow)]
+)
+def test_what_is_written_into_a_recorded_tensor_is_recorded_at_once(names: Sequence[str]) -> None:
+    assert not check(_writes(names)).breaks
+
+
+def test_dropout_at_evaluation_is_the_tensor_itself() -> None:
+    def between(a: Any, b: Any) -> Any:
+        assert F.dropout(a, 0.5, False) is nn.Dropout(0.3).eval()(a) is a
+        return F.dropout(a, training=False).add_(b), a
+
+    assert not check(between).breaks
+
+
+def test_a_row_of_a_list_is_its_value() -> None:
+    def between(a: Any, b: Any) -> Any:
+        rows = torch.stack([a, b, a - b])
+        joined = torch.cat([row for row in rows for _ in range(2)])
+        rows[1] = a
+        return [*rows, rows[2].view(2, 2), rows[1:], rows[1].view(1, 1, H), joined, rows[:, 1:], torch.tanh(rows[2])]
+
+    assert not check(between).breaks
+
+
+def test_losses_of_numbers() -> None:
+    def between(a: Any, b: Any) -> Any:
+        return [
+            F.mse_loss(a, b),
+            nn.MSELoss(reduction="sum")(a, b),
+            F.l1_loss(a, torch.ones(H), reduction="none"),
+            F.smooth_l1_loss(a, b, beta=0.5),
+        ]
+
+    assert not check(between).breaks
 
 
 def test_operations_in_place() -> None:

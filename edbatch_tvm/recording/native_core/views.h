@@ -4,10 +4,9 @@
 
 /* Views of recorded tensors: view() in recorded_views.py; and what they are as operands: resolved() in storages.py -- */
 
-/* Whether a geometry is that of all of a storage of `count` elements, in order. */
-static int is_all(PyObject *geometry, Py_ssize_t count) {
+/* Whether a geometry is that of `count` elements that lie one after another, in order. */
+static int is_dense(PyObject *geometry, Py_ssize_t count) {
     PyObject *size = PyTuple_GET_ITEM(geometry, 0), *stride = PyTuple_GET_ITEM(geometry, 1);
-    if (PyLong_AsSsize_t(PyTuple_GET_ITEM(geometry, 2)) != 0) return 0;
     Py_ssize_t step = 1;
     for (Py_ssize_t n = PyTuple_GET_SIZE(size) - 1; n >= 0; n--) {
         Py_ssize_t extent = PyLong_AsSsize_t(PyTuple_GET_ITEM(size, n));
@@ -15,6 +14,11 @@ static int is_all(PyObject *geometry, Py_ssize_t count) {
         step *= extent;
     }
     return step == count;
+}
+
+/* Whether it is all of a storage of `count` elements. */
+static int is_all(PyObject *geometry, Py_ssize_t count) {
+    return PyLong_AsSsize_t(PyTuple_GET_ITEM(geometry, 2)) == 0 && is_dense(geometry, count);
 }
 
 static int is_geometry(PyObject *geometry) {
@@ -66,6 +70,18 @@ static int resolve(PyObject *recorder, PyObject *held, PyObject *spec, PyObject 
     if (along == NULL) return ERROR;
     int outcome = UNUSUAL;
     *values = NULL;
+    if (along == Py_None) { /* one row, of which it is all */
+        Py_DECREF(along);
+        Py_ssize_t many = PyLong_AsSsize_t(row), offset = PyLong_AsSsize_t(PyTuple_GET_ITEM(geometry, 2));
+        if (PyErr_Occurred()) return ERROR;
+        if (many <= 0 || offset < 0 || offset % many || offset / many >= PyList_GET_SIZE(rows) ||
+            !is_dense(geometry, many))
+            return UNUSUAL;
+        if ((*values = PyList_New(1)) == NULL) return ERROR;
+        PyList_SET_ITEM(*values, 0, Py_NewRef(PyList_GET_ITEM(rows, offset / many)));
+        *kind = Py_NewRef(spec);
+        return DONE;
+    }
     if (PyTuple_CheckExact(along) && PyTuple_GET_SIZE(along) == 5) { /* None: not rows along one dimension */
         Py_ssize_t first = PyLong_AsSsize_t(PyTuple_GET_ITEM(along, 0)), all = PyList_GET_SIZE(rows);
         Py_ssize_t step = PyLong_AsSsize_t(PyTuple_GET_ITEM(along, 1));
