@@ -51,7 +51,7 @@ _log = logging.getLogger(__name__)
 _OF_THE_PROCESS = frozenset(
     {
         *("reports", "breaks", "_lock", "_first", "_carried", "_known", "_now", "_warned", "_told", "_places"),
-        *("_touched", "_seen", "_comparison", "_computing"),
+        *("_touched", "_followed", "_seen", "_comparison", "_computing"),
     }
 )
 """Attributes that are made anew for copies."""
@@ -150,6 +150,7 @@ class AutoBatched(StandIn):
     _warned: bool
     _told: bool
     _touched: set[int]
+    _followed: set[int]
     _seen: SeenState | None
     _comparison: EagerComparison
     _computing: float
@@ -177,7 +178,7 @@ class AutoBatched(StandIn):
         self.reports, self.breaks = [], []
         self._lock, self._first = fork_lock(), fork_lock()
         self._carried = Carried()
-        self._touched, self._seen = set(), None
+        self._touched, self._followed, self._seen = set(), set(), None
         self._known = {}
         self._warned = self._told = False
         self._comparison = EagerComparison(self._options.get("fallback") == "auto")
@@ -258,9 +259,10 @@ class AutoBatched(StandIn):
     def record(self, element: Any, **shared: Any) -> Record:
         """Record an element once, to be used in its place: ``fast([record, element])``.
 
-        Its ``forward`` does not run again, as long as the model is what it was. Weights of cells may change. If
-        anything else has changed that ``forward`` may read (other parameters, buffers, attributes, the mode), the
-        element is recorded again at its next use; one that has changed itself needs a new record.
+        Its ``forward`` does not run again, as long as the model is what it was. Weights of cells may change, and
+        parameters that are given to cells, whole or by rows. If anything else has changed that ``forward`` may read
+        (other parameters, buffers, attributes, the mode), the element is recorded again at its next use; one that has
+        changed itself needs a new record.
 
         Parameters
         ----------
@@ -377,8 +379,9 @@ class AutoBatched(StandIn):
         known = self._now
         known.library.state = state()
         content = record_content(known.library, known.functions, self.model, known.sites, function)
-        if not content.touched <= self._touched:
+        if not (content.touched <= self._touched and content.followed <= self._followed):
             self._touched |= content.touched
+            self._followed |= content.followed
             self._seen = None
             self._check_seen()
         content.state = self._seen
@@ -386,7 +389,8 @@ class AutoBatched(StandIn):
 
     def _check_seen(self) -> None:
         if self._seen is None or not self._seen.holds(self.model):
-            self._seen = SeenState(self.model, self._library.weights() - self._touched)
+            followed = self._library.weights() | self._followed
+            self._seen = SeenState(self.model, followed - self._touched)
 
     def _choose(self, functions: list[Function], entry: str) -> list[Any]:
         """Choose cells by what the first elements call; their results."""

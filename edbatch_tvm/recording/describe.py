@@ -10,6 +10,7 @@ from torch import Tensor
 from edbatch_tvm.errors import CellError
 from edbatch_tvm.recording.arguments import FEW, INTEGER, Key, key_of_constant, key_of_numbers, key_of_tensor
 from edbatch_tvm.recording.empty_results import NoElements
+from edbatch_tvm.recording.followed_parameters import FollowedTensor, operand_of
 from edbatch_tvm.recording.lazy import LazyTensor, is_tensor
 from edbatch_tvm.recording.module_arguments import key_of_module
 from edbatch_tvm.recording.recorded_parameters import own_parameter
@@ -148,8 +149,9 @@ def describe(
         key.append(("stack", len(values), spec) if type(spec) is RowsSpec else spec)
         operands += values
     elif isinstance(argument, torch.Tensor):
-        argument = own_parameter(argument.computed() if kind is LazyTensor else argument)
-        path = None if integers_vary else recorder.library.path_of(argument)
+        argument = argument.computed() if kind is LazyTensor else argument
+        argument = argument if kind is FollowedTensor else own_parameter(argument)
+        path = None if integers_vary else recorder.library.path_of(operand_of(argument))
         if path is not None:
             key.append(("weight", path))
         elif argument.is_floating_point() or (argument.dtype is torch.bool and not integers_vary):

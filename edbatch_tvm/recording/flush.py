@@ -43,7 +43,10 @@ def compute_batched(recorder: Recorder) -> Result | None:
         if not graphs:
             records.take(None)
             return None
-    result = model.run(model.prepare(graphs))  # not in one call: the plan is read below
+    prepared = model.prepare(graphs)
+    if records is not None:
+        records.read_again(prepared.whole, graph if recorder.types else None)
+    result = model.run(prepared)  # not in one call: the plan is read below
     if recorder.tape is not None:
         ids, arenas = _saved(result, ids)
         operands = np.array(recorder.operands, np.int64)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from edbatch_tvm.errors import RecordingError
 from edbatch_tvm.recording.parameter_tables import gradient_of_weight
+from edbatch_tvm.recording.reads import RowGradients, shifted
 from edbatch_tvm.training.cotangents import Cotangents
 from edbatch_tvm.training.graph_rows import arenas_of
 from edbatch_tvm.training.weight_sums import sum_rows
@@ -25,6 +26,9 @@ _keeps_graph: Any = torch._C._autograd._get_current_graph_task_keep_graph
 
 Row = tuple[torch.nn.Parameter, int]
 """A row of a parameter."""
+
+NOBODY = np.iinfo(np.int64).min
+"""What an external row is that needs no gradient."""
 
 ROW_OF = "_row_of"
 """Attribute of tensors that are rows of parameters: a :data:`Row`."""
@@ -73,6 +77,41 @@ class _Pending:
         }
 
 
+class RowsOfParameters:
+    """Which external rows of a graph are rows of parameters.
+
+    Parameters
+    ----------
+    count : int
+        Of external rows.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._parts: dict[int, tuple[list[RowGradients], list[int]]] = {}
+
+    @property
+    def parameters(self) -> list[torch.nn.Parameter]:
+        """Those of which there are rows."""
+        return [parts[0].parameter for parts, _ in self._parts.values()]
+
+    def add(self, part: RowGradients, begin: int) -> None:
+        """The rows of a parameter that a graph reads whose external rows begin there."""
+        parts, starts = self._parts.setdefault(id(part.parameter), ([], []))
+        parts.append(part)
+        starts.append(begin)
+
+    def add_gradients(self, external: np.ndarray, rows: np.ndarray, found: dict[int, Tensor]) -> None:
+        """Add the gradients of external rows, of one size, to those that were found for parameters."""
+        for parts, starts in self._parts.values():
+            row_of = np.full(self._count, -1, np.int64)
+            row_of[shifted([one.external for one in parts], starts)] = np.concatenate([one.rows for one in parts])
+            index = row_of[external]
+            members = np.flatnonzero(index >= 0)
+            if len(members):
+                _add_rows(parts[0].parameter, torch.from_numpy(index[members]), rows[members], found)
+
+
 class EarlierRounds:
     """The rounds of a minibatch so far, for the backward passes of later ones; it does not keep them.
 
@@ -119,7 +158,9 @@ class RoundGradients:
         For each external row of the graph what it is to the recorder: the number of an earlier value or, negative, of a
         tensor from outside.
     externals : dict of int to External
-        By these numbers; not those of the recorder for rows of elements that were recorded before.
+        By these numbers; not those of the recorder for parameters of elements that were recorded before.
+    rows : RowsOfParameters
+        What of the external rows is rows of parameters, for such elements.
 
     Attributes
     ----------
@@ -138,6 +179,7 @@ class RoundGradients:
         ids: np.ndarray,
         sources: np.ndarray,
         externals: dict[int, External],
+        rows: RowsOfParameters,
     ) -> None:
         self._library = library
         self._earlier = earlier
@@ -146,11 +188,12 @@ class RoundGradients:
         self.ids = ids
         self._sources = sources
         self._externals = externals
+        self._rows = rows
         self._pending = _Pending()
         self._seen = library.packed
         found = {id(weight): weight for weight in weights.values()}
-        for external in externals.values():
-            found.setdefault(id(external.tensor), external.tensor)
+        for tensor in (*(one.tensor for one in externals.values()), *rows.parameters):
+            found.setdefault(id(tensor), tensor)
         self.inputs = dict(sorted(found.items(), key=lambda item: not item[1].is_leaf))
         self.leaves = sum(one.is_leaf for one in found.values())
 
@@ -176,9 +219,11 @@ class RoundGradients:
                 found[id(weight)] = gradient_of_weight(gradients, name, weight, self._library.tables)
         for one in gradients.external_sums.values():
             sources, rows = self._sources[one.numbers], one.rows.reshape(len(one.rows), -1)
-            outside = sources < 0
+            self._rows.add_gradients(one.numbers, rows, found)
+            outside = (sources < 0) & (sources > NOBODY)
+            later = sources >= 0
             self._of_externals(sources[outside], rows[outside], found)
-            self._earlier.add(sources[~outside], rows[~outside])
+            self._earlier.add(sources[later], rows[later])
         return [found.get(key) for key in self.inputs]
 
     def _of_externals(self, numbers: np.ndarray, rows: np.ndarray, found: dict[int, Tensor]) -> None:
@@ -197,11 +242,15 @@ class RoundGradients:
             gradient = torch.from_numpy(rows[place].copy()).reshape(tensor.shape)
             known = found.get(id(tensor))
             found[id(tensor)] = gradient if known is None else known + gradient
-        for key, (tensor, index, places) in of_rows.items():
-            known = found.get(key)
-            total = torch.zeros_like(tensor) if known is None else known.to_dense()
-            parts = torch.from_numpy(rows[places]).reshape(len(places), *tensor.shape[1:])
-            found[key] = total.index_add_(0, torch.tensor(index), parts)
+        for tensor, index, places in of_rows.values():
+            _add_rows(tensor, torch.tensor(index), rows[places], found)
+
+
+def _add_rows(parameter: Tensor, index: Tensor, rows: np.ndarray, found: dict[int, Tensor]) -> None:
+    """Add the gradients of rows of a parameter to those that were found."""
+    known = found.get(id(parameter))
+    total = torch.zeros_like(parameter) if known is None else known.to_dense()
+    found[id(parameter)] = total.index_add_(0, index, torch.from_numpy(rows).reshape(len(rows), *parameter.shape[1:]))
 
 
 class CompiledRound:

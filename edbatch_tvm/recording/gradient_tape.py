@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
+from torch.nn import Parameter
 
 from edbatch_tvm.errors import RecordingError
 from edbatch_tvm.graph import InstanceGraph
 from edbatch_tvm.graph.instance import FIRST_EXTERNAL
 from edbatch_tvm.recording.gradient_rounds import (
+    NOBODY,
     ROW_OF,
     CompiledRound,
     EagerRound,
@@ -26,6 +28,7 @@ from edbatch_tvm.recording.gradient_rounds import (
     External,
     RoundGradients,
     Row,
+    RowsOfParameters,
 )
 from edbatch_tvm.recording.isolation import switched_to
 from edbatch_tvm.recording.specs import TensorSpec
@@ -35,9 +38,6 @@ if TYPE_CHECKING:
     from edbatch_tvm.recording.outside import Outside
     from edbatch_tvm.recording.recorded_elements import Content
     from edbatch_tvm.training import TrainingResult
-
-_NOBODY = np.iinfo(np.int64).min
-"""An external row that needs no gradient."""
 
 _OF_EAGER = -(1 << 41)
 """What the value of number 0 is called, if the model's own code has computed it; the others follow, falling."""
@@ -105,6 +105,10 @@ class GradientTape:
         self._whole[id(tensor)] = tensor, version, number
         self.externals[number] = External(kept)
         return number
+
+    def follow(self, number: int, parameter: Parameter, row: int | None) -> None:
+        """The tensor from outside of this number gets the gradient of a row of a parameter, or of all of it."""
+        self.externals[number] = External(parameter, row)
 
     # Where no gradients are recorded ----------------------------------------------------------------------------
 
@@ -182,18 +186,21 @@ class GradientTape:
             Nodes and external rows before theirs.
         """
         graph = result.graph
-        sources = np.full(len(graph.external_row), _NOBODY)
+        sources = np.full(len(graph.external_row), NOBODY)
         values = graph.operand_value[: len(operands)]
         outside = values <= FIRST_EXTERNAL
         sources[FIRST_EXTERNAL - values[outside]] = operands[outside]
         externals = self._externals(sources)
         detached = self.detached_nodes(graph, first, ids)
         node, external = own_size
+        rows = RowsOfParameters(len(sources))
         for content in contents:
-            for row, one in content.externals().items():
+            for row, one in content.whole_parameters.items():
                 sources[external + row] = _OF_CONTENT - len(externals)
                 externals[_OF_CONTENT - len(externals)] = one
-            own = content.detached()
+            for part in content.row_gradients:
+                rows.add(part, external)
+            own = content.detached
             if own is not None:
                 detached = np.zeros(graph.num_nodes, bool) if detached is None else detached
                 detached[node : node + len(own)] = own
@@ -201,7 +208,7 @@ class GradientTape:
             external += content.size[1]
         result.detached = detached
         weights = self.library.trained_weights()
-        gradients = RoundGradients(self.library, self._earlier, result, weights, ids, sources, externals)
+        gradients = RoundGradients(self.library, self._earlier, result, weights, ids, sources, externals, rows)
         with switched_to(self.library.state):
             made = CompiledRound(first, gradients, self.token)
         self.token = made.token if made.token is not None else self.token
@@ -217,7 +224,7 @@ class GradientTape:
         found: dict[int, External] = {}
         if not self.externals and all(isinstance(one, CompiledRound) for one in self.rounds):
             return found
-        for number in sources[sources > _NOBODY].tolist():
+        for number in sources[sources > NOBODY].tolist():
             if number < 0:
                 if number in self.externals:
                     found[number] = self.externals[number]
@@ -225,16 +232,10 @@ class GradientTape:
             one = self._round_of(number)
             if isinstance(one, EagerRound):
                 tensor = one.made[number - one.first]
-                sources[sources == number] = _OF_EAGER - number if tensor.requires_grad else _NOBODY
+                sources[sources == number] = _OF_EAGER - number if tensor.requires_grad else NOBODY
                 if tensor.requires_grad:
                     found[_OF_EAGER - number] = External(tensor)
         return found
-
-    def externals_of(self, graph: InstanceGraph, operands: np.ndarray) -> dict[int, External]:
-        """The tensors from outside that a graph reads and that require a gradient, by external row."""
-        outside = graph.operand_value <= FIRST_EXTERNAL
-        pairs = zip((FIRST_EXTERNAL - graph.operand_value[outside]).tolist(), operands[outside].tolist(), strict=True)
-        return {row: self.externals[number] for row, number in pairs if number in self.externals}
 
     def require_parameters(self) -> None:
         """Check that what requires a gradient are parameters and rows of them, whose gradients are known later.

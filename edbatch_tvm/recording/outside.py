@@ -23,7 +23,11 @@ from edbatch_tvm.recording.specs import CODED, TensorSpec, spec_of
 from edbatch_tvm.recording.value_tables import Table, Tables
 
 if TYPE_CHECKING:
+    from edbatch_tvm.recording.followed_parameters import FollowedTensor
     from edbatch_tvm.recording.gradient_tape import GradientTape
+
+Row = tuple[torch.nn.Parameter, "int | None"]
+"""A row of a parameter; None: all of it."""
 
 # ctypes.memmove lets other threads run meanwhile, which takes longer than to copy a row.
 _copy: Any = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)(
@@ -77,15 +81,19 @@ class Outside:
         What ``native_core`` has seen last.
     tape : GradientTape or None
         Where gradients are recorded: what knows the tensors that require one.
+    followed : dict of int to (Parameter, int or None)
+        By number, the tensors that are read again: rows of parameters, and whole ones.
     """
 
     __slots__ = (
         *(
             "_addresses",
+            "_followed_numbers",
             "_known",
             "_objects",
             "_places",
             "bits",
+            "followed",
             "known_by_size",
             "row",
             "seen",
@@ -110,6 +118,8 @@ class Outside:
         self.seen: Any = None
         self.known_by_size: dict[bytes, dict[bytes, int]] = {}
         self._objects: dict[int, tuple[TensorSpec, Table, int, int]] = {}
+        self.followed: dict[int, Row] = {}
+        self._followed_numbers: dict[tuple[int, int | None, torch.Size, bool], int] = {}
 
     def number(self, tensor: Tensor) -> int:
         """The number of a tensor with what is in it now.
@@ -203,6 +213,25 @@ class Outside:
         spec, address, _source = self._numbers_of(tensor)
         self._add(spec, address)
         return -len(self.specs)
+
+    def followed_number(self, tensor: FollowedTensor) -> int:
+        """The number of a row of a parameter, or of a whole one: the same for the same, whatever its numbers are.
+
+        Raises
+        ------
+        CellError
+            If it cannot be an operand.
+        """
+        parameter = tensor.parameter
+        trains = self.tape is not None and parameter.requires_grad and _is_grad_enabled()
+        key = id(parameter), tensor.row, tensor.plain.shape, trains
+        number = self._followed_numbers.get(key)
+        if number is None:
+            number = self._followed_numbers[key] = self.new_number(tensor.plain.detach())
+            self.followed[number] = parameter, tensor.row
+            if trains and self.tape is not None:
+                self.tape.follow(number, parameter, tensor.row)
+        return number
 
     def _numbers_of(self, tensor: Tensor) -> tuple[TensorSpec, int, Tensor]:
         """The spec of a tensor, the address of its numbers, and the tensor that has them there."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from operator import add
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
@@ -11,22 +12,24 @@ from torch.utils import _pytree as pytree
 
 from edbatch_tvm.cached_property import cached_property
 from edbatch_tvm.errors import RecordingError
-from edbatch_tvm.graph import InstanceGraph
+from edbatch_tvm.graph import FIRST_EXTERNAL, InstanceGraph
 from edbatch_tvm.recording.adopted import give_back
 from edbatch_tvm.recording.called_functions import CalledFunctions, recording_calls
 from edbatch_tvm.recording.copies import Carried, Copies
 from edbatch_tvm.recording.exporting import EXPORTING
 from edbatch_tvm.recording.flush import compute_eagerly, graph_of
+from edbatch_tvm.recording.followed_parameters import FollowedTensor
 from edbatch_tvm.recording.grad_mode import grad_mode_noted
 from edbatch_tvm.recording.isolation import restored
 from edbatch_tvm.recording.lazy import LazyTensor
+from edbatch_tvm.recording.reads import Reads, RowGradients
 from edbatch_tvm.recording.recorded_parameters import own_parameter
 from edbatch_tvm.recording.recorder import Recorder
 from edbatch_tvm.recording.source_locations import users_place
 from edbatch_tvm.recording.torch_functions import replaced_functions
 
 if TYPE_CHECKING:
-    from edbatch_tvm.recording.gradient_rounds import CompiledRound, External
+    from edbatch_tvm.recording.gradient_rounds import CompiledRound
     from edbatch_tvm.recording.library import Library
     from edbatch_tvm.recording.rounds import RoundValues
     from edbatch_tvm.recording.seen_state import SeenState
@@ -66,19 +69,30 @@ class Content:
     ----------
     state : SeenState or None
         That of the model when it was recorded.
-    touched : set of int
-        Ids of the parameters that ``forward`` looked up outside of cells.
+    touched, followed : set of int
+        Ids of the parameters whose numbers ``forward`` read outside of cells, and of those that it looked up otherwise.
     specs : list of TensorSpec
         What tensors of the result are.
     values : int64 array
         The values that they are, out of `count`.
     outside : Outside
         What it reads.
+    reads : Reads
+        What external rows of the graph are read again.
+    value_specs, external_rows : sequences of ValueSpec and of int
+        What external rows of the graph may be, and how many there are of each.
+    detached : bool array or None
+        Which nodes of the graph no gradient passes; None: there are none.
+    whole_parameters : dict of int to External
+        The parameters that are external rows of the graph and get a gradient, by the number of the row.
+    row_gradients : list of RowGradients
+        The same for rows of parameters.
     """
 
     def __init__(self, recorder: Recorder, result: Any) -> None:
         self.state: SeenState | None = None
         self.touched = recorder.touched
+        self.followed = {key for key, one in recorder.parameters.items() if type(one) is FollowedTensor} - self.touched
         self.library = recorder.library
         self.count = recorder.recorded
         leaves, self._structure = pytree.tree_flatten(result)
@@ -114,20 +128,40 @@ class Content:
             self.size = graph.num_nodes, len(graph.external_row)
             graph.outputs = ids[self.values].astype(np.int32)
             graph.output_ptr = np.array([0, len(self.values)], np.int32)
+            self._follow(graph)
             self._graph = model, graph
         return self._graph[1]
 
-    def externals(self) -> dict[int, External]:
-        """The rows of parameters that the graph reads, by the number of the external row."""
-        assert self._graph is not None
+    def _follow(self, graph: InstanceGraph) -> None:
+        """Find what of parameters the external rows of a graph are."""
+        numbers, outside = np.array(self._recorder.operands, np.int64), graph.operand_value <= FIRST_EXTERNAL
+        of_external = dict(
+            zip((FIRST_EXTERNAL - graph.operand_value[outside]).tolist(), numbers[outside].tolist(), strict=True)
+        )
+        followed = self.outside.followed
+        self.reads = Reads(
+            (*followed[number], int(graph.external_spec[external]), int(graph.external_row[external]))
+            for external, number in of_external.items()
+            if number in followed
+        )
+        assert graph.signature is not None
+        self.value_specs = graph.signature.value_specs
+        self.external_rows = [len(rows) for rows in graph.external_data] or [0] * len(self.value_specs)
         tape = self._recorder.tape
-        return {} if tape is None else tape.externals_of(self._graph[1], np.array(self._recorder.operands, np.int64))
+        self.detached = None if tape is None else tape.detached_nodes(graph, 0, self._ids)
+        train = {} if tape is None else {at: tape.externals.get(number) for at, number in of_external.items()}
+        known = {at: one for at, one in train.items() if one is not None}
+        self.whole_parameters = {at: one for at, one in known.items() if one.row is None}
+        self.row_gradients = RowGradients.of(
+            (one.tensor, one.row, at) for at, one in known.items() if one.row is not None
+        )
 
-    def detached(self) -> np.ndarray | None:
-        """Which nodes of the graph no gradient passes; None: there are none."""
-        assert self._graph is not None
-        tape, graph = self._recorder.tape, self._graph[1]
-        return None if tape is None else tape.detached_nodes(graph, 0, self._ids)
+    @cached_property
+    def reads_outside(self) -> Reads:
+        """What of the tensors from outside is read again: rows of tables."""
+        outside = self.outside
+        own = {one for one in self._recorder.operands if one in outside.followed}
+        return Reads((*outside.followed[one], outside.table[-1 - one], outside.row[-1 - one]) for one in own)
 
     @cached_property
     def packed(self) -> bytes | None:
@@ -172,12 +206,26 @@ class _Constant:
     """Stands for a tensor of the result that is not computed."""
 
     def __init__(self, tensor: torch.Tensor) -> None:
-        self._own = own_parameter(tensor)
-        self._kept = None if isinstance(self._own, torch.nn.Parameter) else self._own.detach().clone()
+        followed = tensor if type(tensor) is FollowedTensor else None
+        self._own = own_parameter(tensor) if followed is None else followed.parameter
+        self._row = None if followed is None else followed.row
+        self._shape = None if followed is None else followed.plain.shape
+        is_parameter = isinstance(self._own, torch.nn.Parameter)
+        if not is_parameter and self._own.requires_grad:
+            raise RecordingError(
+                "forward returns what it computes with parameters outside of cells: a record would not",
+                "results of cells, parameters, and rows of parameters",
+                "list what computes it as a cell, or give the element itself",
+            )
+        self._kept = None if is_parameter else self._own.detach().clone()
 
     def copy(self) -> torch.Tensor:
         """The tensor; a parameter is itself."""
-        return self._own if self._kept is None else self._kept.clone()
+        if self._kept is not None:
+            return self._kept.clone()
+        if self._row is not None:
+            return self._own[self._row].reshape(self._shape)
+        return self._own if self._shape in (None, self._own.shape) else self._own.reshape(self._shape)
 
 
 def record_content(
@@ -204,6 +252,7 @@ def record_content(
         )
 
     recorder = Recorder(library, refuse, refuse, None if library.training else library.outside_of_records())
+    recorder.follows = True
     carried = Carried()
     copies = Copies(model, sites, recorder, 1, carried, refuse)
     with (
@@ -251,7 +300,22 @@ class RecordedElements:
         """The graphs to run, for a compiled model."""
         return [content.graph(model) for content in self.computed]
 
-    @property
+    def read_again(self, graph: InstanceGraph, first: InstanceGraph | None) -> None:
+        """Let a merged graph have what is in parameters now; `first` comes before those of :meth:`graphs`."""
+        if graph.signature is None or not self.computed or not graph.external_data:
+            return
+        # A model that trains has more kinds of values than its cells have.
+        arrays = [graph.external_data[graph.signature.arena(spec)] for spec in self.computed[0].value_specs]
+        starts = [0] * len(arrays)
+        if first is not None and first.external_data:
+            starts = [len(rows) for rows in first.external_data]
+        parts = []
+        for content in self.computed:
+            parts.append((content.reads, starts))
+            starts = list(map(add, starts, content.external_rows))
+        Reads.into_joined(parts, arrays)
+
+    @cached_property
     def computed(self) -> list[Content]:
         """Those of which something has to be computed."""
         return [content for content in self._contents if not content.is_constant]
@@ -262,6 +326,9 @@ class RecordedElements:
         packed = [content.packed for content in contents]
         if not contents or any(content.outside is not contents[0].outside for content in contents):
             return None
+        tables = contents[0].outside.tables
+        for content in contents:
+            content.reads_outside.into(lambda number: tables[number].rows)
         return None if None in packed else ([one for one in packed if one is not None], contents[0].outside.addresses())
 
     @property

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from edbatch_tvm.recording.followed_parameters import FollowedTensor, touched
 from edbatch_tvm.recording.gradient_rounds import ROW_OF
 from edbatch_tvm.recording.lazy import is_lazy
 
@@ -119,31 +120,42 @@ class RecordedParameters(dict[str, Any]):
         self._recorder = recorder
 
     def __getitem__(self, name: str) -> Any:
-        parameter = super().__getitem__(name)
-        self._recorder.touched.add(id(parameter))
-        made = self._recorder.parameters.get(id(parameter))
-        if made is not None:
+        parameter, recorder = super().__getitem__(name), self._recorder
+        made = recorder.parameters.get(id(parameter))
+        if made is not None or parameter is None:
             return made
-        plain = type(parameter) is torch.nn.Parameter and parameter.dtype is self._recorder.dtype and parameter.is_cpu
-        # Rows of what has one dimension are numbers, which cells seldom take.
-        if not plain or parameter.layout is not torch.strided or parameter.dim() < 2:
+        plain = type(parameter) is torch.nn.Parameter and parameter.dtype is recorder.dtype and parameter.is_cpu
+        if not plain or parameter.layout is not torch.strided:
+            recorder.touched.add(id(parameter))
             return parameter
-        made = self._recorder.parameters[id(parameter)] = RecordedParameter.of(
-            parameter, self._recorder.tape is not None
-        )
+        if recorder.follows and parameter.is_contiguous() and parameter.numel():
+            made = FollowedTensor.of(recorder, parameter, parameter, None)
+        else:
+            recorder.touched.add(id(parameter))
+            # Rows of what has one dimension are numbers, which cells seldom take.
+            if parameter.dim() < 2:
+                return parameter
+            made = RecordedParameter.of(parameter, recorder.tape is not None)
+        recorder.parameters[id(parameter)] = made
         return made
 
     def items(self) -> Any:
-        """The model's own parameters; who asks for all may read each."""
-        self._recorder.touched.update(map(id, super().values()))
-        return super().items()
+        """The parameters; who asks for all may read each."""
+        return [(name, self._among_all(name)) for name in self]
 
     def values(self) -> Any:
-        """The model's own parameters; who asks for all may read each."""
-        self._recorder.touched.update(map(id, super().values()))
-        return super().values()
+        """The parameters; who asks for all may read each."""
+        return [self._among_all(name) for name in self]
+
+    def _among_all(self, name: str) -> Any:
+        """The model's own parameter, or what sees who reads it."""
+        if self._recorder.follows:
+            return self[name]
+        own = super().__getitem__(name)
+        self._recorder.touched.add(id(own))
+        return own
 
 
 def own_parameter(tensor: Any) -> Any:
-    """The model's own parameter for a recorded one; anything else as it is."""
-    return tensor.parameter if type(tensor) is RecordedParameter else tensor
+    """The model's own tensor for a recorded or followed one, for somebody who reads it; any other as it is."""
+    return tensor.parameter if type(tensor) is RecordedParameter else touched(tensor)

@@ -19,6 +19,7 @@ from edbatch_tvm.recording.computed import Computed, Round
 from edbatch_tvm.recording.describe import describe, describe_list
 from edbatch_tvm.recording.detached import DetachedStorage, shared
 from edbatch_tvm.recording.empty_results import EmptyResult, NoElements
+from edbatch_tvm.recording.followed_parameters import FollowedTensor
 from edbatch_tvm.recording.gradient_tape import GradientTape
 from edbatch_tvm.recording.isolation import switched_to
 from edbatch_tvm.recording.lazy import LazyTensor, geometry_of, lazy_rows
@@ -67,10 +68,13 @@ class Recorder:
         The attributes of every type, node after node.
     outside : Outside
         Copies of ordinary tensors that calls read.
-    parameters : dict of int to RecordedParameter
+    parameters : dict of int to RecordedParameter or FollowedTensor
         What ``forward`` sees of the model's parameters, by the id of each.
     touched : set of int
-        Ids of the parameters that ``forward`` has looked up.
+        Ids of the parameters that ``forward`` has looked up; if it follows parameters, of those whose numbers were read
+        otherwise than by cells.
+    follows : bool
+        Whether what is recorded will run again with other numbers in parameters.
     picked : dict
         Values that are parts of others, by what they are parts of.
     modules : dict of int to tuple
@@ -104,7 +108,20 @@ class Recorder:
     __slots__ = (
         *("adopted", "attributes", "breaks", "compute", "computed", "done", "ends", "finished", "library"),
         *("answers", "asked", "modules", "operators", "ready", "records", "touched", "turns", "wanted"),
-        *("dtype", "operands", "outside", "parameters", "picked", "reads", "recorded", "root", "tape", "types", "wait"),
+        *(
+            "follows",
+            "dtype",
+            "operands",
+            "outside",
+            "parameters",
+            "picked",
+            "reads",
+            "recorded",
+            "root",
+            "tape",
+            "types",
+            "wait",
+        ),
     )
 
     def __init__(
@@ -127,7 +144,7 @@ class Recorder:
         self.attributes: defaultdict[int, list[Any]] = defaultdict(list)
         self.tape = GradientTape(library) if library.training else None
         self.outside = Outside(Tables(self.dtype, library.spare_tables), self.tape) if outside is None else outside
-        self.parameters: dict[int, RecordedParameter] = {}
+        self.parameters: dict[int, RecordedParameter | FollowedTensor] = {}
         self.picked: dict[Any, int] = {}
         self.modules: dict[int, tuple[torch.nn.Module, Any]] = {}
         self.adopted: list[tuple[LazyTensor, torch.Tensor]] = []
@@ -140,6 +157,7 @@ class Recorder:
         self.root: torch.nn.Module | None = None
         self.finished = False
         self.touched: set[int] = set()
+        self.follows = False
         self.records: RecordedElements | None = None
         self.computed = Computed(self.outside.tables)
         self.turns: list[tuple[int, int]] = [(0, 0)]
@@ -297,6 +315,8 @@ class Recorder:
 
     def value_of(self, tensor: Any) -> int:
         """The number of a recorded tensor, or of a tensor from outside."""
+        if type(tensor) is FollowedTensor:
+            return self.outside.followed_number(tensor)
         if type(tensor) is LazyTensor:
             if tensor.recorder is self:
                 if tensor.held is None:
@@ -443,7 +463,8 @@ class Recorder:
     def forget_parameters(self) -> None:
         """Let go of what ``forward`` has seen of parameters, which would live on for its rows, views of it."""
         for parameter in self.parameters.values():
-            parameter.forget_rows()
+            if type(parameter) is RecordedParameter:
+                parameter.forget_rows()
         self.parameters = {}
 
     def taken(self) -> Recorder:

@@ -19,6 +19,7 @@ from torch.nn.utils.rnn import PackedSequence
 from torch.overrides import TorchFunctionMode
 
 from edbatch_tvm.errors import CellError
+from edbatch_tvm.recording.followed_parameters import operand_of
 from edbatch_tvm.recording.lazy import FUNCTIONS, LazyTensor, lazy_value
 from edbatch_tvm.recording.recorded_parameters import own_parameter
 from edbatch_tvm.recording.row_choices import tensor_of_grid, values_of_rows
@@ -178,7 +179,7 @@ def _record(function: Any, arguments: Any, named: Any) -> Any:
     try:
         sequences = _Packed(arguments[1].tolist()) if packed else _Together(tuple(data.shape[:2]), bool(batch_first))
         directions = 2 if bidirectional else 1
-        weights = [own_parameter(one) for one in weights]
+        weights = [own_parameter(operand_of(one)) for one in weights]
         each = len(weights) // (layers * directions)
         if any(recorder.library.path_of(one) is None for one in weights):
             raise CellError("weights of a recurrent layer that are no parameters of the model")

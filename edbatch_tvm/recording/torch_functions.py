@@ -20,6 +20,7 @@ from torch.utils import _pytree as pytree
 
 from edbatch_tvm.fork_lock import fork_lock
 from edbatch_tvm.recording.breaks import told
+from edbatch_tvm.recording.followed_parameters import FollowedTensor
 from edbatch_tvm.recording.grad_mode import NOTING
 from edbatch_tvm.recording.lazy import FUNCTIONS, LazyTensor, computed_leaf, rows_of_values
 
@@ -59,6 +60,8 @@ def _reading(original: Any) -> Callable[..., Any]:
 
 
 def _values(thing: Any) -> Any:
+    if type(thing) is FollowedTensor:
+        return thing.touch()
     if type(thing) is LazyTensor:
         numbers = thing.waited_for()
         return numbers.clone() if thing.recorder.tape is None else thing.computed()

@@ -117,7 +117,7 @@ def test_gradients_of_programs_of_all_kinds_of_steps() -> None:
     runner = Runner(gradients=True)
 
     @seed(2)
-    @settings(max_examples=900, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=1400, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(st.one_of(programs(tuple(name for name in STEPS if name not in WRITES)), programs()))
     def run(steps: list[Any]) -> None:
         runner.run(steps)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import copy
+import warnings
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils import _pytree as pytree
 
 import edbatch_tvm as eb
 from edbatch_tvm.errors import RecordingError
+from edbatch_tvm.recording import api
 from tests.recording.checks import assert_equal
 from tests.recording.models import ChildSumTreeLSTM, ShiftReduceParser, random_trees
 
@@ -147,3 +152,163 @@ def test_a_record_belongs_to_its_model(chain: tuple[Chain, Any]) -> None:
     other = eb.autobatch(Chain().requires_grad_(False), ["step"])
     with pytest.raises(RecordingError, match="another model"):
         other([fast.record([1])])
+
+
+class Reading(nn.Module):
+    """A table of rows, a vector and a layer, of which `use` makes what it likes, around a cell."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.start = nn.Embedding(WORDS, 8), nn.Parameter(torch.randn(8))
+        self.join = nn.Linear(16, 8)
+        self.use: Callable[[Any, int], Any] = lambda model, word: model.step(model.start, model.table.weight[word])
+
+    def step(self, state: torch.Tensor, word: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(self.join(torch.cat([state.reshape(8), word.reshape(8)])))
+
+    def forward(self, word: int) -> Any:
+        return self.use(self, word)
+
+
+def _branch(model: Any, word: int) -> Any:
+    row = model.table.weight[word]
+    return model.step(model.start, row) if row.sum() > 0 else model.step(row, model.start)
+
+
+def _numbers_of(read: Callable[[torch.Tensor], Any]) -> Callable[[Any, int], Any]:
+    """A branch on what `read` makes of the numbers of a row."""
+
+    def use(model: Any, word: int) -> Any:
+        row = model.table.weight[word]
+        with torch.no_grad():
+            first = float(read(row))
+        return model.step(model.start, row) if first > 0 else model.step(row, model.start)
+
+    return use
+
+
+def _sum(row: torch.Tensor) -> torch.Tensor:
+    return row.sum()
+
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", DeprecationWarning)
+    _SCRIPT: Any = torch.jit.script(_sum)
+
+
+FOLLOWED: dict[str, Callable[[Any, int], Any]] = {
+    "row": lambda model, word: model.step(model.start, model.table.weight[word]),
+    "row from the end": lambda model, word: model.step(model.start, model.table.weight[word - WORDS]),
+    "row by NumPy's integer": lambda model, word: model.step(model.start, model.table.weight[np.int64(word)]),
+    "row as a slice": lambda model, word: model.step(model.start, model.table.weight[word : word + 1]),
+    "row in other shapes": lambda model, word: model.step(
+        model.start.unsqueeze(0), model.table.weight[word][None].view(2, 4).flatten()
+    ),
+    "the same row twice": lambda model, word: model.step(
+        model.step(model.start, model.table.weight[word]), model.table.weight[word]
+    ),
+    "zeros like a parameter": lambda model, word: model.step(
+        model.table.weight.new_zeros(model.start.shape), model.table.weight[word]
+    ),
+    "the first of all": lambda model, word: model.step(
+        torch.zeros(8, dtype=next(iter(model.parameters())).dtype), model.table.weight[word]
+    ),
+    "layers between cells": lambda model, word: model.out(model.step(model.start, model.table.weight[word])),
+    "rows between cells": lambda model, word: model.step(model.start, model.start) * model.table.weight[word],
+    "joined between cells": lambda model, word: torch.cat(
+        [model.step(model.start, model.start), model.table.weight[word]]
+    ),
+    "rows and parameters as results": lambda model, word: [
+        model.step(model.start, model.start),
+        model.table.weight[word][None],
+        model.start[None],
+    ],
+}
+"""What goes on as it is when weights change."""
+
+TOUCHED: dict[str, Callable[[Any, int], Any]] = {
+    "branch": _branch,
+    **{
+        name: _numbers_of(read)
+        for name, read in {
+            "item": lambda row: row[0].item(),
+            "list": lambda row: row.tolist()[0],
+            "NumPy": lambda row: row.detach().numpy()[0],
+            "array": lambda row: np.asarray(row.data)[0],
+            "iteration": lambda row: next(iter(row)),
+            "sort": lambda row: torch.sort(row).values[3],
+            "reshaped": lambda row: row.view(2, 4)[1, 1],
+            "whole": lambda row: row.max(),
+            "text": lambda row: torch.tensor(row.tolist()).sum(),
+            "script": _SCRIPT,
+            "dlpack": lambda row: torch.from_dlpack(row.detach()).sum(),
+            "copy": lambda row: copy.deepcopy(row.detach()).sum(),
+        }.items()
+    },
+}
+"""What reads numbers, and does something else when they change."""
+
+
+@pytest.mark.parametrize("trains", [True, False], ids=["training", "inference"])
+@pytest.mark.parametrize("name", [*FOLLOWED, *TOUCHED])
+def test_records_read_parameters_again(name: str, trains: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Results and gradients after changes of all parameters, with no new recording unless numbers were read."""
+    torch.manual_seed(1)
+    model = Reading()
+    model.use = (FOLLOWED | TOUCHED)[name]
+    if "layers" in name:
+        model.out = nn.Linear(8, 3)  # what no element looks up is compared
+    plain = copy.deepcopy(model)
+    words, counted = [3, 4, 3, 5], []
+    with torch.set_grad_enabled(trains):
+        fast = eb.autobatch(model, ["step"])
+        fast(words)
+        records = [fast.record(word) for word in words]
+        original = api.record_content
+        monkeypatch.setattr(api, "record_content", lambda *given: counted.append(1) or original(*given))
+        for turn in range(4):
+            found, wanted = fast(records), [plain(word) for word in words]
+            assert_equal(found, wanted)
+            if trains:
+                for outputs in (found, wanted):
+                    leaves = [one for one in pytree.tree_leaves(outputs) if isinstance(one, torch.Tensor)]
+                    sum((one * (place + 1)).sum() for place, one in enumerate(leaves)).backward()  # type: ignore
+                for one, other in zip(model.parameters(), plain.parameters(), strict=True):
+                    assert (one.grad is None) == (other.grad is None)
+                    if one.grad is not None and other.grad is not None:
+                        assert (one.grad - other.grad).abs().max() <= 1e-5 * other.grad.abs().max()
+                    one.grad = other.grad = None
+            for one, other in zip(model.parameters(), plain.parameters(), strict=True):
+                with torch.no_grad():
+                    change = (-0.9 - 0.01 * turn) * other + 0.1
+                    one.copy_(change)
+                    other.copy_(change)
+    assert bool(counted) == (name in TOUCHED)
+
+
+def test_a_forward_that_writes_into_parameters_is_no_record() -> None:
+    def add(model: Any, word: int) -> Any:
+        model.table.weight[word].add_(1)
+        return model.step(model.start, model.table.weight[word])
+
+    def put(model: Any, word: int) -> Any:
+        model.table.weight[word] = 0
+        return model.step(model.start, model.table.weight[word])
+
+    for use in (add, put):
+        model = Reading().requires_grad_(False)
+        fast = eb.autobatch(model, ["step"])
+        fast([1])
+        model.use = use
+        with pytest.raises(RecordingError, match="writes into a parameter"):
+            fast.record(2)
+
+
+def test_results_that_would_lose_their_gradient_are_an_error() -> None:
+    with torch.enable_grad():
+        model = Reading()
+        fast = eb.autobatch(model, ["step"])
+        fast([1])
+        model.use = lambda own, word: [own.step(own.start, own.start), own.table.weight[word] * 2]
+        with pytest.raises(RecordingError, match="outside of cells"):
+            fast.record(2)
