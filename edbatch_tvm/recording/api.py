@@ -337,7 +337,7 @@ class AutoBatched(StandIn):
         elif self._library.slower:
             results += self._one_by_one(plain[len(results) :], len(results))
         recorded: list[Any] = []
-        if len(results) < len(plain) or contents:
+        if contents or not self._library.slower:  # of no elements, too: it lets go of the minibatch before
             later, recorded = self._minibatch(plain[len(results) :], self._compute_batched, len(results), contents)
             results += later
         if functions and not self._warned:
