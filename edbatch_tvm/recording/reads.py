@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -37,11 +37,6 @@ class Reads:
             _Read(parameter, None if whole else np.array(rows, np.int64), array, np.array(into, np.int64))
             for (_, whole, array), (parameter, rows, into) in groups.items()
         ]
-
-    def into(self, arrays: Callable[[int], np.ndarray]) -> None:
-        """Read all into the arrays of these numbers, whose rows are flat."""
-        for one in self._reads:
-            _read(one, arrays(one.array))
 
     @classmethod
     def into_joined(cls, parts: Iterable[tuple[Reads, Sequence[int]]], arrays: Sequence[np.ndarray]) -> None:

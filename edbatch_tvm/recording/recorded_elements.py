@@ -326,9 +326,9 @@ class RecordedElements:
         packed = [content.packed for content in contents]
         if not contents or any(content.outside is not contents[0].outside for content in contents):
             return None
-        tables = contents[0].outside.tables
-        for content in contents:
-            content.reads_outside.into(lambda number: tables[number].rows)
+        arrays = [table.rows for table in contents[0].outside.tables]
+        starts = [0] * len(arrays)
+        Reads.into_joined(((content.reads_outside, starts) for content in contents), arrays)
         return None if None in packed else ([one for one in packed if one is not None], contents[0].outside.addresses())
 
     @property
