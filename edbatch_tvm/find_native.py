@@ -23,7 +23,7 @@ PARTS = {
     "read data files": "edbatch_tvm.models.native_reader",
     "merge": "edbatch_tvm.native.merger",
     "merge equal nodes": "edbatch_tvm.native.equal_nodes",
-    "run small minibatches": "edbatch_tvm.runtime.one_call",
+    "run minibatches in one call": "edbatch_tvm.runtime.one_call",
     "schedule": "edbatch_tvm.native.kernels",
     "plan": "edbatch_tvm.native.planner",
     "build backward graphs": "edbatch_tvm.native.backward_graphs",

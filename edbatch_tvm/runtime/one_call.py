@@ -57,7 +57,7 @@ def load() -> Any:
 
 def native_core() -> Any:
     """The compiled code; None where it cannot be had."""
-    return find_native("run small minibatches")
+    return find_native("run minibatches in one call")
 
 
 class OneCall:

@@ -33,7 +33,7 @@ def cut(
         first[b] = at
         u: T.let = steps[b, TYPE]
         share: T.let = T.truncdiv(steps[b, COUNT], parts[b])
-        larger: T.let = steps[b, COUNT] - share * parts[b]  # so many pieces have one node more
+        larger: T.let = steps[b, COUNT] - share * parts[b]  # this many pieces have one node more than the others
         for p in range(parts[b]):
             begin: T.let = p * share + T.min(p, larger)
             for c in range(columns):
