@@ -15,7 +15,7 @@ from edbatch_tvm.compiler.progress import Progress
 from edbatch_tvm.errors import CellError, EdbatchError
 from edbatch_tvm.fork_lock import fork_lock
 from edbatch_tvm.graph.spec import Signature
-from edbatch_tvm.recording import compiled_or_pytorch
+from edbatch_tvm.recording import compiled_or_pytorch, strided_storage
 from edbatch_tvm.recording.arguments import FEW, CallPlan, Key
 from edbatch_tvm.recording.batch_norm import StatisticsChecked
 from edbatch_tvm.recording.called_functions import recording_calls
@@ -264,6 +264,8 @@ class Library:
 
     def _row_by_row(self, recorder: Recorder, site: Site, arguments: tuple[Any, ...]) -> RowByRow | None:
         """How a call is recorded row by row; None if its code does not treat rows alike, or has none."""
+        if site.target is strided_storage.joined:  # of rows of one element, too, it makes one value
+            return None
         lists = not site.integers_vary
         leaves = leaves_of(arguments, lists)
         rows = rows_among(recorder, leaves, lists)

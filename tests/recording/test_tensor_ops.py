@@ -96,6 +96,29 @@ def test_stacked_states() -> None:
     check(between)
 
 
+def _columns(a: Any, b: Any) -> Any:
+    """What is computed of one column of rows, and of rows of one element, and written into them."""
+    found = []
+    for write in (lambda c: c.mul_(2), lambda c: c.add_(c), lambda c: c.copy_(b[..., 1]), lambda c: c.fill_(3)):
+        rows = torch.sigmoid(a)
+        found += [write(rows[..., 0]), rows.sum(0), write(rows.mT[2]), rows]
+    narrow = torch.tanh(a[..., :1])
+    narrow[1:, 0] += 1
+    column = a[..., 1] * 2
+    column[1:] = b[..., 0][:-1]
+    return [*found, narrow, narrow.reshape(-1), column, column.sum(), column @ b, column.softmax(0), column.flip(0)]
+
+
+def test_a_column_that_is_written() -> None:
+    assert not check(lambda a, b: (a[:, 0].mul_(2), a), (3, H)).breaks
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rows", [1, 2, 5])
+def test_columns_of_rows(rows: int) -> None:
+    assert not check(_columns, (rows, H)).breaks
+
+
 def test_views_record_nothing() -> None:
     def between(a: Any, b: Any) -> Any:
         row = a.unsqueeze(0).view(1, 2, 2).flatten(1).squeeze()
