@@ -11,7 +11,7 @@ import torch
 
 from edbatch_tvm.errors import RecordingError
 from edbatch_tvm.recording.lazy import FUNCTIONS, VIEWS, LazyTensor, geometry_of, lazy_view, storage_of
-from edbatch_tvm.recording.strided_storage import Geometry
+from edbatch_tvm.recording.strided_storage import Geometry, last_element
 
 GEOMETRIES: dict[Any, list[Geometry] | Geometry] = {}
 _MOST_GEOMETRIES = 100_000
@@ -48,9 +48,18 @@ def view(operator: Any, source: LazyTensor, rest: Any, named: dict[str, Any]) ->
         raise RecordingError(given, "its elements as they are", "use .to(dtype)")
     found = geometries(operator, geometry_of(source), rest, named)
     recorder, storage, dtype = source.recorder, storage_of(source), source.spec.dtype
+    if operator is torch.ops.aten.as_strided.default:  # the only view that may reach beyond the memory
+        _require_inside(found, len(storage.rows) * storage.row)  # type: ignore[arg-type]
     if type(found) is list:
         return [lazy_view(recorder, storage, geometry, dtype) for geometry in found]
     return lazy_view(recorder, storage, found, dtype)  # type: ignore[arg-type]
+
+
+def _require_inside(geometry: Geometry, elements: int) -> None:
+    size, stride, offset = geometry
+    end = offset + last_element(size, stride) + 1
+    if 0 not in size and end > elements:
+        raise RuntimeError(f"as_strided: {end} elements from the begin of a recorded storage of {elements}")
 
 
 # Functions that PyTorch need not take apart ----------------------------------------------------------------------

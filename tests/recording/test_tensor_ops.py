@@ -129,6 +129,13 @@ def test_views_record_nothing() -> None:
     assert fast.compiled.signature.names == ("cell",)
 
 
+@pytest.mark.parametrize("place", [((2, 2), (1, 12)), ((1, H), (H, 1), 1), ((2 * H,), (1,)), ((2,), (H,))])
+def test_no_view_reaches_beyond_the_memory(place: Any) -> None:
+    fast = eb.autobatch(Glue(lambda a, b: a.as_strided(*place)), cells=["cell"])
+    with pytest.raises(RuntimeError, match="as_strided"):
+        fast([torch.randn(H)])
+
+
 def test_values_that_are_read() -> None:
     def between(a: Any, b: Any) -> Any:
         scores = a if float(a.sum()) > 0 else -a
