@@ -18,6 +18,7 @@ from edbatch_tvm.recording.adopted import adopt
 from edbatch_tvm.recording.dispatch import as_rows, copied, recorder_of
 from edbatch_tvm.recording.isolation import switched_to
 from edbatch_tvm.recording.lazy import FUNCTIONS, INTO_PYTORCH, OPERATORS, LazyTensor, computed_leaf
+from edbatch_tvm.recording.over_rows import with_transposed_rows
 from edbatch_tvm.recording.row_choices import joined_rows
 from edbatch_tvm.recording.specs import FLOATS
 from edbatch_tvm.recording.storages import write
@@ -58,6 +59,22 @@ def _recorded(function: Any) -> Any:
 
     return record
 
+
+def _product(function: Any) -> Any:
+    """What records a product of two tensors; one of a row and a transposed list of rows is taken row by row."""
+    recorded = _recorded(function)
+
+    def record(function: Any, arguments: Any, named: dict[str, Any]) -> Any:
+        if len(arguments) == 2 and not named and not torch._C._is_any_autocast_enabled():
+            product = with_transposed_rows(*arguments)
+            if product is not None:
+                return product
+        return recorded(function, arguments, named)
+
+    return record
+
+
+_PRODUCTS = frozenset(("matmul", "bmm", "__matmul__"))
 
 _QUESTIONS = (
     "lt le gt ge eq ne __lt__ __le__ __gt__ __ge__ __eq__ __ne__ max min argmax argmin sort topk all any isnan isfinite"
@@ -229,6 +246,9 @@ def _table() -> None:
         for owner in (torch.Tensor, torch, F):
             function = getattr(owner, name, None)
             if function is not None:
+                if name in _PRODUCTS:  # not of native_core, which would join transposed rows
+                    FUNCTIONS[function] = _product(function)
+                    continue
                 FUNCTIONS[function] = _recorded(function)
                 OPERATORS[function] = getattr(torch.Tensor, function.__name__, None)
     for name in _QUESTIONS.split():

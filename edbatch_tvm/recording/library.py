@@ -31,6 +31,7 @@ from edbatch_tvm.recording.model_state import dtype_of
 from edbatch_tvm.recording.module_arguments import GivenModule
 from edbatch_tvm.recording.module_attributes import is_constant
 from edbatch_tvm.recording.outside import Outside
+from edbatch_tvm.recording.over_rows import OverRows, over_rows
 from edbatch_tvm.recording.parameter_tables import Table
 from edbatch_tvm.recording.recurrent import refuses_unrolling
 from edbatch_tvm.recording.rows import (
@@ -179,7 +180,7 @@ class Library:
 
     def specialise(
         self, recorder: Recorder, site: Site, arguments: tuple[Any, ...]
-    ) -> tuple[Cell, list[int], list[Any]] | RowByRow | EmptyResult | Again:
+    ) -> tuple[Cell, list[int], list[Any]] | RowByRow | OverRows | EmptyResult | Again:
         """The cell for a call that none was made for yet, the values the call reads and its attributes.
 
         Tried in turn: one row after another; any number of rows and any integer; a cell for this number of rows; every
@@ -262,8 +263,8 @@ class Library:
                 site.read(attribute)
         return len(site.reads) > len(code.reads)
 
-    def _row_by_row(self, recorder: Recorder, site: Site, arguments: tuple[Any, ...]) -> RowByRow | None:
-        """How a call is recorded row by row; None if its code does not treat rows alike, or has none."""
+    def _row_by_row(self, recorder: Recorder, site: Site, arguments: tuple[Any, ...]) -> RowByRow | OverRows | None:
+        """How a call with rows is recorded; None as one node: its code does not treat rows alike, or has none."""
         if site.target is strided_storage.joined:  # of rows of one element, too, it makes one value
             return None
         lists = not site.integers_vary
@@ -285,9 +286,13 @@ class Library:
                 with self._lock, self._outside():
                     found = takes_rows(site.name, CellModule(site.target, site.owner, plan, site.named, site.reads))
             site.row_wise[tuple(key)] = found
+        how: RowByRow | OverRows | None
         if found is None:
-            return None
-        how = RowByRow(tuple(None if row is None else row.at for row in rows), found)
+            how = over_rows(site.target, site.named, arguments, rows)
+            if how is None:
+                return None
+        else:
+            how = RowByRow(tuple(None if row is None else row.at for row in rows), found)
         site.learn(described(recorder, arguments, site.integers_vary)[0], (-1, (), how))
         return how
 

@@ -24,6 +24,7 @@ from edbatch_tvm.recording.gradient_tape import GradientTape
 from edbatch_tvm.recording.isolation import switched_to
 from edbatch_tvm.recording.lazy import LazyTensor, geometry_of, lazy_rows
 from edbatch_tvm.recording.outside import Outside
+from edbatch_tvm.recording.over_rows import OverRows
 from edbatch_tvm.recording.recorded_parameters import RecordedParameter, own_parameter
 from edbatch_tvm.recording.row_calls import row_by_row
 from edbatch_tvm.recording.rows import RowByRow
@@ -279,7 +280,7 @@ class Recorder:
             found = self.library.specialise(self, site, arguments)
         finally:
             self.root = root
-        if isinstance(found, RowByRow | EmptyResult):
+        if isinstance(found, RowByRow | OverRows | EmptyResult):
             return self.otherwise(site, arguments, found, caller)
         return self._of_cell(*found) if isinstance(found, tuple) else found
 
@@ -293,7 +294,7 @@ class Recorder:
         self,
         site: Site,
         arguments: tuple[Any, ...],
-        how: RowByRow | EmptyResult | Constants | Joined,
+        how: RowByRow | OverRows | EmptyResult | Constants | Joined,
         caller: CellCall | None,
     ) -> Any:
         """A call that is not one node, or is not known by its steps.
@@ -304,6 +305,8 @@ class Recorder:
             return how.returned([])
         if isinstance(how, RowByRow):
             return row_by_row(self, site, arguments, how, caller)
+        if isinstance(how, OverRows):
+            return how.function(arguments[0], how.dim)
         if how is JOINED:
             return self.call(site, with_whole_values(self, arguments), caller)
         found = self.library.cell_of_constants(self, site, arguments)
