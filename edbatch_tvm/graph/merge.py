@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
+from functools import cache
 from operator import attrgetter
 
 import numpy as np
@@ -10,6 +12,7 @@ import numpy as np
 from edbatch_tvm.errors import GraphError
 from edbatch_tvm.graph import native_merge
 from edbatch_tvm.graph.instance import FIRST_EXTERNAL, InstanceGraph
+from edbatch_tvm.graph.spec import Signature
 
 _CHECKED = attrgetter("checked")
 _SIGNATURE = attrgetter("signature")
@@ -66,10 +69,11 @@ def merge(instances: Sequence[InstanceGraph]) -> InstanceGraph:
     return merged
 
 
-def merge_again(instances: Sequence[InstanceGraph]) -> InstanceGraph | None:
+def merge_again(instances: Sequence[InstanceGraph], signature: Signature | None = None) -> InstanceGraph | None:
     """The merge of checked graphs over one signature that all have been merged before; None if they are anything else.
 
-    What :func:`merge` gives, for less: of each graph one attribute is looked at.
+    What :func:`merge` gives, for less: of each graph one attribute is looked at. With `signature`, the same graph over
+    that: its cells are those of the instances, but return more.
     """
     fast = native_merge.merger()
     if fast is None or len(instances) < 2:
@@ -80,10 +84,19 @@ def merge_again(instances: Sequence[InstanceGraph]) -> InstanceGraph | None:
         return None
     if not all(rows) or list(map(len, rows)).count(len(rows[0])) != len(rows):
         return None
-    merged = fast.merge_rows(rows, instances[0])
+    merged = fast.merge_rows(rows, instances[0], signature)
     if merged is not None:
         merged.checked = True
+        if merged.part_digests is not None and merged.stride != instances[0].stride:
+            merged.part_digests = merged.part_digests ^ wider_mark(instances[0].stride, merged.stride)
     return merged
+
+
+@cache
+def wider_mark(old: int, new: int) -> np.ndarray:
+    """What makes digests of a graph those of the same one with more outputs a node: its values have other numbers."""
+    mark = hashlib.blake2b(repr((old, new)).encode(), digest_size=16).digest()
+    return np.frombuffer(mark, np.int64)
 
 
 def reference_merge(instances: Sequence[InstanceGraph]) -> InstanceGraph:

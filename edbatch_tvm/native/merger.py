@@ -14,6 +14,7 @@ from edbatch_tvm.graph.array_addresses import (
 )
 from edbatch_tvm.graph.instance import InstanceGraph
 from edbatch_tvm.graph.node_users import Uses
+from edbatch_tvm.graph.spec import Signature
 from edbatch_tvm.native.build import load_library
 
 _MOST = np.iinfo(np.int32).max
@@ -36,18 +37,24 @@ class NativeMerger:
         rows = [row for row in map(_row_of, instances) if row is not None]
         return self._merged(_table(rows), instances[0]) if len(rows) == len(instances) else None
 
-    def merge_rows(self, rows: Sequence[bytes], first: InstanceGraph) -> InstanceGraph | None:
-        """The merge of the graphs that have these rows, `first` the first of them; None if signatures differ, too."""
+    def merge_rows(
+        self, rows: Sequence[bytes], first: InstanceGraph, signature: Signature | None = None
+    ) -> InstanceGraph | None:
+        """See :class:`edbatch_tvm.graph.native_merge.Merger`."""
         table = _table(rows)
         same = table[:, SIGNATURE].tolist().count(id(first.signature)) == len(rows)
-        return self._merged(table, first) if same else None
+        return self._merged(table, first, signature) if same else None
 
-    def _merged(self, rows: np.ndarray, first: InstanceGraph) -> InstanceGraph | None:
+    def _merged(
+        self, rows: np.ndarray, first: InstanceGraph, signature: Signature | None = None
+    ) -> InstanceGraph | None:
+        signature = signature or first.signature
+        stride = first.stride if signature is None else signature.stride
         totals = rows.sum(0).tolist()  # those of identities and addresses mean nothing
         nodes, edges, outputs, instances, uses = totals[:SIGNATURE]
         # All arrays of int32 lie one behind the other: one argument instead of eight.
         lengths = nodes + 1, edges, nodes + 1, uses, nodes, outputs, instances + 1, instances + 1
-        if max(nodes * first.stride, sum(lengths)) > _MOST:
+        if max(nodes * stride, sum(lengths)) > _MOST:
             return None
         columns = first.signature.attribute_columns if first.signature is not None else ()
         attributes = {}
@@ -64,7 +71,7 @@ class NativeMerger:
         scalar_output = np.empty(instances, np.bool_)
         type_count = np.zeros(first.num_types, np.int64)
         block = np.empty(sum(lengths), np.int32)
-        self._merge(first.stride, rows, node_type, block, scalar_output.view(np.int8), type_count, table)
+        self._merge(first.stride, stride, rows, node_type, block, scalar_output.view(np.int8), type_count, table)
         ends = list(accumulate(lengths))
         operand_ptr, operand_value, use_ptr, user, waits, declared, node_ptr, output_ptr = [
             block[end - length : end] for length, end in zip(lengths, ends, strict=True)
@@ -73,7 +80,7 @@ class NativeMerger:
             node_type,
             operand_ptr,
             operand_value,
-            first.signature,
+            signature,
             attributes=attributes,
             outputs=declared,
             node_ptr=node_ptr,

@@ -19,8 +19,8 @@ class Instances:
         self.cells = cells
         self._equal = cells
 
-    def merged(self, instances: Sequence[InstanceGraph]) -> InstanceGraph:
-        """The disjoint union of `instances`.
+    def merged(self, instances: Sequence[InstanceGraph], nodes: Signature | None = None) -> InstanceGraph:
+        """The disjoint union of `instances`; where that is as fast, a graph over `nodes`: the cells returning more.
 
         Raises
         ------
@@ -31,8 +31,8 @@ class Instances:
             raise GraphError("one instance graph", "a list of instance graphs", "model([instance])")
         if not isinstance(instances, Sequence) and np.ndim(instances) != 1:
             raise GraphError(f"instances in a {type(instances).__name__}", "a list of instance graphs")
-        merged = merge_again(instances)
-        if merged is not None and self.has_cells(merged.signature):
+        merged = merge_again(instances, nodes)
+        if merged is not None and self.has_cells(instances[0].signature):
             return merged
         for position, instance in enumerate(instances):
             if not isinstance(instance, InstanceGraph):

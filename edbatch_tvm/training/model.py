@@ -101,8 +101,11 @@ class TrainingModel(Model):
 
     def merge(self, instances: Sequence[InstanceGraph]) -> InstanceGraph:
         """See :meth:`Model.merge`; nodes of the graph also have outputs for what they save."""
-        merged = super().merge(instances)
-        return with_saved_values(merged, self.signature) if self._saves else merged
+        if not self._saves:
+            return super().merge(instances)
+        direct = self._table is None
+        merged = self._instances.merged(instances, self.signature) if direct else super().merge(instances)
+        return merged if merged.signature is self.signature else with_saved_values(merged, self.signature)
 
     def execute(self, graph: InstanceGraph, plan: Plan, info: ScheduleInfo | None = None) -> TrainingResult:
         """See :meth:`Model.execute`."""

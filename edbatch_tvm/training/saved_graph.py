@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-
 import numpy as np
 
 from edbatch_tvm.graph import InstanceGraph, Signature
+from edbatch_tvm.graph.merge import wider_mark
 
 _SAME_NODES = ("uses", "operand_node", "type_count", "num_types", "type_names")
 """What a graph has worked out that does not depend on how many outputs a node has."""
@@ -44,9 +43,7 @@ def with_saved_values(graph: InstanceGraph, signature: Signature) -> InstanceGra
     )
     made.checked, made.serial = graph.checked, graph.serial
     if graph.part_digests is not None:
-        # Another structure to caches of schedules and plans: values have other numbers.
-        mark = hashlib.blake2b(repr((old, new)).encode(), digest_size=16).digest()
-        made.part_digests = graph.part_digests ^ np.frombuffer(mark, np.int64)
+        made.part_digests = graph.part_digests ^ wider_mark(old, new)  # another structure to caches
     made.__dict__.update({name: graph.__dict__[name] for name in _SAME_NODES if name in graph.__dict__})
     return made
 

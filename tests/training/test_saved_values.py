@@ -9,6 +9,7 @@ import pytest
 
 import edbatch_tvm as eb
 from edbatch_tvm.errors import PlanError
+from edbatch_tvm.graph import merge
 from edbatch_tvm.models import WORKLOADS, get_workload
 from tests.training.test_backward import WEIGHTS, Chain
 
@@ -119,3 +120,18 @@ def test_schedules_and_plans_are_not_taken_for_those_of_the_cells_as_written(cha
         found, expected = chain(instances), plain(instances)
         np.testing.assert_allclose([found[i] for i in range(3)], [expected[i] for i in range(3)], rtol=1e-6)
         assert found.graph.digest_of_parts != expected.graph.digest_of_parts or chain.cells == chain.signature
+
+
+@pytest.mark.parametrize("name", ["treelstm", "lattice-lstm", "random-dag"])
+def test_merging_again_gives_the_same_graph(name: str) -> None:
+    """The compiled merge, which numbers values anew on its way, and NumPy."""
+    model = compiled(name, "save")
+    instances = get_workload(name).generate(5, model.cells, seed=2)
+    first, again = model.merge(instances), model.merge(instances)
+    for field in ("node_type", "operand_ptr", "operand_value", "outputs", "node_ptr", "output_ptr", "scalar_output"):
+        np.testing.assert_array_equal(getattr(first, field), getattr(again, field))
+    assert first.digest_of_parts == again.digest_of_parts is not None
+    assert first.digest_of_parts != merge(instances).digest_of_parts
+    assert [array.tolist() for array in first.uses] == [array.tolist() for array in again.uses]
+    assert again.signature is model.signature
+    assert again.checked

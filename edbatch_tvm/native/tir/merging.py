@@ -34,6 +34,7 @@ ANY = 1 << 30
 @T.prim_func
 def merge(
     stride: T.int32,
+    wide: T.int32,  # values of the merged graph are node * wide + slot
     rows_: T.handle,
     node_type_: T.handle,
     # The int32 arrays of the merged graph one behind the other, in the order of their declarations below.
@@ -102,7 +103,12 @@ def merge(
         from_value = T.decl_buffer((ANY,), "int32", data=T.reinterpret("handle", rows[g, OPERAND_VALUE]), align=4)
         for i in range(T.Cast("int32", rows[g, EDGES])):
             value: T.let = from_value[i]
-            operand_value[edge + i] = T.Select(value >= 0, value + node * stride, value)
+            operand_value[edge + i] = T.Select(value >= 0, value + node * wide, value)
+        if wide != stride:
+            for i in range(T.Cast("int32", rows[g, EDGES])):
+                value: T.let = from_value[i]
+                if value >= 0:
+                    operand_value[edge + i] += T.truncdiv(value, stride) * (wide - stride)
         from_use_ptr = T.decl_buffer((ANY,), "int32", data=T.reinterpret("handle", rows[g, USE_PTR]), align=4)
         for i in range(size):
             use_ptr[node + i + 1] = from_use_ptr[i + 1] + use
@@ -114,7 +120,7 @@ def merge(
             waits[node + i] = from_waits[i]
         from_output = T.decl_buffer((ANY,), "int32", data=T.reinterpret("handle", rows[g, OUTPUT]), align=4)
         for i in range(T.Cast("int32", rows[g, OUTPUTS])):
-            output[out + i] = from_output[i] + node * stride
+            output[out + i] = from_output[i] + node * wide + T.truncdiv(from_output[i], stride) * (wide - stride)
         inner: T.let = T.Cast("int32", rows[g, INSTANCES])
         from_nodes = T.decl_buffer((ANY,), "int32", data=T.reinterpret("handle", rows[g, NODE_PTR]), align=4)
         from_outputs = T.decl_buffer((ANY,), "int32", data=T.reinterpret("handle", rows[g, OUTPUT_PTR]), align=4)
