@@ -27,6 +27,7 @@ PARTS = {
     "schedule": "edbatch_tvm.native.kernels",
     "plan": "edbatch_tvm.native.planner",
     "build backward graphs": "edbatch_tvm.native.backward_graphs",
+    "plan backward passes": "edbatch_tvm.native.backward_steps",
     "sum weight gradients": "edbatch_tvm.training.gradient_kernel",
 }
 """What native kernels do, and the module that has their ``load()``."""

@@ -117,7 +117,7 @@ class NumpyExecutor:
         with np.errstate(all="ignore"):  # kernels say nothing of NaN and infinities either
             for step in plan.steps.tolist():
                 self._cells[step[TYPE]].run(step, graph, plan, arenas, self._weights)
-        return Result(graph, plan, Report(graph, plan, info, self.paths, len(plan.steps)), arenas)
+        return Result(graph, plan, Report(graph, plan, info, self.paths, lambda: len(plan.steps)), arenas)
 
     def parts(self, graph: InstanceGraph, plan: Plan) -> AbstractContextManager[Callable[[int, int], None]]:
         """See :meth:`~edbatch_tvm.runtime.executor.Executor.parts`."""

@@ -66,7 +66,7 @@ class NativeBackwardGraphs:
         arenas[:, ROWS] = np.array(plan.arena_rows) - 1
         schedule, n, outputs = plan.schedule, graph.num_nodes, types.cotangents.shape[1]
         entries, givens, most = len(graph.operand_value), len(given), types.sections.shape[1]
-        places, operands = _bounds(graph, types, cells)
+        places, operands = most_places(graph, types, cells)
         places += entries + givens
         externals = int(arenas[arenas[:, BACKWARD_ARENA] >= 0, ROWS].sum()) + givens
         made = BackwardArrays(
@@ -185,7 +185,7 @@ class NativeBackwardGraphs:
         return addresses
 
 
-def _bounds(graph: InstanceGraph, types: TypeTables, cells: CellTables) -> tuple[int, int]:
+def most_places(graph: InstanceGraph, types: TypeTables, cells: CellTables) -> tuple[int, int]:
     """The most nodes of sections, and operands of these, that there can be."""
     signature = signature_of(graph)
     amounts = np.zeros((len(signature), 3), np.int64)

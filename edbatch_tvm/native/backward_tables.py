@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -39,6 +40,46 @@ next; the address of row 0 and bytes from row to row. The number of columns."""
 PLACES, BATCHES, EXTERNAL_USES = range(3)
 """Slots of the results ``io``: nodes and batches of the backward graph, gradients of external rows of the forward
 graph."""
+
+NEW_BATCHES, NEW_USES, NEW_IO_SLOTS = 8, 9, 10
+"""Slots of the results of ``backward_steps``, after those of ``fill``: batches, and gradients of external rows of the
+forward graph. The number of slots."""
+
+PRODUCT_COLUMN, PRODUCT_MULTIPLIES, PRODUCT_SLOTS = 0, 5, 6
+"""Of ``SumTables.products``, beside the columns of the steps of :mod:`schedules.cpu.weight_gradients`: in place of
+the number of nodes the columns that have as many rows; the multiplications for each node. The number of columns."""
+
+VECTOR_COLUMN, VECTOR_OUT, VECTOR_TOTAL, VECTOR_SLOTS = 8, 9, 10, 11
+"""Of ``SumTables.vectors``, behind the columns of the vectors there: the columns that a vector is of, and the
+gradients that it adds to. The number of columns."""
+
+TABLE_COLUMN, TABLE_COLUMNS, TABLE_READ, TABLE_READS, TABLE_SLOTS = range(5)
+"""Of ``SumTables.tables``: the first of the columns that are added to a table, and how many there are; the first
+of its reads, and how many. The number of columns."""
+
+READ_TYPE, READ_MEMORY, READ_BYTES, READ_EACH, READ_SLOTS = range(5)
+"""Of ``SumTables.reads``: the type whose nodes read rows of a table, the memory that says which, the bytes of an
+integer, and how many rows each node reads. The number of columns."""
+
+
+class SumTables(NamedTuple):
+    """What is computed of weight gradients in one dtype, for nodes of given types.
+
+    Attributes
+    ----------
+    terms : int64 array of shape [k, TERM_COLUMNS]
+        Rows that are read; BASE is a number of memory.
+    ends : int64 array
+        Of each columns of a product or table, the first of these rows, and one more the end.
+    products, vectors, tables, reads : int64 array
+    """
+
+    terms: np.ndarray
+    ends: np.ndarray
+    products: np.ndarray
+    vectors: np.ndarray
+    tables: np.ndarray
+    reads: np.ndarray
 
 
 class TypeTables(NamedTuple):
@@ -105,3 +146,71 @@ class BackwardArrays(NamedTuple):
     group_rows: np.ndarray
     external_use: np.ndarray
     external_of: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class BackwardSteps:
+    """A backward pass as the tables that kernels read, and where its rows lie.
+
+    Attributes
+    ----------
+    steps, index : int32 array
+        See :mod:`edbatch_tvm.memory.steps_table`.
+    arena_rows : int32 array
+        Rows that each arena needs.
+    type_count : int64 array
+        Nodes of each type of the backward pass.
+    cotangent_row : int32 array of shape [forward nodes * outputs * 2]
+        The row of the cotangent of each output; where an adjoint adds two, of both. 0 for none.
+    node_order, group_ptr, group_rows, node_rank : int32 array
+        See :class:`BackwardArrays`.
+    batch_at : int32 array of shape [forward batches * (forward arenas + sections)]
+        From the last forward batch on, the batch that adds cotangents of an arena, by rank, and that of each section;
+        -1 if there is none.
+    external_use, external_of : int32 array
+        Rows of gradients of external rows of the forward graph, and these rows.
+    counts : list of int
+        The results of ``fill``.
+    """
+
+    steps: np.ndarray
+    index: np.ndarray
+    arena_rows: np.ndarray
+    type_count: np.ndarray
+    cotangent_row: np.ndarray
+    node_order: np.ndarray
+    group_ptr: np.ndarray
+    group_rows: np.ndarray
+    node_rank: np.ndarray
+    batch_at: np.ndarray
+    external_use: np.ndarray
+    external_of: np.ndarray
+    counts: list[int]
+
+
+@dataclass(frozen=True, eq=False)
+class FoundSums:
+    """The tables of weight gradients of a minibatch.
+
+    Attributes
+    ----------
+    starts, addresses : int64 array
+        Where the addresses of the rows of each columns begin, and these.
+    steps, vectors, segments : int64 array
+        See :mod:`schedules.cpu.weight_gradients`.
+    index : int64 array
+        Of each table the rows that have a gradient, rising.
+    distinct : list of int
+        How many these are.
+    multiplies : int
+        Of all products together.
+    """
+
+    starts: np.ndarray
+    addresses: np.ndarray
+    steps: np.ndarray
+    vectors: np.ndarray
+    segments: np.ndarray
+    index: np.ndarray
+    distinct: list[int]
+    multiplies: int

@@ -45,6 +45,13 @@ LIBRARIES = {
     "levels": ("tir/depth_schedule.py",),
     "values": ("tir/kept_values.py",),
     "backward": ("tir/backward_graph.py", "tir/term_addresses.py", "backward_tables.py"),
+    "backward_steps": (
+        "tir/backward_steps.py",
+        "tir/backward_reads.py",
+        "tir/gradient_tables.py",
+        "backward_tables.py",
+        "../memory/steps_table.py",
+    ),
     "schedule": SCHEDULE_SOURCES,
     "learn": SCHEDULE_SOURCES,
     "search": ("tir/beam_search.py", "tir/beam_states.py", "tir/candidate_heap.py"),
@@ -139,6 +146,11 @@ def _functions(name: str) -> dict[str, Any]:
         from edbatch_tvm.native.tir.term_addresses import term_addresses
 
         return {"backward": backward, "term_addresses": term_addresses}
+    if name == "backward_steps":
+        from edbatch_tvm.native.tir.backward_steps import backward_steps
+        from edbatch_tvm.native.tir.gradient_tables import gradient_tables
+
+        return {"backward_steps": backward_steps, "gradient_tables": gradient_tables}
     if name == "search":
         from edbatch_tvm.native.tir.beam_search import search
 

@@ -22,6 +22,9 @@ from edbatch_tvm.native.cell_tables import (
     cell_tables,
 )
 
+_USUAL_PIECES = 64
+"""Room for more pieces than twice the batches; where there are more still, it is made."""
+
 
 class NativePlanner:
     """The fast planner. Its graphs have nodes.
@@ -133,12 +136,21 @@ class NativePlanner:
         )
 
     def cut(
-        self, signature: Signature, steps: np.ndarray, parts: np.ndarray, total: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Batches cut into `parts` pieces, `total` altogether: their steps, and where those of each batch begin."""
-        made, first = np.empty((total, steps.shape[1]), np.int32), np.empty(len(steps) + 1, np.int32)
-        self._cut(as_argument(steps), as_argument(parts), cell_tables(signature).cells, made, first)
-        return made, first
+        self, signature: Signature, steps: np.ndarray, most: np.ndarray, threads: int
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """See :meth:`~edbatch_tvm.runtime.split_batches.SplitBatches.steps`, of which `most` is an array."""
+        batches, columns = steps.shape
+        steps, cells, io = as_argument(steps), cell_tables(signature).cells, np.empty(1, np.int64)
+        first, room = np.empty(batches + 1, np.int32), 2 * batches + _USUAL_PIECES
+        while True:
+            made = np.empty((room, columns), np.int32)
+            self._cut(threads, steps, most, cells, made, first, io)
+            total = int(io[0])
+            if total <= batches:
+                return steps, None
+            if total <= room:
+                return made[:total], first
+            room = total
 
     def indexes_no_others(self, graph: InstanceGraph, schedule: Schedule, tables: Tables, layout: Layout) -> bool:
         """Whether every operand that `tables` index is indexed in `layout`, too."""

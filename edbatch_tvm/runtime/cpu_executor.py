@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any
@@ -19,6 +19,7 @@ from edbatch_tvm.runtime.kernels import KernelSet
 from edbatch_tvm.runtime.program import Program
 from edbatch_tvm.runtime.report import Report
 from edbatch_tvm.runtime.result import Result
+from edbatch_tvm.runtime.run_tables import RunTables, tables_of
 from edbatch_tvm.runtime.storage import held
 from edbatch_tvm.runtime.threads import get_num_threads
 from edbatch_tvm.tvm_compat import runtime
@@ -77,21 +78,39 @@ class CpuExecutor:
         given : mapping of int to array
             Arenas of the caller to run in, by their number. They have room for the plan, and the external rows.
         """
-        arenas = self._pool.acquire([0 if number in given else need for number, need in enumerate(plan.arena_rows)])
+        views, calls = self.run_tables(tables_of(graph, plan), graph.external_data, given)
+        report = Report(graph, plan, info, self.paths, calls, self.kernels.stored)
+        return Result(graph, plan, report, views, self.kernels.storage)
+
+    def run_tables(
+        self,
+        tables: RunTables,
+        external: Sequence[np.ndarray],
+        given: Mapping[int, np.ndarray] = MappingProxyType({}),
+    ) -> tuple[list[np.ndarray], Callable[[], int]]:
+        """Run a schedule; its arenas, and a function that counts the kernels that ran.
+
+        Parameters
+        ----------
+        tables : RunTables
+        external : sequence of array
+            The external rows of each arena.
+        given : mapping of int to array
+            See :meth:`run`.
+        """
+        arenas = self._pool.acquire([0 if number in given else need for number, need in enumerate(tables.arena_rows)])
         try:
-            self._place_external(graph, arenas, given)
+            self._place_external(external, arenas, given)
             with self._lock:
-                scratch = self._take_scratch(plan)
+                scratch = self._take_scratch(tables)
             tensors = [given.get(number, tensor) for number, tensor in enumerate(arenas.tensors)]
-            calls = self.program.run(graph, plan, tensors, scratch)
+            calls = self.program.run(tables, tensors, scratch)
             with self._lock:
                 self._scratch = scratch
         except BaseException:
             self._pool.release(arenas)
             raise
-        report = Report(graph, plan, info, self.paths, calls, self.kernels.stored)
-        views = [given.get(number, view) for number, view in enumerate(self._pool.lease(arenas))]
-        return Result(graph, plan, report, views, self.kernels.storage)
+        return [given.get(number, view) for number, view in enumerate(self._pool.lease(arenas))], calls
 
     def make_room(self, arena: int, factor: float) -> None:
         """Give an arena at least `factor` times the rows that plans need, from now on."""
@@ -100,32 +119,34 @@ class CpuExecutor:
     @contextmanager
     def parts(self, graph: InstanceGraph, plan: Plan) -> Iterator[Callable[[int, int], None]]:
         """See :meth:`~edbatch_tvm.runtime.executor.Executor.parts`."""
-        arenas = self._pool.acquire(plan.arena_rows)
+        arenas, tables = self._pool.acquire(plan.arena_rows), tables_of(graph, plan)
         try:
-            self._place_external(graph, arenas)
+            self._place_external(graph.external_data, arenas)
             with self._lock:
-                scratch = self._take_scratch(plan)
-            yield self.program.parts(graph, plan, arenas.tensors, scratch)
+                scratch = self._take_scratch(tables)
+            yield self.program.parts(tables, arenas.tensors, scratch)
             with self._lock:
                 self._scratch = scratch
         finally:
             self._pool.release(arenas)
 
-    def _place_external(self, graph: InstanceGraph, arenas: ArenaSet, but: Container[int] = frozenset()) -> None:
+    def _place_external(
+        self, external: Sequence[np.ndarray], arenas: ArenaSet, but: Container[int] = frozenset()
+    ) -> None:
         """Copy the external rows into all arenas but some."""
-        for arena, rows in enumerate(graph.external_data):
+        for arena, rows in enumerate(external):
             if len(rows) and arena not in but:
                 size = self._signature.value_specs[arena].size
                 stored = held(rows.reshape(len(rows), size), self.kernels.storage)
                 arenas.views[arena][1 : 1 + len(rows), :size] = stored
 
-    def _take_scratch(self, plan: Plan) -> dict[str, Any]:
+    def _take_scratch(self, tables: RunTables) -> dict[str, Any]:
         """Workspace for the values that pass from stage to stage; a concurrent call gets its own."""
         scratch, self._scratch = self._scratch, {}
         for domain, widths in self.kernels.scratch_width.items():
             if not widths:
                 continue
-            rows = plan.largest_batch if domain == "instances" else plan.largest_rows
+            rows = tables.largest_batch if domain == "instances" else tables.largest_rows
             for name, width in widths.items():
                 if name not in scratch or scratch[name].shape[0] < rows:
                     scratch[name] = runtime.empty((rows, width), self.kernels.scratch_dtype[name])

@@ -176,7 +176,7 @@ class DeviceExecutor:
         except BaseException:
             self._give_back(arenas)
             raise
-        report = Report(graph, plan, info, self.paths, launches)
+        report = Report(graph, plan, info, self.paths, lambda: launches)
         return DeviceResult(graph, plan, report, Lease(arenas, self._give_back), self.memory)
 
     def parts(self, graph: InstanceGraph, plan: Plan) -> AbstractContextManager[Callable[[int, int], None]]:

@@ -8,13 +8,11 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from edbatch_tvm.graph import InstanceGraph
 from edbatch_tvm.graph.spec import Signature
-from edbatch_tvm.memory import Plan
-from edbatch_tvm.memory.plan_with_copies import UnfusedPlan
 from edbatch_tvm.memory.steps_table import TYPE
 from edbatch_tvm.runtime.kernels import KernelSet
 from edbatch_tvm.runtime.loaded_weights import LoadedWeights
+from edbatch_tvm.runtime.run_tables import RunTables
 from edbatch_tvm.runtime.split_batches import SplitBatches
 from edbatch_tvm.runtime.threads import get_num_threads, use_threads
 from edbatch_tvm.tvm_compat import runtime
@@ -63,19 +61,20 @@ class Program:
         self._alone = self._next_alone = 0
         self._pace_alone = float("inf")
 
-    def run(self, graph: InstanceGraph, plan: Plan, arenas: Sequence[Any], scratch: dict[str, Any]) -> int:
-        """Run the batches of `plan` in arenas, tensors or arrays; how many kernels that were."""
-        if not len(plan.steps):
-            return 0
-        steps, _ = self.split.steps(plan.steps, get_num_threads())
-        arguments = self._arguments(graph, plan, steps, arenas, scratch)
+    def run(self, tables: RunTables, arenas: Sequence[Any], scratch: dict[str, Any]) -> Callable[[], int]:
+        """Run all batches in arenas, tensors or arrays; a function that counts the kernels that ran."""
+        if not len(tables.steps):
+            return lambda: 0
+        steps, _ = self.split.steps(tables.steps, get_num_threads())
+        arguments = self._arguments(tables, steps, arenas, scratch)
         program = self._kernels.program
 
         def run(tasks: int, board: Board) -> None:
             program(tasks, 0, len(steps), board.tensor, *arguments.values)
 
-        self.shared(float(graph.type_count @ self.multiplies), run)
-        return self.calls_of(steps[:, TYPE]) + (len(plan.copies) if isinstance(plan, UnfusedPlan) else 0)
+        self.shared(float(tables.type_count @ self.multiplies), run)
+        copies = 0 if tables.copies is None else len(tables.copies)
+        return lambda: self.calls_of(steps[:, TYPE]) + copies
 
     def calls_of(self, types: np.ndarray) -> int:
         """How many kernels batches of these types are."""
@@ -93,14 +92,12 @@ class Program:
         self._boards.append(board)
         return answer
 
-    def parts(
-        self, graph: InstanceGraph, plan: Plan, arenas: Sequence[Any], scratch: dict[str, Any]
-    ) -> Callable[[int, int], None]:
-        """A function that runs the batches from one number up to another of `plan`, on as many threads as all of it."""
+    def parts(self, tables: RunTables, arenas: Sequence[Any], scratch: dict[str, Any]) -> Callable[[int, int], None]:
+        """A function that runs the batches from one number up to another, on as many threads as all of them."""
         threads = use_threads()
-        steps, first = self.split.steps(plan.steps, threads)
-        arguments = self._arguments(graph, plan, steps, arenas, scratch)
-        tasks = threads if float(graph.type_count @ self.multiplies) >= SINGLE_MULTIPLIES else 1
+        steps, first = self.split.steps(tables.steps, threads)
+        arguments = self._arguments(tables, steps, arenas, scratch)
+        tasks = threads if float(tables.type_count @ self.multiplies) >= SINGLE_MULTIPLIES else 1
         board, program = Board(threads), self._kernels.program
 
         def run(begin: int, end: int) -> None:
@@ -110,28 +107,26 @@ class Program:
         return run
 
     def _arguments(
-        self, graph: InstanceGraph, plan: Plan, steps: np.ndarray, arenas: Sequence[Any], scratch: dict[str, Any]
+        self, tables: RunTables, steps: np.ndarray, arenas: Sequence[Any], scratch: dict[str, Any]
     ) -> _Arguments:
-        """What the program reads for `plan`, cut into `steps`."""
+        """What the program reads for `tables`, cut into `steps`."""
         loaded = self._kernels.loaded  # once: another thread may refresh it
-        types, rows = self._types(loaded, graph, plan)
+        types, rows = self._types(loaded, tables)
         values = []
         for kind, name in self._kernels.arguments:
             values.append(arenas[int(name)] if kind == "arena" else scratch[name])
-        copies, copy_ptr = _NO_COPIES, _NO_COPY_PTR
-        if isinstance(plan, UnfusedPlan):
-            copy_ptr = plan.copy_ptr
-            copies = plan.copies if len(plan.copies) else _NO_COPIES
-        return _Arguments((steps, plan.index, copies, copy_ptr, types, *values), (loaded, rows))
+        copies = tables.copies if tables.copies is not None and len(tables.copies) else _NO_COPIES
+        copy_ptr = _NO_COPY_PTR if tables.copy_ptr is None else tables.copy_ptr
+        return _Arguments((steps, tables.index, copies, copy_ptr, types, *values), (loaded, rows))
 
-    def _types(self, loaded: LoadedWeights, graph: InstanceGraph, plan: Plan) -> tuple[np.ndarray, list[np.ndarray]]:
-        """The table of types for `graph`, and the attributes in schedule order, whose addresses are in it."""
+    def _types(self, loaded: LoadedWeights, tables: RunTables) -> tuple[np.ndarray, list[np.ndarray]]:
+        """The table of types, and the attributes in schedule order, whose addresses are in it."""
         types, arrays = loaded.types, []
         if self._attributes:
             types = types.copy()
             for row, column, name in self._attributes:
-                if graph.type_count[row]:
-                    array = graph.attributes[row, name][plan.attribute_order[row]]
+                if tables.type_count[row]:
+                    array = tables.attribute(row, name)
                     types[row, column] = array.__array_interface__["data"][0]
                     arrays.append(array)
         return types, arrays

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from edbatch_tvm.batching import ScheduleInfo, lower_bound
+from edbatch_tvm.cached_property import cached_property
 from edbatch_tvm.graph import InstanceGraph
 from edbatch_tvm.graph.spec import ValueSpec
 from edbatch_tvm.memory.plan import Plan
@@ -28,9 +30,8 @@ class Report:
         How the schedule was found, if known.
     paths : dict from cell name to text
         ``stage``, or ``general (reason)``.
-    kernel_calls : int
-        Kernels that ran: one for each stage of each batch, or of each piece of a large one, and copies; on a CPU in one
-        call of the library.
+    count_kernels : callable
+        Gives :attr:`kernel_calls`.
     stored : Stored or None
         What values and weights are kept in.
     merged : int
@@ -43,10 +44,18 @@ class Report:
     plan: Plan
     schedule: ScheduleInfo | None
     paths: dict[str, str]
-    kernel_calls: int
+    count_kernels: Callable[[], int]
     stored: Stored | None = None
     merged: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
+
+    @cached_property
+    def kernel_calls(self) -> int:
+        """Kernels that ran: one for each stage of each batch, or of each piece of a large one, and copies.
+
+        On a CPU they run in one call of the library.
+        """
+        return self.count_kernels()
 
     @property
     def policy(self) -> str:

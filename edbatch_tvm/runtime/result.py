@@ -15,7 +15,7 @@ from edbatch_tvm.cached_property import cached_property
 from edbatch_tvm.errors import GraphError
 from edbatch_tvm.graph.equal_nodes import EqualNodes
 from edbatch_tvm.graph.instance import InstanceGraph
-from edbatch_tvm.graph.spec import ValueSpec
+from edbatch_tvm.graph.spec import Signature, ValueSpec
 from edbatch_tvm.graph.validate import as_index_array
 from edbatch_tvm.graph.value_serials import LOCAL_BITS, local_of
 from edbatch_tvm.memory.plan import Plan
@@ -80,6 +80,11 @@ class Result:
         made.report = replace(self.report, merged=equal.merged)
         made._row = self._row.reshape(-1, graph.stride)[equal.node].ravel()
         return made
+
+    @property
+    def signature(self) -> Signature:
+        """The cells that the graph which ran consists of."""
+        return self._signature
 
     def synchronize(self) -> None:
         """Wait until the result is computed; on a CPU it already is."""

@@ -46,17 +46,16 @@ class SplitBatches:
 
         Threads have caches of their own, so that pieces for several are larger.
         """
-        if not self._any:
+        if not self._any or not len(steps):
             return steps, None
+        native = find_native("plan")
+        if native is not None:
+            found: tuple[np.ndarray, np.ndarray | None] = native.cut(self._signature, steps, self._most, threads)
+            return found
         most = threads * self._most[steps[:, TYPE]]
         if (steps[:, COUNT] <= most).all():
             return steps, None
-        parts = (-(-steps[:, COUNT] // most)).astype(np.int32)
-        native = find_native("plan")
-        if native is None:
-            return _cut(self._signature, steps, parts)
-        found: tuple[np.ndarray, np.ndarray] = native.cut(self._signature, steps, parts, int(parts.sum()))
-        return found
+        return _cut(self._signature, steps, (-(-steps[:, COUNT] // most)).astype(np.int32))
 
 
 def _cut(signature: Signature, steps: np.ndarray, parts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

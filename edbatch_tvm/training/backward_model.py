@@ -14,6 +14,7 @@ from tvm import IRModule, relax
 from edbatch_tvm.bounded_cache import BoundedCache
 from edbatch_tvm.find_native import find_native
 from edbatch_tvm.memory import Plan
+from edbatch_tvm.native.backward_tables import BackwardArrays, BackwardSteps
 from edbatch_tvm.runtime.cpu_executor import CpuExecutor
 from edbatch_tvm.runtime.device_executor import DeviceExecutor
 from edbatch_tvm.runtime.device_result import DeviceResult
@@ -37,6 +38,8 @@ from edbatch_tvm.training.forward_rows import ForwardRows
 from edbatch_tvm.training.gradient_kernel import GradientKernels
 from edbatch_tvm.training.gradient_layout import TypeTerms
 from edbatch_tvm.training.gradients import Gradients, Pullback
+from edbatch_tvm.training.graph_rows import arena_rows
+from edbatch_tvm.training.planned_pass import PlannedPass, PlannedResult, planned_pass
 from edbatch_tvm.training.row_sources import PassRows
 from edbatch_tvm.training.weight_sums import Sums, with_numpy
 from edbatch_tvm.tvm_compat import runtime
@@ -96,20 +99,28 @@ class BackwardModel:
         compiled = self.compiled or self._compile(self._pairs(forward, cotangents))
         begin = perf_counter()
         assert self._graphs is not None
-        made = self._graphs.make(forward.graph, forward.plan, cotangents.values, forward.detached)
-        specs = compiled.signature.value_specs
-        rows = ForwardRows(forward, self._forward_arenas, specs, cotangents)
-        made.graph.external_data = rows.lengths
-        made.graph.checked = made.schedule.checked = True
-        built = perf_counter()
-        plan = compiled.plan(made.graph, made.schedule)
-        planned = perf_counter()
-        backward = self._executed(compiled, made, plan, rows)
-        executed = perf_counter()
-        weights = self._weight_sums(forward, backward, made)
+        rows = ForwardRows(forward, self._forward_arenas, compiled.signature.value_specs, cotangents)
+        short = planned_pass(forward, cotangents.values, self._graphs, compiled, lambda: rows.lengths)
+        if short is not None:
+            built = planned = perf_counter()
+            backward: Result = self._executed_tables(compiled, short, rows)
+            executed = perf_counter()
+            weights = self._weight_sums(forward, backward, short.types, short.steps, lambda: short.made[0])
+            uses = short.steps.external_of, short.steps.external_use
+        else:
+            made = self._graphs.make(forward.graph, forward.plan, cotangents.values, forward.detached)
+            made.graph.external_data = rows.lengths
+            made.graph.checked = made.schedule.checked = True
+            built = perf_counter()
+            plan = compiled.plan(made.graph, made.schedule)
+            planned = perf_counter()
+            backward = self._executed(compiled, made, plan, rows)
+            executed = perf_counter()
+            weights = self._weight_sums(forward, backward, made.types, made.arrays, lambda: made)
+            uses = made.external_of, arena_rows(made.graph, plan, made.external_use)
+        external = external_sums(forward, backward, *uses)
         assert self.model.weights is not None
         shapes = {name: (spec.shape, spec.dtype) for name, spec in self.model.weights.wanted.items()}
-        external = external_sums(forward, backward, made)
         end = perf_counter()
         backward.report.seconds.update(
             build=built - begin,
@@ -121,11 +132,20 @@ class BackwardModel:
         expressions = self.model.adjoints.expressions
         return Gradients(weights, expressions, shapes, self._pull_back(), forward.graph, external, backward)
 
+    def _executed_tables(self, compiled: Model, planned: PlannedPass, rows: ForwardRows) -> PlannedResult:
+        """Run a planned pass, in the arenas of the forward pass where they have room."""
+        executor, own = compiled.executor, self.model.executor
+        assert isinstance(executor, CpuExecutor)
+        assert isinstance(own, CpuExecutor)
+        shared = rows.shared(planned.arena_rows, own)
+        views, calls = executor.run_tables(planned.tables, rows.copied(shared), shared)
+        return PlannedResult(planned, compiled, executor, views, calls)
+
     def _executed(self, compiled: Model, made: BackwardGraph, plan: Plan, rows: ForwardRows) -> Result:
         """Run the backward graph; it keeps no rows of the forward pass."""
         executor, own = compiled.executor, self.model.executor
         if isinstance(executor, CpuExecutor) and isinstance(own, CpuExecutor):
-            shared = rows.shared(plan, own)
+            shared = rows.shared(plan.arena_rows, own)
             made.graph.external_data = rows.copied(shared)
             backward = executor.run(made.graph, plan, given=shared)
         else:
@@ -169,33 +189,45 @@ class BackwardModel:
         self._graphs = BackwardGraphs(self.model.signature, compiled.signature, self._types, sums, self.model.nodes)
         return compiled
 
-    def _weight_sums(self, forward: Result, backward: Result, made: BackwardGraph) -> dict[str, Sums]:
-        """The gradients of all expressions of weights."""
+    def _weight_sums(
+        self,
+        forward: Result,
+        backward: Result,
+        types: tuple[int, ...],
+        arrays: BackwardArrays | BackwardSteps | None,
+        make: Callable[[], BackwardGraph],
+    ) -> dict[str, Sums]:
+        """The gradients of all expressions of weights, for forward nodes of some types.
+
+        `arrays` is what a compiled kernel made of the backward pass, if one did; `make` gives its graph.
+        """
         assert self.compiled is not None
         executor = self.compiled.executor
         if isinstance(executor, DeviceExecutor) and _is_float32(forward, backward):
             assert isinstance(forward, DeviceResult)
             assert isinstance(backward, DeviceResult)
-            types = forward.graph.node_type.astype(np.int64)
+            made, node_types = make(), forward.graph.node_type.astype(np.int64)
             on_device = [
-                DeviceRows(forward, backward, made, one, types, self.cells[one.type_id].terms, executor.memory)
+                DeviceRows(forward, backward, made, one, node_types, self.cells[one.type_id].terms, executor.memory)
                 for one in made.groups
             ]
             return DeviceSums(executor.memory, executor.gradient_kernels()).compute(on_device)
-        rows = PassRows(forward, backward, made, lambda type_id: self.cells[type_id].terms)
-        compiled = self._compiled_sums(made)
+        rows = PassRows(forward, backward, arrays, make, lambda type_id: self.cells[type_id].terms)
+        compiled = self._compiled_sums(types, arrays)
         return with_numpy(rows.groups) if compiled is None else compiled.compute(rows)
 
-    def _compiled_sums(self, made: BackwardGraph) -> CompiledSums | None:
+    def _compiled_sums(
+        self, types: tuple[int, ...], arrays: BackwardArrays | BackwardSteps | None
+    ) -> CompiledSums | None:
         """The compiled contractions for nodes of these types; None without a compiler or arenas of a CPU."""
         compiled = self.compiled
         assert compiled is not None
-        if self._kernels is None or made.arrays is None or not isinstance(compiled.executor, CpuExecutor):
+        if self._kernels is None or arrays is None or not isinstance(compiled.executor, CpuExecutor):
             return None
-        found = self._weight_layouts.get(made.types)
+        found = self._weight_layouts.get(types)
         if found is None:
             terms = []
-            for type_id in made.types:
+            for type_id in types:
                 own = self._types[type_id].sections
                 sections = [compiled.signature[section.type_id] for section in own]
                 per_row = [section.per_row for section in own]
@@ -205,7 +237,7 @@ class BackwardModel:
             shapes = {name: spec.shape for name, spec in self.model.weights.wanted.items()}
             expressions = self.model.adjoints.expressions
             found = CompiledSums(terms, self.model.signature, compiled.signature, self._kernels, expressions, shapes)
-            self._weight_layouts.put(made.types, found)
+            self._weight_layouts.put(types, found)
         return found
 
     def _weights(self, model: Model) -> dict[str, Any]:

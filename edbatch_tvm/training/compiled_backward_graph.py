@@ -30,10 +30,11 @@ from edbatch_tvm.native.backward_tables import (
     TYPE,
     VALUE,
     BackwardArrays,
+    BackwardSteps,
     TypeTables,
 )
 from edbatch_tvm.training.backward_graph import backward_graph
-from edbatch_tvm.training.backward_types import BackwardGraph, BackwardType, Group
+from edbatch_tvm.training.backward_types import BackwardGraph, BackwardType, Group, SectionType
 from edbatch_tvm.training.graph_rows import OperandEntries, ranges
 from relay_ext.gradients.sections import ROW_NUMBER
 
@@ -52,6 +53,13 @@ class BackwardGraphs:
         The type that adds values of an arena of the forward signature.
     cells : Signature, optional
         Those of the forward signature without the outputs that they save, which have no cotangents.
+
+    Attributes
+    ----------
+    tables : TypeTables
+        The adjoints as compiled kernels take them.
+    section_of : dict of int to (int, SectionType)
+        For each type of sections the type of the forward nodes, and the section.
     """
 
     def __init__(
@@ -66,7 +74,10 @@ class BackwardGraphs:
         self._types = types
         self._sum_types = sum_types
         self._outputs = (cells or forward).stride
-        self._tables = _type_tables(forward, backward, types, sum_types, cells or forward)
+        self.tables = _type_tables(forward, backward, types, sum_types, cells or forward)
+        self.section_of = {
+            section.type_id: (type_id, section) for type_id, one in enumerate(types) for section in one.sections
+        }
 
     def make(
         self, graph: InstanceGraph, plan: Plan, given: np.ndarray, detached: np.ndarray | None = None
@@ -76,22 +87,14 @@ class BackwardGraphs:
         if native is None:
             known = self._types, self._backward, self._sum_types, self._outputs
             return backward_graph(graph, plan, given, *known, detached)
-        return self._graph(graph, native.arrays(graph, plan, given, detached, self._tables, self._backward.stride))
+        return self._graph(graph, native.arrays(graph, plan, given, detached, self.tables, self._backward.stride))
 
     def _graph(self, graph: InstanceGraph, arrays: BackwardArrays) -> BackwardGraph:
         attributes = {}
         for type_id in np.flatnonzero(graph.type_count).tolist():
             for section in self._types[type_id].sections:
                 for attribute in self._backward[section.type_id].attributes:
-                    nodes = _nodes(arrays, type_id)
-                    if attribute.name == ROW_NUMBER:
-                        count = OperandEntries(graph, type_id, nodes).rows
-                        rows = ranges(np.zeros_like(count), count).astype(np.int32)
-                    else:
-                        ranks = arrays.node_rank[nodes]
-                        if section.per_row:
-                            ranks = np.repeat(ranks, OperandEntries(graph, type_id, nodes).rows)
-                        rows = graph.attributes[type_id, attribute.name][ranks]
+                    rows = section_attribute(graph, type_id, section, attribute.name, arrays)
                     attributes[section.type_id, attribute.name] = rows
         made = InstanceGraph(
             arrays.node_type,
@@ -124,7 +127,22 @@ class BackwardGraphs:
         return Group(type_id, nodes.astype(np.int64), rows, sections, types)
 
 
-def _nodes(arrays: BackwardArrays, type_id: int) -> np.ndarray:
+def section_attribute(
+    graph: InstanceGraph, type_id: int, section: SectionType, name: str, arrays: BackwardArrays | BackwardSteps
+) -> np.ndarray:
+    """An attribute of the nodes of a section of the adjoint of a type, in the order of the schedule."""
+    nodes = _nodes(arrays, type_id)
+    if name == ROW_NUMBER:
+        count = OperandEntries(graph, type_id, nodes).rows
+        return ranges(np.zeros_like(count), count).astype(np.int32)
+    ranks = arrays.node_rank[nodes]
+    if section.per_row:
+        ranks = np.repeat(ranks, OperandEntries(graph, type_id, nodes).rows)
+    rows: np.ndarray = graph.attributes[type_id, name][ranks]
+    return rows
+
+
+def _nodes(arrays: BackwardArrays | BackwardSteps, type_id: int) -> np.ndarray:
     """The nodes of a type that have cotangents."""
     return arrays.node_order[arrays.group_ptr[type_id] : arrays.group_ptr[type_id + 1]]
 

@@ -8,6 +8,7 @@ from itertools import accumulate
 import numpy as np
 
 from edbatch_tvm.graph import Signature
+from edbatch_tvm.native.backward_tables import BackwardSteps
 from edbatch_tvm.training.gradient_kernel import GradientKernel, GradientKernels, GradientTables
 from edbatch_tvm.training.gradient_layout import (
     DTYPES,
@@ -18,6 +19,7 @@ from edbatch_tvm.training.gradient_layout import (
     dtypes_of,
 )
 from edbatch_tvm.training.gradient_places import GradientPlaces, gradient_places
+from edbatch_tvm.training.planned_sums import PlannedSums, Step
 from edbatch_tvm.training.row_sources import PassRows
 from edbatch_tvm.training.term_rows import TermRows
 from edbatch_tvm.training.vector_table import VectorTable, vector_table
@@ -118,11 +120,28 @@ class _OfDtype:
         self._ends = np.array(list(accumulate((len(one) for one in every), initial=0)))
         rows = [one for column in every for one in column]
         self._rows = TermRows(rows, types, forward, backward, self._dtype.itemsize)
+        self._planned = PlannedSums(
+            layout, types, self._rows, self._ends, *self._sums.steps(), self._sums.vectors, self._dtype
+        )
 
     def compute(self, rows: PassRows, sums: dict[str, Sums]) -> None:
-        addresses, starts, _memory = self._rows.addresses(rows)
-        starts = starts[self._ends]
         gradients = self._sums.gradients()
+        fill = self._planned.fill if isinstance(rows.arrays, BackwardSteps) else self._fill
+        tables, found_tables, _memory = fill(rows, gradients)
+        self._kernel.run(tables)
+        for name, gradient in gradients:
+            sums.setdefault(name, Sums()).add(gradient)
+        for place, term in self._layout.others:
+            sums.setdefault(term.expression, Sums()).add(sum_of_rows(rows.groups[place], term.right))
+        for name, index, out in found_tables:
+            sums.setdefault(name, Sums()).add_rows(index, out)
+
+    def _fill(
+        self, rows: PassRows, gradients: Sequence[tuple[str, np.ndarray]]
+    ) -> tuple[GradientTables, list[tuple[str, np.ndarray, np.ndarray]], list[np.ndarray]]:
+        """The same as :meth:`PlannedSums.fill`, for other backward passes."""
+        addresses, starts, memory = self._rows.addresses(rows)
+        starts = starts[self._ends]
         steps, vectors, room, multiplies = self._sums.tables(starts, gradients)
         segments: list[np.ndarray] = []
         tables: list[tuple[int, int, int, int, int]] = []
@@ -133,23 +152,16 @@ class _OfDtype:
             column += len(table.rows)
             index, out = self._sum_table(table, rows, addresses, own, segments, tables)
             found_tables.append((table.expression, index, out))
-        self._kernel.run(
-            GradientTables(
-                addresses if len(addresses) else _NONE,
-                steps,
-                vectors,
-                np.concatenate(segments) if segments else _NONE,
-                np.array(tables or [(0,) * 5], np.int64),
-                room,
-                multiplies,
-            )
+        made = GradientTables(
+            addresses if len(addresses) else _NONE,
+            steps,
+            vectors,
+            np.concatenate(segments) if segments else _NONE,
+            np.array(tables or [(0,) * 5], np.int64),
+            room,
+            multiplies,
         )
-        for name, gradient in gradients:
-            sums.setdefault(name, Sums()).add(gradient)
-        for place, term in self._layout.others:
-            sums.setdefault(term.expression, Sums()).add(sum_of_rows(rows.groups[place], term.right))
-        for name, index, out in found_tables:
-            sums.setdefault(name, Sums()).add_rows(index, out)
+        return made, found_tables, memory
 
     def _sum_table(
         self,
@@ -189,20 +201,22 @@ class _Products:
     ----------
     columns : int
         How many columns their sides have, each with rows of its own.
+    vectors : VectorTable
+        What the sides are cut into.
     """
 
     def __init__(self, kernel: GradientKernel, layout: GradientLayout, inside: GradientPlaces) -> None:
         self._tiles = kernel.tiles
         self._dtype = np.dtype(kernel.dtype)
         self._incomplete = inside.incomplete
-        self._table: VectorTable = vector_table(layout, kernel.tiles, self._dtype.itemsize, inside)
+        self.vectors: VectorTable = vector_table(layout, kernel.tiles, self._dtype.itemsize, inside)
         *self._first_columns, self.columns = accumulate((len(one.rows) for one in layout.products), initial=0)
 
     def gradients(self) -> list[tuple[str, np.ndarray]]:
         """Memory for the results, with the expressions that they are the gradients of."""
         return [
             (name, (np.zeros if name in self._incomplete else np.empty)(size, self._dtype))
-            for name, size in self._table.gradients[1:]
+            for name, size in self.vectors.gradients[1:]
         ]
 
     def tables(
@@ -217,20 +231,28 @@ class _Products:
         gradients : sequence of (str, array)
             What :meth:`gradients` gave.
         """
-        tiles = self._tiles
         found: list[int] = []
-        room, multiplies = 1, 0
-        for column, (first, lefts, rights) in zip(self._first_columns, self._table.sides, strict=True):
-            nodes = int(starts[column + 1] - starts[column])
+        multiplies = 0
+        every, room = self.steps()
+        for one in every:
+            nodes = int(starts[one.column + 1] - starts[one.column])
+            found += (nodes, *one[1:-1])
+            multiplies += nodes * one.multiplies
+        steps = np.array(found or [0] * 5, np.int64).reshape(-1, 5)
+        vectors = self.vectors.at(starts, [_NONE, *(one for _, one in gradients)]) if found else self.vectors.vectors
+        return steps, vectors, room, multiplies
+
+    def steps(self) -> tuple[list[Step], int]:
+        """The steps of the kernel, and the room that they need."""
+        tiles = self._tiles
+        found, room = [], 1
+        for column, (first, lefts, rights) in zip(self._first_columns, self.vectors.sides, strict=True):
             turn = max(tiles.vectors, _MOST_SUMS // max(1, lefts * tiles.lanes**2))
             for begin in range(0, rights, turn):
                 some = min(turn, rights - begin)
-                found += (nodes, first, lefts, first + lefts + begin, some)
+                found.append(Step(column, first, lefts, first + lefts + begin, some, lefts * some * tiles.lanes**2))
                 room = max(room, tiles.room(lefts, some))
-                multiplies += nodes * lefts * some * tiles.lanes**2
-        steps = np.array(found or [0] * 5, np.int64).reshape(-1, 5)
-        vectors = self._table.at(starts, [_NONE, *(one for _, one in gradients)]) if found else self._table.vectors
-        return steps, vectors, room, multiplies
+        return found, room
 
 
 def _rising(index: np.ndarray) -> np.ndarray:
@@ -242,7 +264,7 @@ def _rising(index: np.ndarray) -> np.ndarray:
 
 def _read_rows(rows: PassRows, terms: TypeTerms, number: int) -> np.ndarray:
     """The rows of a table that the nodes of a type read, in their order."""
-    arrays = rows.made.arrays
+    arrays = rows.arrays
     assert arrays is not None
     nodes = arrays.node_order[arrays.group_ptr[terms.type_id] : arrays.group_ptr[terms.type_id + 1]]
     attribute = rows.forward.graph.attributes[terms.type_id, terms.cell.attributes[number].name]

@@ -9,8 +9,6 @@ import numpy as np
 
 from edbatch_tvm.graph import InstanceGraph
 from edbatch_tvm.runtime.result import Result
-from edbatch_tvm.training.backward_types import BackwardGraph
-from edbatch_tvm.training.graph_rows import arena_rows
 from edbatch_tvm.training.row_sources import arena_of
 from edbatch_tvm.training.weight_sums import sum_rows
 
@@ -31,17 +29,27 @@ class ExternalSums:
     rows: np.ndarray
 
 
-def external_sums(forward: Result, backward: Result, made: BackwardGraph) -> dict[int, ExternalSums]:
-    """The gradients of the external rows of the forward graph, by the arena that they belong to."""
+def external_sums(forward: Result, backward: Result, of: np.ndarray, rows: np.ndarray) -> dict[int, ExternalSums]:
+    """The gradients of the external rows of the forward graph, by the arena that they belong to.
+
+    Parameters
+    ----------
+    forward, backward : Result
+    of : int array
+        External rows, in the order of their users.
+    rows : int array
+        Where their gradients lie in the arenas of the backward pass.
+    """
+    if not len(of):
+        return {}
     graph = forward.graph
     specs = () if graph.signature is None else graph.signature.value_specs
-    arenas = graph.external_spec[made.external_of]
+    arenas = graph.external_spec[of]
     found = {}
     for arena in np.unique(arenas).tolist():
         chosen = arenas == arena
-        rows = arena_rows(backward.graph, backward.plan, made.external_use[chosen])
-        parts = arena_of(backward, specs[arena])[rows].reshape(len(rows), *specs[arena].shape)
-        found[arena] = ExternalSums(*sum_rows(made.external_of[chosen].astype(np.int64), parts))
+        parts = arena_of(backward, specs[arena])[rows[chosen]].reshape(-1, *specs[arena].shape)
+        found[arena] = ExternalSums(*sum_rows(of[chosen].astype(np.int64), parts))
     return found
 
 

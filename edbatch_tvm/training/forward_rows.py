@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from edbatch_tvm.graph.spec import ValueSpec
-from edbatch_tvm.memory import Plan
 from edbatch_tvm.runtime.cpu_executor import CpuExecutor
 from edbatch_tvm.runtime.device_result import DeviceResult, ExternalRows
 from edbatch_tvm.runtime.result import Result
@@ -48,8 +47,8 @@ class ForwardRows:
             for spec, own, count in zip(specs, arenas, self._counts, strict=True)
         )
 
-    def shared(self, plan: Plan, executor: CpuExecutor) -> dict[int, np.ndarray]:
-        """The arenas of the forward pass that have room for `plan`, by the arena of the backward graph.
+    def shared(self, arena_rows: Sequence[int], executor: CpuExecutor) -> dict[int, np.ndarray]:
+        """The arenas of the forward pass that have room for as many rows, by the arena of the backward graph.
 
         The cotangents are written behind their rows. `executor`, of the forward pass, gives others more room the next
         time.
@@ -59,7 +58,7 @@ class ForwardRows:
             if own < 0:
                 continue
             used, view = self._forward.plan.arena_rows[own], self._forward._views[own]
-            need = plan.arena_rows[number] + 1  # a row more than is used, as in every arena
+            need = arena_rows[number] + 1  # a row more than is used, as in every arena
             if need <= len(view):
                 rows = self._given.rows.get(own)
                 if rows is not None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
+from edbatch_tvm.batching.schedule import Schedule
 from edbatch_tvm.cached_property import cached_property
 from edbatch_tvm.errors import WeightError
 from edbatch_tvm.graph import InstanceGraph
@@ -24,8 +25,6 @@ class Gradients(Mapping[str, np.ndarray]):
     ----------
     external_sums : dict of int to ExternalSums
         Gradients of the external rows that have one, by the arena that they belong to.
-    schedule : Schedule
-        The batches of the backward pass.
     report : Report
         What it did, and in what time.
     """
@@ -42,7 +41,6 @@ class Gradients(Mapping[str, np.ndarray]):
     ) -> None:
         self.external_sums = external
         self._graph = graph
-        self.schedule = backward.schedule
         self.report = backward.report
         self._sums = sums
         self._shapes = shapes
@@ -60,6 +58,11 @@ class Gradients(Mapping[str, np.ndarray]):
             shape = tuple(int(extent) for extent in expression.pullback.params[-1].ty.shape.values)
             for weight, part in zip(expression.weights, pullback(key, total.total(shape)), strict=True):
                 self._parts.setdefault(weight, []).append(part)
+
+    @property
+    def schedule(self) -> Schedule:
+        """The batches of the backward pass."""
+        return self.report.plan.schedule
 
     @cached_property
     def external(self) -> tuple[np.ndarray, ...]:

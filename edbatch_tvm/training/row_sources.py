@@ -9,6 +9,7 @@ import numpy as np
 
 from edbatch_tvm.cached_property import cached_property
 from edbatch_tvm.graph.spec import Signature, ValueSpec
+from edbatch_tvm.native.backward_tables import BackwardArrays, BackwardSteps
 from edbatch_tvm.runtime.result import Result
 from edbatch_tvm.training.backward_types import BackwardGraph, Group
 from edbatch_tvm.training.graph_rows import OperandEntries, arena_rows, attribute_rows
@@ -45,7 +46,10 @@ class PassRows:
     Parameters
     ----------
     forward, backward : Result
-    made : BackwardGraph
+    arrays : BackwardArrays or BackwardSteps or None
+        What a compiled kernel made of it, if one did.
+    make : callable
+        Gives the graph of the backward pass.
     terms : callable
         What nodes of a type contribute to gradients.
     """
@@ -54,11 +58,17 @@ class PassRows:
         self,
         forward: Result,
         backward: Result,
-        made: BackwardGraph,
+        arrays: BackwardArrays | BackwardSteps | None,
+        make: Callable[[], BackwardGraph],
         terms: Callable[[int], Sequence[WeightTerm]],
     ) -> None:
-        self.forward, self.backward, self.made = forward, backward, made
-        self._terms = terms
+        self.forward, self.backward, self.arrays = forward, backward, arrays
+        self._make, self._terms = make, terms
+
+    @cached_property
+    def made(self) -> BackwardGraph:
+        """The graph of the backward pass."""
+        return self._make()
 
     @cached_property
     def groups(self) -> list[GroupRows]:
@@ -140,8 +150,7 @@ class GroupRows:
 
 def arena_of(result: Result, spec: ValueSpec) -> np.ndarray:
     """The arena of a spec."""
-    assert result.graph.signature is not None
-    return result.arena(result.graph.signature.value_specs.index(spec))
+    return result.arena(result.signature.value_specs.index(spec))
 
 
 def padded_rows(values: np.ndarray) -> np.ndarray:

@@ -24,6 +24,7 @@ from edbatch_tvm.native.backward_tables import (
     STEP,
     TERM_COLUMNS,
     VALUE,
+    BackwardArrays,
 )
 from edbatch_tvm.training.gradient_layout import Rows, TypeTerms
 from edbatch_tvm.training.row_sources import PassRows, padded_rows
@@ -48,15 +49,24 @@ class TermRows:
     forward, backward : Signature
     itemsize : int
         Bytes of an element.
+
+    Attributes
+    ----------
+    table : int64 array of shape [rows, TERM_COLUMNS]
+        The kernel's table, without the places of memory.
+    memories : dict of tuple to int
+        What is read, with its number.
+    memory_of : int64 array
+        The number of each rows.
     """
 
     def __init__(
         self, rows: Sequence[Rows], types: Sequence[TypeTerms], forward: Signature, backward: Signature, itemsize: int
     ) -> None:
-        self._table = np.zeros((len(rows), TERM_COLUMNS), np.int64)
-        self._memories: dict[Memory, int] = {}
-        self._memory_of = np.empty(len(rows), np.int64)
-        for number, (one, own) in enumerate(zip(rows, self._table, strict=True)):
+        self.table = np.zeros((len(rows), TERM_COLUMNS), np.int64)
+        self.memories: dict[Memory, int] = {}
+        self.memory_of = np.empty(len(rows), np.int64)
+        for number, (one, own) in enumerate(zip(rows, self.table, strict=True)):
             terms, source = types[one.place], one.source
             own[OF_TYPE], own[OF_KIND], own[OF_NUMBER] = terms.type_id, _KINDS[source.kind], source.number
             own[OF_PART], own[EACH], own[STEP] = source.part, one.each, one.width * itemsize
@@ -73,7 +83,7 @@ class TermRows:
                 of_signature = forward if source.kind == "value" else backward
                 side = _FORWARD if source.kind == "value" else _BACKWARD
                 memory = side, of_signature.arena(terms.cell.outputs[source.number]), ""
-            self._memory_of[number] = self._memories.setdefault(memory, len(self._memories))
+            self.memory_of[number] = self.memories.setdefault(memory, len(self.memories))
 
     def addresses(self, rows: PassRows) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
         """The addresses of the rows of a minibatch.
@@ -87,21 +97,26 @@ class TermRows:
         memory : list of array
             What has to live as long as the addresses are used.
         """
-        forward, backward, arrays = rows.forward, rows.backward, rows.made.arrays
-        assert arrays is not None
-        memory = []
-        for kind, number, name in self._memories:
-            if kind == _ATTRIBUTE:
-                memory.append(padded_rows(forward.graph.attributes[number, name]))
-            else:
-                memory.append((forward if kind == _FORWARD else backward).arena(number))
-        terms, types = self._table.copy(), self._table[:, OF_TYPE]
+        forward, backward, arrays = rows.forward, rows.backward, rows.arrays
+        assert isinstance(arrays, BackwardArrays)
+        memory = self.memory(rows)
+        terms, types = self.table.copy(), self.table[:, OF_TYPE]
         if memory:
-            terms[:, BASE] = np.array([one.__array_interface__["data"][0] for one in memory])[self._memory_of]
-            terms[:, PITCH] = np.array([one.strides[0] for one in memory])[self._memory_of]
+            terms[:, BASE] = np.array([one.__array_interface__["data"][0] for one in memory])[self.memory_of]
+            terms[:, PITCH] = np.array([one.strides[0] for one in memory])[self.memory_of]
         counts = np.where(terms[:, OF_ROWS], arrays.group_rows[types], np.diff(arrays.group_ptr)[types])
         starts = np.zeros(len(terms) + 1, np.int64)
         np.cumsum(counts * terms[:, EACH], out=starts[1:])
         native = find_native("build backward graphs")
         made = native.addresses(forward.graph, forward.plan, arrays, backward.plan, terms, starts)
         return made, starts, memory
+
+    def memory(self, rows: PassRows) -> list[np.ndarray]:
+        """What the rows of a minibatch lie in."""
+        forward, backward = rows.forward, rows.backward
+        return [
+            padded_rows(forward.graph.attributes[number, name])
+            if kind == _ATTRIBUTE
+            else (forward if kind == _FORWARD else backward).arena(number)
+            for kind, number, name in self.memories
+        ]

@@ -23,8 +23,8 @@ class Watched:
         self.passes: list[set[int]] = []
         original = ForwardRows.shared
 
-        def shared(rows: ForwardRows, plan: Any, executor: Any) -> dict[int, np.ndarray]:
-            found = original(rows, plan, executor) if allowed(len(self.passes)) else {}
+        def shared(rows: ForwardRows, arena_rows: Any, executor: Any) -> dict[int, np.ndarray]:
+            found = original(rows, arena_rows, executor) if allowed(len(self.passes)) else {}
             self.passes.append(set(found))
             return found
 

@@ -173,7 +173,7 @@ def test_numpy_computes_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     require_same_ways(model, sentences(model), monkeypatch)
     result = model(sentences(model))
     made = model._backward._graphs.make(result.graph, result.plan, np.unique(result.graph.outputs).astype(np.int64))
-    assert model._backward._compiled_sums(made) is not None
+    assert model._backward._compiled_sums(made.types, made.arrays) is not None
 
 
 @pytest.mark.slow

@@ -21,6 +21,10 @@ step_tables       ``fill``: the tables of a memory plan
 layout_comparison ``any_worse``: whether a layout indexes more than another
 node_ordering     ``order``: the order of nodes within batches of the plan ``order``
 merging           ``merge``: a minibatch graph from those of its instances
+backward_graph    ``backward``: the graph of a backward pass; ``term_addresses`` is in a file of its own
+backward_steps    ``backward_steps``: a backward pass as a planned schedule, without its graph
+backward_reads    parts of it: the rows that its batches read
+gradient_tables   ``gradient_tables``: the tables of the weight gradients of such a pass
 ================= ====================================================================================
 
 Conventions. An ``@inlined`` function is expanded where it is called; its arguments are expressions, so one that is used
