@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -16,7 +15,7 @@ from edbatch_tvm.argument_checks import require_unmasked
 from edbatch_tvm.errors import WeightError
 from edbatch_tvm.graph.spec import ValueSpec, can_widen
 from edbatch_tvm.runtime.artifact import SYMBOL
-from edbatch_tvm.runtime.loaded_weights import Key, LoadedWeights, WeightMemory, as_argument
+from edbatch_tvm.runtime.loaded_weights import Key, LoadedWeights, WeightMemory
 from edbatch_tvm.runtime.storage import Stored, held_dtype
 from relay_ext.add_gather_kernels import ARENA
 from relay_ext.fuse_cells import CELL
@@ -165,6 +164,7 @@ class KernelSet:
                 self._packs[name] = library[str(pack.attrs.get(SYMBOL, f"{name}_pack"))], shape, dtype
         rows = [[tuple(map(str, texts)) for texts in row] for row in every[PROGRAM].attrs[ROWS]]
         self._rows = {cell: _Row(first, int(number), addresses) for (cell, first, number), *addresses in rows}
+        self._keys, self._types, self._sites, self._key_at = _sites_of(list(self._rows.values()))
         self.paths = {cell: paths[row.first] for cell, row in self._rows.items()}
         self.by_cell = {
             cell: [Kernel(name, cell, arguments) for name, arguments in kernels[row.first]]
@@ -184,25 +184,20 @@ class KernelSet:
         """
         memory = WeightMemory(self.storage, getattr(self, "loaded", None), rows, self._spare)
         tensors: dict[Key, Any] = {}
-        for key in (key for row in self._rows.values() for key in row.addresses if key not in tensors):
+        for key in self._keys:
             if key[0] == "packed":
-                pack, shape, dtype = self._packs[key[1]]
-                sources = [as_argument(weights[source]) for source in key[2:]]
-                tensors[key] = memory.packed(key, shape, dtype, partial(pack, *sources))
+                tensors[key] = memory.packed(key, *self._packs[key[1]], [weights[source] for source in key[2:]])
             elif key[0] == "table":
                 tensors[key] = memory.table(key, weights[key[1]])
-            elif key[0] == "weight":
+            else:
                 tensors[key] = memory.weight(key, weights[key[1]])
         self._take(tensors, memory)
 
     def _take(self, tensors: dict[Key, Any], memory: WeightMemory | None = None) -> None:
-        width = max((len(row.addresses) for row in self._rows.values()), default=0)
-        address = {key: tensor.data_ptr() for key, tensor in tensors.items()}
-        rows = [
-            [row.number, *(address.get(key, 0) for key in row.addresses), *[0] * (width - len(row.addresses))]
-            for row in self._rows.values()
-        ]
-        self.loaded = LoadedWeights(tensors, np.array(rows, np.int64).reshape(len(rows), 1 + width), memory)
+        types = self._types.copy()
+        addresses = np.array([tensors[key].data_ptr() for key in self._keys], np.int64)
+        types.ravel()[self._sites] = addresses[self._key_at]
+        self.loaded = LoadedWeights(tensors, types, memory)
         if not hasattr(self, "stored"):  # always the same
             sizes = (math.prod(one.shape) * np.dtype(str(one.dtype)).itemsize for one in tensors.values())
             self.stored = Stored(self.storage, sum(sizes))
@@ -277,6 +272,21 @@ class _Row(NamedTuple):
     first: str
     number: int
     addresses: list[tuple[str, ...]]
+
+
+def _sites_of(rows: list[_Row]) -> tuple[list[Key], np.ndarray, np.ndarray, np.ndarray]:
+    """The keys of what is loaded, the table of types without addresses, and where in it which key's address goes."""
+    keys: dict[Key, int] = {}
+    width = max((len(row.addresses) for row in rows), default=0)
+    types = np.zeros((len(rows), 1 + width), np.int64)
+    sites, key_at = [], []
+    for number, row in enumerate(rows):
+        types[number, 0] = row.number
+        for column, key in enumerate(row.addresses, 1):
+            if key[0] != "attribute":
+                sites.append(number * (1 + width) + column)
+                key_at.append(keys.setdefault(key, len(keys)))
+    return list(keys), types, np.array(sites, np.int64), np.array(key_at, np.int64)
 
 
 def _arguments(function: Any) -> tuple[tuple[str, str], ...]:

@@ -7,7 +7,7 @@ to be cleared by the operating system, which takes longer than copying weights.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -83,14 +83,21 @@ class WeightMemory:
         self.changed: dict[str, np.ndarray] = dict(rows)
         self.own: dict[Key, Any] = {}
 
-    def packed(self, key: Key, shape: tuple[int, ...], dtype: str, pack: Callable[[Any], None]) -> Any:
-        """What `pack` writes."""
+    def packed(
+        self,
+        key: Key,
+        pack: Callable[..., None],
+        shape: tuple[int, ...],
+        dtype: str,
+        weights: Sequence[np.ndarray],
+    ) -> Any:
+        """What `pack` writes, of weights that it reads."""
         if held_dtype(dtype, self._storage) != dtype:
             wide = runtime.empty(shape, dtype)
-            pack(wide)
+            pack(*map(as_argument, weights), wide)
             return runtime.tensor(held(np.from_dlpack(wide), self._storage))
         tensor = self._tensor(key, shape, dtype)
-        pack(tensor)
+        pack(*map(as_argument, weights), tensor)
         return tensor
 
     def weight(self, key: Key, array: np.ndarray) -> Any:
@@ -98,7 +105,7 @@ class WeightMemory:
         array = held(array, self._storage)
         if lies_well(array):
             return runtime.from_dlpack(array)
-        tensor = self._tensor(key, array.shape, str(array.dtype))
+        tensor = self._tensor(key, array.shape, array.dtype)
         np.from_dlpack(tensor)[...] = array
         return tensor
 
@@ -110,7 +117,7 @@ class WeightMemory:
         if size == width:
             return self.weight(key, rows)
         is_known = key in self._free
-        tensor = self._tensor(key, (count, width), held_dtype(str(array.dtype), self._storage))
+        tensor = self._tensor(key, (count, width), np.dtype(held_dtype(str(array.dtype), self._storage)))
         view = np.from_dlpack(tensor)
         if not is_known:
             view[:, size:] = 0
@@ -123,18 +130,18 @@ class WeightMemory:
         view[changed, :size] = held(rows[changed], self._storage)
         return tensor
 
-    def _tensor(self, key: Key, shape: tuple[int, ...], dtype: str) -> Any:
+    def _tensor(self, key: Key, shape: tuple[int, ...], dtype: str | np.dtype) -> Any:
         """Memory for what has always the same shape under its key."""
         tensor = self._free.get(key)
         if tensor is None:
-            tensor = runtime.empty(shape, dtype)
+            tensor = runtime.empty(shape, str(dtype))
         self.own[key] = tensor
         return tensor
 
 
 def lies_well(array: np.ndarray) -> bool:
     """Whether kernels can read an array where it lies; read-only ones are not ours to keep."""
-    return array.ctypes.data % ALIGNMENT == 0 and array.flags.writeable
+    return array.flags.writeable and array.__array_interface__["data"][0] % ALIGNMENT == 0
 
 
 def as_argument(array: np.ndarray) -> np.ndarray:
