@@ -38,10 +38,14 @@ def measure(name: str, data: str, hidden: int, batch_size: int, count: int) -> l
     model = eb.compile(workload.cells(hidden), workload.weights(hidden), policy="agenda")
     ways: dict[str, Any] = {"steps": lambda one: model.run(model.prepare(one)), "one call": model}
     apart = {way: workload.read(data, model.cells)[:count] for way in ways}
+    count = min(count, len(apart["steps"]))  # a file may have fewer
     for way, run in ways.items():  # the first calls load and allocate
         for begin in range(0, 8 * batch_size, batch_size):
             run(apart[way][:batch_size][::-1] + apart[way][begin : begin + 1])
-    kernels = [kernel_seconds(model, apart["steps"][k : k + batch_size]) for k in range(0, count, max(1, count // 8))]
+    kernels = [
+        kernel_seconds(model, apart["steps"][k : k + batch_size])
+        for k in range(0, count - batch_size + 1, max(1, count // 8))
+    ]
     found = [statistics.median(kernels)]
     order = np.arange(count)
     for mixed in (False, True, False):

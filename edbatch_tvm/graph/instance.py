@@ -283,6 +283,13 @@ class InstanceGraph:
         known: Addresses | None = self._unpack().get("addresses")
         return known if known is not None else find_addresses(self)
 
+    def address_row(self) -> bytes | None:
+        """The row of :mod:`edbatch_tvm.graph.array_addresses`; None if the arrays are outside its form."""
+        if self.merge_row is not None:
+            return self.merge_row
+        found = self.addresses
+        return None if found is None else found.row
+
     @cached_property
     def type_count(self) -> np.ndarray:
         """Number of nodes of each type."""

@@ -34,7 +34,7 @@ class NativeMerger:
 
     def merge(self, instances: Sequence[InstanceGraph]) -> InstanceGraph | None:
         """The merge of graphs of one signature; None if one of them is outside the regular form."""
-        rows = [row for row in map(_row_of, instances) if row is not None]
+        rows = [row for row in map(InstanceGraph.address_row, instances) if row is not None]
         return self._merged(_table(rows), instances[0]) if len(rows) == len(instances) else None
 
     def merge_rows(
@@ -103,13 +103,6 @@ def load() -> NativeMerger:
         If TVM is missing.
     """
     return NativeMerger()
-
-
-def _row_of(graph: InstanceGraph) -> bytes | None:
-    if graph.merge_row is not None:
-        return graph.merge_row
-    found = graph.addresses
-    return None if found is None else found.row
 
 
 def _table(rows: Sequence[bytes]) -> np.ndarray:

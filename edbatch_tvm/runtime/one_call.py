@@ -107,10 +107,10 @@ class OneCall:
         for graph in instances:
             if type(graph) is not InstanceGraph or graph.signature is not self._cells or not graph.checked:
                 return None
-            if graph.merge_row is None:
-                if len(graph.external_row) or graph.addresses is None:
-                    return None
-                graph.merge_row = graph.addresses.row
+            row = graph.address_row()
+            if row is None:
+                return None
+            graph.merge_row = row
         return tuple(map(_MERGE_ROW, instances))
 
     def _engine(self, model: Model, nodes: int) -> Engine | None:
