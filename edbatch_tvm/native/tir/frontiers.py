@@ -16,15 +16,6 @@ WAITS, USES, TYPE, BATCH = range(4)
 
 
 @inlined
-def read_nodes(s):
-    for v in range(s.n):
-        s.node[v, WAITS] = s.waits[v]
-        s.node[v, USES] = s.use_ptr[v]
-        s.node[v, TYPE] = T.Cast("int32", s.node_type[v])
-    s.node[s.n, USES] = s.use_ptr[s.n]
-
-
-@inlined
 def split_queue(s):
     before = 0
     for u in range(s.t):
@@ -35,10 +26,18 @@ def split_queue(s):
 
 
 @inlined
-def put_first_nodes(s):
+def read_nodes(s):
+    # Those that wait for none are ready.
     for v in range(s.n):
-        if s.node[v, WAITS] == 0:
-            push(s, v)
+        u: T.let = T.Cast("int32", s.node_type[v])
+        waits: T.let = s.waits[v]
+        s.node[v, WAITS] = waits
+        s.node[v, USES] = s.use_ptr[v]
+        s.node[v, TYPE] = u
+        if waits == 0:
+            s.queue[s.tail[u]] = v
+            s.tail[u] += 1
+    s.node[s.n, USES] = s.use_ptr[s.n]
 
 
 @inlined

@@ -29,7 +29,6 @@ from edbatch_tvm.native.tir.frontiers import (
     count_typewise_frontiers,
     find_tight_types,
     group_by_batch,
-    put_first_nodes,
     read_nodes,
     run_frontier,
     split_queue,
@@ -150,14 +149,13 @@ def schedule_loop(learning: bool) -> Any:
         table = T.meta_var((key_, action_, rows_))
         s = T.meta_var(ScheduleLoop(learning, rule, encoding, t, graph, type_count_, table, work_, results, io_))
 
-        read_nodes(s)
         split_queue(s)
+        read_nodes(s)
         if not learning:
             if rule == AGENDA:
                 average_depths(s)
         if s.with_typewise == 1:
             count_typewise_frontiers(s)
-        put_first_nodes(s)
         s.batch_ptr[0] = 0
         while s.executed < s.n and s.going == 1:
             if s.missing == 1 or rule == LOOKAHEAD or encoding == TIGHT:
