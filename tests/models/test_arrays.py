@@ -15,11 +15,13 @@ from edbatch_tvm.errors import DataError
 from edbatch_tvm.graph import Builder, InstanceGraph, merge, validate
 from edbatch_tvm.models import WORKLOADS, get_workload
 from edbatch_tvm.models.bilstm_tagger.reader import read_sentences
+from edbatch_tvm.models.bilstm_tagger_char.arrays import flat_spelled
 from edbatch_tvm.models.flat_items import FlatLattices, FlatPairs, FlatSequences
 from edbatch_tvm.models.flatten import flat_lattices, flat_sequences
 from edbatch_tvm.models.lattice_lstm.reader import read_lattices
 from edbatch_tvm.models.line_reader import read_lines
 from edbatch_tvm.models.native_reader import native_reader
+from edbatch_tvm.models.random_dag.arrays import flat_dags
 from edbatch_tvm.models.treelstm.arrays import children_of
 from edbatch_tvm.models.treelstm.reader import read_labelled_trees
 from edbatch_tvm.models.vocabulary import word_id
@@ -60,8 +62,8 @@ def assert_all_same(made: list[InstanceGraph], wanted: list[InstanceGraph]) -> N
         assert_same(one, other)
 
 
-def test_most_workloads_have_arrays() -> None:
-    assert set(WORKLOADS) - set(FROM_ARRAYS) == {"bilstm-tagger-char", "random-dag"}
+def test_all_workloads_have_arrays() -> None:
+    assert set(WORKLOADS) == set(FROM_ARRAYS)
 
 
 @pytest.mark.usefixtures("builders", "readers")
@@ -84,6 +86,12 @@ SMALL: dict[str, list[Any]] = {
     "childsum-tree": [[3], [1, 2, 3, -3, 4, -2], [1, -1]],
     "lattice-lstm": [[[]], [[], []], [[], [(0, 5)], [(1, 2), (0, 9)], [(0, 1)]]],
     "bilstm-tagger": [[7], [1, 2]],
+    "bilstm-tagger-char": [[(7,)], [1, 2], [3, (4, 5), (6,), 8], [(1, 2)]],
+    "random-dag": [
+        [3],
+        [1, 2, ("dense", (1, 0))],
+        [1, ("gated", (0, 0)), ("largest", (1,)), 4, ("weighted", (2, 3, 2))],
+    ],
     "lstm-nmt": [([1], [2]), ([1, 2], [3]), ([4], [5, 6])],
     "grid-lstm": [([1], [2]), ([1, 2], [3]), ([4], [5, 6])],
 }
@@ -103,7 +111,7 @@ FILES = {
 }
 FORMS = {
     "trees": ["treelstm", "treelstm-2type", "mvrnn", "treegru", "childsum-tree"],
-    "sentences": ["bilstm-tagger"],
+    "sentences": ["bilstm-tagger", "bilstm-tagger-char"],
     "lattices": ["lattice-lstm", "lattice-gru"],
 }
 
@@ -224,6 +232,10 @@ def test_items_of_all_kinds() -> None:
 def test_parts() -> None:
     flat = flat_sequences([[1, 2], [3], [4, 5, 6]])
     assert lists(flat.part(1, 3)) == [[3], [4, 5, 6]]
+    spelled = flat_spelled([[1, (2, 3)], [(4,), 5], [(6, 7)]]).part(1, 3)
+    assert (lists(spelled.tokens), lists(spelled.letters)) == ([[-1, 5], [-1]], [[4], [6, 7]])
+    dags = flat_dags([[1], [2, ("dense", (0,))], [3, 4, ("gated", (1, 0))]]).part(1, 3)
+    assert (lists(dags.nodes), lists(dags.operands)) == ([[2, -1], [3, 4, -2]], [[], [0], [], [], [1, 0]])
     pairs = FlatPairs(flat, flat).part(0, 2)
     assert (len(pairs), lists(pairs.target)) == (2, [[1, 2], [3]])
 
