@@ -135,3 +135,25 @@ def test_merging_again_gives_the_same_graph(name: str) -> None:
     assert [array.tolist() for array in first.uses] == [array.tolist() for array in again.uses]
     assert again.signature is model.signature
     assert again.checked
+
+
+@pytest.mark.usefixtures("builders")
+def test_one_instance_keeps_the_values_of_its_builder() -> None:
+    """One instance is its own merge, but for what its nodes save; alone and beside another one the results are equal."""
+    model = compiled("treelstm", "save")
+    assert any(model.saved_bytes.values())
+    builder = model.builder()
+    left, right = (builder.call("leaf", word=word) for word in (3, 5))
+    root = builder.call("internal", *left, *right)
+    logits = builder.call("readout", root[0])
+    instance = builder.finish(logits)
+    results = [model([instance]), model([instance, instance]), model([instance])]
+    for result in (results[0], results[2]):
+        assert result.graph.num_instances == len(result) == 1
+        for value in (logits, root[0], left[1]):
+            np.testing.assert_array_equal(result.value(value), results[0].value(value))
+        np.testing.assert_array_equal(result.value(logits), results[1][1])
+    cotangent = np.ones(results[0][0].shape, np.float32)
+    one, other = (result.backward([cotangent]) for result in (results[0], results[2]))
+    for name in one:
+        assert one[name].tobytes() == other[name].tobytes()
