@@ -139,7 +139,7 @@ def test_merging_again_gives_the_same_graph(name: str) -> None:
 
 @pytest.mark.usefixtures("builders")
 def test_one_instance_keeps_the_values_of_its_builder() -> None:
-    """One instance is its own merge, but for what its nodes save; alone and beside another one the results are equal."""
+    """One instance is its own merge, but for what its nodes save; alone and beside another one results are equal."""
     model = compiled("treelstm", "save")
     assert any(model.saved_bytes.values())
     builder = model.builder()
