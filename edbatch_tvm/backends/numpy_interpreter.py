@@ -14,6 +14,7 @@ from tvm import IRModule
 from tvm.ir.transform import Pass
 
 from edbatch_tvm.backends.backend import Backend
+from edbatch_tvm.backends.independent_loops import nest_of
 from edbatch_tvm.backends.options import CompileOptions
 from edbatch_tvm.batching import ScheduleInfo
 from edbatch_tvm.errors import CellError
@@ -64,6 +65,10 @@ _CALLS: dict[str, Callable[..., Any]] = {
     "floor": np.floor,
     "ceil": np.ceil,
 }
+
+
+_AXES = "axes"
+"""The key of a frame under which is how many loops run at once."""
 
 
 class NumpyBackend(Backend):
@@ -148,7 +153,7 @@ class _Cell:
         shared = {param: weights[name] for param, name in self.weights.items()}
         for length in np.unique(lengths).tolist():  # instances of one number of rows at a time
             chosen = np.flatnonzero(lengths == length)
-            frame: dict[Any, Any] = {**shared, None: len(chosen)}
+            frame: dict[Any, Any] = {**shared, None: len(chosen), _AXES: 0}
             for param in self.inputs:
                 frame[param] = self._input(param, step, graph, plan, arenas, chosen, offsets, length)
                 sizes = zip(param.shape, frame[param].shape[1:], strict=True)
@@ -202,7 +207,7 @@ class _Code:
 
             return sequence
         if isinstance(node, tirx.For):
-            return self._loop(node)
+            return self._element_by_element(node) or self._loop(node)
         if isinstance(node, SBlockRealize):
             return self._block(node)
         if isinstance(node, tirx.BufferStore):
@@ -216,7 +221,10 @@ class _Code:
         raise CellError(f"a {type(node).__name__} in cell {self.cell!r}", "code that target 'numpy' interprets")
 
     def _loop(self, node: Any) -> Callable[[dict[Any, Any]], None]:
-        variable, body = node.loop_var, self.statement(node.body)
+        return self._repeat(node, self.statement(node.body))
+
+    def _repeat(self, node: Any, body: Callable[[dict[Any, Any]], None]) -> Callable[[dict[Any, Any]], None]:
+        variable = node.loop_var
         first, extent = self.expression(node.min), self.expression(node.extent)
 
         def loop(frame: dict[Any, Any]) -> None:
@@ -226,6 +234,33 @@ class _Code:
                 body(frame)
 
         return loop
+
+    def _element_by_element(self, node: Any) -> Callable[[dict[Any, Any]], None] | None:
+        """Loops around one block, those over independent elements at once; None if there are none.
+
+        Each of these is an axis after that of the instances. The loops of a reduction stay loops, in their order, so
+        that sums have the same bits.
+        """
+        nest = nest_of(node)
+        if nest is None:
+            return None
+        own, others, realize = nest
+        first = [(self.expression(one.min), self.expression(one.extent)) for one in own]
+        body = self._block(realize)
+        for one in reversed(others):
+            body = self._repeat(one, body)
+
+        def run(frame: dict[Any, Any]) -> None:
+            for axis, (one, (begin, extent)) in enumerate(zip(own, first, strict=True)):
+                shape = [1] * (1 + len(own))
+                shape[1 + axis] = -1
+                start = begin(frame)
+                frame[one.loop_var] = np.arange(start, start + extent(frame)).reshape(shape)
+            frame[_AXES] = len(own)
+            body(frame)
+            frame[_AXES] = 0
+
+        return run
 
     def _block(self, node: Any) -> Callable[[dict[Any, Any]], None]:
         block, body = node.block, self.statement(node.block.body)
@@ -299,11 +334,12 @@ class _Code:
 
         def at(frame: dict[Any, Any], array: np.ndarray) -> tuple[Any, ...]:
             found = [part(frame) for part in parts]
-            if any(map(np.ndim, found)):
+            axes = frame[_AXES]
+            if axes or any(map(np.ndim, found)):
                 # Both sides of a choice are computed: the one that is not taken may lie outside.
                 own = array.shape[len(array.shape) - len(found) :]
                 found = [np.clip(one, 0, extent - 1) for one, extent in zip(found, own, strict=True)]
-                return (np.arange(frame[None]), *found) if batched else tuple(found)
+                return (np.arange(frame[None]).reshape(-1, *[1] * axes), *found) if batched else tuple(found)
             return (slice(None), *found) if batched else tuple(found)
 
         return at

@@ -140,6 +140,7 @@ class Library:
         self._params: dict[str, Any] = {}
         self._sites = list(sites)
         self._bad: set[int] = set()
+        self._checked: set[int] = set()
         self._type_ids = np.empty(0, np.int16)
         self.cells: list[Cell] = []
         self._options = {name: value for name, value in options.items() if name != "fallback"}
@@ -404,9 +405,7 @@ class Library:
         for cell in new:
             cell.code.program = None
             if cell.type_id not in self._bad:
-                check_compiled(cell, model)
-                if self.training:
-                    check_gradients(cell, self._names, self.tables)
+                self._check(cell, model)
         self._type_ids = np.full(len(self.cells), -1, np.int16)
         # By name: a pass that writes a cell anew may put it behind the others.
         place = {name: number for number, name in enumerate(cells_of(model).names)}
@@ -416,12 +415,17 @@ class Library:
     def _cannot_be_compiled(self, cell: Cell) -> Exception | None:
         try:
             cells = imported_module({cell.name: cell.function}, self._names)
-            check_compiled(cell, compile_model(*cells, training=self.training, **self._options))
-            if self.training:
-                check_gradients(cell, self._names, self.tables)
+            self._check(cell, compile_model(*cells, training=self.training, **self._options))
         except Exception as error:
             return error
         return None
+
+    def _check(self, cell: Cell, model: Model) -> None:
+        """Compare a cell of a compiled model with the model's own code, and its adjoint, once."""
+        check_compiled(cell, model)
+        if self.training and cell.type_id not in self._checked:
+            check_gradients(cell, self._names, self.tables)
+            self._checked.add(cell.type_id)
 
     def _refuse(self, cell: Cell, reason: Exception) -> None:
         """Record no more calls of a cell."""

@@ -308,6 +308,9 @@ class _Results:
         if variable in self._known:
             return self._known[variable]
         if not is_float(variable):
+            index = self._index_of(variable)
+            if index is not None:
+                return index
             raise NoGradientError(
                 "the gradient of a table that is read at a computed index", "an index that is an attribute"
             )
@@ -317,6 +320,19 @@ class _Results:
         place = self.output(variable)
         assert place is not None
         return Source("output", place)
+
+    def _index_of(self, variable: Any) -> Source | None:
+        """The attribute that has the same integers in the same order, perhaps in another shape or dtype."""
+        while variable not in self._known:
+            call = self.builder.lookup_binding(variable) if isinstance(variable, relax.Var) else None
+            if not isinstance(call, Call) or short_name(call) not in _SAME_INTEGERS or is_float(call.args[0]):
+                return None
+            variable = call.args[0]
+        return self._known[variable]
+
+
+_SAME_INTEGERS = {"astype", "reshape", "expand_dims", "squeeze", "flatten"}
+"""Operators that keep integers and their order."""
 
 
 def _joins_columns(call: Any) -> bool:

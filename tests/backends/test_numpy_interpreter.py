@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from tvm.script import ir as I
 from tvm.script import relax as R
+from tvm.script import tirx as T
 
 import edbatch_tvm as eb
 from edbatch_tvm.backends import backend_names
+from edbatch_tvm.backends.independent_loops import nest_of
 from edbatch_tvm.checking.comparison import LEAST_VALUE, compare
 from edbatch_tvm.checking.reference import run_reference
 from edbatch_tvm.errors import CellError, PlanError, TargetError
@@ -42,6 +44,37 @@ def test_at_other_granularities() -> None:
     first, *others = (model(instances)[0] for model in models)
     for other in others:
         np.testing.assert_allclose(np.asarray(other), np.asarray(first), rtol=0, atol=1e-13)
+
+
+def test_which_loops_run_at_once() -> None:
+    @T.prim_func(s_tir=True)
+    def function(x: T.Buffer((4, 5), "float32"), y: T.Buffer((4,), "float32"), z: T.Buffer((6,), "float32")):
+        for i, k in T.grid(4, 5):
+            with T.sblock("sum"):
+                a, b = T.axis.remap("SR", [i, k])
+                with T.init():
+                    y[a] = T.float32(0)
+                y[a] = y[a] + x[a, b]
+        for i in range(5):
+            with T.sblock("reads its neighbour"):
+                a = T.axis.spatial(5, i)
+                z[a + 1] = z[a] + T.float32(1)
+        for i in range(5):
+            with T.sblock("computed place"):
+                a = T.axis.spatial(5, i)
+                y[a % 4] = x[0, a]
+        for i in range(4):
+            with T.sblock("reads itself elsewhere"):
+                a = T.axis.spatial(4, i)
+                y[a] = y[3 - a]
+
+    body = function.body.block.body if hasattr(function.body, "block") else function.body
+    first, *others = body.seq
+    nest = nest_of(first)
+    assert nest is not None
+    assert [one.loop_var.name for one in nest.independent] == ["i"]
+    assert [one.loop_var.name for one in nest.others] == ["k"]
+    assert [nest_of(one) for one in others] == [None, None, None]
 
 
 def test_what_it_does_not_do(tmp_path: Path) -> None:

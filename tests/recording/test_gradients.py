@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 import edbatch_tvm as eb
 from edbatch_tvm.errors import RecordingError
+from edbatch_tvm.recording import library
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::edbatch_tvm.errors.BreakWarning", "ignore:Converting a tensor with requires_grad"
@@ -447,6 +448,47 @@ def test_embeddings(options: dict[str, Any]) -> None:
     fast([("chain", (3, 4))])[0].sum().backward()
     assert model.embedding.weight.grad.is_sparse is ("sparse" in options)
     assert model.unused.weight.grad is None
+
+
+@pytest.mark.parametrize("options", [{}, {"padding_idx": 3}], ids=str)
+def test_embeddings_of_indices_in_any_shape(options: dict[str, Any]) -> None:
+    class Words(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding = nn.Embedding(WORDS, H, **options)
+            self.one = nn.Linear(H, H)
+
+        def forward(self, words: torch.Tensor) -> torch.Tensor:
+            return torch.tanh(self.one(self.embedding(words).reshape(-1, H))).sum()
+
+    torch.manual_seed(1)
+    model = Words()
+    fast = eb.autobatch(model, ["embedding", "one"])
+    indices = [torch.tensor(one) for one in (4, [4], [1, 3, 3], [[7], [0]], [[9]], list(range(WORDS)))]
+    for _ in range(2):
+        wanted = of_losses(model, [model(one) for one in indices])
+        assert_gradients_equal(of_losses(model, fast(indices)), wanted)
+    assert not fast.breaks
+    # No word has a cell of its own.
+    names = [cell.name for cell in fast.compiled.cells]  # type: ignore[union-attr]
+    assert sum(name.startswith("embedding") for name in names) <= 5
+
+
+def test_adjoints_are_checked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    checked = []
+
+    def check_gradients(cell: Any, *arguments: Any) -> None:
+        checked.append(cell.name)
+        check(cell, *arguments)
+
+    check = library.check_gradients
+    monkeypatch.setattr(library, "check_gradients", check_gradients)
+    model = Net()
+    fast = eb.autobatch(model, CELLS)
+    # The adjoint of `detaching` is not PyTorch's, so that each cell is compiled by itself to find that out.
+    fast([("chain", (1, 2)), ("detaches in a cell", (1, 2))])
+    assert "step" in checked
+    assert len(checked) == len(set(checked)) + checked.count("detaching") - 1
 
 
 def test_inputs_get_gradients(model: Net) -> None:
