@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from edbatch_tvm.recording.lazy import LazyTensor, geometry_of, lazy_view
-from edbatch_tvm.recording.strided_storage import Storage, dense_strides
+from edbatch_tvm.recording.strided_storage import Storage, dense_strides, elements
 
 if TYPE_CHECKING:
     from edbatch_tvm.recording.recorder import Recorder
@@ -24,7 +24,7 @@ _OWN = 2
 """Owners of the memory of a tensor that nobody shares: it, and who asks."""
 
 
-def adopt(recorder: Recorder, tensor: torch.Tensor, by_rows: bool) -> bool:
+def adopt(recorder: Recorder, tensor: torch.Tensor, by_rows: bool, leading: int = 1) -> bool:
     """Let an ordinary tensor be a recorded one, with the same numbers; False if others see its memory.
 
     So it is if it has another dtype than the model.
@@ -34,12 +34,18 @@ def adopt(recorder: Recorder, tensor: torch.Tensor, by_rows: bool) -> bool:
     by_rows : bool
         Whether its rows are written one by one; numbers, if it has one dimension. They are along the first dimension
         whose extent is not 1.
+    leading : int
+        Along how many dimensions they are written, if more than that one.
     """
     if tensor.dtype is not recorder.dtype or not _is_alone(tensor):
         return False
     size = tuple(tensor.shape)
     at = next((dim for dim, extent in enumerate(size[:-1]) if extent != 1), 0)
-    listed = by_rows and len(size) > 0 and 1 <= size[at] <= _MOST_ROWS
+    last = max(at + 1, min(leading, len(size) - 1))  # a row is no single number, if there are several dimensions
+    count = elements(size[:last])
+    if count > _MOST_ROWS:
+        last, count = at + 1, elements(size[: at + 1])
+    listed = by_rows and len(size) > 0 and 1 <= count <= _MOST_ROWS
     made = lazy_view(recorder, Storage([], 1), (size, dense_strides(size), 0), tensor.dtype)
     try:
         torch.utils.swap_tensors(tensor, made)
@@ -48,7 +54,7 @@ def adopt(recorder: Recorder, tensor: torch.Tensor, by_rows: bool) -> bool:
     real: torch.Tensor = made
     lazy: LazyTensor = tensor
     content = real.clone()  # no view of it: it could not become what it was
-    rows = list(content.unbind(at)) if listed else [content]
+    rows = list(content.reshape(count, *size[last:]).unbind()) if listed else [content]
     values = [recorder.value_of(row) for row in rows]
     lazy.held = Storage(values, real.numel() // len(rows), listed)
     recorder.adopted.append((lazy, real))

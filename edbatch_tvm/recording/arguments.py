@@ -46,6 +46,11 @@ def key_of_tensor(tensor: torch.Tensor) -> tuple[Any, ...]:
     return ("attribute", tensor.dtype, tensor.shape)
 
 
+def number_of(attribute: Any) -> Any:
+    """What is recorded of an attribute: of a tensor of one integer, in whatever shape, the integer as it is now."""
+    return int(attribute) if isinstance(attribute, torch.Tensor) and attribute.numel() == 1 else attribute
+
+
 MOST_NUMBERS = 1024
 """Elements of a tensor of integers that may be a constant."""
 
@@ -112,7 +117,7 @@ class Input:
     def like_example(self, value: Any) -> Any:
         """The value of an attribute as the model's code gets it: a tensor, if it was given one."""
         if isinstance(self.example, torch.Tensor) and not isinstance(value, torch.Tensor):
-            return torch.tensor(value, dtype=self.example.dtype)
+            return torch.tensor(value, dtype=self.example.dtype).reshape(self.example.shape)
         return value
 
     def random(self, rows: int) -> torch.Tensor:

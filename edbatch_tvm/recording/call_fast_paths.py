@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, int64, tensor
 
-from edbatch_tvm.recording.arguments import FEW, INTEGER, key_of_tensor
+from edbatch_tvm.recording.arguments import FEW, INTEGER, key_of_tensor, number_of
 from edbatch_tvm.recording.lazy import LazyTensor, wrapper
 
 if TYPE_CHECKING:
@@ -52,9 +52,8 @@ _TENSOR = """
         step = step[INDEX]
         number{n} = {a}.item()  # read while it is at hand
     else:
-        part = key_of_tensor({a})
-        step = step[part]
-        number{n} = {a} if part[2] else {a}.item()
+        step = step[key_of_tensor({a})]
+        number{n} = number_of({a})
 """
 _TENSOR_OPERAND = """
     if floats{n}:
@@ -145,6 +144,7 @@ def _made(source: str, name: str, **names: Any) -> Any:
         "LazyTensor": LazyTensor,
         "int64": int64,
         "key_of_tensor": key_of_tensor,
+        "number_of": number_of,
         "wrapper": wrapper,
         **names,
     }

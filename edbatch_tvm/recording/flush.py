@@ -135,7 +135,7 @@ def _attributes(recorder: Recorder, signature: Signature) -> dict[tuple[int, str
         for number, attribute in enumerate(attributes):
             column = entries[number :: len(attributes)]
             if set(map(type, column)) == {int}:
-                stacked = np.array(column, np.int64)
+                stacked = np.array(column, np.int64).reshape(-1, *attribute.spec.shape)
             else:
                 stacked = torch.stack([torch.as_tensor(entry) for entry in column]).numpy()
             arrays[type_id, attribute.name] = stacked.astype(attribute.spec.dtype, copy=False)

@@ -16,6 +16,7 @@ from edbatch_tvm.errors import CellError
 from edbatch_tvm.recording import lazy
 from edbatch_tvm.recording.adopted import adopt
 from edbatch_tvm.recording.dispatch import as_rows, copied, recorder_of
+from edbatch_tvm.recording.indexed_rows import takes, write_at
 from edbatch_tvm.recording.isolation import switched_to
 from edbatch_tvm.recording.lazy import FUNCTIONS, INTO_PYTORCH, OPERATORS, LazyTensor, computed_leaf
 from edbatch_tvm.recording.over_rows import with_transposed_rows
@@ -157,6 +158,8 @@ def _writing(function: Any, arguments: Any, named: dict[str, Any]) -> Any:
     """Let the ordinary tensor that is written into be a recorded one; then go on."""
     target = arguments[0]
     if type(target) is LazyTensor:
+        if function is torch.Tensor.__setitem__ and takes(arguments[2]) and write_at(target, *arguments[1:]):
+            return None
         return _replacing(function, target, arguments, named)
     if type(target) is torch.Tensor:
         recorder = recorder_of(arguments[1:], named)
@@ -164,13 +167,20 @@ def _writing(function: Any, arguments: Any, named: dict[str, Any]) -> Any:
             by_rows = function.__name__ in _BY_ROWS
             if function is torch.Tensor.copy_ and len(arguments) > 1:
                 by_rows = target.dim() > 1 and _is_list(arguments[1])
-            adopted = adopt(recorder, target, by_rows)
+            adopted = adopt(recorder, target, by_rows, _dimensions(function, arguments))
             if not adopted and recorder.tape is not None:
                 # Autograd has to see an ordinary tensor written into by ordinary ones.
                 arguments, named = pytree.tree_map(computed_leaf, (arguments, named))
                 with switched_to(recorder.library.state._replace(grad=torch.is_grad_enabled())):
                     return function(*arguments, **named)
     return NotImplemented
+
+
+def _dimensions(function: Any, arguments: Any) -> int:
+    """Along how many dimensions a function writes rows: ``states[i, j] = h`` along two."""
+    if function is not torch.Tensor.__setitem__ or type(arguments[1]) is not tuple:
+        return 1
+    return len(arguments[1])
 
 
 def _replacing(function: Any, target: LazyTensor, arguments: Any, named: dict[str, Any]) -> Any:

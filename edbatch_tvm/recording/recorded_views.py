@@ -84,14 +84,24 @@ def _is_int(argument: Any) -> bool:
 
 
 def _chosen(function: Any, arguments: Any, named: dict[str, Any]) -> Any:
-    """``tensor[index]`` with whole numbers and slices."""
+    """``tensor[index]`` with whole numbers and slices, or with vectors of them that say which rows."""
     source, index = arguments
-    parts = index if type(index) is tuple else (index,)
-    if type(source) is not LazyTensor or not all(map(_is_basic, parts)):
+    if type(source) is not LazyTensor:
         return NotImplemented
-    # A slice has no hash.
-    key = tuple((one.start, one.stop, one.step) if type(one) is slice else one for one in parts)
-    return view(at_index, source, (key,), named)
+    parts = index if type(index) is tuple else (index,)
+    key = basic_key(parts)
+    return ROWS_AT[0](source, parts) if key is None else view(at_index, source, (key,), named)
+
+
+ROWS_AT: list[Any] = []
+"""What takes indices that are no views (:mod:`edbatch_tvm.recording.indexed_rows`)."""
+
+
+def basic_key(parts: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    """An index of whole numbers and slices as :func:`at_index` takes it, which has a hash; None for others."""
+    if not all(map(_is_basic, parts)):
+        return None
+    return tuple((one.start, one.stop, one.step) if type(one) is slice else one for one in parts)
 
 
 def _is_basic(part: Any) -> bool:

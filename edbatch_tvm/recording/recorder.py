@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edbatch_tvm.recording.arguments import FEW, INTEGER, key_of_tensor
+from edbatch_tvm.recording.arguments import FEW, INTEGER, key_of_tensor, number_of
 from edbatch_tvm.recording.computed import Computed, Round
 from edbatch_tvm.recording.describe import describe, describe_list
 from edbatch_tvm.recording.detached import DetachedStorage, shared
@@ -221,10 +221,8 @@ class Recorder:
                         step = step[self.outside.specs[-1 - number]]
                         operands.append(number)
                     else:
-                        part = key_of_tensor(argument)
-                        step = step[part]
-                        # A number is read while it is at hand.
-                        attributes.append(argument if part[2] else argument.item())
+                        step = step[key_of_tensor(argument)]
+                        attributes.append(number_of(argument))
                 elif kind is int and vary:
                     step = step[INTEGER]
                     attributes.append(argument)
@@ -287,7 +285,7 @@ class Recorder:
     def _of_cell(self, cell: Cell, operands: list[int], attributes: list[Any]) -> Any:
         """Record a call that is described."""
         if attributes:
-            self.attributes[cell.type_id] += attributes
+            self.attributes[cell.type_id] += map(number_of, attributes)
         return cell.returned(self, self.append(cell.type_id, operands, len(cell.outputs)))
 
     def otherwise(

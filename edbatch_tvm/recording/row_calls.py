@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils import _pytree as pytree
 
-from edbatch_tvm.recording.arguments import FEW
+from edbatch_tvm.recording.arguments import FEW, number_of
 from edbatch_tvm.recording.describe import described
 from edbatch_tvm.recording.empty_results import EmptyResult
 from edbatch_tvm.recording.lazy import LazyTensor, lazy_rows, lazy_value
 from edbatch_tvm.recording.recorded_parameters import own_parameter
-from edbatch_tvm.recording.row_choices import joined_rows
+from edbatch_tvm.recording.row_choices import grid_of, joined_rows
 from edbatch_tvm.recording.rows import AGAIN, POINTWISE, RowByRow, leaves_of, with_leaves
 from edbatch_tvm.recording.specs import GridSpec, RowsSpec, TensorSpec, rows_of, spec_of
 from edbatch_tvm.recording.storages import resolved
@@ -48,6 +48,10 @@ def row_by_row(
         integers = _interleaved([columns[place] for place in attribute_places])
         return _recorded(recorder, type_id, [columns[place] for place in places], count, integers, returned)
 
+    width = len(columns)
+    # Attributes of the rows that were described, and the columns that they are of.
+    shown: dict[int, tuple[int, torch.Tensor]] = {}
+
     def one(place: int | None) -> tuple[Any, ...]:
         """The arguments of the call of one row; of one that stands for each, if `place` is None."""
         given, number = [], 0
@@ -56,7 +60,15 @@ def row_by_row(
                 given.append(leaf)
                 continue
             value = columns[number][place or 0]
+            if type(value) is list:
+                of_list = [_MARK - number - width * n for n in range(len(value))] if place is None else list(value)
+                given.append(_list_of_row(recorder, leaf, at, of_list))
+                number += 1
+                continue
+            if leaf.dtype is torch.int64 and not isinstance(value, torch.Tensor):
+                value = leaf.narrow(at, place or 0, 1)
             if isinstance(value, torch.Tensor):
+                shown[id(value)] = number, value
                 given.append(value)
             else:
                 value = _MARK - number if place is None else value
@@ -64,7 +76,7 @@ def row_by_row(
             number += 1
         return tuple(with_leaves(arguments, iter(given), lists))
 
-    # A row that is a list itself is a call of its own, perhaps with another number of operands.
+    # A row that is a list of lists itself is a call of its own, perhaps with another number of operands.
     lists_of_lists = any(type(column[0]) is LazyTensor for column in columns)
     made = None if lists_of_lists else _known(recorder, site, one(None))
     if made is None:
@@ -80,16 +92,22 @@ def row_by_row(
     node, operands, attributes = made
     type_id, outputs, _ = node
     returned = _returned(how, leaves, outputs)
-    # An attribute is a row's if it is the one of the first row that was described.
-    of_rows = {id(column[0]): place for place, column in enumerate(columns) if isinstance(column[0], torch.Tensor)}
-    attribute_places = [of_rows.get(id(own), -1) for own in attributes]
-    if all(operand <= _MARK for operand in operands) and -1 not in attribute_places:
+    attribute_places = [shown[id(own)][0] if id(own) in shown else -1 for own in attributes]
+    with_lists = any(type(column[0]) is list for column in columns)
+    if not with_lists and all(operand <= _MARK for operand in operands) and -1 not in attribute_places:
         how.node = type_id, [_MARK - operand for operand in operands], attribute_places, returned
         if count == 1 and not attributes:
             _learn_one(recorder, site, arguments, node, [columns[place][0] for place in how.node[1]], returned)
-    every = [columns[_MARK - operand] if operand <= _MARK else repeat(operand, count) for operand in operands]
+    every: list[Any] = []
+    for operand in operands:
+        if operand > _MARK:
+            every.append(repeat(operand, count))
+            continue
+        place, number = divmod(_MARK - operand, width)
+        column = columns[number]
+        every.append([values[place] for values in column] if type(column[0]) is list else column)
     of_all = zip(attributes, attribute_places, strict=True)
-    integers = _interleaved([columns[place] if place >= 0 else [own] * count for own, place in of_all])
+    integers = _interleaved([columns[place] if place >= 0 else [number_of(own)] * count for own, place in of_all])
     return _recorded(recorder, type_id, every, count, integers, returned)
 
 
@@ -165,7 +183,8 @@ def _as_one_node(recorder: Recorder, site: Site, arguments: tuple[Any, ...]) -> 
         return found.returned([])
     cell, operands, attributes = found
     type_id, outputs, returned = cell.made
-    return returned(recorder, _append(recorder, type_id, [[one] for one in operands], 1, attributes, len(outputs)))
+    numbers = list(map(number_of, attributes))
+    return returned(recorder, _append(recorder, type_id, [[one] for one in operands], 1, numbers, len(outputs)))
 
 
 def _append(
@@ -226,9 +245,30 @@ def _row_spec(tensor: Any, at: int) -> TensorSpec:
     return spec_of((*shape[:at], 1, *shape[at + 1 :]), tensor.dtype)
 
 
+def _lists_of_rows(tensor: LazyTensor, at: int) -> list[list[int]] | None:
+    """The values of each row, where a row is a list of several values along the next dimension; else None."""
+    shape = tensor.shape
+    if len(shape) < at + 3 or shape[at + 1] < 2:
+        return None
+    grid = grid_of(tensor)
+    if grid is None or grid.dim() != at + 2:
+        return None
+    lists: list[list[int]] = grid.reshape(shape[at], shape[at + 1]).tolist()
+    return lists
+
+
+def _list_of_row(recorder: Recorder, tensor: LazyTensor, at: int, values: list[int]) -> LazyTensor:
+    """The row of a tensor that has these values, see :func:`_lists_of_rows`; its extent along `at` is 1."""
+    shape = tensor.shape
+    return lazy_rows(recorder, values, spec_of((*shape[:at], 1, *shape[at + 2 :]), tensor.dtype), at + 1)
+
+
 def _values_of_rows(recorder: Recorder, argument: Any, at: int) -> list[Any]:
-    """The values of the rows of a tensor; rows of integers, and rows that are lists themselves, as tensors."""
+    """The values of the rows of a tensor; the integers of rows, or their tensors; rows that are lists, as tensors."""
     if argument.dtype is torch.int64:
+        if argument.numel() == argument.shape[at] and type(argument) is not LazyTensor:
+            numbers: list[Any] = argument.reshape(-1).tolist()
+            return numbers
         return list(argument.split(1, at)) if argument.shape[at] else []
     if type(argument) is LazyTensor and argument.recorder is recorder:
         held = argument.held
@@ -242,7 +282,7 @@ def _values_of_rows(recorder: Recorder, argument: Any, at: int) -> list[Any]:
         if type(rows) is RowsSpec and rows.at == at:
             return values
         if type(rows) is GridSpec:
-            return list(argument.split(1, at))
+            return _lists_of_rows(argument, at) or list(argument.split(1, at))
     # An ordinary tensor, or one that is described like an ordinary one that was taken row by row.
     if argument.shape[at] == 1:
         return [recorder.value_of(argument)]

@@ -102,6 +102,10 @@ _FEW_PARTS = 4
 def joined_rows(recorder: Recorder, name: str, tensors: Any, dim: int = 0) -> LazyTensor | None:
     """Tensors stacked or joined along a leading dimension, as rows; None if that takes more than moving rows."""
     parts = list(tensors)
+    if name == "cat" and len(parts) > _FEW_PARTS and dim in (0, -1) and type(parts[0]) is LazyTensor:
+        vectors = _joined_vectors(recorder, parts)
+        if vectors is not None:
+            return vectors
     if not parts or not all(isinstance(one, torch.Tensor) and one.dtype is parts[0].dtype for one in parts):
         return None
     stacked = name == "stack"
@@ -133,13 +137,26 @@ def joined_rows(recorder: Recorder, name: str, tensors: Any, dim: int = 0) -> La
 
 def _joined_vectors(recorder: Recorder, parts: list[torch.Tensor]) -> LazyTensor | None:
     """Many vectors of one size joined: their rows, seen as one vector."""
-    size = parts[0].shape[0]
-    if size < 2 or any(one.shape != parts[0].shape for one in parts):
+    shape, dtype = parts[0].shape, parts[0].dtype
+    if len(shape) != 1 or shape[0] < 2:
         return None
-    if not all(_is_recorded(recorder, one) or type(one) is torch.Tensor for one in parts):
-        return None
-    storage = Storage([recorder.value_of(one) for one in parts], size, True)
-    return lazy_view(recorder, storage, ((size * len(parts),), (1,), 0), parts[0].dtype)
+    spec = spec_of(shape, dtype)
+    values: list[int] = []
+    same: Any = None  # the tensor before, which is often this one: padding
+    for one in parts:
+        kind = type(one)
+        if one is same:
+            values.append(values[-1])
+        elif kind is LazyTensor:
+            if one.spec is not spec or one.recorder is not recorder:
+                return None
+            values.append(one.value if one.held is None else recorder.value_of(one))
+        elif kind is torch.Tensor and one.shape == shape and one.dtype is dtype:
+            values.append(recorder.value_of(one))
+        else:
+            return None
+        same = one
+    return lazy_view(recorder, Storage(values, shape[0], True), ((shape[0] * len(parts),), (1,), 0), dtype)
 
 
 def _is_recorded(recorder: Recorder, tensor: Any) -> bool:

@@ -131,9 +131,12 @@ def _picked(recorder: Recorder, value: int, row: int, geometry: Geometry, dtype:
     key = value, geometry
     found = recorder.picked.get(key)
     if found is None:
-        found = recorder.picked[key] = _derived(
-            recorder, strided_storage.pick, (value, spec_of((row,), dtype)), geometry
-        )
+        plain = value, strided_storage.flattened(geometry)
+        found = recorder.picked.get(plain)
+        if found is None:
+            given = value, spec_of((row,), dtype)
+            found = recorder.picked[plain] = _derived(recorder, strided_storage.pick, given, plain[1])
+        recorder.picked[key] = found
     return found
 
 
@@ -173,7 +176,7 @@ def write(recorder: Recorder, target: LazyTensor, source: Any) -> None:
     if found is not None:
         first, step, part = found
         if strided_storage.elements(part[0]) == storage.row and strided_storage.is_dense(part[0], part[1]):
-            for number, value in enumerate(_values_of_rows(recorder, source, at, storage.row)):
+            for number, value in enumerate(row_values(recorder, source, at, storage.row)):
                 storage.rows[first + number * step] = value
             return
     first, within = divmod(geometry[2], storage.row)
@@ -188,10 +191,11 @@ def write(recorder: Recorder, target: LazyTensor, source: Any) -> None:
         return
     part = lazy_value(recorder, value, spec_of((target.spec.size,), dtype))
     given = (storage.rows[first], spec_of((storage.row,), dtype))
-    storage.rows[first] = _derived(recorder, strided_storage.patched, given, (part, size, stride, within))
+    place = strided_storage.flattened((size, stride, within))
+    storage.rows[first] = _derived(recorder, strided_storage.patched, given, (part, *place))
 
 
-def _values_of_rows(recorder: Recorder, source: Any, at: int, row: int) -> list[int]:
+def row_values(recorder: Recorder, source: Any, at: int, row: int) -> list[int]:
     """The values of the rows of a tensor along a dimension, before which others have extent 1; flat."""
     count = source.shape[at]
     if count == 1:

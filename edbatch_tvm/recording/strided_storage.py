@@ -85,6 +85,24 @@ def last_element(size: tuple[int, ...], stride: tuple[int, ...]) -> int:
     return sum((extent - 1) * step for extent, step in zip(size, stride, strict=True))
 
 
+@lru_cache(1 << 16)
+def flattened(geometry: Geometry) -> Geometry:
+    """The same elements in the same order, in the fewest dimensions: equal for all tensors that have these.
+
+    A dimension of one element may have any stride, that of a list of any length, say.
+    """
+    size, stride, offset = geometry
+    kept: list[tuple[int, int]] = []
+    for extent, step in zip(size, stride, strict=True):
+        if extent == 1:
+            continue
+        if kept and kept[-1][1] == extent * step:
+            kept[-1] = kept[-1][0] * extent, step
+        else:
+            kept.append((extent, step))
+    return tuple(extent for extent, _ in kept), tuple(step for _, step in kept), offset
+
+
 def elements(size: Sequence[int]) -> int:
     """Number of elements."""
     count = 1

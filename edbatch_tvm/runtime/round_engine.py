@@ -116,9 +116,9 @@ class Engine:
 
 
 def _item_bytes(spec: Any) -> int:
-    """Bytes of an attribute that is one integer; 0 for others, which Python handles."""
+    """Bytes of an attribute that is one integer, in whatever shape; 0 for others, which Python handles."""
     dtype = np.dtype(spec.dtype)
-    return dtype.itemsize if spec.shape == () and dtype in (np.int32, np.int64) else 0
+    return dtype.itemsize if spec.size == 1 and dtype in (np.int32, np.int64) else 0
 
 
 _ENGINES: weakref.WeakKeyDictionary[Model, Engine] = weakref.WeakKeyDictionary()

@@ -68,6 +68,15 @@ class Indices(Reader):
         return self.words(torch.tensor([words[0], 3])) * kept[-1]
 
 
+class Numbers(Reader):
+    """Takes indices and labels of one element, in any shape."""
+
+    def between(self, kept: list[torch.Tensor], words: list[int]) -> torch.Tensor:
+        rows = self.words(torch.tensor([words[0]])) + self.table(torch.tensor([[words[-1]], [2]])).sum((0, 1))
+        loss = nn.functional.cross_entropy(self.rank(kept[-1])[None], torch.tensor([words[0] % 3]))
+        return rows * kept[-1] + loss
+
+
 class Breaks(Reader):
     """Computes with PyTorch, and looks at the memory of a state."""
 
@@ -94,7 +103,7 @@ def rounds_run(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return found
 
 
-@pytest.mark.parametrize("kind", [Reader, Indices, Breaks])
+@pytest.mark.parametrize("kind", [Reader, Indices, Numbers, Breaks])
 @pytest.mark.filterwarnings("ignore::edbatch_tvm.errors.BreakWarning")
 def test_compiled_rounds_and_python_ones_agree(kind: type[Reader], rounds_run: list[Any]) -> None:
     torch.manual_seed(3)

@@ -329,3 +329,37 @@ def test_rows_of_rows() -> None:
         "amax": 1,
         "softmax": 1,
     }
+
+
+class Lists(nn.Module):
+    """Gates rows, each of which is a list of states, and takes halves of lists."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.gate, self.both = nn.Linear(H, H), nn.Linear(H, H), nn.Linear(H, 2 * H)
+
+    def gated(self, x: torch.Tensor, rows: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+        gates = torch.sigmoid(self.gate(x).view(-1, 1, H) + self.gate(rows))
+        return torch.tanh((gates * rows).sum(1) * scale) + x
+
+    def forward(self, x: torch.Tensor, width: int) -> Any:
+        states = torch.stack([self.first(row) for row in x])
+        padding = torch.zeros(H)
+        rows = torch.cat([*states, *[padding] * (-len(x) % width)]).view(-1, width, H)
+        gated = self.gated(states[: rows.shape[0]], rows, torch.ones(1, H))
+        left, right = torch.tanh(self.both(states[None])).chunk(2, -1)
+        return gated, left[0] * right[0]
+
+
+def test_rows_that_are_lists_and_parts_of_rows() -> None:
+    torch.manual_seed(0)
+    model = Lists()
+    fast = eb.autobatch(model, cells=["first", "gated", "both"])
+    elements = [(torch.randn(count, H), width) for count in range(5, 45) for width in (1, 2, 4)]
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("error", BreakWarning)
+        for _ in range(2):
+            assert_equal(fast(elements), [model(*one) for one in elements])
+    assert len(fast.reports) == 1
+    # One cell for each width of a list, and none for each length of another.
+    assert len(fast.compiled.cells) <= 20  # type: ignore[union-attr]

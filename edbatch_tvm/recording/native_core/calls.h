@@ -180,7 +180,10 @@ static int add_ordinary(Call *call, PyObject *tensor) {
     outcome = follow_new(call, dtype && shape ? PyTuple_Pack(3, str_attribute, dtype, shape) : NULL);
     Py_XDECREF(dtype);
     Py_XDECREF(shape);
-    return outcome == DONE ? items_add(&call->attributes, Py_NewRef(tensor)) : outcome;
+    if (outcome != DONE) return outcome;
+    int64_t elements = 1;
+    for (int n = 0; n < seen.ndim; n++) elements *= seen.shape[n];
+    return items_add(&call->attributes, elements == 1 ? PyNumber_Long(tensor) : Py_NewRef(tensor));
 }
 
 /* A list of recorded tensors of one spec: any number of them is one cell. */
