@@ -30,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--count", type=int, help="elements of a minibatch, at most; default: what a driver makes")
     parser.add_argument("--cpu", action="store_true", help="processor time of one thread, for busy machines")
+    parser.add_argument("--fallback", default="never", choices=("never", "auto"), help="of autobatch (%(default)s)")
     parser.add_argument("--inside", action="store_true", help="run one model in this process")
     options = parser.parse_args(arguments)
     names = options.names or list(MODELS)
@@ -39,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             command += ["--inside", "--rounds", str(options.rounds)]
             if options.count is not None:
                 command += ["--count", str(options.count)]
-            command += ["--cpu"] if options.cpu else []
+            command += ["--fallback", options.fallback, *(["--cpu"] if options.cpu else [])]
             subprocess.run(command, check=False)
         return
     torch.manual_seed(0)
@@ -52,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             case = driver(place)
             os.chdir(here)  # a driver imports inside of the repository
             del case.elements[options.count or len(case.elements) :]
-            figures = measure(case, options.rounds, options.cpu)
+            figures = measure(case, options.rounds, options.cpu, options.fallback)
             print(f"{name}: {edited_lines(place)} lines edited, {figures}", flush=True)
 
 

@@ -19,6 +19,9 @@ SEED = 0
 """Of the random numbers that a model draws, in the reference and in the call compared with it."""
 
 
+_CALLS_TO_SETTLE = 12
+
+
 @dataclass
 class Case:
     """A model of a repository and a minibatch for it.
@@ -61,6 +64,7 @@ class Figures:
     eager: float | None = None
     batched: float = 0.0
     by_hand: float | None = None
+    left: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         times = ""
@@ -72,6 +76,7 @@ class Figures:
             f"error {self.error:.1e}, {times}first call {self.first_call:.1f} s "
             f"({self.first_cpu:.1f} of CPU), {self.breaks} breaks, "
             f"{self.batches} batches, {self.rounds} rounds"
+            + "".join(f"; {name} is left to PyTorch: {why}" for name, why in self.left.items())
         )
 
 
@@ -83,7 +88,7 @@ def doubled(model: torch.nn.Module, elements: list[Any]) -> tuple[torch.nn.Modul
     )
 
 
-def measure(case: Case, rounds: int, cpu: bool = False) -> Figures:
+def measure(case: Case, rounds: int, cpu: bool = False, fallback: str = "never") -> Figures:
     """Run a case: the reference, the first call, then eager, batched and by hand in turn.
 
     Parameters
@@ -92,6 +97,8 @@ def measure(case: Case, rounds: int, cpu: bool = False) -> Figures:
     rounds : int
     cpu : bool
         Measure processor time of one thread.
+    fallback : str
+        Of `autobatch`; with ``"auto"``, calls are timed after it is settled what PyTorch computes.
     """
     clock = thread_time if cpu else perf_counter
     if cpu:
@@ -102,7 +109,7 @@ def measure(case: Case, rounds: int, cpu: bool = False) -> Figures:
     expected = reference(case)
     given = [element[0] if len(element) == 1 else element for element in elements]
     begin, begin_cpu = perf_counter(), process_time()
-    fast = eb.autobatch(model, cells=case.cells, **case.options)
+    fast = eb.autobatch(model, cells=case.cells, fallback=fallback, **case.options)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         fast.map(given)
@@ -112,6 +119,9 @@ def measure(case: Case, rounds: int, cpu: bool = False) -> Figures:
             difference(fast.map(given), expected), first_call, first_cpu, 0, fast.batches, len(fast.reports)
         )
         figures.breaks = sum(one.count if hasattr(one, "count") else 1 for one in fast.breaks)
+        for _ in range(_CALLS_TO_SETTLE if fallback == "auto" else 0):
+            fast.map(given)
+        figures.left = fast.left_to_pytorch
         times: list[tuple[float, ...]] = []
         for _ in range(rounds):
             eager = []

@@ -164,6 +164,8 @@ class AutoBatched(StandIn):
     ) -> None:
         if not isinstance(model, torch.nn.Module):
             raise RecordingError(f"a model that is a {type(model).__name__}", "a torch.nn.Module")
+        if isinstance(model, torch.jit.ScriptModule):
+            raise RecordingError("a scripted model", "the module that it was made of, whose code is Python")
         super().__init__(model)
         check_entry(model, entry)
         check_options(options)

@@ -38,8 +38,8 @@ _log = logging.getLogger(__name__)
 _ENOUGH = 5e-3
 """Seconds of a cell's batches after which it is settled who computes it."""
 
-_MOST_MEASURED = 8
-"""Times that a cell is measured, at most."""
+_MOST_MEASURED, _MEASURED_OF_SMALL = 4, 2
+"""Times that a cell is measured, at most; and one of which leaving it could not save enough."""
 
 _GAIN, _LEAST_GAIN = 0.8, 3e-4
 """PyTorch's share of the compiled time below which a cell is left to PyTorch, and the seconds a minibatch it has to
@@ -350,7 +350,9 @@ class Fallback:
                 times.overhead += fixed * len(set(_stages(graph, nodes, {number})))
             else:
                 times.pytorch += compiled
-            if times.compiled >= _ENOUGH or times.measured >= _MOST_MEASURED:
+            small = times.compiled < _LEAST_GAIN * times.measured
+            most = _MEASURED_OF_SMALL if small else _MOST_MEASURED
+            if times.compiled >= _ENOUGH or times.measured >= most:
                 self._settle(library.cells[number], times)
 
     def _seconds_of_pytorch(self, graph: _Recorded, nodes: list[Any], batches: list[tuple[float, list[int]]]) -> float:

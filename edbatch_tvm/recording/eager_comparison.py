@@ -26,8 +26,9 @@ LEAST_SECONDS = 0.05
 """Of a call that is looked at."""
 WARM_CALLS = 3
 """Calls in a row that compile nothing, the last of which is looked at."""
-LEAST_COMPARED = 3
-"""Calls that are compared before a model is left to PyTorch."""
+CLEAR = 1.5, 1.2, 1.0
+"""How many times as long the slower way has to take, after one compared call, after two and after more, to be settled.
+"""
 MOST_ELEMENTS = 4
 _MOST_OF_CALL = 0.25
 _SLOWER = 1.2
@@ -103,7 +104,8 @@ class EagerComparison:
         self._seconds += seconds
         self._eager += eager
         self._compared += 1
-        if self._compared < LEAST_COMPARED or self._seconds < LEAST_SECONDS:
+        slower, faster = sorted((self._seconds, self._eager), reverse=True)
+        if self._seconds < LEAST_SECONDS or slower < CLEAR[min(self._compared, len(CLEAR)) - 1] * faster:
             return ""
         self.settled = True
         if self._seconds <= self._eager:

@@ -129,7 +129,8 @@ def _near(model: torch.nn.Module, name: Any) -> str:
 
 def warn_of_uncalled(model: torch.nn.Module, sites: Mapping[str, Site], library: Library) -> None:
     """Warn of cells that were not called in the first minibatch, and of a minibatch of which nothing was recorded."""
-    uncalled = [name for name, site in sites.items() if not site.was_called]
+    broken = {operation for _, _, operation in library.told}
+    uncalled = [name for name, site in sites.items() if not site.was_called and f"cell {site.name!r}" not in broken]
     if not uncalled and library.cells:
         return
     kind = type(model).__name__
@@ -140,5 +141,6 @@ def warn_of_uncalled(model: torch.nn.Module, sites: Mapping[str, Site], library:
     else:
         text = f"nothing of {kind} was recorded, and nothing is batched"
         text += f": it has not called {', '.join(map(repr, uncalled))}" if uncalled else ""
+        text += "" if uncalled or not broken else ": PyTorch runs its cells, as warnings of breaks say"
     file, line = users_place()
     warnings.warn_explicit(text, CellWarning, file, line)

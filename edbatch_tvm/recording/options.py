@@ -19,6 +19,7 @@ _OWN = ("fallback",)
 _DECIDED = {
     "training": "it trains where gradients are recorded",
     "dtype": "it computes in the dtype of the model's parameters; use model.double()",
+    "granularity": "calls of cells are what it records; list smaller parts as cells",
     "equal_nodes": "equal calls of a round are one node anyway",
 }
 """Options of :func:`edbatch_tvm.compile` that `autobatch` decides by itself, and how."""

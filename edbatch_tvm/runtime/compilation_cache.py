@@ -48,6 +48,12 @@ SUFFIXES = (_SUFFIX, CELL_SUFFIX, LIBRARY_SUFFIX, PROGRAM_SUFFIX)
 (:mod:`edbatch_tvm.backends.kept_library`), and of imported programs (:mod:`edbatch_tvm.recording.export_cache`).
 """
 
+_LEFT_UNSEEN = 64
+"""The part of what a folder may hold that a process writes before it looks again whether that is too much."""
+
+_unseen: dict[Path, int] = {}
+"""Bytes that this process has written into a folder since it last looked."""
+
 _ABANDONED = 3600.0
 """Seconds after which a scratch file has no writer any more."""
 
@@ -175,7 +181,12 @@ def keep_files(files: Mapping[str, bytes]) -> None:
     with suppress(OSError):
         for name, content in files.items():
             write_sealed(where / name, content)
-        _shrink(where, {where / name for name in files})
+        written = sum(map(len, files.values()))
+        if where not in _unseen or _unseen[where] + written > most_bytes() // _LEFT_UNSEEN:
+            _unseen[where] = 0
+            _shrink(where, {where / name for name in files})
+        else:
+            _unseen[where] += written
 
 
 def most_bytes() -> int:
@@ -185,22 +196,26 @@ def most_bytes() -> int:
 
 
 def _shrink(where: Path, newest: set[Path]) -> None:
-    """Remove files until the folder is small enough, those that were not used for longest first."""
+    """Remove files until the folder is small enough, those that were not used for longest first.
+
+    A full folder has thousands of files, so that to look at each takes a tenth of a second.
+    """
     found = []
-    for path in where.iterdir():
-        with suppress(OSError):
-            state = path.stat()
-            scratch = path.name.startswith(".") and any(suffix in path.name for suffix in SUFFIXES)
-            if path.suffix in SUFFIXES and not scratch:
-                found.append((state.st_mtime, state.st_size, path))
-            elif scratch and state.st_mtime < time() - _ABANDONED:
-                path.unlink()
+    with os.scandir(where) as entries:
+        for entry in entries:
+            with suppress(OSError):
+                state = entry.stat()
+                scratch = entry.name.startswith(".") and any(suffix in entry.name for suffix in SUFFIXES)
+                if entry.name.endswith(SUFFIXES) and not scratch:
+                    found.append((state.st_mtime, state.st_size, entry.name))
+                elif scratch and state.st_mtime < time() - _ABANDONED:
+                    (where / entry.name).unlink()
     total = sum(size for _, size, _ in found)
-    for _, size, path in sorted(found):
-        if total <= most_bytes() or path in newest:
+    for _, size, name in sorted(found) if total > most_bytes() else ():
+        if total <= most_bytes() or where / name in newest:
             continue
         with suppress(OSError):
-            path.unlink()
+            (where / name).unlink()
         total -= size
 
 

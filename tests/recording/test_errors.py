@@ -227,6 +227,7 @@ def test_reasons_of_breaks_speak_of_the_model(what: str, faults: Any) -> None:
             {"dtype": "float64"},
             r"option 'dtype' of autobatch; .*hint: it computes in the dtype of the model's parameters",
         ),
+        ({"granularity": "op"}, r"option 'granularity' of autobatch; .*hint: calls of cells are what it records"),
         ({"training": True}, r"option 'training' of autobatch; .*hint: it trains where gradients are recorded"),
         ({"polcy": "fsm"}, r"unknown option 'polcy' of autobatch; .*did you mean 'policy'\?"),
         ({"policy": "nonsense"}, "unknown policy 'nonsense'"),
@@ -237,3 +238,21 @@ def test_reasons_of_breaks_speak_of_the_model(what: str, faults: Any) -> None:
 def test_options_are_checked_at_once(options: dict[str, str], message: str) -> None:
     with pytest.raises(eb.EdbatchError, match=message):
         eb.autobatch(Faults(), cells=["cell"], **options)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is")
+def test_a_scripted_model_is_an_error() -> None:
+    with pytest.raises(RecordingError, match="a scripted model; expected the module that it was made of"):
+        eb.autobatch(torch.jit.script(nn.Linear(2, 2)), cells=["weight"])
+
+
+def test_cells_that_break_have_been_called() -> None:
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3)).half()
+    fast = eb.autobatch(model, cells=["0", "1"])
+    with pytest.warns() as caught:
+        fast([torch.ones(1, 3).half()])
+    kinds = [one.category for one in caught]
+    assert kinds.count(BreakWarning) == 2
+    (told,) = (str(one.message) for one in caught if one.category is CellWarning)
+    assert "nothing of Sequential was recorded" in told
+    assert "PyTorch runs its cells" in told

@@ -327,6 +327,18 @@ def test_the_least_used_go(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert {path.name for path in folder.iterdir()} == {"d.cells"}
 
 
+def test_the_folder_is_not_looked_through_for_every_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(compilation_cache.SIZE_VARIABLE, "1")
+    looked = []
+    shrink = compilation_cache._shrink
+    monkeypatch.setattr(compilation_cache, "_shrink", lambda *given: looked.append(shrink(*given)))
+    for number in range(300):
+        compilation_cache.keep_file(f"{number}.cell", bytes(5_000))
+    assert 2 < len(looked) < 150
+    # Full is full, within the part that is written before it is looked at again.
+    assert sum(path.stat().st_size for path in folder.iterdir()) <= (1 << 20) * (1 + 1 / 64) + 5_100
+
+
 def test_many_at_once(folder: Path) -> None:
     entries = {number: KeptCells(bytes([number]) * 50_000, {}, {}, {}) for number in range(8)}
 
