@@ -112,8 +112,10 @@ def graph_of(recorder: Recorder, model: Model) -> tuple[InstanceGraph, np.ndarra
     operands = np.array(recorder.operands, np.int64)
     operand_ptr = np.zeros(len(node_type) + 1, np.int32)
     operand_ptr[1:] = recorder.ends
-    operand_value, external = recorder.outside.tables.operands(
-        signature, operands, recorder.done, ids, recorder.outside.places(), recorder.computed.places()
+    outside = recorder.outside
+    rows = outside.followed.keys() | (recorder.tape.externals.keys() if recorder.tape is not None else ())
+    operand_value, external = outside.tables.operands(
+        signature, operands, recorder.done, ids, outside.places(), recorder.computed.places(), rows
     )
     attributes = _attributes(recorder, signature)
     graph = InstanceGraph(node_type, operand_ptr, operand_value, signature, attributes=attributes, **external)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import cache
 from sys import getrefcount
 from typing import Any
@@ -216,6 +216,7 @@ class Tables:
         ids: np.ndarray,
         outside: np.ndarray,
         earlier: np.ndarray,
+        rows: Collection[int] = (),
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """What calls read as operands of a graph: values of the graph, the zero state, and external rows.
 
@@ -227,6 +228,9 @@ class Tables:
             tensors from outside.
         outside, earlier : int64 arrays
             Where tensors from outside and values before `done` lie: tables, and rows in them.
+        rows : collection of int
+            Tensors from outside that are external rows even if they are zeros: a gradient is wanted of them, or their
+            numbers will be read again.
 
         Returns
         -------
@@ -245,6 +249,8 @@ class Tables:
         if arenas:
             tables[:, :3] = self._described(arenas)
         names = np.zeros(outside.shape[1] + earlier.shape[1], np.int32)
+        if rows:
+            names[-1 - np.fromiter(rows, np.int64, len(rows))] = 1
         spec, external = np.empty(len(values), np.int16), np.empty((3, len(values)), np.int32)
         total = np.zeros(1, np.int32)
         own = ids if len(ids) else np.zeros(1, np.int32)

@@ -474,6 +474,27 @@ def test_embeddings_of_indices_in_any_shape(options: dict[str, Any]) -> None:
     assert sum(name.startswith("embedding") for name in names) <= 5
 
 
+def test_zeros_from_outside_get_gradients() -> None:
+    class Guarded(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.guard = nn.Parameter(torch.zeros(H))
+            self.table = nn.Parameter(torch.zeros(WORDS, H))
+            self.step = nn.Linear(H, H, bias=False)
+
+        def forward(self, words: tuple[int, ...]) -> torch.Tensor:
+            h = torch.zeros(H)
+            for part in (self.guard, self.guard * 2, *(self.table[word] for word in words)):
+                h = torch.tanh(self.step(h + part) + part)
+            return h.sum()
+
+    model = Guarded()
+    fast = eb.autobatch(model, ["step"])
+    words = [(1, 2), (3,), (0, 2, 2)]
+    for _ in range(3):
+        assert_gradients_equal(of_losses(model, fast(words)), of_losses(model, [model(one) for one in words]))
+
+
 def test_adjoints_are_checked_once(monkeypatch: pytest.MonkeyPatch) -> None:
     checked = []
 

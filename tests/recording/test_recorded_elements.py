@@ -312,3 +312,23 @@ def test_results_that_would_lose_their_gradient_are_an_error() -> None:
         model.use = lambda own, word: [own.step(own.start, own.start), own.table.weight[word] * 2]
         with pytest.raises(RecordingError, match="outside of cells"):
             fast.record(2)
+
+
+@pytest.mark.parametrize("beside", [[], [(4, 0)]], ids=["alone", "beside another element"])
+def test_rows_that_were_zeros_are_read_again(beside: list[tuple[int, ...]]) -> None:
+    class Words(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table, self.step = nn.Parameter(torch.zeros(5, 3)), nn.Linear(3, 3)
+
+        def forward(self, words: tuple[int, ...]) -> torch.Tensor:
+            return torch.stack([self.step(self.table[word]) for word in words]).sum(0)
+
+    model = Words()
+    fast = eb.autobatch(model, cells=["step"])
+    words = [(1, 2), (3,)]
+    with torch.no_grad():
+        records = [fast.record(one) for one in words]
+        for _ in range(3):
+            assert_equal(fast([*records, *beside]), [model(one) for one in [*words, *beside]])
+            model.table.normal_()

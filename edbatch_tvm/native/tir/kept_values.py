@@ -63,7 +63,8 @@ def find(
     earlier_: T.handle,
     # Of each table: its address, the bytes of a row, the arena of such rows, and how many the graph reads.
     tables_: T.handle,
-    # What tensors from outside and earlier values are called in the graph; 0 where it is not known.
+    # What tensors from outside and earlier values are called in the graph; 0 where it is not known, 1 where it is not
+    # known and has to be a row.
     names_: T.handle,
     # Results: what calls read as the graph calls it; of external rows the arena, the row, the table, the row there.
     operand_value_: T.handle,
@@ -99,7 +100,7 @@ def find(
             operand_value[i] = ids[T.Cast("int32", value - done)]
         else:
             place: T.let = T.Cast("int32", T.Select(value < T.int64(0), T.int64(-1) - value, value + others))
-            if names[place] == 0:
+            if names[place] >= 0:
                 if value < T.int64(0):
                     table = T.Cast("int32", outside[0, place])
                     row = outside[1, place]
@@ -114,7 +115,7 @@ def find(
                     table = T.Cast("int32", earlier[0, place - others])
                     row = earlier[1, place - others]
                     words = 1
-                if words == 0:
+                if words == 0 and names[place] == 0:
                     names[place] = zero
                 else:
                     names[place] = first_external - count
