@@ -53,7 +53,10 @@ class Addresses(NamedTuple):
 
 
 def find_addresses(graph: InstanceGraph) -> Addresses | None:
-    """The row of `graph`; None if it is outside the regular form (external rows, other dtypes, strided arrays)."""
+    """The row of `graph`; None if it is outside the regular form (other dtypes, strided arrays).
+
+    It says nothing of external rows.
+    """
     nodes, edges, outputs = len(graph.node_type), len(graph.operand_value), len(graph.outputs)
     if not nodes or graph.node_type.min() < 0 or graph.node_type.max() >= graph.num_types:
         return None
@@ -81,7 +84,7 @@ def find_addresses(graph: InstanceGraph) -> Addresses | None:
     for rows, (_, dtype, shape) in zip(attributes, columns, strict=True):
         if rows is not None:
             regular.append((rows, dtype, (len(rows), *shape)))
-    if len(graph.external_row) or graph.external_data or graph.attributes.keys() - {key for key, _, _ in columns}:
+    if graph.attributes.keys() - {key for key, _, _ in columns}:
         return None
     if not all(_is_regular(*one) for one in regular):
         return None

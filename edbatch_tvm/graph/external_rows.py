@@ -1,4 +1,4 @@
-"""Operands that are arrays: rows of external data, numbered and collected by shape and dtype."""
+"""Operands that are arrays: rows of external data, numbered, collected by shape and dtype, and merged."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from edbatch_tvm.argument_checks import require_unmasked
 from edbatch_tvm.errors import GraphError
-from edbatch_tvm.graph.instance import FIRST_EXTERNAL
+from edbatch_tvm.graph.instance import FIRST_EXTERNAL, InstanceGraph
 from edbatch_tvm.graph.spec import Signature, ValueSpec, can_widen
 
 OUTPUT = "declared output"
@@ -80,6 +80,33 @@ def take_external(
             for group, spec in zip(rows, specs, strict=True)
         ),
     }
+
+
+def merge_external(instances: Sequence[InstanceGraph], merged: InstanceGraph) -> None:
+    """Give a merged graph the external rows of its instances; its operands have the numbers of the instances for them.
+
+    The operands are changed in place.
+    """
+    if not any(len(graph.external_row) for graph in instances):
+        return
+    signature = merged.signature
+    assert signature is not None
+    none = [np.empty((0, *spec.shape), spec.dtype) for spec in signature.value_specs]
+    data = [graph.external_data or none for graph in instances]
+    merged.external_data = tuple(
+        np.concatenate([array for array in arrays if len(array)] or arrays[:1]) for arrays in zip(*data, strict=True)
+    )
+    sizes = np.array([list(map(len, arrays)) for arrays in data])
+    counts = [len(graph.external_row) for graph in instances]
+    merged.external_spec = np.concatenate([graph.external_spec for graph in instances])
+    owner = np.repeat(np.arange(len(instances)), counts)
+    begin = (np.cumsum(sizes, axis=0) - sizes).astype(np.int32)
+    rows = np.concatenate([graph.external_row for graph in instances])
+    merged.external_row = rows + begin[owner, merged.external_spec]
+    first = np.cumsum(counts) - counts
+    value = merged.operand_value
+    shift = np.repeat(first, [len(graph.operand_value) for graph in instances]).astype(np.int32)
+    np.subtract(value, shift, out=value, where=value <= FIRST_EXTERNAL)
 
 
 def _operand_dtype(signature: Signature, type_id: int, operand_ptr: np.ndarray, node: int, index: int) -> str:

@@ -11,7 +11,8 @@ import numpy as np
 
 from edbatch_tvm.errors import GraphError
 from edbatch_tvm.graph import native_merge
-from edbatch_tvm.graph.instance import FIRST_EXTERNAL, InstanceGraph
+from edbatch_tvm.graph.external_rows import merge_external
+from edbatch_tvm.graph.instance import InstanceGraph
 from edbatch_tvm.graph.spec import Signature
 
 _CHECKED = attrgetter("checked")
@@ -64,7 +65,7 @@ def merge(instances: Sequence[InstanceGraph]) -> InstanceGraph:
     merged.checked = all(map(_CHECKED, instances))
     if merged.checked and merged.signature is not None:
         for graph in instances:
-            if "addresses" in vars(graph) and graph.addresses is not None:
+            if "addresses" in vars(graph) and graph.addresses is not None and not graph.external_data:
                 graph.merge_row = graph.addresses.row
     return merged
 
@@ -118,21 +119,14 @@ def reference_merge(instances: Sequence[InstanceGraph]) -> InstanceGraph:
     value_start = (node_start[:-1] * first.stride).astype(np.int32)
     operand_value = np.concatenate([g.operand_value for g in instances])
     shift = np.repeat(value_start, edge_counts)
-    external_spec = external_row = None
-    external_data: tuple[np.ndarray, ...] = ()
-    if any(len(g.external_row) for g in instances):
-        external_spec, external_row, external_data, external_start = _merge_external(instances)
-        shift = np.where(operand_value >= 0, shift, np.repeat(-external_start, edge_counts).astype(np.int32))
-        shift[(operand_value < 0) & (operand_value > FIRST_EXTERNAL)] = 0
-        operand_value = operand_value + shift
-    elif len(operand_value):
+    if len(operand_value):
         operand_value += shift * (operand_value >= 0)
     operand_ptr = np.empty(node_start[-1] + 1, np.int32)
     operand_ptr[0] = 0
     np.concatenate([g.operand_ptr[1:] for g in instances], out=operand_ptr[1:])
     operand_ptr[1:] += np.repeat(edge_start[:-1].astype(np.int32), node_counts)
     outputs = np.concatenate([g.outputs for g in instances]) + np.repeat(value_start, output_counts)
-    return InstanceGraph(
+    merged = InstanceGraph(
         np.concatenate([g.node_type for g in instances]),
         operand_ptr,
         operand_value,
@@ -141,12 +135,11 @@ def reference_merge(instances: Sequence[InstanceGraph]) -> InstanceGraph:
         outputs=outputs,
         node_ptr=_join_pointers([g.node_ptr for g in instances], node_start),
         output_ptr=_join_pointers([g.output_ptr for g in instances], output_start),
-        external_spec=external_spec,
-        external_row=external_row,
-        external_data=external_data,
         type_label=first.type_label,
         scalar_output=np.concatenate([g.scalar_output for g in instances]),
     )
+    merge_external(instances, merged)
+    return merged
 
 
 def _join_pointers(pointers: list[np.ndarray], starts: np.ndarray) -> np.ndarray:
@@ -195,21 +188,3 @@ def _with_types(graph: InstanceGraph, type_of: np.ndarray, labels: np.ndarray) -
 def _merge_attributes(instances: Sequence[InstanceGraph]) -> dict[tuple[int, str], np.ndarray]:
     keys = dict.fromkeys(key for g in instances for key, rows in g.attributes.items() if len(rows))
     return {key: np.concatenate([g.attributes[key] for g in instances if key in g.attributes]) for key in keys}
-
-
-def _merge_external(
-    instances: Sequence[InstanceGraph],
-) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, ...], np.ndarray]:
-    signature = instances[0].signature
-    assert signature is not None
-    arenas = range(len(signature.value_specs))
-    rows = np.array([[len(g.external_data[a]) if g.external_data else 0 for a in arenas] for g in instances])
-    row_start = np.cumsum(rows, axis=0) - rows
-    counts = [len(g.external_row) for g in instances]
-    spec = np.concatenate([g.external_spec for g in instances])
-    owner = np.repeat(np.arange(len(instances)), counts)
-    row = np.concatenate([g.external_row for g in instances]) + row_start[owner, spec].astype(np.int32)
-    data = tuple(np.concatenate([g.external_data[a] for g in instances if g.external_data]) for a in arenas)
-    start = np.zeros(len(instances), np.int64)
-    np.cumsum(counts[:-1], out=start[1:])
-    return spec, row, data, start

@@ -12,6 +12,7 @@ from edbatch_tvm.graph.array_addresses import (
     DIGEST,
     SIGNATURE,
 )
+from edbatch_tvm.graph.external_rows import merge_external
 from edbatch_tvm.graph.instance import InstanceGraph
 from edbatch_tvm.graph.node_users import Uses
 from edbatch_tvm.graph.spec import Signature
@@ -35,7 +36,10 @@ class NativeMerger:
     def merge(self, instances: Sequence[InstanceGraph]) -> InstanceGraph | None:
         """The merge of graphs of one signature; None if one of them is outside the regular form."""
         rows = [row for row in map(InstanceGraph.address_row, instances) if row is not None]
-        return self._merged(_table(rows), instances[0]) if len(rows) == len(instances) else None
+        merged = self._merged(_table(rows), instances[0]) if len(rows) == len(instances) else None
+        if merged is not None:
+            merge_external(instances, merged)
+        return merged
 
     def merge_rows(
         self, rows: Sequence[bytes], first: InstanceGraph, signature: Signature | None = None

@@ -14,6 +14,7 @@ from edbatch_tvm.graph.spec import Signature
 from edbatch_tvm.graph.validate import check_attributes
 from edbatch_tvm.recording.computed import Round
 from edbatch_tvm.recording.failures import bad_index, failed_call
+from edbatch_tvm.recording.recorded_together import JoinedContents
 from edbatch_tvm.recording.specs import spec_of
 from edbatch_tvm.recording.value_tables import numbered
 from edbatch_tvm.runtime import Model, Result
@@ -34,9 +35,12 @@ def compute_batched(recorder: Recorder) -> Result | None:
         compute_eagerly(recorder)
         return None
     recorder.computed.keep()
-    graph, ids, arenas = graph_of(recorder, model)
-    # First: the values of the first graph are called the same among all.
-    graphs = [graph] if recorder.types else []
+    graphs, nodes, external = [], 0, 0
+    ids = arenas = np.empty(0, np.int64)
+    if recorder.types:
+        graph, ids, arenas = graph_of(recorder, model)
+        # First: the values of the first graph are called the same among all.
+        graphs, nodes, external = [graph], graph.num_nodes, len(graph.external_row)
     if records is not None:
         graphs += records.graphs(model)
         recorder.records = None
@@ -44,16 +48,14 @@ def compute_batched(recorder: Recorder) -> Result | None:
             records.take(None)
             return None
     prepared = model.prepare(graphs)
-    if records is not None:
-        records.read_again(prepared.whole, graph if recorder.types else None)
+    joined = JoinedContents([] if records is None else records.computed, nodes, external)
+    joined.read_again(prepared.whole)
     result = model.run(prepared)  # not in one call: the plan is read below
     if recorder.tape is not None:
         ids, arenas = _saved(result, ids)
         operands = np.array(recorder.operands, np.int64)
-        contents = [] if records is None else records.computed
         assert isinstance(result, TrainingResult)
-        size = (graph.num_nodes, len(graph.external_row)) if recorder.types else (0, 0)
-        computed = recorder.tape.computed(result, recorder.done, ids, operands, contents, size)
+        computed = recorder.tape.computed(result, recorder.done, ids, operands, joined)
     if recorder.types:
         recorder.finish_round(Round(recorder.done, arenas, result.plan.value_row[ids], result.arena))
     if records is not None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from edbatch_tvm.errors import RecordingError
 from edbatch_tvm.recording.parameter_tables import gradient_of_weight
-from edbatch_tvm.recording.reads import RowGradients, shifted
+from edbatch_tvm.recording.reads import Read
 from edbatch_tvm.training.cotangents import Cotangents
 from edbatch_tvm.training.graph_rows import arenas_of
 from edbatch_tvm.training.weight_sums import sum_rows
@@ -77,41 +77,6 @@ class _Pending:
         }
 
 
-class RowsOfParameters:
-    """Which external rows of a graph are rows of parameters.
-
-    Parameters
-    ----------
-    count : int
-        Of external rows.
-    """
-
-    def __init__(self, count: int) -> None:
-        self._count = count
-        self._parts: dict[int, tuple[list[RowGradients], list[int]]] = {}
-
-    @property
-    def parameters(self) -> list[torch.nn.Parameter]:
-        """Those of which there are rows."""
-        return [parts[0].parameter for parts, _ in self._parts.values()]
-
-    def add(self, part: RowGradients, begin: int) -> None:
-        """The rows of a parameter that a graph reads whose external rows begin there."""
-        parts, starts = self._parts.setdefault(id(part.parameter), ([], []))
-        parts.append(part)
-        starts.append(begin)
-
-    def add_gradients(self, external: np.ndarray, rows: np.ndarray, found: dict[int, Tensor]) -> None:
-        """Add the gradients of external rows, of one size, to those that were found for parameters."""
-        for parts, starts in self._parts.values():
-            row_of = np.full(self._count, -1, np.int64)
-            row_of[shifted([one.external for one in parts], starts)] = np.concatenate([one.rows for one in parts])
-            index = row_of[external]
-            members = np.flatnonzero(index >= 0)
-            if len(members):
-                _add_rows(parts[0].parameter, torch.from_numpy(index[members]), rows[members], found)
-
-
 class EarlierRounds:
     """The rounds of a minibatch so far, for the backward passes of later ones; it does not keep them.
 
@@ -158,9 +123,9 @@ class RoundGradients:
         For each external row of the graph what it is to the recorder: the number of an earlier value or, negative, of a
         tensor from outside.
     externals : dict of int to External
-        By these numbers; not those of the recorder for parameters of elements that were recorded before.
-    rows : RowsOfParameters
-        What of the external rows is rows of parameters, for such elements.
+        By these numbers.
+    reads : list of Read
+        What of the external rows is parameters and rows of them, for elements that were recorded before.
 
     Attributes
     ----------
@@ -179,7 +144,7 @@ class RoundGradients:
         ids: np.ndarray,
         sources: np.ndarray,
         externals: dict[int, External],
-        rows: RowsOfParameters,
+        reads: list[Read],
     ) -> None:
         self._library = library
         self._earlier = earlier
@@ -188,11 +153,11 @@ class RoundGradients:
         self.ids = ids
         self._sources = sources
         self._externals = externals
-        self._rows = rows
+        self._reads = reads
         self._pending = _Pending()
         self._seen = library.packed
         found = {id(weight): weight for weight in weights.values()}
-        for tensor in (*(one.tensor for one in externals.values()), *rows.parameters):
+        for tensor in (*(one.tensor for one in externals.values()), *(one.parameter for one in reads)):
             found.setdefault(id(tensor), tensor)
         self.inputs = dict(sorted(found.items(), key=lambda item: not item[1].is_leaf))
         self.leaves = sum(one.is_leaf for one in found.values())
@@ -219,12 +184,27 @@ class RoundGradients:
                 found[id(weight)] = gradient_of_weight(gradients, name, weight, self._library.tables)
         for one in gradients.external_sums.values():
             sources, rows = self._sources[one.numbers], one.rows.reshape(len(one.rows), -1)
-            self._rows.add_gradients(one.numbers, rows, found)
+            self._of_reads(one.numbers, rows, found)
             outside = (sources < 0) & (sources > NOBODY)
             later = sources >= 0
             self._of_externals(sources[outside], rows[outside], found)
             self._earlier.add(sources[later], rows[later])
         return [found.get(key) for key in self.inputs]
+
+    def _of_reads(self, numbers: np.ndarray, rows: np.ndarray, found: dict[int, Tensor]) -> None:
+        """Add gradients of external rows, of one size, that are parameters or rows of them to those that were found."""
+        place_of = np.full(len(self._sources), -1)
+        place_of[numbers] = np.arange(len(numbers))
+        for one in self._reads:
+            places = place_of[one.places]
+            reached = places >= 0
+            if not reached.any():
+                continue
+            index, own = one.rows, rows[places[reached]]
+            if index is None:
+                _add(one.parameter, torch.from_numpy(own.sum(0)).reshape(one.parameter.shape), found)
+            else:
+                _add_rows(one.parameter, torch.from_numpy(index[reached]), own, found)
 
     def _of_externals(self, numbers: np.ndarray, rows: np.ndarray, found: dict[int, Tensor]) -> None:
         """Add gradients of tensors from outside to those that were found."""
@@ -239,11 +219,15 @@ class RoundGradients:
                 index.append(external.row)
                 places.append(place)
                 continue
-            gradient = torch.from_numpy(rows[place].copy()).reshape(tensor.shape)
-            known = found.get(id(tensor))
-            found[id(tensor)] = gradient if known is None else known + gradient
+            _add(tensor, torch.from_numpy(rows[place].copy()).reshape(tensor.shape), found)
         for tensor, index, places in of_rows.values():
             _add_rows(tensor, torch.tensor(index), rows[places], found)
+
+
+def _add(tensor: Tensor, gradient: Tensor, found: dict[int, Tensor]) -> None:
+    """Add the gradient of a tensor to those that were found."""
+    known = found.get(id(tensor))
+    found[id(tensor)] = gradient if known is None else known + gradient
 
 
 def _add_rows(parameter: Tensor, index: Tensor, rows: np.ndarray, found: dict[int, Tensor]) -> None:
@@ -279,7 +263,7 @@ class CompiledRound:
 
     def tensors(self, values: np.ndarray, rows: Tensor) -> Sequence[Tensor]:
         """Values of the graph, one a row of `rows`, as tensors that autograd knows."""
-        made = [row.clone() for row in rows.unbind()]
+        made: Any = torch.unbind_copy(rows)  # each in memory of its own: results can be written into
         return made if self.token is None else _Values.apply(self._gradients, values, made, self.token)
 
 
@@ -352,6 +336,7 @@ class _Values(torch.autograd.Function):
         _require_first_order()
         given = [(place, one) for place, one in enumerate(gradients) if one is not None]
         if given:
-            rows = torch.stack([one.detach().to_dense().reshape(-1) for _, one in given]).numpy()
+            dense = [one if one.layout is torch.strided else one.to_dense() for _, one in given]
+            rows = torch.stack(dense).reshape(len(dense), -1).numpy()
             ctx.round.add(ctx.values[[place for place, _ in given]], rows)
         return None, None, None, torch.zeros(())

@@ -28,7 +28,6 @@ from edbatch_tvm.recording.gradient_rounds import (
     External,
     RoundGradients,
     Row,
-    RowsOfParameters,
 )
 from edbatch_tvm.recording.isolation import switched_to
 from edbatch_tvm.recording.specs import TensorSpec
@@ -36,14 +35,11 @@ from edbatch_tvm.recording.specs import TensorSpec
 if TYPE_CHECKING:
     from edbatch_tvm.recording.library import Library
     from edbatch_tvm.recording.outside import Outside
-    from edbatch_tvm.recording.recorded_elements import Content
+    from edbatch_tvm.recording.recorded_together import JoinedContents
     from edbatch_tvm.training import TrainingResult
 
 _OF_EAGER = -(1 << 41)
 """What the value of number 0 is called, if the model's own code has computed it; the others follow, falling."""
-
-_OF_CONTENT = -(1 << 40)
-"""Tensors from outside of elements that were recorded before have numbers from here on, falling."""
 
 
 class GradientTape:
@@ -165,25 +161,22 @@ class GradientTape:
         first: int,
         ids: np.ndarray,
         operands: np.ndarray,
-        contents: Sequence[Content] = (),
-        own_size: tuple[int, int] = (0, 0),
+        joined: JoinedContents,
     ) -> CompiledRound:
         """A round was computed by compiled cells.
 
         Parameters
         ----------
         result : TrainingResult
-            Of what was recorded, then of `contents`.
+            Of what was recorded, then of elements that were recorded before.
         first : int
             The number of the first value.
         ids : int array
             The value of the graph of each.
         operands : int64 array
             What the calls read, by the recorder's numbers.
-        contents : sequence of Content
-            Elements that were recorded before.
-        own_size : tuple of int
-            Nodes and external rows before theirs.
+        joined : JoinedContents
+            These elements.
         """
         graph = result.graph
         sources = np.full(len(graph.external_row), NOBODY)
@@ -191,24 +184,9 @@ class GradientTape:
         outside = values <= FIRST_EXTERNAL
         sources[FIRST_EXTERNAL - values[outside]] = operands[outside]
         externals = self._externals(sources)
-        detached = self.detached_nodes(graph, first, ids)
-        node, external = own_size
-        rows = RowsOfParameters(len(sources))
-        for content in contents:
-            for row, one in content.whole_parameters.items():
-                sources[external + row] = _OF_CONTENT - len(externals)
-                externals[_OF_CONTENT - len(externals)] = one
-            for part in content.row_gradients:
-                rows.add(part, external)
-            own = content.detached
-            if own is not None:
-                detached = np.zeros(graph.num_nodes, bool) if detached is None else detached
-                detached[node : node + len(own)] = own
-            node += content.size[0]
-            external += content.size[1]
-        result.detached = detached
+        result.detached = joined.detached(self.detached_nodes(graph, first, ids), graph.num_nodes)
         weights = self.library.trained_weights()
-        gradients = RoundGradients(self.library, self._earlier, result, weights, ids, sources, externals, rows)
+        gradients = RoundGradients(self.library, self._earlier, result, weights, ids, sources, externals, joined.trained)
         with switched_to(self.library.state):
             made = CompiledRound(first, gradients, self.token)
         self.token = made.token if made.token is not None else self.token

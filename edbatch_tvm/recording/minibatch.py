@@ -23,7 +23,8 @@ from edbatch_tvm.recording.failures import CallError, explain
 from edbatch_tvm.recording.grad_mode import grad_mode_noted
 from edbatch_tvm.recording.isolation import state
 from edbatch_tvm.recording.library import Library
-from edbatch_tvm.recording.recorded_elements import Content, RecordedElements
+from edbatch_tvm.recording.recorded_elements import Content
+from edbatch_tvm.recording.recorded_together import RecordedElements
 from edbatch_tvm.recording.recorder import Recorder
 from edbatch_tvm.recording.results import computed_results
 from edbatch_tvm.recording.site import Site

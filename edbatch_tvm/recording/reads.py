@@ -6,98 +6,81 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from torch.nn import Parameter
+from torch import Tensor
 
 
-class _Read(NamedTuple):
-    """Rows of a parameter, or all of it (None), and where they go."""
+class Read(NamedTuple):
+    """Rows of a parameter, or all of it, and where they are.
 
-    parameter: Parameter
+    Attributes
+    ----------
+    key : tuple
+        What reads have in common that are joined.
+    parameter : Tensor
+    rows : int64 array or None
+        None: all of it, at every place.
+    array : int
+        The number of the array that has them.
+    places : int64 array
+        Of each row, or of all of it.
+    """
+
+    key: tuple[int, bool, int]
+    parameter: Tensor
     rows: np.ndarray | None
     array: int
     places: np.ndarray
 
+    def into(self, array: np.ndarray, places: np.ndarray) -> None:
+        """Read the numbers of now into these rows of an array."""
+        numbers = self.parameter.detach().numpy()
+        if self.rows is None:
+            array[places] = numbers.reshape(1, -1)
+        else:
+            array[places] = numbers[self.rows].reshape(len(self.rows), -1)
 
-class Reads:
-    """What is read again of parameters.
+
+def reads_of(places: Iterable[tuple[Tensor, int | None, int, int]]) -> list[Read]:
+    """What is read, by parameter and array.
 
     Parameters
     ----------
-    places : iterable of (Parameter, int or None, int, int)
-        A row of a parameter, or all of it; the number of the array that has it, and the row there.
+    places : iterable of (Tensor, int or None, int, int)
+        A row of a parameter, or all of it; the number of the array that has it, and its place.
     """
-
-    def __init__(self, places: Iterable[tuple[Parameter, int | None, int, int]]) -> None:
-        groups: dict[tuple[int, bool, int], tuple[Parameter, list[int | None], list[int]]] = {}
-        for parameter, row, array, place in places:
-            group = groups.setdefault((id(parameter), row is None, array), (parameter, [], []))
-            group[1].append(row)
-            group[2].append(place)
-        self._reads = [
-            _Read(parameter, None if whole else np.array(rows, np.int64), array, np.array(into, np.int64))
-            for (_, whole, array), (parameter, rows, into) in groups.items()
-        ]
-
-    @classmethod
-    def into_joined(cls, parts: Iterable[tuple[Reads, Sequence[int]]], arrays: Sequence[np.ndarray]) -> None:
-        """Read all that several read into arrays that are theirs one after the other.
-
-        Parameters
-        ----------
-        parts : iterable of (Reads, sequence of int)
-            Where the rows of each begin in the arrays.
-        arrays : sequence of array
-        """
-        groups: dict[tuple[int, bool, int], tuple[list[_Read], list[int]]] = {}
-        for reads, starts in parts:
-            for one in reads._reads:
-                group = groups.setdefault((id(one.parameter), one.rows is None, one.array), ([], []))
-                group[0].append(one)
-                group[1].append(starts[one.array])
-        for found, begin in groups.values():
-            first = found[0]
-            rows = None if first.rows is None else np.concatenate([one.rows for one in found if one.rows is not None])
-            _read(
-                _Read(first.parameter, rows, first.array, shifted([one.places for one in found], begin)),
-                arrays[first.array],
-            )
+    groups: dict[tuple[int, bool, int], tuple[Tensor, list[int | None], list[int]]] = {}
+    for parameter, row, array, place in places:
+        group = groups.setdefault((id(parameter), row is None, array), (parameter, [], []))
+        group[1].append(row)
+        group[2].append(place)
+    return [
+        Read(key, parameter, None if key[1] else np.array(rows, np.int64), key[2], np.array(into, np.int64))
+        for key, (parameter, rows, into) in groups.items()
+    ]
 
 
-def _read(one: _Read, array: np.ndarray) -> None:
-    numbers = one.parameter.detach().numpy()
-    if one.rows is None:
-        array[one.places] = numbers.reshape(1, -1)
-    else:
-        array[one.places] = numbers[one.rows].reshape(len(one.rows), -1)
+def joined(several: Sequence[Sequence[Read]], begin: Sequence[int]) -> list[Read]:
+    """What several lists read, as one list; the places of each list are counted from `begin`."""
+    groups: dict[tuple[int, bool, int], tuple[list[Read], list[int]]] = {}
+    for reads, first in zip(several, begin, strict=True):
+        for one in reads:
+            group = groups.setdefault(one.key, ([], []))
+            group[0].append(one)
+            group[1].append(first)
+    made = []
+    for found, begins in groups.values():
+        key, parameter, rows, array, _ = found[0]
+        if rows is not None:
+            rows = np.concatenate([one.rows for one in found if one.rows is not None])
+        parts = [one.places for one in found]
+        places = np.concatenate(parts) + np.repeat(begins, list(map(len, parts)))
+        made.append(Read(key, parameter, rows, array, places))
+    return made
 
 
-def shifted(places: Sequence[np.ndarray], begin: Sequence[int]) -> np.ndarray:
-    """Numbers within parts, of which each begins somewhere, as numbers within all."""
-    return np.concatenate(places) + np.repeat(begin, list(map(len, places)))
-
-
-class RowGradients(NamedTuple):
-    """Which external rows of a graph are rows of parameters that get a gradient.
-
-    Attributes
-    ----------
-    parameter : Parameter
-    rows : int64 array
-        Of the parameter.
-    external : int64 array
-        The external row of each.
-    """
-
-    parameter: Parameter
-    rows: np.ndarray
-    external: np.ndarray
-
-    @classmethod
-    def of(cls, places: Iterable[tuple[Parameter, int, int]]) -> list[RowGradients]:
-        """By parameter; of each place the parameter, its row and the external row."""
-        groups: dict[int, tuple[Parameter, list[int], list[int]]] = {}
-        for parameter, row, external in places:
-            group = groups.setdefault(id(parameter), (parameter, [], []))
-            group[1].append(row)
-            group[2].append(external)
-        return [cls(one, np.array(rows, np.int64), np.array(at, np.int64)) for one, rows, at in groups.values()]
+def same_reads(left: Sequence[Read], right: Sequence[Read]) -> bool:
+    """Whether two lists read the same at the same places."""
+    return [one.key for one in left] == [one.key for one in right] and all(
+        np.array_equal(one.places, other.places) and (one.rows is None or np.array_equal(one.rows, other.rows))
+        for one, other in zip(left, right, strict=True)
+    )

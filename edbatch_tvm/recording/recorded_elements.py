@@ -22,7 +22,7 @@ from edbatch_tvm.recording.followed_parameters import FollowedTensor
 from edbatch_tvm.recording.grad_mode import grad_mode_noted
 from edbatch_tvm.recording.isolation import restored
 from edbatch_tvm.recording.lazy import LazyTensor
-from edbatch_tvm.recording.reads import Reads, RowGradients
+from edbatch_tvm.recording.reads import Read, reads_of, same_reads
 from edbatch_tvm.recording.recorded_parameters import own_parameter
 from edbatch_tvm.recording.recorder import Recorder
 from edbatch_tvm.recording.source_locations import users_place
@@ -77,16 +77,14 @@ class Content:
         The values that they are, out of `count`.
     outside : Outside
         What it reads.
-    reads : Reads
-        What external rows of the graph are read again.
-    value_specs, external_rows : sequences of ValueSpec and of int
-        What external rows of the graph may be, and how many there are of each.
+    reads : list of Read
+        What external rows of the graph are read again; their places are the numbers of the rows.
+    trained : list of Read
+        What of them gets a gradient: the same list where that is all of it.
+    value_specs : sequence of ValueSpec
+        What external rows of the graph may be.
     detached : bool array or None
         Which nodes of the graph no gradient passes; None: there are none.
-    whole_parameters : dict of int to External
-        The parameters that are external rows of the graph and get a gradient, by the number of the row.
-    row_gradients : list of RowGradients
-        The same for rows of parameters.
     """
 
     def __init__(self, recorder: Recorder, result: Any) -> None:
@@ -111,6 +109,7 @@ class Content:
             values.append(value)
             self.specs.append(leaf.spec)
         self.values = np.array(values, np.int64)
+        self._is_one = bool(values) and self._structure.is_leaf()
         self._recorder = recorder.taken()
         if recorder.tape is not None:
             recorder.tape.require_parameters()
@@ -138,30 +137,27 @@ class Content:
         of_external = dict(
             zip((FIRST_EXTERNAL - graph.operand_value[outside]).tolist(), numbers[outside].tolist(), strict=True)
         )
-        followed = self.outside.followed
-        self.reads = Reads(
-            (*followed[number], int(graph.external_spec[external]), int(graph.external_row[external]))
+        spec, followed = graph.external_spec.tolist(), self.outside.followed
+        self.reads = reads_of(
+            (*followed[number], spec[external], external)
             for external, number in of_external.items()
             if number in followed
         )
         assert graph.signature is not None
         self.value_specs = graph.signature.value_specs
-        self.external_rows = [len(rows) for rows in graph.external_data] or [0] * len(self.value_specs)
         tape = self._recorder.tape
         self.detached = None if tape is None else tape.detached_nodes(graph, 0, self._ids)
-        train = {} if tape is None else {at: tape.externals.get(number) for at, number in of_external.items()}
-        known = {at: one for at, one in train.items() if one is not None}
-        self.whole_parameters = {at: one for at, one in known.items() if one.row is None}
-        self.row_gradients = RowGradients.of(
-            (one.tensor, one.row, at) for at, one in known.items() if one.row is not None
-        )
+        trained = {} if tape is None else {at: tape.externals.get(number) for at, number in of_external.items()}
+        self.trained = reads_of((one.tensor, one.row, spec[at], at) for at, one in trained.items() if one is not None)
+        if same_reads(self.trained, self.reads):
+            self.trained = self.reads
 
     @cached_property
-    def reads_outside(self) -> Reads:
+    def reads_outside(self) -> list[Read]:
         """What of the tensors from outside is read again: rows of tables."""
         outside = self.outside
         own = {one for one in self._recorder.operands if one in outside.followed}
-        return Reads((*outside.followed[one], outside.table[-1 - one], outside.row[-1 - one]) for one in own)
+        return reads_of((*outside.followed[one], outside.table[-1 - one], outside.row[-1 - one]) for one in own)
 
     @cached_property
     def packed(self) -> bytes | None:
@@ -186,7 +182,7 @@ class Content:
 
     def result(self, tensors: Sequence[torch.Tensor]) -> Any:
         """The result, given the tensors that were computed."""
-        if len(self._leaves) == 1 and self._structure.is_leaf() and self.specs:
+        if self._is_one:
             return tensors[0]
         leaves = [
             tensors[leaf.number] if type(leaf) is _Computed else leaf.copy() if type(leaf) is _Constant else leaf
@@ -281,122 +277,3 @@ def record_content(
     recorder.finished = True
     recorder.forget_parameters()
     return content
-
-
-class RecordedElements:
-    """The records among the elements of a minibatch.
-
-    Attributes
-    ----------
-    results : list
-        What each returns, once it is computed.
-    """
-
-    def __init__(self, contents: Sequence[Content]) -> None:
-        self.results: list[Any] = []
-        self._contents = contents
-
-    def graphs(self, model: Model) -> list[InstanceGraph]:
-        """The graphs to run, for a compiled model."""
-        return [content.graph(model) for content in self.computed]
-
-    def read_again(self, graph: InstanceGraph, first: InstanceGraph | None) -> None:
-        """Let a merged graph have what is in parameters now; `first` comes before those of :meth:`graphs`."""
-        if graph.signature is None or not self.computed or not graph.external_data:
-            return
-        # A model that trains has more kinds of values than its cells have.
-        arrays = [graph.external_data[graph.signature.arena(spec)] for spec in self.computed[0].value_specs]
-        starts = [0] * len(arrays)
-        if first is not None and first.external_data:
-            starts = [len(rows) for rows in first.external_data]
-        parts = []
-        for content in self.computed:
-            parts.append((content.reads, starts))
-            starts = list(map(add, starts, content.external_rows))
-        Reads.into_joined(parts, arrays)
-
-    @cached_property
-    def computed(self) -> list[Content]:
-        """Those of which something has to be computed."""
-        return [content for content in self._contents if not content.is_constant]
-
-    def together(self) -> tuple[list[bytes], np.ndarray] | None:
-        """What compiled code computes of all: packed calls, and the addresses of what they read; None if it cannot."""
-        contents = self.computed
-        packed = [content.packed for content in contents]
-        if not contents or any(content.outside is not contents[0].outside for content in contents):
-            return None
-        arrays = [table.rows for table in contents[0].outside.tables]
-        starts = [0] * len(arrays)
-        Reads.into_joined(((content.reads_outside, starts) for content in contents), arrays)
-        return None if None in packed else ([one for one in packed if one is not None], contents[0].outside.addresses())
-
-    @property
-    def calls(self) -> int:
-        """Number of calls."""
-        return sum(len(content) for content in self._contents)
-
-    def take_computed(self, values: RoundValues) -> bool:
-        """Take the results of what :meth:`together` gave; whether they are all there."""
-        contents = self.computed
-        starts = np.cumsum([0, *(content.count for content in contents[:-1])])
-        numbers = [content.values + start for content, start in zip(contents, starts, strict=True)]
-        wanted: list[int] = np.concatenate(numbers).tolist()
-        parts: list[tuple[TensorSpec, Sequence[torch.Tensor]]] = []
-        for spec, places in self._places_by_spec().items():
-            table = values.table_of([wanted[place] for place in places], spec.size)
-            if table is None:
-                return False
-            parts.append((spec, _shaped(spec, torch.from_numpy(table)).unbind()))
-        self._take(parts)
-        return True
-
-    def take(self, result: Result | None, computed: CompiledRound | None = None) -> None:
-        """Take the results out of a run of the graphs, and others without outputs before; `computed` if it trains."""
-        self._take([] if result is None else _tensors(self._places_by_spec(), result, computed))
-
-    def _places_by_spec(self) -> dict[TensorSpec, list[int]]:
-        """The tensors of results, numbered from 0, that are of each spec."""
-        by_spec: dict[TensorSpec, list[int]] = {}
-        specs = [spec for content in self._contents for spec in content.specs]
-        for place, spec in enumerate(specs):
-            by_spec.setdefault(spec, []).append(place)
-        return by_spec
-
-    def _take(self, parts: Sequence[tuple[TensorSpec, Sequence[torch.Tensor]]]) -> None:
-        """Take the results, whose tensors are `parts`, those of each spec."""
-        places = self._places_by_spec()
-        tensors: list[Any] = [None] * sum(map(len, places.values()))
-        for spec, own in parts:
-            for place, part in zip(places[spec], own, strict=True):
-                tensors[place] = part
-        begin = 0
-        for content in self._contents:
-            end = begin + len(content.specs)
-            self.results.append(content.result(tensors[begin:end]))
-            begin = end
-
-
-def _shaped(spec: TensorSpec, table: torch.Tensor) -> torch.Tensor:
-    """Values, one a row, as tensors of a spec, stacked."""
-    return spec.decoded(table).reshape(len(table), *spec.shape)
-
-
-def _tensors(
-    by_spec: dict[TensorSpec, list[int]], result: Result, computed: CompiledRound | None
-) -> list[tuple[TensorSpec, Sequence[torch.Tensor]]]:
-    """The declared outputs of a run, those of each spec: copies."""
-    graph = result.graph
-    assert graph.signature is not None
-    values = graph.outputs
-    slots = graph.node_type[values // graph.stride] * np.int64(graph.stride) + values % graph.stride
-    arenas = graph.signature.output_arena.ravel()[slots]
-    rows = result.plan.value_row[values]
-    tensors: list[tuple[TensorSpec, Sequence[torch.Tensor]]] = []
-    for spec, places in by_spec.items():
-        shaped = _shaped(spec, torch.from_numpy(result.arena(int(arenas[places[0]]))[rows[places]]))
-        if computed is not None and spec.floats:
-            tensors.append((spec, computed.tensors(values[places], shaped)))
-        else:
-            tensors.append((spec, shaped.unbind()))
-    return tensors

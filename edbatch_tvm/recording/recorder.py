@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from edbatch_tvm.recording.breaks import Break
     from edbatch_tvm.recording.cell_call import CellCall
     from edbatch_tvm.recording.library import Library
-    from edbatch_tvm.recording.recorded_elements import RecordedElements
+    from edbatch_tvm.recording.recorded_together import RecordedElements
     from edbatch_tvm.recording.rounds import RoundValues
     from edbatch_tvm.recording.site import Constants, Site
     from edbatch_tvm.recording.specialise import Cell

@@ -107,7 +107,7 @@ class OneCall:
         for graph in instances:
             if type(graph) is not InstanceGraph or graph.signature is not self._cells or not graph.checked:
                 return None
-            row = graph.address_row()
+            row = graph.address_row() if graph.merge_row is not None or not graph.external_data else None
             if row is None:
                 return None
             graph.merge_row = row

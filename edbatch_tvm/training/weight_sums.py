@@ -91,11 +91,12 @@ def table_index(rows: GroupRows, source: Source) -> np.ndarray:
 
 
 def sum_rows(index: np.ndarray, parts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of one number added up, in their order."""
-    order = np.argsort(index, kind="stable")
-    index, parts = index[order], parts[order]
+    """Rows of one number added up, in their order; the rows themselves where each has a number of its own."""
+    if not (index[1:] > index[:-1]).all():
+        order = np.argsort(index, kind="stable")
+        index, parts = index[order], parts[order]
     starts = distinct_starts(index)
-    return index[starts], np.add.reduceat(parts, starts, axis=0) if len(starts) else parts[:0]
+    return (index, parts) if len(starts) == len(index) else (index[starts], np.add.reduceat(parts, starts, axis=0))
 
 
 def distinct_starts(index: np.ndarray) -> np.ndarray:
