@@ -87,26 +87,26 @@ def merge_external(instances: Sequence[InstanceGraph], merged: InstanceGraph) ->
 
     The operands are changed in place.
     """
-    if not any(len(graph.external_row) for graph in instances):
+    counts = [len(graph.external_row) for graph in instances]
+    if not any(counts):
         return
     signature = merged.signature
     assert signature is not None
-    none = [np.empty((0, *spec.shape), spec.dtype) for spec in signature.value_specs]
-    data = [graph.external_data or none for graph in instances]
+    sizes = np.array([graph.external_sizes for graph in instances])
     merged.external_data = tuple(
-        np.concatenate([array for array in arrays if len(array)] or arrays[:1]) for arrays in zip(*data, strict=True)
+        np.concatenate([graph.external_data[arena] for graph in instances if graph.external_data])
+        if any_rows
+        else np.empty((0, *spec.shape), spec.dtype)
+        for arena, (spec, any_rows) in enumerate(zip(signature.value_specs, sizes.any(0).tolist(), strict=True))
     )
-    sizes = np.array([list(map(len, arrays)) for arrays in data])
-    counts = [len(graph.external_row) for graph in instances]
     merged.external_spec = np.concatenate([graph.external_spec for graph in instances])
     owner = np.repeat(np.arange(len(instances)), counts)
     begin = (np.cumsum(sizes, axis=0) - sizes).astype(np.int32)
     rows = np.concatenate([graph.external_row for graph in instances])
     merged.external_row = rows + begin[owner, merged.external_spec]
-    first = np.cumsum(counts) - counts
     value = merged.operand_value
-    shift = np.repeat(first, [len(graph.operand_value) for graph in instances]).astype(np.int32)
-    np.subtract(value, shift, out=value, where=value <= FIRST_EXTERNAL)
+    shift = np.repeat(np.cumsum(counts) - counts, [len(graph.operand_value) for graph in instances])
+    np.subtract(value, shift.astype(np.int32), out=value, where=value <= FIRST_EXTERNAL)
 
 
 def _operand_dtype(signature: Signature, type_id: int, operand_ptr: np.ndarray, node: int, index: int) -> str:

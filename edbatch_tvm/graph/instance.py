@@ -291,6 +291,11 @@ class InstanceGraph:
         return None if found is None else found.row
 
     @cached_property
+    def external_sizes(self) -> tuple[int, ...]:
+        """Rows of external data in each arena."""
+        return tuple(map(len, self.external_data)) or (0,) * (len(self.signature.value_specs) if self.signature else 0)
+
+    @cached_property
     def type_count(self) -> np.ndarray:
         """Number of nodes of each type."""
         known: np.ndarray | None = self._unpack().get("type_count")

@@ -61,19 +61,17 @@ def reads_of(places: Iterable[tuple[Tensor, int | None, int, int]]) -> list[Read
 
 def joined(several: Sequence[Sequence[Read]], begin: Sequence[int]) -> list[Read]:
     """What several lists read, as one list; the places of each list are counted from `begin`."""
-    groups: dict[tuple[int, bool, int], tuple[list[Read], list[int]]] = {}
+    groups: dict[tuple[int, bool, int], list[tuple[Read, int]]] = {}
     for reads, first in zip(several, begin, strict=True):
         for one in reads:
-            group = groups.setdefault(one.key, ([], []))
-            group[0].append(one)
-            group[1].append(first)
+            groups.setdefault(one.key, []).append((one, first))
     made = []
-    for found, begins in groups.values():
-        key, parameter, rows, array, _ = found[0]
+    for found in groups.values():
+        key, parameter, rows, array, _ = found[0][0]
         if rows is not None:
-            rows = np.concatenate([one.rows for one in found if one.rows is not None])
-        parts = [one.places for one in found]
-        places = np.concatenate(parts) + np.repeat(begins, list(map(len, parts)))
+            rows = np.concatenate([one.rows for one, _ in found if one.rows is not None])
+        parts = [one.places for one, _ in found]
+        places = np.concatenate(parts) + np.repeat([first for _, first in found], list(map(len, parts)))
         made.append(Read(key, parameter, rows, array, places))
     return made
 

@@ -118,7 +118,7 @@ class BackwardModel:
             executed = perf_counter()
             weights = self._weight_sums(forward, backward, made.types, made.arrays, lambda: made)
             uses = made.external_of, arena_rows(made.graph, plan, made.external_use)
-        external = external_sums(forward, backward, *uses)
+        external = external_sums(forward, backward, *uses, self._kernels)
         assert self.model.weights is not None
         shapes = {name: (spec.shape, spec.dtype) for name, spec in self.model.weights.wanted.items()}
         end = perf_counter()

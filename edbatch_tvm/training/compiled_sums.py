@@ -23,7 +23,7 @@ from edbatch_tvm.training.planned_sums import PlannedSums, Step
 from edbatch_tvm.training.row_sources import PassRows
 from edbatch_tvm.training.term_rows import TermRows
 from edbatch_tvm.training.vector_table import VectorTable, vector_table
-from edbatch_tvm.training.weight_sums import Sums, distinct_starts, sum_of_rows, with_numpy
+from edbatch_tvm.training.weight_sums import Sums, distinct_starts, rising_order, sum_of_rows, with_numpy
 from relay_ext.gradients.weight_expressions import WeightExpression
 
 _MOST_SUMS = 1 << 22
@@ -178,7 +178,7 @@ class _OfDtype:
         """
         parts = [_read_rows(rows, self._types[place], source.number) for place, source in table.reads]
         index = np.concatenate(parts)
-        order = _rising(index)
+        order = rising_order(index)
         index = index[order]
         distinct = distinct_starts(index)
         out = np.empty((len(distinct), sum(table.widths)), self._dtype)
@@ -253,13 +253,6 @@ class _Products:
                 found.append(Step(column, first, lefts, first + lefts + begin, some, lefts * some * tiles.lanes**2))
                 room = max(room, tiles.room(lefts, some))
         return found, room
-
-
-def _rising(index: np.ndarray) -> np.ndarray:
-    """The order in which numbers rise; equal ones stay in theirs. NumPy sorts short integers by their digits."""
-    short = len(index) and index.max() < 1 << 16
-    order: np.ndarray = np.argsort(index.astype(np.uint16) if short else index, kind="stable")
-    return order
 
 
 def _read_rows(rows: PassRows, terms: TypeTerms, number: int) -> np.ndarray:

@@ -9,6 +9,8 @@ import numpy as np
 
 from edbatch_tvm.graph import InstanceGraph
 from edbatch_tvm.runtime.result import Result
+from edbatch_tvm.training.gradient_kernel import GradientKernels
+from edbatch_tvm.training.gradient_layout import DTYPES
 from edbatch_tvm.training.row_sources import arena_of
 from edbatch_tvm.training.weight_sums import sum_rows
 
@@ -29,7 +31,9 @@ class ExternalSums:
     rows: np.ndarray
 
 
-def external_sums(forward: Result, backward: Result, of: np.ndarray, rows: np.ndarray) -> dict[int, ExternalSums]:
+def external_sums(
+    forward: Result, backward: Result, of: np.ndarray, rows: np.ndarray, kernels: GradientKernels | None
+) -> dict[int, ExternalSums]:
     """The gradients of the external rows of the forward graph, by the arena that they belong to.
 
     Parameters
@@ -39,6 +43,8 @@ def external_sums(forward: Result, backward: Result, of: np.ndarray, rows: np.nd
         External rows, in the order of their users.
     rows : int array
         Where their gradients lie in the arenas of the backward pass.
+    kernels : GradientKernels or None
+        What adds rows up; None: NumPy.
     """
     if not len(of):
         return {}
@@ -46,10 +52,14 @@ def external_sums(forward: Result, backward: Result, of: np.ndarray, rows: np.nd
     specs = () if graph.signature is None else graph.signature.value_specs
     arenas = graph.external_spec[of]
     found = {}
-    for arena in np.unique(arenas).tolist():
+    for arena in np.flatnonzero(np.bincount(arenas)).tolist():
         chosen = arenas == arena
-        parts = arena_of(backward, specs[arena])[rows[chosen]].reshape(-1, *specs[arena].shape)
-        found[arena] = ExternalSums(*sum_rows(of[chosen].astype(np.int64), parts))
+        memory, index, places = arena_of(backward, specs[arena]), of[chosen].astype(np.int64), rows[chosen]
+        if kernels is None or memory.dtype not in DTYPES:
+            numbers, sums = sum_rows(index, memory[places])
+        else:
+            numbers, sums = kernels.of(str(memory.dtype)).sum_rows(index, memory, places.astype(np.int64))
+        found[arena] = ExternalSums(numbers, sums.reshape(len(sums), *specs[arena].shape))
     return found
 
 

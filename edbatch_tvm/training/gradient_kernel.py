@@ -13,6 +13,7 @@ from edbatch_tvm.fork_lock import fork_lock
 from edbatch_tvm.native.build import kept_library, library_path
 from edbatch_tvm.runtime.threads import prepare_threads, use_threads
 from edbatch_tvm.tvm_compat import runtime
+from edbatch_tvm.training.weight_sums import distinct_starts, rising_order
 from relay_ext.parallel_kernel import parallel_kernel
 from schedules.cpu.machine import host_target, machine_of
 from schedules.cpu.tir_pipeline import KERNEL_PIPELINE
@@ -93,6 +94,27 @@ class GradientKernel:
         self._run(tasks, board, tables.rows, tables.steps, tables.vectors, tables.segments, tables.tables, work)
         with self._lock:
             self._work, self._board = work, board
+
+    def sum_rows(self, index: np.ndarray, memory: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Rows of one number added up, in their order: the numbers, rising, and the sum of each.
+
+        Parameters
+        ----------
+        index : int array of shape [m]
+            Numbers of 0 or more, of at least one row.
+        memory : array of shape ``[any, width]``
+        rows : int64 array of shape [m]
+            Of the memory.
+        """
+        order = rising_order(index)
+        index = index[order]
+        starts = distinct_starts(index)
+        out = np.empty((len(starts), memory.shape[1]), self.dtype)
+        addresses = rows[order] * memory.strides[0] + memory.__array_interface__["data"][0]
+        table = np.array([[len(starts), 0, out.shape[1], out.__array_interface__["data"][0], out.strides[0]]])
+        steps, vectors = np.zeros((1, 5), np.int64), np.zeros((1, 8), np.int64)  # of no products
+        self.run(GradientTables(addresses, steps, vectors, np.append(starts, len(index)), table, 1, 0))
+        return index[starts], out
 
 
 class GradientKernels:

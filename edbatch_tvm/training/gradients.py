@@ -55,8 +55,9 @@ class Gradients(Mapping[str, np.ndarray]):
                 self._slices.setdefault(expression.weights[0], []).append((expression.part, total))
             if expression.pullback is None:
                 continue
-            shape = tuple(int(extent) for extent in expression.pullback.params[-1].ty.shape.values)
-            for weight, part in zip(expression.weights, pullback(key, total.total(shape)), strict=True):
+            given = total.total(expression.shape)
+            view = expression.as_view(given)
+            for weight, part in zip(expression.weights, pullback(key, given) if view is None else [view], strict=True):
                 self._parts.setdefault(weight, []).append(part)
 
     @property
@@ -82,7 +83,7 @@ class Gradients(Mapping[str, np.ndarray]):
                 total = total.copy()
             for part, sums in self._slices.get(name, []):
                 total[part] += sums.total(total[part].shape)
-            self._done[name] = total
+            self._done[name] = np.asarray(total, order="C")
         return self._done[name]
 
     def reaches(self, name: str) -> bool:

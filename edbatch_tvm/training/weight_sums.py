@@ -10,7 +10,6 @@ import numpy as np
 from edbatch_tvm.training.row_sources import GroupRows, Place
 from relay_ext.gradients.adjoint_cells import Source, WeightTerm
 
-
 @dataclass(eq=False)
 class Sums:
     """The gradient of one expression of weights, as it grows.
@@ -93,10 +92,17 @@ def table_index(rows: GroupRows, source: Source) -> np.ndarray:
 def sum_rows(index: np.ndarray, parts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Rows of one number added up, in their order; the rows themselves where each has a number of its own."""
     if not (index[1:] > index[:-1]).all():
-        order = np.argsort(index, kind="stable")
+        order = rising_order(index)
         index, parts = index[order], parts[order]
     starts = distinct_starts(index)
     return (index, parts) if len(starts) == len(index) else (index[starts], np.add.reduceat(parts, starts, axis=0))
+
+
+def rising_order(index: np.ndarray) -> np.ndarray:
+    """The order in which numbers rise; equal ones stay in theirs. NumPy sorts short integers by their digits."""
+    short = len(index) and index.max() < 1 << 16
+    order: np.ndarray = np.argsort(index.astype(np.uint16) if short else index, kind="stable")
+    return order
 
 
 def distinct_starts(index: np.ndarray) -> np.ndarray:

@@ -20,9 +20,14 @@ def _shaped(emit: Emitter, call: Any, result: Any, g: Any) -> Gradients:
 
 @rule("permute_dims")
 def _permute(emit: Emitter, call: Any, result: Any, g: Any) -> Gradients:
+    axes = permuted_axes(call)
+    return [emit(R.permute_dims(g, [axes.index(axis) for axis in range(len(axes))]))]
+
+
+def permuted_axes(call: Any) -> tuple[int, ...]:
+    """The axes of the operand of a ``permute_dims`` in the order of the result."""
     ndim = call.args[0].ty.ndim
-    axes = [int(a) % ndim for a in call.attrs.axes] if call.attrs.axes is not None else list(range(ndim))[::-1]
-    return [emit(R.permute_dims(g, [axes.index(axis) for axis in range(ndim)]))]
+    return tuple(int(a) % ndim for a in call.attrs.axes) if call.attrs.axes is not None else tuple(range(ndim))[::-1]
 
 
 @rule("broadcast_to")

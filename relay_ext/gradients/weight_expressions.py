@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from tvm import IRModule, relax
 
+from edbatch_tvm.cached_property import cached_property
 from edbatch_tvm.errors import CellError
 from edbatch_tvm.tvm_compat import Call
 from relay_ext.gradients.reverse import Reverse, emit_forward
 from relay_ext.gradients.rules import Emitter, is_float, short_name
-from relay_ext.gradients.views import sliced_places
+from relay_ext.gradients.views import permuted_axes, sliced_places
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,41 @@ class WeightExpression:
     weights: tuple[str, ...]
     pullback: relax.Function | None
     part: tuple[slice, ...] = ()
+
+    @cached_property
+    def shape(self) -> tuple[int, ...]:
+        """Of an expression that has a pullback."""
+        assert self.pullback is not None
+        return tuple(int(extent) for extent in self.pullback.params[-1].ty.shape.values)
+
+    @cached_property
+    def _views(self) -> list[tuple[str, tuple[int, ...]]] | None:
+        """The transpositions and reshapes that the pullback consists of, in turn; None if it does anything else."""
+        assert self.pullback is not None
+        bindings = [binding for block in self.pullback.body.blocks for binding in block.bindings]
+        values: dict[Any, Any] = {binding.var: binding.value for binding in bindings}
+        result = values.get(self.pullback.body.body)
+        if not isinstance(result, relax.Tuple) or len(result.fields) != 1:
+            return None
+        found, variable = [], result.fields[0]
+        while not variable.same_as(self.pullback.params[-1]):
+            value = values.get(variable)
+            if not isinstance(value, Call) or short_name(value) not in ("permute_dims", "reshape"):
+                return None
+            if short_name(value) == "reshape":
+                found.append(("reshape", tuple(int(extent) for extent in variable.ty.shape.values)))
+            else:
+                found.append(("transpose", permuted_axes(value)))
+            variable = value.args[0]
+        return found[::-1]
+
+    def as_view(self, gradient: np.ndarray) -> np.ndarray | None:
+        """The gradient of the only weight as a view of that of the expression; None where the pullback computes."""
+        if self._views is None:
+            return None
+        for name, numbers in self._views:
+            gradient = getattr(gradient, name)(numbers)
+        return gradient
 
 
 def expression_key(
