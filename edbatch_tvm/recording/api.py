@@ -370,9 +370,10 @@ class AutoBatched(StandIn):
             if content is None or content.state is not self._seen or content.library is not self._library:
                 content = record.content = self._recorded(record.function)
             contents.append(content)
-        # A parameter that was looked up for the first time makes those before it stale.
-        stale = any(content.state is not self._seen for content in contents)
-        return self._contents(records) if stale else contents
+            if contents[0].state is not self._seen:
+                # A parameter that was looked up for the first time makes those before it stale.
+                return self._contents(records)
+        return contents
 
     def _recorded(self, function: Function) -> Content:
         if self._library.model is None:

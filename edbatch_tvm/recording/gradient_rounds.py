@@ -68,6 +68,8 @@ class _Pending:
     def take(self) -> dict[int, tuple[np.ndarray, np.ndarray]]:
         """All of them, by size: values, rising, and the sum of the gradients of each."""
         parts, self.parts = (self.parts if _task() == self.task else []), []
+        if len(parts) == 1:
+            return {parts[0][1].shape[1]: sum_rows(*parts[0])}
         by_size: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {}
         for values, rows in parts:
             by_size.setdefault(rows.shape[1], []).append((values, rows))
@@ -200,7 +202,8 @@ class RoundGradients:
             reached = places >= 0
             if not reached.any():
                 continue
-            index, own = one.rows, rows[places[reached]]
+            index = one.rows
+            own = rows if len(places) == len(rows) and _are_all(places) else rows[places[reached]]
             if index is None:
                 _add(one.parameter, torch.from_numpy(own.sum(0)).reshape(one.parameter.shape), found)
             else:
@@ -222,6 +225,11 @@ class RoundGradients:
             _add(tensor, torch.from_numpy(rows[place].copy()).reshape(tensor.shape), found)
         for tensor, index, places in of_rows.values():
             _add_rows(tensor, torch.tensor(index), rows[places], found)
+
+
+def _are_all(places: np.ndarray) -> bool:
+    """Whether places are 0, 1, 2 and so on."""
+    return bool(places[0] == 0 and places[-1] == len(places) - 1 and (places[1:] > places[:-1]).all())
 
 
 def _add(tensor: Tensor, gradient: Tensor, found: dict[int, Tensor]) -> None:

@@ -131,6 +131,8 @@ class RecordedElements:
         """The tensors of results, numbered from 0, that are of each spec."""
         by_spec: dict[TensorSpec, list[int]] = {}
         specs = [spec for content in self._contents for spec in content.specs]
+        if specs.count(specs[0] if specs else None) == len(specs):
+            return {specs[0]: list(range(len(specs)))} if specs else {}
         for place, spec in enumerate(specs):
             by_spec.setdefault(spec, []).append(place)
         return by_spec
@@ -139,9 +141,12 @@ class RecordedElements:
         """Take the results, whose tensors are `parts`, those of each spec."""
         places = self._places_by_spec
         tensors: list[Any] = [None] * sum(map(len, places.values()))
-        for spec, own in parts:
-            for place, part in zip(places[spec], own, strict=True):
-                tensors[place] = part
+        if len(parts) == 1:
+            tensors = list(parts[0][1])
+        else:
+            for spec, own in parts:
+                for place, part in zip(places[spec], own, strict=True):
+                    tensors[place] = part
         begin = 0
         for content in self._contents:
             end = begin + len(content.specs)
