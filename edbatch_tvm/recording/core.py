@@ -37,6 +37,7 @@ from edbatch_tvm.recording.site import Site
 from edbatch_tvm.recording.specs import RowsSpec, TensorSpec, rows_of, spec_of
 from edbatch_tvm.recording.storages import resolved, rows_in
 from edbatch_tvm.recording.strided_storage import Storage
+from edbatch_tvm.recording.value_tables import Table
 
 VARIABLE = "EDBATCH_RECORDING"
 """Environment variable; ``python`` leaves all of recording to Python. Read once, when this module is imported."""
@@ -120,6 +121,7 @@ def _functions(module: Any) -> dict[str, Any]:
         "RowsSpec": RowsSpec,
         "Site": Site,
         "Storage": Storage,
+        "Table": Table,
         "Tensor": torch.Tensor,
         "TensorSpec": TensorSpec,
         "Written": Written,

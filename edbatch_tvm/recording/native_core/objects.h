@@ -10,7 +10,7 @@
 /* What setup() is given, by name. */
 #define CLASSES(X) \
     X(LazyTensor) X(Tensor) X(Recorder) X(CellCall) X(Site) X(TensorSpec) X(RowsSpec) X(Storage) X(Outside) \
-    X(Driver) X(RowByRow)
+    X(Driver) X(RowByRow) X(Table)
 #define OBJECTS(X) \
     X(wrapper) X(is_inference) X(resolved) X(rows_of) X(call) X(cell_call) X(number) X(is_neg) X(is_grad_enabled) \
     X(is_any_autocast) X(function_modes) X(dispatch_modes) X(functions_enabled) X(interpreters) X(autocast) \
@@ -27,7 +27,7 @@
     X(RowsSpec, stacked) X(RowsSpec, row) X(RowsSpec, at) X(RowByRow, by_rows) X(RowByRow, node) X(Storage, rows) \
     X(Storage, row) X(Storage, listed) X(Storage, whole) X(Storage, spec) \
     X(Outside, specs) X(Outside, bits) X(Outside, known_by_size) X(Outside, seen) X(Outside, table) X(Outside, row) \
-    X(Outside, tables)
+    X(Outside, tables) X(Table, address) X(Table, bytes) X(Table, capacity) X(Table, count)
 #define NAMES(X) \
     X(recorder) X(value) X(spec) X(held) X(geometry) X(of) X(otherwise) X(_written) X(tuple) X(list) X(listed) \
     X(stack) X(constant) X(attribute) X(entered) X(OWN) X(cpu) X(dtype) X(shape) X(requires_grad) X(_tables) X(parent) \

@@ -93,7 +93,46 @@ static int is_number(PyObject *outside, DLTensor *seen) {
     return seen->dtype.code == DL_FLOAT && PyLong_AsLong(SLOT(outside, Outside_bits)) == seen->dtype.bits;
 }
 
-/* Outside.number() of such a tensor that has been seen, by its bytes; the number is a new reference. */
+/* A number of its own for a tensor of these bytes, of a shape of which there are others: Outside._add(). */
+static int new_number(PyObject *outside, PyObject *numbers, PyObject *content, PyObject **number) {
+    PyObject *key, *other, *specs = SLOT(outside, Outside_specs), *of_table = SLOT(outside, Outside_table);
+    PyObject *of_row = SLOT(outside, Outside_row), *made = NULL;
+    Py_ssize_t at = 0, bytes = PyBytes_GET_SIZE(content);
+    if (!PyDict_Next(numbers, &at, &key, &other) || !PyLong_CheckExact(other)) return UNUSUAL;
+    Py_ssize_t place = -1 - PyLong_AsSsize_t(other);
+    if (!PyList_CheckExact(specs) || !PyList_CheckExact(of_table) || !PyList_CheckExact(of_row)) return UNUSUAL;
+    if (place < 0 || place >= PyList_GET_SIZE(specs) || place >= PyList_GET_SIZE(of_table)) return UNUSUAL;
+    PyObject *which = PyList_GET_ITEM(of_table, place), *spec = PyList_GET_ITEM(specs, place);
+    PyObject *tables = PyObject_GetAttr(SLOT(outside, Outside_tables), str__tables), *table;
+    if (tables == NULL) return ERROR;
+    table = PySequence_GetItem(tables, PyLong_AsSsize_t(which));
+    Py_DECREF(tables);
+    if (table == NULL) return ERROR;
+    int outcome = UNUSUAL;
+    if (IS(table, Table)) {
+        Py_ssize_t count = PyLong_AsSsize_t(SLOT(table, Table_count));
+        char *rows = PyLong_AsVoidPtr(SLOT(table, Table_address));
+        if (!PyErr_Occurred() && PyLong_AsSsize_t(SLOT(table, Table_bytes)) == bytes &&
+            count < PyLong_AsSsize_t(SLOT(table, Table_capacity))) {
+            PyObject *row = PyLong_FromSsize_t(count), *next = PyLong_FromSsize_t(count + 1);
+            made = PyLong_FromSsize_t(-1 - PyList_GET_SIZE(specs));
+            memcpy(rows + count * bytes, PyBytes_AS_STRING(content), bytes);
+            if (row && next && made && PyList_Append(specs, spec) == 0 && PyList_Append(of_table, which) == 0 &&
+                PyList_Append(of_row, row) == 0 && PyDict_SetItem(numbers, content, made) == 0) {
+                set_slot(table, Table_count, Py_NewRef(next));
+                *number = Py_NewRef(made);
+                outcome = DONE;
+            }
+            Py_XDECREF(row);
+            Py_XDECREF(next);
+            Py_XDECREF(made);
+        }
+    }
+    Py_DECREF(table);
+    return PyErr_Occurred() ? ERROR : outcome;
+}
+
+/* Outside.number() of such a tensor, by its bytes, if tensors of its shape have been seen; a new reference. */
 static int known_number(PyObject *outside, PyObject *tensor, DLTensor *read, Py_ssize_t bytes, PyObject **number) {
     PyObject *by_size = SLOT(outside, Outside_known_by_size);
     if (bytes > MOST_BYTES || !PyDict_CheckExact(by_size)) return UNUSUAL;
@@ -119,9 +158,9 @@ static int known_number(PyObject *outside, PyObject *tensor, DLTensor *read, Py_
     PyObject *size = PyBytes_FromStringAndSize((char *)read->shape, extents), *content = NULL;
     PyObject *numbers = size == NULL ? NULL : PyDict_GetItemWithError(by_size, size);
     if (numbers != NULL && (content = PyBytes_FromStringAndSize(data, bytes)) != NULL) {
-        *number = PyDict_GetItemWithError(numbers, content);
-        if (*number != NULL) {
-            Py_INCREF(*number);
+        *number = Py_XNewRef(PyDict_GetItemWithError(numbers, content));
+        int outcome = *number != NULL ? DONE : PyErr_Occurred() ? ERROR : new_number(outside, numbers, content, number);
+        if (outcome == DONE) {
             seen->places[place].data = data;
             Py_XSETREF(seen->places[place].size, size);
             Py_XSETREF(seen->places[place].content, content);
