@@ -93,11 +93,12 @@ def merge_external(instances: Sequence[InstanceGraph], merged: InstanceGraph) ->
     signature = merged.signature
     assert signature is not None
     sizes = np.array([graph.external_sizes for graph in instances])
+    filled: list[bool] = list((sizes > 0).any(axis=0))
     merged.external_data = tuple(
         np.concatenate([graph.external_data[arena] for graph in instances if graph.external_data])
-        if any_rows
+        if filled[arena]
         else np.empty((0, *spec.shape), spec.dtype)
-        for arena, (spec, any_rows) in enumerate(zip(signature.value_specs, sizes.any(0).tolist(), strict=True))
+        for arena, spec in enumerate(signature.value_specs)
     )
     merged.external_spec = np.concatenate([graph.external_spec for graph in instances])
     owner = np.repeat(np.arange(len(instances)), counts)

@@ -186,7 +186,8 @@ class GradientTape:
         externals = self._externals(sources)
         result.detached = joined.detached(self.detached_nodes(graph, first, ids), graph.num_nodes)
         weights = self.library.trained_weights()
-        gradients = RoundGradients(self.library, self._earlier, result, weights, ids, sources, externals, joined.trained)
+        given = weights, ids, sources, externals, joined.trained
+        gradients = RoundGradients(self.library, self._earlier, result, *given)
         with switched_to(self.library.state):
             made = CompiledRound(first, gradients, self.token)
         self.token = made.token if made.token is not None else self.token

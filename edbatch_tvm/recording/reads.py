@@ -79,6 +79,7 @@ def joined(several: Sequence[Sequence[Read]], begin: Sequence[int]) -> list[Read
 def same_reads(left: Sequence[Read], right: Sequence[Read]) -> bool:
     """Whether two lists read the same at the same places."""
     return [one.key for one in left] == [one.key for one in right] and all(
-        np.array_equal(one.places, other.places) and (one.rows is None or np.array_equal(one.rows, other.rows))
+        np.array_equal(one.places, other.places)
+        and (one.rows is None or other.rows is None or np.array_equal(one.rows, other.rows))
         for one, other in zip(left, right, strict=True)
     )

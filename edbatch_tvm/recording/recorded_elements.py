@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from operator import add
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
@@ -29,13 +28,11 @@ from edbatch_tvm.recording.source_locations import users_place
 from edbatch_tvm.recording.torch_functions import replaced_functions
 
 if TYPE_CHECKING:
-    from edbatch_tvm.recording.gradient_rounds import CompiledRound
     from edbatch_tvm.recording.library import Library
-    from edbatch_tvm.recording.rounds import RoundValues
     from edbatch_tvm.recording.seen_state import SeenState
     from edbatch_tvm.recording.site import Site
     from edbatch_tvm.recording.specs import TensorSpec
-    from edbatch_tvm.runtime import Model, Result
+    from edbatch_tvm.runtime import Model
 
 
 _MOST = 1 << 63

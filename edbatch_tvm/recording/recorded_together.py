@@ -131,8 +131,8 @@ class RecordedElements:
         """The tensors of results, numbered from 0, that are of each spec."""
         by_spec: dict[TensorSpec, list[int]] = {}
         specs = [spec for content in self._contents for spec in content.specs]
-        if specs.count(specs[0] if specs else None) == len(specs):
-            return {specs[0]: list(range(len(specs)))} if specs else {}
+        if specs and specs.count(specs[0]) == len(specs):
+            return {specs[0]: list(range(len(specs)))}
         for place, spec in enumerate(specs):
             by_spec.setdefault(spec, []).append(place)
         return by_spec

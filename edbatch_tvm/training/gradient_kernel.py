@@ -12,8 +12,8 @@ import tvm
 from edbatch_tvm.fork_lock import fork_lock
 from edbatch_tvm.native.build import kept_library, library_path
 from edbatch_tvm.runtime.threads import prepare_threads, use_threads
-from edbatch_tvm.tvm_compat import runtime
 from edbatch_tvm.training.weight_sums import distinct_starts, rising_order
+from edbatch_tvm.tvm_compat import runtime
 from relay_ext.parallel_kernel import parallel_kernel
 from schedules.cpu.machine import host_target, machine_of
 from schedules.cpu.tir_pipeline import KERNEL_PIPELINE

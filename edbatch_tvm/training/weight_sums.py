@@ -10,6 +10,7 @@ import numpy as np
 from edbatch_tvm.training.row_sources import GroupRows, Place
 from relay_ext.gradients.adjoint_cells import Source, WeightTerm
 
+
 @dataclass(eq=False)
 class Sums:
     """The gradient of one expression of weights, as it grows.

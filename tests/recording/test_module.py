@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import io
 import pickle
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from torch import nn
 
 import edbatch_tvm as eb
 from edbatch_tvm.errors import RecordingError
+from edbatch_tvm.recording.elements import takes_several
 from tests.recording.checks import assert_equal
 
 
@@ -204,3 +206,33 @@ def test_other_dtypes_run_in_pytorch(fast: Any) -> None:
         equals(other)
     with pytest.raises(RecordingError, match=r"parameter 'emb.weight' of Net is on meta; .*hint: call .cpu\(\)"):
         other.to("meta")(TREES)
+
+
+class Takes:
+    """Methods of several kinds of parameters."""
+
+    def one(self, tree: Any) -> None: ...
+    def two(self, tree: Any, other: Any) -> None: ...
+    def second_has_a_default(self, tree: Any, other: Any = 1) -> None: ...
+    def any_number(self, *trees: Any, **named: Any) -> None: ...
+    def second_by_name(self, tree: Any, *, other: Any) -> None: ...
+
+    @staticmethod
+    def static(tree: Any, other: Any) -> None: ...
+
+    @functools.wraps(two)
+    def wrapped(self, *arguments: Any) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("name", "several"),
+    [
+        *(("one", False), ("two", True), ("second_has_a_default", False), ("any_number", False)),
+        *(("second_by_name", False), ("static", True), ("wrapped", True)),
+    ],
+)
+def test_which_methods_take_several_arguments(name: str, several: bool) -> None:
+    method = getattr(Takes(), name)
+    assert takes_several(method, {}) is several
+    assert takes_several(functools.partial(method), {}) is several
+    assert not takes_several(method, {"other": 1})

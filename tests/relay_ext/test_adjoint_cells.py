@@ -125,6 +125,9 @@ def _gradients(
         else:
             pulled = {p.name: arguments.get(p.name) for p in expression.pullback.params} | {"gradient": total}
             parts = evaluate(expression.pullback, pulled)
+            view = expression.as_view(total.detach().numpy())
+            if view is not None:
+                np.testing.assert_array_equal(view, parts[0].detach().numpy())
         for weight, part in zip(expression.weights, parts, strict=True):
             gradients[weight] = gradients[weight] + part if weight in gradients else part
     return operands, gradients

@@ -13,6 +13,7 @@ from edbatch_tvm.runtime.threads import get_num_threads, largest_number
 from edbatch_tvm.training.gradient_kernel import GradientKernel, GradientTables, compiled
 from edbatch_tvm.training.gradient_layout import Columns, GradientLayout
 from edbatch_tvm.training.vector_table import vector_table
+from edbatch_tvm.training.weight_sums import sum_rows
 from schedules.cpu.machine import AVX2, AVX512, BASELINE, Machine, host_target, machine_of
 from schedules.cpu.weight_gradients import BLOCK, tiles_of
 from tests.training.test_backward import WEIGHTS, Chain, random_cotangents, sentences
@@ -117,6 +118,27 @@ def test_every_width() -> None:
         for left, right, nodes in ((width, 301 - width, width % 71), (301 - width, width, 70 - width % 71)):
             run, expected = product(kernel, (left,), (right,), nodes)
             require_close(run(), expected, "float32")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_sums_of_rows(dtype: str) -> None:
+    kernel = GradientKernel(dtype)
+    for width in (1, 5, 64, 77):
+        for count, numbers in ((1, 1), (50, 50), (200, 7), (300, 100_000)):
+            memory, rows = Memory(40, (width, 3), dtype).array[:, :width], RNG.integers(0, 40, count)
+            index = RNG.integers(0, numbers, count)
+            wanted_numbers, wanted = sum_rows(index, memory[rows])
+            found_numbers, found = kernel.sum_rows(index, memory, rows)
+            np.testing.assert_array_equal(found_numbers, wanted_numbers)
+            require_close({"rows": found}, {"rows": wanted}, dtype)
+
+
+def test_rows_that_have_numbers_of_their_own_are_no_sums() -> None:
+    rows = RNG.standard_normal((3, 4))
+    for index in ([0, 4, 5], [5, 0, 4], [4, 4, 0]):
+        numbers, sums = sum_rows(np.array(index), rows)
+        assert numbers.tolist() == sorted(set(index))
+        np.testing.assert_array_equal(sums, [rows[np.array(index) == one].sum(0) for one in numbers])
 
 
 def test_bits_do_not_depend_on_threads() -> None:
