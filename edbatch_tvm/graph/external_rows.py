@@ -93,10 +93,9 @@ def merge_external(instances: Sequence[InstanceGraph], merged: InstanceGraph) ->
     signature = merged.signature
     assert signature is not None
     sizes = np.array([graph.external_sizes for graph in instances])
-    filled: list[bool] = list((sizes > 0).any(axis=0))
     merged.external_data = tuple(
         np.concatenate([graph.external_data[arena] for graph in instances if graph.external_data])
-        if filled[arena]
+        if sizes[:, arena].any()
         else np.empty((0, *spec.shape), spec.dtype)
         for arena, spec in enumerate(signature.value_specs)
     )
