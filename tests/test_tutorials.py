@@ -16,7 +16,11 @@ def test_numbers_have_no_gaps() -> None:
     assert [int(script.name[:2]) for script in SCRIPTS] == list(range(1, len(SCRIPTS) + 1))
 
 
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
+@pytest.mark.parametrize(
+    "script",
+    [pytest.param(one, marks=[pytest.mark.slow] * (one.stem == "06_tune")) for one in SCRIPTS],
+    ids=[one.stem for one in SCRIPTS],
+)
 def test_tutorial(script: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     matplotlib = pytest.importorskip("matplotlib")
     matplotlib.use("Agg")

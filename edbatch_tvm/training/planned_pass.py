@@ -104,12 +104,12 @@ class PlannedReport(Report):
         """Number of batches."""
         return len(self._pass.steps.steps)
 
-    @property
+    @cached_property
     def graph(self) -> InstanceGraph:
         """The graph of the pass."""
         return self._pass.made[0].graph
 
-    @property
+    @cached_property
     def plan(self) -> Plan:
         """Its plan."""
         return self._pass.made[1]

@@ -84,7 +84,11 @@ def softmax(x: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize(
     "sizes",
-    [pytest.param([(4, 1)], marks=pytest.mark.slow), [(4, 4), (1, 1)], [(8, 12), (4, 4)]],
+    [
+        pytest.param([(4, 1)], marks=pytest.mark.slow),
+        pytest.param([(4, 4), (1, 1)], marks=pytest.mark.slow),
+        [(8, 12), (4, 4)],
+    ],
     ids=["four", "down to one", "late"],
 )
 def test_every_batch_size(
