@@ -31,7 +31,7 @@ from edbatch_tvm.recording.model_state import dtype_of
 from edbatch_tvm.recording.module_arguments import GivenModule
 from edbatch_tvm.recording.module_attributes import is_constant
 from edbatch_tvm.recording.outside import Outside
-from edbatch_tvm.recording.over_rows import OverRows, over_rows
+from edbatch_tvm.recording.over_rows import FEW_COUNTS, OverRows, over_rows
 from edbatch_tvm.recording.parameter_tables import Table
 from edbatch_tvm.recording.recurrent import refuses_unrolling
 from edbatch_tvm.recording.rows import (
@@ -141,6 +141,7 @@ class Library:
         self._sites = list(sites)
         self._bad: set[int] = set()
         self._checked: set[int] = set()
+        self._row_counts: dict[tuple[Site, Key], set[int]] = {}
         self._type_ids = np.empty(0, np.int16)
         self.cells: list[Cell] = []
         self._options = {name: value for name, value in options.items() if name != "fallback"}
@@ -291,6 +292,10 @@ class Library:
         if found is None:
             how = over_rows(site.target, site.named, arguments, rows)
             if how is None:
+                return None
+            counts = self._row_counts.setdefault((site, tuple(key)), set())
+            counts.add(arguments[0].shape[how.dim])
+            if len(counts) <= FEW_COUNTS:  # one node is faster than many
                 return None
         else:
             how = RowByRow(tuple(None if row is None else row.at for row in rows), found)

@@ -19,6 +19,9 @@ from edbatch_tvm.recording.lazy import LazyTensor
 from edbatch_tvm.recording.specs import RowsSpec
 from edbatch_tvm.recording.storages import resolved
 
+FEW_COUNTS = 2
+"""Numbers of rows up to which each has a cell of its own: a model whose lists all have five rows takes one."""
+
 
 @dataclass(frozen=True, slots=True)
 class OverRows:
