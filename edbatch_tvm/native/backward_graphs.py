@@ -7,7 +7,7 @@ import numpy as np
 from edbatch_tvm.graph import InstanceGraph
 from edbatch_tvm.memory import Plan
 from edbatch_tvm.memory.layout import signature_of
-from edbatch_tvm.native.arguments import as_argument, never_empty
+from edbatch_tvm.native.arguments import as_argument, forward_arguments, never_empty
 from edbatch_tvm.native.backward_tables import (
     BACKWARD_ARENA,
     BATCHES,
@@ -95,12 +95,7 @@ class NativeBackwardGraphs:
             givens,
             int(detached is not None),
             types.specs,
-            as_argument(graph.node_type, np.int16),
-            as_argument(graph.operand_ptr),
-            never_empty(graph.operand_value),
-            as_argument(schedule.order),
-            as_argument(schedule.batch_ptr),
-            as_argument(plan.value_row),
+            *forward_arguments(graph, plan),
             cells.output_arena,
             cells.cells,
             cells.operands,

@@ -9,7 +9,7 @@ import numpy as np
 from edbatch_tvm.graph import InstanceGraph, Signature
 from edbatch_tvm.memory import Plan
 from edbatch_tvm.memory.layout import signature_of
-from edbatch_tvm.native.arguments import as_argument, never_empty
+from edbatch_tvm.native.arguments import as_argument, forward_arguments, never_empty
 from edbatch_tvm.native.backward_graphs import most_places
 from edbatch_tvm.native.backward_tables import (
     NEW_BATCHES,
@@ -103,12 +103,7 @@ class NativeBackwardSteps:
             givens,
             int(detached is not None),
             types.specs,
-            as_argument(graph.node_type, np.int16),
-            as_argument(graph.operand_ptr),
-            never_empty(graph.operand_value),
-            as_argument(plan.schedule.order),
-            as_argument(plan.schedule.batch_ptr),
-            as_argument(plan.value_row),
+            *forward_arguments(graph, plan),
             as_argument(plan.steps),
             as_argument(plan.index),
             cells.output_arena,
@@ -194,12 +189,7 @@ class NativeBackwardSteps:
             graph.stride,
             len(made.cotangent_row) // (2 * graph.num_nodes),
             len(signature_of(graph).value_specs),
-            as_argument(graph.node_type, np.int16),
-            as_argument(graph.operand_ptr),
-            never_empty(graph.operand_value),
-            as_argument(plan.schedule.order),
-            as_argument(plan.schedule.batch_ptr),
-            as_argument(plan.value_row),
+            *forward_arguments(graph, plan),
             never_empty(graph.external_row),
             cells.cells,
             cells.operands,

@@ -44,11 +44,12 @@ LIBRARIES = {
     "equal": ("tir/equal_nodes.py",),
     "levels": ("tir/depth_schedule.py",),
     "values": ("tir/kept_values.py",),
-    "backward": ("tir/backward_graph.py", "tir/term_addresses.py", "backward_tables.py"),
+    "backward": ("tir/backward_graph.py", "tir/term_addresses.py", "tir/addressed_rows.py", "backward_tables.py"),
     "backward_steps": (
         "tir/backward_steps.py",
         "tir/backward_reads.py",
         "tir/gradient_tables.py",
+        "tir/addressed_rows.py",
         "backward_tables.py",
         "../memory/steps_table.py",
     ),

@@ -57,7 +57,9 @@ def over_rows(
 
 def with_transposed_rows(row: Any, matrix: Any) -> torch.Tensor | None:
     """The product of one row and a transposed list of rows, recorded row by row; None for other tensors."""
-    if type(matrix) is not LazyTensor or matrix.held is None or matrix.dim() < 2 or not isinstance(row, torch.Tensor):
+    if type(matrix) is not LazyTensor or matrix.recorder.finished or matrix.held is None or matrix.dim() < 2:
+        return None
+    if not isinstance(row, torch.Tensor):
         return None
     *before, length, count = matrix.shape
     if count < 2 or any(extent != 1 for extent in before) or len(before) > max(row.dim() - 2, 0):

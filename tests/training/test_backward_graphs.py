@@ -13,8 +13,7 @@ import edbatch_tvm as eb
 from edbatch_tvm.models import WORKLOADS, get_workload
 from edbatch_tvm.training.backward_types import BackwardGraph
 from relay_ext.gradients.adjoint_inputs import can_pair
-from tests.strategies import graphs
-from tests.training.test_backward import random_model
+from tests.training.drawn import drawn_detached, drawn_minibatch
 
 
 def require_equal(one: BackwardGraph, two: BackwardGraph) -> None:
@@ -58,22 +57,8 @@ def compare(model: Any, result: Any, chosen: list[int], detached: np.ndarray | N
 @given(st.data())
 def test_random_graphs(data: st.DataObject) -> None:
     """Variadic operands, with any number of rows; shared and repeated operands, external rows, detached nodes."""
-    model, _, _ = random_model(data.draw(st.integers(0, 2)))
-    instances = data.draw(st.lists(graphs(model.cells, min_nodes=1, max_nodes=12), min_size=1, max_size=3))
-    result = model(instances)
-    stride = result.graph.stride
-    everything = [
-        node * stride + slot
-        for node, type_id in enumerate(result.graph.node_type.tolist())
-        for slot in range(len(model.cells[type_id].outputs))
-    ]
-    chosen = data.draw(st.lists(st.sampled_from(everything), min_size=1, max_size=6))
-    detached = None
-    if data.draw(st.booleans()):
-        flags = data.draw(st.lists(st.booleans(), min_size=result.graph.num_nodes, max_size=result.graph.num_nodes))
-        detached = np.array(flags)
-        detached[np.array(chosen) // stride] = False
-    compare(model, result, chosen, detached)
+    model, result, chosen = drawn_minibatch(data)
+    compare(model, result, chosen, drawn_detached(data, result, chosen))
 
 
 @pytest.mark.parametrize(

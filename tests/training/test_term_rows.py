@@ -14,8 +14,8 @@ from edbatch_tvm.models import WORKLOADS, get_workload
 from edbatch_tvm.training.gradient_layout import GradientLayout, TypeTerms
 from edbatch_tvm.training.row_sources import PassRows
 from edbatch_tvm.training.term_rows import TermRows
-from tests.strategies import graphs
-from tests.training.test_backward import random_cotangents, random_model
+from tests.training.drawn import drawn_minibatch
+from tests.training.test_backward import random_cotangents
 
 
 def backward_rows(model: Any, result: Any, chosen: list[int]) -> PassRows:
@@ -77,16 +77,7 @@ def lies_in(array: np.ndarray, address: int) -> bool:
 @given(st.data())
 def test_random_graphs(data: st.DataObject) -> None:
     """Variadic operands with any number of rows, external rows, zeros, nodes without a cotangent."""
-    model, _, _ = random_model(data.draw(st.integers(0, 2)))
-    instances = data.draw(st.lists(graphs(model.cells, min_nodes=1, max_nodes=12), min_size=1, max_size=3))
-    result = model(instances)
-    stride = result.graph.stride
-    everything = [
-        node * stride + slot
-        for node, type_id in enumerate(result.graph.node_type.tolist())
-        for slot in range(len(model.cells[type_id].outputs))
-    ]
-    compare(model, result, data.draw(st.lists(st.sampled_from(everything), min_size=1, max_size=6)))
+    compare(*drawn_minibatch(data))
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ backward_graph    ``backward``: the graph of a backward pass; ``term_addresses``
 backward_steps    ``backward_steps``: a backward pass as a planned schedule, without its graph
 backward_reads    parts of it: the rows that its batches read
 gradient_tables   ``gradient_tables``: the tables of the weight gradients of such a pass
+addressed_rows    parts of it and of ``term_addresses``: the addresses of operands, and of vectors
 ================= ====================================================================================
 
 Conventions. An ``@inlined`` function is expanded where it is called; its arguments are expressions, so one that is used

@@ -7,7 +7,6 @@ added: what :mod:`edbatch_tvm.training.compiled_sums` does by NumPy for other pa
 # ruff: noqa: D103
 # mypy: ignore-errors
 
-from edbatch_tvm.graph.instance import FIRST_EXTERNAL
 from edbatch_tvm.memory.steps_table import COUNT, OUTPUTS
 from edbatch_tvm.native.backward_tables import (
     BASE,
@@ -16,7 +15,6 @@ from edbatch_tvm.native.backward_tables import (
     OF_KIND,
     OF_NUMBER,
     OF_PART,
-    OF_ROWS,
     OF_TYPE,
     OPERAND,
     OUTPUT,
@@ -28,7 +26,6 @@ from edbatch_tvm.native.backward_tables import (
     READ_MEMORY,
     READ_SLOTS,
     READ_TYPE,
-    STEP,
     TABLE_COLUMN,
     TABLE_COLUMNS,
     TABLE_READ,
@@ -41,7 +38,7 @@ from edbatch_tvm.native.backward_tables import (
     VECTOR_SLOTS,
     VECTOR_TOTAL,
 )
-from edbatch_tvm.native.cell_tables import FIXED, FIXED_BEFORE, REPEATED, REPEATED_BEFORE
+from edbatch_tvm.native.tir.addressed_rows import AddressedRows, list_operand_rows, spread_vectors
 from edbatch_tvm.native.tir.buffers import argument, constant, scalar, size
 from edbatch_tvm.native.tir.inlined import inlined
 from edbatch_tvm.tvm_compat import script_tirx as T
@@ -90,6 +87,13 @@ class GradientArguments:
         starts, room, made_products, made_vectors, segments, table_index, io = results
         self.starts = argument(starts, (ends_count,), "int64")
         self.addresses = argument(room, (size("room"),), "int64")
+        self.rows = AddressedRows(
+            self.terms,
+            (self.node_order, self.group_ptr),
+            (self.operand_ptr, self.operand_value, self.value_row, self.external_row),
+            (self.cells, self.operands),
+            self.addresses,
+        )
         self.made_products = argument(made_products, (self.products_count, 5), "int64")
         self.made_vectors = argument(made_vectors, (self.vectors_count, 8), "int64")
         self.segments = argument(segments, (size("room_segments"),), "int64")
@@ -105,7 +109,6 @@ class GradientArguments:
         self.digits = T.decl_buffer((_DIGITS,), "int64", data=scratch, elem_offset=4 * rows)
         self.columns = constant("columns", ends_count - 1)
         self.at = scalar("at", 0)  # addresses so far
-        self.row = scalar("row", 0)
         self.count = scalar("count", 0)
         self.largest = scalar("largest", T.int64(0), "int64")
         self.shift = scalar("shift", T.int64(0), "int64")
@@ -124,24 +127,9 @@ def list_addresses(p, c):
     first: T.let = p.group_ptr[u]
     nodes: T.let = p.group_ptr[u + 1] - first
     at: T.let = p.at
-    done = 0  # rows so far, each where its first vector will be
+    p.rows.done = 0
     if kind == OPERAND:
-        for i in range(nodes):
-            v: T.let = p.node_order[first + i]
-            repeat = 0
-            if p.cells[u, REPEATED] > 0:
-                spread: T.let = p.operand_ptr[v + 1] - p.operand_ptr[v] - p.cells[u, FIXED]
-                repeat = T.truncdiv(spread, p.cells[u, REPEATED])
-            before: T.let = p.operands[u, number, FIXED_BEFORE] + repeat * p.operands[u, number, REPEATED_BEFORE]
-            for j in range(T.Select(p.terms[c, OF_ROWS] == T.int64(1), repeat, 1)):
-                value: T.let = p.operand_value[p.operand_ptr[v] + before + j]
-                p.row = 0
-                if value >= 0:
-                    p.row = p.value_row[value]
-                elif value <= FIRST_EXTERNAL:
-                    p.row = 1 + p.external_row[FIRST_EXTERNAL - value]
-                p.addresses[at + done] = base + T.Cast("int64", p.row) * pitch
-                done += 1
+        list_operand_rows(p.rows, c, at, base, pitch)
     elif kind == OUTPUT:
         # The rows of a batch are contiguous.
         column: T.let = p.arenas + T.Cast("int32", p.terms[c, OF_PART])
@@ -151,26 +139,20 @@ def list_addresses(p, c):
                 if batch >= 0:
                     begin: T.let = base + T.Cast("int64", p.steps[batch, OUTPUTS + number]) * pitch
                     for i in range(p.steps[batch, COUNT]):
-                        p.addresses[at + done + i] = begin + T.Cast("int64", i) * pitch
-                    done += p.steps[batch, COUNT]
+                        p.addresses[at + p.rows.done + i] = begin + T.Cast("int64", i) * pitch
+                    p.rows.done += p.steps[batch, COUNT]
     else:
         for i in range(nodes):
             v: T.let = p.node_order[first + i]
-            p.row = p.node_rank[v]  # of an attribute
+            p.rows.row = p.node_rank[v]  # of an attribute
             if kind == VALUE:
-                p.row = p.value_row[v * p.stride + number]
+                p.rows.row = p.value_row[v * p.stride + number]
             elif kind == COTANGENT:
-                p.row = p.cotangent_row[2 * (v * p.outputs + number)]
-            p.addresses[at + i] = base + T.Cast("int64", p.row) * pitch
-        done = nodes
-    # Rows of several vectors, from the last one on: none is overwritten before it is read.
-    each: T.let = T.Cast("int32", p.terms[c, EACH])
-    if each > 1:
-        for i in range(done):
-            address: T.let = p.addresses[at + done - 1 - i]
-            for e in range(each):
-                p.addresses[at + (done - 1 - i) * each + e] = address + T.Cast("int64", e) * p.terms[c, STEP]
-    p.at += done * each
+                p.rows.row = p.cotangent_row[2 * (v * p.outputs + number)]
+            p.addresses[at + i] = base + T.Cast("int64", p.rows.row) * pitch
+        p.rows.done = nodes
+    spread_vectors(p.rows, c, at)
+    p.at += p.rows.done * T.Cast("int32", p.terms[c, EACH])
 
 
 @inlined

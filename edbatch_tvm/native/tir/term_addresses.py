@@ -7,7 +7,6 @@ from edbatch_tvm.graph.instance import FIRST_EXTERNAL
 from edbatch_tvm.native.backward_tables import (
     BASE,
     COTANGENT,
-    EACH,
     OF_KIND,
     OF_NUMBER,
     OF_PART,
@@ -16,11 +15,11 @@ from edbatch_tvm.native.backward_tables import (
     OPERAND,
     OUTPUT,
     PITCH,
-    STEP,
     TERM_COLUMNS,
     VALUE,
 )
-from edbatch_tvm.native.cell_tables import FIXED, FIXED_BEFORE, REPEATED, REPEATED_BEFORE
+from edbatch_tvm.native.cell_tables import FIXED, REPEATED
+from edbatch_tvm.native.tir.addressed_rows import AddressedRows, list_operand_rows, spread_vectors
 from edbatch_tvm.native.tir.buffers import argument, size
 from edbatch_tvm.tvm_compat import script_tirx as T
 
@@ -73,6 +72,15 @@ def term_addresses(
     starts = T.meta_var(argument(starts_, (k + 1,), "int64"))
     addresses = T.meta_var(argument(addresses_, (size("room"),), "int64"))
 
+    p = T.meta_var(
+        AddressedRows(
+            terms,
+            (node_order, group_ptr),
+            (operand_ptr, operand_value, value_row, external_row),
+            (cells, operands),
+            addresses,
+        )
+    )
     for c in range(k):
         at: T.let = T.Cast("int32", starts[c])
         u: T.let = T.Cast("int32", terms[c, OF_TYPE])
@@ -81,27 +89,14 @@ def term_addresses(
         part: T.let = T.Cast("int32", terms[c, OF_PART])
         base: T.let = terms[c, BASE]
         pitch: T.let = terms[c, PITCH]
-        done = 0  # rows so far, each where its first vector will be
+        p.done = 0
         if kind == OPERAND:
-            for i in range(group_ptr[u + 1] - group_ptr[u]):
-                v: T.let = node_order[group_ptr[u] + i]
-                repeat = 0
-                if cells[u, REPEATED] > 0:
-                    repeat = T.truncdiv(operand_ptr[v + 1] - operand_ptr[v] - cells[u, FIXED], cells[u, REPEATED])
-                before: T.let = operands[u, number, FIXED_BEFORE] + repeat * operands[u, number, REPEATED_BEFORE]
-                for j in range(T.Select(terms[c, OF_ROWS] == T.int64(1), repeat, 1)):
-                    value: T.let = operand_value[operand_ptr[v] + before + j]
-                    addresses[at + done] = base
-                    if value >= 0:
-                        addresses[at + done] = base + T.Cast("int64", value_row[value]) * pitch
-                    elif value <= FIRST_EXTERNAL:
-                        addresses[at + done] = base + T.Cast("int64", 1 + external_row[FIRST_EXTERNAL - value]) * pitch
-                    done += 1
+            list_operand_rows(p, c, at, base, pitch)
         elif kind == VALUE:
             for i in range(group_ptr[u + 1] - group_ptr[u]):
                 v: T.let = node_order[group_ptr[u] + i]
                 addresses[at + i] = base + T.Cast("int64", value_row[v * stride + number]) * pitch
-            done = group_ptr[u + 1] - group_ptr[u]
+            p.done = group_ptr[u + 1] - group_ptr[u]
         elif kind == COTANGENT:
             for i in range(group_ptr[u + 1] - group_ptr[u]):
                 v: T.let = node_order[group_ptr[u] + i]
@@ -111,7 +106,7 @@ def term_addresses(
                     addresses[at + i] = base + T.Cast("int64", backward_row[value]) * pitch
                 elif value <= FIRST_EXTERNAL:
                     addresses[at + i] = base + T.Cast("int64", 1 + backward_external[FIRST_EXTERNAL - value]) * pitch
-            done = group_ptr[u + 1] - group_ptr[u]
+            p.done = group_ptr[u + 1] - group_ptr[u]
         elif kind == OUTPUT:
             for i in range(group_ptr[u + 1] - group_ptr[u]):
                 v: T.let = node_order[group_ptr[u] + i]
@@ -120,17 +115,11 @@ def term_addresses(
                     repeat = T.truncdiv(operand_ptr[v + 1] - operand_ptr[v] - cells[u, FIXED], cells[u, REPEATED])
                 for j in range(T.Select(terms[c, OF_ROWS] == T.int64(1), repeat, 1)):
                     row: T.let = backward_row[(place_of[v, part] + j) * out_stride + number]
-                    addresses[at + done] = base + T.Cast("int64", row) * pitch
-                    done += 1
+                    addresses[at + p.done] = base + T.Cast("int64", row) * pitch
+                    p.done += 1
         else:
             for i in range(group_ptr[u + 1] - group_ptr[u]):
                 v: T.let = node_order[group_ptr[u] + i]
                 addresses[at + i] = base + T.Cast("int64", node_rank[v]) * pitch
-            done = group_ptr[u + 1] - group_ptr[u]
-        # Rows of several vectors, from the last one on: none is overwritten before it is read.
-        each: T.let = T.Cast("int32", terms[c, EACH])
-        if each > 1:
-            for i in range(done):
-                address: T.let = addresses[at + done - 1 - i]
-                for e in range(each):
-                    addresses[at + (done - 1 - i) * each + e] = address + T.Cast("int64", e) * terms[c, STEP]
+            p.done = group_ptr[u + 1] - group_ptr[u]
+        spread_vectors(p, c, at)
