@@ -25,7 +25,7 @@ from edbatch_tvm.runtime.artifact import Artifact
 from edbatch_tvm.runtime.executor import run_parts
 from edbatch_tvm.runtime.report import Report
 from edbatch_tvm.runtime.result import Result
-from edbatch_tvm.tvm_compat import SBlockRealize, TensorLoad, tirx
+from edbatch_tvm.tvm_compat import SBlockRealize, TensorLoad, structural_walk, tirx
 from relay_ext.bind_cell import bind_cell
 from relay_ext.fuse_cells import cell_params
 from relay_ext.pipeline import cell_passes
@@ -69,6 +69,9 @@ _CALLS: dict[str, Callable[..., Any]] = {
 
 _AXES = "axes"
 """The key of a frame under which is how many loops run at once."""
+
+_EMPTY = "empty"
+"""The key of a frame under which is whether blocks only begin their reductions, which are over nothing."""
 
 
 class NumpyBackend(Backend):
@@ -153,7 +156,7 @@ class _Cell:
         shared = {param: weights[name] for param, name in self.weights.items()}
         for length in np.unique(lengths).tolist():  # instances of one number of rows at a time
             chosen = np.flatnonzero(lengths == length)
-            frame: dict[Any, Any] = {**shared, None: len(chosen), _AXES: 0}
+            frame: dict[Any, Any] = {**shared, None: len(chosen), _AXES: 0, _EMPTY: False}
             for param in self.inputs:
                 frame[param] = self._input(param, step, graph, plan, arenas, chosen, offsets, length)
                 sizes = zip(param.shape, frame[param].shape[1:], strict=True)
@@ -226,10 +229,15 @@ class _Code:
     def _repeat(self, node: Any, body: Callable[[dict[Any, Any]], None]) -> Callable[[dict[Any, Any]], None]:
         variable = node.loop_var
         first, extent = self.expression(node.min), self.expression(node.extent)
+        reduces = _reduces(node)
 
         def loop(frame: dict[Any, Any]) -> None:
-            begin = first(frame)
-            for value in range(begin, begin + extent(frame)):
+            begin, count = first(frame), extent(frame)
+            if reduces and not count:
+                frame[variable], outside, frame[_EMPTY] = begin, frame[_EMPTY], True
+                body(frame)
+                frame[_EMPTY] = outside
+            for value in range(begin, begin + count):
                 frame[variable] = value
                 body(frame)
 
@@ -279,7 +287,8 @@ class _Code:
                 frame[variable] = value(frame)
             if begin is not None and all(frame[variable] == least(frame) for variable, least in reduced):
                 begin(frame)
-            body(frame)
+            if not frame[_EMPTY]:
+                body(frame)
 
         return run
 
@@ -343,6 +352,19 @@ class _Code:
             return (slice(None), *found) if batched else tuple(found)
 
         return at
+
+
+def _reduces(loop: Any) -> bool:
+    """Whether a block in a loop has a reduction over its variable."""
+    found: list[Any] = []
+
+    def visit(realize: Any) -> None:
+        for one, value in zip(realize.block.iter_vars, realize.iter_values, strict=True):
+            if int(one.iter_type) == 2 and realize.block.init is not None:
+                structural_walk(value, (tirx.Var, lambda variable: found.append(variable.same_as(loop.loop_var))))
+
+    structural_walk(loop.body, (SBlockRealize, visit))
+    return any(found)
 
 
 def _dtype(dtype: Any) -> Any:

@@ -341,8 +341,8 @@ def pack_tables(
             header[ATTRIBUTES + number] = add(rows.view(np.int32))  # kernels read the bits
             continue
         if dtype.itemsize > 4 and rows.size and not (rows.min() >= -(2**31) and rows.max() < 2**31):
-            cell = signature[type_id].name
-            raise GraphError(f"attribute {name!r} of cell {cell!r} is {rows.max()}", "32 bits on a GPU")
+            cell, most = signature[type_id].name, max(int(rows.max()), int(rows.min()), key=abs)
+            raise GraphError(f"attribute {name!r} of cell {cell!r} is {most}", "32 bits on a GPU")
         header[ATTRIBUTES + number] = add(rows.astype(np.int32))
     return np.concatenate([header, *parts])
 

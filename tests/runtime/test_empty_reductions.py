@@ -52,6 +52,7 @@ def cells() -> IRModule:
     "options",
     [
         {},
+        {"target": "numpy"},
         *(
             pytest.param(options, marks=pytest.mark.slow)
             for options in (
@@ -59,7 +60,6 @@ def cells() -> IRModule:
                 {"granularity": "group"},
                 {"fast_math": False},
                 {"target": "cuda-emulated"},
-                {"target": "numpy"},
             )
         ),
     ],
