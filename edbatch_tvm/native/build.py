@@ -47,6 +47,8 @@ LIBRARIES = {
     "backward": ("tir/backward_graph.py", "tir/term_addresses.py", "tir/addressed_rows.py", "backward_tables.py"),
     "backward_steps": (
         "tir/backward_steps.py",
+        "tir/backward_pass.py",
+        "tir/backward_nodes.py",
         "tir/backward_reads.py",
         "tir/gradient_tables.py",
         "tir/addressed_rows.py",

@@ -23,6 +23,8 @@ node_ordering     ``order``: the order of nodes within batches of the plan ``ord
 merging           ``merge``: a minibatch graph from those of its instances
 backward_graph    ``backward``: the graph of a backward pass; ``term_addresses`` is in a file of its own
 backward_steps    ``backward_steps``: a backward pass as a planned schedule, without its graph
+backward_pass     parts of it: its arguments and working storage
+backward_nodes    parts of it: which nodes have cotangents, and how many nodes batches have
 backward_reads    parts of it: the rows that its batches read
 gradient_tables   ``gradient_tables``: the tables of the weight gradients of such a pass
 addressed_rows    parts of it and of ``term_addresses``: the addresses of operands, and of vectors

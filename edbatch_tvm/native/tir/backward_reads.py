@@ -1,6 +1,6 @@
 """Backward passes: the rows that batches read, in the steps table and the index.
 
-`p` is the kernel's :class:`~edbatch_tvm.native.tir.backward_steps.BackwardPass`, `r` its :class:`Rows`.
+`p` is the kernel's :class:`~edbatch_tvm.native.tir.backward_pass.BackwardPass`, `r` its :class:`Rows`.
 """
 
 # ruff: noqa: D103
