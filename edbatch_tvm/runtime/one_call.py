@@ -8,7 +8,7 @@ are cut into pieces.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from operator import attrgetter
 from pathlib import Path
@@ -23,7 +23,7 @@ from edbatch_tvm.c_extension import load_extension
 from edbatch_tvm.cached_property import cached_property
 from edbatch_tvm.find_native import find_native
 from edbatch_tvm.graph import InstanceGraph, merge
-from edbatch_tvm.graph.array_addresses import INSTANCES, NODES
+from edbatch_tvm.graph.array_addresses import INSTANCES
 from edbatch_tvm.memory import Plan
 from edbatch_tvm.runtime.result import Result
 from edbatch_tvm.runtime.round_engine import Engine, engine_for
@@ -78,15 +78,16 @@ class OneCall:
         if type(instances) not in (list, tuple) or not instances or model.plan_name not in PLANS:
             return None
         instances = list(instances)  # the caller's list may change
-        rows = self._rows(instances)
+        native = native_core()
+        rows = None if native is None else self._rows(instances)
         if rows is None:
             return None
-        nodes = sum(unpack_from(_INTEGER, row, _INTEGER_BYTES * NODES)[0] for row in rows)
-        engine = self._engine(model, nodes) if nodes <= MOST_NODES else None
+        nodes = native.nodes_of(rows)
+        engine = engine_for(model, nodes, native) if nodes <= MOST_NODES else None
         if engine is None or nodes > engine.executor.program.split.whole:
             return None
         assert engine.rule is not None
-        values = engine.native.values(engine.compiled)
+        values = native.values(engine.compiled)
         loaded = engine.executor.kernels.loaded  # once: another thread may refresh it
         found = values.run(rows, self._type_ids, None, loaded.types, *engine.rule, id(self._cells))
         if found is None:
@@ -112,10 +113,6 @@ class OneCall:
                 return None
             graph.merge_row = row
         return tuple(map(_MERGE_ROW, instances))
-
-    def _engine(self, model: Model, nodes: int) -> Engine | None:
-        native = native_core()
-        return None if native is None else engine_for(model, nodes, native)
 
 
 class OneCallResult(Result):
@@ -145,20 +142,41 @@ class OneCallResult(Result):
         facts: bytes,
         seconds: float,
     ) -> None:
-        assert engine.policy is not None
+        # What few ask for is made when it is asked for: after the kernels, Python's own code is in no cache any more.
         self._instances = instances
         self._rows = rows
-        self._native = engine.native
+        self._engine = engine
+        self._policy = engine.policy
+        self._facts = facts
+        self._seconds = seconds
         self._signature = engine.signature
         self._storage = "float32"
-        self._views = [np.asarray(values.arena(arena)) for arena in range(len(engine.sizes))]
+        self._arenas: list[np.ndarray] | None = None
         # After the views, which end first then: the next minibatch gets arenas that nothing looks at.
         self._values = values
-        stages = {"build": 0.0, "schedule": 0.0, "plan": 0.0, "execute": seconds, "total": seconds}
+
+    @property
+    def _views(self) -> list[np.ndarray]:  # type: ignore[override]
+        """The arenas."""
+        if self._arenas is None:
+            self._arenas = [np.asarray(self._values.arena(arena)) for arena in range(len(self._engine.sizes))]
+        return self._arenas
+
+    @cached_property
+    def _merged(self) -> Callable[[], InstanceGraph]:
         # No reference to the result: a cycle would keep its arenas until the garbage collector comes.
-        self._merged = cache(partial(merge, self._instances))
-        self.report = report = RoundReport(engine, engine.policy, facts, stages, self._merged)
-        self._row = report.value_row
+        return cache(partial(merge, self._instances))
+
+    @cached_property
+    def report(self) -> RoundReport:  # type: ignore[override]
+        """What the minibatch took."""
+        assert self._policy is not None
+        stages = {"build": 0.0, "schedule": 0.0, "plan": 0.0, "execute": self._seconds, "total": self._seconds}
+        return RoundReport(self._engine, self._policy, self._facts, stages, self._merged)
+
+    @cached_property
+    def _row(self) -> np.ndarray:
+        return self.report.value_row
 
     @property
     def graph(self) -> InstanceGraph:  # type: ignore[override]
@@ -183,7 +201,7 @@ class OneCallResult(Result):
         return sum(unpack_from(_INTEGER, row, _INTEGER_BYTES * INSTANCES)[0] for row in self._rows)
 
     def _declared(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        outputs, pointer, scalar, types = self._native.outputs_of(self._rows, self._signature.stride)
+        outputs, pointer, scalar, types = self._engine.native.outputs_of(self._rows, self._signature.stride)
         return (
             np.frombuffer(outputs, np.int32),
             np.frombuffer(pointer, np.int32),

@@ -112,6 +112,15 @@ static int order_attributes(Engine *engine, Work *work, PyObject *rows, char *at
     return DONE;
 }
 
+/* nodes_of(rows): how many nodes instance graphs have together. */
+static PyObject *nodes_of(PyObject *module, PyObject *rows) {
+    if (!PyTuple_CheckExact(rows)) return PyErr_Format(PyExc_TypeError, "a tuple of rows");
+    int64_t nodes = 0;
+    for (Py_ssize_t n = 0; n < PyTuple_GET_SIZE(rows); n++)
+        nodes += ((const int64_t *)PyBytes_AS_STRING(PyTuple_GET_ITEM(rows, n)))[NODES];
+    return PyLong_FromLongLong(nodes);
+}
+
 /* outputs_of(rows, stride): the declared outputs of instance graphs that were merged, as bytes: values, where those of
  * each instance begin, whether it declared one alone, and the types of their nodes. */
 static PyObject *outputs_of(PyObject *module, PyObject *const *arguments, Py_ssize_t count) {

@@ -101,6 +101,7 @@ static PyMethodDef functions[] = {
     {"join", new_join, METH_VARARGS, "What takes the place of torch.cat() or torch.stack()."},
     {"use_joins", use_joins, METH_O, "Let these be compiled code, or Python."},
     {"engine", engine, METH_VARARGS, "What is known of a compiled model."},
+    {"nodes_of", nodes_of, METH_O, "How many nodes instance graphs have together."},
     {"outputs_of", (PyCFunction)(void (*)(void))outputs_of, METH_FASTCALL, "The declared outputs of instance graphs."},
     {"values", values_of_engine, METH_O, "The values of a minibatch, for an engine."},
     {NULL, NULL, 0, NULL},
