@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from pathlib import Path
 
 from edbatch_tvm.errors import DataError
@@ -25,7 +26,7 @@ def read_lines(path: str | Path) -> list[str]:
 
 
 def read_text(path: str | Path) -> tuple[bytes, str]:
-    """The bytes of a UTF-8 text file, and its text.
+    """The bytes of a UTF-8 text file, and its text; a byte order mark at the beginning is no part of them.
 
     Raises
     ------
@@ -38,6 +39,7 @@ def read_text(path: str | Path) -> tuple[bytes, str]:
         raise DataError(f"no data file {path}", "an existing file") from None
     except OSError as error:
         raise DataError(f"data file {path} cannot be read: {error.strerror}") from None
+    raw = raw.removeprefix(codecs.BOM_UTF8)  # some editors write one: it would become part of the first word
     try:
         return raw, raw.decode()
     except UnicodeDecodeError as error:

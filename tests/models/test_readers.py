@@ -156,6 +156,16 @@ def test_bytes_that_are_no_text(from_files: Case, tmp_path: Path) -> None:
         from_files.workload.read(tmp_path / "binary", from_files.signature)
 
 
+@pytest.mark.parametrize(("name", "text"), [("treelstm", "(3 (2 a) (4 b))\n"), ("bilstm-tagger", "The|O end|O\n")])
+def test_byte_order_mark_is_no_word(name: str, text: str, tmp_path: Path) -> None:
+    from_files = case(name)
+    plain, marked = tmp_path / "plain.txt", tmp_path / "marked.txt"
+    plain.write_text(text, encoding="utf-8")
+    marked.write_text(text, encoding="utf-8-sig")
+    expected, found = (from_files.workload.read(path, from_files.signature) for path in (plain, marked))
+    assert list(map(str, found)) == list(map(str, expected))
+
+
 def test_workload_without_data_files(tmp_path: Path) -> None:
     dags = case("random-dag")
     with pytest.raises(DataError, match=r"for random-dag; expected no data file \(hint: .* always generated\)$"):
