@@ -10,6 +10,7 @@ import pytest
 
 FOLDER = Path(__file__).resolve().parents[1] / "tutorials"
 SCRIPTS = sorted(FOLDER.glob("[0-9][0-9]_*.py"))
+LONG = {"06_tune", "07_pytorch_as_it_is", "10_train"}
 
 
 def test_numbers_have_no_gaps() -> None:
@@ -18,7 +19,7 @@ def test_numbers_have_no_gaps() -> None:
 
 @pytest.mark.parametrize(
     "script",
-    [pytest.param(one, marks=[pytest.mark.slow] * (one.stem == "06_tune")) for one in SCRIPTS],
+    [pytest.param(one, marks=[pytest.mark.slow] * (one.stem in LONG)) for one in SCRIPTS],
     ids=[one.stem for one in SCRIPTS],
 )
 def test_tutorial(script: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -83,7 +83,7 @@ def test_same_bits_of_many(seed: int, target: str) -> None:
     same_bits(seed, target, 60 if target == "llvm" else 10)
 
 
-@pytest.mark.parametrize("seed", [0, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("seed", [3, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (0, 4))])
 def test_gradients_are_added(seed: int) -> None:
     model = random_model(seed, "llvm", True)
     instances = st.lists(graphs(model.cells, max_nodes=10, max_repeat=2), min_size=1, max_size=3)
