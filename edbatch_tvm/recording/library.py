@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch.random import fork_rng
 
 from edbatch_tvm.compiler import compile_model
 from edbatch_tvm.compiler.progress import Progress
@@ -345,9 +346,8 @@ class Library:
     def _outside(self) -> Iterator[None]:
         """A context like that of the call: not inside of operators and modes of an element."""
         own = self.state._replace(grad=False) if self.training else self.state
-        # What is tried draws no random numbers of the user's; dropout, which does, is for models that train.
-        numbers = torch.random.fork_rng(devices=[]) if self.training else nullcontext()
-        with EXPORTING, original_functions(), recording_calls(None), switched_to(own), numbers:
+        # What is tried draws none of the user's random numbers.
+        with EXPORTING, original_functions(), recording_calls(None), switched_to(own), fork_rng(devices=[]):
             yield
 
     def _free_name(self, site: Site) -> str:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import edbatch_tvm as eb
-from edbatch_tvm.errors import BreakWarning, CellError, CellWarning, RecordingError
+from edbatch_tvm.errors import BreakWarning, CellWarning, RecordingError
 from tests.recording.checks import assert_equal
 from tests.recording.test_cells import Shapes
 
@@ -23,7 +23,6 @@ class Model(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.cell = nn.Linear(4, 4)
-        self.drop = nn.Dropout(0.5)
 
     def integers(self, x: torch.Tensor) -> torch.Tensor:
         return x.argmax()
@@ -33,9 +32,6 @@ class Model(nn.Module):
 
     def constant(self, x: torch.Tensor, option: object) -> torch.Tensor:
         return x
-
-    def step(self, x: torch.Tensor) -> torch.Tensor:
-        return self.drop(self.cell(x))
 
     def forward(self, what: str) -> Any:
         x = torch.ones(4)
@@ -56,14 +52,13 @@ class Model(nn.Module):
         return getattr(self, what)(h) if what != "fine" else h
 
 
-CELLS = ["cell", "integers", "branch", "constant", "step"]
+CELLS = ["cell", "integers", "branch", "constant"]
 
 
 @pytest.mark.parametrize(
     ("what", "error", "message"),
     [
         ("double", RuntimeError, "must have the same dtype"),  # as PyTorch says it
-        ("step", CellError, r"cell 'step' draws random numbers .*hint: call .eval\(\)"),
         ("fails", KeyError, "missing word"),
     ],
 )
