@@ -9,7 +9,7 @@ graph is then computed in parts, compiled ones and PyTorch's in turn.
 from __future__ import annotations
 
 import logging
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -18,14 +18,14 @@ import numpy as np
 import torch
 
 from edbatch_tvm.errors import ConfigError
-from edbatch_tvm.recording.computed import Computed, Round
+from edbatch_tvm.recording.computed import Round
 from edbatch_tvm.recording.flush import compute_batched
 from edbatch_tvm.recording.isolation import switched_to
+from edbatch_tvm.recording.recorded_parts import RecordedPart, stages_of
 from edbatch_tvm.recording.rounds import compute_natively, compute_records
 
 if TYPE_CHECKING:
     from edbatch_tvm.recording.library import Library
-    from edbatch_tvm.recording.outside import Outside
     from edbatch_tvm.recording.recorder import Recorder
     from edbatch_tvm.recording.specialise import Cell
     from edbatch_tvm.runtime import Model, Report, Result
@@ -89,70 +89,6 @@ class _Times:
 
 
 @dataclass
-class _Recorded:
-    """A recorded graph, or a part of one: what is computed of a recorder."""
-
-    library: Library
-    types: list[int]
-    ends: list[int]
-    operands: list[int]
-    attributes: dict[int, list[Any]]
-    outside: Outside
-    done: int
-    computed: Computed
-    records: None = None
-    tape: None = None
-
-    @classmethod
-    def of(cls, recorder: Recorder) -> _Recorded:
-        """What is recorded now."""
-        return cls(
-            recorder.library,
-            recorder.types,
-            recorder.ends,
-            recorder.operands,
-            dict(recorder.attributes),
-            recorder.outside,
-            recorder.done,
-            recorder.computed,
-        )
-
-    def finish_round(self, found: Round) -> None:
-        """Everything is computed: it is `found`."""
-        self.computed.finish(found)
-
-    def nodes(self) -> Iterator[tuple[int, list[int], list[Any]]]:
-        """The type, operands and attributes of each node."""
-        counts = {number: self.library.cells[number].attributes for number in set(self.types)}
-        taken = dict.fromkeys(counts, 0)
-        begin = 0
-        for number, end in zip(self.types, self.ends, strict=True):
-            first, taken[number] = taken[number], taken[number] + counts[number]
-            attributes = self.attributes[number][first : taken[number]] if counts[number] else []
-            yield number, self.operands[begin:end], attributes
-            begin = end
-
-    def rows(self, values: Sequence[int]) -> torch.Tensor:
-        """Values that are computed or come from outside, one a row."""
-        numbers = np.array(values, np.int64)
-        found: torch.Tensor | None = None
-        for members, source in (
-            (np.flatnonzero(numbers < 0), self.outside),
-            (np.flatnonzero(numbers >= 0), self.computed),
-        ):
-            if not len(members):
-                continue
-            for places, data in source.rows_of(numbers[members]):
-                if len(places) == len(values) and (np.diff(places) == 1).all():
-                    return torch.from_numpy(data)
-                if found is None:
-                    found = torch.empty(len(values), data.shape[1], dtype=self.outside.dtype)
-                found[torch.from_numpy(members[places])] = torch.from_numpy(data)
-        assert found is not None
-        return found
-
-
-@dataclass
 class Fallback:
     """Who computes which cell.
 
@@ -206,7 +142,7 @@ class Fallback:
             report = compute_records(recorder)
             return _reports(compute_batched(recorder)) if report is None else [report]
         self._pin(recorder.library)
-        graph = _Recorded.of(recorder)
+        graph = RecordedPart.of(recorder)
         if self.left and recorder.library.compiled() is not None and not self.left.keys().isdisjoint(graph.types):
             return [*self._compute_parts(recorder, graph), *_reports(compute_batched(recorder))]
         alone = recorder.records is None
@@ -231,10 +167,10 @@ class Fallback:
 
     # Parts ------------------------------------------------------------------------------------------------------
 
-    def _compute_parts(self, recorder: Recorder, graph: _Recorded) -> list[Report | PyTorchReport]:
+    def _compute_parts(self, recorder: Recorder, graph: RecordedPart) -> list[Report | PyTorchReport]:
         cells = graph.library.cells
         nodes = [*graph.nodes()]
-        stages = _stages(graph, nodes, self.left)
+        stages = stages_of(graph, nodes, self.left)
         first, count = [], 0
         for number, _, _ in nodes:
             first.append(count)
@@ -246,7 +182,7 @@ class Fallback:
         done, computed = graph.done, recorder.computed.branch()
         reports: list[Report | PyTorchReport] = []
         for key in sorted(order):
-            part = _Recorded(graph.library, [], [], [], {}, graph.outside, done, computed)
+            part = RecordedPart(graph.library, [], [], [], {}, graph.outside, done, computed)
             own: list[int] = []
             for node in order[key]:
                 number, operands, attributes = nodes[node]
@@ -269,7 +205,7 @@ class Fallback:
         recorder.finish_round(computed.places(graph.done)[:, renumbered - graph.done])
         return reports
 
-    def _compute_with_pytorch(self, part: _Recorded) -> PyTorchReport:
+    def _compute_with_pytorch(self, part: RecordedPart) -> PyTorchReport:
         begin = perf_counter()
         cells = part.library.cells
         batches: dict[tuple[int, int], list[int]] = {}
@@ -291,7 +227,7 @@ class Fallback:
         paths = {cells[number].name: f"PyTorch ({self.left[number]})" for number, _ in batches}
         return PyTorchReport(len(batches), paths, {"execute": seconds, "total": seconds})
 
-    def _batch(self, part: _Recorded, cell: Cell, nodes: Sequence[tuple[int, list[int], list[Any]]]) -> list[Any]:
+    def _batch(self, part: RecordedPart, cell: Cell, nodes: Sequence[tuple[int, list[int], list[Any]]]) -> list[Any]:
         """The outputs of nodes of one cell that have one number of operands, one node a row."""
         columns = [part.rows(column) for column in zip(*[operands for _, operands, _ in nodes], strict=True)]
         attributes = [attributes for _, _, attributes in nodes]
@@ -320,7 +256,7 @@ class Fallback:
 
     # Measuring --------------------------------------------------------------------------------------------------
 
-    def _measure(self, graph: _Recorded, result: Result) -> None:
+    def _measure(self, graph: RecordedPart, result: Result) -> None:
         """Measure the cells of a graph that was computed, and settle those that have been measured enough."""
         from edbatch_tvm.explanation.batch_timing import batch_seconds
 
@@ -347,7 +283,7 @@ class Fallback:
             times.measured += 1
             if compiled > _WORTH * fixed:
                 times.pytorch += self._seconds_of_pytorch(graph, nodes, own)
-                times.overhead += fixed * len(set(_stages(graph, nodes, {number})))
+                times.overhead += fixed * len(set(stages_of(graph, nodes, {number})))
             else:
                 times.pytorch += compiled
             small = times.compiled < _LEAST_GAIN * times.measured
@@ -355,7 +291,9 @@ class Fallback:
             if times.compiled >= _ENOUGH or times.measured >= most:
                 self._settle(library.cells[number], times)
 
-    def _seconds_of_pytorch(self, graph: _Recorded, nodes: list[Any], batches: list[tuple[float, list[int]]]) -> float:
+    def _seconds_of_pytorch(
+        self, graph: RecordedPart, nodes: list[Any], batches: list[tuple[float, list[int]]]
+    ) -> float:
         chosen = batches[:: max(1, len(batches) // _SOME_BATCHES)]
         needed, count = 0.0, 0
         for _, members in chosen:
@@ -389,27 +327,6 @@ def _reports(result: Result | None) -> list[Report | PyTorchReport]:
 
 def _is_on_cpu(model: Model) -> bool:
     return "llvm" in str(model.target) or str(model.target) == "c"
-
-
-def _stages(graph: _Recorded, nodes: Sequence[tuple[int, list[int], list[Any]]], left: Container[int]) -> list[int]:
-    """After how many of PyTorch's parts each node is computed: PyTorch's as soon as can be, others as late."""
-    cells = graph.library.cells
-    stages: list[int] = []
-    makers: list[int] = []  # the node of each value
-    for node, (number, operands, _) in enumerate(nodes):
-        before = [makers[one - graph.done] for one in operands if one >= graph.done]
-        stages.append(max((stages[one] + (nodes[one][0] in left) for one in before), default=0))
-        makers += [node] * len(cells[number].outputs)
-    latest = [max(stages, default=0)] * len(nodes)
-    for node in reversed(range(len(nodes))):
-        number, operands, _ = nodes[node]
-        if number not in left:
-            stages[node] = latest[node]
-        for one in operands:
-            if one >= graph.done:
-                maker = makers[one - graph.done]
-                latest[maker] = min(latest[maker], stages[node])
-    return stages
 
 
 def _mapped(cell: Cell, columns: list[torch.Tensor], attributes: list[list[Any]]) -> Sequence[torch.Tensor]:
