@@ -11,9 +11,9 @@ tables of kernels that this leaves are kept, and put in place as a whole from th
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from relay_ext.forwarded_parts import forward_parts
@@ -34,6 +34,24 @@ def in_core_operators(program: Any) -> Any:
         decomposed = program.run_decompositions(_table())
     forward_parts(decomposed)
     return decomposed
+
+
+def composite_operators() -> tuple[dict[Any, Any], dict[Any, Any], Callable[[Any], Any]]:
+    """What :func:`in_core_operators` decomposes, for who traces himself.
+
+    Returns
+    -------
+    composite : dict
+        Composite operators and what decomposes each.
+    others : dict
+        Other operators.
+    in_place : callable
+        Makes a context in which PyTorch decomposes the composite operators that it is given by these functions.
+    """
+    from torch.export import exported_program
+
+    composite, others = _parts(getattr(exported_program, _SPLIT))
+    return composite, others, partial(_override_at_once, getattr(exported_program, _OVERRIDE))
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from relay_ext.module_structure import module_structure
 from relay_ext.torch_conversions import CONVERSIONS
 from relay_ext.torch_indexing import CONSTANT, INPUT
 from relay_ext.torch_products import narrowing_call
+from relay_ext.traced_program import traced_program
 
 
 class RandomCellError(CellError):
@@ -173,9 +174,7 @@ def export_program(name: str, module: Any, arguments: tuple[Any, ...], shapes: A
     given = tree.tree_map(lambda leaf: leaf.detach().clone() if isinstance(leaf, torch.Tensor) else leaf, given)
     try:
         with torch.no_grad(), _quiet(), own_functions(torch), _own_attributes(module):
-            with _symbolic_tensors(torch), _symbolic_len(torch) if shapes is not None else nullcontext():
-                program = torch.export.export(_inside(torch, module), given, dynamic_shapes=shapes, strict=False)
-            program = in_core_operators(program)
+            program = _exported(torch, module, given, shapes)
     except Exception as error:
         raise CellError(
             f"cell {name!r} cannot be exported ({first_line(error)})",
@@ -184,6 +183,17 @@ def export_program(name: str, module: Any, arguments: tuple[Any, ...], shapes: A
         ) from error
     _check_deterministic(name, program)
     return program
+
+
+def _exported(torch: Any, module: Any, given: tuple[Any, ...], shapes: Any) -> Any:
+    """The program of `module`: traced in one pass, or by ``torch.export`` where that is not possible."""
+    outer = _inside(torch, module)
+    with _symbolic_tensors(torch), _symbolic_len(torch) if shapes is not None else nullcontext():
+        program = traced_program(torch, outer, given, shapes)
+        if program is not None:
+            return program
+        program = torch.export.export(outer, given, dynamic_shapes=shapes, strict=False)
+    return in_core_operators(program)
 
 
 _INSIDE = "module."
