@@ -1,8 +1,8 @@
 """Programs of cells in core operators, traced in one pass.
 
 ``torch.export`` and the decomposition of what it returns trace code twice, with much around it that cells do not need:
-50 to 200 ms a cell. One pass with the same table takes a fifth to two fifths of that, and the graph is the same one. What
-is unusual about a cell is left to ``torch.export``: it says what is wrong, or knows what to do.
+50 to 200 ms a cell. One pass with the same table takes a fifth to two fifths of that, and the graph is the same one.
+What is unusual about a cell is left to ``torch.export``: it says what is wrong, or knows what to do.
 """
 
 from __future__ import annotations

@@ -272,7 +272,8 @@ class Library:
             return None
         lists = not site.integers_vary
         leaves = leaves_of(arguments, lists)
-        rows = rows_among(recorder, leaves, lists)
+        pointwise = site.owner is None and is_pointwise(site.target)
+        rows = rows_among(recorder, leaves, lists, pointwise)
         if rows is None:
             return None
         key: list[Any] = []
@@ -282,7 +283,7 @@ class Library:
             describe(recorder, argument, key, [], attributes, site.integers_vary)
         found = site.row_wise.get(tuple(key), _UNTRIED)
         if found is _UNTRIED:
-            if site.owner is None and is_pointwise(site.target) and aligned(leaves, rows):
+            if pointwise and aligned(leaves, rows):
                 found = POINTWISE
             else:
                 plan = CallPlan.of(tuple(key), attributes, self._names.params, self.dtype)

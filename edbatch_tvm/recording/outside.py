@@ -90,6 +90,7 @@ class Outside:
             "_addresses",
             "_followed_numbers",
             "_known",
+            "_lists",
             "_objects",
             "_places",
             "bits",
@@ -115,6 +116,8 @@ class Outside:
         self._places = self._addresses = np.empty((2, 0), np.int64)
         # By shape, those of the dtype; by spec, others.
         self._known: dict[torch.Size | TensorSpec, tuple[dict[bytes, int], Any]] = {}
+        # The numbers of the rows of tensors, which are often read again: masks.
+        self._lists: dict[tuple[torch.Size, bytes], list[int]] = {}
         self.seen: Any = None
         self.known_by_size: dict[bytes, dict[bytes, int]] = {}
         self._objects: dict[int, tuple[TensorSpec, Table, int, int]] = {}
@@ -163,6 +166,9 @@ class Outside:
             return [self.number(part) for part in tensor.split(1, at)] if count else []
         address = tensor.data_ptr()
         content = reader(address).raw
+        numbers = self._lists.get((spec.shape, content))
+        if numbers is not None:
+            return numbers.copy()
         known = self._known.get(spec.shape)
         if known is None:
             known = self._knows(spec.shape, _READERS[size])
@@ -174,6 +180,8 @@ class Outside:
                 self._add(spec, address + begin)
                 number = known[0][row] = -len(self.specs)
             found.append(number)
+        if len(content) <= _MOST_BYTES:
+            self._lists[spec.shape, content] = found.copy()
         return found
 
     def _other(self, tensor: Tensor) -> int:

@@ -73,10 +73,13 @@ def with_leaves(arguments: Any, leaves: Iterator[Any], lists: bool) -> list[Any]
     return made
 
 
-def rows_among(recorder: Recorder, leaves: list[Any], is_operator: bool) -> list[RowsSpec | None] | None:
+def rows_among(
+    recorder: Recorder, leaves: list[Any], is_operator: bool, pointwise: bool = False
+) -> list[RowsSpec | None] | None:
     """The rows that every argument has, None for others; None if there is no such argument.
 
     Ordinary tensors have rows if a recorded one has as many, or, for cells, if they have several; so have integers.
+    An operator that is `pointwise` takes masks row by row, too, and numbers beside rows of one number each.
     """
     rows: list[RowsSpec | None] = []
     first: RowsSpec | None = None
@@ -98,8 +101,9 @@ def rows_among(recorder: Recorder, leaves: list[Any], is_operator: bool) -> list
         return None
     for place, leaf in enumerate(leaves):
         index = not is_operator and _is_index(leaf)
-        if rows[place] is None and (index or _has_rows(leaf)):
-            at = _dimension_of_rows(leaf.shape, count, first, index)
+        numbers = pointwise and first is not None and first.at == len(first.row.shape)
+        if rows[place] is None and (index or _has_rows(leaf, pointwise, numbers)):
+            at = _dimension_of_rows(leaf.shape, count, first, index or numbers)
             if at is not None:
                 shape = leaf.shape
                 count = shape[at]
@@ -108,9 +112,12 @@ def rows_among(recorder: Recorder, leaves: list[Any], is_operator: bool) -> list
     return None if count is None else rows
 
 
-def _dimension_of_rows(shape: torch.Size, count: int | None, like: RowsSpec | None, index: bool) -> int | None:
-    """The dimension of an ordinary tensor that may be that of `count` rows; of any number but one, if that is None."""
-    last = len(shape) - 1 + index  # an integer is a row, a number is none
+def _dimension_of_rows(shape: torch.Size, count: int | None, like: RowsSpec | None, numbers: bool) -> int | None:
+    """The dimension of an ordinary tensor that may be that of `count` rows; of any number but one, if that is None.
+
+    The last one is none, except where `numbers` are rows, as integers are.
+    """
+    last = len(shape) - 1 + numbers
     if count == 1:  # any would do: the one that is as far from the end
         at = len(shape) - 1 - (len(like.row.shape) - like.at) if like is not None else -1
         return at if at in range(last) and all(extent == 1 for extent in shape[: at + 1]) else None
@@ -125,10 +132,15 @@ def _is_index(argument: Any) -> bool:
     return type(argument) is torch.Tensor and argument.dtype is torch.int64 and argument.dim() > 0
 
 
-def _has_rows(argument: Any) -> bool:
+def _has_rows(argument: Any, masks: bool, numbers: bool) -> bool:
+    """Whether an argument is an ordinary tensor that may have rows: of numbers, or of truth values if it may be a mask.
+
+    One of one dimension has some only where `numbers` are rows.
+    """
     if not isinstance(argument, torch.Tensor) or (type(argument) is LazyTensor and argument.spec.size):
         return False
-    return argument.dim() > 1 and argument.dtype in FLOATS and argument.is_cpu
+    known = argument.dtype in FLOATS or (masks and argument.dtype is torch.bool)
+    return argument.dim() > 1 - numbers and known and argument.is_cpu
 
 
 def _names(text: str) -> frozenset[str]:

@@ -76,6 +76,23 @@ def _done(step: Callable[..., Any]) -> Callable[..., None]:
     return run
 
 
+def _some(rows: torch.Tensor) -> torch.Tensor:
+    """A mask that is an ordinary tensor: some of the rows."""
+    return torch.arange(rows.shape[0]) % 3 != 1
+
+
+def _masked(model: Any, left: Any, right: Any, number: float, values: list[Any]) -> Any:
+    rows = torch.cat(values)
+    rows = torch.where(_some(rows)[:, None], rows, left)
+    return rows.masked_fill(~_some(rows)[:, None], number).sum(0, keepdim=True)
+
+
+def _weighted(model: Any, left: Any, right: Any, number: float, values: list[Any]) -> Any:
+    rows = torch.cat(values)
+    weights = ((rows * left).sum(1)[None] + number) * _some(rows)
+    return (weights[0, :, None] * rows).sum(0, keepdim=True)
+
+
 STEPS: dict[str, Callable[..., Any]] = {
     "first": lambda s, a, b, n, v: s.first(a),
     "merge": lambda s, a, b, n, v: s.merge(a, b),
@@ -88,6 +105,8 @@ STEPS: dict[str, Callable[..., Any]] = {
     "add_": _done(lambda s, a, b, n, v: a.add_(b)),
     "view add_": _done(lambda s, a, b, n, v: a[:, 1:3].add_(b[:, :2].clone()).mul_(0.5)),
     "row mul_": _done(lambda s, a, b, n, v: a[0].mul_(0.5)),
+    "masked": _masked,
+    "weighted": _weighted,
     "write": _done(lambda s, a, b, n, v: a.__setitem__((0, 1), b[0, 2])),
     "fill": _done(lambda s, a, b, n, v: a[:, 0].fill_(n)),
     "view": lambda s, a, b, n, v: a.view(2, 2).t().reshape(1, H),

@@ -50,6 +50,16 @@ def _forms(rows: Any, query: Any) -> Any:
     ]
 
 
+def _weighted(rows: Any, query: Any) -> Any:
+    count = rows.shape[0]
+    mask = (torch.arange(count) % 3 != 1).float()
+    scores = (rows * query).sum(-1)[None]
+    some = F.softmax(scores, 1) * mask[None] + 1e-20
+    some = some / some.sum(1, keepdim=True)
+    kept = torch.where(mask[None] > 0, scores, torch.full((1, count), -1.0))
+    return (some.unsqueeze(2) * rows).sum(1), mask * scores, scores - mask.double().to(rows.dtype), kept.amax(1)
+
+
 def _masked(rows: Any, query: Any) -> Any:
     scores = rows @ query
     some = scores.masked_fill(scores < scores.max(), float("-inf"))
@@ -62,7 +72,7 @@ def _cells(fast: eb.AutoBatched) -> int:
     return len(fast.compiled.signature.names)
 
 
-@pytest.mark.parametrize("function", [_attention, pytest.param(_forms, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("function", [_attention, _weighted, pytest.param(_forms, marks=pytest.mark.slow)])
 def test_one_cell_for_any_number_of_rows(function: Callable[[Any, Any], Any]) -> None:
     model = Over(function)
     fast = eb.autobatch(model, cells=["cell"])
