@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -82,6 +83,9 @@ def _rows(recorder: CellRecorder, attribute: Attribute, given: Any) -> np.ndarra
     rows = given if isinstance(given, np.ndarray) else _as_array(given)
     if rows is not None and rows.ndim and not len(rows):
         return np.empty((0, *attribute.spec.shape), attribute.spec.dtype)
+    if rows is None and not isinstance(given, Sequence):
+        name = f"attribute {attribute.name!r} of {recorder.cell.name!r}"
+        raise GraphError(f"{name} is a {type(given).__name__}", f"{attribute.spec}, one for each call or one for all")
     if rows is not None and rows.shape == attribute.spec.shape:
         return attribute_array(recorder.cell, attribute.name, rows[None])[0]
     return attribute_array(recorder.cell, attribute.name, given if rows is None else rows)

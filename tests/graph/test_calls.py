@@ -112,6 +112,8 @@ def test_no_calls_at_all() -> None:
         ("leaf", (), {"word": [[1]]}, "attribute 'word' of 'leaf' has shape (1,)"),
         ("leaf", (), {"word": [1.5]}, "attribute 'word' of 'leaf' has dtype float64"),
         ("leaf", (), {"word": ["a"]}, "attribute 'word' of 'leaf' has dtype <U1"),
+        ("leaf", (), {"word": None}, "attribute 'word' of 'leaf' is a NoneType; expected int32[], one for each call"),
+        ("leaf", (), {"word": {1, 2}}, "attribute 'word' of 'leaf' is a set"),
         ("leaf", (), {"word": np.ma.masked_array([1], [True])}, "attribute 'word' of 'leaf' is an array with masked"),
         ("readout", (), {}, "missing operand 'h' in a call of 'readout'"),
         ("readout", ([0], [0]), {}, "2 operands by position for 'readout'"),
