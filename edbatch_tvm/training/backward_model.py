@@ -49,6 +49,7 @@ from relay_ext.signature import weights_of
 
 if TYPE_CHECKING:
     from edbatch_tvm.training.model import TrainingModel, TrainingResult
+    from edbatch_tvm.training.partial_cotangents import PartialCells
 
 _MOST_LAYOUTS = 64
 """Sets of types that occur together, for which the layout of weight gradients is kept."""
@@ -62,9 +63,11 @@ class BackwardModel:
 
     Parameters
     ----------
-    model : TrainingModel
+    model : TrainingModel or PartialCells
         The forward model.
     compile_cells : callable
+    mixed : bool
+        Whether the nodes of a batch may be of several types: their backward passes take the path of NumPy.
 
     Attributes
     ----------
@@ -74,9 +77,10 @@ class BackwardModel:
         The adjoint of each type.
     """
 
-    def __init__(self, model: TrainingModel, compile_cells: Compile) -> None:
+    def __init__(self, model: TrainingModel | PartialCells, compile_cells: Compile, mixed: bool = False) -> None:
         self.model = model
         self._compile_cells = compile_cells
+        self._mixed = mixed
         self.arenas = float_arenas(model.signature, model.nodes)
         self.cells: dict[int, BackwardCell] = {}
         self.compiled: Model | None = None
@@ -96,11 +100,13 @@ class BackwardModel:
 
     def run(self, forward: TrainingResult, cotangents: Cotangents) -> Gradients:
         """One backward pass."""
-        compiled = self.compiled or self._compile(self._pairs(forward, cotangents))
+        compiled = self.compiled or self._compile({} if self._mixed else self._pairs(forward, cotangents))
         begin = perf_counter()
         assert self._graphs is not None
         rows = ForwardRows(forward, self._forward_arenas, compiled.signature.value_specs, cotangents)
-        short = planned_pass(forward, cotangents.values, self._graphs, compiled, lambda: rows.lengths)
+        short = None
+        if not self._mixed:
+            short = planned_pass(forward, cotangents.values, self._graphs, compiled, lambda: rows.lengths)
         if short is not None:
             built = planned = perf_counter()
             backward: Result = self._executed_tables(compiled, short, rows)
@@ -108,7 +114,8 @@ class BackwardModel:
             weights = self._weight_sums(forward, backward, short.types, short.steps, lambda: short.made[0])
             uses = short.steps.external_of, short.steps.external_use
         else:
-            made = self._graphs.make(forward.graph, forward.plan, cotangents.values, forward.detached)
+            make = self._graphs.make_in_numpy if self._mixed else self._graphs.make
+            made = make(forward.graph, forward.plan, cotangents.values, forward.detached)
             made.graph.external_data = rows.lengths
             made.graph.checked = made.schedule.checked = True
             built = perf_counter()

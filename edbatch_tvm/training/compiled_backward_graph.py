@@ -85,9 +85,15 @@ class BackwardGraphs:
         """The backward graph of a minibatch; see :func:`~edbatch_tvm.training.backward_graph.backward_graph`."""
         native = find_native("build backward graphs") if graph.num_nodes else None
         if native is None:
-            known = self._types, self._backward, self._sum_types, self._outputs
-            return backward_graph(graph, plan, given, *known, detached)
+            return self.make_in_numpy(graph, plan, given, detached)
         return self._graph(graph, native.arrays(graph, plan, given, detached, self.tables, self._backward.stride))
+
+    def make_in_numpy(
+        self, graph: InstanceGraph, plan: Plan, given: np.ndarray, detached: np.ndarray | None = None
+    ) -> BackwardGraph:
+        """The same by :func:`~edbatch_tvm.training.backward_graph.backward_graph`."""
+        known = self._types, self._backward, self._sum_types, self._outputs
+        return backward_graph(graph, plan, given, *known, detached)
 
     def _graph(self, graph: InstanceGraph, arrays: BackwardArrays) -> BackwardGraph:
         attributes = {}

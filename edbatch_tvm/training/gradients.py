@@ -86,6 +86,14 @@ class Gradients(Mapping[str, np.ndarray]):
             self._done[name] = np.asarray(total, order="C")
         return self._done[name]
 
+    def have_nan(self) -> bool:
+        """Whether a gradient of a weight or of an external row is NaN somewhere."""
+        arrays = [part for sums in self._sums.values() for part in (sums.dense, sums.rows) if part is not None]
+        arrays += [one.rows for one in self.external_sums.values()]
+        # Half the time of isnan(array.min()); a minimum keeps NaN, which alone differs from itself.
+        least = [np.minimum.reduce(array, axis=None) for array in arrays if array.size]
+        return any(one != one for one in least)
+
     def reaches(self, name: str) -> bool:
         """Whether anything that has a cotangent depends on a weight; else its gradient is zero."""
         return name in self._sums or name in self._parts or name in self._slices

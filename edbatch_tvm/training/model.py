@@ -22,6 +22,7 @@ from edbatch_tvm.runtime.result import Result
 from edbatch_tvm.training.backward_model import BackwardModel, Compile
 from edbatch_tvm.training.cotangents import Cotangents, added, as_cotangents, without_detached
 from edbatch_tvm.training.gradients import Gradients
+from edbatch_tvm.training.partial_cotangents import PartialBackward
 from edbatch_tvm.training.saved_graph import renumbered, with_saved_values
 from relay_ext.gradients.adjoint_cells import Adjoints
 
@@ -72,6 +73,7 @@ class TrainingModel(Model):
         self.adjoints = adjoints
         self.version = 0
         self._backward = BackwardModel(self, compile_backward)
+        self._partial = PartialBackward(self, compile_backward)
         self._lock = threading.RLock()
 
     def refresh(
@@ -85,6 +87,7 @@ class TrainingModel(Model):
         super()._load(weights, rows)
         self.version += 1
         self._backward.load(weights, rows)
+        self._partial.load(weights, rows)
 
     @property
     def saved_bytes(self) -> dict[str, int]:
@@ -202,6 +205,8 @@ class TrainingResult(Result):
                     "backward() before refresh()",
                 )
             gradients = model._backward.run(self, cotangents)
+            if model._partial.is_needed and gradients.have_nan():
+                gradients = model._partial.run(self, cotangents) or gradients
             self._used = not retain
         return gradients
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -94,6 +94,10 @@ class AdjointCell:
         For each operand of the cell, which output is its gradient; None if it has none. The gradient of a variadic
         operand has its rows.
     terms : tuple of WeightTerm
+    cell : relax.Function
+        The cell as it was given.
+    saved : tuple of Var
+        The variables of `cell` that are `values`.
     """
 
     forward: relax.Function
@@ -102,6 +106,8 @@ class AdjointCell:
     values: tuple[int, ...]
     operands: tuple[int | None, ...]
     terms: tuple[WeightTerm, ...]
+    cell: relax.Function
+    saved: tuple[Any, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,6 +141,15 @@ class Adjoints:
     def with_tir(self, mod: IRModule) -> IRModule:
         """A module of cells with the TIR functions that they call."""
         return called_with(mod, self.tir)
+
+    def partial(self, name: str, present: Collection[int]) -> AdjointCell:
+        """The adjoint of a cell for nodes of which only some outputs have a cotangent.
+
+        A cotangent of zero gives the same but where it meets an infinite or undefined derivative: 0 times infinity is
+        NaN, and an output that nothing uses has no part in a gradient.
+        """
+        whole = self.cells[name]
+        return _adjoint(name, whole.cell, self.expressions, whole.saved, present)[0]
 
 
 def adjoint_cells(mod: IRModule, save: bool = True) -> Adjoints:
@@ -202,9 +217,16 @@ def _named_adjoint(name: str, function: Any, expressions: dict[str, WeightExpres
 
 
 def _adjoint(
-    name: str, function: Any, expressions: dict[str, WeightExpression], saved: Sequence[Any]
+    name: str,
+    function: Any,
+    expressions: dict[str, WeightExpression],
+    saved: Sequence[Any],
+    present: Collection[int] | None = None,
 ) -> tuple[AdjointCell, list[Any]]:
-    """The adjoint of a cell that saves some variables, and the variables of the cell that it reads."""
+    """The adjoint of a cell that saves some variables, and the variables of the cell that it reads.
+
+    `present` are the outputs whose cotangents it reads; all by default.
+    """
     inputs, weights = input_params(function), weight_params(function)
     outputs = output_vars(function)
     bindings = bindings_of(function)
@@ -223,8 +245,9 @@ def _adjoint(
         with builder.dataflow():
             renamed = emit_forward(emit, bindings, new | values)
             reverse = Reverse(emit, renamed, made_of(bindings, set(weights)))
-            for output, cotangent in zip(outputs, cotangents, strict=True):
-                reverse.add(output, cotangent)
+            for place, (output, cotangent) in enumerate(zip(outputs, cotangents, strict=True)):
+                if present is None or place in present:
+                    reverse.add(output, cotangent)
             reverse.sweep(bindings)
             places = dict(zip(values.values(), slots, strict=True))
             given_attributes = [new[param] for param in inputs if is_attribute(function, param)]
@@ -240,13 +263,14 @@ def _adjoint(
                 )
                 for term in _joined(emit, reverse.terms)
             )
-            made = [builder.emit_output(one) for one in results.outputs]
-        builder.emit_func_output(made[0] if len(made) == 1 else relax.Tuple(made))
+            ends = [builder.emit_output(one) for one in results.outputs]
+        builder.emit_func_output(ends[0] if len(ends) == 1 else relax.Tuple(ends))
     whole = builder.finalize()
     needed = _read_by_reverse(whole[f"{name}_adjoint"], {one: old for old, one in renamed.items()})
     forward = with_outputs(name, function, more)
     adjoint = tidy(whole, f"{name}_adjoint")
-    return AdjointCell(forward, adjoint, len(outputs), slots, operands, terms), needed
+    made = AdjointCell(forward, adjoint, len(outputs), slots, operands, terms, function, tuple(saved))
+    return made, needed
 
 
 @contextmanager
