@@ -4,8 +4,10 @@ Run as ``python -m benchmarks.autobatch_training``. A step is a forward pass of 
 pass, without an optimizer; the weights are changed between two steps. Times are the shortest of ``--rounds``.
 
 ``--core`` compares a step of recorded elements with the same step of the compiled model: the instance graphs, losses
-and cotangents by NumPy, gradients as arrays, and new weights packed. Times are then of the processor. ``--curve N``
-follows the losses of N steps of Adam, eager and batched, in float32 and float64.
+and cotangents by NumPy, gradients as arrays, and new weights packed. It also prints what PyTorch does in any loop and
+the compiled model does not: a tensor for each result, the loss, autograd, and rows of the table and their gradient;
+measured by a step that does this and computes nothing else. Times are then of the processor. ``--curve N`` follows the
+losses of N steps of Adam, eager and batched, in float32 and float64.
 """
 
 from __future__ import annotations
@@ -97,7 +99,7 @@ def compare(
 
 
 def beside_core(hidden: int, trees: list[Any], rounds: int) -> str:
-    """The processor time of a step of recorded elements, and of the same step of the compiled model."""
+    """The processor time of a step of recorded elements, of the compiled model's own, and of PyTorch's part."""
     torch.manual_seed(0)
     model = ChildSumTreeLSTM(hidden, VOCABULARY)
     fast = eb.autobatch(model, ["node_forward"])
@@ -106,9 +108,13 @@ def beside_core(hidden: int, trees: list[Any], rounds: int) -> str:
     fast(records)
     core: Any = fast.compiled
     graphs = [one.content.graph(core) for one in records]
-    times: dict[str, list[float]] = {"autobatch": [], "core": []}
+    read = torch.from_numpy(np.concatenate([np.frombuffer(one.content.externals, np.int64)[1::2] for one in records]))
+    table = model.embedding.weight
+    others = [one for one in model.parameters() if one is not table]
+    values = torch.stack(fast(records)).detach()
+    times: dict[str, list[float]] = {"autobatch": [], "core": [], "PyTorch": []}
     for number in range(4 * rounds + 2):
-        for name in times:
+        for name in ("autobatch", "core", "PyTorch", "core"):  # the two others find the same caches
             with torch.no_grad():
                 for one in model.parameters():
                     one.mul_(0.999)
@@ -117,6 +123,8 @@ def beside_core(hidden: int, trees: list[Any], rounds: int) -> str:
             if name == "autobatch":
                 torch.stack(fast(records)).square().sum().backward()
                 found = {path: one.grad.numpy() for path, one in model.named_parameters() if one.grad is not None}
+            elif name == "PyTorch":
+                torch.stack(Nothing.apply(values, read, table, *others)).square().sum().backward()
             else:
                 core.refresh()
                 result = core(graphs)
@@ -126,10 +134,31 @@ def beside_core(hidden: int, trees: list[Any], rounds: int) -> str:
                 wanted = {path: gradients[path] for path in gradients}
             if number >= 2:
                 times[name].append(thread_time() - begin)
+            result = cotangents = gradients = None  # nobody runs beside what another has left in memory
     assert len(wanted) <= len(found)
     best = {name: 1e3 * min(own) for name, own in times.items()}
     ratio = best["autobatch"] / best["core"]
-    return f"autobatch {best['autobatch']:.2f} ms, core {best['core']:.2f} ms, {100 * (ratio - 1):.0f} % more"
+    return (
+        f"autobatch {best['autobatch']:.2f} ms, core {best['core']:.2f} ms, {100 * (ratio - 1):.0f} % more; "
+        f"PyTorch's part {best['PyTorch']:.2f} ms, {100 * best['PyTorch'] / best['core']:.0f} %"
+    )
+
+
+class Nothing(torch.autograd.Function):
+    """Results that are given, of weights and rows of a table; gradients of any numbers."""
+
+    @staticmethod
+    def forward(ctx: Any, values: torch.Tensor, read: torch.Tensor, table: torch.Tensor, *weights: torch.Tensor) -> Any:
+        ctx.rows, ctx.read = table[read], read
+        ctx.save_for_backward(table, *weights)
+        return torch.unbind_copy(values)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+        table, *weights = ctx.saved_tensors
+        torch.stack(gradients).numpy()
+        of_table = torch.zeros_like(table).index_add_(0, ctx.read, ctx.rows)
+        return None, None, of_table, *map(torch.empty_like, weights)
 
 
 def curve(hidden: int, options: argparse.Namespace, dtype: torch.dtype) -> str:

@@ -83,13 +83,24 @@ def merge_again(instances: Sequence[InstanceGraph], signature: Signature | None 
         rows = list(map(_MERGE_ROW, instances))
     except AttributeError:  # other objects: for somebody else to name
         return None
-    if not all(rows) or list(map(len, rows)).count(len(rows[0])) != len(rows):
+    return merge_rows(fast, rows, instances[0], signature)
+
+
+def merge_rows(
+    fast: native_merge.Merger, rows: Sequence[bytes | None], first: InstanceGraph, signature: Signature | None
+) -> InstanceGraph | None:
+    """The merge of checked graphs by their rows, `first` the first of them; None if one has none, or other cells.
+
+    Their external rows are left to the caller.
+    """
+    found = [row for row in rows if row]
+    if len(found) < len(rows) or list(map(len, found)).count(len(found[0])) != len(rows):
         return None
-    merged = fast.merge_rows(rows, instances[0], signature)
+    merged = fast.merge_rows(found, first, signature)
     if merged is not None:
         merged.checked = True
-        if merged.part_digests is not None and merged.stride != instances[0].stride:
-            merged.part_digests = merged.part_digests ^ wider_mark(instances[0].stride, merged.stride)
+        if merged.part_digests is not None and merged.stride != first.stride:
+            merged.part_digests = merged.part_digests ^ wider_mark(first.stride, merged.stride)
     return merged
 
 

@@ -30,9 +30,11 @@ from edbatch_tvm.recording.isolation import state
 from edbatch_tvm.recording.library import Library, same_numbers
 from edbatch_tvm.recording.minibatch import Function, Known, run_minibatch
 from edbatch_tvm.recording.model_state import (
+    ModelParts,
     buffers_of,
     check_device,
     check_no_transform,
+    parts_of,
     places_of,
     structure_of,
     trains,
@@ -42,6 +44,7 @@ from edbatch_tvm.recording.named_cells import check_entry, find_cells, listed, w
 from edbatch_tvm.recording.options import check_options
 from edbatch_tvm.recording.recorded_elements import Content, Record, record_content
 from edbatch_tvm.recording.recorder import Recorder
+from edbatch_tvm.recording.records_alone import run_records
 from edbatch_tvm.recording.seen_state import SeenState
 from edbatch_tvm.recording.site import Site
 from edbatch_tvm.runtime import Model, Report
@@ -185,7 +188,7 @@ class AutoBatched(StandIn):
         self._warned = self._told = False
         self._comparison = EagerComparison(self._options.get("fallback") == "auto")
         self._computing = 0.0
-        self._start(self._structure())
+        self._start(parts_of(self.model))
 
     def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__()
@@ -283,8 +286,6 @@ class AutoBatched(StandIn):
             If ``forward`` reads a value, sets attributes or draws random numbers.
         """
         check_no_transform()
-        with EXPORTING:
-            check_device(self.model)
         several = takes_several(getattr(self.model, self._entry), shared)
         one = Record(self, element, _function_of(element, self._entry, several, shared))
         with self._first:
@@ -314,8 +315,6 @@ class AutoBatched(StandIn):
 
     def _run(self, functions: list[Any], entry: str) -> list[Any]:
         check_no_transform()
-        with EXPORTING:
-            check_device(self.model)
         if self._library.model is None:
             with self._first:  # one thread finds out what the cells are
                 return self._run_now(functions, entry)
@@ -329,7 +328,8 @@ class AutoBatched(StandIn):
         begin = perf_counter()
         records = [one for one in functions if type(one) is Record]
         contents = self._contents(records) if records else []
-        plain = [one for one in functions if type(one) is not Record] if records else functions
+        alone = len(records) == len(functions)
+        plain = [] if alone else [one for one in functions if type(one) is not Record] if records else functions
         results = self._choose(plain, entry) if self._cells is None else []
         if self._library.model is None and not self._carried.in_order:
             with Progress():
@@ -354,6 +354,8 @@ class AutoBatched(StandIn):
                 if library.slower:
                     _log.warning("%s is left to PyTorch: %s", type(self.model).__name__, library.slower)
             return results
+        if alone:
+            return recorded
         rest, others = iter(results), iter(recorded)
         return [next(others) if type(one) is Record else next(rest) for one in functions]
 
@@ -362,7 +364,12 @@ class AutoBatched(StandIn):
         if self._cells is None:
             self._choose([records[0].function], self._entry)
         self._check_seen()
-        contents = []
+        seen, library = self._seen, self._library
+        known = [one.content for one in records if one.owner is self]
+        current = [one for one in known if one is not None and one.state is seen and one.library is library]
+        if len(current) == len(records):
+            return current
+        contents: list[Content] = []
         for record in records:
             if record.owner is not self:
                 raise RecordingError("a record of another model", "a record that this one has made")
@@ -409,7 +416,7 @@ class AutoBatched(StandIn):
         if results:
             self._cells = observer.cells()
             print(chosen_line(self.model, self._cells, len(results)), file=sys.stderr)
-            self._start(self._structure())
+            self._start(parts_of(self.model))
             self._warned = True
         return results
 
@@ -459,6 +466,11 @@ class AutoBatched(StandIn):
         contents: Sequence[Content] = (),
     ) -> tuple[list[Any], list[Any]]:
         now = self._now
+        if contents and not functions and now.library.training:
+            alone = run_records(now.library, contents)
+            if alone is not None:
+                self.reports.append(alone[1])
+                return [], alone[0]
         results, recorded, breaks = run_minibatch(self.model, now, self._carried, functions, compute, first, contents)
         self.breaks += breaks
         return results, recorded
@@ -481,31 +493,30 @@ class AutoBatched(StandIn):
         with self._lock:
             self._take_over_changes()
 
-    def _structure(self) -> Any:
-        """What cells are compiled for: the model in this mode, and whether gradients are recorded."""
-        return structure_of(self.model), trains(self.model)
-
-    def _start(self, structure: Any) -> None:
+    def _start(self, parts: ModelParts) -> None:
         """Have no compiled cells for the model as it is."""
+        structure = _structure(parts)
         sites = find_cells(self.model, self._cells or (), self._entry)
-        library = Library(self.model, self._options, sites.values(), training=trains(self.model))
+        library = Library(self.model, self._options, sites.values(), training=trains(parts))
         functions = CalledFunctions([site.target for site in sites.values() if site.owner is None], self.model)
         known = Known(structure, sites, library, functions, buffers_of(self.model))
         self._now = self._known[structure] = known
-        self._places = places_of(self.model)
+        self._places = places_of(parts)
         while len(self._known) > _MOST_KNOWN:
             del self._known[next(iter(self._known))]
 
     def _take_over_changes(self) -> None:
         with EXPORTING:
-            structure, places = self._structure(), places_of(self.model)
+            parts = parts_of(self.model)
+            check_device(self.model, parts)
+            structure, places = _structure(parts), places_of(parts)
         if structure != self._now.structure and structure in self._known:
             self._now = self._known[structure]
             self._library.refresh()
         known = self._now
         if structure != known.structure or not all(same_numbers(buffer, seen) for buffer, seen in known.buffers):
             with EXPORTING:
-                self._start(structure)
+                self._start(parts)
         if places != self._places or (not self._library.slower and self._library.weights_changed()):
             self._library.refresh()
             self._places = places
@@ -514,6 +525,11 @@ class AutoBatched(StandIn):
                 now = attribute.value(site.owner) if site.owner is not None else value
                 if now is not value and (type(now) is not type(value) or now != value):
                     site.read(attribute)
+
+
+def _structure(parts: ModelParts) -> Any:
+    """What cells are compiled for: the model in this mode, and whether gradients are recorded."""
+    return structure_of(parts), trains(parts)
 
 
 def _function_of(element: Any, entry: str, several: bool, named: dict[str, Any]) -> Function:

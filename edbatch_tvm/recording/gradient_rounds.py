@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from edbatch_tvm.errors import RecordingError
 from edbatch_tvm.recording.parameter_tables import gradient_of_weight
-from edbatch_tvm.recording.reads import Read
+from edbatch_tvm.recording.reads import NumberedReads
 from edbatch_tvm.training.cotangents import Cotangents
 from edbatch_tvm.training.graph_rows import arenas_of
 from edbatch_tvm.training.weight_sums import sum_rows
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from edbatch_tvm.training import TrainingResult
 
 _task: Any = torch._C._current_graph_task_id
+_layout = attrgetter("layout")
 _keeps_graph: Any = torch._C._autograd._get_current_graph_task_keep_graph
 
 Row = tuple[torch.nn.Parameter, int]
@@ -115,7 +117,8 @@ class RoundGradients:
     Parameters
     ----------
     library : Library
-    earlier : EarlierRounds
+    earlier : EarlierRounds or None
+        None for a round by itself, whose external rows are all read from parameters.
     result : TrainingResult
     weights : dict of str to Tensor
         The weights of the cells that require a gradient.
@@ -126,7 +129,7 @@ class RoundGradients:
         tensor from outside.
     externals : dict of int to External
         By these numbers.
-    reads : list of Read
+    reads : NumberedReads
         What of the external rows is parameters and rows of them, for elements that were recorded before.
 
     Attributes
@@ -140,13 +143,13 @@ class RoundGradients:
     def __init__(
         self,
         library: Library,
-        earlier: EarlierRounds,
+        earlier: EarlierRounds | None,
         result: TrainingResult,
         weights: dict[str, Tensor],
         ids: np.ndarray,
         sources: np.ndarray,
         externals: dict[int, External],
-        reads: list[Read],
+        reads: NumberedReads,
     ) -> None:
         self._library = library
         self._earlier = earlier
@@ -159,8 +162,9 @@ class RoundGradients:
         self._pending = _Pending()
         self._seen = library.packed
         found = {id(weight): weight for weight in weights.values()}
-        for tensor in (*(one.tensor for one in externals.values()), *(one.parameter for one in reads)):
-            found.setdefault(id(tensor), tensor)
+        for tensor in (*(one.tensor for one in externals.values()), *(one.parameter for one in reads.ranges)):
+            if tensor.requires_grad:
+                found.setdefault(id(tensor), tensor)
         self.inputs = dict(sorted(found.items(), key=lambda item: not item[1].is_leaf))
         self.leaves = sum(one.is_leaf for one in found.values())
 
@@ -179,35 +183,38 @@ class RoundGradients:
         assert result is not None
         if not result.is_current and self._library.has_again(self._seen):
             result.weights_are_back()
+        result.external_numbers = self._reads.numbers if self._reads.ranges else None
         gradients = result.backward_of(_cotangents(result, pending), retain=True)
         found: dict[int, Tensor] = {}
         for name, weight in self._weights.items():
             if gradients.reaches(name):
                 found[id(weight)] = gradient_of_weight(gradients, name, weight, self._library.tables)
         for one in gradients.external_sums.values():
-            sources, rows = self._sources[one.numbers], one.rows.reshape(len(one.rows), -1)
-            self._of_reads(one.numbers, rows, found)
+            rows = one.rows.reshape(len(one.rows), -1)
+            first = self._of_reads(one.numbers, rows, found)
+            if first == len(rows):
+                continue
+            sources, rows = self._sources[one.numbers[first:] - self._reads.end], rows[first:]
             outside = (sources < 0) & (sources > NOBODY)
             later = sources >= 0
             self._of_externals(sources[outside], rows[outside], found)
-            self._earlier.add(sources[later], rows[later])
+            if self._earlier is not None:
+                self._earlier.add(sources[later], rows[later])
         return [found.get(key) for key in self.inputs]
 
-    def _of_reads(self, numbers: np.ndarray, rows: np.ndarray, found: dict[int, Tensor]) -> None:
-        """Add gradients of external rows, of one size, that are parameters or rows of them to those that were found."""
-        place_of = np.full(len(self._sources), -1)
-        place_of[numbers] = np.arange(len(numbers))
-        for one in self._reads:
-            places = place_of[one.places]
-            reached = places >= 0
-            if not reached.any():
-                continue
-            index = one.rows
-            own = rows if len(places) == len(rows) and _are_all(places) else rows[places[reached]]
-            if index is None:
-                _add(one.parameter, torch.from_numpy(own.sum(0)).reshape(one.parameter.shape), found)
-            else:
-                _add_rows(one.parameter, torch.from_numpy(index[reached]), own, found)
+    def _of_reads(self, numbers: np.ndarray, rows: np.ndarray, found: dict[int, Tensor]) -> int:
+        """Add gradients of parameters and of rows of them to those that were found; how many rows these are."""
+        first = 0
+        for one in self._reads.ranges:
+            end = int(np.searchsorted(numbers, one.end))
+            if end > first and one.parameter.requires_grad:
+                own = rows[first:end]
+                if one.whole:
+                    _add(one.parameter, torch.from_numpy(own.copy()).reshape(one.parameter.shape), found)
+                else:
+                    _add_rows(one.parameter, numbers[first:end] - one.begin, own, found)
+            first = end
+        return first
 
     def _of_externals(self, numbers: np.ndarray, rows: np.ndarray, found: dict[int, Tensor]) -> None:
         """Add gradients of tensors from outside to those that were found."""
@@ -224,12 +231,7 @@ class RoundGradients:
                 continue
             _add(tensor, torch.from_numpy(rows[place].copy()).reshape(tensor.shape), found)
         for tensor, index, places in of_rows.values():
-            _add_rows(tensor, torch.tensor(index), rows[places], found)
-
-
-def _are_all(places: np.ndarray) -> bool:
-    """Whether places are 0, 1, 2 and so on."""
-    return bool(places[0] == 0 and places[-1] == len(places) - 1 and (places[1:] > places[:-1]).all())
+            _add_rows(tensor, *sum_rows(np.array(index), rows[places]), found)
 
 
 def _add(tensor: Tensor, gradient: Tensor, found: dict[int, Tensor]) -> None:
@@ -238,11 +240,12 @@ def _add(tensor: Tensor, gradient: Tensor, found: dict[int, Tensor]) -> None:
     found[id(tensor)] = gradient if known is None else known + gradient
 
 
-def _add_rows(parameter: Tensor, index: Tensor, rows: np.ndarray, found: dict[int, Tensor]) -> None:
-    """Add the gradients of rows of a parameter to those that were found."""
+def _add_rows(parameter: Tensor, index: np.ndarray, rows: np.ndarray, found: dict[int, Tensor]) -> None:
+    """Add the gradients of rows of a parameter, rising and each once, to those that were found."""
     known = found.get(id(parameter))
     total = torch.zeros_like(parameter) if known is None else known.to_dense()
-    found[id(parameter)] = total.index_add_(0, index, torch.from_numpy(rows).reshape(len(rows), *parameter.shape[1:]))
+    total.detach().numpy()[index] += rows.reshape(len(rows), *parameter.shape[1:])
+    found[id(parameter)] = total
 
 
 class CompiledRound:
@@ -293,8 +296,15 @@ class EagerRound:
 def _cotangents(result: TrainingResult, pending: dict[int, tuple[np.ndarray, np.ndarray]]) -> Cotangents:
     signature = result.graph.signature
     assert signature is not None
-    values = np.concatenate([one for one, _ in pending.values()])
     rows_by_arena: dict[int, np.ndarray] = {}
+    if len(pending) == 1:
+        [(values, rows)] = pending.values()
+        arenas = arenas_of(result.graph, values)
+        first = int(arenas[0])
+        if (arenas == first).all():
+            rows_by_arena[first] = rows.reshape(len(rows), *signature.value_specs[first].shape)
+            return Cotangents(values.astype(np.int64, copy=False), rows_by_arena)
+    values = np.concatenate([one for one, _ in pending.values()])
     for own, rows in pending.values():
         arenas = arenas_of(result.graph, own)
         for arena in np.unique(arenas).tolist():
@@ -342,9 +352,11 @@ class _Values(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> Any:
         _require_first_order()
-        given = [(place, one) for place, one in enumerate(gradients) if one is not None]
+        given = [one for one in gradients if one is not None]
         if given:
-            dense = [one if one.layout is torch.strided else one.to_dense() for _, one in given]
-            rows = torch.stack(dense).reshape(len(dense), -1).numpy()
-            ctx.round.add(ctx.values[[place for place, _ in given]], rows)
+            if set(map(_layout, given)) != {torch.strided}:
+                given = [one.to_dense() for one in given]
+            rows = torch.stack(given).reshape(len(given), -1).numpy()
+            reached = len(given) == len(gradients) or [one is not None for one in gradients]
+            ctx.round.add(ctx.values if reached is True else ctx.values[reached], rows)
         return None, None, None, torch.zeros(())

@@ -30,6 +30,7 @@ from edbatch_tvm.recording.gradient_rounds import (
     Row,
 )
 from edbatch_tvm.recording.isolation import switched_to
+from edbatch_tvm.recording.reads import NumberedReads
 from edbatch_tvm.recording.specs import TensorSpec
 
 if TYPE_CHECKING:
@@ -186,7 +187,8 @@ class GradientTape:
         externals = self._externals(sources)
         result.detached = joined.detached(self.detached_nodes(graph, first, ids), graph.num_nodes)
         weights = self.library.trained_weights()
-        given = weights, ids, sources, externals, joined.trained
+        reads = NumberedReads.of(joined.trained, len(sources))
+        given = weights, ids, sources, externals, reads
         gradients = RoundGradients(self.library, self._earlier, result, *given)
         with switched_to(self.library.state):
             made = CompiledRound(first, gradients, self.token)

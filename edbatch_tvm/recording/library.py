@@ -34,6 +34,7 @@ from edbatch_tvm.recording.module_attributes import is_constant
 from edbatch_tvm.recording.outside import Outside
 from edbatch_tvm.recording.over_rows import FEW_COUNTS, OverRows, over_rows
 from edbatch_tvm.recording.parameter_tables import Table
+from edbatch_tvm.recording.reads import ReadKinds
 from edbatch_tvm.recording.recurrent import refuses_unrolling
 from edbatch_tvm.recording.rows import (
     AGAIN,
@@ -126,6 +127,8 @@ class Library:
         What stands for modules among arguments, by module and state.
     slower : str
         Why PyTorch runs the whole model; "" if it does not.
+    read_kinds : ReadKinds
+        What records read of parameters.
     """
 
     def __init__(
@@ -163,6 +166,7 @@ class Library:
         self.breaking: set[Any] = set()
         self.slower = ""
         self.told: set[tuple[str, int, str]] = set()
+        self.read_kinds = ReadKinds()
 
     def path_of(self, tensor: torch.Tensor) -> str | None:
         """The path of a parameter of the model; None for any other tensor."""

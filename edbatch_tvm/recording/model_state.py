@@ -2,20 +2,50 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from edbatch_tvm.errors import RecordingError
 
 
-def structure_of(model: torch.nn.Module) -> tuple[Any, ...]:
+class ModelParts(NamedTuple):
+    """The modules of a model, and their parameters and buffers: each once, in the order of the modules."""
+
+    modules: list[torch.nn.Module]
+    parameters: list[torch.Tensor]
+    buffers: list[torch.Tensor]
+
+
+def parts_of(model: torch.nn.Module) -> ModelParts:
+    """What ``modules()``, ``parameters()`` and ``buffers()`` give, in one walk: a call asks for all of it."""
+    modules: dict[int, torch.nn.Module] = {}
+    parameters: dict[int, torch.Tensor] = {}
+    buffers: dict[int, torch.Tensor] = {}
+    waiting = [model]
+    while waiting:
+        module = waiting.pop()
+        if id(module) in modules:
+            continue
+        modules[id(module)] = module
+        for one in module._parameters.values():
+            if one is not None:
+                parameters[id(one)] = one
+        for one in module._buffers.values():
+            if one is not None:
+                buffers[id(one)] = one
+        if module._modules:
+            waiting += [one for one in reversed(module._modules.values()) if one is not None]
+    return ModelParts(list(modules.values()), list(parameters.values()), list(buffers.values()))
+
+
+def structure_of(parts: ModelParts) -> tuple[Any, ...]:
     """What cells are compiled for: equal where compiled cells fit, but for the numbers in buffers."""
-    tensors = (*model.parameters(), *model.buffers())
+    tensors = (*parts.parameters, *parts.buffers)
     return (
         torch.get_default_dtype(),
-        tuple((id(one), one.shape, one.dtype, one.device) for one in tensors),
-        tuple((id(one), one.training) for one in model.modules()),
+        tuple([(id(one), one.shape, one.dtype, one.device) for one in tensors]),
+        tuple([(id(one), one.training) for one in parts.modules]),
     )
 
 
@@ -31,9 +61,9 @@ def dtype_of(model: torch.nn.Module) -> torch.dtype:
     return torch.float64 if torch.get_default_dtype() is torch.float64 else torch.float32
 
 
-def places_of(model: torch.nn.Module) -> list[tuple[int, int]]:
+def places_of(parts: ModelParts) -> list[tuple[int, int]]:
     """Where weights lie, and how often they were changed in place."""
-    return [(one.data_ptr(), _version(one)) for one in model.parameters()]
+    return [(one.data_ptr(), _version(one)) for one in parts.parameters]
 
 
 def buffers_of(model: torch.nn.Module) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -45,9 +75,9 @@ def _version(tensor: torch.Tensor) -> int:
     return 0 if tensor.is_inference() else tensor._version
 
 
-def trains(model: torch.nn.Module) -> bool:
+def trains(parts: ModelParts) -> bool:
     """Whether gradients are recorded for a model where it is called."""
-    return torch.is_grad_enabled() and any(one.requires_grad for one in model.parameters())
+    return torch.is_grad_enabled() and any(one.requires_grad for one in parts.parameters)
 
 
 def check_no_transform() -> None:
@@ -65,13 +95,15 @@ def check_no_transform() -> None:
         )
 
 
-def check_device(model: torch.nn.Module) -> None:
+def check_device(model: torch.nn.Module, parts: ModelParts) -> None:
     """Check that a model is where it can be run.
 
     Raises
     ------
     RecordingError
     """
+    if all(one.is_cpu for one in parts.parameters):
+        return
     for name, one in model.named_parameters():
         if not one.is_cpu:
             kind = type(model).__name__

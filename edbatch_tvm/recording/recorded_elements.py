@@ -21,7 +21,7 @@ from edbatch_tvm.recording.followed_parameters import FollowedTensor
 from edbatch_tvm.recording.grad_mode import grad_mode_noted
 from edbatch_tvm.recording.isolation import restored
 from edbatch_tvm.recording.lazy import LazyTensor
-from edbatch_tvm.recording.reads import Read, reads_of, same_reads
+from edbatch_tvm.recording.reads import Read, packed_reads, reads_of, same_reads
 from edbatch_tvm.recording.recorded_parameters import own_parameter
 from edbatch_tvm.recording.recorder import Recorder
 from edbatch_tvm.recording.source_locations import users_place
@@ -72,6 +72,8 @@ class Content:
         What tensors of the result are.
     values : int64 array
         The values that they are, out of `count`.
+    one : TensorSpec or None
+        That of the result, if it is one computed tensor and nothing else.
     outside : Outside
         What it reads.
     reads : list of Read
@@ -82,6 +84,11 @@ class Content:
         What external rows of the graph may be.
     detached : bool array or None
         Which nodes of the graph no gradient passes; None: there are none.
+    model : Model or None
+        What the graph was made for last.
+    row : bytes or None
+        What the native merge reads of the graph, where all external rows are read again and get a gradient; then
+        `externals` has two int64 for each: what of the library's ``read_kinds`` it is, and which row of it.
     """
 
     def __init__(self, recorder: Recorder, result: Any) -> None:
@@ -106,16 +113,19 @@ class Content:
             values.append(value)
             self.specs.append(leaf.spec)
         self.values = np.array(values, np.int64)
-        self._is_one = bool(values) and self._structure.is_leaf()
+        self.one = self.specs[0] if values and self._structure.is_leaf() else None
         self._recorder = recorder.taken()
         if recorder.tape is not None:
             recorder.tape.require_parameters()
         self.outside = recorder.outside
-        self._graph: tuple[Model, InstanceGraph] | None = None
+        self.model: Model | None = None
+        self._graph: InstanceGraph | None = None
+        self.row: bytes | None = None
+        self.externals = b""
 
     def graph(self, model: Model) -> InstanceGraph:
         """The graph for a compiled model; what it computes are the tensors of the result."""
-        if self._graph is None or self._graph[0] is not model:
+        if self._graph is None or self.model is not model:
             types = self.library.type_ids[self._recorder.types]
             if len(types) and types.min() < 0:
                 raise RecordingError("a record of a cell that cannot be compiled", "a new record", "call it again")
@@ -125,8 +135,8 @@ class Content:
             graph.outputs = ids[self.values].astype(np.int32)
             graph.output_ptr = np.array([0, len(self.values)], np.int32)
             self._follow(graph)
-            self._graph = model, graph
-        return self._graph[1]
+            self.model, self._graph = model, graph
+        return self._graph
 
     def _follow(self, graph: InstanceGraph) -> None:
         """Find what of parameters the external rows of a graph are."""
@@ -148,6 +158,11 @@ class Content:
         self.trained = reads_of((one.tensor, one.row, spec[at], at) for at, one in trained.items() if one is not None)
         if same_reads(self.trained, self.reads):
             self.trained = self.reads
+        self.row, self.externals = None, b""
+        count = len(graph.external_row)
+        if self.detached is None and self.trained is self.reads and sum(len(one.places) for one in self.reads) == count:
+            self.row = graph.address_row()
+            self.externals = packed_reads(self.reads, self.library.read_kinds, self.value_specs, count)
 
     @cached_property
     def reads_outside(self) -> list[Read]:
@@ -179,7 +194,7 @@ class Content:
 
     def result(self, tensors: Sequence[torch.Tensor]) -> Any:
         """The result, given the tensors that were computed."""
-        if self._is_one:
+        if self.one is not None:
             return tensors[0]
         leaves = [
             tensors[leaf.number] if type(leaf) is _Computed else leaf.copy() if type(leaf) is _Constant else leaf

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from edbatch_tvm.recording.rounds import RoundValues
     from edbatch_tvm.recording.specs import TensorSpec
     from edbatch_tvm.runtime import Model, Result
+
+_ONE = attrgetter("one")
 
 
 class JoinedContents:
@@ -127,18 +130,27 @@ class RecordedElements:
         self._take([] if result is None else _tensors(self._places_by_spec, result, computed))
 
     @cached_property
+    def _one(self) -> TensorSpec | None:
+        """The spec of all results, where each is one computed tensor."""
+        found = set(map(_ONE, self._contents))
+        return found.pop() if len(found) == 1 else None
+
+    @cached_property
     def _places_by_spec(self) -> dict[TensorSpec, list[int]]:
         """The tensors of results, numbered from 0, that are of each spec."""
         by_spec: dict[TensorSpec, list[int]] = {}
+        if self._one is not None:
+            return {self._one: list(range(len(self._contents)))}
         specs = [spec for content in self._contents for spec in content.specs]
-        if specs and specs.count(specs[0]) == len(specs):
-            return {specs[0]: list(range(len(specs)))}
         for place, spec in enumerate(specs):
             by_spec.setdefault(spec, []).append(place)
         return by_spec
 
     def _take(self, parts: Sequence[tuple[TensorSpec, Sequence[torch.Tensor]]]) -> None:
         """Take the results, whose tensors are `parts`, those of each spec."""
+        if parts and self._one is not None:
+            self.results = list(parts[0][1])
+            return
         places = self._places_by_spec
         tensors: list[Any] = [None] * sum(map(len, places.values()))
         if len(parts) == 1:
@@ -165,15 +177,14 @@ def _tensors(
     """The declared outputs of a run, those of each spec: copies."""
     graph = result.graph
     assert graph.signature is not None
-    values = graph.outputs
-    slots = graph.node_type[values // graph.stride] * np.int64(graph.stride) + values % graph.stride
-    arenas = graph.signature.output_arena.ravel()[slots]
-    rows = result.plan.value_row[values]
     tensors: list[tuple[TensorSpec, Sequence[torch.Tensor]]] = []
     for spec, places in by_spec.items():
-        shaped = _shaped(spec, torch.from_numpy(result.arena(int(arenas[places[0]]))[rows[places]]))
+        values = graph.outputs if len(by_spec) == 1 else graph.outputs[places]
+        node, slot = divmod(int(values[0]), graph.stride)
+        arena = int(graph.signature.output_arena[graph.node_type[node], slot])
+        shaped = _shaped(spec, torch.from_numpy(result.arena(arena)[result.plan.value_row[values]]))
         if computed is not None and spec.floats:
-            tensors.append((spec, computed.tensors(values[places], shaped)))
+            tensors.append((spec, computed.tensors(values, shaped)))
         else:
             tensors.append((spec, shaped.unbind()))
     return tensors

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from operator import is_
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ _DEEPEST = 6
 """Objects in objects that are looked into."""
 
 _PLAIN = frozenset({int, str, bytes, bool, type(None), torch.dtype, torch.device, torch.Size, complex})
+_DICTIONARIES = "_parameters", "_buffers", "_modules"
 _HOOKS = tuple(name for name in vars(torch.nn.Module()) if "hooks" in name and not name.endswith("with_kwargs"))
 
 
@@ -31,16 +33,30 @@ class SeenState:
 
     def __init__(self, model: torch.nn.Module, followed: set[int]) -> None:
         self._followed = followed
-        self._kept = [(where, _frozen(value, 0)) for where, value in self._parts(model)]
+        self._model = model
+        found = list(self._parts(model))
+        self._kept = [(where, _frozen(value, 0)) for where, value in found]
+        self._look(found)
+
+    def _look(self, found: list[tuple[Any, Any]]) -> None:
+        """Note the objects that there are now: while they are the same, only what changes inside is compared."""
+        self._objects = [_Objects(module) for module in self._model.modules()]
+        pairs = zip(self._kept, found, strict=True)
+        self._changing = [(kept, value) for (_, kept), (_, value) in pairs if kept.changes]
 
     def holds(self, model: torch.nn.Module) -> bool:
         """Whether all of it is as it was."""
-        kept = iter(self._kept)
-        for where, value in self._parts(model):
-            known = next(kept, None)
-            if known is None or known[0] != where or not known[1].is_still(value):
+        if model is self._model and all(map(_Objects.are_still, self._objects)):
+            return all(kept.is_still(value) for kept, value in self._changing)
+        found = list(self._parts(model))
+        if len(found) != len(self._kept):
+            return False
+        for (where, kept), (now, value) in zip(self._kept, found, strict=True):
+            if where != now or not kept.is_still(value):
                 return False
-        return next(kept, None) is None
+        self._model = model
+        self._look(found)
+        return True
 
     def _parts(self, model: torch.nn.Module) -> Iterator[tuple[Any, Any]]:
         """What there is, by where it is."""
@@ -53,7 +69,8 @@ class SeenState:
             for name, buffer in own["_buffers"].items():
                 yield (path, name), buffer
             for name, parameter in own["_parameters"].items():
-                yield (path, name, id(parameter)), None if id(parameter) in self._followed else parameter
+                trains = parameter is not None and parameter.requires_grad
+                yield (path, name, id(parameter), trains), None if id(parameter) in self._followed else parameter
             for name, value in own.items():
                 if name not in OWN:
                     yield (path, name), value
@@ -67,8 +84,47 @@ class SeenState:
                         yield (path, kind, name), value
 
 
+class _Objects:
+    """The objects that a module and its classes have for attributes; of other dictionaries, those in them.
+
+    They are held here, so none of them goes and leaves its place to another.
+    """
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        self._module = module
+        self._kind = type(module)
+        own = vars(module)
+        classes = [kind for kind in self._kind.__mro__ if not kind.__module__.startswith(("torch.", "builtins"))]
+        self._parameters = own["_parameters"]
+        self._dictionaries = [own, *(own[name] for name in _DICTIONARIES), *map(vars, classes)]
+        self._seen = [(list(one), list(one.values())) for one in self._dictionaries]
+        self._trains = self._which_train()
+        self._hooks = any(map(own.get, _HOOKS))
+
+    def _which_train(self) -> list[bool]:
+        return [one is not None and one.requires_grad for one in self._parameters.values()]
+
+    def are_still(self) -> bool:
+        """Whether all are the same objects under the same names, and there are no hooks."""
+        module = self._module
+        if type(module) is not self._kind or self._hooks or any(map(vars(module).get, _HOOKS)):
+            return False
+        for one, (names, values) in zip(self._dictionaries, self._seen, strict=True):
+            if len(one) != len(names) or list(one) != names or not all(map(is_, one.values(), values)):
+                return False
+        return self._which_train() == self._trains
+
+
 class _Kept:
-    """A value as it was."""
+    """A value as it was.
+
+    Attributes
+    ----------
+    changes : bool
+        Whether the same object may be another value.
+    """
+
+    changes = False
 
     def __init__(self, value: Any, content: Any) -> None:
         self.value = value
@@ -90,17 +146,23 @@ class _Float(_Kept):
 
 
 class _Tensor(_Kept):
+    changes = True
+
     def is_still(self, value: Any) -> bool:
         return value is self.value and same_numbers(value, self.content)
 
 
 class _Array(_Kept):
+    changes = True
+
     def is_still(self, value: Any) -> bool:
         return value is self.value and (value.shape, value.dtype, value.tobytes()) == self.content
 
 
 class _Parts(_Kept):
     """A container or an object: the same one, with the same parts in it; a tuple may be an equal one."""
+
+    changes = True
 
     def is_still(self, value: Any) -> bool:
         if type(value) is not type(self.value) or (type(value) is not tuple and value is not self.value):

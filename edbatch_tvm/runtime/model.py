@@ -255,7 +255,10 @@ class Model:
             If there are none, or one is not an instance of this model.
         """
         begin = perf_counter()
-        whole = self.merge(instances)
+        return self.prepare_merged(self.merge(instances), begin)
+
+    def prepare_merged(self, whole: InstanceGraph, begin: float) -> Prepared:
+        """:meth:`prepare` for a minibatch graph whose making began at `begin`."""
         equal = self._equal_nodes.found(whole)
         graph = whole if equal is None else equal.graph
         merged = perf_counter()

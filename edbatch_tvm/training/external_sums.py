@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,6 +15,9 @@ from edbatch_tvm.training.gradient_layout import DTYPES
 from edbatch_tvm.training.row_sources import arena_of
 from edbatch_tvm.training.weight_sums import sum_rows
 
+if TYPE_CHECKING:
+    from edbatch_tvm.training.model import TrainingResult
+
 
 @dataclass(frozen=True, eq=False)
 class ExternalSums:
@@ -22,7 +26,7 @@ class ExternalSums:
     Attributes
     ----------
     numbers : int64 array of shape [m]
-        The external rows that have one, rising: ``FIRST_EXTERNAL - value``.
+        The external rows that have one, rising: ``FIRST_EXTERNAL - value``, or what the result calls them.
     rows : array
         ``[m, *spec.shape]``.
     """
@@ -32,13 +36,14 @@ class ExternalSums:
 
 
 def external_sums(
-    forward: Result, backward: Result, of: np.ndarray, rows: np.ndarray, kernels: GradientKernels | None
+    forward: TrainingResult, backward: Result, of: np.ndarray, rows: np.ndarray, kernels: GradientKernels | None
 ) -> dict[int, ExternalSums]:
     """The gradients of the external rows of the forward graph, by the arena that they belong to.
 
     Parameters
     ----------
-    forward, backward : Result
+    forward : TrainingResult
+    backward : Result
     of : int array
         External rows, in the order of their users.
     rows : int array
@@ -51,10 +56,12 @@ def external_sums(
     graph = forward.graph
     specs = () if graph.signature is None else graph.signature.value_specs
     arenas = graph.external_spec[of]
+    called = forward.external_numbers
     found = {}
     for arena in np.flatnonzero(np.bincount(arenas)).tolist():
         chosen = arenas == arena
-        memory, index, places = arena_of(backward, specs[arena]), of[chosen].astype(np.int64), rows[chosen]
+        memory, own, places = arena_of(backward, specs[arena]), of[chosen], rows[chosen]
+        index = own.astype(np.int64) if called is None else called[own]
         if kernels is None or memory.dtype not in DTYPES:
             numbers, sums = sum_rows(index, memory[places])
         else:

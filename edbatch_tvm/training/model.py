@@ -125,6 +125,9 @@ class TrainingResult(Result):
     ----------
     detached : bool array of shape [nodes] or None
         Nodes that gradients do not pass: no operand of theirs gets one, nor a weight. None: there are none.
+    external_numbers : int64 array or None
+        A number of 0 or more for each external row; the gradients of rows of one number are added up. None: each is
+        its own.
     """
 
     def __init__(self, model: TrainingModel, forward: Result) -> None:
@@ -138,6 +141,7 @@ class TrainingResult(Result):
         self._used = False
         self._distinct: tuple[TrainingResult, EqualNodes] | None = None
         self.detached: np.ndarray | None = None
+        self.external_numbers: np.ndarray | None = None
 
     @property
     def is_current(self) -> bool:
@@ -190,6 +194,7 @@ class TrainingResult(Result):
         """See :meth:`backward`; cotangents of any values, as arrays."""
         if self._distinct is not None:
             distinct, equal = self._distinct
+            distinct.external_numbers = self.external_numbers
             return distinct.backward_of(added(cotangents, self.graph, equal), retain)
         if self.detached is not None:
             cotangents = without_detached(cotangents, self.graph, self.detached)

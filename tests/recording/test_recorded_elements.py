@@ -15,7 +15,7 @@ from torch.utils import _pytree as pytree
 
 import edbatch_tvm as eb
 from edbatch_tvm.errors import RecordingError
-from edbatch_tvm.recording import api
+from edbatch_tvm.recording import api, records_alone
 from tests.recording.checks import assert_equal
 from tests.recording.models import ChildSumTreeLSTM, ShiftReduceParser, random_trees
 
@@ -155,7 +155,7 @@ def test_a_record_belongs_to_its_model(chain: tuple[Chain, Any]) -> None:
 
 
 class Reading(nn.Module):
-    """A table of rows, a vector and a layer, of which `use` makes what it likes, around a cell."""
+    """Tables of rows, a vector and a layer, of which `use` makes what it likes, around a cell."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -163,8 +163,9 @@ class Reading(nn.Module):
         self.join = nn.Linear(16, 8)
         self.use: Callable[[Any, int], Any] = lambda model, word: model.step(model.start, model.table.weight[word])
 
-    def step(self, state: torch.Tensor, word: torch.Tensor) -> torch.Tensor:
-        return torch.tanh(self.join(torch.cat([state.reshape(8), word.reshape(8)])))
+    def step(self, state: torch.Tensor, word: torch.Tensor, scale: torch.Tensor | None = None) -> torch.Tensor:
+        made = torch.tanh(self.join(torch.cat([state.reshape(8), word.reshape(8)])))
+        return made if scale is None else made * scale.sum()
 
     def forward(self, word: int) -> Any:
         return self.use(self, word)
@@ -198,6 +199,7 @@ with warnings.catch_warnings():
 
 FOLLOWED: dict[str, Callable[[Any, int], Any]] = {
     "row": lambda model, word: model.step(model.start, model.table.weight[word]),
+    "rows of two sizes": lambda model, word: model.step(model.start, model.table.weight[word], model.scales[word]),
     "row from the end": lambda model, word: model.step(model.start, model.table.weight[word - WORDS]),
     "row by NumPy's integer": lambda model, word: model.step(model.start, model.table.weight[np.int64(word)]),
     "row as a slice": lambda model, word: model.step(model.start, model.table.weight[word : word + 1]),
@@ -249,15 +251,23 @@ TOUCHED: dict[str, Callable[[Any, int], Any]] = {
 """What reads numbers, and does something else when they change."""
 
 
+def reading(name: str) -> Reading:
+    """A model that does what one of these does, without parameters that no element looks up: these are compared."""
+    model = Reading()
+    model.use = (FOLLOWED | TOUCHED)[name]
+    if "layers" in name:
+        model.out = nn.Linear(8, 3)
+    if "sizes" in name:
+        model.scales = nn.Parameter(torch.randn(WORDS, 2))
+    return model
+
+
 @pytest.mark.parametrize("trains", [True, False], ids=["training", "inference"])
 @pytest.mark.parametrize("name", [*FOLLOWED, *TOUCHED])
 def test_records_read_parameters_again(name: str, trains: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Results and gradients after changes of all parameters, with no new recording unless numbers were read."""
     torch.manual_seed(1)
-    model = Reading()
-    model.use = (FOLLOWED | TOUCHED)[name]
-    if "layers" in name:
-        model.out = nn.Linear(8, 3)  # what no element looks up is compared
+    model = reading(name)
     plain = copy.deepcopy(model)
     words, counted = [3, 4, 3, 5], []
     with torch.set_grad_enabled(trains):
@@ -284,6 +294,62 @@ def test_records_read_parameters_again(name: str, trains: bool, monkeypatch: pyt
                     one.copy_(change)
                     other.copy_(change)
     assert bool(counted) == (name in TOUCHED)
+
+
+def gradients(model: nn.Module, results: list[Any]) -> list[torch.Tensor | None]:
+    """Those of the parameters by all results but the first, which gets none."""
+    sum(one.square().sum() * (place + 1) for place, one in enumerate(results[1:])).backward()  # type: ignore
+    found = [one.grad for one in model.parameters()]
+    model.zero_grad()
+    return found
+
+
+@torch.enable_grad()
+@pytest.mark.parametrize("name", ["row", "rows of two sizes", "rows between cells"])
+def test_records_by_themselves_have_the_gradients_of_records_among_others(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(2)
+    model = reading(name).double()
+    fast = eb.autobatch(model, ["step"])
+    words = [3, 4, 3, 5, 0]
+    fast(words)
+    records = [fast.record(word) for word in words]
+    alone: list[bool] = []
+    original = api.run_records
+
+    def watched(*given: Any) -> Any:
+        found = original(*given)
+        alone.append(found is not None)
+        return found
+
+    monkeypatch.setattr(api, "run_records", watched)
+    wanted = gradients(model, [model(word) for word in words])
+    every = [gradients(model, fast(records)), gradients(model, fast([*records[:3], *words[3:]]))]
+    with monkeypatch.context() as patched:
+        patched.setattr(records_alone, "merger", lambda: None)
+        every.append(gradients(model, fast(records)))
+    assert alone == [True, False]
+    for found in every:
+        for one, other in zip(found, wanted, strict=True):
+            assert (one is None) == (other is None)
+            if one is not None and other is not None:
+                torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+
+
+@torch.enable_grad()
+def test_parameters_that_are_frozen_and_released_have_the_gradients_of_now() -> None:
+    model = Reading()
+    fast = eb.autobatch(model, ["step"])
+    model.table.requires_grad_(False)
+    records = [fast.record(word) for word in (1, 2, 1)]
+    for wanted in (False, True, False):
+        model.table.requires_grad_(wanted)
+        found = gradients(model, fast(records))
+        for one, other in zip(found, gradients(model, [model(word) for word in (1, 2, 1)]), strict=True):
+            assert (one is None) == (other is None)
+            if one is not None and other is not None:
+                torch.testing.assert_close(one, other)
 
 
 def test_a_forward_that_writes_into_parameters_is_no_record() -> None:
