@@ -111,7 +111,7 @@ def beside_core(hidden: int, trees: list[Any], rounds: int) -> str:
     read = torch.from_numpy(np.concatenate([np.frombuffer(one.content.externals, np.int64)[1::2] for one in records]))
     table = model.embedding.weight
     others = [one for one in model.parameters() if one is not table]
-    values = torch.stack(fast(records)).detach()
+    given = torch.stack(fast(records)).detach()
     times: dict[str, list[float]] = {"autobatch": [], "core": [], "PyTorch": []}
     for number in range(4 * rounds + 2):
         for name in ("autobatch", "core", "PyTorch", "core"):  # the two others find the same caches
@@ -124,7 +124,7 @@ def beside_core(hidden: int, trees: list[Any], rounds: int) -> str:
                 torch.stack(fast(records)).square().sum().backward()
                 found = {path: one.grad.numpy() for path, one in model.named_parameters() if one.grad is not None}
             elif name == "PyTorch":
-                torch.stack(Nothing.apply(values, read, table, *others)).square().sum().backward()
+                torch.stack(Nothing.apply(given, read, table, *others)).square().sum().backward()
             else:
                 core.refresh()
                 result = core(graphs)
