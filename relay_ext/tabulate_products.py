@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,6 +17,9 @@ from relay_ext.signature import cell_functions, input_attrs, input_params, weigh
 
 LEAST_COLUMNS = 32
 """Products of shorter rows are left: reading a row of the result from memory takes as long as computing it."""
+
+LEAST_IN_TRAINING = 128
+"""The same in training, where rows of products and of their gradients are written and read several times a step."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +51,20 @@ class DerivedWeight:
         rows = specs[self.table].shape[0] if self.table else self.end - self.begin
         return ValueSpec((rows, shape[1]), specs[self.weight].dtype)
 
+    @property
+    def part(self) -> tuple[slice, slice]:
+        """The part of the weight that these rows are, axis by axis."""
+        rows = slice(self.begin, self.end)
+        return (slice(None), rows) if self.transposed else (rows, slice(None))
+
+    def factor(self, weights: Mapping[str, np.ndarray]) -> np.ndarray:
+        """The rows of the weight, or of its transpose."""
+        part = weights[self.weight][self.part]
+        return part.T if self.transposed else part
+
     def compute(self, weights: Mapping[str, np.ndarray]) -> np.ndarray:
         """Its value, by those of the others."""
-        matrix = weights[self.weight].T if self.transposed else weights[self.weight]
-        rows = matrix[self.begin : self.end]
+        rows = self.factor(weights)
         found: np.ndarray = np.ascontiguousarray(weights[self.table] @ rows if self.table else rows)
         return found
 
@@ -61,13 +74,16 @@ class DerivedWeight:
 
 
 def with_derived(
-    derived: Sequence[DerivedWeight], weights: Mapping[str, np.ndarray], wanted: Collection[str]
+    derived: Sequence[DerivedWeight],
+    weights: Mapping[str, np.ndarray],
+    wanted: Collection[str],
+    compute: Callable[[DerivedWeight, Mapping[str, np.ndarray]], np.ndarray] = DerivedWeight.compute,
 ) -> dict[str, np.ndarray]:
     """The weights that cells read, of those as written: `wanted` names what they read."""
     every = dict(weights)
     for one in derived:
         if one.name in wanted:
-            every[one.name] = one.compute(weights)
+            every[one.name] = compute(one, weights)
     return {name: array for name, array in every.items() if name in wanted}
 
 
@@ -84,7 +100,25 @@ def specs_read(
     return {name: every[name] for name in read}
 
 
-def tabulate_products(mod: IRModule, most_bytes: int) -> tuple[IRModule, tuple[DerivedWeight, ...]]:
+def rows_read(mod: IRModule, derived: Sequence[DerivedWeight]) -> dict[str, list[tuple[str, str]]]:
+    """For each table of products the cells that read rows of it, each with the attribute that says which."""
+    found: dict[str, list[tuple[str, str]]] = {one.name: [] for one in derived if one.table}
+    for cell, function in cell_functions(mod).items():
+        weights = {param: param.name for param in weight_params(function) if param.name in found}
+
+        def visit(node: Any, cell: str = cell, weights: Mapping[Any, str] = weights) -> None:
+            if _is(node, "take") and node.args[0] in weights:
+                read = cell, str(node.args[1].name)
+                if read not in found[weights[node.args[0]]]:
+                    found[weights[node.args[0]]].append(read)
+
+        relax.analysis.post_order_visit(function.body, visit)
+    return found
+
+
+def tabulate_products(
+    mod: IRModule, most_bytes: int, for_training: bool = False
+) -> tuple[IRModule, tuple[DerivedWeight, ...]]:
     """Replace products of rows of tables by rows of tables of products; see :class:`TabulateProducts`.
 
     Parameters
@@ -93,6 +127,8 @@ def tabulate_products(mod: IRModule, most_bytes: int) -> tuple[IRModule, tuple[D
         Cells of known sizes.
     most_bytes : int
         Of all new tables together; products whose table has no room any more stay.
+    for_training : bool
+        See :class:`TabulateProducts`.
 
     Returns
     -------
@@ -100,7 +136,7 @@ def tabulate_products(mod: IRModule, most_bytes: int) -> tuple[IRModule, tuple[D
     derived : tuple of DerivedWeight
         The weights that the cells read now and were not written with.
     """
-    found = _Derived(weights_of(mod), most_bytes)
+    found = _Derived(weights_of(mod), most_bytes, for_training)
     functions = dict(mod.functions.items())
     for name, function in cell_functions(mod).items():
         rewritten = _Cell(name, _canonical(name, function), found).run()
@@ -125,28 +161,34 @@ class TabulateProducts:
         y1 = R.matmul(h, rows)                          # rows = W[E : E + H]
         y = R.add(y0, y1)
 
-    A product with a weight or its transpose, of a row with at least :data:`LEAST_COLUMNS` elements. It saves
+    A product with a weight or its transpose, of a row with at least :data:`LEAST_COLUMNS` elements, or
+    :data:`LEAST_IN_TRAINING`. It saves
     ``2 E N`` operations a node and costs ``V N`` elements of memory.
 
     Attributes
     ----------
     most_bytes : int
         Of all new tables together.
+    for_training : bool
+        ``rows`` are a slice of W in the cell, so that the gradient of W is found as ever.
     """
 
     most_bytes: int = 1 << 28
+    for_training: bool = False
 
     def transform_module(self, mod: IRModule, _context: tvm.transform.PassContext) -> IRModule:
         """Run the pass."""
-        return tabulate_products(mod, self.most_bytes)[0]
+        return tabulate_products(mod, self.most_bytes, self.for_training)[0]
 
 
 class _Derived:
     """The derived weights of a module."""
 
-    def __init__(self, specs: dict[str, ValueSpec], most_bytes: int) -> None:
+    def __init__(self, specs: dict[str, ValueSpec], most_bytes: int, for_training: bool) -> None:
         self.specs = specs
         self.room = most_bytes
+        self.for_training = for_training
+        self.least = LEAST_IN_TRAINING if for_training else LEAST_COLUMNS
         self.by_key: dict[tuple[str, int, int, bool, str], DerivedWeight] = {}
 
     def of(self, weight: str, begin: int, end: int, transposed: bool, table: str = "") -> DerivedWeight | None:
@@ -220,7 +262,7 @@ class _Cell:
         begin, parts, left, any_row = 0, [], [], False
         for operand in self._operands(value.args[0]):
             width = int(operand.ty.shape.values[0])
-            row = self._row(operand) if width >= LEAST_COLUMNS else None
+            row = self._row(operand) if width >= self.derived.least else None
             one = None if row is None else self.derived.of(weight, begin, begin + width, transposed, row.table.name)
             if row is None or one is None:
                 left.append((operand, begin, begin + width))
@@ -231,10 +273,8 @@ class _Cell:
         if not any_row:
             return None
         for operands, first, last in _joined(left):
-            rows = self.derived.of(weight, first, last, transposed)
-            assert rows is not None
             joined = operands[0] if len(operands) == 1 else R.concat(operands, axis=0)
-            parts.append(R.matmul(joined, self._param(rows)))
+            parts.append(R.matmul(joined, self._rows(value.args[1], weight, first, last, transposed)))
         return parts
 
     def _sum(self, parts: list[Any]) -> Any:
@@ -242,6 +282,14 @@ class _Cell:
         for part in parts[1:]:
             total = R.add(total, part)
         return total
+
+    def _rows(self, matrix: Any, weight: str, first: int, last: int, transposed: bool) -> Any:
+        """Some rows of a matrix, which is a weight or its transpose."""
+        if self.derived.for_training:
+            return R.strided_slice(matrix, [0], [first], [last])
+        rows = self.derived.of(weight, first, last, transposed)
+        assert rows is not None
+        return self._param(rows)
 
     def _weight(self, value: Any) -> tuple[str, bool] | None:
         """The name of a weight with two dimensions, and whether `value` is its transpose."""
@@ -277,6 +325,8 @@ class _Cell:
         table, index = call.args
         axis = call.attrs.axis
         if len(table.ty.shape.values) != 2 or len(index.ty.shape.values) or axis is None or int(axis) != 0:
+            return None
+        if self.derived.for_training and str(call.attrs.mode) != "fast":  # its rows are not what the attribute says
             return None
         return _Row(table, call)
 

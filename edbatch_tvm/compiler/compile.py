@@ -116,7 +116,9 @@ def compile_model(
     product_tables : bool or int
         Whether a product of a table's row with a weight, of a word's embedding for instance, is read from a table of
         such products, which is computed when the weights are read: True for 256 MiB of such tables at most, or the
-        most bytes. Not for training. It saves the products' operations, and results are rounded differently.
+        most bytes. It saves the products' operations, and results are rounded differently. For training, on a CPU,
+        rows are computed when a minibatch reads them for the first time since weights were taken over; not with
+        ``memory="recompute"``.
 
     Returns
     -------
@@ -157,16 +159,15 @@ def compile_model(
     backend.check(options)
     if training and storage != "float32":
         raise TargetError(f"storage {storage!r} of a model for training", "storage='float32'")
-    if training and tables:
-        raise TargetError("product_tables of a model for training", "product_tables=False")
     differentiated = None
     if training:
         differentiated = differentiate(mod, params, sizes, options, memory)
-        mod, sizes, options = differentiated.adjoints.forward, None, replace(options, granularity="cell")
+        mod, sizes = differentiated.adjoints.forward, None
+        options = replace(options, granularity="cell", product_tables=0)
         if options.dtype == "float64":  # the cells are of float64 now
             options = replace(options, dtype="float32")
-        if differentiated.split is not None:
-            params = differentiated.weights_of_operators()
+        if differentiated.split is not None or differentiated.derived:
+            params = differentiated.weights_of_cells()
     try:
         lowered, executor = _compiled(mod, params or {}, backend, options, sizes, dump_dir)
     except (EdbatchError, OSError, MemoryError):

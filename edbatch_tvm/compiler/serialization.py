@@ -112,7 +112,7 @@ def save_model(model: Model, path: str | os.PathLike[str]) -> None:
     constants = {f"constant:{name}": array for name, array in weights.constants.items()}
     members: dict[str, bytes | memoryview] = {
         LIBRARY: artifact.shared_library(),
-        WEIGHTS: _npz(model.executor.held() | constants),
+        WEIGHTS: _npz(model.held_weights() | constants),
     }
     if learned is not None:
         members[POLICY] = policy_text(learned).encode()

@@ -108,6 +108,7 @@ def _explained(model: Model, report: Report, repeat: int) -> Explanation:
         graph,
         plan,
         report.merged,
+        dict(report.products),
     )
 
 

@@ -54,6 +54,10 @@ def _cards(one: Explanation) -> str:
             f"indexed operands; {others}",
         ),
         (f"{one.plan.bytes_indexed / 1e3:,.0f} kB", "read through an index"),
+        *(
+            (f"{rows:,}", f"rows of {escape(name)}, read {times:,} times")
+            for name, (times, rows) in one.products.items()
+        ),
         (escape(one.policy), f"policy; plan {escape(one.plan_name)}, target {escape(one.target)}"),
     ]
     return (

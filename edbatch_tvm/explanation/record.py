@@ -146,6 +146,9 @@ class Explanation:
     plan : Plan
     merged : int
         Nodes of the minibatch that are not in `graph`, since they are equal to one that is.
+    products : dict of str to (int, int)
+        For each table of products whose rows are computed when they are read, how often nodes read it and how many of
+        its rows.
     training : TrainingExplanation or None
         The rest of the step, of a model that trains.
     """
@@ -165,6 +168,7 @@ class Explanation:
     graph: InstanceGraph = field(repr=False)
     plan: Plan = field(repr=False)
     merged: int = 0
+    products: dict[str, tuple[int, int]] = field(default_factory=dict)
     training: TrainingExplanation | None = None
 
     def as_json(self) -> dict[str, Any]:
@@ -176,6 +180,7 @@ class Explanation:
             "instances": self.instances,
             "nodes": self.nodes,
             "merged": self.merged,
+            "products": self.products,
             "batches": self.batches,
             "lower_bound": self.lower_bound,
             "seconds": self.seconds,

@@ -25,6 +25,7 @@ def table(explanation: Explanation) -> str:
         f" in {explanation.batches} batches"
         f" (lower bound {explanation.lower_bound}), policy {explanation.policy}, plan {explanation.plan_name}",
         f"{_stages(explanation.seconds)}; target {explanation.target}",
+        *(f"{name}: {rows} rows, read {times} times" for name, (times, rows) in explanation.products.items()),
         "",
         *_aligned([HEADER, *map(_row, explanation.cells)]),
         "",

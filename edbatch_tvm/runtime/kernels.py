@@ -125,10 +125,13 @@ class KernelSet:
         Whether operands are copied by kernels of their own.
     storage : str
         What values and weights of float32 are kept in.
+    filled_later : frozenset of str
+        Tables that :meth:`load` makes room for alone: their rows are computed when they are read. Can be set.
     """
 
     loaded: LoadedWeights
     stored: Stored
+    filled_later: frozenset[str] = frozenset()
 
     def __init__(self, module: IRModule, library: Any, weights: Mapping[str, np.ndarray] | None = None) -> None:
         self.scratch_width: dict[str, dict[str, int]] = {"instances": {}, "rows": {}}
@@ -187,6 +190,10 @@ class KernelSet:
         for key in self._keys:
             if key[0] == "packed":
                 tensors[key] = memory.packed(key, *self._packs[key[1]], [weights[source] for source in key[2:]])
+            elif key[1] in self.filled_later:
+                shape = weights[key[1]].shape
+                shape = table_shape(shape) if key[0] == "table" else shape
+                tensors[key] = memory.room(key, shape, weights[key[1]].dtype)
             elif key[0] == "table":
                 tensors[key] = memory.table(key, weights[key[1]])
             else:
@@ -201,6 +208,12 @@ class KernelSet:
         if not hasattr(self, "stored"):  # always the same
             sizes = (math.prod(one.shape) * np.dtype(str(one.dtype)).itemsize for one in tensors.values())
             self.stored = Stored(self.storage, sum(sizes))
+
+    def rooms(self, loaded: LoadedWeights, name: str) -> list[np.ndarray]:
+        """Where the kernels that `loaded` was loaded for read a table; rows may be padded."""
+        return [
+            np.from_dlpack(tensor) for key, tensor in loaded.tensors.items() if key[0] != "packed" and key[1] == name
+        ]
 
     @property
     def attributes(self) -> list[tuple[int, int, int]]:

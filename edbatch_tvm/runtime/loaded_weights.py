@@ -29,13 +29,16 @@ class LoadedWeights:
         They have to live as long as the addresses are used.
     types : int64 array of shape [types, addresses]
         The table of types, where the addresses of attributes are 0.
+    filled : dict of str to bool array
+        For tables whose rows are computed when they are read: which have been.
     """
 
-    __slots__ = ("_changed", "_number", "_own", "_spare", "tensors", "types")
+    __slots__ = ("_changed", "_number", "_own", "_spare", "filled", "tensors", "types")
 
     def __init__(self, tensors: dict[Key, Any], types: np.ndarray, memory: WeightMemory | None = None) -> None:
         self.tensors = tensors
         self.types = types
+        self.filled: dict[str, np.ndarray] = {}
         self._own: dict[Key, Any] = {} if memory is None else memory.own
         self._changed: Mapping[str, np.ndarray] = {} if memory is None else memory.changed
         self._number = 0 if memory is None else memory.number
@@ -129,6 +132,10 @@ class WeightMemory:
         view[earlier] = np.from_dlpack(before.tensors[key])[earlier]
         view[changed, :size] = held(rows[changed], self._storage)
         return tensor
+
+    def room(self, key: Key, shape: tuple[int, ...], dtype: np.dtype) -> Any:
+        """Memory for a weight that somebody else fills in."""
+        return self._tensor(key, shape, dtype)
 
     def _tensor(self, key: Key, shape: tuple[int, ...], dtype: str | np.dtype) -> Any:
         """Memory for what has always the same shape under its key."""

@@ -36,6 +36,9 @@ class Report:
         What values and weights are kept in.
     merged : int
         Nodes that are not in `graph`, since they are equal to one that is.
+    products : dict
+        For each table of products whose rows are computed when they are read, how often nodes read it and how many of
+        its rows.
     seconds : dict
         ``build`` (merging the instances), ``schedule``, ``plan``, ``execute``, ``total``.
     """
@@ -48,6 +51,7 @@ class Report:
     stored: Stored | None = None
     merged: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
+    products: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     @cached_property
     def kernel_calls(self) -> int:
@@ -132,6 +136,9 @@ class Report:
             )
         if self.merged:
             lines.append(f"equal      {self.merged} of {self.calls} nodes are equal to another one and not computed")
+        lines += [
+            f"product    {name}: {rows} rows, read {times} times" for name, (times, rows) in self.products.items()
+        ]
         lines += [f"cell       {name}: {path}" for name, path in self.paths.items()]
         lines += [f"{name:<10} {seconds * 1e6:.0f} µs" for name, seconds in self.seconds.items()]
         return "\n".join(lines)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,6 +35,8 @@ class WeightReader:
         Weights of the cells that run which are computed from those that were given.
     read_by_cells : tuple of str
         The weights that the cells that run read, where some are derived.
+    compute : callable
+        Computes a derived weight, by the weights that were given.
     """
 
     wanted: dict[str, ValueSpec]
@@ -43,6 +45,7 @@ class WeightReader:
     constants: dict[str, np.ndarray] = field(default_factory=dict)
     derived: tuple[DerivedWeight, ...] = ()
     read_by_cells: tuple[str, ...] = ()
+    compute: Callable[[DerivedWeight, Mapping[str, np.ndarray]], np.ndarray] = DerivedWeight.compute
 
     @property
     def is_derived(self) -> bool:
@@ -64,7 +67,7 @@ class WeightReader:
         if self.grouped is not None:
             arrays = lift_weights(self.grouped, arrays)[1]
         if self.derived:
-            arrays = with_derived(self.derived, arrays, self.read_by_cells)
+            arrays = with_derived(self.derived, arrays, self.read_by_cells, self.compute)
         self.given = given
         return arrays | self.constants
 

@@ -125,6 +125,11 @@ class BackwardModel:
             executed = perf_counter()
             weights = self._weight_sums(forward, backward, made.types, made.arrays, lambda: made)
             uses = made.external_of, arena_rows(made.graph, plan, made.external_use)
+        expressions = self.model.adjoints.expressions
+        products = self.model.products
+        if products is not None:
+            products.pull_back(weights, self._kernels)
+            expressions = expressions | products.expressions
         external = external_sums(forward, backward, *uses, self._kernels)
         assert self.model.weights is not None
         shapes = {name: (spec.shape, spec.dtype) for name, spec in self.model.weights.wanted.items()}
@@ -136,7 +141,6 @@ class BackwardModel:
             weights=end - executed,
             total=end - begin,
         )
-        expressions = self.model.adjoints.expressions
         return Gradients(weights, expressions, shapes, self._pull_back(), forward.graph, external, backward)
 
     def _executed_tables(self, compiled: Model, planned: PlannedPass, rows: ForwardRows) -> PlannedResult:

@@ -23,6 +23,7 @@ from edbatch_tvm.training.backward_model import BackwardModel, Compile
 from edbatch_tvm.training.cotangents import Cotangents, added, as_cotangents, without_detached
 from edbatch_tvm.training.gradients import Gradients
 from edbatch_tvm.training.partial_cotangents import PartialBackward
+from edbatch_tvm.training.product_rows import ProductRows
 from edbatch_tvm.training.saved_graph import renumbered, with_saved_values
 from relay_ext.gradients.adjoint_cells import Adjoints
 
@@ -42,6 +43,8 @@ class TrainingModel(Model):
         The adjoints of its cells.
     version : int
         How often weights were taken over.
+    products : ProductRows or None
+        Fills in tables of products.
     """
 
     trains = True
@@ -53,6 +56,7 @@ class TrainingModel(Model):
         adjoints: Adjoints,
         compile_backward: Compile,
         table: ExpansionTable | None = None,
+        products: ProductRows | None = None,
     ) -> None:
         super().__init__(
             forward.signature,
@@ -75,6 +79,10 @@ class TrainingModel(Model):
         self._backward = BackwardModel(self, compile_backward)
         self._partial = PartialBackward(self, compile_backward)
         self._lock = threading.RLock()
+        self.products = products
+        if products is not None and self.weights is not None:
+            self.weights = products.attached(self.weights, self.executor)
+            self.refresh()
 
     def refresh(
         self, params: Mapping[str, Any] | None = None, *, rows: Mapping[str, Any] = MappingProxyType({})
@@ -88,6 +96,8 @@ class TrainingModel(Model):
         self.version += 1
         self._backward.load(weights, rows)
         self._partial.load(weights, rows)
+        if self.products is not None:
+            self.products.load(weights, rows)
 
     @property
     def saved_bytes(self) -> dict[str, int]:
@@ -96,6 +106,13 @@ class TrainingModel(Model):
             cell.name: sum(spec.size * np.dtype(spec.dtype).itemsize for spec in cell.outputs[len(own.outputs) :])
             for cell, own in zip(self.signature, self.nodes, strict=True)
         }
+
+    def held_weights(self) -> dict[str, np.ndarray]:
+        """See :meth:`Model.held_weights`; tables of products have all rows."""
+        with self._lock:
+            if self.products is not None:
+                self.products.fill_all(self.executor)
+            return super().held_weights()
 
     @property
     def backward_model(self) -> Model | None:
@@ -112,7 +129,13 @@ class TrainingModel(Model):
 
     def execute(self, graph: InstanceGraph, plan: Plan, info: ScheduleInfo | None = None) -> TrainingResult:
         """See :meth:`Model.execute`."""
-        result = super().execute(graph, plan, info)
+        if self.products is None:
+            result = super().execute(graph, plan, info)
+        else:
+            with self._lock:  # no other weights are taken over between the two
+                counts = self.products.fill(graph, self.executor)
+                result = super().execute(graph, plan, info)
+            result.report.products.update(counts)
         if isinstance(result, DeviceResult):
             return DeviceTrainingResult(self, result)
         return TrainingResult(self, result)

@@ -22,6 +22,7 @@ from edbatch_tvm.training.backward_model import BackwardModel, Compile
 from edbatch_tvm.training.cotangents import Cotangents
 from edbatch_tvm.training.gradients import Gradients
 from edbatch_tvm.training.graph_rows import OperandEntries
+from edbatch_tvm.training.product_rows import ProductRows
 from relay_ext.gradients.adjoint_cells import AdjointCell, Adjoints
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class PartialCells:
 
     Attributes
     ----------
-    signature, nodes, adjoints, weights, executor
+    signature, nodes, adjoints, weights, executor, products
         See :class:`~edbatch_tvm.training.TrainingModel`.
     """
 
@@ -46,6 +47,7 @@ class PartialCells:
     adjoints: Adjoints
     weights: WeightReader | None
     executor: Executor
+    products: ProductRows | None
 
 
 class PartialBackward:
@@ -140,7 +142,8 @@ class PartialBackward:
             for cells in own:
                 cells.append(replace(cells[type_id], name=name))
         signature, nodes = map(Signature, own)
-        return PartialCells(signature, nodes, replace(model.adjoints, cells=adjoints), model.weights, model.executor)
+        every = replace(model.adjoints, cells=adjoints)
+        return PartialCells(signature, nodes, every, model.weights, model.executor, model.products)
 
     def _retyped(self, forward: TrainingResult, found: Mapping[Key, np.ndarray]) -> TrainingResult:
         """The result with these nodes as such of their own types."""

@@ -97,7 +97,7 @@ class PlannedReport(Report):
 
     def __init__(self, planned: PlannedPass, executor: CpuExecutor, calls: Callable[[], int]) -> None:
         self.__dict__.update(_pass=planned, schedule=None, paths=executor.paths, count_kernels=calls, merged=0)
-        self.__dict__.update(stored=executor.kernels.stored, seconds={})
+        self.__dict__.update(stored=executor.kernels.stored, seconds={}, products={})
 
     @property
     def batches(self) -> int:

@@ -122,11 +122,14 @@ class Adjoints:
         By the name of the weight, with the places of a part of one in brackets, or ``<cell>.<number of its binding>``.
     tir : dict of GlobalVar to PrimFunc
         The TIR functions of the module, which cells, adjoints and pullbacks may call.
+    unread : tuple of str
+        Weights that no adjoint has among its parameters.
     """
 
     cells: dict[str, AdjointCell]
     expressions: dict[str, WeightExpression]
     tir: dict[Any, Any]
+    unread: tuple[str, ...] = ()
 
     @property
     def module(self) -> IRModule:
@@ -149,10 +152,11 @@ class Adjoints:
         NaN, and an output that nothing uses has no part in a gradient.
         """
         whole = self.cells[name]
-        return _adjoint(name, whole.cell, self.expressions, whole.saved, present)[0]
+        made = _adjoint(name, whole.cell, self.expressions, whole.saved, present)[0]
+        return replace(made, function=without_weights(made.function, self.unread))
 
 
-def adjoint_cells(mod: IRModule, save: bool = True) -> Adjoints:
+def adjoint_cells(mod: IRModule, save: bool = True, products: Collection[str] = ()) -> Adjoints:
     """Differentiate the cells of a module.
 
     A cell and its adjoint::
@@ -178,6 +182,8 @@ def adjoint_cells(mod: IRModule, save: bool = True) -> Adjoints:
     save : bool
         Whether forward cells save what their adjoints read (:mod:`relay_ext.gradients.saved_values`); otherwise the
         adjoints compute it again.
+    products : collection of str
+        Weights that are tables of products (:mod:`relay_ext.tabulate_products`): with `save`, no adjoint reads them.
 
     Returns
     -------
@@ -191,9 +197,9 @@ def adjoint_cells(mod: IRModule, save: bool = True) -> Adjoints:
     cells: dict[str, AdjointCell] = {}
     expressions: dict[str, WeightExpression] = {}
     for name, function in cell_functions(mod).items():
-        cells[name] = _named_adjoint(name, function, expressions, save)
+        cells[name] = _named_adjoint(name, function, expressions, save, products)
     tir = {var: function for var, function in mod.functions.items() if isinstance(function, tirx.PrimFunc)}
-    return Adjoints(cells, expressions, tir)
+    return Adjoints(cells, expressions, tir, tuple(products) if save else ())
 
 
 def called_with(mod: IRModule, tir: Mapping[Any, Any]) -> IRModule:
@@ -206,12 +212,15 @@ def called_with(mod: IRModule, tir: Mapping[Any, Any]) -> IRModule:
     return IRModule(dict(mod.functions.items()) | {var: tir[var] for var in tir if var in called}, attrs=mod.attrs)
 
 
-def _named_adjoint(name: str, function: Any, expressions: dict[str, WeightExpression], save: bool) -> AdjointCell:
+def _named_adjoint(
+    name: str, function: Any, expressions: dict[str, WeightExpression], save: bool, products: Collection[str]
+) -> AdjointCell:
     """The adjoint of a cell; an error names the cell."""
     try:
         adjoint, needed = _adjoint(name, function, expressions, [])
-        saved = saved_values(function, needed) if save else []
-        return _adjoint(name, function, expressions, saved)[0] if saved else adjoint
+        saved = saved_values(function, needed, products) if save else []
+        made = _adjoint(name, function, expressions, saved)[0] if saved else adjoint
+        return replace(made, function=without_weights(made.function, products if save else ()))
     except NoGradientError as error:
         raise NoGradientError(f"{error.given} in cell {name!r}", error.expected, error.hint) from None
 
@@ -271,6 +280,16 @@ def _adjoint(
     adjoint = tidy(whole, f"{name}_adjoint")
     made = AdjointCell(forward, adjoint, len(outputs), slots, operands, terms, function, tuple(saved))
     return made, needed
+
+
+def without_weights(function: Any, names: Collection[str]) -> Any:
+    """A cell without some of its weights, which it does not read."""
+    if not any(one.name in names for one in function.params):
+        return function
+    read = set(relax.analysis.free_vars(function.body))
+    params = [one for one in function.params if one.name not in names]
+    assert all(one in params for one in function.params if one in read)
+    return relax.Function(params, function.body, function.ret_ty, function.is_pure, function.attrs)
 
 
 @contextmanager

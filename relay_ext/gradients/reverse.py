@@ -22,6 +22,7 @@ from edbatch_tvm.tvm_compat import Call, GenericConst, TensorType, structural_ma
 from relay_ext.gradients import elementwise, products, reductions, tir_gradients, views  # noqa: F401 (they register rules)
 from relay_ext.gradients.products import left_gradient, right_gradient, transposed
 from relay_ext.gradients.rules import Emitter, gradients_of, is_float, short_name
+from relay_ext.gradients.views import scattered_slices, sliced_places
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ class Reverse:
     terms: list[Term] = field(default_factory=list)
     _parts: dict[Any, list[Any]] = field(default_factory=lambda: defaultdict(list))
     _fields: dict[Any, dict[int, list[Any]]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(list)))
+    _slices: dict[Any, list[tuple[int, range, Any]]] = field(default_factory=lambda: defaultdict(list))
 
     def add(self, variable: Any, gradient: Any) -> None:
         """A gradient of an expression: a variable, a tuple, or something that has none."""
@@ -91,7 +93,9 @@ class Reverse:
         if variable in self._fields:
             found = self._fields[variable]
             return [self._sum(found.get(place, [])) for place in range(len(variable.ty.fields))]
-        return self._sum(self._parts.get(variable, []))
+        slices = self._slices.get(variable)
+        joined = scattered_slices(self.emit, slices, self.renamed[variable]) if slices else []
+        return self._sum([*self._parts.get(variable, []), *joined])
 
     def _sum(self, parts: Sequence[Any]) -> Any:
         if not parts:
@@ -120,7 +124,7 @@ class Reverse:
 
     def _call(self, variable: Any, call: Any, gradient: Any) -> None:
         new = self.rename(call)
-        if self._of_weights(call, new, gradient):
+        if self._of_weights(call, new, gradient) or self._of_slice(call, new, gradient):
             return
         found = gradients_of(self.emit, new, self.renamed[variable], gradient)
         for argument, one in zip(call.args, found, strict=True):
@@ -151,6 +155,19 @@ class Reverse:
         else:
             self.terms.append(Term(x, "product", transposed(self.emit, self.emit(g)), transposed(self.emit, right)))
         self.add(y, right_gradient(self.emit, left, right, g))
+        return True
+
+    def _of_slice(self, call: Any, new: Any, g: Any) -> bool:
+        """Whether a call takes some elements of an axis that stand together: slices side by side are joined later."""
+        if short_name(call) != "strided_slice" or call.args[0] in self.shared:
+            return False
+        places = sliced_places(new)
+        if len(places) != 1 or not isinstance(call.args[0], relax.Var):
+            return False
+        ((axis, some),) = places.items()
+        if some.step != 1 or not len(some):
+            return False
+        self._slices[call.args[0]].append((axis, some, self.emit(g)))
         return True
 
     def _rows(self, tensor: Any) -> Any:

@@ -7,7 +7,7 @@ the forward cell, and an operand of the adjoint.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from tvm import relax
@@ -28,16 +28,18 @@ _CHEAP = frozenset(name.removeprefix("relax.") for name in ELEMENTWISE | ORDERED
 """Operators whose results are computed again: a few operations for each element of what is at hand."""
 
 
-def saved_values(function: Any, needed: Iterable[Any]) -> list[Any]:
+def saved_values(function: Any, needed: Iterable[Any], products: Collection[str] = ()) -> list[Any]:
     """The variables of a cell that are saved for an adjoint that reads the variables `needed`.
 
     Outputs of the cell are among them where they are read: they cost nothing, since they lie in arenas anyway.
+    `products` are tables whose rows are products that the backward pass cannot read again.
     """
     bindings = bindings_of(function)
     value_of = dict(bindings)
     known = made_of(bindings, set(weight_params(function))) | set(function.params)
     outputs = {output for output in output_vars(function) if isinstance(output, relax.Var)} - known
-    cheap = _cheap(bindings, known | outputs)
+    rows = {variable for variable, value in bindings if _is_row(value, products)}
+    cheap = _cheap(bindings, known | outputs, rows)
     saved, seen, waiting = set(), set(known), list(needed)
     while waiting:
         variable = waiting.pop()
@@ -50,15 +52,22 @@ def saved_values(function: Any, needed: Iterable[Any]) -> list[Any]:
             waiting.extend(relax.analysis.free_vars(value_of[variable]))
     # A product of two gates is cheap where both are saved, for reasons of their own.
     for variable, _ in reversed(bindings):
-        if variable in saved - outputs and variable in _cheap(bindings, (known | outputs | saved) - {variable}):
+        if variable in saved - outputs and variable in _cheap(bindings, (known | outputs | saved) - {variable}, rows):
             saved.remove(variable)
     return [variable for variable, _ in bindings if variable in saved]
 
 
-def _cheap(bindings: Sequence[tuple[Any, Any]], at_hand: set[Any]) -> set[Any]:
-    """The variables that take little to compute from those at hand."""
+def _is_row(value: Any, tables: Collection[str]) -> bool:
+    """Whether a value is read from one of some tables."""
+    return isinstance(value, Call) and short_name(value) == "take" and getattr(value.args[0], "name", None) in tables
+
+
+def _cheap(bindings: Sequence[tuple[Any, Any]], at_hand: set[Any], dear: Collection[Any]) -> set[Any]:
+    """The variables that take little to compute from those at hand; `dear` are none of them."""
     found = set(at_hand)
     for variable, value in bindings:
+        if variable in dear:
+            continue
         few = not isinstance(value, Call) or short_name(value) in _CHEAP
         if few and all(one in found for one in relax.analysis.free_vars(value)):
             found.add(variable)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -80,6 +82,34 @@ def sliced_places(call: Any) -> dict[int, range]:
         extent = _static(extents(x)[axis % x.ty.ndim], "strided_slice")
         found[axis % x.ty.ndim] = range(extent)[slice(begin, _end(end, extent, stride), stride)]
     return found
+
+
+def scattered_slices(emit: Emitter, slices: Sequence[tuple[int, range, Any]], whole: Any) -> list[Any]:
+    """Gradients of slices of one tensor as gradients of it: one where slices of an axis lie side by side.
+
+    Parameters
+    ----------
+    emit : Emitter
+    slices : sequence of (int, range, relax.Var)
+        An axis, the places on it, which follow each other, and the gradient.
+    whole : relax.Var
+        What was sliced.
+    """
+    axis = slices[0][0]
+    rising = sorted(slices, key=lambda one: one[1].start)
+    apart = all(first[1].stop <= second[1].start for first, second in pairwise(rising))
+    if not apart or any(one[0] != axis for one in slices):
+        return [_scatter(emit, g, own, some, _static(extents(whole)[own], "strided_slice")) for own, some, g in slices]
+    parts, end = [], 0
+    for _, some, g in [*rising, (axis, range(_static(extents(whole)[axis], "strided_slice"), -1), None)]:
+        if some.start > end:
+            shape = extents(whole)
+            shape[axis] = tirx.IntImm("int64", some.start - end)
+            parts.append(emit(R.zeros(relax.ShapeExpr(shape), dtype_of(whole))))
+        if g is not None:
+            parts.append(g)
+            end = some.stop
+    return [emit(R.concat(parts, axis=axis)) if len(parts) > 1 else parts[0]]
 
 
 def _end(end: int, extent: int, stride: int) -> int | None:

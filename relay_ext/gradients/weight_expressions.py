@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,7 +79,7 @@ def expression_key(
     if variable in weights:
         known.setdefault(variable.name, WeightExpression((variable.name,), None))
         return str(variable.name)
-    part = _part(dict(bindings)[variable], weights)
+    part = _part(variable, dict(bindings), weights)
     if part is not None:
         key = f"{part.weights[0]}[{', '.join(f'{one.start}:{one.stop}:{one.step}' for one in part.part)}]"
         known[key] = part
@@ -90,16 +90,22 @@ def expression_key(
     return key
 
 
-def _part(value: Any, weights: Sequence[Any]) -> WeightExpression | None:
-    """A slice of a weight, as an expression; None for anything else."""
-    if not isinstance(value, Call) or short_name(value) != "strided_slice" or value.args[0] not in weights:
+def _part(variable: Any, values: Mapping[Any, Any], weights: Sequence[Any]) -> WeightExpression | None:
+    """A slice of a weight, or of a slice of one, as an expression; None for anything else."""
+    slices = []
+    while variable not in weights:
+        value = values.get(variable)
+        if not isinstance(value, Call) or short_name(value) != "strided_slice":
+            return None
+        slices.append(sliced_places(value))
+        variable = value.args[0]
+    places = [range(int(extent)) for extent in variable.ty.shape.values]
+    for one in reversed(slices):
+        for axis, some in one.items():
+            places[axis] = places[axis][some.start : some.stop if some.stop >= 0 else None : some.step]
+    if any(one.step < 1 for one in places):
         return None
-    places = sliced_places(value)
-    if any(one.step < 1 for one in places.values()):
-        return None
-    weight = value.args[0]
-    axes = (places.get(axis, range(int(extent))) for axis, extent in enumerate(weight.ty.shape.values))
-    return WeightExpression((weight.name,), None, tuple(slice(one.start, one.stop, one.step) for one in axes))
+    return WeightExpression((variable.name,), None, tuple(slice(one.start, one.stop, one.step) for one in places))
 
 
 def _pullback(key: str, variable: Any, bindings: Sequence[Any], weights: Sequence[Any]) -> WeightExpression:

@@ -18,7 +18,8 @@ from tvm.script import tirx as T
 from edbatch_tvm.graph import Attribute, CellSignature, Operand, Signature, ValueSpec
 from edbatch_tvm.models import WORKLOADS, get_workload
 from relay_ext.gradients.adjoint_cells import Adjoints, Source, WeightTerm, adjoint_cells
-from relay_ext.gradients.rules import NoGradientError
+from relay_ext.gradients.reverse import bindings_of
+from relay_ext.gradients.rules import NoGradientError, short_name
 from relay_ext.signature import cell_functions, input_params, output_vars, weight_params
 from tests.random_cells import cells_for
 from tests.relay_ext.relax_in_torch import evaluate
@@ -448,3 +449,29 @@ def test_random_cells(seed: int) -> None:
     attributes = (Attribute("a", ValueSpec((), "int32"), 7),)
     outputs = tuple(rng.choice(specs) for _ in range(rng.randint(1, 3)))
     check(cells_for(Signature([CellSignature("cell", operands, attributes, outputs)]), seed, general=True), seed=seed)
+
+
+def test_a_slice_of_a_slice_of_a_weight_is_a_part_of_it() -> None:
+    def compute(x: Any, weight: Any) -> Any:
+        rows = R.strided_slice(weight, [0], [2], [5])
+        return R.matmul(x, R.strided_slice(rows, [0, 1], [1, 0], [3, 4], [1, 2]))
+
+    found = check(_module(compute, [(2,), (6, 4)], weights=1)).expressions
+    assert [one.part for one in found.values()] == [(slice(3, 5, 1), slice(0, 4, 2))]
+
+
+def test_gradients_of_slices_side_by_side_are_joined() -> None:
+    """No zeros, no sums; a gap has zeros, and slices that overlap are added."""
+
+    def adjoint(*slices: tuple[int, int]) -> list[str]:
+        def compute(x: Any) -> Any:
+            parts = [R.sum(R.exp(R.strided_slice(x, [0], [begin], [end]))) for begin, end in slices]
+            return R.multiply(*parts)
+
+        function = adjoint_cells(_module(compute, [(6,)])).cells["cell"].function
+        return [short_name(value) for _, value in bindings_of(function) if isinstance(value, relax.Call)]
+
+    assert adjoint((4, 6), (0, 4)).count("concat") == 1
+    assert "zeros" not in adjoint((4, 6), (0, 4))
+    assert adjoint((4, 6), (0, 2)).count("zeros") == 1
+    assert adjoint((1, 6), (0, 2)).count("zeros") == 2

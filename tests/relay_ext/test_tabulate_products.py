@@ -16,10 +16,11 @@ from tvm.script import relax as R
 import edbatch_tvm as eb
 from edbatch_tvm.checking.comparison import compare
 from edbatch_tvm.checking.reference import run_reference
-from edbatch_tvm.errors import PlanError, TargetError
+from edbatch_tvm.errors import PlanError
 from edbatch_tvm.models import get_workload
+from relay_ext import tabulate_products as module
 from relay_ext.signature import weights_of
-from relay_ext.tabulate_products import DerivedWeight, TabulateProducts, tabulate_products
+from relay_ext.tabulate_products import DerivedWeight, TabulateProducts, rows_read, tabulate_products
 
 E, H, V, N = 32, 48, 7, 40
 
@@ -223,9 +224,51 @@ def test_other_options(given: Any) -> None:
         eb.compile(workload.cells(8), workload.weights(8), product_tables=given)
 
 
-def test_not_for_training_nor_operators() -> None:
+def test_not_for_operators() -> None:
     workload = get_workload("treelstm")
-    with pytest.raises(TargetError, match="product_tables of a model for training"):
-        eb.compile(workload.cells(8), workload.weights(8), product_tables=True, training=True)
-    with pytest.raises(PlanError, match="product_tables at granularity 'op'"):
-        eb.compile(workload.cells(8), workload.weights(8), product_tables=True, granularity="op")
+    for training in (False, True):
+        with pytest.raises(PlanError, match="product_tables at granularity 'op'"):
+            eb.compile(workload.cells(8), workload.weights(8), product_tables=True, granularity="op", training=training)
+
+
+def test_for_training_a_weight_is_cut_in_the_cell(monkeypatch: pytest.MonkeyPatch) -> None:
+    @I.ir_module
+    class Before:
+        @R.function
+        def cell(
+            h: R.Tensor((H,), "float32"),
+            word: R.Tensor((), "int32"),
+            table: R.Tensor((V, E), "float32"),
+            W: R.Tensor((E + H, N), "float32"),
+        ):
+            R.func_attr({"num_input": 2})
+            with R.dataflow():
+                y = R.matmul(R.concat((R.take(table, word, axis=0), h)), W)
+                R.output(y)
+            return y
+
+    @I.ir_module
+    class Expected:
+        @R.function
+        def cell(
+            h: R.Tensor((H,), "float32"),
+            word: R.Tensor((), "int32"),
+            W: R.Tensor((E + H, N), "float32"),
+            product: R.Tensor((V, N), "float32"),
+        ):
+            R.func_attr({"num_input": 2})
+            with R.dataflow():
+                lv = R.take(product, word, axis=0)
+                lv1 = R.strided_slice(W, [0], [E], [E + H])
+                lv2 = R.matmul(h, lv1)
+                y = R.add(lv, lv2)
+                gv = y
+                R.output(gv)
+            return gv
+
+    assert tabulate_products(Before, 1 << 20, for_training=True)[1] == ()  # rows are too short
+    monkeypatch.setattr(module, "LEAST_IN_TRAINING", E)
+    after, derived = tabulate_products(Before, 1 << 20, for_training=True)
+    tvm.ir.assert_structural_equal(after, Expected)
+    assert [one.name for one in derived] == ["table.W.product0"]
+    assert rows_read(after, derived) == {"table.W.product0": [("cell", "word")]}
