@@ -18,7 +18,7 @@ from relay_ext.signature import cell_functions, input_attrs, input_params, weigh
 LEAST_COLUMNS = 32
 """Products of shorter rows are left: reading a row of the result from memory takes as long as computing it."""
 
-LEAST_IN_TRAINING = 128
+LEAST_IN_TRAINING = 192
 """The same in training, where rows of products and of their gradients are written and read several times a step."""
 
 

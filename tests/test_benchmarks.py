@@ -29,6 +29,12 @@ ROOT = Path(__file__).resolve().parents[1]
         pytest.param(
             "soak", "--minibatches 600 --hidden 8 --allow 40", "growth after 120 minibatches", marks=pytest.mark.slow
         ),
+        pytest.param(
+            "kernel_rates",
+            "childsum-tree --hidden 8 --batch-size 4 --repeat 1",
+            "| childsum-tree | generated |",
+            marks=pytest.mark.slow,
+        ),
         pytest.param("compile_times", "--parts equal", "500 equal cells", marks=pytest.mark.slow),
         ("operator_speed", "--hidden 8 --rows 16 --children 2 --only softmax attention --repeat 1", "attention over 2"),
         pytest.param(

@@ -117,8 +117,8 @@ def compile_model(
         Whether a product of a table's row with a weight, of a word's embedding for instance, is read from a table of
         such products, which is computed when the weights are read: True for 256 MiB of such tables at most, or the
         most bytes. It saves the products' operations, and results are rounded differently. For training, on a CPU,
-        rows are computed when a minibatch reads them for the first time since weights were taken over; not with
-        ``memory="recompute"``.
+        rows are computed when a minibatch reads them for the first time since weights were taken over, of embeddings
+        of 192 elements or more; not with ``memory="recompute"``.
 
     Returns
     -------

@@ -46,7 +46,7 @@ class RoundReport(Report):
         make_graph: Callable[[], InstanceGraph] | None = None,
     ) -> None:
         self.__dict__.update(_engine=engine, _policy=policy, _facts=facts, seconds=seconds, _make_graph=make_graph)
-        self.__dict__.update(paths=engine.executor.paths, stored=engine.executor.kernels.stored)
+        self.__dict__.update(paths=engine.executor.paths, stored=engine.executor.kernels.stored, products={})
 
     @cached_property
     def _numbers(self) -> list[int]:
