@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 import numpy as np
 
@@ -27,6 +27,8 @@ class Gradients(Mapping[str, np.ndarray]):
         Gradients of the external rows that have one, by the arena that they belong to.
     report : Report
         What it did, and in what time.
+    find_reached : callable or None
+        Gives the weights that cotangents reach; None: all of the cells that were met.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class Gradients(Mapping[str, np.ndarray]):
         self._parts: dict[str, list[np.ndarray]] = {}
         self._slices: dict[str, list[tuple[tuple[slice, ...], Sums]]] = {}
         self._done: dict[str, np.ndarray] = {}
+        self.find_reached: Callable[[], Collection[str] | None] | None = None
         for key, total in sums.items():
             expression = expressions.get(key)
             if expression is None:  # a weight whose parts were put together
@@ -96,7 +99,14 @@ class Gradients(Mapping[str, np.ndarray]):
 
     def reaches(self, name: str) -> bool:
         """Whether anything that has a cotangent depends on a weight; else its gradient is zero."""
-        return name in self._sums or name in self._parts or name in self._slices
+        if name not in self._sums and name not in self._parts and name not in self._slices:
+            return False
+        reached = self._reached
+        return reached is None or name in reached
+
+    @cached_property
+    def _reached(self) -> Collection[str] | None:
+        return None if self.find_reached is None else self.find_reached()
 
     def read_rows(self, table: str) -> tuple[np.ndarray, np.ndarray] | None:
         """What of the gradient of a weight is due to rows of it that were read, as :meth:`rows`; None: nothing."""

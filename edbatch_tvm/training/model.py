@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -24,6 +25,7 @@ from edbatch_tvm.training.cotangents import Cotangents, added, as_cotangents, wi
 from edbatch_tvm.training.gradients import Gradients
 from edbatch_tvm.training.partial_cotangents import PartialBackward
 from edbatch_tvm.training.product_rows import ProductRows
+from edbatch_tvm.training.reached_weights import ReachedWeights
 from edbatch_tvm.training.saved_graph import renumbered, with_saved_values
 from relay_ext.gradients.adjoint_cells import Adjoints
 
@@ -78,6 +80,7 @@ class TrainingModel(Model):
         self.version = 0
         self._backward = BackwardModel(self, compile_backward)
         self._partial = PartialBackward(self, compile_backward)
+        self._reached = ReachedWeights(nodes, adjoints, () if products is None else products.derived)
         self._lock = threading.RLock()
         self.products = products
         if products is not None and self.weights is not None:
@@ -235,6 +238,7 @@ class TrainingResult(Result):
             gradients = model._backward.run(self, cotangents)
             if model._partial.is_needed and gradients.have_nan():
                 gradients = model._partial.run(self, cotangents) or gradients
+            gradients.find_reached = partial(model._reached.weights, self.graph, cotangents.values, self.detached)
             self._used = not retain
         return gradients
 
