@@ -12,6 +12,7 @@ from edbatch_tvm.recording.breaks import told
 from edbatch_tvm.recording.call_fast_paths import PATHS
 from edbatch_tvm.recording.dropout import Dropout
 from edbatch_tvm.recording.empty_results import NoElements
+from edbatch_tvm.recording.held_objects import ChangesOthers
 from edbatch_tvm.recording.masked_code import MaskedCode
 from edbatch_tvm.recording.module_attributes import Written
 from edbatch_tvm.recording.recurrent import Unrolls
@@ -85,6 +86,8 @@ class CellCall:
             if not isinstance(self.site.target, MaskedCode):
                 self.site.dropout = Dropout(self.site)
                 return self._with_masks(self.site.dropout, arguments, named)
+        if isinstance(error, ChangesOthers):
+            self.recorder.run_in_order(error.given)
         if isinstance(error, Unrolls):
             self.site.taken_apart = True
             return self.plain(*arguments, **named)

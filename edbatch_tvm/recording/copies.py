@@ -137,7 +137,7 @@ class Copies:
         self._late: RecordingError | None = None
         self.first = 0  # the number of the first element in the minibatch
         self.elements = [Element(number) for number in range(count)]
-        self._shared_state = SharedState(model)
+        self._shared_state = SharedState(model, recorder.library.model is None)
 
     def _elements_own(self) -> set[int]:
         """The modules that every element has a copy of.
@@ -302,7 +302,18 @@ class Copies:
             raise self._late
         reason = self._shared_state.order_matters(self._model)
         if reason:
-            self.carried.in_order = reason
+            self.run_in_order(reason)
+
+    def run_in_order(self, reason: str) -> None:
+        """Have PyTorch run elements one after the other from now on: what they do depends on that.
+
+        Raises
+        ------
+        RecordingError
+            If several are running.
+        """
+        self.carried.in_order = reason
+        if len(self.elements) > 1:
             raise RecordingError(
                 f"{reason}: not what they do one after the other",
                 "what each element has for itself, and random numbers that are drawn before values are read",

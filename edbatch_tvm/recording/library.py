@@ -27,6 +27,7 @@ from edbatch_tvm.recording.empty_results import EmptyResult
 from edbatch_tvm.recording.exporting import EXPORTING
 from edbatch_tvm.recording.failures import uncompiled
 from edbatch_tvm.recording.gradient_check import check_gradients
+from edbatch_tvm.recording.held_objects import ChangesOthers
 from edbatch_tvm.recording.isolation import state, switched_to
 from edbatch_tvm.recording.model_state import dtype_of
 from edbatch_tvm.recording.module_arguments import GivenModule
@@ -55,6 +56,7 @@ from edbatch_tvm.recording.specialise import (
     holds_for_few,
     make_cell,
     takes_rows,
+    try_function,
 )
 from edbatch_tvm.recording.specs import FLOATS
 from edbatch_tvm.recording.storages import JOINED, with_whole_values
@@ -198,8 +200,16 @@ class Library:
         CellError
             If none of them can be a cell: why the last one cannot.
         """
-        if site.owner is not None and self._notes_more(recorder, site, arguments):
-            return AGAIN
+        if site.never is not None:
+            raise site.never
+        try:
+            if site.owner is not None and self._notes_more(recorder, site, arguments):
+                return AGAIN
+            if site.owner is None and site in self._sites:
+                self._try_function(recorder, site, arguments)
+        except ChangesOthers as error:
+            site.never = error
+            raise
         how = self._row_by_row(recorder, site, arguments)
         return how if how is not None else self.as_one_node(recorder, site, arguments, site.learn)
 
@@ -269,6 +279,16 @@ class Library:
             else:
                 site.read(attribute)
         return len(site.reads) > len(code.reads)
+
+    def _try_function(self, recorder: Recorder, site: Site, arguments: tuple[Any, ...]) -> None:
+        """See what the code of a function changes, once for a kind of calls."""
+        key, _, attributes = described(recorder, arguments, False, True)
+        if key in site.noted:
+            return
+        plan = CallPlan.of(key, attributes, self._names.params, self.dtype)
+        with self._lock, self._outside(), refuses_unrolling(), StatisticsChecked():
+            try_function(site.name, CellModule(site.target, None, plan, site.named, ()))
+        site.noted.add(key)
 
     def _row_by_row(self, recorder: Recorder, site: Site, arguments: tuple[Any, ...]) -> RowByRow | OverRows | None:
         """How a call with rows is recorded; None as one node: its code does not treat rows alike, or has none."""

@@ -119,6 +119,7 @@ class Recorder:
             "reads",
             "recorded",
             "root",
+            "run_in_order",
             "tape",
             "types",
             "wait",
@@ -156,6 +157,8 @@ class Recorder:
         self.ready: dict[int, tuple[TensorSpec, torch.Tensor]] = {}
         self.answers: dict[int, torch.Tensor] = {}
         self.root: torch.nn.Module | None = None
+        # Called with a reason, where elements do something that depends on their order.
+        self.run_in_order: Callable[[str], None] = lambda reason: None
         self.finished = False
         self.touched: set[int] = set()
         self.follows = False

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from edbatch_tvm.recording.held_objects import objects_of
 from edbatch_tvm.recording.module_attributes import CONTAINERS, OWN
 from edbatch_tvm.recording.random_state import Drawn
 
@@ -22,10 +23,13 @@ class SharedState:
     Parameters
     ----------
     model : torch.nn.Module
+    first : bool
+        Whether these are the first elements, which find out what the code changes outside of the model, too.
     """
 
-    def __init__(self, model: torch.nn.Module) -> None:
+    def __init__(self, model: torch.nn.Module, first: bool) -> None:
         self._held = list(_held_by(model))
+        self._outside = objects_of(model) if first else []
         self._random = Drawn()
 
     def look(self) -> None:
@@ -43,6 +47,10 @@ class SharedState:
             if held.version != now.version or not _same_objects(held.content, now.content):
                 kind = type(held.value).__name__
                 return f"elements that wait for values change {held.name}, a {kind} that they share"
+        for one in self._outside:
+            if one.is_changed:
+                kind = type(one.value).__name__
+                return f"elements that wait for values change {one.name}, a {kind} outside of the model"
         if self._random.rounds > 1:
             return "elements draw random numbers and wait for values in between"
         return ""

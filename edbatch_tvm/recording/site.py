@@ -55,6 +55,8 @@ class Site:
         For kinds of calls with rows, what a call of one row returns; None where rows are not treated alike.
     dropout : Dropout or None
         The masks that calls take, if the code drops elements.
+    never : CellError or None
+        Why its code is no cell for any call.
     taken_apart : bool
         Whether its code runs as it is, and what it calls is recorded: it is a recurrent layer, or runs one over
         several steps.
@@ -62,7 +64,7 @@ class Site:
 
     __slots__ = (
         *("_signature", "cells", "constants", "integers_vary", "name", "named", "noted", "owner", "reads", "refused"),
-        *("dropout", "row_wise", "steps", "taken_apart", "target"),
+        *("dropout", "never", "row_wise", "steps", "taken_apart", "target"),
     )
 
     def __init__(
@@ -85,6 +87,7 @@ class Site:
         self.noted: set[Key] = set()
         self.reads: tuple[Attribute, ...] = ()
         self.constants: dict[Attribute, Any] = {}
+        self.never: CellError | None = None
         self.taken_apart = False
         self.dropout: Dropout | None = None
         self._signature: inspect.Signature | None = None

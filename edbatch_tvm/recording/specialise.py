@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,8 @@ from edbatch_tvm.recording.cell_module import CellModule, ShapedCode, bound_to, 
 from edbatch_tvm.recording.empty_results import EmptyResult, are_always_empty, as_new
 from edbatch_tvm.recording.export_cache import answer_of, program_of
 from edbatch_tvm.recording.failures import shapes_of
+from edbatch_tvm.recording.held_objects import ObjectsKept, hooks_of
+from edbatch_tvm.recording.kept_tensors import MemoryKept, TensorsKept
 from edbatch_tvm.recording.lazy import LazyTensor
 from edbatch_tvm.recording.module_attributes import Attribute, Notes
 from edbatch_tvm.recording.row_wise import same_program, treats_rows_alike
@@ -114,7 +117,8 @@ def attributes_read(
     plain = len(arguments) - len(code.reads)
     with torch.no_grad():
         try:
-            bound_to(code.function, code.owner)(notes.root)(*arguments[:plain])
+            with _trying(name, code, arguments, notes.root):
+                bound_to(code.function, code.owner)(notes.root)(*arguments[:plain])
         except EdbatchError:
             raise
         except Exception as error:
@@ -122,6 +126,33 @@ def attributes_read(
     notes.closed = True
     notes.check()
     return notes.read
+
+
+def try_function(name: str, code: CellModule) -> None:
+    """Run the code of a function on random numbers, to see what it changes.
+
+    Raises
+    ------
+    CellError
+        If it changes something.
+    """
+    flat = [entry.random(EXAMPLE_ROWS) for entry in code.plan.inputs]
+    arguments = code.plan.arguments(_as_given(code, flat), list(code.taken))
+    try:
+        with torch.no_grad(), _trying(name, code, arguments, None):
+            code.function(*arguments)
+    except EdbatchError:
+        raise
+    except Exception:  # its export says it better
+        return
+
+
+@contextmanager
+def _trying(name: str, code: CellModule, arguments: Any, root: torch.nn.Module | None) -> Iterator[None]:
+    """A context in which code that is tried changes nothing but what it makes, or is an error."""
+    kept = TensorsKept(name, arguments, root)
+    with ObjectsKept(name, [code.function, *hooks_of(root)]), kept, MemoryKept(name, kept):
+        yield
 
 
 def _example_of(value: Any) -> Any:

@@ -1,0 +1,251 @@
+"""Objects outside of a model that code finds in globals, in closures and in hooks, as they were before it ran.
+
+Code is tried before it is a cell. What it changes in a list, a dict or another object would otherwise stay changed, and
+a cell, whose code never runs again, would not change it any more.
+"""
+
+from __future__ import annotations
+
+import sys
+import sysconfig
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import CellType, CodeType, FrameType, FunctionType, MethodType, ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from edbatch_tvm.errors import CellError
+
+_CONTAINERS = list, dict, set, deque, bytearray
+_MOST_SCANNED = 1000
+"""Items of a container up to which those are looked at as well."""
+
+_LEVELS = 3
+"""How deep objects are held: acts["x"].append changes a list in a dict."""
+
+_STANDARD = sysconfig.get_paths()["stdlib"]
+_PACKAGES = tuple(
+    str(Path(str(sys.modules[name].__file__)).parent) + "/" for name in ("torch", "numpy", __name__.partition(".")[0])
+)
+
+
+_EMPTY = CellType()
+"""A variable of a closure that is not set yet."""
+
+
+class ChangesOthers(CellError):
+    """Code that changes an object which is no part of the model."""
+
+
+class Held(NamedTuple):
+    """An object, and a shallow copy of what is in it; of a tensor, how often it was written into."""
+
+    name: str
+    value: Any
+    content: Any
+
+    @classmethod
+    def of(cls, name: str, value: Any) -> Held:
+        """The object as it is."""
+        return cls(name, value, _content(value))
+
+    @property
+    def is_changed(self) -> bool:
+        """Whether something else is in it."""
+        now, before = _content(self.value), self.content
+        if isinstance(before, int):
+            return bool(now != before)
+        if isinstance(before, np.ndarray):
+            return not np.array_equal(now, before, equal_nan=before.dtype.kind in "fc")
+        if isinstance(before, dict):
+            return now.keys() != before.keys() or any(now[key] is not one for key, one in before.items())
+        if isinstance(before, set | bytearray):
+            return bool(now != before)
+        return len(now) != len(before) or any(one is not other for one, other in zip(now, before, strict=True))
+
+    def put_back(self) -> None:
+        """Let it have what it had."""
+        value, content = self.value, self.content
+        if isinstance(value, np.ndarray):
+            value[...] = content
+        elif isinstance(value, list | bytearray):
+            value[:] = content
+        elif isinstance(value, deque):
+            value.clear()
+            value.extend(content)
+        else:
+            into: Any = value if isinstance(value, dict | set) else vars(value)
+            into.clear()
+            into.update(content)
+
+
+def _content(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return 0 if value.is_inference() else value._version
+    if isinstance(value, np.ndarray):
+        return value.copy()
+    for kind in (list, set, bytearray):
+        if isinstance(value, kind):
+            return kind(value)
+    if isinstance(value, deque):
+        return list(value)
+    return dict(value if isinstance(value, dict) else vars(value))
+
+
+def _is_held(value: Any) -> bool:
+    """Whether code may change something in a value that a copy of it shows."""
+    if isinstance(value, (*_CONTAINERS, np.ndarray)):
+        return True
+    if isinstance(value, type | ModuleType | FunctionType | MethodType | torch.nn.Module | torch.Tensor):
+        return False
+    return type(getattr(value, "__dict__", None)) is dict and _is_users(_file_of(type(value)))
+
+
+def _file_of(kind: type) -> str:
+    return str(getattr(sys.modules.get(kind.__module__), "__file__", None) or "")
+
+
+def _is_users(file: str) -> bool:
+    """Whether a file is the user's; what installed packages keep in globals is a cache of theirs."""
+    return bool(file) and "-packages" not in file and not file.startswith(("<frozen", _STANDARD, *_PACKAGES))
+
+
+def objects_of(model: torch.nn.Module) -> list[Held]:
+    """What the methods of a model, its hooks and the functions they call find in globals and in closures."""
+    kinds = {base for one in model.modules() for base in type(one).__mro__}
+    waiting: list[Any] = [*hooks_of(model), *(one for kind in kinds for one in vars(kind).values())]
+    seen: set[int] = set()
+    held: list[Held] = []
+    while waiting:
+        one = waiting.pop()
+        function = getattr(one, "__func__", one)
+        if id(function) in seen or type(function) is not FunctionType or not _is_users(function.__code__.co_filename):
+            continue
+        seen.add(id(function))
+        names = {name for code in _codes(function.__code__) for name in code.co_names}
+        found = [(name, function.__globals__[name]) for name in names if name in function.__globals__]
+        for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+            found += [(name, cell.cell_contents)] if cell != _EMPTY else []
+        for name, value in found:
+            if type(value) is FunctionType:
+                waiting.append(value)
+            elif id(value) not in seen and (_is_held(value) or isinstance(value, torch.Tensor)):
+                seen.add(id(value))
+                held.append(Held.of(name, value))
+                if isinstance(value, list | dict) and len(value) <= _MOST_SCANNED:
+                    waiting += value.values() if isinstance(value, dict) else value
+    return held
+
+
+def _codes(code: CodeType) -> Iterator[CodeType]:
+    yield code
+    for one in code.co_consts:
+        if isinstance(one, CodeType):
+            yield from _codes(one)
+
+
+def hooks_of(root: torch.nn.Module | None) -> list[Callable[..., Any]]:
+    """The hooks of a module and of those in it that run when it is called."""
+    names = "_forward_hooks", "_forward_pre_hooks"
+    modules = () if root is None else root.modules()
+    return [hook for module in modules for name in names for hook in vars(module)[name].values()]
+
+
+class ObjectsKept:
+    """A context in which code may change no object that was there before: what it changed is put back.
+
+    Parameters
+    ----------
+    name : str
+        Of the cell.
+    roots : list of callable
+        The code and the hooks of its modules.
+
+    Raises
+    ------
+    ChangesOthers
+        At the end, if the code has changed one.
+    """
+
+    def __init__(self, name: str, roots: list[Callable[..., Any]]) -> None:
+        self._name = name
+        self._held: dict[int, Held] = {}
+        self._names: list[tuple[dict[str, Any], str, Any]] = []
+        self._cells: list[tuple[Any, Any]] = []
+        self._seen: set[Any] = set()
+        self._first: FrameType | None = None
+        self._tracer: Any = None
+        for root in roots:
+            self._hold_root(root)
+
+    def _hold_root(self, root: Any) -> None:
+        owner = root.__self__ if isinstance(root, MethodType) else root
+        if type(getattr(owner, "__dict__", None)) is dict and not isinstance(owner, torch.nn.Module | FunctionType):
+            self._hold(type(owner).__name__, vars(owner))  # of a package, too: hooks are there to keep something
+        function = getattr(root, "__func__", root)
+        for cell in getattr(function, "__closure__", None) or ():
+            try:
+                self._cells.append((cell, cell.cell_contents))
+            except ValueError:  # not set yet
+                continue
+            self._hold("a closure", cell.cell_contents)
+
+    def _hold(self, name: str, value: Any, level: int = 0) -> None:
+        if id(value) in self._held or not _is_held(value):
+            return
+        held = self._held[id(value)] = Held.of(name, value)
+        if level < _LEVELS and not isinstance(value, np.ndarray | bytearray) and len(held.content) <= _MOST_SCANNED:
+            for one in list(held.content.values() if isinstance(held.content, dict) else held.content):
+                self._hold(name, one, level + 1)
+
+    def __enter__(self) -> None:
+        self._first = sys._getframe(1)
+        self._tracer = sys.gettrace()
+        sys.settrace(self._called)
+
+    def _called(self, frame: FrameType, event: str, _argument: Any) -> None:
+        code = frame.f_code
+        if event != "call" or code in self._seen or not _is_users(code.co_filename):
+            return
+        self._seen.add(code)
+        for name in code.co_names:
+            if name in frame.f_globals:
+                value = frame.f_globals[name]
+                self._names.append((frame.f_globals, name, value))
+                self._hold(name, value)
+        if code.co_freevars:
+            own = {id(one) for one in self._made_by_callers(frame)}
+            for name in code.co_freevars:
+                if name in frame.f_locals and id(frame.f_locals[name]) not in own:
+                    self._hold(name, frame.f_locals[name])
+
+    def _made_by_callers(self, frame: FrameType) -> Iterator[Any]:
+        """What functions that are running have in variables of their own which functions in them use."""
+        caller = frame.f_back
+        while caller is not None and caller is not self._first:
+            for name in caller.f_code.co_cellvars:
+                if name in caller.f_locals:
+                    yield caller.f_locals[name]
+            caller = caller.f_back
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        sys.settrace(self._tracer)
+        changed = [f"{type(one.value).__name__} {one.name!r}" for one in self._held.values() if one.is_changed]
+        changed += [f"variable {name!r}" for into, name, value in self._names if into.get(name) is not value]
+        changed += ["variable of a closure" for cell, value in self._cells if cell.cell_contents is not value]
+        for one in self._held.values():
+            if one.is_changed:
+                one.put_back()
+        for into, name, value in self._names:
+            into[name] = value
+        for cell, value in self._cells:
+            cell.cell_contents = value
+        if changed and (kind is None or issubclass(kind, Exception)):
+            raise ChangesOthers(
+                f"the code of cell {self._name!r} changes the {changed[0]}, which is no part of the model",
+                "code that returns what it computes",
+                "return it from the cell, and keep it in forward",
+            ) from error
