@@ -22,7 +22,7 @@ from edbatch_tvm.recording.compiled_or_pytorch import PyTorchReport
 from edbatch_tvm.recording.copies import Carried
 from edbatch_tvm.recording.driver import Driver
 from edbatch_tvm.recording.eager_comparison import EagerComparison
-from edbatch_tvm.recording.elements import minibatch_of, takes_several
+from edbatch_tvm.recording.elements import minibatch_of, require_gradients, takes_several
 from edbatch_tvm.recording.exporting import EXPORTING
 from edbatch_tvm.recording.failures import name_element
 from edbatch_tvm.recording.flush import compute_batched, compute_eagerly
@@ -322,7 +322,7 @@ class AutoBatched(StandIn):
 
     def _run_now(self, functions: list[Any], entry: str) -> list[Any]:
         with self._lock:
-            self._take_over_changes()
+            self._take_over_changes(functions)
         self.reports, self.breaks = [], []
         self._computing = 0.0
         begin = perf_counter()
@@ -416,7 +416,7 @@ class AutoBatched(StandIn):
         if results:
             self._cells = observer.cells()
             print(chosen_line(self.model, self._cells, len(results)), file=sys.stderr)
-            self._start(parts_of(self.model))
+            self._start(self._parts(functions))
             self._warned = True
         return results
 
@@ -493,6 +493,14 @@ class AutoBatched(StandIn):
         with self._lock:
             self._take_over_changes()
 
+    def _parts(self, functions: Sequence[Any]) -> ModelParts:
+        """The model, for calls of `functions`: inputs of a model that is frozen may require gradients."""
+        parts = parts_of(self.model)
+        if not torch.is_grad_enabled() or trains(parts):
+            return parts
+        arguments = [one.keywords for one in functions if type(one) is partial]
+        return parts._replace(inputs=require_gradients(arguments))
+
     def _start(self, parts: ModelParts) -> None:
         """Have no compiled cells for the model as it is."""
         structure = _structure(parts)
@@ -505,9 +513,9 @@ class AutoBatched(StandIn):
         while len(self._known) > _MOST_KNOWN:
             del self._known[next(iter(self._known))]
 
-    def _take_over_changes(self) -> None:
+    def _take_over_changes(self, functions: Sequence[Any] = ()) -> None:
         with EXPORTING:
-            parts = parts_of(self.model)
+            parts = self._parts(functions)
             check_device(self.model, parts)
             structure, places = _structure(parts), places_of(parts)
         if structure != self._now.structure and structure in self._known:

@@ -8,6 +8,7 @@ from types import FunctionType, MethodType
 from typing import Any
 
 import torch
+from torch.utils._pytree import tree_leaves
 
 from edbatch_tvm.errors import RecordingError
 
@@ -31,6 +32,11 @@ def minibatch_of(elements: Any) -> list[Any] | None:
     if isinstance(elements, _ONE) or not isinstance(elements, Sequence | Iterator):
         return None
     return list(elements)
+
+
+def require_gradients(arguments: Any) -> bool:
+    """Whether tensors among arguments require gradients: themselves, or in lists, tuples and dicts."""
+    return any(isinstance(leaf, torch.Tensor) and leaf.requires_grad for leaf in tree_leaves(arguments))
 
 
 def takes_several(function: Callable[..., Any], named: Mapping[str, Any]) -> bool:

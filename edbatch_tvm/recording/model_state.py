@@ -10,11 +10,15 @@ from edbatch_tvm.errors import RecordingError
 
 
 class ModelParts(NamedTuple):
-    """The modules of a model, and their parameters and buffers: each once, in the order of the modules."""
+    """The modules of a model, and their parameters and buffers: each once, in the order of the modules.
+
+    `inputs` is whether gradients of arguments are asked for.
+    """
 
     modules: list[torch.nn.Module]
     parameters: list[torch.Tensor]
     buffers: list[torch.Tensor]
+    inputs: bool = False
 
 
 def parts_of(model: torch.nn.Module) -> ModelParts:
@@ -77,7 +81,7 @@ def _version(tensor: torch.Tensor) -> int:
 
 def trains(parts: ModelParts) -> bool:
     """Whether gradients are recorded for a model where it is called."""
-    return torch.is_grad_enabled() and any(one.requires_grad for one in parts.parameters)
+    return torch.is_grad_enabled() and (parts.inputs or any(one.requires_grad for one in parts.parameters))
 
 
 def check_no_transform() -> None:

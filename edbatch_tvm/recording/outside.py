@@ -190,9 +190,10 @@ class Outside:
             if self.tape is not None:
                 return self.tape.number(self, tensor)
             raise RecordingError(
-                f"a tensor of shape {list(tensor.shape)} that requires a gradient is used where gradients are recorded",
-                "inference",
-                "with torch.no_grad(): ..., or tensor.detach()",
+                f"a tensor of shape {list(tensor.shape)} requires a gradient, no parameter of the model does, and the "
+                "tensor is not among the arguments of an element",
+                "gradients of parameters, or of tensors that are arguments, also in lists, tuples and dicts",
+                "with torch.no_grad(): ..., tensor.detach(), or a parameter in its place",
             )
         dtype = tensor.dtype
         spec, address, _source = self._numbers_of(tensor)

@@ -177,7 +177,7 @@ _INTERNALS = re.compile(r"TVM|relax|TIR|aten|\bnode\b|arena|graph|LazyTensor|imp
         ("index", r"'word' is called with index 11; expected 0 to 9: its table has 10 rows \(hint: check the ids"),
         ("view", r"view\(dtype\) of a recorded tensor of shape \[4\]; .*hint: use .to\(dtype\)"),
         ("memory", r"the memory of a tensor of shape \[4\] that is recorded; .*hint: use tensor.clone\(\).numpy\(\)"),
-        ("gradient", r"a tensor of shape \[4\] that requires a gradient .*hint: with torch.no_grad\(\)"),
+        ("gradient", r"a tensor of shape \[4\] requires a gradient, .*hint: with torch.no_grad\(\)"),
         ("late", r"forward sets Faults.made for the first time while other elements run; .*hint: call again"),
     ],
 )
