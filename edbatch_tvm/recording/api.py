@@ -380,6 +380,10 @@ class AutoBatched(StandIn):
             if contents[0].state is not self._seen:
                 # A parameter that was looked up for the first time makes those before it stale.
                 return self._contents(records)
+        if self._library.cells and self._library.compiled() is None:
+            # A cell cannot be compiled, so none of its calls is recorded any more.
+            self._seen = None
+            return self._contents(records)
         return contents
 
     def _recorded(self, function: Function) -> Content:

@@ -33,7 +33,7 @@ def compute_batched(recorder: Recorder) -> Result | None:
     model = recorder.library.compiled()
     if model is None:  # a cell cannot be compiled: no more calls of it are recorded
         compute_eagerly(recorder)
-        return None
+        return None if records is None else compute_batched(recorder)
     recorder.computed.keep()
     graphs, nodes, external = [], 0, 0
     ids = arenas = np.empty(0, np.int64)

@@ -14,8 +14,8 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 import edbatch_tvm as eb
-from edbatch_tvm.errors import RecordingError
-from edbatch_tvm.recording import api, records_alone
+from edbatch_tvm.errors import CellError, RecordingError
+from edbatch_tvm.recording import api, library, records_alone
 from tests.recording.checks import assert_equal
 from tests.recording.models import ChildSumTreeLSTM, ShiftReduceParser, random_trees
 
@@ -398,3 +398,37 @@ def test_rows_that_were_zeros_are_read_again(beside: list[tuple[int, ...]]) -> N
         for _ in range(3):
             assert_equal(fast([*records, *beside]), [model(one) for one in [*words, *beside]])
             model.table.normal_()
+
+
+class TwoLayers(nn.Module):
+    """Calls the second layer for longer elements only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.word, self.first, self.second = nn.Embedding(WORDS, 4), nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, words: list[int]) -> torch.Tensor:
+        state = self.first(self.word(torch.tensor(words[0])))
+        return self.second(torch.tanh(state)) if len(words) > 1 else state
+
+
+@pytest.mark.parametrize("gradients", [False, True])
+@pytest.mark.parametrize("beside", [False, True])
+@pytest.mark.filterwarnings("ignore::edbatch_tvm.errors.BreakWarning")
+def test_cells_that_cannot_be_compiled(gradients: bool, beside: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    check = library.check_compiled
+
+    def refused(cell: Any, model: Any) -> None:
+        if cell.name == "second":
+            raise CellError("a cell that is refused", "another one")
+        check(cell, model)
+
+    monkeypatch.setattr(library, "check_compiled", refused)
+    model = TwoLayers()
+    fast = eb.autobatch(model, cells=["word", "first", "second"])
+    elements = [[1], [3, 4], [2]]
+    with torch.set_grad_enabled(gradients):
+        fast([[1], [2]])
+        given = [one if beside and len(one) > 1 else fast.record(one) for one in elements]
+        for _ in range(2):
+            assert_equal(fast(given), [model(one) for one in elements])
