@@ -36,6 +36,19 @@ def in_core_operators(program: Any) -> Any:
     return decomposed
 
 
+@contextmanager
+def failures_unprinted() -> Iterator[None]:
+    """A context in which ``torch.export`` does not print the graph of an attempt that failed."""
+    from torch.export import _trace
+
+    module: Any = _trace
+    module.print = lambda *_given, **_named: None
+    try:
+        yield
+    finally:
+        del module.print
+
+
 def composite_operators() -> tuple[dict[Any, Any], dict[Any, Any], Callable[[Any], Any]]:
     """What :func:`in_core_operators` decomposes, for who traces himself.
 

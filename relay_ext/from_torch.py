@@ -14,7 +14,7 @@ from typing import Any
 from tvm import relax
 
 from edbatch_tvm.errors import CellError, EnvironmentMismatch
-from relay_ext.core_program import in_core_operators
+from relay_ext.core_program import failures_unprinted, in_core_operators
 from relay_ext.exact_torch_decompositions import own_functions
 from relay_ext.importer import ImportedCells, ImportedProgram, WeightNames, cell_with_weights, imported_module
 from relay_ext.module_structure import module_structure
@@ -192,7 +192,8 @@ def _exported(torch: Any, module: Any, given: tuple[Any, ...], shapes: Any) -> A
         program = traced_program(torch, outer, given, shapes)
         if program is not None:
             return program
-        program = torch.export.export(outer, given, dynamic_shapes=shapes, strict=False)
+        with failures_unprinted():
+            program = torch.export.export(outer, given, dynamic_shapes=shapes, strict=False)
     return in_core_operators(program)
 
 

@@ -84,7 +84,7 @@ def test_what_a_model_does_wrong(what: str, error: type[Exception], message: str
         ("branch", r"cell 'branch' is not batched: .*cannot be exported"),
     ],
 )
-def test_what_cannot_be_recorded_runs(what: str, warning: str | None) -> None:
+def test_what_cannot_be_recorded_runs(what: str, warning: str | None, capsys: pytest.CaptureFixture[str]) -> None:
     model = Model()
     fast = eb.autobatch(model, cells=CELLS)
     with warnings.catch_warnings(record=True) as caught:
@@ -97,6 +97,7 @@ def test_what_cannot_be_recorded_runs(what: str, warning: str | None) -> None:
         assert re.match(warning, str(told[0].message))
         assert {one.place for one in fast.breaks} == {f"{told[0].filename}:{told[0].lineno}"}
         assert fast.breaks[0].place.startswith(__file__)
+    assert not capsys.readouterr().err
 
 
 def test_what_is_asked_for() -> None:
