@@ -10,6 +10,7 @@ import sys
 import sysconfig
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import CellType, CodeType, FrameType, FunctionType, MethodType, ModuleType
 from typing import Any, NamedTuple
@@ -121,6 +122,7 @@ def objects_of(model: torch.nn.Module) -> list[Held]:
     held: list[Held] = []
     while waiting:
         one = waiting.pop()
+        one = one.func if isinstance(one, partial) else one
         function = getattr(one, "__func__", one)
         if id(function) in seen or type(function) is not FunctionType or not _is_users(function.__code__.co_filename):
             continue
@@ -182,6 +184,9 @@ class ObjectsKept:
             self._hold_root(root)
 
     def _hold_root(self, root: Any) -> None:
+        if isinstance(root, partial):
+            self._hold("an argument of a hook", [*root.args, *root.keywords.values()])
+            root = root.func
         owner = root.__self__ if isinstance(root, MethodType) else root
         if type(getattr(owner, "__dict__", None)) is dict and not isinstance(owner, torch.nn.Module | FunctionType):
             self._hold(type(owner).__name__, vars(owner))  # of a package, too: hooks are there to keep something

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -61,6 +62,13 @@ def _tensor(value: torch.Tensor) -> None:
     TENSOR[0] = value.detach()[0, 0]
 
 
+def _noted(into: Any, _module: nn.Module, _given: Any, result: torch.Tensor) -> None:
+    if isinstance(into, Collector):
+        into.note(result.detach())
+    else:
+        into.append(result.detach())
+
+
 CHANGES: dict[str, Callable[[torch.Tensor], None]] = {
     "list": lambda value: CALLS.append(value.detach()),
     "list in a dict": lambda value: BY_NAME["step"].append(1),
@@ -78,6 +86,8 @@ class Model(nn.Module):
         self.change, self.place = change, place
         if place == "hook":
             self.linear.register_forward_hook(lambda module, given, result: CHANGES[change](result))
+        if place == "argument of a hook":
+            self.linear.register_forward_hook(partial(_noted, CALLS if change == "list" else COLLECTOR))
 
     def step(self, x: torch.Tensor) -> torch.Tensor:
         result = torch.tanh(self.linear(x))
@@ -108,7 +118,7 @@ QUICK = {("list", "cell"), ("object", "hook"), ("tensor", "forward")}
     [
         pytest.param(change, place, gradients, marks=[pytest.mark.slow] * ((change, place) not in QUICK or gradients))
         for change in CHANGES
-        for place in ("cell", "hook", "forward")
+        for place in ("cell", "hook", "forward", *["argument of a hook"] * (change in ("list", "object")))
         for gradients in (False, True)
     ],
 )
@@ -117,7 +127,7 @@ def test_objects_are_what_the_model_makes_of_them(change: str, place: str, gradi
     torch.manual_seed(0)
     model = Model(change, place).eval()
     elements = [torch.randn(rows, 4) for rows in (3, 1, 2)]
-    fast = eb.autobatch(model, cells=["linear"] if place == "hook" else ["step"])
+    fast = eb.autobatch(model, cells=["linear"] if "hook" in place else ["step"])
     found = []
     with torch.set_grad_enabled(gradients):
         for run in (lambda: [model(one) for one in elements], lambda: fast(elements), lambda: fast(elements)):
