@@ -45,6 +45,22 @@ class Carried:
         self.names: set[tuple[int, str]] = set()
         self.in_order = ""
 
+    def run_in_order(self, running: int, reason: str) -> None:
+        """Have PyTorch run elements one after the other from now on: what they do depends on that.
+
+        Raises
+        ------
+        RecordingError
+            If several are running.
+        """
+        self.in_order = reason
+        if running > 1:
+            raise RecordingError(
+                f"{reason}: not what they do one after the other",
+                "what each element has for itself, and random numbers that are drawn before values are read",
+                "call again: PyTorch will run the elements one after the other",
+            )
+
 
 class _Keeper:
     """Whose a copy is.
@@ -302,23 +318,7 @@ class Copies:
             raise self._late
         reason = self._shared_state.order_matters(self._model)
         if reason:
-            self.run_in_order(reason)
-
-    def run_in_order(self, reason: str) -> None:
-        """Have PyTorch run elements one after the other from now on: what they do depends on that.
-
-        Raises
-        ------
-        RecordingError
-            If several are running.
-        """
-        self.carried.in_order = reason
-        if len(self.elements) > 1:
-            raise RecordingError(
-                f"{reason}: not what they do one after the other",
-                "what each element has for itself, and random numbers that are drawn before values are read",
-                "call again: PyTorch will run the elements one after the other",
-            )
+            self.carried.run_in_order(len(self.elements), reason)
 
     @property
     def draws_random_numbers(self) -> bool:

@@ -11,13 +11,14 @@ import sysconfig
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 from types import CellType, CodeType, FrameType, FunctionType, MethodType, ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
+import relay_ext
+import schedules
 from edbatch_tvm.errors import CellError
 
 _CONTAINERS = list, dict, set, deque, bytearray
@@ -28,10 +29,8 @@ _LEVELS = 3
 """How deep objects are held: acts["x"].append changes a list in a dict."""
 
 _STANDARD = sysconfig.get_paths()["stdlib"]
-_PACKAGES = tuple(
-    str(Path(str(sys.modules[name].__file__)).parent) + "/" for name in ("torch", "numpy", __name__.partition(".")[0])
-)
-
+_OWN = sys.modules[__name__.partition(".")[0]]
+_PACKAGES = tuple(f"{next(iter(one.__path__))}/" for one in (torch, np, _OWN, relay_ext, schedules))
 
 _EMPTY = CellType()
 """A variable of a closure that is not set yet."""

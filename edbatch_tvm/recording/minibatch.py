@@ -108,7 +108,7 @@ def run_minibatch(
     known.library.state = state()
     copies = Copies(model, known.sites, recorder, len(functions), carried, driver.wait)
     copies.first = first
-    recorder.run_in_order = copies.run_in_order
+    recorder.run_in_order = partial(carried.run_in_order, len(functions))
 
     def run(number: int, function: Function, copy: torch.nn.Module) -> Any:
         element = copies.elements[number]

@@ -19,7 +19,7 @@ from edbatch_tvm.models.bilstm_tagger_char.arrays import flat_spelled
 from edbatch_tvm.models.flat_items import FlatLattices, FlatPairs, FlatSequences
 from edbatch_tvm.models.flatten import flat_lattices, flat_sequences
 from edbatch_tvm.models.lattice_lstm.reader import read_lattices
-from edbatch_tvm.models.line_reader import read_lines
+from edbatch_tvm.models.line_reader import read_lines, read_text
 from edbatch_tvm.models.native_reader import native_reader
 from edbatch_tvm.models.random_dag.arrays import flat_dags
 from edbatch_tvm.models.treelstm.arrays import children_of
@@ -159,7 +159,7 @@ class TestAnyText:
     @given(text=st.text(alphabet="(() 25ab\n\r\té" + SPACES[:4], max_size=60))
     def test_trees(self, text: str, tmp_path_factory: pytest.TempPathFactory) -> None:
         path = written(text, tmp_path_factory)
-        found = native_reader().trees(text.encode())  # type: ignore[union-attr]
+        found = native_reader().trees(read_text(path)[0])  # type: ignore[union-attr]
         try:
             wanted = read_labelled_trees(path)
         except DataError:
@@ -172,7 +172,7 @@ class TestAnyText:
     @given(text=st.text(alphabet="a|b|O \n" + SPACES, max_size=40), tagged=st.booleans())
     def test_words(self, text: str, tagged: bool, tmp_path_factory: pytest.TempPathFactory) -> None:
         path = written(text, tmp_path_factory)
-        found = native_reader().lines(text.encode(), tagged)  # type: ignore[union-attr]
+        found = native_reader().lines(read_text(path)[0], tagged)  # type: ignore[union-attr]
         if not tagged:
             assert found is not None
             assert lists(found) == [list(map(word_id, line.split())) for line in read_lines(path)]
@@ -193,7 +193,7 @@ class TestAnyText:
             end = data.draw(st.integers(begin, min(len(text), begin + 2)))
             text = text[:begin] + data.draw(st.text(alphabet="0129 \n-x\u0663\u00a0", max_size=2)) + text[end:]
         path = written(text, tmp_path_factory)
-        found = native_reader().lattices(text.encode())  # type: ignore[union-attr]
+        found = native_reader().lattices(read_text(path)[0])  # type: ignore[union-attr]
         try:
             wanted = read_lattices(path, OPTIONS)
         except DataError:

@@ -53,6 +53,14 @@ class Chain(nn.Module):
         return both[1], self.join(state), both.mean()
 
 
+class Words(list[int]):
+    """An element that keeps something of its own: what elements share, they may not change while they wait."""
+
+    def __init__(self, words: list[int]) -> None:
+        super().__init__(words)
+        self.kept: list[Any] = []
+
+
 class Keeping(Chain):
     """Sets attributes of the model, too, and carries them from element to element."""
 
@@ -120,18 +128,21 @@ def test_nor_of_one_with_gradients(read: bool, backward: bool, alive: Callable[[
 def test_what_lives_on_for_a_tensor_is_its_recorder_alone(
     fast: eb.AutoBatched, alive: Callable[[], Counter[type]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept = []
+    def forward(self: Any, words: Words) -> Any:
+        state = torch.zeros(H)
+        for word in words:
+            words.kept.append(state)
+            state = torch.tanh(self.join(self.table.weight[word]) + state)
+            float(state.sum())
+        return state
 
-    def step(self: Any, word: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
-        kept.append(state)
-        return torch.tanh(self.join(word) + state)
-
-    monkeypatch.setattr(type(fast.model), "step", step)
+    monkeypatch.setattr(type(fast.model), "forward", forward)
     again = eb.autobatch(fast.model, ["join"])
-    again([[0, 1], [2]])
-    kept.clear()
+    again([Words([0, 1]), Words([2])])
     before = alive()
-    again([[0, 1], [2]])
+    elements = [Words([0, 1]), Words([2])]
+    again(elements)
+    kept = [state for one in elements for state in one.kept]
     assert any(type(state) is LazyTensor for state in kept)
     assert all(torch.isfinite(state).all() for state in kept)
     assert alive() - before == {Recorder: 1}
@@ -153,20 +164,18 @@ def test_nor_of_one_that_fails(fast: eb.AutoBatched) -> None:
 
 
 def test_a_copy_that_somebody_keeps_is_a_module_like_others() -> None:
-    kept = []
-
     class Sharing(Chain):
-        def forward(self, words: list[int]) -> Any:
-            kept.append(self)
+        def forward(self, words: Words) -> Any:
+            words.kept.append(self)
             self.state = self.table.weight[words[0]]
             return super().forward(words)
 
     model = Sharing().requires_grad_(False)
     fast = eb.autobatch(model, ["step", "join"])
-    fast([[0, 1], [2]])
-    kept.clear()
-    fast([[0, 1], [2]])
-    copy = kept[0]
+    fast([Words([0, 1]), Words([2])])
+    elements = [Words([0, 1]), Words([2])]
+    fast(elements)
+    copy = elements[0].kept[0]
     assert torch.equal(copy.step(torch.ones(H), torch.ones(H)), model.step(torch.ones(H), torch.ones(H)))
     assert type(copy.state) is torch.Tensor or torch.equal(copy.state.clone(), model.table.weight[0])
     copy.state = None
