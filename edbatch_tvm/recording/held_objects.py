@@ -128,8 +128,7 @@ def objects_of(model: torch.nn.Module) -> list[Held]:
         seen.add(id(function))
         names = {name for code in _codes(function.__code__) for name in code.co_names}
         found = [(name, function.__globals__[name]) for name in names if name in function.__globals__]
-        for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
-            found += [(name, cell.cell_contents)] if cell != _EMPTY else []
+        found += [(name, cell.cell_contents) for name, cell in _closure_of(function)]
         for name, value in found:
             if type(value) is FunctionType:
                 waiting.append(value)
@@ -139,6 +138,12 @@ def objects_of(model: torch.nn.Module) -> list[Held]:
                 if isinstance(value, list | dict) and len(value) <= _MOST_SCANNED:
                     waiting += value.values() if isinstance(value, dict) else value
     return held
+
+
+def _closure_of(function: FunctionType) -> list[tuple[str, CellType]]:
+    """The variables of a function's closure that are set, by name."""
+    cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+    return [(name, cell) for name, cell in cells if cell != _EMPTY]
 
 
 def _codes(code: CodeType) -> Iterator[CodeType]:
@@ -190,12 +195,9 @@ class ObjectsKept:
         if type(getattr(owner, "__dict__", None)) is dict and not isinstance(owner, torch.nn.Module | FunctionType):
             self._hold(type(owner).__name__, vars(owner))  # of a package, too: hooks are there to keep something
         function = getattr(root, "__func__", root)
-        for cell in getattr(function, "__closure__", None) or ():
-            try:
-                self._cells.append((cell, cell.cell_contents))
-            except ValueError:  # not set yet
-                continue
-            self._hold("a closure", cell.cell_contents)
+        for name, cell in _closure_of(function) if type(function) is FunctionType else ():
+            self._cells.append((cell, cell.cell_contents))
+            self._hold(name, cell.cell_contents)
 
     def _hold(self, name: str, value: Any, level: int = 0) -> None:
         if id(value) in self._held or not _is_held(value):
@@ -237,12 +239,12 @@ class ObjectsKept:
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         sys.settrace(self._tracer)
-        changed = [f"{type(one.value).__name__} {one.name!r}" for one in self._held.values() if one.is_changed]
+        objects = [one for one in self._held.values() if one.is_changed]
+        changed = [f"{type(one.value).__name__} {one.name!r}" for one in objects]
         changed += [f"variable {name!r}" for into, name, value in self._names if into.get(name) is not value]
         changed += ["variable of a closure" for cell, value in self._cells if cell.cell_contents is not value]
-        for one in self._held.values():
-            if one.is_changed:
-                one.put_back()
+        for one in objects:
+            one.put_back()
         for into, name, value in self._names:
             into[name] = value
         for cell, value in self._cells:

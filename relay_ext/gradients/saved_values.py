@@ -62,11 +62,11 @@ def _is_row(value: Any, tables: Collection[str]) -> bool:
     return isinstance(value, Call) and short_name(value) == "take" and getattr(value.args[0], "name", None) in tables
 
 
-def _cheap(bindings: Sequence[tuple[Any, Any]], at_hand: set[Any], dear: Collection[Any]) -> set[Any]:
-    """The variables that take little to compute from those at hand; `dear` are none of them."""
+def _cheap(bindings: Sequence[tuple[Any, Any]], at_hand: set[Any], costly: Collection[Any]) -> set[Any]:
+    """The variables that take little to compute from those at hand, without those that are known to be costly."""
     found = set(at_hand)
     for variable, value in bindings:
-        if variable in dear:
+        if variable in costly:
             continue
         few = not isinstance(value, Call) or short_name(value) in _CHEAP
         if few and all(one in found for one in relax.analysis.free_vars(value)):
