@@ -365,8 +365,14 @@ class AutoBatched(StandIn):
             self._choose([records[0].function], self._entry)
         self._check_seen()
         seen, library = self._seen, self._library
-        known = [one.content for one in records if one.owner is self]
-        current = [one for one in known if one is not None and one.state is seen and one.library is library]
+        current = [
+            content
+            for one in records
+            if (content := one.content) is not None
+            and content.state is seen
+            and content.library is library
+            and one.owner is self
+        ]
         if len(current) == len(records):
             return current
         contents: list[Content] = []

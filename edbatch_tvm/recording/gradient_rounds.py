@@ -242,9 +242,13 @@ def _add(tensor: Tensor, gradient: Tensor, found: dict[int, Tensor]) -> None:
 
 def _add_rows(parameter: Tensor, index: np.ndarray, rows: np.ndarray, found: dict[int, Tensor]) -> None:
     """Add the gradients of rows of a parameter, rising and each once, to those that were found."""
-    known = found.get(id(parameter))
-    total = torch.zeros_like(parameter) if known is None else known.to_dense()
-    total.detach().numpy()[index] += rows.reshape(len(rows), *parameter.shape[1:])
+    known, rows = found.get(id(parameter)), rows.reshape(len(rows), *parameter.shape[1:])
+    if known is None:
+        total = torch.zeros_like(parameter)
+        total.detach().numpy()[index] = rows
+    else:
+        total = known.to_dense()
+        total.detach().numpy()[index] += rows
     found[id(parameter)] = total
 
 

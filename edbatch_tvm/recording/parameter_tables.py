@@ -43,7 +43,8 @@ def gradient_of_weight(gradients: Gradients, name: str, weight: Tensor, tables: 
     """The gradient of a parameter as PyTorch has it: sparse for some tables, without rows that stand for padding."""
     table = tables.get(id(weight))
     if table is None:
-        return torch.from_numpy(gradients[name]).reshape(weight.shape)
+        found = torch.from_numpy(gradients[name])
+        return found if found.shape == weight.shape else found.reshape(weight.shape)
     read = gradients.read_rows(name)
     if table.sparse and read is not None:
         index, rows = gradients.rows(name)

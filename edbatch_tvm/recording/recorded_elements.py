@@ -69,7 +69,7 @@ class Content:
     touched, followed : set of int
         Ids of the parameters whose numbers ``forward`` read outside of cells, and of those that it looked up otherwise.
     specs : list of TensorSpec
-        What tensors of the result are.
+        What tensors of the result are; none where nothing has to be computed.
     values : int64 array
         The values that they are, out of `count`.
     one : TensorSpec or None
@@ -186,11 +186,6 @@ class Content:
 
     def __len__(self) -> int:
         return len(self._recorder.types)
-
-    @property
-    def is_constant(self) -> bool:
-        """Whether nothing has to be computed."""
-        return not self.specs
 
     def result(self, tensors: Sequence[torch.Tensor]) -> Any:
         """The result, given the tensors that were computed."""

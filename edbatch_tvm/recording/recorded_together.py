@@ -92,7 +92,7 @@ class RecordedElements:
     @cached_property
     def computed(self) -> list[Content]:
         """Those of which something has to be computed."""
-        return [content for content in self._contents if not content.is_constant]
+        return [content for content in self._contents if content.specs]
 
     def together(self) -> tuple[list[bytes], np.ndarray] | None:
         """What compiled code computes of all: packed calls, and the addresses of what they read; None if it cannot."""
@@ -132,8 +132,9 @@ class RecordedElements:
     @cached_property
     def _one(self) -> TensorSpec | None:
         """The spec of all results, where each is one computed tensor."""
-        found = set(map(_ONE, self._contents))
-        return found.pop() if len(found) == 1 else None
+        specs = list(map(_ONE, self._contents))
+        first = specs[0] if specs else None
+        return first if all(one is first or one == first for one in specs) else None
 
     @cached_property
     def _places_by_spec(self) -> dict[TensorSpec, list[int]]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
-from operator import is_
+from collections.abc import Iterator, Mapping
+from itertools import chain
+from operator import attrgetter, is_, methodcaller
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ _DEEPEST = 6
 
 _PLAIN = frozenset({int, str, bytes, bool, type(None), torch.dtype, torch.device, torch.Size, complex})
 _DICTIONARIES = "_parameters", "_buffers", "_modules"
+_VALUES, _TRAINS = methodcaller("values"), attrgetter("requires_grad")
 _HOOKS = tuple(name for name in vars(torch.nn.Module()) if "hooks" in name and not name.endswith("with_kwargs"))
 
 
@@ -40,13 +42,13 @@ class SeenState:
 
     def _look(self, found: list[tuple[Any, Any]]) -> None:
         """Note the objects that there are now: while they are the same, only what changes inside is compared."""
-        self._objects = [_Objects(module) for module in self._model.modules()]
+        self._objects = _Objects(list(self._model.modules()))
         pairs = zip(self._kept, found, strict=True)
         self._changing = [(kept, value) for (_, kept), (_, value) in pairs if kept.changes]
 
     def holds(self, model: torch.nn.Module) -> bool:
         """Whether all of it is as it was."""
-        if model is self._model and all(map(_Objects.are_still, self._objects)):
+        if model is self._model and self._objects.are_still():
             return all(kept.is_still(value) for kept, value in self._changing)
         found = list(self._parts(model))
         if len(found) != len(self._kept):
@@ -85,34 +87,38 @@ class SeenState:
 
 
 class _Objects:
-    """The objects that a module and its classes have for attributes; of other dictionaries, those in them.
+    """The objects that modules and their classes have for attributes; of other dictionaries, those in them.
 
-    They are held here, so none of them goes and leaves its place to another.
+    They are held here, so none of them goes and leaves its place to another. Dictionaries are compared all at once:
+    every call does this.
     """
 
-    def __init__(self, module: torch.nn.Module) -> None:
-        self._module = module
-        self._kind = type(module)
-        own = vars(module)
-        classes = [kind for kind in self._kind.__mro__ if not kind.__module__.startswith(("torch.", "builtins"))]
-        self._parameters = own["_parameters"]
-        self._dictionaries = [own, *(own[name] for name in _DICTIONARIES), *map(vars, classes)]
-        self._seen = [(list(one), list(one.values())) for one in self._dictionaries]
-        self._trains = self._which_train()
-        self._hooks = any(map(own.get, _HOOKS))
-
-    def _which_train(self) -> list[bool]:
-        return [one is not None and one.requires_grad for one in self._parameters.values()]
+    def __init__(self, modules: list[torch.nn.Module]) -> None:
+        self._modules = modules
+        self._kinds = list(map(type, modules))
+        owns = list(map(vars, modules))
+        kinds = [kind for each in self._kinds for kind in each.__mro__]
+        classes = [kind for kind in kinds if not kind.__module__.startswith(("torch.", "builtins"))]
+        others = [own[name] for own in owns for name in _DICTIONARIES]
+        self._dictionaries: list[Mapping[str, Any]] = [*owns, *others, *map(vars, dict.fromkeys(classes))]
+        self._sizes = list(map(len, self._dictionaries))
+        self._names = list(chain.from_iterable(self._dictionaries))
+        self._values = list(chain.from_iterable(map(_VALUES, self._dictionaries)))
+        self._parameters = [one for own in owns for one in own["_parameters"].values() if one is not None]
+        self._trains = list(map(_TRAINS, self._parameters))
+        # These are attributes, so they are among the objects that are compared; a hook is an entry of one of them.
+        self._hooks = [own[name] for own in owns for name in _HOOKS if own.get(name) is not None]
 
     def are_still(self) -> bool:
         """Whether all are the same objects under the same names, and there are no hooks."""
-        module = self._module
-        if type(module) is not self._kind or self._hooks or any(map(vars(module).get, _HOOKS)):
-            return False
-        for one, (names, values) in zip(self._dictionaries, self._seen, strict=True):
-            if len(one) != len(names) or list(one) != names or not all(map(is_, one.values(), values)):
-                return False
-        return self._which_train() == self._trains
+        return (
+            not any(self._hooks)
+            and list(map(type, self._modules)) == self._kinds
+            and list(map(len, self._dictionaries)) == self._sizes
+            and list(chain.from_iterable(self._dictionaries)) == self._names
+            and all(map(is_, chain.from_iterable(map(_VALUES, self._dictionaries)), self._values))
+            and list(map(_TRAINS, self._parameters)) == self._trains
+        )
 
 
 class _Kept:

@@ -17,6 +17,9 @@ from edbatch_tvm.training.graph_rows import OperandEntries
 from relay_ext.gradients.adjoint_cells import AdjointCell, Adjoints
 from relay_ext.tabulate_products import DerivedWeight
 
+_FEW = 256
+"""Operands that are looked at before all are."""
+
 
 @dataclass(frozen=True)
 class Reach:
@@ -85,11 +88,13 @@ class ReachedWeights:
         if not met:
             return None
         stride = graph.stride
+        if self._few_show_all(graph, given, met):
+            return None
         # Zeros and external rows are negative: they count from the end, where nobody looks.
         used = np.zeros(graph.num_nodes * stride + 1 + len(graph.external_row), bool)
         used[graph.operand_value] = used[given] = True
         outputs = used[: graph.num_nodes * stride].reshape(-1, stride)
-        lacking = [one for one in met if not outputs[graph.node_type == one, : self._outputs[one]].any(axis=0).all()]
+        lacking = [one for one in met if not self._all_used(outputs, graph.node_type == one, self._outputs[one])]
         if not any(len(set(self._of_type(one))) > 1 for one in lacking):
             return None
         reads = self._reads(graph, detached)
@@ -104,6 +109,17 @@ class ReachedWeights:
             todo += new
         names = {name for key in found for name in self._adjoints.expressions[key].weights}
         return names.union(*(self._factors.get(name, ()) for name in names))
+
+    def _few_show_all(self, graph: InstanceGraph, given: np.ndarray, types: Sequence[int]) -> bool:
+        """Whether the first operands already read every output of some types; most minibatches need no more."""
+        node, output = np.divmod(np.concatenate([given, graph.operand_value[:_FEW]]), graph.stride)
+        seen = set(zip(graph.node_type[node[node >= 0]].tolist(), output[node >= 0].tolist(), strict=True))
+        return all((one, place) in seen for one in types for place in range(self._outputs[one]))
+
+    @staticmethod
+    def _all_used(outputs: np.ndarray, nodes: np.ndarray, count: int) -> bool:
+        # Output by output: a reduction over the long axis of a narrow array is many times slower.
+        return all((nodes & outputs[:, place]).any() for place in range(count))
 
     def _reads(self, graph: InstanceGraph, detached: np.ndarray | None) -> dict[tuple[int, int], set[int]]:
         """Of each operand of a type the outputs that its nodes read, but for those of detached nodes."""

@@ -92,9 +92,10 @@ def table_index(rows: GroupRows, source: Source) -> np.ndarray:
 
 def sum_rows(index: np.ndarray, parts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Rows of one number added up, in their order; the rows themselves where each has a number of its own."""
-    if not (index[1:] > index[:-1]).all():
-        order = rising_order(index)
-        index, parts = index[order], parts[order]
+    if (index[1:] > index[:-1]).all():
+        return index, parts
+    order = rising_order(index)
+    index, parts = index[order], parts[order]
     starts = distinct_starts(index)
     return (index, parts) if len(starts) == len(index) else (index[starts], np.add.reduceat(parts, starts, axis=0))
 

@@ -11,6 +11,7 @@ from tvm.script import ir as I
 from tvm.script import relax as R
 
 import edbatch_tvm as eb
+from edbatch_tvm.training import reached_weights
 
 H = 3
 
@@ -39,7 +40,11 @@ class Cells:
 @pytest.mark.parametrize(
     ("used", "reached"), [((0,), {"A", "B"}), ((1,), {"C"}), ((0, 1), {"A", "B", "C"}), ((), set())]
 )
-def test_what_cotangents_reach(used: tuple[int, ...], reached: set[str]) -> None:
+@pytest.mark.parametrize("few", [0, 1, 256], ids=lambda few: f"first {few} operands")
+def test_what_cotangents_reach(
+    used: tuple[int, ...], reached: set[str], few: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reached_weights, "_FEW", few)
     weights = {"A": np.eye(H), "B": np.eye(H), "C": np.ones(H)}
     model = eb.compile(Cells, {name: array.astype("float32") for name, array in weights.items()}, training=True)
     builder, row = model.builder(), np.ones(H, "float32")
