@@ -26,6 +26,9 @@ class Kernels(Protocol):
     def depth_schedule(self, graph: InstanceGraph) -> Arrays:
         """Schedule by (depth, type)."""
 
+    def postorder_schedule(self, graph: InstanceGraph) -> Arrays:
+        """Schedule of nodes depth first."""
+
     def run(self, graph: InstanceGraph, rule: str) -> Arrays:
         """Schedule by a rule: ``agenda``, ``ratio`` or ``lookahead``."""
 

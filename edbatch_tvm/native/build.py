@@ -43,6 +43,7 @@ LIBRARIES = {
     "merge": ("tir/merging.py", "../graph/array_addresses.py"),
     "equal": ("tir/equal_nodes.py",),
     "levels": ("tir/depth_schedule.py",),
+    "postorder": ("tir/postorder_schedule.py", "../batching/postorder.py"),
     "values": ("tir/kept_values.py",),
     "backward": ("tir/backward_graph.py", "tir/term_addresses.py", "tir/addressed_rows.py", "backward_tables.py"),
     "backward_steps": (
@@ -170,6 +171,10 @@ def _functions(name: str) -> dict[str, Any]:
         from edbatch_tvm.native.tir.depth_schedule import depth_schedule, heights
 
         return {"heights": heights, "depth_schedule": depth_schedule}
+    if name == "postorder":
+        from edbatch_tvm.native.tir.postorder_schedule import postorder_schedule
+
+        return {"postorder_schedule": postorder_schedule}
     from edbatch_tvm.native.tir.schedule_loop import schedule_loop
 
     return {"episode": schedule_loop(True)} if name == "learn" else {"schedule": schedule_loop(False)}

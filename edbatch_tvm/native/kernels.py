@@ -79,6 +79,11 @@ class NativeKernels:
         return self._levels["depth_schedule"]
 
     @cached_property
+    def _postorder_schedule(self) -> Any:
+        """Built when a schedule of this policy is first asked for."""
+        return load_library("postorder")["postorder_schedule"]
+
+    @cached_property
     def _episode(self) -> Any:
         """Built when something is first learned."""
         return load_library("learn")["episode"]
@@ -108,6 +113,29 @@ class NativeKernels:
         per_type = np.empty(graph.num_types, np.int32)
         node_type, ptr, user, _ = _structure(graph)
         self._depth_schedule(node_type, ptr, user, *work, per_type, order, batch_ptr, batch_type, io)
+        return _trim(order, batch_ptr, batch_type, int(io[BATCHES]))
+
+    def postorder_schedule(self, graph: InstanceGraph) -> Arrays:
+        """Schedule of nodes depth first."""
+        count, edges = graph.num_nodes, len(graph.operand_value)
+        if not count:
+            return _empty()
+        require_checked(graph)
+        order, batch_ptr, batch_type = _outputs(count)
+        io = np.zeros(IO_SLOTS, np.int64)
+        self._postorder_schedule(
+            graph.stride,
+            as_argument(graph.node_type, np.int16),
+            as_argument(graph.operand_ptr),
+            never_empty(graph.operand_value),
+            np.empty(count, np.int64),
+            np.empty((4, count), np.int32),
+            np.empty(2 * count + edges, np.int32),
+            order,
+            batch_ptr,
+            batch_type,
+            io,
+        )
         return _trim(order, batch_ptr, batch_type, int(io[BATCHES]))
 
     def run(self, graph: InstanceGraph, rule: str) -> Arrays:

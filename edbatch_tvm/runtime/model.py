@@ -15,6 +15,7 @@ import tvm
 from edbatch_tvm.batching import Policy, Schedule, ScheduleInfo, as_policy, select_policy
 from edbatch_tvm.batching import schedule as schedule_graph
 from edbatch_tvm.batching.api import PolicyLike
+from edbatch_tvm.batching.postorder import PostorderPolicy, fills_caches
 from edbatch_tvm.errors import GraphError, ModelFileError
 from edbatch_tvm.fork_lock import fork_lock
 from edbatch_tvm.graph import Builder, InstanceGraph, Signature, require_checked
@@ -328,9 +329,15 @@ class Model:
         chosen = self._chosen
         # What a few nodes prefer, noise decides: a graph that is much larger than the sample is a new sample.
         if chosen is None or graph.num_nodes > self._selected_up_to:
-            chosen = self._chosen = select_policy([graph], learn=False)
+            depth_first = self._runs_on_one_thread and fills_caches(graph)
+            chosen = self._chosen = PostorderPolicy() if depth_first else select_policy([graph], learn=False)
             self._selected_up_to = _LARGER_SAMPLE * graph.num_nodes
         return chosen
+
+    @property
+    def _runs_on_one_thread(self) -> bool:
+        """Whether one thread of a CPU runs a batch after the other, and no backward pass follows."""
+        return self.target.startswith("llvm") and self.executor.threads == 1 and not self.trains
 
     def plan(self, graph: InstanceGraph, schedule: Schedule, cache: bool = False) -> Plan:
         """Where the values of `graph` lie; with `cache`, an earlier plan for this structure and schedule is used again.

@@ -15,7 +15,7 @@ from tvm.script import ir as I
 from tvm.script import relax as R
 
 import edbatch_tvm as eb
-from edbatch_tvm.batching import get_policy
+from edbatch_tvm.batching import get_policy, postorder
 from edbatch_tvm.errors import CellError, GraphError, PlanError, PolicyError, TargetError, WeightError
 from edbatch_tvm.runtime.threads import physical_cores
 
@@ -175,6 +175,19 @@ def test_auto_selects_again_for_much_larger_graphs(
     policies = [model([pair(model, 1, 2)] * count).report.policy for count in (1, 4, 5, 5, 1, 20)]
     assert policies == ["depth", "depth", "agenda", "agenda", "agenda", "agenda"]
     assert samples == [3, 15]
+
+
+@pytest.mark.parametrize(("threads", "training"), [(1, False), (2, False), (1, True)])
+def test_auto_keeps_large_values_in_caches(
+    weights: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch, threads: int, training: bool
+) -> None:
+    monkeypatch.setattr(postorder, "LARGE_VALUE", H * 4)
+    monkeypatch.setattr(postorder, "LARGE_MINIBATCH", 2 * (3 * H + 1) * 4)
+    monkeypatch.setattr("edbatch_tvm.runtime.cpu_executor.get_num_threads", lambda: threads)
+    model = eb.compile(Tree, weights, training=training)
+    result = model([pair(model, 1, 2), pair(model, 3, 3)])
+    assert (result.report.policy == "postorder") == (threads == 1 and not training)
+    np.testing.assert_allclose(result[1][0], expected(weights, 3, 3), atol=1e-6)
 
 
 def refused(error: type[Exception], call: Callable[[], Any]) -> str:

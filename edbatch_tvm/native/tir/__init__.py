@@ -9,6 +9,7 @@ inlined           ``@inlined``: named parts of kernels
 buffers           declarations that kernels share
 depths_and_heights parts of these: depths, typewise heights
 depth_schedule    ``heights``, and ``depth_schedule`` by (depth, type)
+postorder_schedule ``postorder_schedule``, depth first
 schedule_loop     ``schedule``, one whole schedule by a rule or a table, and ``episode``, the same while learning
 frontiers         parts of these: the ready nodes of each type
 policy_rules      parts of these: the type to run, by a rule
