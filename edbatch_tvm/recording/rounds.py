@@ -19,6 +19,7 @@ from edbatch_tvm.recording.value_tables import present
 from edbatch_tvm.runtime.report import Report
 from edbatch_tvm.runtime.round_engine import Engine, engine_for
 from edbatch_tvm.runtime.round_report import RoundReport
+from edbatch_tvm.runtime.threads import get_num_threads
 
 if TYPE_CHECKING:
     from edbatch_tvm.recording.lazy import LazyTensor
@@ -60,7 +61,8 @@ class RoundValues:
         engine = self.engine
         assert engine.rule is not None
         loaded = engine.executor.kernels.loaded  # once: another thread may refresh it
-        found = self.compiled.run(recorded, library.type_ids, places, loaded.types, *engine.rule, True)
+        rule, threads = engine.rule, get_num_threads()
+        found = self.compiled.run(recorded, library.type_ids, places, loaded.types, *rule, True, threads)
         if found is None:
             return None
         multiplies, facts = found

@@ -2,8 +2,7 @@
 
 For a few instances, the Python between the calls of :class:`~edbatch_tvm.runtime.model.Model` takes longer than the
 kernels; for many, an eighth of the time of small cells. What compiled code does not know, Python computes: rows from
-outside, attributes that are no integers, policies that are functions, plans other than ``batch``, and batches that
-are cut into pieces.
+outside, attributes that are no integers, policies that are functions, and plans other than ``batch``.
 """
 
 from __future__ import annotations
@@ -27,7 +26,8 @@ from edbatch_tvm.graph.array_addresses import INSTANCES
 from edbatch_tvm.memory import Plan
 from edbatch_tvm.runtime.result import Result
 from edbatch_tvm.runtime.round_engine import Engine, engine_for
-from edbatch_tvm.runtime.round_report import RoundReport
+from edbatch_tvm.runtime.round_report import RoundReport, stages_of
+from edbatch_tvm.runtime.threads import get_num_threads
 
 if TYPE_CHECKING:
     from edbatch_tvm.runtime.model import Model
@@ -84,12 +84,12 @@ class OneCall:
             return None
         nodes = native.nodes_of(rows)
         engine = engine_for(model, nodes, native) if nodes <= MOST_NODES else None
-        if engine is None or nodes > engine.executor.program.split.whole:
+        if engine is None:
             return None
         assert engine.rule is not None
         values = native.values(engine.compiled)
         loaded = engine.executor.kernels.loaded  # once: another thread may refresh it
-        found = values.run(rows, self._type_ids, None, loaded.types, *engine.rule, id(self._cells))
+        found = values.run(rows, self._type_ids, None, loaded.types, *engine.rule, id(self._cells), get_num_threads())
         if found is None:
             return None
         multiplies, facts = found
@@ -171,7 +171,9 @@ class OneCallResult(Result):
     def report(self) -> RoundReport:  # type: ignore[override]
         """What the minibatch took."""
         assert self._policy is not None
-        stages = {"build": 0.0, "schedule": 0.0, "plan": 0.0, "execute": self._seconds, "total": self._seconds}
+        stages = stages_of(self._facts)
+        stages["execute"] = self._seconds - sum(stages.values())
+        stages["total"] = self._seconds
         return RoundReport(self._engine, self._policy, self._facts, stages, self._merged)
 
     @cached_property

@@ -43,6 +43,8 @@ class Program:
     ----------
     multiplies : float64 array
         About how many multiplications a node of each type takes.
+    kernels_of_type : int64 array
+        How many kernels a batch of each type is.
     split : SplitBatches
         Cuts large batches into pieces.
     """
@@ -50,9 +52,10 @@ class Program:
     def __init__(self, signature: Signature, kernels: KernelSet) -> None:
         self._kernels = kernels
         names = signature.names
-        self._calls = np.array([len(kernels.by_cell.get(name, ())) for name in names], np.int64)
+        self.kernels_of_type = np.array([len(kernels.by_cell.get(name, ())) for name in names], np.int64)
         self.multiplies = np.array([kernels.multiplies(name) for name in names], np.float64)
-        self.split = SplitBatches(signature, [count > 1 and not kernels.gathers for count in self._calls.tolist()])
+        several = self.kernels_of_type > 1
+        self.split = SplitBatches(signature, [own and not kernels.gathers for own in several.tolist()])
         cells = list(signature)
         self._attributes = [
             (row, column, cells[row].attributes[number].name) for row, column, number in kernels.attributes
@@ -78,7 +81,7 @@ class Program:
 
     def calls_of(self, types: np.ndarray) -> int:
         """How many kernels batches of these types are."""
-        return int(self._calls[types].sum())
+        return int(self.kernels_of_type[types].sum())
 
     def shared(self, multiplies: float, run: Callable[[int, Board], Answer]) -> Answer:
         """Have `run` call the program with a number of threads, and the board on which they share the work."""

@@ -72,7 +72,7 @@ class Engine:
         self.executor = executor
         kernels, tables, program = executor.kernels, cell_tables(signature), executor.program
         levels, schedule, plan = load_library("levels"), load_library("schedule"), load_library("plan")
-        functions = [schedule["schedule"], plan["fill"], levels["depth_schedule"], kernels.program]
+        functions = [schedule["schedule"], plan["fill"], levels["depth_schedule"], kernels.program, plan["cut"]]
         attributes = [
             (_item_bytes(attribute.spec), -1 if attribute.bound is None else attribute.bound)
             for cell in signature
@@ -106,6 +106,8 @@ class Engine:
             np.array(kernels.attributes, np.int32).reshape(-1, 3),
             np.array(inputs, np.int32).reshape(-1, 4),
             program.multiplies,
+            program.split.most,
+            program.kernels_of_type,
             float(SINGLE_MULTIPLIES),
             np.array([*(function.__chandle__() for function in functions), *ffi_addresses()], np.int64),
         )

@@ -21,8 +21,16 @@ from edbatch_tvm.runtime.report import Report
 if TYPE_CHECKING:
     from edbatch_tvm.runtime.round_engine import Engine
 
-_NUMBERS, _PLAN = 16, 6
-"""Length of the numbers of a report, and where those of the plan begin."""
+_NUMBERS, _PLAN, _STAGES, _KERNELS = 18, 6, 14, 17
+"""Length of the numbers of a report, and where they are: those of the plan, nanoseconds of STAGES, kernels that ran."""
+
+STAGES = "build", "schedule", "plan"
+"""What comes before the kernels."""
+
+
+def stages_of(facts: bytes) -> dict[str, float]:
+    """The seconds of each of :data:`STAGES`."""
+    return dict(zip(STAGES, (1e-9 * np.frombuffer(facts, np.int64, len(STAGES), 8 * _STAGES)).tolist(), strict=True))
 
 
 class RoundReport(Report):
@@ -127,7 +135,7 @@ class RoundReport(Report):
     @cached_property
     def kernel_calls(self) -> int:
         """Kernels that ran."""
-        return self._engine.executor.program.calls_of(self._of_schedule[2])
+        return self._numbers[_KERNELS]
 
     @property
     def operands(self) -> dict[str, int]:

@@ -30,16 +30,15 @@ class SplitBatches:
 
     Attributes
     ----------
-    whole : int
-        Batches of up to as many nodes are not cut.
+    most : int64 array
+        Of each type the nodes of a piece in one thread.
     """
 
     def __init__(self, signature: Signature, several: list[bool]) -> None:
         self._signature = signature
         most = [_most(cell) if own else _ANY for cell, own in zip(signature, several, strict=True)]
-        self._most = np.array(most, np.int64)
+        self.most = np.array(most, np.int64)
         self._any = any(several)
-        self.whole = min(most, default=_ANY)
 
     def steps(self, steps: np.ndarray, threads: int) -> tuple[np.ndarray, np.ndarray | None]:
         """The steps of all pieces, and where those of each batch begin, one more the end; None: each batch is one.
@@ -50,9 +49,9 @@ class SplitBatches:
             return steps, None
         native = find_native("plan")
         if native is not None:
-            found: tuple[np.ndarray, np.ndarray | None] = native.cut(self._signature, steps, self._most, threads)
+            found: tuple[np.ndarray, np.ndarray | None] = native.cut(self._signature, steps, self.most, threads)
             return found
-        most = threads * self._most[steps[:, TYPE]]
+        most = threads * self.most[steps[:, TYPE]]
         if (steps[:, COUNT] <= most).all():
             return steps, None
         return _cut(self._signature, steps, (-(-steps[:, COUNT] // most)).astype(np.int32))

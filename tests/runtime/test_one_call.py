@@ -17,7 +17,7 @@ from edbatch_tvm.batching import Policy
 from edbatch_tvm.errors import GraphError
 from edbatch_tvm.graph import InstanceGraph, Signature, parse_graph
 from edbatch_tvm.models import WORKLOADS, get_workload
-from edbatch_tvm.runtime import Model, Result, one_call
+from edbatch_tvm.runtime import Model, Result, one_call, split_batches
 from edbatch_tvm.runtime.one_call import OneCallResult
 from edbatch_tvm.runtime.program import SINGLE_MULTIPLIES
 from relay_ext.signature import weights_of
@@ -51,6 +51,8 @@ def assert_same(found: Result, expected: Result) -> None:
     assert report.value_bytes == other.value_bytes
     assert report.lower_bound == other.lower_bound
     assert report.seconds.keys() == other.seconds.keys()
+    assert min(report.seconds.values()) > 0
+    assert sum(report.seconds.values()) == pytest.approx(2 * report.seconds["total"])
     assert str(report).split("\nbuild")[0] == str(other).split("\nbuild")[0]
     assert np.array_equal(found.schedule.order, expected.schedule.order)
     assert np.array_equal(found.schedule.batch_ptr, expected.schedule.batch_ptr)
@@ -116,8 +118,24 @@ def test_random_graphs(seed: int) -> None:
     check()
 
 
-def tree_model(**options: Any) -> tuple[Model, list[InstanceGraph]]:
-    workload = get_workload("treelstm")
+@pytest.mark.parametrize("threads", [1, 2])
+def test_batches_in_pieces(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(split_batches, "_CACHE", 1)
+    monkeypatch.setattr(split_batches, "_LEAST", 3)
+    before = eb.get_num_threads()
+    eb.set_num_threads(threads)
+    try:
+        model, instances = tree_model("treegru")
+        found, expected = model(instances), in_steps(model, instances)
+    finally:
+        eb.set_num_threads(before)
+    assert_same(found, expected)
+    kernels = model.executor.program.kernels_of_type[found.schedule.batch_type]
+    assert found.report.kernel_calls > kernels.sum()
+
+
+def tree_model(name: str = "treelstm", **options: Any) -> tuple[Model, list[InstanceGraph]]:
+    workload = get_workload(name)
     model = eb.compile(workload.cells(12), workload.weights(12), **{"policy": "agenda", **options})
     return model, [workload.graph(model.builder(), item) for item in workload.source.generate(4, 3)]
 

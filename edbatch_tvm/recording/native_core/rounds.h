@@ -3,6 +3,7 @@
 #include "graphs.h"
 #include "instances.h"
 #include "waits.h"
+#include <time.h>
 
 /* A round: from what is recorded to values, in one call --------------------------------------------------------------
  *
@@ -11,7 +12,13 @@
  */
 
 enum { AGENDA = 0, FSM = 4, BY_DEPTH = -1, BATCHES = 0, MISSES = 1, FAILED = 2, SCHEDULE_IO = 9 };
-enum { FILLED = 4, LARGEST = 6, MOST_ROWS = 7, FILL_IO = 8, FACTS = 16, OF_SCHEDULE = 5, MOST_TYPES = 512 };
+enum { FILLED = 4, LARGEST = 6, MOST_ROWS = 7, FILL_IO = 8, FACTS = 18, STEP_TYPE = 0, STEP_COUNT = 1, OF_SCHEDULE = 5, STAGES = 3, MOST_TYPES = 512 };
+
+static int64_t nanoseconds(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * 1000000000LL + now.tv_nsec;
+}
 
 static Argument number(int64_t value) { return (Argument){.kind = FFI_INT, .number = value}; }
 
@@ -139,6 +146,35 @@ static int make_plan(Values *self, int32_t edges, int32_t others, int64_t *io) {
     return outcome;
 }
 
+/* Cut large batches into pieces, for so many threads: SplitBatches.steps(). */
+static int cut_batches(Engine *engine, Work *work, int64_t threads) {
+    const int32_t *steps = work->steps.data;
+    int32_t batches = work->batches, pieces = 0;
+    for (int32_t b = 0; b < batches; b++) {
+        int64_t most = engine->most_of_piece[steps[b * engine->columns + STEP_TYPE]] * threads;
+        int64_t count = steps[b * engine->columns + STEP_COUNT];
+        pieces += (int32_t)(count <= most ? 1 : (count + most - 1) / most);
+    }
+    work->runs = pieces;
+    if (pieces == batches) return DONE;
+    int64_t told;
+    Matrix matrix[6], *next = matrix;
+    Argument arguments[7], *add = arguments;
+    ROOM(made, int32_t, (size_t)pieces * engine->columns)
+    ROOM(piece_of, int32_t, batches + 1)
+    *add++ = number(threads);
+    *add++ = INTS2(work->steps.data, batches, engine->columns);
+    *add++ = LONGS(engine->most_of_piece, engine->types);
+    *add++ = INTS2(engine->cells, engine->types, CELL_COLUMNS);
+    *add++ = INTS2(made, pieces, engine->columns);
+    *add++ = INTS(piece_of, batches + 1);
+    *add++ = LONGS(&told, 1);
+    return called(engine, engine->cut, arguments, add - arguments);
+}
+
+/* The steps that run. */
+static int32_t *steps_of(Work *work) { return work->runs == work->batches ? work->steps.data : work->made.data; }
+
 /* Attributes of what is recorded in the order of the schedule; moves the places. */
 static void order_numbers(Engine *engine, Work *work, char *attributes, int64_t *place) {
     int32_t nodes = work->nodes, *order = work->order.data, *numbers_at = work->numbers_at.data;
@@ -191,9 +227,9 @@ static int prepare(Values *self, PyObject *from, const void *loaded, int64_t *io
     Argument *add = work->arguments;
     *add++ = number(1);
     *add++ = number(0);
-    *add++ = number(work->batches);
+    *add++ = number(work->runs);
     *add++ = LONGS(work->board, 32);
-    *add++ = INTS2(work->steps.data, work->batches, engine->columns);
+    *add++ = INTS2(steps_of(work), work->runs, engine->columns);
     *add++ = INTS(work->index.data, io[FILLED] ? io[FILLED] : 1);
     *add++ = INTS2(no_copies, 1, 5);
     *add++ = INTS(no_copy_ptr, 1);
@@ -238,10 +274,13 @@ static int execute(Values *self) {
 /* What a report says, as bytes: numbers, the arrays of the plan and the schedule, and (`whole`) those of the graph; see
  * round_report.py. */
 static PyObject *facts(Engine *engine, Work *work, Py_ssize_t calls, int32_t edges, int32_t others, int64_t *schedule,
-                       int64_t *plan, int whole) {
+                       int64_t *plan, int64_t *stages, int whole) {
     int32_t nodes = work->nodes, batches = work->batches;
     int64_t first[FACTS] = {calls, nodes, edges, others, batches, schedule[MISSES]};
     memcpy(first + 6, plan, FILL_IO * sizeof(int64_t));
+    for (int n = 0; n < STAGES; n++) first[6 + FILL_IO + n] = stages[n + 1] - stages[n];
+    const int32_t *steps = steps_of(work);
+    for (int32_t n = 0; n < work->runs; n++) first[FACTS - 1] += engine->kernels[steps[n * engine->columns + STEP_TYPE]];
     const struct { const void *data; size_t bytes; } parts[] = {
         {first, sizeof(first)},
         {work->value_row.data, (size_t)nodes * engine->stride * sizeof(int32_t)},
@@ -285,7 +324,7 @@ static int graph_of_round(Values *self, Recorded *recorded, PyObject *from, int 
 }
 
 static int run_round(Values *self, Recorded *recorded, PyObject *from, Rule *rule, const void *loaded, int merge,
-                     double *multiplies, PyObject **told) {
+                     int64_t threads, double *multiplies, PyObject **told) {
     Engine *engine = self->engine;
     int32_t edges = 0, others = 1;
     int64_t schedule[SCHEDULE_IO + MOST_TYPES] = {0}, plan[FILL_IO] = {0};
@@ -294,19 +333,25 @@ static int run_round(Values *self, Recorded *recorded, PyObject *from, Rule *rul
     if (outcome != DONE) return outcome;
     Work *work = self->work;
     int instances = PyTuple_CheckExact(from);
+    int64_t stages[1 + STAGES] = {nanoseconds()}; /* before the first, after each: the graph, the schedule, the plan */
     outcome = instances ? merge_instances(engine, work, from, recorded->signature, &edges)
                         : graph_of_round(self, recorded, from, merge, &edges, &others);
+    stages[1] = nanoseconds();
     if (outcome == DONE) outcome = make_schedule(engine, work, rule, schedule);
     if (outcome == DONE && schedule[FAILED]) outcome = UNUSUAL;
     if (outcome != DONE) return outcome;
+    stages[2] = nanoseconds();
     work->batches = (int32_t)schedule[BATCHES];
     outcome = make_plan(self, edges, others, plan);
+    if (outcome == DONE) outcome = cut_batches(engine, work, threads);
     if (outcome == DONE) outcome = prepare(self, from, loaded, plan);
     if (outcome != DONE) return outcome;
+    stages[3] = nanoseconds();
     *multiplies = 0;
     int64_t *type_count = work->type_count.data;
     for (int32_t type = 0; type < engine->types; type++) *multiplies += type_count[type] * engine->multiplies[type];
-    *told = facts(engine, work, instances ? work->nodes : recorded->calls, edges, others, schedule, plan, !instances);
+    *told = facts(engine, work, instances ? work->nodes : recorded->calls, edges, others, schedule, plan, stages,
+                  !instances);
     if (*told == NULL) return ERROR;
     if (*multiplies >= engine->alone_below) return DONE; /* on how many threads, Python says */
     outcome = execute(self);
@@ -316,13 +361,13 @@ static int run_round(Values *self, Recorded *recorded, PyObject *from, Rule *rul
     return outcome;
 }
 
-/* run(recorder, type_ids, places, types, rule, encoding, key, action, merge): multiplications that are left to
+/* run(recorder, type_ids, places, types, rule, encoding, key, action, merge, threads): multiplications that are left to
  * execute(), or -1, and what a report says; None if it is a round for Python. In the place of a recorder, a list of
  * packed calls, and `places` those of tensors from outside; or a tuple of rows of instance graphs, no places, and in the
  * place of `merge` the identity of their signature. See rounds.py and one_call.py. */
 static PyObject *values_run(PyObject *own, PyObject *const *arguments, Py_ssize_t count) {
     Values *self = (Values *)own;
-    if (count != 9) return PyErr_Format(PyExc_TypeError, "run takes 9 arguments, not %zd", count);
+    if (count != 10) return PyErr_Format(PyExc_TypeError, "run takes 10 arguments, not %zd", count);
     PyObject *from = arguments[0], *told = NULL;
     Recorded recorded = {0};
     int packed = PyList_CheckExact(from);
@@ -342,6 +387,7 @@ static PyObject *values_run(PyObject *own, PyObject *const *arguments, Py_ssize_
     Rule rule = {.rule = PyLong_AsLong(arguments[4]), .encoding = PyLong_AsLong(arguments[5])};
     int merge = PyObject_IsTrue(arguments[8]), have = 0;
     if (PyTuple_CheckExact(from)) recorded.signature = PyLong_AsLongLong(arguments[8]);
+    int64_t threads = PyLong_AsLongLong(arguments[9]);
     int outcome = PyErr_Occurred() ? ERROR : DONE;
     Py_buffer type_ids = {0}, places = {0}, types = {0};
     const struct { Py_buffer *view; PyObject *from; } views[] = {
@@ -360,7 +406,7 @@ static PyObject *values_run(PyObject *own, PyObject *const *arguments, Py_ssize_
         *(packed ? &recorded.rows : &recorded.earlier) = places.buf;
         *(packed ? &recorded.all_rows : &recorded.before) = places.len / (2 * sizeof(int64_t));
         if (packed && recorded.rows == NULL) outcome = UNUSUAL;
-        else outcome = run_round(self, &recorded, from, &rule, types.buf, merge, &multiplies, &told);
+        else outcome = run_round(self, &recorded, from, &rule, types.buf, merge, threads, &multiplies, &told);
     }
     if (outcome != DONE) give_back_work(self);
     while (have-- > 0) PyBuffer_Release(views[have].view);

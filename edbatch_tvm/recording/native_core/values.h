@@ -100,12 +100,12 @@ typedef struct {
 typedef struct Work {
     struct Work *next;
     Room cells, ends, operands, integers, node_type, ids, operand_ptr, operand_value, outside_row, external, numbers, numbers_at, table, use_ptr, user,
-        waits, last_user, type_count, schedule_work, order, batch_ptr, batch_type, learning, base, steps, index,
+        waits, last_user, type_count, schedule_work, order, batch_ptr, batch_type, learning, base, steps, made, piece_of, index,
         value_row, attribute_row, fill_work, types, attributes, counter, arena_rows, stage[MOST_INPUTS];
     _Alignas(ALIGNED) int64_t board[BOARD_WORDS];
     Matrix matrix[7 + MOST_INPUTS];
     Argument arguments[9 + MOST_INPUTS];
-    int32_t given, nodes, batches;
+    int32_t given, nodes, batches, runs; /* `runs`: the steps of batches that were cut into pieces, or all batches */
 } Work;
 
 typedef struct {
@@ -120,11 +120,12 @@ typedef struct {
     PyObject *kept; /* the objects whose addresses are used */
     int32_t types, stride, most, columns, arenas, inputs, addresses, width, item; /* bytes of a number */
     int32_t *output_arena, *cells, *operands, *arena_size, *arena_width, *attribute_first;
+    int64_t *most_of_piece, *kernels; /* of each type: nodes of a piece of a batch in one thread; kernels of a batch */
     Attribute *attributes;
     Address *address;
     Input *input;
     double *multiplies, alone_below;
-    void *schedule, *fill, *depth, *program;
+    void *schedule, *fill, *depth, *program, *cut;
     int (*call)(void *function, Argument *arguments, int32_t count, Argument *result);
     void (*take_error)(void **error);
     int (*let_go)(void *object);
@@ -146,7 +147,8 @@ static void engine_dealloc(Engine *self) {
         free_work(work);
     }
     void *parts[] = {self->output_arena, self->cells, self->operands, self->arena_size, self->arena_width,
-                     self->attribute_first, self->attributes, self->address, self->input, self->multiplies, self->spare};
+                     self->attribute_first, self->attributes, self->address, self->input, self->multiplies, self->spare,
+                     self->most_of_piece, self->kernels};
     for (size_t n = 0; n < sizeof(parts) / sizeof(parts[0]); n++) free(parts[n]);
     Py_XDECREF(self->kept);
     PyObject_Free(self);
@@ -172,14 +174,14 @@ static void *copied(PyObject *array, size_t item, int32_t *count) {
 }
 
 /* engine(kept, sizes, output_arena, cells, operands, arena_size, arena_width, attribute_first, attributes, addresses,
- *        inputs, multiplies, alone_below, functions): see rounds.py. */
+ *        inputs, multiplies, most_of_piece, kernels, alone_below, functions): see round_engine.py. */
 static PyObject *engine(PyObject *module, PyObject *arguments) {
-    PyObject *kept, *parts[10], *functions;
+    PyObject *kept, *parts[12], *functions;
     int types, stride, most, columns, width, item;
     double alone_below;
-    if (!PyArg_ParseTuple(arguments, "O(iiiiii)OOOOOOOOOOdO", &kept, &types, &stride, &most, &columns, &width, &item,
+    if (!PyArg_ParseTuple(arguments, "O(iiiiii)OOOOOOOOOOOOdO", &kept, &types, &stride, &most, &columns, &width, &item,
                           &parts[0], &parts[1], &parts[2], &parts[3], &parts[4], &parts[5], &parts[6], &parts[7], &parts[8],
-                          &parts[9], &alone_below, &functions))
+                          &parts[9], &parts[10], &parts[11], &alone_below, &functions))
         return NULL;
     Engine *made = PyObject_New(Engine, &EngineType);
     if (made == NULL) return NULL;
@@ -201,7 +203,9 @@ static PyObject *engine(PyObject *module, PyObject *arguments) {
         (made->attribute_first = copied(parts[5], 4, NULL)) == NULL || (pairs = copied(parts[6], 16, &count)) == NULL ||
         (made->address = copied(parts[7], sizeof(Address), &made->addresses)) == NULL ||
         (made->input = copied(parts[8], sizeof(Input), &made->inputs)) == NULL ||
-        (made->multiplies = copied(parts[9], 8, NULL)) == NULL || (places = copied(functions, 8, &given)) == NULL)
+        (made->multiplies = copied(parts[9], 8, NULL)) == NULL ||
+        (made->most_of_piece = copied(parts[10], 8, NULL)) == NULL ||
+        (made->kernels = copied(parts[11], 8, NULL)) == NULL || (places = copied(functions, 8, &given)) == NULL)
         goto failed;
     made->attributes = malloc((count + 1) * sizeof(Attribute));
     made->spare = calloc(made->arenas + 1, sizeof(Arena *));
@@ -210,17 +214,18 @@ static PyObject *engine(PyObject *module, PyObject *arguments) {
         goto failed;
     }
     for (int32_t n = 0; n < count; n++) made->attributes[n] = (Attribute){(int32_t)pairs[2 * n], pairs[2 * n + 1]};
-    if (given != 7 || made->inputs > MOST_INPUTS) {
-        PyErr_SetString(PyExc_ValueError, "addresses of 7 functions, and as many inputs as MOST_INPUTS says");
+    if (given != 8 || made->inputs > MOST_INPUTS) {
+        PyErr_SetString(PyExc_ValueError, "addresses of 8 functions, and as many inputs as MOST_INPUTS says");
         goto failed;
     }
     made->schedule = (void *)places[0];
     made->fill = (void *)places[1];
     made->depth = (void *)places[2];
     made->program = (void *)places[3];
-    made->call = (int (*)(void *, Argument *, int32_t, Argument *))places[4];
-    made->take_error = (void (*)(void **))places[5];
-    made->let_go = (int (*)(void *))places[6];
+    made->cut = (void *)places[4];
+    made->call = (int (*)(void *, Argument *, int32_t, Argument *))places[5];
+    made->take_error = (void (*)(void **))places[6];
+    made->let_go = (int (*)(void *))places[7];
     free(pairs);
     free(places);
     return (PyObject *)made;
