@@ -16,6 +16,9 @@ NODES, EDGES, OUTPUTS, INSTANCES, USES = range(5)
 SIGNATURE, DIGEST = range(5, 7)
 """Then the identity of the signature and the digest (two columns)."""
 
+NO_DIGEST = bytes(16)
+"""In the place of the digest of a minibatch that was built as one: nobody has asked for it yet."""
+
 (
     NODE_TYPE,
     TYPE_COUNT,

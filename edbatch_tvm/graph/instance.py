@@ -261,8 +261,9 @@ class InstanceGraph:
     def digest(self) -> bytes:
         """Digest of what schedules and plans depend on: types, operands (the output slot included), type names."""
         if self.packed is not None:
-            known: bytes = self._unpack()["digest"]
-            return known
+            known: bytes | None = self._unpack().get("digest")
+            if known is not None:
+                return known
         hasher = hashlib.blake2b(repr((self.num_nodes, self.type_names)).encode(), digest_size=16)
         for array in (self.node_type, self.operand_ptr, self.operand_value):
             hasher.update(np.ascontiguousarray(array).data)

@@ -15,6 +15,7 @@ from edbatch_tvm.graph.array_addresses import (
     DIGEST,
     EDGES,
     INSTANCES,
+    NO_DIGEST,
     NODE_PTR,
     NODE_TYPE,
     NODES,
@@ -69,7 +70,8 @@ def unpacked(block: bytes, merge_row: bytes, signature: Signature) -> dict[str, 
         if rows := row[column + 1]:
             elements = int(np.prod(shape, dtype=np.int64))
             attributes[key] = array(column, rows * elements, dtype).reshape(rows, *shape)
-    return {
+    digest = merge_row[8 * DIGEST : 8 * DIGEST + 16]
+    return ({} if digest == NO_DIGEST else {"digest": digest}) | {
         "node_type": array(NODE_TYPE, nodes, np.int16),
         "operand_ptr": array(OPERAND_PTR, nodes + 1),
         "operand_value": array(OPERAND_VALUE, row[EDGES]),
@@ -83,7 +85,6 @@ def unpacked(block: bytes, merge_row: bytes, signature: Signature) -> dict[str, 
         "external_data": (),
         "type_label": None,
         "part_digests": None,
-        "digest": merge_row[8 * DIGEST : 8 * DIGEST + 16],
         "uses": Uses(array(USE_PTR, nodes + 1), array(USER, row[USES]), array(WAITS, nodes)),
         "type_count": array(TYPE_COUNT, len(signature), np.int64),
         "addresses": Addresses(merge_row, (np.frombuffer(block, np.uint8),)),

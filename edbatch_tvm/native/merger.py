@@ -94,7 +94,8 @@ class NativeMerger:
         )
         graph.uses = Uses(use_ptr, user, waits)
         graph.type_count = type_count
-        graph.part_digests = rows[:, DIGEST : DIGEST + 2]
+        if 0 not in rows[:, DIGEST].tolist():  # else somebody would have to hash a part: see NO_DIGEST
+            graph.part_digests = rows[:, DIGEST : DIGEST + 2]
         return graph
 
 

@@ -60,6 +60,7 @@ static PyObject *instances(PyObject *module, PyObject *arguments) {
             .output_ptr = declared_at,
             .given = given,
             .scalar = scalar,
+            .no_digest = 1,
         };
         for (int n = 0; n < columns; n++) {
             Py_ssize_t row = cells->column[n].elements * cells->column[n].size;
