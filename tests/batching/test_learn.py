@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from time import sleep
 
 import numpy as np
 import pytest
 
-from edbatch_tvm.batching import FsmPolicy, QLearning, get_policy, learn_policy, lower_bound, select_policy
+from edbatch_tvm.batching import (
+    FsmPolicy,
+    Policy,
+    QLearning,
+    Schedule,
+    get_policy,
+    learn_policy,
+    lower_bound,
+    select_policy,
+)
+from edbatch_tvm.batching.policy import Run
+from edbatch_tvm.batching.policy_selection import quickest_of_best
 from edbatch_tvm.batching.portfolio import QUICK
 from edbatch_tvm.errors import PolicyError
 from edbatch_tvm.graph import InstanceGraph
@@ -116,6 +128,30 @@ def test_choice_for_a_model() -> None:
         policy = get_policy(name)
         assert all(len(chosen(graph)) <= len(policy(graph)) for graph in held_back)
     assert select_policy([]).name == "depth"
+
+
+class Pieces(Policy):
+    """Nodes of one type, which wait for none, in a number of batches."""
+
+    name = "pieces"
+
+    def __init__(self, batches: int, seconds: float) -> None:
+        self.batches, self.seconds = batches, seconds
+
+    def run(self, graph: InstanceGraph) -> Run:
+        sleep(self.seconds)
+        ptr = np.linspace(0, graph.num_nodes, self.batches + 1).astype(np.int32)
+        schedule = Schedule.for_graph(
+            graph, np.arange(graph.num_nodes, dtype=np.int32), ptr, np.zeros(self.batches, np.int16)
+        )
+        return Run(schedule, self.name)
+
+
+def test_the_quicker_of_equals_is_chosen() -> None:
+    graph = InstanceGraph.from_arrays([0] * 300, [0] * 301, np.empty(0, np.int32))
+    slow = Pieces(200, 0.002)
+    assert quickest_of_best([slow, quick := Pieces(202, 0.0)], [graph]) is quick
+    assert quickest_of_best([slow, Pieces(203, 0.0)], [graph]) is slow
 
 
 def test_nothing_to_learn_from() -> None:
