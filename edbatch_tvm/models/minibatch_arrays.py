@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from edbatch_tvm.graph import ZERO, Builder, InstanceGraph, Signature
 from edbatch_tvm.graph.native_builder import native_builder
 from edbatch_tvm.models.flat_items import offsets, positions
+from edbatch_tvm.models.native_reader import Nodes
 
 
 class Read(NamedTuple):
@@ -47,6 +48,21 @@ class MinibatchArrays:
         self._groups: list[tuple[int, np.ndarray, tuple[Read, ...]]] = []
         self._attributes: dict[tuple[str, str], np.ndarray] = {}
         self._outputs, self._output_ptr = np.empty(0, np.int32), np.zeros(len(node_ptr), np.int32)
+        self._nodes: tuple[np.ndarray, ...] | None = None
+
+    @classmethod
+    def of_nodes(
+        cls,
+        signature: Signature,
+        nodes: Nodes,
+        output_ptr: np.ndarray,
+        attributes: Mapping[tuple[str, str], np.ndarray],
+    ) -> MinibatchArrays:
+        """Those of nodes that compiled code has made."""
+        made = cls(signature, nodes.node_ptr)
+        made._nodes = nodes.node_type, nodes.operand_ptr, nodes.operand_value
+        made._outputs, made._output_ptr, made._attributes = nodes.outputs, output_ptr, dict(attributes)
+        return made
 
     def add(self, cell: str, nodes: np.ndarray, *reads: Read, **attributes: np.ndarray) -> None:
         """All calls of a cell.
@@ -89,9 +105,11 @@ class MinibatchArrays:
 
     def _arrays(self) -> tuple[Sequence[np.ndarray], dict[str, Any]]:
         """What the builder takes."""
-        nodes = int(self._node_ptr[-1])
+        found: Sequence[np.ndarray] | None = self._nodes
         native = native_builder()
-        found = native.assembled(nodes, self._groups) if native is not None else None
+        nodes = int(self._node_ptr[-1])
+        if found is None and native is not None:
+            found = native.assembled(nodes, self._groups)
         return found if found is not None else self._assembled(nodes), {
             "node_ptr": self._node_ptr,
             "outputs": self._outputs,

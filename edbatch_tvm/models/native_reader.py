@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,6 +18,25 @@ from edbatch_tvm.models.vocabulary import VOCABULARY
 
 PART = "read data files"
 """The name of this part in :mod:`edbatch_tvm.find_native`."""
+
+
+class Nodes(NamedTuple):
+    """The nodes of a minibatch, in the order in which the builder makes them.
+
+    Attributes
+    ----------
+    node_type, operand_ptr, operand_value, outputs, node_ptr : array
+        As :meth:`edbatch_tvm.graph.Builder.minibatch` takes them.
+    ids : list of int32 array
+        Attributes.
+    """
+
+    node_type: np.ndarray
+    operand_ptr: np.ndarray
+    operand_value: np.ndarray
+    ids: list[np.ndarray]
+    outputs: np.ndarray
+    node_ptr: np.ndarray
 
 
 class NativeReader:
@@ -66,6 +85,64 @@ class NativeReader:
         """Binary trees with phrases merged into parents of their label, as in `edbatch_tvm.models.childsum_tree`."""
         found = _arrays(self._core.merged(trees.values, labels, trees.ptr))
         return None if found is None else FlatSequences(*found)
+
+    def tree_nodes(
+        self, trees: FlatSequences, cells: Sequence[int], arity: int, stride: int, outputs: int
+    ) -> Nodes | None:
+        """The nodes of trees, whose ids are words.
+
+        Parameters
+        ----------
+        trees : FlatSequences
+        cells : sequence of int
+            Type ids: of leaves, readouts, and the symbols -1, -2, ... of internal nodes, or of all of these together.
+        arity : int
+            As in :meth:`children`.
+        stride : int
+            Of the signature.
+        outputs : int
+            The values of a state.
+        """
+        leaf, readout, *internal = cells
+        kinds = np.array(internal, np.int32)
+        return _nodes(self._core.tree_nodes(trees.values, trees.ptr, leaf, readout, kinds, arity, stride, outputs))
+
+    def sentence_nodes(self, sentences: FlatSequences, cells: Sequence[int], stride: int) -> Nodes | None:
+        """The nodes of sentences, whose ids are the words backward.
+
+        Parameters
+        ----------
+        sentences : FlatSequences
+        cells : sequence of int
+            Type ids of the two layers forward, the two backward, and the tag.
+        stride : int
+            Of the signature.
+        """
+        return _nodes(self._core.sentence_nodes(sentences.values, sentences.ptr, tuple(cells), stride))
+
+    def lattice_nodes(self, lattices: FlatLattices, cells: Sequence[int], stride: int, outputs: int) -> Nodes | None:
+        """The nodes of lattices, whose ids are characters and words.
+
+        Parameters
+        ----------
+        lattices : FlatLattices
+        cells : sequence of int
+            Type ids of arcs of characters and words, starts, joins and readouts.
+        stride : int
+            Of the signature.
+        outputs : int
+            The values of a state.
+        """
+        arrays = lattices.sources, lattices.labels, lattices.arc_ptr, lattices.ptr
+        return _nodes(self._core.lattice_nodes(*arrays, tuple(cells), stride, outputs))
+
+
+def _nodes(found: Any) -> Nodes | None:
+    if found is None:
+        return None
+    types, *others = found
+    ptr, values, *ids, outputs, node_ptr = [np.frombuffer(part, np.int32) for part in others]
+    return Nodes(np.frombuffer(types, np.int16), ptr, values, ids, outputs, node_ptr)
 
 
 def _arrays(found: Any) -> list[np.ndarray] | None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edbatch_tvm.compiler import compile_model
-from edbatch_tvm.errors import DataError
+from edbatch_tvm.errors import DataError, GraphError
 from edbatch_tvm.graph import Builder, InstanceGraph, merge, validate
 from edbatch_tvm.models import WORKLOADS, get_workload
 from edbatch_tvm.models.bilstm_tagger.reader import read_sentences
@@ -40,7 +40,7 @@ def readers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     if kind == "python":
         for name in ("flatten", "treelstm.arrays", "treelstm.reader", "childsum_tree.arity", "lattice_lstm.reader"):
             monkeypatch.setattr(f"edbatch_tvm.models.{name}.native_reader", lambda: None)
-        for name in ("bilstm_tagger.reader", "lstm_nmt.reader"):
+        for name in ("bilstm_tagger.reader", "bilstm_tagger.arrays", "lattice_lstm.arrays", "lstm_nmt.reader"):
             monkeypatch.setattr(f"edbatch_tvm.models.{name}.native_reader", lambda: None)
     elif native_reader() is None:
         pytest.skip("no C compiler, or Python is asked for")
@@ -214,6 +214,27 @@ def written(text: str, folders: pytest.TempPathFactory) -> Path:
 def test_no_tree(tree: list[int], arity: int) -> None:
     with pytest.raises(DataError, match=r"a node of tree 1 has [01 2]+ subtrees before it; expected"):
         children_of(flat_sequences([[1], tree]), arity)
+
+
+@pytest.mark.usefixtures("builders", "readers")
+@pytest.mark.parametrize(
+    ("name", "item", "message"),
+    [
+        ("treelstm", [1, -1], "a node of tree 1 has 1 subtrees before it"),
+        ("childsum-tree", [1, 2, -3], "a node of tree 1 has 2 subtrees before it"),
+        ("treelstm-2type", [1, 2, -3], "has type id -1"),
+        ("treelstm", [-(2**31)], "a node of tree 1 has 0 subtrees before it"),
+        ("lattice-lstm", [[], [(1, 3)]], "reads"),
+        ("lattice-lstm", [[(-1, 3)]], "reads"),
+    ],
+)
+def test_what_is_no_item(name: str, item: Any, message: str) -> None:
+    found = case(name)
+    assert found.workload.arrays is not None
+    assert found.workload.source.flat is not None
+    good = found.workload.source.generate(1, 3)[0]
+    with pytest.raises((DataError, GraphError), match=message):
+        found.workload.arrays(found.signature, found.workload.source.flat([good, item])).minibatch()
 
 
 @pytest.mark.usefixtures("readers")

@@ -9,6 +9,7 @@ import numpy as np
 from edbatch_tvm.graph import Signature
 from edbatch_tvm.models.flat_items import FlatSequences
 from edbatch_tvm.models.minibatch_arrays import MinibatchArrays, Read
+from edbatch_tvm.models.native_reader import native_reader
 
 
 class Steps(NamedTuple):
@@ -67,6 +68,13 @@ def sentence_arrays(signature: Signature, sentences: FlatSequences) -> Minibatch
 
     A sentence of n words has 2 n calls forward, 2 n backward, and n of the tags.
     """
+    native = native_reader()
+    if native is not None:
+        names = "forward_layer1", "forward_layer2", "backward_layer1", "backward_layer2", "tag"
+        found = native.sentence_nodes(sentences, [*map(signature.type_id, names)], signature.stride)
+        if found is not None:
+            read = {(names[0], "word"): sentences.values, (names[2], "word"): found.ids[0]}
+            return MinibatchArrays.of_nodes(signature, found, sentences.ptr, read)
     made = MinibatchArrays(signature, 5 * sentences.ptr)
     steps = steps_of(sentences.ptr)
     begin = 5 * np.repeat(sentences.ptr[:-1], np.diff(sentences.ptr))

@@ -7,6 +7,7 @@ import numpy as np
 from edbatch_tvm.graph import Signature
 from edbatch_tvm.models.flat_items import FlatLattices, offsets, positions
 from edbatch_tvm.models.minibatch_arrays import MinibatchArrays, Read
+from edbatch_tvm.models.native_reader import native_reader
 
 
 def lattice_arrays(signature: Signature, lattices: FlatLattices) -> MinibatchArrays:
@@ -16,6 +17,13 @@ def lattice_arrays(signature: Signature, lattices: FlatLattices) -> MinibatchArr
     of a lattice come last.
     """
     outputs = len(signature["start"].outputs)
+    native = native_reader()
+    if native is not None:
+        cells = [*map(signature.type_id, ("char_arc", "word_arc", "start", "join", "readout"))]
+        found = native.lattice_nodes(lattices, cells, signature.stride, outputs)
+        if found is not None:
+            labels = dict(zip((("char_arc", "char"), ("word_arc", "word")), found.ids, strict=True))
+            return MinibatchArrays.of_nodes(signature, found, lattices.ptr, labels)
     sizes, arcs = np.diff(lattices.ptr), np.diff(lattices.arc_ptr)
     nodes = np.arange(len(arcs), dtype=np.int32)
     # Calls before each lattice node: those of nodes before it, and readouts of lattices before its own.

@@ -1,9 +1,10 @@
 /* Data files of trees, sentences and lattices as arrays, and the children of trees in postfix form. Items that are
- * objects of Python as arrays: items.h.
+ * objects of Python as arrays: items.h. The nodes of a minibatch of such arrays: nodes.h.
  *
  * Every function returns None for what is not of its form; the readers in Python say what is wrong with it. Texts are
  * UTF-8, which the caller has checked. */
 #include "items.h"
+#include "nodes.h"
 #include "vectors.h"
 
 /* Words ---------------------------------------------------------------------------------------------------- */
@@ -331,6 +332,9 @@ static PyMethodDef functions[] = {
     {"lattices", lattices, METH_VARARGS, "Word lattices."},
     {"sequences", sequences_of, METH_O, "Sequences of integers as arrays."},
     {"nested_arcs", nested_arcs, METH_O, "Lattices as arrays."},
+    {"tree_nodes", tree_nodes, METH_VARARGS, "The nodes of trees."},
+    {"sentence_nodes", sentence_nodes, METH_VARARGS, "The nodes of sentences."},
+    {"lattice_nodes", lattice_nodes, METH_VARARGS, "The nodes of lattices."},
     {NULL, NULL, 0, NULL},
 };
 static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, .m_name = "edbatch_reader_core", .m_size = -1,

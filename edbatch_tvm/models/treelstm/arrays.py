@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -17,6 +17,9 @@ from edbatch_tvm.models.treelstm.build import INTERNAL
 
 def tree_arrays(signature: Signature, trees: FlatSequences, internal: Mapping[int, str] = INTERNAL) -> MinibatchArrays:
     """The instances that :func:`edbatch_tvm.models.treelstm.build.tree_graph` builds of binary trees."""
+    found = found_natively(signature, trees, [internal[symbol] for symbol in sorted(internal, reverse=True)], 2)
+    if found is not None:
+        return found
     made = TreeNodes(signature, trees)
     states = made.values[children_of(trees, 2)]
     left, right = np.ascontiguousarray(states[::2]), np.ascontiguousarray(states[1::2])
@@ -25,6 +28,31 @@ def tree_arrays(signature: Signature, trees: FlatSequences, internal: Mapping[in
         own = np.flatnonzero(symbols == symbol) if len(internal) > 1 else slice(None)
         made.add(cell, made.internal[own], Read(left[own], made.outputs), Read(right[own], made.outputs))
     return made.arrays()
+
+
+def found_natively(
+    signature: Signature, trees: FlatSequences, internal: Sequence[str], arity: int
+) -> MinibatchArrays | None:
+    """The arrays of trees by compiled code, or None.
+
+    Parameters
+    ----------
+    signature : Signature
+        As for :class:`TreeNodes`.
+    trees : FlatSequences
+    internal : sequence of str
+        The cells of the symbols -1, -2, ..., or that of all.
+    arity : int
+        As in :func:`children_of`.
+    """
+    native = native_reader()
+    if native is None:
+        return None
+    cells = [*map(signature.type_id, ("leaf", "readout", *internal))]
+    found = native.tree_nodes(trees, cells, arity, signature.stride, len(signature["leaf"].outputs))
+    if found is None:
+        return None
+    return MinibatchArrays.of_nodes(signature, found, trees.ptr, {("leaf", "word"): found.ids[0]})
 
 
 class TreeNodes:
