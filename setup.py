@@ -39,7 +39,7 @@ class BuildWithDigests(build_ext):
 if os.environ.get("EDBATCH_BUILD_EXTENSIONS"):
     setup(
         ext_modules=[
-            Extension(name, [f"{folder}/module.c"], extra_compile_args=["-std=c11", "-O2"])
+            Extension(name, [f"{folder}/module.c"], extra_compile_args=["-std=c11", "-O3"])
             for name, folder in MODULES.items()
         ],
         cmdclass={"build_ext": BuildWithDigests},

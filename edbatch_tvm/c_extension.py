@@ -94,7 +94,7 @@ def _compile(source: Path, path: Path) -> None:
         raise FileNotFoundError("no C compiler on the PATH")
     if not (Path(include) / "Python.h").exists():
         raise FileNotFoundError(f"no Python.h in {include}")
-    command = [*shlex.split(compiler), "-x", "c", "-std=c11", "-O2", "-fPIC", "-shared", "-I", include]
+    command = [*shlex.split(compiler), "-x", "c", "-std=c11", "-O3", "-fPIC", "-shared", "-I", include]
     try:
         done = subprocess.run(
             [*command, str(source), "-o", str(path)],

@@ -29,23 +29,28 @@ def minibatch_from_arrays(
     merged: bool,
 ) -> Any:
     """The instances of a minibatch, with `merged` as one graph; see :meth:`edbatch_tvm.graph.Builder.instances`."""
-    graph = InstanceGraph(
-        _index_array("node_type", node_type, np.int16),
-        _index_array("operand_ptr", operand_ptr),
-        _index_array("operand_value", operand_value),
-        signature,
-        attributes=_attribute_arrays(signature, attributes),
-        outputs=_index_array("outputs", outputs),
-        node_ptr=_index_array("node_ptr", node_ptr),
-        output_ptr=_index_array("output_ptr", output_ptr),
-        scalar_output=scalar_output,
-    )
+    types, ptr = _index_array("node_type", node_type, np.int16), _index_array("operand_ptr", operand_ptr)
+    values, declared_values = _index_array("operand_value", operand_value), _index_array("outputs", outputs)
+    instance_ptr, declared_ptr = _index_array("node_ptr", node_ptr), _index_array("output_ptr", output_ptr)
+    rows = _attribute_arrays(signature, attributes)
     native = native_builder()
-    declared = np.diff(graph.output_ptr)
-    if native is not None and (not scalar_output or (declared == 1).all()):
-        found = native.instances(graph, scalar_output, merged)
+    if native is not None and (not scalar_output or (np.diff(declared_ptr) == 1).all()):
+        arrays = types, ptr, values, declared_values, instance_ptr, declared_ptr
+        found = native.instances(signature, arrays, rows, scalar_output, merged)
         if found is not None:
             return found
+    graph = InstanceGraph(
+        types,
+        ptr,
+        values,
+        signature,
+        attributes=rows,
+        outputs=declared_values,
+        node_ptr=instance_ptr,
+        output_ptr=declared_ptr,
+        scalar_output=scalar_output,
+    )
+    declared = np.diff(graph.output_ptr)
     validate(graph)
     if scalar_output and (declared != 1).any():
         instance = int(np.argmax(declared != 1))
@@ -69,16 +74,16 @@ def _attribute_arrays(
     signature: Signature, attributes: Mapping[tuple[str, str], Any]
 ) -> dict[tuple[int, str], np.ndarray]:
     """Attributes as arrays of their dtypes, by type id and name."""
-    recorders, found = CellRecorders(signature), {}
+    found = {}
     for key, rows in attributes.items():
         if not (isinstance(key, tuple) and len(key) == 2):
             raise GraphError(f"attributes of {key!r:.60}", "(cell, attribute) as keys")
-        recorder = recorders.find(key[0])
-        if key[1] not in recorder.attributes:
-            raise GraphError(f"unknown attribute {key[1]!r} of cell {key[0]!r}", f"an attribute of {recorder.cell}")
+        cell = signature[key[0]] if isinstance(key[0], str) else CellRecorders(signature).find(key[0]).cell
+        if all(attribute.name != key[1] for attribute in cell.attributes):
+            raise GraphError(f"unknown attribute {key[1]!r} of cell {key[0]!r}", f"an attribute of {cell}")
         array = rows if isinstance(rows, np.ndarray) else list(rows)
         if len(array):
-            found[recorder.type_id, key[1]] = attribute_array(recorder.cell, key[1], array)
+            found[signature.type_id(key[0]), key[1]] = attribute_array(cell, key[1], array)
     return found
 
 

@@ -40,41 +40,37 @@ class NativeBuilder:
         recorders = CellRecorders(signature)
         return self._core.recording(self._cells(signature), signature, recorders.arrange, recorders.attribute_array)
 
-    def instances(self, graph: InstanceGraph, scalar_output: bool, merged: bool) -> Any:
-        """The instances of a minibatch of cells that is not checked; None if Python is to find or refuse them.
+    def instances(
+        self,
+        signature: Signature,
+        arrays: Sequence[np.ndarray],
+        attributes: Mapping[tuple[int, str], np.ndarray],
+        scalar_output: bool,
+        merged: bool,
+    ) -> Any:
+        """The instances of a minibatch that is not checked; None if Python is to find or refuse them.
 
         Parameters
         ----------
-        graph : InstanceGraph
-            Without external rows.
+        signature : Signature
+        arrays : sequence of array
+            ``node_type``, ``operand_ptr``, ``operand_value``, ``outputs``, ``node_ptr`` and ``output_ptr``: vectors of
+            int32, the first of int16.
+        attributes : mapping
+            Rows by type id and name.
         scalar_output : bool
             Of all instances.
         merged : bool
             Whether one checked graph of all is wanted, not a list.
         """
-        signature = graph.signature
-        assert signature is not None
-        columns = signature.attribute_columns
-        if graph.attributes.keys() - {key for key, _, _ in columns}:
-            return None
         rows = []
-        for key, dtype, shape in columns:
-            array = graph.attributes.get(key)
+        for key, dtype, shape in signature.attribute_columns:
+            array = attributes.get(key)
             if array is not None and (array.dtype != dtype or array.shape[1:] != shape):
                 return None
             rows.append(np.ascontiguousarray(array) if array is not None else None)
-        arrays = [
-            np.ascontiguousarray(array, dtype)
-            for array, dtype in (
-                (graph.node_type, np.int16),
-                (graph.operand_ptr, np.int32),
-                (graph.operand_value, np.int32),
-                (graph.outputs, np.int32),
-                (graph.node_ptr, np.int32),
-                (graph.output_ptr, np.int32),
-            )
-        ]
-        return self._core.instances(self._cells(signature), signature, scalar_output, merged, *arrays, tuple(rows))
+        cells, arrays = self._cells(signature), list(map(np.ascontiguousarray, arrays))
+        return self._core.instances(cells, signature, scalar_output, merged, *arrays, tuple(rows))
 
     def assembled(
         self, nodes: int, groups: Sequence[tuple[int, np.ndarray, Sequence[tuple[np.ndarray, int, np.ndarray | None]]]]

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from edbatch_tvm.graph import ZERO, Builder, InstanceGraph, Signature
+from edbatch_tvm.graph import ZERO, InstanceGraph, Signature
+from edbatch_tvm.graph.instances_from_arrays import minibatch_from_arrays
 from edbatch_tvm.graph.native_builder import native_builder
 from edbatch_tvm.models.flat_items import offsets, positions
 from edbatch_tvm.models.native_reader import Nodes
@@ -95,30 +96,29 @@ class MinibatchArrays:
 
     def instances(self) -> list[InstanceGraph]:
         """The instances."""
-        arrays, named = self._arrays()
-        return Builder(self.signature).instances(*arrays, **named)
+        made: list[InstanceGraph] = self._made(merged=False)
+        return made
 
     def minibatch(self) -> InstanceGraph:
         """All instances as one graph."""
-        arrays, named = self._arrays()
-        return Builder(self.signature).minibatch(*arrays, **named)
+        made: InstanceGraph = self._made(merged=True)
+        return made
 
-    def _arrays(self) -> tuple[Sequence[np.ndarray], dict[str, Any]]:
-        """What the builder takes."""
-        found: Sequence[np.ndarray] | None = self._nodes
-        native = native_builder()
-        nodes = int(self._node_ptr[-1])
-        if found is None and native is not None:
-            found = native.assembled(nodes, self._groups)
-        return found if found is not None else self._assembled(nodes), {
-            "node_ptr": self._node_ptr,
-            "outputs": self._outputs,
-            "output_ptr": self._output_ptr,
-            "attributes": self._attributes,
-        }
+    def _made(self, merged: bool) -> Any:
+        types, ptr, values = self._arrays()
+        declared = self._node_ptr, self._outputs, self._output_ptr
+        return minibatch_from_arrays(self.signature, types, ptr, values, *declared, self._attributes, False, merged)
+
+    def _arrays(self) -> Sequence[np.ndarray]:
+        """The arrays ``node_type``, ``operand_ptr`` and ``operand_value``."""
+        if self._nodes is not None:
+            return self._nodes
+        nodes, native = int(self._node_ptr[-1]), native_builder()
+        found = native.assembled(nodes, self._groups) if native is not None else None
+        return found if found is not None else self._assembled(nodes)
 
     def _assembled(self, nodes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The arrays ``node_type``, ``operand_ptr`` and ``operand_value``."""
+        """The same by NumPy."""
         types, counts = np.full(nodes, -1, np.int16), np.zeros(nodes, np.int32)
         for type_id, own, reads in self._groups:
             types[own] = type_id

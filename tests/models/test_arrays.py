@@ -242,7 +242,9 @@ def test_items_of_all_kinds() -> None:
     """Tuples and arrays, integers of NumPy's and booleans: as NumPy reads them, or an error."""
     for items in ([(1, 2), [3]], ([1, 2], (3,)), [np.array([1, 2]), [np.int64(3)]], [range(1, 3), [3]]):
         assert lists(flat_sequences(items)) == [[1, 2], [3]]
-    for wrong in ([[2**31]], [["a"]], [[None]]):
+    wide = [-(2**31), -(2**30), -1, 0, 1, 2**30 - 1, 2**30, 2**31 - 1]
+    assert lists(flat_sequences([wide])) == [wide]
+    for wrong in ([[2**31]], [[-(2**31) - 1]], [[2**64]], [["a"]], [[None]]):
         with pytest.raises((OverflowError, ValueError, TypeError)):
             flat_sequences(wrong)  # type: ignore[list-item]
     lattice: Any = [[[], [[0, 5]], ((1, 2), (0, np.int64(9)))]]

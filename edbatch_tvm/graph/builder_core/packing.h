@@ -32,22 +32,30 @@ typedef struct {
     int no_digest;         /* whether the digest is left to who asks for it: hashing takes as long as all the rest */
 } Part;
 
-/* Memory that is used again: of each node the node that last read it, its number of users, and what it waits for. */
+/* Memory that is used again: of each node the node that last read it, its number of users, and what it waits for; of each
+ * operand the node whose user this operand makes, or -1: a zero state, or one that is a user by another operand. */
 typedef struct {
-    int32_t *last, *users, *waits;
+    int32_t *last, *users, *waits, *producer;
     int64_t *type_count;
-    Py_ssize_t room;
+    Py_ssize_t room, edges;
 } Scratch;
 
 static void free_scratch(Scratch *scratch) {
     PyMem_Free(scratch->last);
+    PyMem_Free(scratch->producer);
     PyMem_Free(scratch->type_count);
     memset(scratch, 0, sizeof *scratch);
 }
 
-static int make_room(Scratch *scratch, int types, Py_ssize_t nodes) {
+static int make_room(Scratch *scratch, int types, Py_ssize_t nodes, Py_ssize_t edges) {
     if (scratch->type_count == NULL && (scratch->type_count = PyMem_Malloc((types + 1) * sizeof(int64_t))) == NULL)
         return -1;
+    if (edges > scratch->edges) {
+        int32_t *made = PyMem_Realloc(scratch->producer, 2 * edges * sizeof(int32_t));
+        if (made == NULL) return -1;
+        scratch->producer = made;
+        scratch->edges = 2 * edges;
+    }
     if (nodes <= scratch->room) return 0;
     int32_t *made = PyMem_Realloc(scratch->last, 3 * (2 * nodes) * sizeof(int32_t));
     if (made == NULL) return -1;
@@ -58,29 +66,22 @@ static int make_room(Scratch *scratch, int types, Py_ssize_t nodes) {
     return 0;
 }
 
-/* The arena of a value of the instance; -1 where it has no such value. */
-static inline int32_t arena_of(const Cells *cells, const Part *part, int64_t local, int64_t *node) {
-    int32_t stride = cells->stride;
-    *node = stride == 1 ? local : stride == 2 ? local >> 1 : local / stride;
-    return cells->output_arena[part->type[*node] * stride + (local - *node * stride)];
-}
-
-/* Checks nodes and operands, and counts users; 0: something is wrong. */
-static int count_uses(const Cells *cells, const Part *part, Scratch *scratch, int64_t *uses) {
-    int32_t nodes = part->nodes;
-    int64_t total = 0, limit = (int64_t)nodes * cells->stride;
+/* Checks nodes and operands, and finds who uses what; 0: something is wrong. */
+static inline int find_producers(const Cells *cells, const Part *part, Scratch *scratch, int64_t *uses, const int32_t stride) {
+    int32_t nodes = part->nodes, *last = scratch->last, *users = scratch->users, *producer = scratch->producer;
+    const int16_t *type = part->type;
+    const int32_t *arena = cells->output_arena;
+    int64_t total = 0;
     int32_t instance = 0, first = 0; /* of a node: its instance, and the first node of that */
     memset(scratch->type_count, 0, cells->cells * sizeof(int64_t));
-    for (int32_t v = 0; v < nodes; v++) {
-        if (part->type[v] < 0 || part->type[v] >= cells->cells) return 0;
-        scratch->type_count[part->type[v]]++;
-    }
-    for (int32_t v = 0; v < nodes; v++) scratch->last[v] = -1;
-    memset(scratch->users, 0, nodes * sizeof(int32_t));
+    memset(last, 0xff, nodes * sizeof(int32_t));
+    memset(users, 0, nodes * sizeof(int32_t));
     if (part->ptr[nodes] - part->ptr[0] != part->edges) return 0;
     for (int32_t v = 0; v < nodes; v++) {
         while (v >= part->node_ptr[instance + 1]) first = part->node_ptr[++instance];
-        const Cell *cell = &cells->cell[part->type[v]];
+        if (type[v] < 0 || type[v] >= cells->cells) return 0;
+        scratch->type_count[type[v]]++;
+        const Cell *cell = &cells->cell[type[v]];
         int32_t begin = part->ptr[v] - part->ptr[0], end = part->ptr[v + 1] - part->ptr[0], rows = 1, waits = 0;
         int32_t rest = end - begin - cell->fixed;
         if (begin < 0 || end > part->edges || rest < 0) return 0;
@@ -88,18 +89,19 @@ static int count_uses(const Cells *cells, const Part *part, Scratch *scratch, in
             rows = rest / cell->variadics;
             if (rows * cell->variadics != rest) return 0;
         } else if (rest) return 0;
-        const int32_t *value = part->value + begin;
         for (int slot = 0; slot < cell->operands; slot++) {
-            for (int32_t n = cell->variadic[slot] ? rows : 1; n; n--) {
-                int64_t given = *value++;
-                if (given == ZERO) continue;
-                int64_t local = given - part->first_value, node;
-                if (local < 0 || local >= limit) return 0;
-                if (arena_of(cells, part, local, &node) != cell->arena[slot] || node >= v || node < first)
+            for (int32_t n = cell->variadic[slot] ? rows : 1; n; n--, begin++) {
+                producer[begin] = -1;
+                if (part->value[begin] == ZERO) continue;
+                int64_t local = (int64_t)part->value[begin] - part->first_value;
+                if (local < 0 || local >= (int64_t)v * stride) return 0;
+                int32_t node = (uint32_t)local / stride;
+                if (node < first || arena[type[node] * stride + ((int32_t)local - node * stride)] != cell->arena[slot])
                     return 0;
-                if (scratch->last[node] == v) continue;
-                scratch->last[node] = v;
-                scratch->users[node]++;
+                if (last[node] == v) continue;
+                last[node] = v;
+                producer[begin] = node;
+                users[node]++;
                 waits++;
             }
         }
@@ -109,11 +111,20 @@ static int count_uses(const Cells *cells, const Part *part, Scratch *scratch, in
     *uses = total;
     for (instance = 0; instance < part->instances; instance++)
         for (int32_t n = part->output_ptr[instance]; n < part->output_ptr[instance + 1]; n++) {
-            int64_t local = (int64_t)part->output[n] - part->first_value, node;
-            if (local < 0 || local >= limit || arena_of(cells, part, local, &node) < 0) return 0;
+            int64_t local = (int64_t)part->output[n] - part->first_value;
+            if (local < 0 || local >= (int64_t)nodes * stride) return 0;
+            int32_t node = (uint32_t)local / stride;
             if (node < part->node_ptr[instance] || node >= part->node_ptr[instance + 1]) return 0;
+            if (arena[type[node] * stride + ((int32_t)local - node * stride)] < 0) return 0;
         }
     return 1;
+}
+
+/* The same with divisions by the usual numbers, which are shifts. */
+static int count_uses(const Cells *cells, const Part *part, Scratch *scratch, int64_t *uses) {
+    if (cells->stride == 1) return find_producers(cells, part, scratch, uses, 1);
+    if (cells->stride == 2) return find_producers(cells, part, scratch, uses, 2);
+    return find_producers(cells, part, scratch, uses, cells->stride);
 }
 
 #define COPY_INTEGERS(type)                                                      \
@@ -208,7 +219,7 @@ static PyObject *packed(const Cells *cells, PyObject *signature, const Part *par
     int32_t nodes = part->nodes;
     int64_t uses;
     if (nodes < 1) return NULL;
-    if (make_room(scratch, cells->cells, nodes) < 0) return PyErr_NoMemory();
+    if (make_room(scratch, cells->cells, nodes, part->edges) < 0) return PyErr_NoMemory();
     if (!count_uses(cells, part, scratch, &uses)) return NULL;
     for (int t = 0; t < cells->cells; t++)
         for (int n = 0; n < cells->cell[t].columns; n++)
@@ -240,25 +251,23 @@ static PyObject *packed(const Cells *cells, PyObject *signature, const Part *par
     memcpy(AT(TYPE_COUNT, char), scratch->type_count, bytes[TYPE_COUNT]);
     memcpy(AT(WAITS, char), scratch->waits, bytes[WAITS]);
     int32_t *ptr = AT(OPERAND_PTR, int32_t), *value = AT(OPERAND_VALUE, int32_t), *output = AT(OUTPUT, int32_t);
-    for (int32_t v = 0; v <= nodes; v++) ptr[v] = part->ptr[v] - part->ptr[0];
-    for (int32_t e = 0; e < part->edges; e++)
-        value[e] = part->value[e] == ZERO ? ZERO : part->value[e] - part->first_value;
+    if (part->ptr[0]) for (int32_t v = 0; v <= nodes; v++) ptr[v] = part->ptr[v] - part->ptr[0];
+    else memcpy(ptr, part->ptr, bytes[OPERAND_PTR]);
+    if (part->first_value)
+        for (int32_t e = 0; e < part->edges; e++)
+            value[e] = part->value[e] == ZERO ? ZERO : part->value[e] - part->first_value;
+    else memcpy(value, part->value, bytes[OPERAND_VALUE]);
     for (int32_t n = 0; n < part->outputs; n++) output[n] = part->output[n] - part->first_value;
     int32_t *use_ptr = AT(USE_PTR, int32_t), *user = AT(USER, int32_t), *next = scratch->users;
     use_ptr[0] = 0;
     for (int32_t v = 0; v < nodes; v++) {
         use_ptr[v + 1] = use_ptr[v] + next[v];
         next[v] = use_ptr[v];
-        scratch->last[v] = -1;
     }
+    const int32_t *producer = scratch->producer;
     for (int32_t v = 0; v < nodes; v++)
-        for (int32_t e = ptr[v]; e < ptr[v + 1]; e++) {
-            if (value[e] == ZERO) continue;
-            int32_t node = cells->stride == 1 ? value[e] : cells->stride == 2 ? value[e] >> 1 : value[e] / cells->stride;
-            if (scratch->last[node] == v) continue;
-            scratch->last[node] = v;
-            user[next[node]++] = v;
-        }
+        for (int32_t e = ptr[v]; e < ptr[v + 1]; e++)
+            if (producer[e] >= 0) user[next[producer[e]]++] = v;
     memcpy(AT(NODE_PTR, char), part->node_ptr, bytes[NODE_PTR]);
     memcpy(AT(OUTPUT_PTR, char), part->output_ptr, bytes[OUTPUT_PTR]);
     memset(AT(SCALAR, char), part->scalar, bytes[SCALAR]);

@@ -9,6 +9,18 @@ static inline int is_list(PyObject *object) { return PyList_CheckExact(object) |
 static inline int integer_of(PyObject *object, int32_t *into) {
     int overflow;
     if (!PyLong_CheckExact(object)) return 0;
+#if PY_VERSION_HEX >= 0x030C0000
+    if (PyUnstable_Long_IsCompact((PyLongObject *)object)) {
+        *into = (int32_t)PyUnstable_Long_CompactValue((PyLongObject *)object);
+        return 1;
+    }
+#else
+    Py_ssize_t size = Py_SIZE(object);
+    if (size >= -1 && size <= 1) { /* no digit, or one of 30 bits */
+        *into = size ? (int32_t)size * (int32_t)((PyLongObject *)object)->ob_digit[0] : 0;
+        return 1;
+    }
+#endif
     long long number = PyLong_AsLongLongAndOverflow(object, &overflow);
     *into = (int32_t)number;
     return !overflow && *into == number;
@@ -47,14 +59,15 @@ static PyObject *nested_arcs(PyObject *module, PyObject *items) {
         for (Py_ssize_t node = 0; node < PySequence_Fast_GET_SIZE(item); node++) {
             PyObject *arcs = PySequence_Fast_GET_ITEM(item, node);
             if (!is_list(arcs)) goto done;
-            for (Py_ssize_t k = 0; k < PySequence_Fast_GET_SIZE(arcs); k++) {
+            Py_ssize_t into = PySequence_Fast_GET_SIZE(arcs);
+            int32_t *source = more(&made[0], 4 * into), *label = more(&made[1], 4 * into);
+            if (source == NULL || label == NULL) goto done;
+            for (Py_ssize_t k = 0; k < into; k++) {
                 PyObject *arc = PySequence_Fast_GET_ITEM(arcs, k);
-                int32_t source, label;
                 if (!is_list(arc) || PySequence_Fast_GET_SIZE(arc) != 2 ||
-                    !integer_of(PySequence_Fast_GET_ITEM(arc, 0), &source) ||
-                    !integer_of(PySequence_Fast_GET_ITEM(arc, 1), &label))
+                    !integer_of(PySequence_Fast_GET_ITEM(arc, 0), source + k) ||
+                    !integer_of(PySequence_Fast_GET_ITEM(arc, 1), label + k))
                     goto done;
-                if (push(&made[0], source) < 0 || push(&made[1], label) < 0) goto done;
             }
             if (made[0].length / 4 > INT32_MAX || push(&made[2], COUNT(made[0])) < 0) goto done;
         }
