@@ -26,7 +26,7 @@ enum { MOST_SPARE_VIEWS = 4096 };
 
 static Tensors young, old; /* made since the last minibatch ended, and in the one before */
 static Py_ssize_t look_at = 1024, spare_count;
-enum { MOST_SPARE = 32768, FIRST_LOOK = 1024 };
+enum { MOST_SPARE = 32768, FIRST_LOOK = 1024, RECENT = 8 };
 
 static int tensors_add(Tensors *tensors, PyObject *stolen) {
     if (tensors->count == tensors->room) {
@@ -177,6 +177,16 @@ static PyObject *made_view(PyObject *recorder, PyObject *spec, PyObject *geometr
     return made;
 }
 
+/* One of the last few tensors that nobody holds any more: it is still in the cache, and among `young`. */
+static PyObject *just_let_go(Tensors *wanted) {
+    Py_ssize_t first = young.count > RECENT ? young.count - RECENT : 0;
+    for (Py_ssize_t n = young.count; n-- > first;) {
+        PyObject *tensor = young.items[n];
+        if (Py_REFCNT(tensor) == 1 && spare_for(tensor) == wanted) return Py_NewRef(tensor);
+    }
+    return NULL;
+}
+
 /* A tensor of this spec, a spare one or a new one; its other attributes are still to be set. A view has a geometry. */
 static PyObject *new_tensor(PyObject *recorder, PyObject *spec, int rows, PyObject *geometry) {
     PyObject *inference = PyObject_CallNoArgs(is_inference_);
@@ -189,11 +199,15 @@ static PyObject *new_tensor(PyObject *recorder, PyObject *spec, int rows, PyObje
     }
     if (spare == NULL) return geometry == NULL ? made_tensor(recorder, spec) : made_view(recorder, spec, geometry);
     Tensors *tensors = rows ? &spare->rows : &spare->values;
+    PyObject *made = rows ? just_let_go(tensors) : NULL; /* rows are often joined for one call */
+    if (made != NULL) {
+        if (PyObject_GenericSetAttr(made, str_recorder, recorder) < 0) Py_CLEAR(made);
+        return made;
+    }
     if (!tensors->count && young.count >= look_at) {
         look_through(&young, &young);
         look_at = young.count * 2 > FIRST_LOOK ? young.count * 2 : FIRST_LOOK;
     }
-    PyObject *made;
     if (tensors->count) {
         made = tensors->items[--tensors->count];
         spare_count--;
