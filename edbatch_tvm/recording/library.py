@@ -31,7 +31,7 @@ from edbatch_tvm.recording.held_objects import ChangesOthers
 from edbatch_tvm.recording.isolation import state, switched_to
 from edbatch_tvm.recording.model_state import dtype_of
 from edbatch_tvm.recording.module_arguments import GivenModule
-from edbatch_tvm.recording.module_attributes import is_constant
+from edbatch_tvm.recording.module_attributes import Attribute, is_constant
 from edbatch_tvm.recording.outside import Outside
 from edbatch_tvm.recording.over_rows import FEW_COUNTS, OverRows, over_rows
 from edbatch_tvm.recording.parameter_tables import Table
@@ -51,16 +51,15 @@ from edbatch_tvm.recording.rows import (
 from edbatch_tvm.recording.site import CONSTANTS, Site
 from edbatch_tvm.recording.specialise import (
     Cell,
-    attributes_read,
     check_compiled,
     holds_for_few,
     make_cell,
     takes_rows,
-    try_function,
 )
 from edbatch_tvm.recording.specs import FLOATS
 from edbatch_tvm.recording.storages import JOINED, with_whole_values
 from edbatch_tvm.recording.torch_functions import original_functions
+from edbatch_tvm.recording.tried_code import attributes_read, try_function
 from edbatch_tvm.recording.value_tables import Tables
 from edbatch_tvm.runtime import Model
 from edbatch_tvm.training.model import TrainingModel
@@ -203,10 +202,9 @@ class Library:
         if site.never is not None:
             raise site.never
         try:
-            if site.owner is not None and self._notes_more(recorder, site, arguments):
+            listed = site.owner is not None or site in self._sites
+            if listed and self._reads_more(recorder, site, arguments):
                 return AGAIN
-            if site.owner is None and site in self._sites:
-                self._try_function(recorder, site, arguments)
         except ChangesOthers as error:
             site.never = error
             raise
@@ -257,19 +255,29 @@ class Library:
                 return None if cell is None else (cell, operands, attributes)
         return None
 
-    def _notes_more(self, recorder: Recorder, site: Site, arguments: tuple[Any, ...]) -> bool:
-        """Whether code reads attributes that were not known to be read: then they are arguments from now on."""
-        assert recorder.root is not None
+    def _reads_more(self, recorder: Recorder, site: Site, arguments: tuple[Any, ...]) -> bool:
+        """Try code once for a kind of calls; whether it reads attributes that were not known, which are arguments now.
+
+        Raises
+        ------
+        CellError
+            If it changes something.
+        """
         key, _, attributes = described(recorder, arguments, False, True)
         if key in site.noted:
             return False
-        fetch_all(recorder.root)
+        if site.owner is not None:
+            assert recorder.root is not None
+            fetch_all(recorder.root)
         plan = CallPlan.of(key, attributes, self._names.params, self.dtype)
-        code = CellModule(site.target, site.owner, plan, (), site.reads)
+        code = CellModule(site.target, site.owner, plan, site.named, site.reads)
+        read: dict[Attribute, Any] = {}
         with self._lock, self._outside(), refuses_unrolling(), StatisticsChecked():
-            read = attributes_read(site.name, code, recorder.root, site.reads)
+            if site.owner is None:
+                try_function(site.name, code)
+            else:
+                read = attributes_read(site.name, code, recorder.root)
         site.noted.add(key)
-        assert site.owner is not None
         for attribute, value in read.items():
             if attribute in site.reads:
                 continue
@@ -279,16 +287,6 @@ class Library:
             else:
                 site.read(attribute)
         return len(site.reads) > len(code.reads)
-
-    def _try_function(self, recorder: Recorder, site: Site, arguments: tuple[Any, ...]) -> None:
-        """See what the code of a function changes, once for a kind of calls."""
-        key, _, attributes = described(recorder, arguments, False, True)
-        if key in site.noted:
-            return
-        plan = CallPlan.of(key, attributes, self._names.params, self.dtype)
-        with self._lock, self._outside(), refuses_unrolling(), StatisticsChecked():
-            try_function(site.name, CellModule(site.target, None, plan, site.named, ()))
-        site.noted.add(key)
 
     def _row_by_row(self, recorder: Recorder, site: Site, arguments: tuple[Any, ...]) -> RowByRow | OverRows | None:
         """How a call with rows is recorded; None as one node: its code does not treat rows alike, or has none."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,14 +13,10 @@ from tvm import relax
 from edbatch_tvm.errors import CellError, EdbatchError
 from edbatch_tvm.recording.arguments import EXAMPLE_ROWS
 from edbatch_tvm.recording.call_fast_paths import returned_of
-from edbatch_tvm.recording.cell_module import CellModule, ShapedCode, bound_to, distinct
+from edbatch_tvm.recording.cell_module import CellModule, ShapedCode, distinct
 from edbatch_tvm.recording.empty_results import EmptyResult, are_always_empty, as_new
 from edbatch_tvm.recording.export_cache import answer_of, program_of
 from edbatch_tvm.recording.failures import shapes_of
-from edbatch_tvm.recording.held_objects import ObjectsKept, hooks_of
-from edbatch_tvm.recording.kept_tensors import MemoryKept, TensorsKept
-from edbatch_tvm.recording.lazy import LazyTensor
-from edbatch_tvm.recording.module_attributes import Attribute, Notes
 from edbatch_tvm.recording.row_wise import same_program, treats_rows_alike
 from edbatch_tvm.recording.specs import RowsSpec, TensorSpec, rows_of, spec_of
 from edbatch_tvm.runtime import Model
@@ -98,71 +93,6 @@ class Cell:
             else:
                 flat.append(next(rest))
         return [output.clone() for output in self.code(*flat)]
-
-
-def attributes_read(
-    name: str, code: CellModule, root: torch.nn.Module, known: tuple[Attribute, ...]
-) -> dict[Attribute, Any]:
-    """The attributes that the code reads below `root`, what an element has of `code.owner`, and what they are.
-
-    Raises
-    ------
-    CellError
-        If the code changes what it reads.
-    """
-    assert code.owner is not None
-    notes = Notes(root, _example_of)
-    flat = [entry.random(EXAMPLE_ROWS) for entry in code.plan.inputs]
-    arguments = code.plan.arguments(_as_given(code, flat), list(code.taken))
-    plain = len(arguments) - len(code.reads)
-    with torch.no_grad():
-        try:
-            with _trying(name, code, arguments, notes.root):
-                bound_to(code.function, code.owner)(notes.root)(*arguments[:plain])
-        except EdbatchError:
-            raise
-        except Exception as error:
-            raise CellError(f"cell {name!r} fails on {shapes_of(code.plan)} ({first_line(error)})") from error
-    notes.closed = True
-    notes.check()
-    return notes.read
-
-
-def try_function(name: str, code: CellModule) -> None:
-    """Run the code of a function on random numbers, to see what it changes.
-
-    Raises
-    ------
-    CellError
-        If it changes something.
-    """
-    flat = [entry.random(EXAMPLE_ROWS) for entry in code.plan.inputs]
-    arguments = code.plan.arguments(_as_given(code, flat), list(code.taken))
-    try:
-        with torch.no_grad(), _trying(name, code, arguments, None):
-            code.function(*arguments)
-    except EdbatchError:
-        raise
-    except Exception:  # its export says it better
-        return
-
-
-@contextmanager
-def _trying(name: str, code: CellModule, arguments: Any, root: torch.nn.Module | None) -> Iterator[None]:
-    """A context in which code that is tried changes nothing but what it makes, or is an error."""
-    kept = TensorsKept(name, arguments, root)
-    with ObjectsKept(name, [code.function, *hooks_of(root)]), kept, MemoryKept(name, kept):
-        yield
-
-
-def _example_of(value: Any) -> Any:
-    """A value that the code may have in place of one that is not computed yet."""
-    if type(value) is LazyTensor:
-        numbers = torch.randn(value.shape, dtype=value.recorder.dtype)
-        return numbers if value.spec.floats else (numbers > 0).to(value.dtype)
-    if type(value) in (list, tuple) and any(type(item) is LazyTensor for item in value):
-        return type(value)(map(_example_of, value))
-    return value
 
 
 def make_cell(name: str, type_id: int, code: CellModule, names: WeightNames) -> Cell | EmptyResult:
@@ -262,7 +192,7 @@ def takes_rows(name: str, code: CellModule) -> tuple[tuple[RowsSpec, ...], Any] 
         return tuple(entry.shaped(entry.random(rows)) for entry in inputs)
 
     def returned(rows: int) -> tuple[list[torch.Tensor], Any]:
-        return pytree.tree_flatten(code.result(_as_given(code, list(example(rows))), as_they_are=True))
+        return pytree.tree_flatten(code.result(as_given(code, list(example(rows))), as_they_are=True))
 
     def proved() -> bool:
         shapes = tuple({entry.at: rows_dimension()} if entry.rows else None for entry in inputs)
@@ -301,12 +231,12 @@ def _rows_in(one: torch.Tensor, several: torch.Tensor) -> RowsSpec | None:
 
 def _result(name: str, code: CellModule, flat: list[Any]) -> Any:
     try:
-        return code.result(_as_given(code, flat))
+        return code.result(as_given(code, flat))
     except Exception as error:
         raise CellError(f"cell {name!r} fails on {shapes_of(code.plan)} ({first_line(error)})") from error
 
 
-def _as_given(code: CellModule, flat: list[Any]) -> list[Any]:
+def as_given(code: CellModule, flat: list[Any]) -> list[Any]:
     """Flat inputs as the model's code gets them: Python integers where it was given some."""
     pairs = zip(code.plan.inputs, flat, strict=True)
     return [entry.example if type(entry.example) is int else value for entry, value in pairs]
@@ -336,7 +266,7 @@ def _check_program(name: str, code: CellModule, program: Any) -> None:
     for rows in _TRIED_ROWS if code.plan.is_variadic else _TRIED_ROWS[:1]:
         flat = [entry.random(rows) for entry in code.plan.inputs]
         with torch.no_grad():
-            wanted = code(*_as_given(code, flat))
+            wanted = code(*as_given(code, flat))
             found = _run_program(program, flat)
         if not _close(found, wanted):
             raise CellError(
@@ -362,7 +292,7 @@ def check_compiled(cell: Cell, model: Model) -> None:
     value = builder.call(cell.name, *operands, **dict(zip(names, given, strict=True)))
     instance = builder.finish(list(value) if isinstance(value, tuple) else [value])
     with torch.no_grad():
-        wanted = cell.code(*_as_given(cell.code, flat))
+        wanted = cell.code(*as_given(cell.code, flat))
     if not _close([torch.from_numpy(array) for array in model([instance])[0]], wanted):
         raise CellError(f"cell {cell.name!r} computes something else once compiled", "what PyTorch computes", _REPORT)
 
