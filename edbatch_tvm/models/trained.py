@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +69,6 @@ def with_vocabularies(workload: Workload, vocabularies: Mapping[str, Vocabulary]
     rows = {table: max(len(vocabularies[name]), VOCABULARY) for table, name in labelled.tables.items()}
     number = numbered_by(vocabularies)
 
-    @cache
     def cells(hidden: int) -> Any:
         return with_table_rows(original(hidden), rows)
 

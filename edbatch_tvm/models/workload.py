@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -18,6 +19,9 @@ from edbatch_tvm.models.minibatch_arrays import MinibatchArrays
 from edbatch_tvm.models.weights import initial_weights
 
 Item = TypeVar("Item")
+
+MODULES_KEPT = 8
+"""Modules of cells that a workload keeps, by hidden size: TVM parses one in 0.05 to 0.2 s."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,7 @@ class Workload:
     ----------
     name : str
     cells : callable
-        ``cells(hidden)`` is the IRModule of the cells.
+        ``cells(hidden)`` is the IRModule of the cells, a new one at each call; its functions are made once.
     source : Source
         Where the items come from that instance graphs are built of.
     graph : callable
@@ -97,6 +101,10 @@ class Workload:
     reference: Mapping[str, Function]
     labelled: Labelled[Any] | None = None
     arrays: Callable[[Signature, Any], MinibatchArrays] | None = None
+
+    def __post_init__(self) -> None:
+        kept = lru_cache(MODULES_KEPT, typed=True)(self.cells)
+        object.__setattr__(self, "cells", lambda hidden: kept(hidden).clone())
 
     def read(
         self, path: str | Path, signature: Signature, options: ReadOptions = _DEFAULT, limit: int | None = None

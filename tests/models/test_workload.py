@@ -36,6 +36,17 @@ def test_cells_are_those_of_the_workload(every: Case) -> None:
     assert set(every.workload.reference) == set(every.signature.names)
 
 
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_modules_of_cells_are_the_callers_own(name: str) -> None:
+    workload = get_workload(name)
+    mod, again = workload.cells(HIDDEN), workload.cells(HIDDEN)
+    functions = list(mod.functions.values())
+    assert all(one.same_as(other) for one, other in zip(functions, again.functions.values(), strict=True))
+    mod["added"] = functions[0].with_attr("global_symbol", "added")
+    assert [var.name_hint for var in again.functions] == [var.name_hint for var in workload.cells(HIDDEN).functions]
+    assert tuple(var.name_hint for var in again.functions) == CELLS[name]
+
+
 def test_unknown_workload() -> None:
     with pytest.raises(EdbatchError) as error:
         get_workload("gru")
