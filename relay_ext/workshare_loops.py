@@ -34,6 +34,9 @@ _C_ABI = 1
 _ASSUMED_EXTENT = 4
 """Turns of a loop whose extent is known at run time only, for the estimate of its work."""
 
+_OPERATIONS = (tirx.Add, tirx.Sub, tirx.Mul, tirx.Div, tirx.Select, Call)
+"""Expressions that are counted as work; in one walk, as each walk costs more than the expressions of a store."""
+
 
 @tvm.transform.module_pass(opt_level=0, name="WorkshareLoops")
 @dataclass(frozen=True)
@@ -243,8 +246,7 @@ def operations(statement: Any) -> int:
             return operations(statement.body)
         case tirx.BufferStore():
             nodes: list[Any] = []
-            for kind in (tirx.Add, tirx.Sub, tirx.Mul, tirx.Div, tirx.Select, Call):
-                structural_walk(statement.value, (kind, nodes.append))
+            structural_walk(statement.value, (_OPERATIONS, nodes.append))
             return max(1, len(nodes) // 2)
     return 0
 
