@@ -100,7 +100,10 @@ def random_model(signature: Signature, seed: int) -> Model:
     return eb.compile(mod, weights, policy="agenda")
 
 
-@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 40))])
+# The cells of seed 2 have attributes, several outputs, and operands with and without a number: two cells in all.
+@pytest.mark.parametrize(
+    "seed", [pytest.param(seed, marks=() if seed == 2 else pytest.mark.slow) for seed in range(1, 40)]
+)
 def test_random_graphs(seed: int) -> None:
     signature = random_signature(seed, shapes=((16,), (3,)))
     model = random_model(signature, seed)

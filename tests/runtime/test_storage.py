@@ -73,8 +73,18 @@ def compute(model: eb.Model, nodes: list[tuple[str, dict[str, Any]]]) -> list[np
     return list(model([b.finish([b.call(cell, **arguments) for cell, arguments in nodes])])[0])
 
 
-@pytest.mark.parametrize(("storage", "unit"), [("bfloat16", 2.0**-8), ("float16", 2.0**-11)])
-@pytest.mark.parametrize("target", ["llvm", {"kind": "llvm", "mcpu": "haswell"}], ids=["host", "haswell"])
+HASWELL = {"kind": "llvm", "mcpu": "haswell"}
+
+
+@pytest.mark.parametrize(
+    ("target", "storage", "unit"),
+    [
+        pytest.param("llvm", "bfloat16", 2.0**-8, id="host-bfloat16"),
+        pytest.param(HASWELL, "float16", 2.0**-11, id="haswell-float16"),
+        pytest.param("llvm", "float16", 2.0**-11, id="host-float16", marks=pytest.mark.slow),
+        pytest.param(HASWELL, "bfloat16", 2.0**-8, id="haswell-bfloat16", marks=pytest.mark.slow),
+    ],
+)
 def test_results_are_those_of_float32_on_rounded_numbers(storage: str, unit: float, target: Any) -> None:
     rng = np.random.default_rng(1)
     narrow = eb.compile(Cells, weights(), target=target, storage=storage)
