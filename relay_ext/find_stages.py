@@ -16,7 +16,8 @@ from typing import Any, TypeVar
 
 from edbatch_tvm.tvm_compat import tirx
 from relay_ext.block_reader import Compute, NotReadable
-from relay_ext.stage_epilogue import Group, StageTracer
+from relay_ext.output_parts import parts_of
+from relay_ext.stage_epilogue import Group, StageTracer, Target
 from relay_ext.stage_inputs import STAGE_DTYPES, StageInputs
 from relay_ext.tir_expressions import buffers_read, depends_on
 from schedules import stage as ir
@@ -74,16 +75,21 @@ def _attempt(find: Callable[[], Found]) -> Found | NotReadable:
 def _stages(inputs: StageInputs) -> list[ir.Stage]:
     groups: dict[tuple[int, ir.Domain, int, int, str], Group] = {}
 
-    def place(buffer: Any, slot: int, scratch: str) -> None:
-        rows, columns = _shape(inputs, buffer)
+    def place(buffer: Any, slot: int, scratch: str, part: tuple[int, int] | None = None) -> None:
+        rows, columns = _shape(inputs, buffer) if part is None else (1, part[1] - part[0])
         dtype = str(buffer.dtype)
         if dtype not in inputs.dtypes:
             raise NotReadable(f"{buffer.name!r} is {dtype}, stages compute in {' or '.join(inputs.dtypes)}")
         key = (inputs.level(buffer), inputs.domain(buffer), rows, columns, dtype)
-        groups.setdefault(key, Group(*key)).targets.append((buffer, slot, scratch))
+        begin = None if part is None else part[0]
+        groups.setdefault(key, Group(*key)).targets.append(Target(buffer, slot, scratch, begin))
 
     for slot, buffer in enumerate(inputs.outputs):
-        place(buffer, slot, "")
+        parts = parts_of(inputs, buffer)
+        for part in parts:
+            place(buffer, slot, "", part)
+        if not parts:
+            place(buffer, slot, "")
     for buffer, name in inputs.scratch.items():
         place(buffer, -1, name)
     ordered = [groups[key] for key in sorted(groups)]
@@ -96,9 +102,11 @@ def _trace(inputs: StageInputs, group: Group, name: str) -> ir.Stage:
     Where earlier stages took all column reductions, one column is enough. What cannot be computed as one long row is
     computed as a matrix, where it is one.
     """
-    shapes = {inputs.extents(buffer) for buffer, _, _ in group.targets}
+    shapes = {inputs.extents(target.buffer) for target in group.targets}
     tries = [group]
-    if any(inputs.is_reduced(buffer) for buffer, _, _ in group.targets):
+    if any(target.begin is not None for target in group.targets):
+        return StageTracer(inputs, group, name).stage()
+    if any(inputs.is_reduced(target.buffer) for target in group.targets):
         if all(prod(extents) == group.rows for extents in shapes):
             tries.insert(0, replace(group, columns=1))
     elif group.rows == 1 and len(shapes) == 1:

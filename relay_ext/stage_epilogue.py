@@ -28,19 +28,26 @@ from schedules import stage as ir
 from schedules.column_constants import constant_leaves, is_constant_line, variables_in
 
 
+@dataclass(frozen=True)
+class Target:
+    """A buffer, the output slot it is (or -1), the name of the scratch rows it is (or ""), and where a part begins."""
+
+    buffer: Any
+    slot: int
+    scratch: str
+    begin: int | None = None
+
+
 @dataclass
 class Group:
-    """The outputs of one stage: what is written at one level over one domain with one shape and dtype.
-
-    ``targets`` are a buffer, the output slot it is (or -1) and the name of the scratch rows it is (or "").
-    """
+    """The outputs of one stage: what is written at one level over one domain with one shape and dtype."""
 
     level: int
     domain: ir.Domain
     rows: int
     columns: int
     dtype: str
-    targets: list[tuple[Any, int, str]] = field(default_factory=list)
+    targets: list[Target] = field(default_factory=list)
 
 
 class StageTracer:
@@ -69,14 +76,15 @@ class StageTracer:
         group, outputs = self.group, []
         row = self.matrix_row if group.rows > 1 else tirx.const(0, "int64")
         flat = row * group.columns + self.column
-        for buffer, slot, scratch in group.targets:
-            extents = self.inputs.extents(buffer)
-            narrow = prod(extents) != group.rows * group.columns
-            indices = indices_at(extents, row if narrow else flat)
-            axis = self.inputs.row_axis(buffer)
+        for target in group.targets:
+            extents = self.inputs.extents(target.buffer)
+            narrow = target.begin is None and prod(extents) != group.rows * group.columns
+            indices = indices_at(extents, row if narrow else flat + (target.begin or 0))
+            axis = self.inputs.row_axis(target.buffer)
             if axis is not None:
                 indices.insert(axis, self.row)
-            outputs.append(ir.Output(self.at(buffer, indices), slot, scratch, narrow))
+            value = self.at(target.buffer, indices)
+            outputs.append(ir.Output(value, target.slot, target.scratch, narrow, target.begin))
         return ir.Stage(
             self.inputs.cell,
             self.name,
@@ -151,6 +159,10 @@ class StageTracer:
         """`value` as a variable, so that it is computed once."""
         if isinstance(value, tirx.Var | tirx.FloatImm | tirx.IntImm):
             return value
+        text = str(value)  # leaves and lines have names of their own
+        for line in self.body:
+            if isinstance(line, ir.Let) and str(line.expression) == text and line.expression.ty.dtype == value.ty.dtype:
+                return line.variable
         variable = tirx.Var(f"y{self._count(ir.Let)}", str(value.ty.dtype))
         self.body.append(ir.Let(variable, value))
         return variable

@@ -236,13 +236,15 @@ Line = Let | Reduction | ColumnReduction | RowValue
 class Output:
     """A result of the stage: output `slot` of the cell, or scratch rows called `scratch`.
 
-    If it is `narrow`, it has one element for each row, which does not depend on the column.
+    If it is `narrow`, it has one element for each row, which does not depend on the column. With `begin`, it is the
+    part of the output that begins at this column.
     """
 
     expression: Any
     slot: int = -1
     scratch: str = ""
     narrow: bool = False
+    begin: int | None = None
 
 
 @dataclass(frozen=True)
@@ -256,7 +258,7 @@ class Stage:
     name : str
         Name of the kernel.
     columns : int
-        Number of columns of every output that is not narrow.
+        Number of columns of every output that is not narrow, or of its part.
     column : tirx.Var
         The variable of the column in expressions.
     gates : tuple of Gate
@@ -341,6 +343,7 @@ class Stage:
         for output in self.outputs:
             target = output.scratch or f"output {output.slot}"
             target += " (one a row)" if output.narrow else ""
+            target += "" if output.begin is None else f"[{output.begin}:{output.begin + self.columns}]"
             lines.append(f"  {target} = {output.expression}")
         return "\n".join(lines)
 

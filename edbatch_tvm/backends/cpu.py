@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import tvm
 from tvm import IRModule
 from tvm.ir.transform import Pass
 
@@ -39,7 +38,7 @@ from relay_ext.pipeline import (
 from relay_ext.stage_inputs import STAGE_DTYPES
 from relay_ext.workshare_loops import WorkshareLoops
 from schedules.cpu.machine import host_target, machine_of
-from schedules.cpu.tir_pipeline import KERNEL_PIPELINE, LIBM_PIPELINE
+from schedules.cpu.tir_pipeline import KERNEL_PIPELINE, LIBM_PIPELINE, compiled
 from schedules.cuda.kernels import Occupancy
 from schedules.device_names import device_name
 from schedules.tuning_records import Records
@@ -143,9 +142,9 @@ class CpuBackend(Backend):
                 return KernelSet(artifact.declarations, artifact.functions()), artifact
             except (EnvironmentMismatch, OSError, RuntimeError):  # a folder that is full, or runs nothing
                 pass
-        compiled = tvm.compile(module, target=self.target, tir_pipeline=pipeline)
-        whole = Artifact(compiled, attributes, self.target)
-        return KernelSet(whole.declarations, compiled), whole if artifact is None else artifact
+        library = compiled(module, self.target, pipeline)
+        whole = Artifact(library, attributes, self.target)
+        return KernelSet(whole.declarations, library), whole if artifact is None else artifact
 
     def _linked(self, module: IRModule, attributes: Attributes, pipeline: str) -> Artifact | None:
         """The kernels as a shared library; None where it cannot be linked, and for a CPU that is not this one."""

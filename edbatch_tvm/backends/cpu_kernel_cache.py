@@ -17,6 +17,7 @@ from edbatch_tvm.bounded_cache import BoundedCache
 from edbatch_tvm.runtime.compilation_cache import digest_of, passes_are_watched
 from relay_ext.split_program import KernelCode, split_program
 from schedules.cpu.link import linked, object_code
+from schedules.cpu.tir_pipeline import compiled
 from schedules.cpu.work_sharing import sharing_ir
 
 MOST_BYTES = 64 << 20
@@ -110,4 +111,4 @@ def compiled_code(module: IRModule, target: Target, pipeline: str) -> bytes:
     OSError
         If there is no room for temporary files.
     """
-    return object_code(tvm.compile(module, target=target, tir_pipeline=pipeline))
+    return object_code(compiled(module, target, pipeline))

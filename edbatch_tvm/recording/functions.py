@@ -18,8 +18,9 @@ from edbatch_tvm.recording.adopted import adopt
 from edbatch_tvm.recording.dispatch import as_rows, copied, recorder_of
 from edbatch_tvm.recording.indexed_rows import takes, write_at
 from edbatch_tvm.recording.isolation import switched_to
-from edbatch_tvm.recording.lazy import FUNCTIONS, INTO_PYTORCH, OPERATORS, LazyTensor, computed_leaf
+from edbatch_tvm.recording.lazy import ASKED, FUNCTIONS, INTO_PYTORCH, OPERATORS, LazyTensor, computed_leaf
 from edbatch_tvm.recording.over_rows import with_transposed_rows
+from edbatch_tvm.recording.recorded_parameters import RecordedParameter
 from edbatch_tvm.recording.row_choices import joined_rows
 from edbatch_tvm.recording.specs import FLOATS
 from edbatch_tvm.recording.storages import write
@@ -86,6 +87,11 @@ _QUESTIONS = (
 _NUMBERS = frozenset(("max", "min", "sort", "topk"))
 """Those that return numbers of the tensor."""
 
+_OPEN = frozenset(
+    ("lt le gt ge eq ne __lt__ __le__ __gt__ __ge__ __eq__ __ne__ all any isnan isfinite").split()  # noqa: SIM905
+)
+"""Those that return one tensor: recorded as they are where the numbers are not there."""
+
 _EXTREMA = {
     torch.argmax: torch.argmax,
     torch.Tensor.argmax: torch.argmax,
@@ -93,6 +99,10 @@ _EXTREMA = {
     torch.Tensor.argmin: torch.argmin,
 }
 """Questions about all elements of a tensor that are answered for many tensors at once."""
+
+
+_OPEN_QUESTIONS: dict[Any, Any] = {}
+"""What records those of `_OPEN`."""
 
 
 def _asking(function: Any, arguments: Any, named: dict[str, Any]) -> Any:
@@ -111,7 +121,7 @@ def _asking(function: Any, arguments: Any, named: dict[str, Any]) -> Any:
     given = [one for one in (*arguments, *named.values()) if type(one) is LazyTensor]
     if not all(recorder.is_computed(one) for one in given):
         if function.__name__ not in ("argmax", "argmin") and any(one.spec.size != 1 for one in given):
-            return NotImplemented
+            return _OPEN_QUESTIONS[function](function, arguments, named) if function in ASKED else NotImplemented
         recorder.wait()
     arguments = [one.waited_for() if type(one) is LazyTensor else one for one in arguments]
     named = {name: one.waited_for() if type(one) is LazyTensor else one for name, one in named.items()}
@@ -151,7 +161,7 @@ def _joining(name: str) -> Any:
 
 def _is_plain(tensor: Any) -> bool:
     kind = type(tensor)
-    return (kind is LazyTensor or kind is torch.Tensor) and tensor.dtype in FLOATS
+    return (kind is LazyTensor or kind is torch.Tensor or kind is RecordedParameter) and tensor.dtype in FLOATS
 
 
 def _writing(function: Any, arguments: Any, named: dict[str, Any]) -> Any:
@@ -243,6 +253,26 @@ _TRAIN = {"train": "training"}
 """What an argument of ``torch.dropout`` is called in ``torch.nn.functional``."""
 
 
+def _selected(_function: Any, arguments: Any, named: dict[str, Any]) -> Any:
+    """``index_select`` of parts of one value; that of rows of a list takes no operator."""
+    if len(arguments) != 3 or named or type(arguments[0]) is not LazyTensor or type(arguments[2]) is not torch.Tensor:
+        return NotImplemented
+    source = arguments[0]
+    if source.recorder.finished or (source.held is not None and source.held.listed):
+        return NotImplemented
+    if torch._C._is_any_autocast_enabled() or not source.spec.size:
+        return NotImplemented
+    try:
+        return source.recorder.operator(torch.ops.aten.index_select.default, arguments, {})
+    except CellError:
+        return NotImplemented
+
+
+def _on_cpu(_function: Any, arguments: Any, named: dict[str, Any]) -> Any:
+    """``cpu()``: the tensor itself, as PyTorch does."""
+    return arguments[0] if len(arguments) == 1 and not named and type(arguments[0]) is LazyTensor else NotImplemented
+
+
 def _memory(_function: Any, arguments: Any, _named: dict[str, Any]) -> Any:
     first = arguments[0]
     return first.data_ptr() if type(first) is LazyTensor else NotImplemented  # an error that says why
@@ -264,11 +294,18 @@ def _table() -> None:
     for name in _QUESTIONS.split():
         for owner in (torch.Tensor, torch):
             if hasattr(owner, name):
-                FUNCTIONS[getattr(owner, name)] = _asking
+                function = getattr(owner, name)
+                FUNCTIONS[function] = _asking
+                if name in _OPEN:
+                    ASKED.add(function)
+                    OPERATORS[function] = getattr(torch.Tensor, name)
+                    _OPEN_QUESTIONS[function] = _recorded(function)
     for name in ("cat", "concat", "concatenate"):
         FUNCTIONS[getattr(torch, name)] = _joining("cat")
     FUNCTIONS[torch.stack] = _joining("stack")
     FUNCTIONS[F.dropout] = FUNCTIONS[torch.dropout] = _dropped
+    FUNCTIONS[torch.Tensor.cpu] = _on_cpu
+    FUNCTIONS[torch.index_select] = FUNCTIONS[torch.Tensor.index_select] = _selected
     in_place = [name for name in dir(torch.Tensor) if name.endswith("_") and not name.startswith("_")]
     augmented = [name for name in dir(torch.Tensor) if name.startswith("__i") and name.endswith("__")]
     ignored = {"__index__", "__init__", "__int__", "__invert__", "__iter__", "__init_subclass__", "requires_grad_"}

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from edbatch_tvm.errors import CellError
 from edbatch_tvm.recording import strided_storage
 from edbatch_tvm.recording.lazy import LazyTensor, geometry_of, lazy_rows, storage_of
 from edbatch_tvm.recording.recorded_views import ROWS_AT, at_index, basic_key, view
@@ -22,11 +23,25 @@ def rows_at(source: LazyTensor, parts: tuple[Any, ...]) -> Any:
     recorder = source.recorder
     if recorder.finished or torch._C._is_any_autocast_enabled():
         return NotImplemented
+    if source.held is None or not source.held.listed:
+        return _elements_at(source, parts)
     places = _places(source, parts)
     if places is None:
         return NotImplemented
     rows = storage_of(source).rows
     return lazy_rows(recorder, [rows[place] for place in places], _row_spec(source, len(parts)))
+
+
+def _elements_at(source: LazyTensor, parts: tuple[Any, ...]) -> Any:
+    """Elements of a value at places that one vector of integers says; NotImplemented for other indices."""
+    if len(parts) != 1 or type(parts[0]) is not torch.Tensor or parts[0].dtype is not torch.int64:
+        return NotImplemented
+    if parts[0].dim() != 1 or not source.spec.size or not source.spec.shape:
+        return NotImplemented
+    try:
+        return source.recorder.operator(torch.ops.aten.index.Tensor, (source, [parts[0]]), {})
+    except CellError:
+        return NotImplemented
 
 
 def write_at(target: LazyTensor, index: Any, source: Any) -> bool:

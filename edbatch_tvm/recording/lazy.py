@@ -31,6 +31,9 @@ FUNCTIONS: dict[Any, Callable[..., Any]] = {}
 OPERATORS: dict[Any, Any] = {}
 """Those of :data:`FUNCTIONS` that are an operator each, and the method with the same arguments; for ``native_core``."""
 
+ASKED: set[Any] = set()
+"""Those of :data:`OPERATORS` that ask about numbers, and are answered where these are there."""
+
 VIEWS: dict[Any, Any] = {}
 """Those that make views, and what :mod:`~edbatch_tvm.recording.recorded_views` knows these by; for ``native_core``."""
 

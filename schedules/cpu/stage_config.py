@@ -135,13 +135,14 @@ def is_tight(stage: Stage) -> bool:
     """Whether a chunk must not pass the last column: what lies beyond belongs to another row or outside the buffer.
 
     The columns of most stages are padded to whole chunks, as the rows of arenas are. The rows of a matrix are not, and
-    neither is the end of a slice that does not begin at a multiple of the padding.
+    neither is the end of a slice that does not begin at a multiple of the padding, nor a part of an output.
     """
     slices = any(
         isinstance(leaf, Element) and leaf.moving and leaf.offset % abi.LANES for leaf in stage.leaves.values()
     )
     products = any(isinstance(one, Product) for gate in stage.gates for one in gate.passes)
-    return stage.rows > 1 or slices or products
+    parts = any(output.begin is not None for output in stage.outputs)
+    return stage.rows > 1 or slices or products or parts
 
 
 def lanes_of(stage: Stage, machine: Machine) -> int:

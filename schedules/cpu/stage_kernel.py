@@ -104,9 +104,8 @@ class StageKernel:
             self.first = self.bind("first", self.steps[self.step, abi.FIRST])
             self.pointer = self.bind("pointer", self.steps[self.step, abi.POINTER])
             self.output_row = {
-                o.slot: self.bind(f"out{o.slot}", self.steps[self.step, layout.output(o.slot)])
-                for o in stage.outputs
-                if o.slot >= 0
+                slot: self.bind(f"out{slot}", self.steps[self.step, layout.output(slot)])
+                for slot in dict.fromkeys(o.slot for o in stage.outputs if o.slot >= 0)
             }
             self.base, self.stride = {}, {}
             for source in stage.sources:

@@ -356,7 +356,10 @@ class Tile:
         with T.serial(0, self.rows) as row:
             position, instance = self.position(row), self.instance(row)
             rows, count, begin = self.element_rows(position, instance)
+            parts = any(output.begin is not None for output in stage.outputs)
             for c, column in enumerate(self.columns):
+                if parts:  # many stores at it: TVM fails to share such an expression, see tir_pipeline.py
+                    column = self.kernel.bind("column", column)
                 at = At(self, row, c, column, instance, rows, count)
                 for line in stage.body:
                     self.compute(line, at, begin)
@@ -401,10 +404,11 @@ class Tile:
         else:
             buffer = kernel.arenas[kernel.binding.output_arena[output.slot]]
             row = kernel.output_row[output.slot] + position
+            row = row if output.begin is None else kernel.bind("place", row)
         if output.narrow:
             T.buffer_store(buffer, at.value(output.expression, tirx.const(0, _INT)), [row, self.matrix_row(at.row)])
             return
-        base = self.matrix_row(at.row) * stage.columns + at.column
+        base = self.matrix_row(at.row) * stage.columns + at.column + (output.begin or 0)
         with self.each_lane() as lane:
             T.buffer_store(buffer, at.value(output.expression, lane), [row, base + lane])
 

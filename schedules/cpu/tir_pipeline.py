@@ -7,6 +7,8 @@ the three kernels of a TreeLSTM).
 
 from __future__ import annotations
 
+from typing import Any
+
 import tvm
 
 from edbatch_tvm.tvm_compat import finalize_device_passes, finalize_host_passes, s_tir, tirx
@@ -20,7 +22,25 @@ LIBM_PIPELINE = "edbatch_kernel_libm"
 """Name of the same without :class:`~schedules.cpu.fast_math.FastMath`."""
 
 
-def kernel_pipeline(fast_math: bool = True) -> tvm.transform.Pass:
+_LLVM_SHARES = "_llvm_shares"
+"""Ends the names of the same pipelines without ``CommonSubexprElim``: LLVM finds common subexpressions, too."""
+
+
+def compiled(module: tvm.IRModule, target: tvm.target.Target, pipeline: str) -> Any:
+    """What ``tvm.compile`` makes of kernels by one of these pipelines.
+
+    ``CommonSubexprElim`` of TVM 0.27 moves some subexpressions out of reach of what reads them, which code generation
+    then says (``cannot find variable cse_v16``).
+    """
+    try:
+        return tvm.compile(module, target=target, tir_pipeline=pipeline)
+    except tvm.error.InternalError as error:
+        if "cannot find variable cse_v" not in str(error):
+            raise
+    return tvm.compile(module, target=target, tir_pipeline=pipeline + _LLVM_SHARES)
+
+
+def kernel_pipeline(fast_math: bool = True, sharing: bool = True) -> tvm.transform.Pass:
     """The passes from plain loops to host functions, in the order of TVM's default pipeline."""
     return tvm.transform.Sequential(
         [
@@ -38,7 +58,7 @@ def kernel_pipeline(fast_math: bool = True) -> tvm.transform.Pass:
             tirx.transform.StmtSimplify(),
             tirx.transform.RemoveNoOp(),
             s_tir.transform.RewriteUnsafeSelect(),
-            tirx.transform.CommonSubexprElim(),
+            *([tirx.transform.CommonSubexprElim()] if sharing else []),
             tirx.transform.FP8ComputeLegalize(),
             tirx.transform.VerifyMemory(),
             tirx.transform.AnnotateEntryFunc(),
@@ -52,6 +72,12 @@ def kernel_pipeline(fast_math: bool = True) -> tvm.transform.Pass:
 
 
 for _name, _fast in ((KERNEL_PIPELINE, True), (LIBM_PIPELINE, False)):
-    tirx.register_tir_pipeline(
-        _name, lambda fast=_fast: (kernel_pipeline(fast), finalize_host_passes, finalize_device_passes)
-    )
+    for _shares in (True, False):
+        tirx.register_tir_pipeline(
+            _name if _shares else _name + _LLVM_SHARES,
+            lambda fast=_fast, shares=_shares: (
+                kernel_pipeline(fast, shares),
+                finalize_host_passes,
+                finalize_device_passes,
+            ),
+        )

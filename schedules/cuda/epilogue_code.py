@@ -91,7 +91,8 @@ class ElementCode:
                 T.buffer_store(code.arguments[f"scratch:{output.scratch}"], value, [self.position, column])
             else:
                 arena = code.arguments[f"arena:{code.binding.output_arena[output.slot]}"]
-                T.buffer_store(arena, value, [code.output_row[output.slot] + self.position, column])
+                at = column if output.begin is None else column + output.begin
+                T.buffer_store(arena, value, [code.output_row[output.slot] + self.position, at])
 
     def _leaf(self, leaf: ir.Leaf, dtype: str) -> Any:
         code = self.code

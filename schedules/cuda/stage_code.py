@@ -70,9 +70,8 @@ class StageCode:
         self.first = bind("first", tables.step(step, abi.FIRST))
         self.pointer = bind("pointer", tables.step(step, abi.POINTER))
         self.output_row = {
-            o.slot: bind(f"out{o.slot}", tables.step(step, layout.output(o.slot)))
-            for o in self.stage.outputs
-            if o.slot >= 0
+            slot: bind(f"out{slot}", tables.step(step, layout.output(slot)))
+            for slot in dict.fromkeys(o.slot for o in self.stage.outputs if o.slot >= 0)
         }
         self.base, self.stride = {}, {}
         for source in self.stage.sources:

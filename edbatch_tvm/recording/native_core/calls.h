@@ -279,12 +279,15 @@ static Py_ssize_t append(Call *call, PyObject *type_id, Py_ssize_t outputs) {
     return value;
 }
 
+/* Whether a recorder keeps its calls as append() takes them to be. */
+static int lists_of_recorder(PyObject *recorder) {
+    return PyList_CheckExact(SLOT(recorder, Recorder_types)) && PyList_CheckExact(SLOT(recorder, Recorder_ends)) &&
+           PyList_CheckExact(SLOT(recorder, Recorder_operands)) && PyLong_CheckExact(SLOT(recorder, Recorder_recorded));
+}
+
 /* Record a call, or find what Recorder.otherwise() records it by. */
 static int record(PyObject *recorder, PyObject *site, PyObject *const *arguments, Py_ssize_t count, PyObject **result) {
-    if (!IS(recorder, Recorder) || !IS(site, Site)) return UNUSUAL;
-    if (!PyList_CheckExact(SLOT(recorder, Recorder_types)) || !PyList_CheckExact(SLOT(recorder, Recorder_ends)) ||
-        !PyList_CheckExact(SLOT(recorder, Recorder_operands)) || !PyLong_CheckExact(SLOT(recorder, Recorder_recorded)))
-        return UNUSUAL;
+    if (!IS(recorder, Recorder) || !IS(site, Site) || !lists_of_recorder(recorder)) return UNUSUAL;
     Call call = {.recorder = recorder, .step = Py_NewRef(SLOT(site, Site_steps)), .rows = -1};
     call.vary = SLOT(site, Site_integers_vary) == Py_True;
     items_begin(&call.operands);
@@ -317,6 +320,49 @@ static int record(PyObject *recorder, PyObject *site, PyObject *const *arguments
     items_end(&call.operands);
     items_end(&call.attributes);
     Py_DECREF(call.step);
+    return outcome;
+}
+
+/* _derived(recorder, strided_storage.pick, (value, spec of `row` elements), part) in storages.py, if it is known. */
+static int pick_recorded(PyObject *recorder, PyObject *value, PyObject *row, PyObject *part, PyObject *dtype,
+                         PyObject **found) {
+    PyObject *operators = SLOT(recorder, Recorder_operators), *none = PyTuple_New(0), *site, *spec;
+    PyObject *key = none == NULL ? NULL : PyTuple_Pack(2, pick_, none);
+    Py_XDECREF(none);
+    if (key == NULL) return ERROR;
+    site = PyDict_CheckExact(operators) ? PyDict_GetItemWithError(operators, key) : NULL;
+    Py_DECREF(key);
+    if (site == NULL || !IS(site, Site) || !is_geometry(part) || SLOT(recorder, Recorder_finished) != Py_False ||
+        !lists_of_recorder(recorder))
+        return PyErr_Occurred() ? ERROR : UNUSUAL;
+    PyObject *shape = PyTuple_Pack(1, row), *given[] = {shape, dtype};
+    spec = shape == NULL ? NULL : PyObject_Vectorcall(spec_of_, given, 2, NULL);
+    Py_XDECREF(shape);
+    if (spec == NULL) return ERROR;
+    Call call = {.recorder = recorder, .step = Py_NewRef(SLOT(site, Site_steps)), .rows = -1};
+    call.vary = SLOT(site, Site_integers_vary) == Py_True;
+    items_begin(&call.operands);
+    items_begin(&call.attributes);
+    int outcome = follow(&call, spec);
+    if (outcome == DONE) outcome = items_add(&call.operands, Py_NewRef(value));
+    for (Py_ssize_t n = 0; n < 3 && outcome == DONE; n++) outcome = add(&call, PyTuple_GET_ITEM(part, n), 0);
+    if (outcome == DONE) outcome = follow(&call, Py_None);
+    if (outcome == ERROR) outcome = refused();
+    if (outcome == DONE) {
+        PyObject *made = call.step;
+        outcome = UNUSUAL;
+        if (PyTuple_CheckExact(made) && PyTuple_GET_SIZE(made) == 3 && PyTuple_CheckExact(PyTuple_GET_ITEM(made, 1)) &&
+            PyTuple_GET_SIZE(PyTuple_GET_ITEM(made, 1)) == 1 && PyLong_CheckExact(PyTuple_GET_ITEM(made, 0)) &&
+            PyLong_AsSsize_t(PyTuple_GET_ITEM(made, 0)) >= 0) {
+            Py_ssize_t number = append(&call, PyTuple_GET_ITEM(made, 0), 1);
+            *found = number < 0 ? NULL : PyLong_FromSsize_t(number);
+            outcome = *found == NULL ? ERROR : DONE;
+        }
+    }
+    items_end(&call.operands);
+    items_end(&call.attributes);
+    Py_DECREF(call.step);
+    Py_DECREF(spec);
     return outcome;
 }
 

@@ -1,6 +1,7 @@
 #ifndef EDBATCH_FUNCTIONS_H
 #define EDBATCH_FUNCTIONS_H
 #include "calls.h"
+#include "indexed.h"
 
 /* Functions of PyTorch on recorded tensors: LazyTensor.__torch_function__() in lazy.py -------------------------------
  *
@@ -10,8 +11,11 @@
 /* The first recorded tensor among arguments or in a list at their beginning, borrowed; NULL if there is none. */
 static PyObject *first_recorded(PyObject *arguments) {
     PyObject *first = PyTuple_GET_SIZE(arguments) ? PyTuple_GET_ITEM(arguments, 0) : NULL;
-    if (first != NULL && PyList_CheckExact(first))
-        return PyList_GET_SIZE(first) && IS(PyList_GET_ITEM(first, 0), LazyTensor) ? PyList_GET_ITEM(first, 0) : NULL;
+    if (first != NULL && PyList_CheckExact(first)) {
+        for (Py_ssize_t n = 0; n < PyList_GET_SIZE(first); n++)
+            if (IS(PyList_GET_ITEM(first, n), LazyTensor)) return PyList_GET_ITEM(first, n);
+        return NULL;
+    }
     for (Py_ssize_t n = 0; n < PyTuple_GET_SIZE(arguments); n++)
         if (IS(PyTuple_GET_ITEM(arguments, n), LazyTensor)) return PyTuple_GET_ITEM(arguments, n);
     return NULL;
@@ -78,6 +82,24 @@ done:
     return outcome;
 }
 
+/* Whether a question about numbers is one that is recorded: about more than one, of a value that is not computed. */
+static int is_open(PyObject *arguments) {
+    PyObject *tensor = first_recorded(arguments), *held = NULL, *spec = NULL, *value = NULL, *recorder;
+    if (tensor == NULL) return UNUSUAL;
+    if ((recorder = PyObject_GenericGetAttr(tensor, str_recorder)) == NULL) return ERROR;
+    int outcome = IS(recorder, Recorder) ? lazy_parts(tensor, recorder, &held, &spec) : UNUSUAL;
+    if (outcome == DONE && (held != Py_None || !IS(spec, TensorSpec))) outcome = UNUSUAL;
+    if (outcome == DONE && (value = PyObject_GenericGetAttr(tensor, str_value)) == NULL) outcome = ERROR;
+    if (outcome == DONE && (PyLong_AsSsize_t(SLOT(spec, TensorSpec_size)) < 2 ||
+                            PyLong_AsSsize_t(value) < PyLong_AsSsize_t(SLOT(recorder, Recorder_done))))
+        outcome = PyErr_Occurred() ? ERROR : UNUSUAL;
+    Py_DECREF(recorder);
+    Py_XDECREF(held);
+    Py_XDECREF(spec);
+    Py_XDECREF(value);
+    return outcome;
+}
+
 /* torch_function(function, types, arguments, named) */
 static PyObject *torch_function(PyObject *module, PyObject *const *given, Py_ssize_t count) {
     if (count >= 3 && PyTuple_CheckExact(given[2])) {
@@ -85,12 +107,25 @@ static PyObject *torch_function(PyObject *module, PyObject *const *given, Py_ssi
         PyObject *named = count > 3 && given[3] != Py_None ? given[3] : NULL, *how;
         int outcome = UNUSUAL;
         if (named == NULL || PyDict_CheckExact(named)) {
-            if ((how = PyDict_GetItemWithError(OPERATORS_, function)) != NULL)
-                outcome = operator_recorded(function, how, arguments, named, &result);
-            else if (!PyErr_Occurred() && (named == NULL || !PyDict_GET_SIZE(named)) && PyTuple_GET_SIZE(arguments) &&
-                     IS(PyTuple_GET_ITEM(arguments, 0), LazyTensor) &&
-                     (how = PyDict_GetItemWithError(VIEWS_, function)) != NULL)
-                outcome = viewed(how, arguments, &result);
+            if ((how = PyDict_GetItemWithError(OPERATORS_, function)) != NULL) {
+                int asked = PySet_Contains(ASKED_, function);
+                outcome = asked < 0 ? ERROR : asked ? is_open(arguments) : DONE;
+                if (outcome == DONE) outcome = operator_recorded(function, how, arguments, named, &result);
+            }
+            else if (!PyErr_Occurred() && PyTuple_GET_SIZE(arguments) &&
+                     IS(PyTuple_GET_ITEM(arguments, 0), LazyTensor)) {
+                PyObject *tensor = PyTuple_GET_ITEM(arguments, 0);
+                int several = named != NULL && PyDict_GET_SIZE(named);
+                Py_ssize_t many = PyTuple_GET_SIZE(arguments);
+                if ((how = PyDict_GetItemWithError(VIEWS_, function)) != NULL) {
+                    outcome = viewed(how, arguments, several ? named : NULL, &result);
+                    if (outcome == UNUSUAL && how == at_index_ && many == 2 && !several)
+                        outcome = rows_chosen(tensor, PyTuple_GET_ITEM(arguments, 1), &result);
+                } else if (!PyErr_Occurred() && function == setitem_ && many == 3 && !several) {
+                    outcome = rows_written(tensor, PyTuple_GET_ITEM(arguments, 1), PyTuple_GET_ITEM(arguments, 2));
+                    if (outcome == DONE) result = Py_NewRef(Py_None);
+                }
+            }
             if (PyErr_Occurred()) outcome = ERROR;
         }
         if (outcome == DONE) return result;

@@ -18,8 +18,11 @@ static int last_joined(PyObject *tensors, PyObject *dim, PyObject **result) {
     if (!PyLong_CheckExact(dim) || (!PyTuple_CheckExact(tensors) && !PyList_CheckExact(tensors))) return UNUSUAL;
     Py_ssize_t count = PySequence_Fast_GET_SIZE(tensors), at = PyLong_AsSsize_t(dim);
     if (at == -1 && PyErr_Occurred()) return refused();
-    if (!count || !IS(PySequence_Fast_GET_ITEM(tensors, 0), LazyTensor)) return UNUSUAL;
-    PyObject *spec = PyObject_GenericGetAttr(PySequence_Fast_GET_ITEM(tensors, 0), str_spec);
+    PyObject *recorded = NULL;
+    for (Py_ssize_t n = 0; n < count && recorded == NULL; n++)
+        if (IS(PySequence_Fast_GET_ITEM(tensors, n), LazyTensor)) recorded = PySequence_Fast_GET_ITEM(tensors, n);
+    if (recorded == NULL) return UNUSUAL;
+    PyObject *spec = PyObject_GenericGetAttr(recorded, str_spec);
     if (spec == NULL) return ERROR;
     PyObject *shape = IS(spec, TensorSpec) ? SLOT(spec, TensorSpec_shape) : Py_None;
     Py_ssize_t rank = PyTuple_Check(shape) ? PyTuple_GET_SIZE(shape) : 0;

@@ -16,7 +16,8 @@
     X(is_any_autocast) X(function_modes) X(dispatch_modes) X(functions_enabled) X(interpreters) X(autocast) \
     X(autocast_dtype) X(autocast_cached) X(included) X(excluded) X(float32) X(float64) X(INTEGER) X(INDEX) X(FEW) \
     X(Written) X(refusals) X(wait) X(answer) X(argmax) X(argmin) X(torch_function) X(OPERATORS) X(VIEWS) \
-    X(GEOMETRIES) X(at_index) X(aten_cat) X(spec_of) X(rows_in) X(SPECS)
+    X(GEOMETRIES) X(at_index) X(setitem) X(flattened) X(pick) X(ASKED) \
+    X(aten_cat) X(spec_of) X(rows_in) X(SPECS)
 #define SLOTS(X) \
     X(Recorder, types) X(Recorder, ends) X(Recorder, operands) X(Recorder, attributes) X(Recorder, recorded) \
     X(Recorder, finished) X(Recorder, outside) X(Recorder, done) X(Recorder, wait) \

@@ -90,7 +90,8 @@ static int is_bytes(PyObject *bytes, void *data, Py_ssize_t count) {
 
 /* Whether the numbers of a tensor are of the dtype of the minibatch. */
 static int is_number(PyObject *outside, DLTensor *seen) {
-    return seen->dtype.code == DL_FLOAT && PyLong_AsLong(SLOT(outside, Outside_bits)) == seen->dtype.bits;
+    PyObject *bits = SLOT(outside, Outside_bits);
+    return seen->dtype.code == DL_FLOAT && PyLong_CheckExact(bits) && PyLong_AsLong(bits) == seen->dtype.bits;
 }
 
 /* A number of its own for a tensor of these bytes, of a shape of which there are others: Outside._add(). */

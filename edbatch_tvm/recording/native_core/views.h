@@ -28,15 +28,36 @@ static int is_geometry(PyObject *geometry) {
            PyTuple_GET_SIZE(size) == PyTuple_GET_SIZE(stride);
 }
 
-/* The value that is a part of another, if it was asked for before; a new reference. */
-static int picked_value(PyObject *recorder, PyObject *value, PyObject *geometry, PyObject **found) {
-    PyObject *picked = SLOT(recorder, Recorder_picked), *key = PyTuple_Pack(2, value, geometry);
-    if (key == NULL) return ERROR;
-    *found = PyDict_CheckExact(picked) ? PyDict_GetItemWithError(picked, key) : NULL;
+/* The value that is this part of another, recorded: in calls.h. */
+static int pick_recorded(PyObject *recorder, PyObject *value, PyObject *row, PyObject *part, PyObject *dtype,
+                         PyObject **found);
+
+/* The value that is a part of another, of `row` elements; a new reference. _picked() in storages.py. */
+static int picked_value(PyObject *recorder, PyObject *value, PyObject *row, PyObject *geometry, PyObject *dtype,
+                        PyObject **found) {
+    PyObject *picked = SLOT(recorder, Recorder_picked), *plain = NULL, *part = NULL, *key;
+    if (!PyDict_CheckExact(picked) || (key = PyTuple_Pack(2, value, geometry)) == NULL)
+        return PyErr_Occurred() ? ERROR : UNUSUAL;
+    int outcome = ERROR;
+    if ((*found = PyDict_GetItemWithError(picked, key)) != NULL) {
+        Py_INCREF(*found);
+        outcome = DONE;
+    } else if (!PyErr_Occurred() && (part = PyObject_CallOneArg(flattened_, geometry)) != NULL &&
+               (plain = PyTuple_Pack(2, value, part)) != NULL) {
+        *found = PyDict_GetItemWithError(picked, plain);
+        if (*found != NULL) {
+            Py_INCREF(*found);
+            outcome = DONE;
+        } else if (!PyErr_Occurred()) {
+            outcome = pick_recorded(recorder, value, row, part, dtype, found);
+            if (outcome == DONE && PyDict_SetItem(picked, plain, *found) < 0) outcome = ERROR;
+        }
+        if (outcome == DONE && PyDict_SetItem(picked, key, *found) < 0) outcome = ERROR;
+    }
     Py_DECREF(key);
-    if (*found == NULL) return PyErr_Occurred() ? ERROR : UNUSUAL;
-    Py_INCREF(*found);
-    return DONE;
+    Py_XDECREF(part);
+    Py_XDECREF(plain);
+    return outcome;
 }
 
 /* What a tensor in a storage is as an operand: its spec, or that of its rows, and the values; new references. */
@@ -52,7 +73,7 @@ static int resolve(PyObject *recorder, PyObject *held, PyObject *spec, PyObject 
         PyObject *value = Py_NewRef(PyList_GET_ITEM(rows, 0));
         if (!is_all(geometry, PyLong_AsSsize_t(row))) {
             PyObject *part;
-            int outcome = picked_value(recorder, value, geometry, &part);
+            int outcome = picked_value(recorder, value, row, geometry, SLOT(spec, TensorSpec_dtype), &part);
             Py_DECREF(value);
             if (outcome != DONE) return outcome;
             value = part;
@@ -96,7 +117,7 @@ static int resolve(PyObject *recorder, PyObject *held, PyObject *spec, PyObject 
         for (Py_ssize_t n = 0; n < count && outcome == DONE; n++) {
             PyObject *value = Py_NewRef(PyList_GET_ITEM(rows, first + n * step)), *own = value;
             if (part != Py_None) {
-                outcome = picked_value(recorder, value, part, &own);
+                outcome = picked_value(recorder, value, row, part, SLOT(spec, TensorSpec_dtype), &own);
                 Py_DECREF(value);
             }
             if (outcome == DONE) PyList_SET_ITEM(*values, n, own);
@@ -186,12 +207,32 @@ static PyObject *index_key(PyObject *index) {
     return key;
 }
 
+/* The key of views in GEOMETRIES; NULL without an exception: an argument of another kind is given by name. */
+static PyObject *view_key(PyObject *operator, PyObject *geometry, PyObject *rest, PyObject *named) {
+    if (named == NULL) return PyTuple_Pack(3, operator, geometry, rest);
+    PyObject *key = PyTuple_New(3 + PyDict_GET_SIZE(named)), *name, *value;
+    Py_ssize_t place = 0, count = 3;
+    if (key == NULL) return NULL;
+    PyTuple_SET_ITEM(key, 0, Py_NewRef(operator));
+    PyTuple_SET_ITEM(key, 1, Py_NewRef(geometry));
+    PyTuple_SET_ITEM(key, 2, Py_NewRef(rest));
+    while (PyDict_Next(named, &place, &name, &value)) {
+        PyObject *pair = is_whole_number(value) ? PyTuple_Pack(2, name, value) : NULL;
+        if (pair == NULL) {
+            Py_DECREF(key);
+            return NULL;
+        }
+        PyTuple_SET_ITEM(key, count++, pair);
+    }
+    return key;
+}
+
 /* What a function makes of a recorded tensor, if that is views that were made before of others that lie as it does. */
-static int viewed(PyObject *operator, PyObject *arguments, PyObject **result) {
+static int viewed(PyObject *operator, PyObject *arguments, PyObject *named, PyObject **result) {
     PyObject *tensor = PyTuple_GET_ITEM(arguments, 0), *rest, *key = NULL, *found;
     Py_ssize_t count = PyTuple_GET_SIZE(arguments);
     if (operator == at_index_) {
-        PyObject *index = count == 2 ? index_key(PyTuple_GET_ITEM(arguments, 1)) : NULL;
+        PyObject *index = count == 2 && named == NULL ? index_key(PyTuple_GET_ITEM(arguments, 1)) : NULL;
         if (index == NULL) return PyErr_Occurred() ? ERROR : UNUSUAL;
         rest = PyTuple_Pack(1, index);
         Py_DECREF(index);
@@ -214,7 +255,10 @@ static int viewed(PyObject *operator, PyObject *arguments, PyObject **result) {
     }
     if (geometry == Py_None) Py_SETREF(geometry, Py_NewRef(SLOT(spec, TensorSpec_geometry)));
     outcome = ERROR;
-    if ((key = PyTuple_Pack(3, operator, geometry, rest)) == NULL) goto done;
+    if ((key = view_key(operator, geometry, rest, named)) == NULL) {
+        outcome = PyErr_Occurred() ? ERROR : UNUSUAL;
+        goto done;
+    }
     found = PyDict_GetItemWithError(GEOMETRIES_, key);
     if (found == NULL) {
         outcome = PyErr_Occurred() ? ERROR : UNUSUAL;
