@@ -194,24 +194,20 @@ def keys() -> Callable[..., str | None]:
     return key
 
 
-@pytest.mark.parametrize("what", ["version", "sources", "cpu", "config", "disabled", "level"])
-def test_what_else_is_in_the_key(what: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_else_is_in_the_key(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     key = keys()
     before = key()
-    changed: dict[str, Any] = {
+    contexts: dict[str, Any] = {
         "config": {"config": {"tirx.disable_vectorize": True}},
         "disabled": {"disabled_pass": ["tirx.UnrollLoop"]},
         "level": {"opt_level": 1},
     }
-    if what in changed:
-        with tvm.transform.PassContext(**changed[what]):
-            assert key() != before
-    else:
-        name = {"version": "metadata.version", "sources": "sources_digest", "cpu": "cpu_features"}[what]
-        monkeypatch.setattr(f"edbatch_tvm.runtime.compilation_cache.{name}", lambda *_: "another")
-        assert key() != before
-    monkeypatch.undo()
-    monkeypatch.setenv(compilation_cache.FOLDER_VARIABLE, str(folder))
+    patches = {"version": "metadata.version", "sources": "sources_digest", "cpu": "cpu_features"}
+    for what in (*contexts, *patches):
+        with monkeypatch.context() as patch, tvm.transform.PassContext(**contexts.get(what, {})):
+            if what in patches:
+                patch.setattr(f"edbatch_tvm.runtime.compilation_cache.{patches[what]}", lambda *_: "another")
+            assert key() != before, what
     assert key() == before
 
 

@@ -53,7 +53,7 @@ def test_gathers_are_the_only_copies(name: str) -> None:
     assert not [op for op in calls if op.startswith(("strided_slice", "reshape", "expand_dims"))]
 
 
-@pytest.mark.parametrize("name", ["treelstm", "treegru", "lattice-gru"])
+@pytest.mark.parametrize("name", ["treelstm", pytest.param("treegru", marks=pytest.mark.slow), "lattice-gru"])
 def test_workloads_equal_the_reference(name: str) -> None:
     workload = get_workload(name)
     weights = workload.weights(16)
