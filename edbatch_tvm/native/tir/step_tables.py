@@ -109,12 +109,15 @@ def start_step(p, f, b, u, begin, size_of, done):
     f.steps[b, POINTER] = 0
     for s in range(p.cells[u, WIDTH]):
         f.steps[b, OUTPUTS + s] = p.base[b, s]
+    attributes: T.let = f.start[u] + done
     for i in range(size_of):
         v: T.let = p.order[begin + i]
         f.where[i] = p.operand_ptr[v]
-        f.attribute_row[f.start[u] + done + i] = f.rank[v]
-        for s in range(p.slots):
-            f.value_row[v, s] = p.base[b, s] + i
+        f.attribute_row[attributes + i] = f.rank[v]
+    for s in range(p.slots):
+        head: T.let = p.base[b, s]
+        for i in range(size_of):
+            f.value_row[p.order[begin + i], s] = head + i
 
 
 @inlined
