@@ -11,9 +11,12 @@ from edbatch_tvm.batching.policy import Policy
 from edbatch_tvm.batching.portfolio import cost_of, quick_policies
 from edbatch_tvm.graph import InstanceGraph
 
-EQUAL = 1.01
-"""Policies are equals up to this part of the fewest batches. To find ``ratio``'s takes up to three times as long as to
-find those of ``lookahead``: as long as dozens of batches of a large minibatch."""
+NEAR = 1.1
+"""Policies up to this part of the fewest batches are compared by time: to find ``ratio``'s takes up to three times as
+long as to find those of ``lookahead``, which is as long as dozens of batches of a large minibatch."""
+
+BATCH_SECONDS = 5e-6
+"""What one more batch costs, about, beside the work of its nodes."""
 
 _RUNS, _LONG = 3, 0.01
 """Runs of each policy that are timed, unless they take this many seconds. The quickest counts: a disturbance of one run
@@ -27,7 +30,7 @@ def select_policy(
     seed: int = 0,
     costs: CostTable | None = None,
 ) -> Policy:
-    """The policy with the fewest batches on samples; among equals, or nearly so, that of least host time.
+    """The policy with the fewest batches on samples; or one that has up to a tenth more, and less host time.
 
     Parameters
     ----------
@@ -59,18 +62,19 @@ def select_policy(
 def quickest_of_best(
     policies: Sequence[Policy], graphs: Sequence[InstanceGraph], costs: CostTable | None = None
 ) -> Policy:
-    """The policy of fewest batches over `graphs`, or of least time; among equals the one that takes least host time."""
+    """The policy of fewest batches over `graphs`, or of least time; where others are near, host time counts, too."""
     cost = [sum(cost_of(policy(graph), costs) for graph in graphs) for policy in policies]
-    equals = [index for index, own in enumerate(cost) if own <= EQUAL * min(cost)]
-    if len(equals) == 1:
-        return policies[equals[0]]
-    seconds = dict.fromkeys(equals, float("inf"))
+    near = [index for index, own in enumerate(cost) if own <= NEAR * min(cost)]
+    if len(near) == 1:
+        return policies[near[0]]
+    seconds = dict.fromkeys(near, float("inf"))
     for _ in range(_RUNS):
-        for index in equals:
+        for index in near:
             begin = perf_counter()
             for graph in graphs:
                 policies[index].run(graph)
             seconds[index] = min(seconds[index], perf_counter() - begin)
         if min(seconds.values()) > _LONG:
             break
-    return policies[min(equals, key=seconds.__getitem__)]
+    each = 1.0 if costs is not None else BATCH_SECONDS
+    return policies[min(near, key=lambda index: each * cost[index] + seconds[index])]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from statistics import median
-from time import perf_counter
+from time import perf_counter, thread_time
 from typing import Any
 
 from edbatch_tvm.benchmarking.measure import Prepared, Track
@@ -16,6 +16,8 @@ from edbatch_tvm.graph.native_builder import native_builder
 from edbatch_tvm.models.data import load_items
 from edbatch_tvm.models.minibatch_arrays import MinibatchArrays
 from edbatch_tvm.models.workload import ReadOptions
+from edbatch_tvm.runtime.cpu_executor import CpuExecutor
+from edbatch_tvm.runtime.threads import get_num_threads
 
 TURNS = 5
 """Turns where nobody says how many."""
@@ -23,6 +25,8 @@ TURNS = 5
 BUILT, FLAT, ARRAYS, NATIVE, PYTHON = "built before", "flat arrays", "arrays", "builder", "Python builder"
 """The ways: instances exist; one graph from arrays, as readers give them; the same from arrays made of the items
 first; the builder, item by item; the builder without C."""
+
+Clock = Callable[[], float]
 
 STAGES = ("build", "merge", "schedule", "plan", "execute", "total")
 
@@ -41,6 +45,9 @@ class FromRawReport:
         For each way, of building a node, merging it for the first time included.
     file_nodes_per_second : dict
         From a data file to instances: ``arrays``, and ``Python builder`` (with the reader in Python).
+    processor_time : bool
+        Whether times are those of the thread on its core, which other work on the machine disturbs least: where one
+        thread does everything. Else they are those of the clock.
     """
 
     workload: str
@@ -54,6 +61,7 @@ class FromRawReport:
     seconds: dict[str, dict[str, float]] = field(default_factory=dict)
     build_microseconds: dict[str, float] = field(default_factory=dict)
     file_nodes_per_second: dict[str, float] = field(default_factory=dict)
+    processor_time: bool = False
 
     def as_json(self) -> dict[str, Any]:
         """The report as nested dicts of plain values."""
@@ -83,7 +91,9 @@ def measure_from_raw(prepared: Prepared, track: Track[Any] = lambda items, _: it
         options.batch_size,
         str(options.data) if options.data is not None else "generator",
         options.repeat or TURNS,
+        processor_time=get_num_threads() == 1 and isinstance(prepared.model.executor, CpuExecutor),
     )
+    clock = thread_time if report.processor_time else perf_counter
     names = [BUILT, *([FLAT] if ARRAYS in ways else []), *ways]
     sums = {name: dict.fromkeys(STAGES, 0.0) for name in names}
     for items in track(minibatches, "running"):
@@ -94,7 +104,7 @@ def measure_from_raw(prepared: Prepared, track: Track[Any] = lambda items, _: it
             ready = workload.instances(signature, items)
             prepared.model.merge(ready)
             for name in names[turn % len(names) :] + names[: turn % len(names)]:
-                found = _run(prepared.model, items, ways.get(name) or _always(ready))
+                found = _run(prepared.model, items, ways.get(name) or _always(ready), clock)
                 if turn:
                     times[name].append(found)
         for name, runs in times.items():
@@ -110,7 +120,7 @@ def measure_from_raw(prepared: Prepared, track: Track[Any] = lambda items, _: it
         stages = sums[name]
         report.build_microseconds[name] = 1e6 * (stages["build"] + stages["merge"]) / report.nodes
     if options.data is not None:
-        report.file_nodes_per_second = _from_file(prepared, builders[PYTHON], report.turns)
+        report.file_nodes_per_second = _from_file(prepared, builders[PYTHON], report.turns, clock)
     return report
 
 
@@ -130,26 +140,28 @@ def _item_by_item(
     return lambda items: [graph(builder, item) for item in items]
 
 
-def _run(model: Any, items: Sequence[Any], build: Callable[[Sequence[Any]], list[InstanceGraph]]) -> dict[str, float]:
+def _run(
+    model: Any, items: Sequence[Any], build: Callable[[Sequence[Any]], list[InstanceGraph]], clock: Clock
+) -> dict[str, float]:
     """The seconds of one minibatch that nobody has seen before: of its stages, and of all together."""
-    begin = perf_counter()
-    whole = perf_counter() - begin if model.in_one_call(build(items)) is not None else None
-    ends = [perf_counter()]
+    begin = clock()
+    whole = clock() - begin if model.in_one_call(build(items)) is not None else None
+    ends = [clock()]
     instances = build(items)
-    ends.append(perf_counter())
+    ends.append(clock())
     graph = model.merge(instances)
-    ends.append(perf_counter())
+    ends.append(clock())
     schedule, info = model.schedule(graph, cache=False)
-    ends.append(perf_counter())
+    ends.append(clock())
     plan = model.plan(graph, schedule)
-    ends.append(perf_counter())
+    ends.append(clock())
     model.execute(graph, plan, info).synchronize()
-    ends.append(perf_counter())
+    ends.append(clock())
     stages = [end - begin for begin, end in pairwise(ends)]
     return dict(zip(STAGES, [*stages, ends[-1] - ends[0] if whole is None else whole], strict=True))
 
 
-def _from_file(prepared: Prepared, python: Builder, turns: int) -> dict[str, float]:
+def _from_file(prepared: Prepared, python: Builder, turns: int, clock: Clock) -> dict[str, float]:
     """Nodes of all instances of the data file by the seconds that reading and building them takes."""
     options, workload, signature = prepared.options, prepared.workload, prepared.signature
     read, path, how = workload.source.read, options.data, ReadOptions(options.seed, options.learn_data)
@@ -165,9 +177,9 @@ def _from_file(prepared: Prepared, python: Builder, turns: int) -> dict[str, flo
     nodes = 0
     for _ in range(turns):
         for name, way in ways.items():
-            begin = perf_counter()
+            begin = clock()
             instances = way()
-            times[name].append(perf_counter() - begin)
+            times[name].append(clock() - begin)
             nodes = nodes or sum(graph.num_nodes for graph in instances)
             del instances
     return {name: nodes / median(seconds) for name, seconds in times.items()}

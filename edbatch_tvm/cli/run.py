@@ -119,7 +119,7 @@ def from_raw_table(report: FromRawReport) -> list[tuple[str, str]]:
         (
             "data",
             f"{report.data}: {report.instances} instances, {report.nodes} nodes, {report.minibatches} minibatches,"
-            f" medians over {report.turns} turns",
+            f" medians over {report.turns} turns of {'processor' if report.processor_time else 'wall-clock'} time",
         ),
     ]
     for name, seconds in report.seconds.items():

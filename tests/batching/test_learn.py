@@ -147,11 +147,11 @@ class Pieces(Policy):
         return Run(schedule, self.name)
 
 
-def test_the_quicker_of_equals_is_chosen() -> None:
+def test_the_quicker_of_near_policies_is_chosen() -> None:
     graph = InstanceGraph.from_arrays([0] * 300, [0] * 301, np.empty(0, np.int32))
     slow = Pieces(200, 0.002)
-    assert quickest_of_best([slow, quick := Pieces(202, 0.0)], [graph]) is quick
-    assert quickest_of_best([slow, Pieces(203, 0.0)], [graph]) is slow
+    assert quickest_of_best([slow, quick := Pieces(220, 0.0)], [graph]) is quick
+    assert quickest_of_best([slow, Pieces(221, 0.0)], [graph]) is slow
 
 
 def test_nothing_to_learn_from() -> None:
