@@ -92,7 +92,10 @@ class _Reader:
         kind = type(tensor), tensor.dtype, tuple(tensor.shape), tensor.device, tensor.requires_grad
         if isinstance(tensor, torch.nn.Parameter):
             return kind
-        if tensor.layout is not torch.strided or tensor.numel() * tensor.element_size() > MOST_BYTES:
+        if type(tensor) not in (torch.Tensor, torch.nn.Buffer):
+            return Alone(object())  # nothing is equal to it, and who has the key does not keep it
+        plain = tensor.layout is torch.strided and not tensor.is_meta and not tensor.is_quantized
+        if not plain or tensor.numel() * tensor.element_size() > MOST_BYTES:
             return Alone(tensor)
-        content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        content = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous().reshape(-1).view(torch.uint8)
         return kind, bytes(content.numpy())

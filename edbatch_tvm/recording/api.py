@@ -19,7 +19,6 @@ from edbatch_tvm.recording.breaks import Break
 from edbatch_tvm.recording.called_functions import CalledFunctions
 from edbatch_tvm.recording.choosing import Observer, chosen_line
 from edbatch_tvm.recording.compiled_or_pytorch import PyTorchReport
-from edbatch_tvm.recording.copies import Carried
 from edbatch_tvm.recording.driver import Driver
 from edbatch_tvm.recording.eager_comparison import EagerComparison
 from edbatch_tvm.recording.elements import minibatch_of, require_gradients, takes_several
@@ -46,6 +45,7 @@ from edbatch_tvm.recording.recorded_elements import Content, Record, record_cont
 from edbatch_tvm.recording.recorder import Recorder
 from edbatch_tvm.recording.records_alone import run_records
 from edbatch_tvm.recording.seen_state import SeenState
+from edbatch_tvm.recording.set_attributes import Carried
 from edbatch_tvm.recording.site import Site
 from edbatch_tvm.runtime import Model, Report
 

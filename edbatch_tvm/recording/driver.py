@@ -58,11 +58,13 @@ class Driver:
     ----------
     resumed : callable
         Called with the number of a function whenever it goes on.
+    before_wait : callable
+        Called when the first function waits.
     """
 
     __slots__ = (
         *("_after_round", "_compute", "_current", "_first", "_greenlet", "_hub", "_state"),
-        *("__weakref__", "fibers", "resumed", "rounds"),
+        *("__weakref__", "before_wait", "fibers", "resumed", "rounds"),
     )
 
     def __init__(
@@ -76,6 +78,7 @@ class Driver:
         self._compute = compute
         self._after_round = after_round
         self.resumed: Callable[[int], None] = lambda number: None
+        self.before_wait: Callable[[], None] = lambda: None
         self._first = first
         self._hub: Any = None
         self._state = state()
@@ -114,7 +117,7 @@ class Driver:
         waiting = list(range(len(fibers)))
         try:
             while waiting:
-                still = []
+                still: list[int] = []
                 for number in waiting:
                     fiber = fibers[number]
                     self.resumed(number)
@@ -128,6 +131,8 @@ class Driver:
                     if fiber.dead:
                         results[number] = result
                     else:
+                        if not still and not self.rounds:
+                            self.before_wait()
                         still.append(number)
                 waiting = still
                 self.rounds += 1
@@ -144,5 +149,5 @@ class Driver:
 
     def finish(self) -> None:
         """Let go of what it calls, which may hold the driver in turn."""
-        self._compute = self._after_round = lambda: None
+        self._compute = self._after_round = self.before_wait = lambda: None
         self.resumed = lambda number: None

@@ -101,11 +101,18 @@ def _is_held(value: Any) -> bool:
         return True
     if isinstance(value, type | ModuleType | FunctionType | MethodType | torch.nn.Module | torch.Tensor):
         return False
-    return type(getattr(value, "__dict__", None)) is dict and _is_users(_file_of(type(value)))
+    return type(getattr(value, "__dict__", None)) is dict and is_of_user(type(value))
 
 
 def _file_of(kind: type) -> str:
+    if kind.__module__ == "__main__":  # which has no file in a notebook
+        return kind.__module__
     return str(getattr(sys.modules.get(kind.__module__), "__file__", None) or "")
+
+
+def is_of_user(kind: type) -> bool:
+    """Whether a class is the user's."""
+    return _is_users(_file_of(kind))
 
 
 def _is_users(file: str) -> bool:
@@ -113,12 +120,31 @@ def _is_users(file: str) -> bool:
     return bool(file) and "-packages" not in file and not file.startswith(("<frozen", _STANDARD, *_PACKAGES))
 
 
-def objects_of(model: torch.nn.Module) -> list[Held]:
+class Variable(NamedTuple):
+    """A variable of a module or a closure, and what it was."""
+
+    name: str
+    read: Callable[[], Any]
+    value: Any
+
+    @property
+    def kind(self) -> str:
+        """What its value was, for errors."""
+        return type(self.value).__name__
+
+    @property
+    def is_changed(self) -> bool:
+        """Whether it is another object now; functions are replaced while elements run."""
+        return self.read() is not self.value and not callable(self.value)
+
+
+def variables_of(model: torch.nn.Module) -> list[Variable]:
     """What the methods of a model, its hooks and the functions they call find in globals and in closures."""
     kinds = {base for one in model.modules() for base in type(one).__mro__}
     waiting: list[Any] = [*hooks_of(model), *(one for kind in kinds for one in vars(kind).values())]
+    waiting += [one for module in model.modules() for one in vars(module).values()]
     seen: set[int] = set()
-    held: list[Held] = []
+    found: dict[tuple[int, str], Variable] = {}
     while waiting:
         one = waiting.pop()
         one = one.func if isinstance(one, partial) else one
@@ -126,18 +152,18 @@ def objects_of(model: torch.nn.Module) -> list[Held]:
         if id(function) in seen or type(function) is not FunctionType or not _is_users(function.__code__.co_filename):
             continue
         seen.add(id(function))
-        names = {name for code in _codes(function.__code__) for name in code.co_names}
-        found = [(name, function.__globals__[name]) for name in names if name in function.__globals__]
-        found += [(name, cell.cell_contents) for name, cell in _closure_of(function)]
-        for name, value in found:
-            if type(value) is FunctionType:
-                waiting.append(value)
-            elif id(value) not in seen and (_is_held(value) or isinstance(value, torch.Tensor)):
-                seen.add(id(value))
-                held.append(Held.of(name, value))
-                if isinstance(value, list | dict) and len(value) <= _MOST_SCANNED:
-                    waiting += value.values() if isinstance(value, dict) else value
-    return held
+        variables = function.__globals__
+        names = {name for code in _codes(function.__code__) for name in code.co_names} & variables.keys()
+        new = {(id(variables), name): Variable(name, partial(variables.get, name), variables[name]) for name in names}
+        for name, cell in _closure_of(function):
+            new[id(cell), name] = Variable(name, partial(getattr, cell, "cell_contents", None), cell.cell_contents)
+        for place in new.keys() - found.keys():
+            value = new[place].value
+            waiting.append(value)
+            if isinstance(value, list | dict) and len(value) <= _MOST_SCANNED:
+                waiting += value.values() if isinstance(value, dict) else value
+        found.update(new)
+    return list(found.values())
 
 
 def _closure_of(function: FunctionType) -> list[tuple[str, CellType]]:

@@ -21,7 +21,6 @@ from edbatch_tvm.recording.arguments import FEW, CallPlan, Key
 from edbatch_tvm.recording.batch_norm import StatisticsChecked
 from edbatch_tvm.recording.called_functions import recording_calls
 from edbatch_tvm.recording.cell_module import CellModule
-from edbatch_tvm.recording.copies import fetch_all
 from edbatch_tvm.recording.describe import describe, described
 from edbatch_tvm.recording.empty_results import EmptyResult
 from edbatch_tvm.recording.exporting import EXPORTING
@@ -48,6 +47,7 @@ from edbatch_tvm.recording.rows import (
     rows_among,
     with_leaves,
 )
+from edbatch_tvm.recording.set_attributes import fetch_all
 from edbatch_tvm.recording.site import CONSTANTS, Site
 from edbatch_tvm.recording.specialise import (
     Cell,

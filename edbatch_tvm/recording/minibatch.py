@@ -15,7 +15,7 @@ from edbatch_tvm.recording import losses as _losses  # noqa: F401  (fills a tabl
 from edbatch_tvm.recording.adopted import give_back
 from edbatch_tvm.recording.breaks import Break
 from edbatch_tvm.recording.called_functions import CalledFunctions, recording_calls
-from edbatch_tvm.recording.copies import Carried, Copies
+from edbatch_tvm.recording.copies import Copies
 from edbatch_tvm.recording.core import core
 from edbatch_tvm.recording.driver import Driver
 from edbatch_tvm.recording.exporting import EXPORTING
@@ -27,6 +27,7 @@ from edbatch_tvm.recording.recorded_elements import Content
 from edbatch_tvm.recording.recorded_together import RecordedElements
 from edbatch_tvm.recording.recorder import Recorder
 from edbatch_tvm.recording.results import computed_results
+from edbatch_tvm.recording.set_attributes import Carried
 from edbatch_tvm.recording.site import Site
 from edbatch_tvm.recording.torch_functions import replaced_functions
 
@@ -106,7 +107,8 @@ def run_minibatch(
     driver.resumed = recorder.resumed
     recorder.records = recorded if contents else None
     known.library.state = state()
-    copies = Copies(model, known.sites, recorder, len(functions), carried, driver.wait)
+    copies = Copies(model, known.sites, recorder, functions, carried, driver.wait)
+    driver.before_wait = copies.before_wait
     copies.first = first
     recorder.run_in_order = partial(carried.run_in_order, len(functions))
 
@@ -117,6 +119,7 @@ def run_minibatch(
             with recording_calls(copies.calls):
                 return function(copy)
         finally:
+            copies.note_unseen(element)
             element.ended = True
 
     collecting = collections_later() if known.library.is_compiled else nullcontext()
@@ -127,6 +130,7 @@ def run_minibatch(
             tasks = zip(range(len(functions)), functions, models, strict=True)
             results = driver.run([partial(run, *task) for task in tasks])
             computed()
+            copies.note_unseen()
             copies.check(driver.rounds)
         except BaseException as error:
             core.minibatch_ended()

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 
 from edbatch_tvm.errors import CellError
+from edbatch_tvm.recording.standing_classes import standing_for
 
 
 class Attribute(NamedTuple):
@@ -123,8 +124,7 @@ class Notes:
                 value = notes._noted(self, name, value)
             return value
 
-        made: Any = type(kind.__name__, (kind,), {"__getattribute__": __getattribute__, "__module__": kind.__module__})
-        made.__qualname__ = kind.__qualname__
+        made: Any = standing_for(kind, {"__getattribute__": __getattribute__})
         return made
 
     def _noted(self, module: Any, name: str, value: Any) -> Any:

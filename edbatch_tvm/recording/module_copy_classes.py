@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from edbatch_tvm.recording.module_attributes import KEEPER
+from edbatch_tvm.recording.standing_classes import original, standing_for
 
 CELL = "_edbatch_cell"
 """Name of the attribute of a copy that has what stands for its cell."""
@@ -20,8 +21,15 @@ def recording(kind: type) -> Any:
     def __setattr__(self: Any, name: str, value: Any) -> None:
         keeper = vars(self).get(KEEPER)
         if keeper is not None:
-            keeper.copies.sets(keeper, self, name)
+            keeper.copies.sets(keeper, self, name, value)
         super(made, self).__setattr__(name, value)
+
+    def __delattr__(self: Any, name: str) -> None:
+        keeper = vars(self).get(KEEPER)
+        if keeper is not None:
+            keeper.copies.fetch(keeper, self, name)
+            keeper.copies.sets(keeper, self, name)
+        super(made, self).__delattr__(name)
 
     inherited: Any = kind.__getattr__  # type: ignore[attr-defined]
     usual = inherited is torch.nn.Module.__getattr__
@@ -41,18 +49,43 @@ def recording(kind: type) -> Any:
                 return module
         return inherited(self, name)
 
-    made: Any = type(
-        kind.__name__,
-        (kind,),
-        {
-            "__setattr__": __setattr__,
-            "__getattr__": __getattr__,
-            "__module__": kind.__module__,
-            "__doc__": kind.__doc__,
-        },
-    )
-    made.__qualname__ = kind.__qualname__
+    methods = {"__setattr__": __setattr__, "__delattr__": __delattr__, "__getattr__": __getattr__}
+    made: Any = standing_for(kind, methods)
     return made
+
+
+class _LookedUpFirst:
+    """An attribute that elements set and that the class has, too: looked up in what elements have set first."""
+
+    def __init__(self, made: type, name: str) -> None:
+        self._made = made
+        self._name = name
+
+    def __get__(self, module: Any, kind: Any = None) -> Any:
+        if module is None:
+            return getattr(super(self._made, kind), self._name)
+        own, name = vars(module), self._name
+        keeper = own.get(KEEPER)
+        if name not in own and keeper is not None:
+            keeper.copies.fetch(keeper, module, name)
+        return own[name] if name in own else getattr(super(self._made, module), name)
+
+    def __set__(self, module: Any, value: Any) -> None:
+        vars(module)[self._name] = value
+
+    def __delete__(self, module: Any) -> None:
+        if self._name not in vars(module):
+            raise AttributeError(self._name)
+        del vars(module)[self._name]
+
+
+def look_up_first(copy: torch.nn.Module, name: str) -> None:
+    """Let an attribute of a copy be looked up in what elements have set, if its class has one of that name."""
+    kind = original(type(copy))
+    held = next((vars(base)[name] for base in kind.__mro__ if name in vars(base)), None)
+    made = recording(kind)
+    if held is not None and not hasattr(held, "__set__") and name not in vars(made):
+        type.__setattr__(made, name, _LookedUpFirst(made, name))
 
 
 @cache
@@ -62,7 +95,4 @@ def recording_cell(kind: type) -> Any:
     def __call__(self: Any, *arguments: Any, **named: Any) -> Any:
         return self.__dict__[CELL](*arguments, **named)
 
-    base = recording(kind)
-    made = type(kind.__name__, (base,), {"__call__": __call__, "forward": __call__, "__module__": kind.__module__})
-    made.__qualname__ = kind.__qualname__
-    return made
+    return standing_for(recording(kind), {"__call__": __call__, "forward": __call__})

@@ -14,7 +14,7 @@ from edbatch_tvm.errors import RecordingError
 from edbatch_tvm.graph import FIRST_EXTERNAL, InstanceGraph
 from edbatch_tvm.recording.adopted import give_back
 from edbatch_tvm.recording.called_functions import CalledFunctions, recording_calls
-from edbatch_tvm.recording.copies import Carried, Copies
+from edbatch_tvm.recording.copies import Copies
 from edbatch_tvm.recording.exporting import EXPORTING
 from edbatch_tvm.recording.flush import compute_eagerly, graph_of
 from edbatch_tvm.recording.followed_parameters import FollowedTensor
@@ -24,6 +24,7 @@ from edbatch_tvm.recording.lazy import LazyTensor
 from edbatch_tvm.recording.reads import Read, packed_reads, reads_of, same_reads
 from edbatch_tvm.recording.recorded_parameters import own_parameter
 from edbatch_tvm.recording.recorder import Recorder
+from edbatch_tvm.recording.set_attributes import Carried
 from edbatch_tvm.recording.source_locations import users_place
 from edbatch_tvm.recording.torch_functions import replaced_functions
 
@@ -257,7 +258,7 @@ def record_content(
     recorder = Recorder(library, refuse, refuse, None if library.training else library.outside_of_records())
     recorder.follows = True
     carried = Carried()
-    copies = Copies(model, sites, recorder, 1, carried, refuse)
+    copies = Copies(model, sites, recorder, [function], carried, refuse)
     with (
         replaced_functions(),
         called.replaced(),
@@ -268,6 +269,8 @@ def record_content(
         with EXPORTING:
             own = copies.of(0)
         result = function(own)
+    copies.note_unseen(copies.elements[0])
+    copies.note_unseen()
     copies.after_round()
     if carried.names:
         names = sorted({name for _, name in carried.names})

@@ -5,6 +5,7 @@ A leaf of a tree model says ``weight[word]``, and a minibatch has thousands of l
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from sys import getrefcount
 from typing import TYPE_CHECKING, Any
 
@@ -113,11 +114,24 @@ class RecordedParameters(dict[str, Any]):
     ----------
     parameters : dict
     recorder : Recorder
+    set_other : callable
+        Called with a name where another tensor takes the place of a parameter.
     """
 
-    def __init__(self, parameters: dict[str, Any], recorder: Recorder) -> None:
+    def __init__(self, parameters: dict[str, Any], recorder: Recorder, set_other: Callable[[str], None]) -> None:
         super().__init__(parameters)
         self._recorder = recorder
+        self._set_other = set_other
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        value = value.parameter if type(value) is RecordedParameter else value
+        if name not in self or super().__getitem__(name) is not value:
+            self._set_other(name)
+        super().__setitem__(name, value)
+
+    def __delitem__(self, name: str) -> None:
+        self._set_other(name)
+        super().__delitem__(name)
 
     def __getitem__(self, name: str) -> Any:
         parameter, recorder = super().__getitem__(name), self._recorder

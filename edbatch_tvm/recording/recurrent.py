@@ -45,20 +45,22 @@ class RecurrentCall:
     recorder : Recorder
     site : Site
         That of the layer, the model's own.
+    plain : Module
+        The element's copy of it.
     """
 
-    def __init__(self, recorder: Recorder, site: Site) -> None:
+    def __init__(self, recorder: Recorder, site: Site, plain: nn.Module) -> None:
         self.recorder = recorder
         self.site = site
-        self.layer = site.target
+        self.plain = plain
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         """The layer on recorded tensors."""
         if torch._C._is_any_autocast_enabled() or self.recorder.finished:
-            return self.layer(*arguments, **named)
+            return self.plain(*arguments, **named)
         self.site.taken_apart = True
         given = [self._recorded(one) for one in arguments]
-        return self.layer(*given, **{name: self._recorded(one) for name, one in named.items()})
+        return self.plain(*given, **{name: self._recorded(one) for name, one in named.items()})
 
     def _recorded(self, argument: Any) -> Any:
         if isinstance(argument, PackedSequence):

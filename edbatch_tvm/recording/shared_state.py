@@ -1,95 +1,123 @@
 """What the elements of a minibatch share, and whether they changed it while they waited for values.
 
-Elements that wait run in turns. What they change in a list, dict or tensor of the model, and random numbers that they
-draw between turns, is then not what it would be if they ran one after the other.
+Elements that wait run in turns. What they change in an object that the model, several elements, globals or closures
+hold, and random numbers that they draw between turns, is then not what it would be if they ran one after the other.
 """
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
 
+import numpy as np
 import torch
 
-from edbatch_tvm.recording.held_objects import objects_of
-from edbatch_tvm.recording.module_attributes import CONTAINERS, OWN
+from edbatch_tvm.recording.held_objects import Variable, is_of_user, variables_of
+from edbatch_tvm.recording.module_attributes import OWN
 from edbatch_tvm.recording.random_state import Drawn
+from edbatch_tvm.recording.standing_classes import original
+from edbatch_tvm.recording.watched_objects import GENERATORS, Watched, drawn_from, in_several, watched
 
 
 class SharedState:
-    """What all copies of a model share, as it was when the elements began.
+    """What the elements of a minibatch share, as it was when the first of them began to wait.
 
     Parameters
     ----------
     model : torch.nn.Module
-    first : bool
-        Whether these are the first elements, which find out what the code changes outside of the model, too.
+    functions : sequence of callable
+        Run the elements; partial functions whose arguments are those of the elements.
     """
 
-    def __init__(self, model: torch.nn.Module, first: bool) -> None:
-        self._held = list(_held_by(model))
-        self._outside = objects_of(model) if first else []
+    def __init__(self, model: torch.nn.Module, functions: Sequence[Any]) -> None:
+        self._model = model
+        self._functions = [one.keywords for one in functions if isinstance(one, partial)]
         self._random = Drawn()
+        held = (value for _, value in _held_by(model))
+        self._generators = [_Generator(value) for value in held if isinstance(value, GENERATORS)]
+        self._generators.append(_Generator(_of_numpy()))
+        self._watched: list[Watched] | None = None
+        self._variables: list[Variable] = []
+
+    def note(self) -> None:
+        """Note what there is now, to be compared at the end."""
+        if self._watched is not None:
+            return
+        own = {id(one.value) for one in self._generators}
+        variables = [*variables_of(self._model), *_class_variables(self._model)]
+        arguments = in_several([one["arguments"] for one in self._functions])
+        self._variables = [one for one in variables if not callable(one.value)]
+        self._watched = watched(
+            (
+                *((name, value) for name, value in _held_by(self._model) if id(value) not in own),
+                *((one.name, one.value) for one in variables if _is_state(one.value)),
+                *((f"argument {name!r}", value) for name, value in self._named()),
+                *(("what several elements have", value) for value in arguments),
+            )
+        )
+
+    def _named(self) -> Iterator[tuple[str, Any]]:
+        yield from self._functions[0]["named"].items() if self._functions else ()
 
     def look(self) -> None:
         """Look what changed in a round."""
         self._random.look()
+        for one in self._generators:
+            one.look()
 
     @property
     def draws_random_numbers(self) -> bool:
         """Whether elements have drawn random numbers."""
-        return self._random.rounds > 0
+        return self._random.rounds > 0 or any(one.rounds for one in self._generators)
 
-    def order_matters(self, model: torch.nn.Module) -> str:
+    def order_matters(self) -> str:
         """What elements did that depends on their order, if they waited for values; "" if nothing did."""
-        for held, now in zip(self._held, _held_by(model), strict=False):
-            if held.version != now.version or not _same_objects(held.content, now.content):
-                kind = type(held.value).__name__
-                return f"elements that wait for values change {held.name}, a {kind} that they share"
-        for one in self._outside:
+        for one in (*(self._watched or ()), *self._variables):
             if one.is_changed:
-                kind = type(one.value).__name__
-                return f"elements that wait for values change {one.name}, a {kind} outside of the model"
-        if self._random.rounds > 1:
+                return f"elements that wait for values change {one.name}, a {one.kind} that they share"
+        if self._random.rounds > 1 or any(one.rounds > 1 for one in self._generators):
             return "elements draw random numbers and wait for values in between"
         return ""
 
 
-class _Held(NamedTuple):
-    """A list, dict or tensor that all copies of a model share, and what is in it."""
+class _Generator:
+    """A generator of random numbers, and in how many rounds numbers were drawn."""
 
-    name: str
-    value: Any
-    content: tuple[Any, ...]
-    version: int
+    def __init__(self, value: Any) -> None:
+        self.value = value
+        self.rounds = 0
+        self._before = drawn_from(value)
+
+    def look(self) -> None:
+        now = drawn_from(self.value)
+        if now != self._before:
+            self.rounds += 1
+            self._before = now
 
 
-def _held_by(model: torch.nn.Module) -> Iterator[_Held]:
+def _of_numpy() -> Any:
+    """The generator behind the functions of ``numpy.random``."""
+    return np.random.mtrand._rand
+
+
+def _is_state(value: Any) -> bool:
+    """Whether the value of a variable is watched: what packages keep in variables are caches."""
+    return is_of_user(type(value)) or isinstance(
+        value, (dict, list, tuple, set, bytearray, np.ndarray, torch.Tensor, *GENERATORS)
+    )
+
+
+def _held_by(model: torch.nn.Module) -> Iterator[tuple[str, Any]]:
+    """What the modules of a model have, and their classes: named objects."""
     for path, module in model.named_modules():
         for name, value in (*vars(module).items(), *vars(module)["_buffers"].items()):
-            if name in OWN:
-                continue
-            where = f"{path}.{name}" if path else name
-            if isinstance(value, CONTAINERS):
-                yield _Held(where, value, tuple(_items(value)), 0)
-            elif isinstance(value, torch.Tensor) and not value.is_inference():
-                yield _Held(where, value, (value,), value._version)
+            if name not in OWN:
+                yield f"{path}.{name}" if path else name, value
 
 
-def _items(container: Any) -> Iterator[Any]:
-    """A container, what is in it, and what is in containers in it."""
-    # A stack, and ids: containers may be deep, and contain themselves.
-    waiting, seen = [container], {id(container)}
-    while waiting:
-        one = waiting.pop()
-        yield one
-        for item in (*one, *one.values()) if isinstance(one, dict) else one:
-            yield item
-            if isinstance(item, (*CONTAINERS, tuple)) and id(item) not in seen:
-                seen.add(id(item))
-                waiting.append(item)
-
-
-def _same_objects(some: tuple[Any, ...], others: tuple[Any, ...]) -> bool:
-    return len(some) == len(others) and all(map(operator.is_, some, others))
+def _class_variables(model: torch.nn.Module) -> Iterator[Variable]:
+    for kind in {base for one in model.modules() for base in original(type(one)).__mro__ if is_of_user(base)}:
+        for name, value in vars(kind).items():
+            if not name.startswith("__") and not callable(value) and not hasattr(value, "__get__"):
+                yield Variable(f"{kind.__name__}.{name}", partial(vars(kind).get, name), value)

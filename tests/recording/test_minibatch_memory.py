@@ -12,13 +12,14 @@ import torch
 from torch import nn
 
 import edbatch_tvm as eb
-from edbatch_tvm.recording.copies import Copies, Element
+from edbatch_tvm.recording.copies import Copies
 from edbatch_tvm.recording.driver import Driver
 from edbatch_tvm.recording.gradient_rounds import CompiledRound, RoundGradients
 from edbatch_tvm.recording.gradient_tape import GradientTape
 from edbatch_tvm.recording.lazy import LazyTensor
 from edbatch_tvm.recording.recorded_parameters import RecordedParameter
 from edbatch_tvm.recording.recorder import Recorder
+from edbatch_tvm.recording.set_attributes import Element
 from edbatch_tvm.training import TrainingResult
 
 H = 13
