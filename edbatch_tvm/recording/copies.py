@@ -207,7 +207,7 @@ class Copies(SetAttributes):
             for copy in element.modules.values():
                 own = vars(copy)
                 if CELL in own:
-                    copy.__class__ = recording(_class_of(copy))
+                    object.__setattr__(copy, "__class__", recording(_class_of(copy)))
                 keeper = own.get(KEEPER)
                 if keeper is None:
                     continue

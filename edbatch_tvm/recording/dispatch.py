@@ -177,6 +177,10 @@ def _reshaped(operator: Any, tensor: LazyTensor, arguments: Any, named: dict[str
 # Writes ---------------------------------------------------------------------------------------------------------
 
 
+class WritesOrdinary(RecordingError):
+    """PyTorch's own code writes recorded tensors into an ordinary one: autograd would see only a part of it."""
+
+
 def _written(recorder: Recorder, operator: Any, kind: _Kind, arguments: Any, named: dict[str, Any]) -> Any:
     """An operator that writes into its arguments."""
     targets = [named[place] if isinstance(place, str) else arguments[place] for place in kind.written]
@@ -184,6 +188,12 @@ def _written(recorder: Recorder, operator: Any, kind: _Kind, arguments: Any, nam
         operator(*_shapes(arguments), **_shapes(named))  # writes nothing, but may be an error
         return targets[0]
     if not all(type(target) is LazyTensor and target.recorder is recorder for target in targets):
+        if recorder.tape is not None and torch.is_grad_enabled() and not recorder.finished:
+            raise WritesOrdinary(
+                f"{kind.name}() of a recorded tensor into an ordinary one, by code of PyTorch",
+                "a tensor that is recorded",
+                "compute it before or after the model",
+            )
         return _broken(recorder, operator, kind, arguments, named, None)
     if len(targets) == 1:
         target = targets[0]

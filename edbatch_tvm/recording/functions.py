@@ -6,7 +6,7 @@ those that write into an ordinary tensor, which becomes a recorded one.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn import functional as F
@@ -15,7 +15,8 @@ from torch.utils import _pytree as pytree
 from edbatch_tvm.errors import CellError
 from edbatch_tvm.recording import lazy
 from edbatch_tvm.recording.adopted import adopt
-from edbatch_tvm.recording.dispatch import as_rows, copied, recorder_of
+from edbatch_tvm.recording.breaks import told
+from edbatch_tvm.recording.dispatch import WritesOrdinary, as_rows, copied, recorder_of
 from edbatch_tvm.recording.indexed_rows import takes, write_at
 from edbatch_tvm.recording.isolation import switched_to
 from edbatch_tvm.recording.lazy import ASKED, FUNCTIONS, INTO_PYTORCH, OPERATORS, LazyTensor, computed_leaf
@@ -24,6 +25,9 @@ from edbatch_tvm.recording.recorded_parameters import RecordedParameter
 from edbatch_tvm.recording.row_choices import joined_rows
 from edbatch_tvm.recording.specs import FLOATS
 from edbatch_tvm.recording.storages import write
+
+if TYPE_CHECKING:
+    from edbatch_tvm.recording.recorder import Recorder
 
 _FRESH = """
     add sub subtract rsub mul multiply div divide true_divide neg negative pow abs square sqrt exp log clamp
@@ -344,11 +348,26 @@ def _into_pytorch(function: Any, arguments: Any, named: dict[str, Any]) -> Any:
         if not all(leaf.recorder.is_computed(leaf) for leaf in leaves if type(leaf) is LazyTensor):
             recorder.wait()
     breaks = len(recorder.breaks) + recorder.reads
-    with _Plain():
-        result = function(*arguments, **named)
+    try:
+        if function in recorder.library.not_recorded:
+            return _on_computed(recorder, function, arguments, named)
+        with _Plain():
+            result = function(*arguments, **named)
+    except WritesOrdinary:  # into a tensor that the function has made itself, so it may run again
+        recorder.library.not_recorded.add(function)
+        return _on_computed(recorder, function, arguments, named)
     if len(recorder.breaks) + recorder.reads > breaks:
         recorder.library.breaking.add(function)
     return result
+
+
+def _on_computed(recorder: Recorder, function: Any, arguments: Any, named: dict[str, Any]) -> Any:
+    """What a function makes of computed tensors, which autograd sees."""
+    told(recorder, f"{function.__name__}()", None)
+    recorder.wait()
+    arguments, named = pytree.tree_map(computed_leaf, (arguments, named))
+    with switched_to(recorder.library.state._replace(grad=torch.is_grad_enabled())), _Plain():
+        return function(*arguments, **named)
 
 
 _Plain = torch._C.DisableTorchFunctionSubclass

@@ -35,6 +35,11 @@ def grad_mode_noted(recorder: Recorder) -> Iterator[None]:
         _here.recorder = before
 
 
+def training_recorder() -> Recorder | None:
+    """The recorder that records in this thread, if gradients are recorded."""
+    return _here.recorder
+
+
 def _note(enabled: bool) -> None:
     recorder = _here.recorder
     if recorder is not None and recorder.tape is not None:

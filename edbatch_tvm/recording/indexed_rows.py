@@ -14,7 +14,7 @@ from edbatch_tvm.recording import strided_storage
 from edbatch_tvm.recording.lazy import LazyTensor, geometry_of, lazy_rows, storage_of
 from edbatch_tvm.recording.recorded_views import ROWS_AT, at_index, basic_key, view
 from edbatch_tvm.recording.specs import FLOATS, spec_of
-from edbatch_tvm.recording.storages import row_values, write
+from edbatch_tvm.recording.storages import as_written, row_values, write
 from edbatch_tvm.recording.strided_storage import Storage
 
 
@@ -62,7 +62,7 @@ def write_at(target: LazyTensor, index: Any, source: Any) -> bool:
     places = _places(target, parts)
     if places is None or tuple(source.shape) != (len(places), *target.shape[len(parts) :]):
         return False
-    values = row_values(recorder, source, 0, storage_of(target).row)
+    values = row_values(recorder, as_written(recorder, source), 0, storage_of(target).row)
     storage = storage_of(target)
     for place, value in zip(places, values, strict=True):
         storage.rows[place] = value

@@ -6,10 +6,11 @@ PyTorch keeps all of it for a thread. It is put aside where an element waits, an
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
+from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from torch.utils import _python_dispatch
 
 _C: Any = torch._C
@@ -119,6 +120,11 @@ def switched_to(other: State) -> Iterator[None]:
                 _python_dispatch._push_mode(mode)
             for mode in reversed(functions):
                 _C._push_on_torch_function_stack(mode)
+
+
+def outside_of_transforms() -> AbstractContextManager[Any]:
+    """A context that no transform of ``torch.func`` sees."""
+    return nullcontext() if _interpreters() is None else temporarily_clear_interpreter_stack()
 
 
 def _set_autocast(given: tuple[Any, ...]) -> None:

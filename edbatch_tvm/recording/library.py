@@ -165,6 +165,7 @@ class Library:
         self.spare_tables: dict[int, np.ndarray] = {}
         self._outside_of_records: Callable[[], Outside | None] = lambda: None
         self.breaking: set[Any] = set()
+        self.not_recorded: set[Any] = set()
         self.slower = ""
         self.told: set[tuple[str, int, str]] = set()
         self.read_kinds = ReadKinds()
@@ -492,6 +493,11 @@ class Library:
     def weights(self) -> set[int]:
         """The ids of the weights of compiled cells: whoever runs these sees their numbers."""
         return {id(weight) for weight, _ in self._seen}
+
+    def used_weights(self) -> set[int]:
+        """The ids of the weights of all cells, compiled or not."""
+        names = {parameter.name for cell in self.cells for parameter in cell.function.params}
+        return {id(weight) for name, weight in self._names.params.items() if name in names}
 
     def weights_changed(self) -> bool:
         """Whether a weight is not what was packed, whoever has changed it and how: counters do not see all of it."""

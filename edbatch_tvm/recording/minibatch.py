@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from edbatch_tvm.errors import RecordingError
 from edbatch_tvm.recording import functions as _functions  # noqa: F401  (fills a table)
 from edbatch_tvm.recording import losses as _losses  # noqa: F401  (fills a table)
 from edbatch_tvm.recording.adopted import give_back
@@ -21,8 +22,9 @@ from edbatch_tvm.recording.driver import Driver
 from edbatch_tvm.recording.exporting import EXPORTING
 from edbatch_tvm.recording.failures import CallError, explain
 from edbatch_tvm.recording.grad_mode import grad_mode_noted
-from edbatch_tvm.recording.isolation import state
+from edbatch_tvm.recording.isolation import outside_of_transforms, state, switched_to
 from edbatch_tvm.recording.library import Library
+from edbatch_tvm.recording.model_state import parts_of, places_of
 from edbatch_tvm.recording.recorded_elements import Content
 from edbatch_tvm.recording.recorded_together import RecordedElements
 from edbatch_tvm.recording.recorder import Recorder
@@ -99,7 +101,8 @@ def run_minibatch(
         return [], recorded.results, []
 
     def computed() -> None:
-        with recording_calls(None):
+        # Who asks may have switched gradients off, or be inside of a transform.
+        with recording_calls(None), outside_of_transforms(), switched_to(known.library.state):
             compute(recorder)
 
     driver = Driver(computed, lambda: copies.after_round(), first)
@@ -110,6 +113,8 @@ def run_minibatch(
     copies = Copies(model, known.sites, recorder, functions, carried, driver.wait)
     driver.before_wait = copies.before_wait
     copies.first = first
+    parts = parts_of(model)
+    places = places_of(parts)
     recorder.run_in_order = partial(carried.run_in_order, len(functions))
 
     def run(number: int, function: Function, copy: torch.nn.Module) -> Any:
@@ -132,6 +137,8 @@ def run_minibatch(
             computed()
             copies.note_unseen()
             copies.check(driver.rounds)
+            if places_of(parts) != places:
+                _check_weights(model, known.library, carried, places)
         except BaseException as error:
             core.minibatch_ended()
             if isinstance(error, CallError):
@@ -149,6 +156,27 @@ def run_minibatch(
     copies.let_go()
     core.minibatch_ended()
     return results, recorded.results, recorder.breaks
+
+
+def _check_weights(model: torch.nn.Module, library: Library, carried: Carried, places: list[tuple[int, int]]) -> None:
+    """Check that elements have written into no weight of a cell, whose calls may have been computed before or after.
+
+    Raises
+    ------
+    RecordingError
+        Naming the weight.
+    """
+    used = library.used_weights()
+    now = parts_of(model)
+    names = {id(one): name for name, one in model.named_parameters()}
+    for one, before, after in zip(now.parameters, places, places_of(now), strict=False):
+        if before != after and id(one) in used:
+            carried.in_order = f"forward writes into {names.get(id(one), 'a weight')}, which cells compute with"
+            raise RecordingError(
+                f"{carried.in_order}: not what they compute with one after the other",
+                "weights that change between calls",
+                "call again: PyTorch will run the elements one after the other",
+            )
 
 
 @contextmanager

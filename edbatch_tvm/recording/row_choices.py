@@ -18,6 +18,7 @@ from edbatch_tvm.recording.detached import writable
 from edbatch_tvm.recording.lazy import LazyTensor, geometry_of, lazy_rows, lazy_view, storage_of
 from edbatch_tvm.recording.recorded_parameters import own_parameter
 from edbatch_tvm.recording.specs import spec_of
+from edbatch_tvm.recording.storages import as_written
 from edbatch_tvm.recording.strided_storage import Storage, dense_strides
 
 if TYPE_CHECKING:
@@ -201,7 +202,7 @@ def written_rows(recorder: Recorder, target: LazyTensor, indices: Any, source: A
     places = torch.arange(len(storage.rows)).as_strided(size[:leading], steps, offset // row)
     chosen = places[tuple(slice(None) if one is None else one for one in indices)]
     shape = (*chosen.shape, *size[leading:])
-    source = source.expand(shape)
+    source = as_written(recorder, source).expand(shape)
     own = grid_of(source) if _is_recorded(recorder, source) else None
     values = _grid(recorder, source, own, chosen.dim())
     if values is None:

@@ -10,7 +10,7 @@ from torch.utils import _pytree as pytree
 
 from edbatch_tvm.errors import CellError
 from edbatch_tvm.recording import strided_storage
-from edbatch_tvm.recording.detached import writable
+from edbatch_tvm.recording.detached import detached, writable
 from edbatch_tvm.recording.empty_results import NoElements
 from edbatch_tvm.recording.lazy import LazyTensor, geometry_of, lazy_rows, lazy_value, storage_of
 from edbatch_tvm.recording.specs import GridSpec, RowsSpec, TensorSpec, grid_of_rows, rows_of, spec_of
@@ -166,6 +166,7 @@ def _derived(recorder: Recorder, function: Any, source: tuple[int, TensorSpec], 
 
 def write(recorder: Recorder, target: LazyTensor, source: Any) -> None:
     """Let the elements of `target` be those of `source`, a tensor of its shape and dtype."""
+    source = as_written(recorder, source)
     storage = writable(storage_of(target))
     geometry = geometry_of(target)
     size, stride, _ = geometry
@@ -193,6 +194,13 @@ def write(recorder: Recorder, target: LazyTensor, source: Any) -> None:
     given = (storage.rows[first], spec_of((storage.row,), dtype))
     place = strided_storage.flattened((size, stride, within))
     storage.rows[first] = _derived(recorder, strided_storage.patched, given, (part, *place))
+
+
+def as_written(recorder: Recorder, source: Any) -> Any:
+    """What is written: where no gradients are recorded, a tensor that no gradient passes."""
+    if recorder.tape is None or type(source) is not LazyTensor or torch.is_grad_enabled():
+        return source
+    return detached(recorder, source)
 
 
 def row_values(recorder: Recorder, source: Any, at: int, row: int) -> list[int]:

@@ -21,7 +21,7 @@ from torch.utils import _pytree as pytree
 from edbatch_tvm.fork_lock import fork_lock
 from edbatch_tvm.recording.breaks import told
 from edbatch_tvm.recording.followed_parameters import FollowedTensor
-from edbatch_tvm.recording.grad_mode import NOTING
+from edbatch_tvm.recording.grad_mode import NOTING, training_recorder
 from edbatch_tvm.recording.lazy import FUNCTIONS, LazyTensor, computed_leaf, rows_of_values
 
 _FIRST_DIM = {"dim": 0}
@@ -78,14 +78,22 @@ _apply: Any = vars(torch.autograd.Function)["apply"]
 def _apply_computed(cls: Any, *arguments: Any, **named: Any) -> Any:
     """``Function.apply`` on computed tensors in place of recorded ones, if these have a gradient: it has its own."""
     lazies = [leaf for leaf in pytree.tree_leaves((arguments, named)) if type(leaf) is LazyTensor]
-    if any(leaf.recorder.tape is not None for leaf in lazies):
-        recorder = lazies[0].recorder
-        if not recorder.finished:
-            told(recorder, f"{cls.__name__}.apply()", None)
-            if not all(map(recorder.is_computed, lazies)):
-                recorder.wait()
-        arguments, named = pytree.tree_map(computed_leaf, (arguments, named))
-    return _apply.__get__(None, cls)(*arguments, **named)
+    apply = _apply.__get__(None, cls)
+    recorder = training_recorder() if not lazies else lazies[0].recorder
+    if recorder is None or recorder.tape is None:
+        return apply(*arguments, **named)
+    if recorder.finished:
+        return apply(*pytree.tree_map(computed_leaf, arguments), **pytree.tree_map(computed_leaf, named))
+    if lazies:
+        told(recorder, f"{cls.__name__}.apply()", None)
+        if not all(map(recorder.is_computed, lazies)):
+            recorder.wait()
+    arguments, named = pytree.tree_map(computed_leaf, (arguments, named))
+    recorder.finished = True  # what it calls is not recorded, either: its gradient is its own
+    try:
+        return apply(*arguments, **named)
+    finally:
+        recorder.finished = False
 
 
 _data: Any = torch.Tensor.data
