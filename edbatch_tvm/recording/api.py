@@ -41,6 +41,7 @@ from edbatch_tvm.recording.model_state import (
 from edbatch_tvm.recording.module import StandIn
 from edbatch_tvm.recording.named_cells import check_entry, find_cells, listed, warn_of_uncalled
 from edbatch_tvm.recording.options import check_options
+from edbatch_tvm.recording.read_variables import ReadVariables
 from edbatch_tvm.recording.recorded_elements import Content, Record, record_content
 from edbatch_tvm.recording.recorder import Recorder
 from edbatch_tvm.recording.records_alone import run_records
@@ -54,13 +55,16 @@ _log = logging.getLogger(__name__)
 _OF_THE_PROCESS = frozenset(
     {
         *("reports", "breaks", "_lock", "_first", "_carried", "_known", "_now", "_warned", "_told", "_places"),
-        *("_touched", "_followed", "_seen", "_comparison", "_computing"),
+        *("_touched", "_followed", "_seen", "_comparison", "_computing", "_restarts"),
     }
 )
 """Attributes that are made anew for copies."""
 
 _MOST_KNOWN = 4
 """States of the model, such as training and evaluation mode, whose compiled cells are kept."""
+
+_MOST_RESTARTS = 3
+"""How often cells are compiled anew since a variable that they read has changed."""
 
 _FIRST_ELEMENTS = 4
 """Elements that run by the model's own code, at most, to find out what its cells are."""
@@ -157,6 +161,7 @@ class AutoBatched(StandIn):
     _seen: SeenState | None
     _comparison: EagerComparison
     _computing: float
+    _restarts: int
 
     def __init__(
         self,
@@ -188,6 +193,7 @@ class AutoBatched(StandIn):
         self._warned = self._told = False
         self._comparison = EagerComparison(self._options.get("fallback") == "auto")
         self._computing = 0.0
+        self._restarts = 0
         self._start(parts_of(self.model))
 
     def __getstate__(self) -> dict[str, Any]:
@@ -517,7 +523,8 @@ class AutoBatched(StandIn):
         sites = find_cells(self.model, self._cells or (), self._entry)
         library = Library(self.model, self._options, sites.values(), training=trains(parts))
         functions = CalledFunctions([site.target for site in sites.values() if site.owner is None], self.model)
-        known = Known(structure, sites, library, functions, buffers_of(self.model))
+        buffers, variables = buffers_of(self.model), ReadVariables(sites.values())
+        known = Known(structure, sites, library, functions, buffers, variables)
         self._now = self._known[structure] = known
         self._places = places_of(parts)
         while len(self._known) > _MOST_KNOWN:
@@ -532,7 +539,13 @@ class AutoBatched(StandIn):
             self._now = self._known[structure]
             self._library.refresh()
         known = self._now
-        if structure != known.structure or not all(same_numbers(buffer, seen) for buffer, seen in known.buffers):
+        variable = known.variables.changed()
+        if variable:
+            self._restarts += 1
+            if self._restarts > _MOST_RESTARTS:
+                self._carried.in_order = f"cells read {variable}, which changes between calls"
+        buffers_hold = all(same_numbers(buffer, seen) for buffer, seen in known.buffers)
+        if structure != known.structure or variable or not buffers_hold:
             with EXPORTING:
                 self._start(parts)
         if places != self._places or (not self._library.slower and self._library.weights_changed()):

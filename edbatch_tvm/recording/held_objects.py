@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import sysconfig
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from types import CellType, CodeType, FrameType, FunctionType, MethodType, ModuleType
 from typing import Any, NamedTuple
@@ -138,11 +138,16 @@ class Variable(NamedTuple):
         return self.read() is not self.value and not callable(self.value)
 
 
-def variables_of(model: torch.nn.Module) -> list[Variable]:
-    """What the methods of a model, its hooks and the functions they call find in globals and in closures."""
+def code_of(model: torch.nn.Module) -> list[Any]:
+    """The methods of a model, its hooks and the functions that it has, among other things."""
     kinds = {base for one in model.modules() for base in type(one).__mro__}
-    waiting: list[Any] = [*hooks_of(model), *(one for kind in kinds for one in vars(kind).values())]
-    waiting += [one for module in model.modules() for one in vars(module).values()]
+    found: list[Any] = [*hooks_of(model), *(one for kind in kinds for one in vars(kind).values())]
+    return [*found, *(one for module in model.modules() for one in vars(module).values())]
+
+
+def variables_of(code: Iterable[Any]) -> list[Variable]:
+    """What functions among `code`, and the functions they call, find in globals and in closures."""
+    waiting = list(code)
     seen: set[int] = set()
     found: dict[tuple[int, str], Variable] = {}
     while waiting:

@@ -25,6 +25,7 @@ from edbatch_tvm.recording.grad_mode import grad_mode_noted
 from edbatch_tvm.recording.isolation import outside_of_transforms, state, switched_to
 from edbatch_tvm.recording.library import Library
 from edbatch_tvm.recording.model_state import parts_of, places_of
+from edbatch_tvm.recording.read_variables import ReadVariables
 from edbatch_tvm.recording.recorded_elements import Content
 from edbatch_tvm.recording.recorded_together import RecordedElements
 from edbatch_tvm.recording.recorder import Recorder
@@ -51,6 +52,8 @@ class Known(NamedTuple):
         The cells that are functions.
     buffers : list of tuple
         The buffers, and copies of them.
+    variables : ReadVariables
+        Globals and the like that the cells read.
     """
 
     structure: Any
@@ -58,6 +61,7 @@ class Known(NamedTuple):
     library: Library
     functions: CalledFunctions
     buffers: list[tuple[torch.Tensor, torch.Tensor]]
+    variables: ReadVariables
 
 
 def run_minibatch(

@@ -33,12 +33,12 @@ def computed_results(results: Any, recorder: Recorder) -> Any:
         if recorder.tape is not None:
             rows = torch.empty(len(values), spec.size, dtype=recorder.dtype)
             for positions, found in recorder.computed.rows_of(values):
-                rows[torch.from_numpy(positions)] = torch.from_numpy(found)
+                rows[torch.from_numpy(positions)] = torch.from_numpy(found).to(rows.dtype)
             made = recorder.tape.tensors(values.tolist(), rows, spec)
             tensors.update((id(member), tensor) for member, tensor in zip(members, made, strict=True))
             continue
         for positions, found in recorder.computed.rows_of(values):
-            parts = spec.decoded(torch.from_numpy(found)).reshape(len(found), *spec.shape).unbind()
+            parts = spec.decoded(torch.from_numpy(found).to(recorder.dtype)).reshape(len(found), *spec.shape).unbind()
             tensors.update((id(members[at]), part) for at, part in zip(positions.tolist(), parts, strict=True))
     return _replaced(results, tensors)
 

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from edbatch_tvm.recording.held_objects import Variable, is_of_user, variables_of
+from edbatch_tvm.recording.held_objects import Variable, code_of, is_of_user, variables_of
 from edbatch_tvm.recording.module_attributes import OWN
 from edbatch_tvm.recording.random_state import Drawn
 from edbatch_tvm.recording.standing_classes import original
-from edbatch_tvm.recording.watched_objects import GENERATORS, Watched, drawn_from, in_several, watched
+from edbatch_tvm.recording.watched_objects import GENERATORS, Watched, drawn_from, in_several, is_state, watched
 
 
 class SharedState:
@@ -45,13 +45,13 @@ class SharedState:
         if self._watched is not None:
             return
         own = {id(one.value) for one in self._generators}
-        variables = [*variables_of(self._model), *_class_variables(self._model)]
+        variables = [*variables_of(code_of(self._model)), *_class_variables(self._model)]
         arguments = in_several([one["arguments"] for one in self._functions])
         self._variables = [one for one in variables if not callable(one.value)]
         self._watched = watched(
             (
                 *((name, value) for name, value in _held_by(self._model) if id(value) not in own),
-                *((one.name, one.value) for one in variables if _is_state(one.value)),
+                *((one.name, one.value) for one in variables if is_state(one.value)),
                 *((f"argument {name!r}", value) for name, value in self._named()),
                 *(("what several elements have", value) for value in arguments),
             )
@@ -99,13 +99,6 @@ class _Generator:
 def _of_numpy() -> Any:
     """The generator behind the functions of ``numpy.random``."""
     return np.random.mtrand._rand
-
-
-def _is_state(value: Any) -> bool:
-    """Whether the value of a variable is watched: what packages keep in variables are caches."""
-    return is_of_user(type(value)) or isinstance(
-        value, (dict, list, tuple, set, bytearray, np.ndarray, torch.Tensor, *GENERATORS)
-    )
 
 
 def _held_by(model: torch.nn.Module) -> Iterator[tuple[str, Any]]:

@@ -129,6 +129,12 @@ def is_watched(value: Any) -> bool:
     return kind.__module__ in _OF_STATE or is_of_user(kind)
 
 
+def is_state(value: Any) -> bool:
+    """Whether the value of a variable is watched: what packages keep in variables are caches."""
+    kinds = (dict, list, tuple, set, bytearray, np.ndarray, torch.Tensor, *GENERATORS)
+    return is_of_user(type(value)) or isinstance(value, kinds)
+
+
 def watched(roots: Iterable[tuple[str, Any]]) -> list[Watched]:
     """What is watched of named objects, and of those in them."""
     found: dict[int, Watched] = {}

@@ -361,3 +361,44 @@ def test_objects_of_one_element_may_change() -> None:
         again = [SimpleNamespace(x=one.x, log=[]) for one in boxes]
         assert_equal(fast(boxes), [model(one) for one in again])
     assert not fast.breaks
+
+
+SCALE = 1.0
+
+
+class Config:
+    scale = 1.0
+
+
+def test_cells_follow_globals_classes_and_closures() -> None:
+    box = {"scale": 1.0}
+
+    class Reader(Model):
+        def scaled(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.tanh(x) * box["scale"]
+
+        def step(self, x: torch.Tensor) -> torch.Tensor:
+            return self.scaled(x) * SCALE * Config.scale
+
+        def forward(self, x: torch.Tensor) -> Any:
+            return self.step(self.cell(x[:1]))
+
+    def change(number: int) -> None:
+        global SCALE
+        SCALE = 2.0 if number == 1 else 1.0
+        Config.scale = 3.0 if number == 2 else 1.0
+        box["scale"] = 5.0 if number == 3 else 1.0
+
+    model = Reader().double()
+    fast = eb.autobatch(model, ["cell", "step"], target="numpy")
+    elements = [torch.randn(n, H, dtype=torch.float64) for n in (1, 3)]
+    for number in range(4):
+        change(number)
+        assert_equal(fast(elements), [model(x) for x in elements])
+        assert not fast.breaks
+    for number in (0, 1, 2):  # what changes in every call is no constant
+        change(number)
+        found = fast(elements)
+        assert_equal(found, [model(x) for x in elements])
+    assert "which changes between calls" in fast.breaks[0].reason
+    change(0)

@@ -1,0 +1,69 @@
+"""Variables of modules and closures that the code of cells reads: constants of compiled cells, as long as they stay."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from types import FunctionType
+from typing import Any
+
+import torch
+
+from edbatch_tvm.recording.held_objects import Variable, code_of, is_of_user, variables_of
+from edbatch_tvm.recording.site import Site
+from edbatch_tvm.recording.watched_objects import is_state, watched
+
+
+class ReadVariables:
+    """The variables, and what is in them, at one time.
+
+    Parameters
+    ----------
+    sites : iterable of Site
+    """
+
+    def __init__(self, sites: Iterable[Site]) -> None:
+        found = variables_of(one for site in sites for one in _code_of(site))
+        self._variables = [one for one in found if not callable(one.value)]
+        self._variables += [one for variable in found for one in _of_class(variable)]
+        self._watched = watched((one.name, one.value) for one in self._variables if is_state(one.value))
+
+    def changed(self) -> str:
+        """The name of one that has changed; "" if none has."""
+        changed = [one.name for one in self._variables if one.is_changed]
+        return next(iter(changed or (one.name for one in self._watched if one.is_changed)), "")
+
+
+def _code_of(site: Site) -> Iterator[Any]:
+    """The code that a cell may run: a function, and the methods of its module that it names."""
+    if isinstance(site.target, torch.nn.Module):
+        yield from code_of(site.target)
+        return
+    waiting = [site.target]
+    seen: set[str] = set()
+    while waiting:
+        function = waiting.pop()
+        yield function
+        plain = getattr(function, "__func__", function)
+        names = set(plain.__code__.co_names) - seen if type(plain) is FunctionType else set()
+        seen |= names
+        if site.owner is not None:
+            owner = site.owner
+            waiting += [one for one in (getattr(owner, name, None) for name in names) if callable(one)]
+
+
+def _of_class(variable: Variable) -> Iterator[Variable]:
+    """The variables of a class of the user's."""
+    kind = variable.value
+    if isinstance(kind, type) and is_of_user(kind) and not issubclass(kind, torch.nn.Module):
+        for name, value in vars(kind).items():
+            if not name.startswith("__") and not hasattr(value, "__get__"):
+                yield Variable(f"{kind.__name__}.{name}", _Reader(kind, name), value)
+
+
+class _Reader:
+    def __init__(self, kind: type, name: str) -> None:
+        self._kind = kind
+        self._name = name
+
+    def __call__(self) -> Any:
+        return vars(self._kind).get(self._name)
