@@ -6,8 +6,8 @@ one after the other: one that reads such an attribute before it has set it waits
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
-from functools import cached_property
 from operator import is_
 from typing import TYPE_CHECKING, Any
 
@@ -207,7 +207,7 @@ class SetAttributes:
             keeper = vars(copy).get(KEEPER)
             for name in keeper.set_unseen(copy) if keeper is not None else ():
                 place = id(keeper.original), name
-                if isinstance(getattr(original(type(copy)), name, None), cached_property):
+                if isinstance(getattr(original(type(copy)), name, None), functools.cached_property):
                     holder.changed[place] = copy  # every element may make its own: the model keeps the last
                 elif place not in holder.changed:
                     slot = _slot_with(copy, name)
