@@ -16,6 +16,7 @@ from tvm import IRModule
 
 from edbatch_tvm.tvm_compat import Call, structural_map, tirx
 from schedules.cpu import fast_logarithm, fast_power
+from schedules.cpu.loads_first import with_loads_first
 from schedules.cpu.machine import machine_of
 from schedules.float_semantics import maximum, minimum
 
@@ -175,7 +176,8 @@ class FastMath:
             if isinstance(function, tirx.PrimFunc):
                 target = function.attrs.get("target")
                 fused = target is not None and machine_of(target).fused
-                body = structural_map(function.body, (tirx.Mul, partial(_gated, fused)))
+                body = with_loads_first(function.body)
+                body = structural_map(body, (tirx.Mul, partial(_gated, fused)))
                 function = function.with_body(structural_map(body, (Call, partial(_replace, fused))))
             functions[var] = function
         return IRModule(functions, attrs=mod.attrs)

@@ -60,7 +60,7 @@ CELLS: list[Any] = [gated, "apply_all"]
 
 def made() -> tuple[Model, eb.AutoBatched]:
     model = Model().requires_grad_(False)
-    return model, eb.autobatch(model, CELLS)
+    return model, eb.autobatch(model, CELLS, policy="lookahead")
 
 
 def assert_batched(model: Model, fast: eb.AutoBatched) -> None:
