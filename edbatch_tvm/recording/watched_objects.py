@@ -159,10 +159,12 @@ def in_several(elements: Iterable[Any]) -> list[Any]:
             kind = type(value)
             if kind in _PLAIN or not is_watched(value):
                 continue
-            known = first.setdefault(id(value), number)
-            if known != number:
-                several[id(value)] = value  # and so is what it holds
+            known = first.get(id(value))
+            if known is not None:
+                if known != number:
+                    several[id(value)] = value  # and so is what it holds
                 continue
+            first[id(value)] = number
             if kind is list or kind is tuple:
                 waiting += value
             elif kind is not torch.Tensor:
