@@ -20,7 +20,7 @@ LARGE_MINIBATCH = 32 << 20
 
 
 def fills_caches(graph: InstanceGraph) -> bool:
-    """Whether values are so large, and so many, that a batch writes to memory what later ones read."""
+    """Whether the values of a minibatch exceed usual caches, and each is large enough to be a batch of its own."""
     signature = graph.signature
     if signature is None:
         return False

@@ -138,6 +138,13 @@ class Variable(NamedTuple):
         return self.read() is not self.value and not callable(self.value)
 
 
+def class_variables(kind: type) -> Iterator[Variable]:
+    """The variables of a class, but for descriptors: methods and properties."""
+    for name, value in vars(kind).items():
+        if not name.startswith("__") and not hasattr(value, "__get__"):
+            yield Variable(f"{kind.__name__}.{name}", partial(vars(kind).get, name), value)
+
+
 def code_of(model: torch.nn.Module) -> list[Any]:
     """The methods of a model, its hooks and the functions that it has, among other things."""
     kinds = {base for one in model.modules() for base in type(one).__mro__}

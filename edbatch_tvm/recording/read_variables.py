@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from edbatch_tvm.recording.held_objects import Variable, code_of, is_of_user, variables_of
+from edbatch_tvm.recording.held_objects import Variable, class_variables, code_of, is_of_user, variables_of
 from edbatch_tvm.recording.site import Site
 from edbatch_tvm.recording.watched_objects import is_state, watched
 
@@ -55,15 +55,4 @@ def _of_class(variable: Variable) -> Iterator[Variable]:
     """The variables of a class of the user's."""
     kind = variable.value
     if isinstance(kind, type) and is_of_user(kind) and not issubclass(kind, torch.nn.Module):
-        for name, value in vars(kind).items():
-            if not name.startswith("__") and not hasattr(value, "__get__"):
-                yield Variable(f"{kind.__name__}.{name}", _Reader(kind, name), value)
-
-
-class _Reader:
-    def __init__(self, kind: type, name: str) -> None:
-        self._kind = kind
-        self._name = name
-
-    def __call__(self) -> Any:
-        return vars(self._kind).get(self._name)
+        yield from class_variables(kind)

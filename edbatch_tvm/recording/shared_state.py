@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from edbatch_tvm.recording.held_objects import Variable, code_of, is_of_user, variables_of
+from edbatch_tvm.recording.held_objects import Variable, class_variables, code_of, is_of_user, variables_of
 from edbatch_tvm.recording.module_attributes import OWN
 from edbatch_tvm.recording.random_state import Drawn
 from edbatch_tvm.recording.standing_classes import original
@@ -111,6 +111,4 @@ def _held_by(model: torch.nn.Module) -> Iterator[tuple[str, Any]]:
 
 def _class_variables(model: torch.nn.Module) -> Iterator[Variable]:
     for kind in {base for one in model.modules() for base in original(type(one)).__mro__ if is_of_user(base)}:
-        for name, value in vars(kind).items():
-            if not name.startswith("__") and not callable(value) and not hasattr(value, "__get__"):
-                yield Variable(f"{kind.__name__}.{name}", partial(vars(kind).get, name), value)
+        yield from (one for one in class_variables(kind) if not callable(one.value))

@@ -16,7 +16,7 @@ from tvm import IRModule
 
 from edbatch_tvm.tvm_compat import Call, structural_map, tirx
 from schedules.cpu import fast_logarithm, fast_power
-from schedules.cpu.loads_first import with_loads_first
+from schedules.cpu.loads_first import called, with_loads_first
 from schedules.cpu.machine import machine_of
 from schedules.float_semantics import maximum, minimum
 
@@ -185,23 +185,18 @@ class FastMath:
 
 def _gated(fused: bool, product: Any) -> Any:
     """A product with a sigmoid as a quotient: a division takes its time beside multiplications, which are the limit."""
-    gate, other = (product.a, product.b) if _name(product.a) == "sigmoid" else (product.b, product.a)
-    if _name(gate) != "sigmoid" or str(gate.ty.dtype) not in _FORMATS:
+    gate, other = (product.a, product.b) if called(product.a) == "sigmoid" else (product.b, product.a)
+    if called(gate) != "sigmoid" or str(gate.ty.dtype) not in _FORMATS:
         return product
     of = _FORMATS[str(gate.ty.dtype)]
     divisor = _one_and_exp(of, gate.args[0], fused)
-    if _name(other) == "tanh":
+    if called(other) == "tanh":
         return _let(of, divisor, lambda divisor: _tanh(of, other.args[0], fused, divisor))
     return other / divisor
 
 
-def _name(value: Any) -> str:
-    """The name of the function that `value` calls, if it is a call."""
-    return str(getattr(value.op, "name", "")).rpartition(".")[2] if isinstance(value, Call) else ""
-
-
 def _replace(fused: bool, call: Any) -> Any:
-    name = _name(call)
+    name = called(call)
     if name in _OF_FLOAT32 and str(call.ty.dtype) == "float32":
         return _OF_FLOAT32[name](call.args[0])
     if name == "pow" and str(call.ty.dtype) == "float32":

@@ -16,6 +16,8 @@ FUNCTIONS = frozenset({"sigmoid", "tanh", "exp", "erf", "log", "log1p", "pow"})
 def with_loads_first(body: Any) -> Any:
     """The body of a function, whose vectorized loops load into local buffers what functions are computed of.
 
+    Where a store has a condition nothing is moved: it may guard a load.
+
     Before::
 
         for v in T.vectorized(16):
@@ -33,7 +35,7 @@ def with_loads_first(body: Any) -> Any:
 
     def loaded(loop: Any) -> Any:
         store = loop.body
-        if loop.kind != tirx.ForKind.VECTORIZED or not isinstance(store, tirx.BufferStore):
+        if loop.kind != tirx.ForKind.VECTORIZED or not isinstance(store, tirx.BufferStore) or _has_condition(store):
             return loop
         made: list[tuple[Any, Any]] = []
 
@@ -48,9 +50,7 @@ def with_loads_first(body: Any) -> Any:
             return buffer[loop.loop_var]
 
         def argument(call: Any) -> Any:
-            if str(getattr(call.op, "name", "")).rpartition(".")[2] not in FUNCTIONS:
-                return call
-            return structural_map(call, (TensorLoad, load))
+            return structural_map(call, (TensorLoad, load)) if called(call) in FUNCTIONS else call
 
         value = structural_map(store.value, (Call, argument))
         if not made:
@@ -61,3 +61,15 @@ def with_loads_first(body: Any) -> Any:
         return tirx.SeqStmt([*(tirx.AllocBuffer(buffer) for buffer, _ in made), whole])
 
     return structural_map(body, (tirx.For, loaded))
+
+
+def called(value: Any) -> str:
+    """The name of the function that `value` calls, if it is a call."""
+    return str(getattr(value.op, "name", "")).rpartition(".")[2] if isinstance(value, Call) else ""
+
+
+def _has_condition(store: Any) -> bool:
+    found: list[Any] = []
+    structural_walk(store.value, (tirx.Select, found.append))
+    structural_walk(store.value, (Call, lambda call: found.append(call) if called(call) == "if_then_else" else None))
+    return bool(found)

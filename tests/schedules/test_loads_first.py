@@ -46,6 +46,21 @@ def test_loads_of_functions() -> None:
     tvm.ir.assert_structural_equal(found, expected)
 
 
+def test_loads_that_a_condition_guards_stay() -> None:
+    @T.prim_func(private=True)
+    def guarded(row: T.int32, arena_: T.handle, y_: T.handle):
+        arena = T.match_buffer(arena_, (9, 32))
+        y = T.match_buffer(y_, (16,))
+        for v in T.vectorized(16):
+            y[v] = T.tanh(T.if_then_else(row < 9, arena[row, v], T.float32(0)))
+        for v in T.vectorized(16):
+            y[v] = T.if_then_else(row < 9, T.tanh(arena[row, v]), T.float32(0))
+        for v in T.vectorized(16):
+            y[v] = T.Select(row < 9, T.exp(arena[row, v]), T.float32(0))
+
+    tvm.ir.assert_structural_equal(with_loads_first(guarded.body), guarded.body)
+
+
 @pytest.mark.parametrize(
     "function",
     [torch.tanh, torch.sigmoid, torch.exp, torch.erf, nn.functional.gelu, torch.log1p],
