@@ -7,7 +7,9 @@ from typing import Any
 
 import torch
 
+from edbatch_tvm.recording.followed_parameters import FollowedTensor
 from edbatch_tvm.recording.module_attributes import KEEPER
+from edbatch_tvm.recording.recorded_parameters import RecordedParameter
 from edbatch_tvm.recording.standing_classes import original, standing_for
 
 CELL = "_edbatch_cell"
@@ -49,9 +51,36 @@ def recording(kind: type) -> Any:
                 return module
         return inherited(self, name)
 
-    methods = {"__setattr__": __setattr__, "__delattr__": __delattr__, "__getattr__": __getattr__}
+    methods: dict[str, Any] = {"__setattr__": __setattr__, "__delattr__": __delattr__, "__getattr__": __getattr__}
+    asks = getattr(torch.nn.RNNBase, _ASKS, None)
+    if asks is not None and getattr(kind, _ASKS, None) is asks:
+        methods[_ASKS] = _weights_have_changed
     made: Any = standing_for(kind, methods)
     return made
+
+
+_ASKS = "_weights_have_changed"
+"""The method by which a recurrent layer of PyTorch asks whether it has other weights than when it ran last."""
+
+
+def _weights_have_changed(self: Any) -> bool:
+    """The same of the model's own weights.
+
+    What a copy gives for its weights are recorded ones. Taken for others, each element would set the layer's list of
+    weights, and read it only when those before it have ended.
+    """
+    held = vars(self)["_parameters"]
+    for reference, name in zip(self._flat_weight_refs, self._flat_weights_names, strict=True):
+        weight = dict.get(held, name)
+        if weight is None:  # one that code has set or computed
+            weight = getattr(self, name, None)
+        if reference is not None and weight is not None and _own(reference()) is not _own(weight):
+            return True
+    return False
+
+
+def _own(weight: Any) -> Any:
+    return weight.parameter if isinstance(weight, RecordedParameter | FollowedTensor) else weight
 
 
 class _LookedUpFirst:

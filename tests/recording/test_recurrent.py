@@ -140,3 +140,34 @@ def test_errors_are_those_of_the_layer() -> None:
     fast = eb.autobatch(model, ["lstm", "tag"])
     with pytest.raises(RuntimeError, match="sequence length"):
         fast([torch.zeros(0, dtype=torch.long)])
+
+
+class ReadsAfterEachLayer(nn.Module):
+    """Runs layers as often as an element says, and reads a value each time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.LSTM(WIDTH, WIDTH), nn.GRU(WIDTH, WIDTH), nn.RNN(WIDTH, WIDTH)])
+
+    def forward(self, times: int) -> Any:
+        x, read = torch.ones(1, 1, WIDTH), 0.0
+        for _ in range(times):
+            for layer in self.layers:
+                x = layer(x)[0]
+            read += x.sum().item()
+        return x, torch.tensor(read)
+
+
+def test_elements_do_not_wait_for_the_weights_of_others() -> None:
+    model = ReadsAfterEachLayer().eval()
+    fast = eb.autobatch(model, [f"layers.{place}" for place in range(3)])
+    times = [2, 3, 1, 3]
+    for _ in range(2):
+        assert_equal(fast(times), [model(one) for one in times])
+        assert len(fast.reports) <= max(times) + 1
+    assert not fast.breaks
+    with torch.no_grad():
+        model.layers[0].weight_hh_l0.mul_(2)
+    model.layers[1].weight_ih_l0 = nn.Parameter(-model.layers[1].weight_ih_l0)
+    assert_equal(fast(times), [model(one) for one in times])
+    assert len(fast.reports) <= max(times) + 1
