@@ -36,6 +36,7 @@ from edbatch_tvm.recording.recorder import Recorder
 from edbatch_tvm.recording.rows import RowByRow
 from edbatch_tvm.recording.site import Site
 from edbatch_tvm.recording.specs import RowsSpec, TensorSpec, rows_of, spec_of
+from edbatch_tvm.recording.state_addresses import read_natively
 from edbatch_tvm.recording.storages import resolved, rows_in
 from edbatch_tvm.recording.strided_storage import Storage
 from edbatch_tvm.recording.value_tables import Table
@@ -156,7 +157,7 @@ def _functions(module: Any) -> dict[str, Any]:
         **{name: _IN_PYTHON[name] for name in ("answer", "call", "cell_call", "number", "wait")},
     }
     methods: dict[str, Any] = module.setup(known)
-    module.know_key_sets(isolation.some_key_sets())
+    read_natively(module)
     names = ("rows_of_values", "returned_of", "entered", "is_now", "minibatch_ended", "torch_function")
     return {**methods, **{name: getattr(module, name) for name in names}}
 

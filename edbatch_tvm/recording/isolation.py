@@ -83,13 +83,6 @@ STATE_FUNCTIONS = {
 """What ``native_core`` calls for the same, by its names for it."""
 
 
-def some_key_sets() -> list[tuple[Any, int]]:
-    """Sets of dispatch keys, and the number that stands for each."""
-    keys = [_C.DispatchKey.CPU, _C.DispatchKey.AutocastCPU, _C.DispatchKey.Python]
-    sets = [*map(_C.DispatchKeySet, keys), _included(), _excluded()]
-    return [(one, one.raw_repr()) for one in sets]
-
-
 @contextmanager
 def switched_to(other: State) -> Iterator[None]:
     """A context with the `other` state, in which another element may run; then all is as it was."""

@@ -113,11 +113,11 @@ static int add_recorded(Call *call, PyObject *tensor, int top) {
     if (outcome != DONE) return outcome;
     if (held == Py_None) {
         outcome = follow(call, spec);
-        if (outcome == DONE) outcome = items_add(&call->operands, PyObject_GenericGetAttr(tensor, str_value));
+        if (outcome == DONE) outcome = items_add(&call->operands, part_of(tensor, str_value));
     } else if (!IS(held, Storage))
         outcome = UNUSUAL;
     else {
-        PyObject *geometry = PyObject_GenericGetAttr(tensor, str_geometry);
+        PyObject *geometry = part_of(tensor, str_geometry);
         if (geometry == NULL) outcome = ERROR;
         else if (geometry == SLOT(held, Storage_whole) && geometry != Py_None)
             outcome = add_rows(call, SLOT(held, Storage_spec), SLOT(held, Storage_rows), top);
@@ -191,7 +191,7 @@ static int add_list(Call *call, PyObject *list) {
     Py_ssize_t count = PyList_GET_SIZE(list);
     if (!count || (call->rows != -1 && call->rows != count)) return UNUSUAL;
     if (!IS(PyList_GET_ITEM(list, 0), LazyTensor)) return UNUSUAL;
-    PyObject *spec = PyObject_GenericGetAttr(PyList_GET_ITEM(list, 0), str_spec), *values;
+    PyObject *spec = part_of(PyList_GET_ITEM(list, 0), str_spec), *values;
     if (spec == NULL) return ERROR;
     int outcome = UNUSUAL;
     if (IS(spec, TensorSpec) && is_float(SLOT(spec, TensorSpec_dtype)) && SLOT(spec, TensorSpec_rows) != Py_None)
@@ -403,10 +403,9 @@ static PyObject *cell_called(PyObject *self, PyObject *const *arguments, Py_ssiz
         (names == NULL || !PyTuple_GET_SIZE(names)) && SLOT(recorder, Recorder_finished) == Py_False &&
         SLOT(site, Site_taken_apart) == Py_False && PyTuple_CheckExact(SLOT(site, Site_reads)) &&
         !PyTuple_GET_SIZE(SLOT(site, Site_reads))) {
-        PyObject *autocast = PyObject_CallNoArgs(is_any_autocast_);
-        if (autocast == NULL) return NULL;
-        Py_DECREF(autocast);
-        if (autocast == Py_False) {
+        int autocast = autocast_is_on();
+        if (autocast < 0) return NULL;
+        if (!autocast) {
             int outcome = record(recorder, site, arguments, count, &result);
             if (outcome == ERROR) return NULL;
             if (outcome == OTHERWISE) {

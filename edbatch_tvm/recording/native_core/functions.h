@@ -47,15 +47,14 @@ static int operator_recorded(PyObject *function, PyObject *canonical, PyObject *
     PyObject *tensor = first_recorded(arguments), *recorder, *given[24], *names, *key, *site;
     Py_ssize_t count = PyTuple_GET_SIZE(arguments);
     if (tensor == NULL || count > 16) return UNUSUAL;
-    if ((recorder = PyObject_GenericGetAttr(tensor, str_recorder)) == NULL) return ERROR;
+    if ((recorder = part_of(tensor, str_recorder)) == NULL) return ERROR;
     int outcome = UNUSUAL;
     if (!IS(recorder, Recorder) || SLOT(recorder, Recorder_finished) != Py_False ||
         !PyDict_CheckExact(SLOT(recorder, Recorder_operators)))
         goto done;
-    PyObject *autocast = PyObject_CallNoArgs(is_any_autocast_);
-    Py_XDECREF(autocast);
-    if (autocast != Py_False) {
-        outcome = autocast == NULL ? ERROR : UNUSUAL;
+    int autocast = autocast_is_on();
+    if (autocast) {
+        outcome = autocast < 0 ? ERROR : UNUSUAL;
         goto done;
     }
     for (Py_ssize_t n = 0; n < count; n++) given[n] = PyTuple_GET_ITEM(arguments, n);
@@ -86,10 +85,10 @@ done:
 static int is_open(PyObject *arguments) {
     PyObject *tensor = first_recorded(arguments), *held = NULL, *spec = NULL, *value = NULL, *recorder;
     if (tensor == NULL) return UNUSUAL;
-    if ((recorder = PyObject_GenericGetAttr(tensor, str_recorder)) == NULL) return ERROR;
+    if ((recorder = part_of(tensor, str_recorder)) == NULL) return ERROR;
     int outcome = IS(recorder, Recorder) ? lazy_parts(tensor, recorder, &held, &spec) : UNUSUAL;
     if (outcome == DONE && (held != Py_None || !IS(spec, TensorSpec))) outcome = UNUSUAL;
-    if (outcome == DONE && (value = PyObject_GenericGetAttr(tensor, str_value)) == NULL) outcome = ERROR;
+    if (outcome == DONE && (value = part_of(tensor, str_value)) == NULL) outcome = ERROR;
     if (outcome == DONE && (PyLong_AsSsize_t(SLOT(spec, TensorSpec_size)) < 2 ||
                             PyLong_AsSsize_t(value) < PyLong_AsSsize_t(SLOT(recorder, Recorder_done))))
         outcome = PyErr_Occurred() ? ERROR : UNUSUAL;

@@ -35,7 +35,7 @@ static void parts_end(Parts *parts) {
 static int listed_parts(PyObject *tensor, Parts *parts) {
     *parts = (Parts){NULL, NULL, NULL, NULL};
     if (!IS(tensor, LazyTensor)) return UNUSUAL;
-    if ((parts->recorder = PyObject_GenericGetAttr(tensor, str_recorder)) == NULL) return ERROR;
+    if ((parts->recorder = part_of(tensor, str_recorder)) == NULL) return ERROR;
     if (!IS(parts->recorder, Recorder) || SLOT(parts->recorder, Recorder_finished) != Py_False) return UNUSUAL;
     int outcome = lazy_parts(tensor, parts->recorder, &parts->held, &parts->spec);
     if (outcome != DONE) return outcome;
@@ -43,11 +43,10 @@ static int listed_parts(PyObject *tensor, Parts *parts) {
         SLOT(parts->held, Storage_listed) != Py_True || !PyList_CheckExact(SLOT(parts->held, Storage_rows)) ||
         !PyLong_CheckExact(SLOT(parts->held, Storage_row)) || SLOT(parts->spec, TensorSpec_size) == zero)
         return UNUSUAL;
-    if ((parts->geometry = PyObject_GenericGetAttr(tensor, str_geometry)) == NULL) return ERROR;
+    if ((parts->geometry = part_of(tensor, str_geometry)) == NULL) return ERROR;
     if (!is_geometry(parts->geometry)) return UNUSUAL;
-    PyObject *autocast = PyObject_CallNoArgs(is_any_autocast_);
-    Py_XDECREF(autocast);
-    return autocast == Py_False ? DONE : autocast == NULL ? ERROR : UNUSUAL;
+    int autocast = autocast_is_on();
+    return !autocast ? DONE : autocast < 0 ? ERROR : UNUSUAL;
 }
 
 /* strided_storage.leading_of_grid() */
@@ -195,12 +194,12 @@ static int values_written(Parts *target, PyObject *source, PyObject *shape, Py_s
         outcome = ERROR;
         kind = Py_NewRef(spec);
         if ((found = PyList_New(1)) == NULL) goto done;
-        PyObject *value = PyObject_GenericGetAttr(source, str_value);
+        PyObject *value = part_of(source, str_value);
         if (value == NULL) goto done;
         PyList_SET_ITEM(found, 0, value);
         outcome = DONE;
     } else if (IS(held, Storage)) {
-        if ((geometry = PyObject_GenericGetAttr(source, str_geometry)) == NULL) outcome = ERROR;
+        if ((geometry = part_of(source, str_geometry)) == NULL) outcome = ERROR;
         else if (geometry != Py_None && geometry == SLOT(held, Storage_whole)) {
             kind = Py_NewRef(SLOT(held, Storage_spec));
             found = Py_NewRef(SLOT(held, Storage_rows));

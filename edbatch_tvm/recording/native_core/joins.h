@@ -22,7 +22,7 @@ static int last_joined(PyObject *tensors, PyObject *dim, PyObject **result) {
     for (Py_ssize_t n = 0; n < count && recorded == NULL; n++)
         if (IS(PySequence_Fast_GET_ITEM(tensors, n), LazyTensor)) recorded = PySequence_Fast_GET_ITEM(tensors, n);
     if (recorded == NULL) return UNUSUAL;
-    PyObject *spec = PyObject_GenericGetAttr(recorded, str_spec);
+    PyObject *spec = part_of(recorded, str_spec);
     if (spec == NULL) return ERROR;
     PyObject *shape = IS(spec, TensorSpec) ? SLOT(spec, TensorSpec_shape) : Py_None;
     Py_ssize_t rank = PyTuple_Check(shape) ? PyTuple_GET_SIZE(shape) : 0;

@@ -1,5 +1,7 @@
 /* The hot path of recording: calls of cells (calls.h, rows.h), the tensors they return, rows of states
- * (tensors.h) and views (views.h), functions of PyTorch (functions.h), tensors from outside (outside.h); waiting for values (waits.h); and rounds, in which everything that is recorded is computed (values.h, rounds.h).
+ * (tensors.h) and views (views.h), functions of PyTorch (functions.h), tensors from outside (outside.h); the state of
+ * PyTorch (state.h), waiting for values (waits.h); and rounds, in which everything that is recorded is computed (values.h,
+ * rounds.h).
  *
  * Every function does what a Python function does, for what models do often; anything else, it gives to that function
  * before it has changed anything. So Python says what is right and which errors there are, and runs where these
@@ -7,7 +9,7 @@
  *
  * Objects are those of Python. Attributes of classes with __slots__ are read at their offsets, which setup() takes from
  * the descriptors, after a check of the exact class (objects.h). Tensors are read through DLPack's exchange interface,
- * the only one of PyTorch's that is C and stable.
+ * the only one of PyTorch's that is C and stable; its state is read where state_addresses.py says, if that has been checked.
  */
 #include "functions.h"
 #include "joins.h"
@@ -93,7 +95,8 @@ static PyMethodDef functions[] = {
     {"rows_of_values", (PyCFunction)(void (*)(void))rows_of_values, METH_FASTCALL, "See lazy.py."},
     {"minibatch_ended", minibatch_ended, METH_NOARGS, "Let go what tensors of a minibatch held."},
     {"is_now", is_now, METH_O, "See isolation.py."},
-    {"know_key_sets", know_key_sets, METH_O, "Whether sets of dispatch keys are compared as numbers."},
+    {"know_state", know_state, METH_VARARGS, "Where PyTorch says what its state is."},
+    {"torch_state", torch_state, METH_NOARGS, "What of the state is read there."},
     {"entered", entered, METH_O, "Tensors in this thing have been seen by PyTorch's C++ code."},
     {"returned_of", (PyCFunction)(void (*)(void))returned_of, METH_FASTCALL, "See call_fast_paths.py."},
     {"torch_function", (PyCFunction)(void (*)(void))torch_function, METH_FASTCALL, "See lazy.py."},

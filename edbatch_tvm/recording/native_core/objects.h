@@ -58,6 +58,27 @@ static int refused(void) {
     return UNUSUAL;
 }
 
+/* The attributes of a recorded tensor, borrowed: no class has a say in them, so nobody looks there first. */
+static PyObject *own_of(PyObject *tensor) {
+    PyObject **place = _PyObject_GetDictPtr(tensor), *own = place == NULL ? NULL : *place;
+    if (own != NULL) return own;
+    own = PyObject_GenericGetDict(tensor, NULL); /* the first one is made, and the tensor holds it */
+    Py_XDECREF(own);
+    return own;
+}
+
+/* One of them, a new reference. */
+static PyObject *part_of(PyObject *tensor, PyObject *name) {
+    PyObject *own = own_of(tensor), *found = own == NULL ? NULL : PyDict_GetItemWithError(own, name);
+    if (found != NULL) return Py_NewRef(found);
+    return PyErr_Occurred() ? NULL : PyObject_GenericGetAttr(tensor, name);
+}
+
+static int set_part(PyObject *tensor, PyObject *name, PyObject *value) {
+    PyObject *own = own_of(tensor);
+    return own == NULL ? -1 : PyDict_SetItem(own, name, value);
+}
+
 static int is_float(PyObject *dtype) { return dtype == float32_ || dtype == float64_; }
 
 static void set_slot(PyObject *object, Py_ssize_t place, PyObject *stolen) {

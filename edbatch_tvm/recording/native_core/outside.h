@@ -1,6 +1,6 @@
 #ifndef EDBATCH_OUTSIDE_H
 #define EDBATCH_OUTSIDE_H
-#include "objects.h"
+#include "state.h"
 
 /* DLPack, as far as it is used: a tensor as seen from C, and what fills one in. */
 typedef struct {
@@ -137,10 +137,9 @@ static int new_number(PyObject *outside, PyObject *numbers, PyObject *content, P
 static int known_number(PyObject *outside, PyObject *tensor, DLTensor *read, Py_ssize_t bytes, PyObject **number) {
     PyObject *by_size = SLOT(outside, Outside_known_by_size);
     if (bytes > MOST_BYTES || !PyDict_CheckExact(by_size)) return UNUSUAL;
-    PyObject *enabled = PyObject_CallNoArgs(is_grad_enabled_);
-    if (enabled == NULL) return ERROR;
-    Py_DECREF(enabled);
-    if (enabled != Py_False) {
+    int enabled = grad_is_on();
+    if (enabled < 0) return ERROR;
+    if (enabled) {
         PyObject *wanted = PyObject_GetAttr(tensor, str_requires_grad);
         if (wanted == NULL) return ERROR;
         Py_DECREF(wanted);

@@ -15,14 +15,14 @@ static int values_of_rows(PyObject *recorder, PyObject *argument, PyObject *at, 
         PyObject *held, *spec, *geometry, *kind;
         outcome = lazy_parts(argument, recorder, &held, &spec);
         if (outcome != DONE) return outcome;
-        geometry = PyObject_GenericGetAttr(argument, str_geometry);
+        geometry = part_of(argument, str_geometry);
         shape = IS(spec, TensorSpec) ? SLOT(spec, TensorSpec_shape) : Py_None;
         Py_ssize_t place = PyLong_AsSsize_t(at);
         outcome = geometry == NULL || (place == -1 && PyErr_Occurred()) ? ERROR : UNUSUAL;
         if (outcome == UNUSUAL && PyTuple_Check(shape) && place >= 0 && place < PyTuple_GET_SIZE(shape)) {
             int one = PyLong_AsSsize_t(PyTuple_GET_ITEM(shape, place)) == 1;
             if (held == Py_None) {
-                if (one) single = PyObject_GenericGetAttr(argument, str_value);
+                if (one) single = part_of(argument, str_value);
                 if (one && single == NULL) outcome = ERROR;
             } else if (IS(held, Storage) && geometry == SLOT(held, Storage_whole) && geometry != Py_None &&
                        IS(SLOT(held, Storage_spec), RowsSpec) && PyList_CheckExact(SLOT(held, Storage_rows)) &&

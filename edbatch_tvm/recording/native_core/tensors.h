@@ -1,6 +1,6 @@
 #ifndef EDBATCH_TENSORS_H
 #define EDBATCH_TENSORS_H
-#include "objects.h"
+#include "state.h"
 
 /* Tensors that stand for values, and spare ones ------------------------------------------------------------------
  *
@@ -67,7 +67,7 @@ static PyTypeObject SpareType = {
 static Tensors *spare_for(PyObject *tensor) {
     PyObject **weak = PyObject_GET_WEAKREFS_LISTPTR(tensor);
     if (!IS(tensor, LazyTensor) || (weak != NULL && *weak != NULL)) return NULL;
-    PyObject *own = PyObject_GenericGetDict(tensor, NULL), *spec, *mark;
+    PyObject *own = own_of(tensor), *spec, *mark;
     Tensors *found = NULL;
     if (own != NULL && PyDict_CheckExact(own) && (mark = PyDict_GetItem(own, str_OWN)) != NULL &&
         PyLong_CheckExact(mark) && PyLong_AsVoidPtr(mark) == (void *)tensor &&
@@ -85,7 +85,6 @@ static Tensors *spare_for(PyObject *tensor) {
             found = value ? &spare->values : &spare->rows;
     }
     PyErr_Clear();
-    Py_XDECREF(own);
     return found;
 }
 
@@ -117,7 +116,7 @@ static PyObject *minibatch_ended(PyObject *module, PyObject *unused) {
 
 /* entered(thing): tensors in `thing` have been seen by PyTorch's C++ code. */
 static int mark_entered(PyObject *thing, int depth) {
-    if (IS(thing, LazyTensor)) return PyObject_GenericSetAttr(thing, str_entered, Py_True);
+    if (IS(thing, LazyTensor)) return set_part(thing, str_entered, Py_True);
     if (depth > 8) return 0;
     if (PyTuple_Check(thing) || PyList_Check(thing)) {
         for (Py_ssize_t n = 0; n < PySequence_Fast_GET_SIZE(thing); n++)
@@ -141,7 +140,7 @@ static PyObject *made_tensor(PyObject *recorder, PyObject *spec) {
                              SLOT(spec, TensorSpec_dtype)};
     PyObject *made = PyObject_Vectorcall(wrapper_, arguments, 6, NULL);
     if (made == NULL) return NULL;
-    if (PyObject_GenericSetAttr(made, str_recorder, recorder) < 0 || PyObject_GenericSetAttr(made, str_spec, spec) < 0)
+    if (set_part(made, str_recorder, recorder) < 0 || set_part(made, str_spec, spec) < 0)
         Py_CLEAR(made);
     return made;
 }
@@ -171,8 +170,8 @@ static PyObject *made_view(PyObject *recorder, PyObject *spec, PyObject *geometr
     PyObject *arguments[] = {LazyTensor_, PyTuple_GET_ITEM(geometry, 0), PyTuple_GET_ITEM(geometry, 1),
                              PyTuple_GET_ITEM(geometry, 2), Py_None, SLOT(spec, TensorSpec_dtype)};
     PyObject *made = PyObject_Vectorcall(wrapper_, arguments, 6, NULL);
-    if (made != NULL && (PyObject_GenericSetAttr(made, str_recorder, recorder) < 0 ||
-                         PyObject_GenericSetAttr(made, str_spec, spec) < 0))
+    if (made != NULL && (set_part(made, str_recorder, recorder) < 0 ||
+                         set_part(made, str_spec, spec) < 0))
         Py_CLEAR(made);
     return made;
 }
@@ -189,11 +188,10 @@ static PyObject *just_let_go(Tensors *wanted) {
 
 /* A tensor of this spec, a spare one or a new one; its other attributes are still to be set. A view has a geometry. */
 static PyObject *new_tensor(PyObject *recorder, PyObject *spec, int rows, PyObject *geometry) {
-    PyObject *inference = PyObject_CallNoArgs(is_inference_);
-    if (inference == NULL) return NULL;
-    Py_DECREF(inference);
+    int inference = in_inference();
+    if (inference < 0) return NULL;
     Spare *spare = NULL;
-    if (inference == Py_False) { /* PyTorch tells those of inference mode from others */
+    if (!inference) { /* PyTorch tells those of inference mode from others */
         spare = spare_of(spec, geometry);
         if (spare == NULL && PyErr_Occurred()) return NULL;
     }
@@ -201,7 +199,7 @@ static PyObject *new_tensor(PyObject *recorder, PyObject *spec, int rows, PyObje
     Tensors *tensors = rows ? &spare->rows : &spare->values;
     PyObject *made = rows ? just_let_go(tensors) : NULL; /* rows are often joined for one call */
     if (made != NULL) {
-        if (PyObject_GenericSetAttr(made, str_recorder, recorder) < 0) Py_CLEAR(made);
+        if (set_part(made, str_recorder, recorder) < 0) Py_CLEAR(made);
         return made;
     }
     if (!tensors->count && young.count >= look_at) {
@@ -211,11 +209,11 @@ static PyObject *new_tensor(PyObject *recorder, PyObject *spec, int rows, PyObje
     if (tensors->count) {
         made = tensors->items[--tensors->count];
         spare_count--;
-        if (PyObject_GenericSetAttr(made, str_recorder, recorder) < 0) Py_CLEAR(made);
+        if (set_part(made, str_recorder, recorder) < 0) Py_CLEAR(made);
     } else {
         made = geometry == NULL ? made_tensor(recorder, spec) : made_view(recorder, spec, geometry);
         PyObject *mark = made == NULL ? NULL : PyLong_FromVoidPtr(made);
-        if (made != NULL && (mark == NULL || PyObject_GenericSetAttr(made, str_OWN, mark) < 0)) Py_CLEAR(made);
+        if (made != NULL && (mark == NULL || set_part(made, str_OWN, mark) < 0)) Py_CLEAR(made);
         Py_XDECREF(mark);
     }
     if (made != NULL) tensors_add(&young, Py_NewRef(made));
@@ -227,7 +225,7 @@ static PyObject *value_tensor(PyObject *recorder, Py_ssize_t value, PyObject *sp
     PyObject *number = PyLong_FromSsize_t(value);
     if (number == NULL) return NULL;
     PyObject *made = new_tensor(recorder, spec, 0, NULL);
-    if (made != NULL && PyObject_GenericSetAttr(made, str_value, number) < 0) Py_CLEAR(made);
+    if (made != NULL && set_part(made, str_value, number) < 0) Py_CLEAR(made);
     Py_DECREF(number);
     return made;
 }
@@ -254,8 +252,8 @@ static PyObject *rows_tensor_of(PyObject *recorder, PyObject *values, PyObject *
     set_slot(held, Storage_whole, Py_NewRef(SLOT(spec, TensorSpec_geometry)));
     set_slot(held, Storage_spec, Py_NewRef(rows));
     made = new_tensor(recorder, spec, 1, NULL);
-    if (made != NULL && (PyObject_GenericSetAttr(made, str_held, held) < 0 ||
-                         PyObject_GenericSetAttr(made, str_geometry, SLOT(spec, TensorSpec_geometry)) < 0))
+    if (made != NULL && (set_part(made, str_held, held) < 0 ||
+                         set_part(made, str_geometry, SLOT(spec, TensorSpec_geometry)) < 0))
         Py_CLEAR(made);
 done:
     Py_DECREF(values);
@@ -280,15 +278,14 @@ static PyObject *rows_tensor(PyObject *recorder, PyObject *values, PyObject *row
 
 /* A recorded tensor of `recorder`: its memory (or None) and spec, new references. */
 static int lazy_parts(PyObject *tensor, PyObject *recorder, PyObject **held, PyObject **spec) {
-    PyObject *own = PyObject_GenericGetAttr(tensor, str_recorder);
+    PyObject *own = own_of(tensor);
     if (own == NULL) return ERROR;
-    Py_DECREF(own);
-    if (own != recorder) return UNUSUAL;
-    if ((*held = PyObject_GenericGetAttr(tensor, str_held)) == NULL) return ERROR;
-    if ((*spec = PyObject_GenericGetAttr(tensor, str_spec)) == NULL) {
-        Py_CLEAR(*held);
-        return ERROR;
-    }
+    if (PyDict_GetItemWithError(own, str_recorder) != recorder) return PyErr_Occurred() ? ERROR : UNUSUAL;
+    PyObject *found = PyDict_GetItemWithError(own, str_spec);
+    if (found == NULL) return PyErr_Occurred() ? ERROR : UNUSUAL;
+    *spec = Py_NewRef(found);
+    found = PyDict_GetItemWithError(own, str_held); /* the class has None */
+    *held = Py_NewRef(found == NULL ? Py_None : found);
     return DONE;
 }
 
@@ -303,7 +300,7 @@ static int values_alike(PyObject *const *tensors, Py_ssize_t count, PyObject *re
         outcome = IS(tensors[n], LazyTensor) ? lazy_parts(tensors[n], recorder, &held, &own) : UNUSUAL;
         if (outcome != DONE) break;
         if (held != Py_None || own != spec) outcome = UNUSUAL;
-        else if ((value = PyObject_GenericGetAttr(tensors[n], str_value)) == NULL) outcome = ERROR;
+        else if ((value = part_of(tensors[n], str_value)) == NULL) outcome = ERROR;
         else PyList_SET_ITEM(values, n, value);
         Py_DECREF(held);
         Py_DECREF(own);
@@ -320,8 +317,8 @@ static PyObject *rows_of_values(PyObject *module, PyObject *const *arguments, Py
     if (!PyTuple_CheckExact(tensors) && !PyList_CheckExact(tensors)) Py_RETURN_NONE;
     if (!PySequence_Fast_GET_SIZE(tensors) || !IS(PySequence_Fast_GET_ITEM(tensors, 0), LazyTensor)) Py_RETURN_NONE;
     PyObject *first = PySequence_Fast_GET_ITEM(tensors, 0), *made = NULL;
-    if ((recorder = PyObject_GenericGetAttr(first, str_recorder)) == NULL) return NULL;
-    spec = PyObject_GenericGetAttr(first, str_spec);
+    if ((recorder = part_of(first, str_recorder)) == NULL) return NULL;
+    spec = part_of(first, str_spec);
     if (spec != NULL && IS(recorder, Recorder) && IS(spec, TensorSpec)) {
         row = arguments[1] == Py_True ? SLOT(spec, TensorSpec_rest) : spec;
         int outcome = UNUSUAL;

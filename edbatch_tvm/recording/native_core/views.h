@@ -146,8 +146,8 @@ static PyObject *view_tensor(PyObject *recorder, PyObject *held, PyObject *geome
     }
     if (!IS(spec, TensorSpec)) PyErr_Format(PyExc_TypeError, "%R is no spec of a tensor", spec);
     else made = dtype == float32_ ? new_tensor(recorder, spec, 1, geometry) : made_view(recorder, spec, geometry);
-    if (made != NULL && (PyObject_GenericSetAttr(made, str_held, held) < 0 ||
-                         PyObject_GenericSetAttr(made, str_geometry, geometry) < 0))
+    if (made != NULL && (set_part(made, str_held, held) < 0 ||
+                         set_part(made, str_geometry, geometry) < 0))
         Py_CLEAR(made);
     Py_DECREF(spec);
     return made;
@@ -157,7 +157,7 @@ static PyObject *view_tensor(PyObject *recorder, PyObject *held, PyObject *geome
 static PyObject *own_storage(PyObject *tensor, PyObject *held, PyObject *spec) {
     if (held != Py_None) return Py_NewRef(held);
     PyObject *made = PyType_GenericAlloc((PyTypeObject *)Storage_, 0), *rows = PyList_New(1);
-    PyObject *value = PyObject_GenericGetAttr(tensor, str_value);
+    PyObject *value = part_of(tensor, str_value);
     if (made == NULL || rows == NULL || value == NULL) goto failed;
     PyList_SET_ITEM(rows, 0, value);
     value = NULL;
@@ -167,8 +167,8 @@ static PyObject *own_storage(PyObject *tensor, PyObject *held, PyObject *spec) {
     set_slot(made, Storage_listed, Py_NewRef(Py_False));
     set_slot(made, Storage_whole, Py_NewRef(Py_None));
     set_slot(made, Storage_spec, Py_NewRef(Py_None));
-    if (PyObject_GenericSetAttr(tensor, str_geometry, SLOT(spec, TensorSpec_geometry)) < 0 ||
-        PyObject_GenericSetAttr(tensor, str_held, made) < 0)
+    if (set_part(tensor, str_geometry, SLOT(spec, TensorSpec_geometry)) < 0 ||
+        set_part(tensor, str_held, made) < 0)
         goto failed;
     return made;
 failed:
@@ -243,12 +243,12 @@ static int viewed(PyObject *operator, PyObject *arguments, PyObject *named, PyOb
     }
     if (rest == NULL) return ERROR;
     int outcome = ERROR;
-    PyObject *held = PyObject_GenericGetAttr(tensor, str_held), *spec = PyObject_GenericGetAttr(tensor, str_spec);
-    PyObject *recorder = PyObject_GenericGetAttr(tensor, str_recorder), *geometry = NULL, *storage = NULL;
+    PyObject *held = part_of(tensor, str_held), *spec = part_of(tensor, str_spec);
+    PyObject *recorder = part_of(tensor, str_recorder), *geometry = NULL, *storage = NULL;
     if (held == NULL || spec == NULL || recorder == NULL) goto done;
     outcome = UNUSUAL;
     if (!IS(spec, TensorSpec)) goto done;
-    geometry = PyObject_GenericGetAttr(tensor, str_geometry);
+    geometry = part_of(tensor, str_geometry);
     if (geometry == NULL) {
         outcome = ERROR;
         goto done;

@@ -14,43 +14,10 @@ static int returns(PyObject *function, PyObject *argument, PyObject *wanted) {
     return same;
 }
 
-/* Sets of dispatch keys are one number each, where pybind11 has it as setup() has seen it; else Python compares them. */
-typedef struct {
-    PyObject_HEAD
-    uint64_t *number;
-} KeySet;
-static int key_sets_are_numbers;
-
-static int returns_keys(PyObject *function, PyObject *wanted) {
-    if (!key_sets_are_numbers) return returns(function, NULL, wanted);
-    PyObject *found = PyObject_CallNoArgs(function);
-    if (found == NULL) return -1;
-    int same = Py_TYPE(found) == Py_TYPE(wanted) ? *((KeySet *)found)->number == *((KeySet *)wanted)->number : 0;
-    Py_DECREF(found);
-    return same;
-}
-
-/* know_key_sets(sets): sets of dispatch keys, and what `raw_repr()` says of each: whether numbers are where they should. */
-static PyObject *know_key_sets(PyObject *module, PyObject *pairs) {
-    key_sets_are_numbers = 0;
-    if (!PyList_CheckExact(pairs) || PyList_GET_SIZE(pairs) < 2) Py_RETURN_FALSE;
-    for (Py_ssize_t n = 0; n < PyList_GET_SIZE(pairs); n++) {
-        PyObject *pair = PyList_GET_ITEM(pairs, n);
-        if (!PyTuple_CheckExact(pair) || PyTuple_GET_SIZE(pair) != 2) Py_RETURN_FALSE;
-        KeySet *set = (KeySet *)PyTuple_GET_ITEM(pair, 0);
-        uint64_t wanted = PyLong_AsUnsignedLongLong(PyTuple_GET_ITEM(pair, 1));
-        if (PyErr_Occurred()) return NULL;
-        if (Py_TYPE(set)->tp_basicsize < (Py_ssize_t)sizeof(KeySet) || set->number == NULL || *set->number != wanted)
-            Py_RETURN_FALSE;
-    }
-    key_sets_are_numbers = 1;
-    Py_RETURN_TRUE;
-}
-
 enum { GRAD, INFERENCE, AUTOCAST, INCLUDED, EXCLUDED, FUNCTIONS, FUNCTION_MODES, DISPATCH_MODES, TRANSFORMS, STATES };
 
-/* Whether the state of PyTorch is `state`; -1 for an error. */
-static int is_state(PyObject *state) {
+/* Whether Python's functions say that the state of PyTorch is `state`; -1 for an error. */
+static int is_said(PyObject *state) {
     if (!PyTuple_Check(state) || PyTuple_GET_SIZE(state) != STATES) {
         PyErr_SetString(PyExc_TypeError, "a State");
         return -1;
@@ -76,8 +43,23 @@ static int is_state(PyObject *state) {
     Py_DECREF(interpreters);
     for (size_t n = 0; n < sizeof(all) / sizeof(all[0]) && same == 1; n++)
         same = returns(all[n].function, all[n].argument, all[n].wanted);
-    if (same == 1) same = returns_keys(included_, PyTuple_GET_ITEM(state, INCLUDED));
-    if (same == 1) same = returns_keys(excluded_, PyTuple_GET_ITEM(state, EXCLUDED));
+    if (same == 1) same = returns(included_, NULL, PyTuple_GET_ITEM(state, INCLUDED));
+    if (same == 1) same = returns(excluded_, NULL, PyTuple_GET_ITEM(state, EXCLUDED));
+    return same;
+}
+
+/* The same, sooner for the state that was found last: what was read of it then is compared. */
+static int is_state(PyObject *state) {
+    static PyObject *found;
+    static TorchState as_read;
+    TorchState now;
+    int read = read_state(&now);
+    if (read && state == found && !memcmp(&now, &as_read, sizeof(now))) return 1;
+    int same = is_said(state);
+    if (read && same == 1) {
+        Py_XSETREF(found, Py_NewRef(state));
+        as_read = now;
+    }
     return same;
 }
 
@@ -120,7 +102,7 @@ static PyObject *answered(PyObject *self, PyObject *question) {
     PyObject *recorder = NULL, *held = NULL, *spec = NULL, *value = NULL, *result = NULL;
     int outcome = UNUSUAL;
     if (!IS(self, LazyTensor)) goto done;
-    if ((recorder = PyObject_GenericGetAttr(self, str_recorder)) == NULL) return NULL;
+    if ((recorder = part_of(self, str_recorder)) == NULL) return NULL;
     if (!IS(recorder, Recorder) || SLOT(recorder, Recorder_finished) != Py_False) goto done;
     outcome = lazy_parts(self, recorder, &held, &spec);
     if (outcome != DONE) goto done;
@@ -129,7 +111,7 @@ static PyObject *answered(PyObject *self, PyObject *question) {
     if (held != Py_None || !IS(spec, TensorSpec) || !is_float(SLOT(spec, TensorSpec_dtype)) ||
         !PyList_CheckExact(asked) || !PyDict_CheckExact(SLOT(recorder, Recorder_answers)))
         goto done;
-    if ((value = PyObject_GenericGetAttr(self, str_value)) == NULL) {
+    if ((value = part_of(self, str_value)) == NULL) {
         outcome = ERROR;
         goto done;
     }
@@ -138,7 +120,7 @@ static PyObject *answered(PyObject *self, PyObject *question) {
         outcome = DONE;
         goto done;
     }
-    int modes = PyErr_Occurred() ? -1 : returns(function_modes_, NULL, zero);
+    int modes = PyErr_Occurred() ? -1 : is_without_function_modes();
     if (modes != 1) {
         outcome = modes < 0 ? ERROR : UNUSUAL;
         goto done;
@@ -209,7 +191,7 @@ static PyObject *values_extremes(PyObject *own, PyObject *const *arguments, Py_s
             break;
         PyObject *question = PyTuple_GET_ITEM(pair, 0);
         if (!(good = question == argmax_ || question == argmin_)) break;
-        if ((number = PyObject_GenericGetAttr(PyTuple_GET_ITEM(pair, 1), str_value)) == NULL) {
+        if ((number = part_of(PyTuple_GET_ITEM(pair, 1), str_value)) == NULL) {
             good = 0;
             break;
         }
