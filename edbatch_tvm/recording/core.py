@@ -32,6 +32,7 @@ from edbatch_tvm.recording.cell_call import CellCall
 from edbatch_tvm.recording.empty_results import NoElements
 from edbatch_tvm.recording.module_attributes import Written
 from edbatch_tvm.recording.outside import Outside
+from edbatch_tvm.recording.recorded_parameters import RecordedParameter
 from edbatch_tvm.recording.recorder import Recorder
 from edbatch_tvm.recording.rows import RowByRow
 from edbatch_tvm.recording.site import Site
@@ -57,6 +58,7 @@ _PLACES: tuple[tuple[Any, str, str], ...] = (
     (driver, "is_now", "is_now"),
     (driver.Driver, "wait", "wait"),
     (lazy.LazyTensor, "_answer", "answer"),
+    (RecordedParameter, "__getitem__", "row_of_parameter"),
     (lazy.LazyTensor, "__torch_function__", "torch_function"),
 )
 """What has the functions, their names there, and the names of the compiled ones."""
@@ -118,6 +120,7 @@ def _functions(module: Any) -> dict[str, Any]:
         "Driver": driver.Driver,
         "LazyTensor": lazy.LazyTensor,
         "Outside": Outside,
+        "RecordedParameter": RecordedParameter,
         "Recorder": Recorder,
         "RowByRow": RowByRow,
         "RowsSpec": RowsSpec,
@@ -154,7 +157,7 @@ def _functions(module: Any) -> dict[str, Any]:
         "torch_function": _IN_PYTHON["torch_function"].__func__,
         "wrapper": lazy.wrapper,
         **isolation.STATE_FUNCTIONS,
-        **{name: _IN_PYTHON[name] for name in ("answer", "call", "cell_call", "number", "wait")},
+        **{name: _IN_PYTHON[name] for name in ("answer", "call", "cell_call", "number", "row_of_parameter", "wait")},
     }
     methods: dict[str, Any] = module.setup(known)
     read_natively(module)

@@ -149,11 +149,14 @@ def describe(
         key.append(("stack", len(values), spec) if type(spec) is RowsSpec else spec)
         operands += values
     elif isinstance(argument, torch.Tensor):
+        given = argument
         argument = argument.computed() if kind is LazyTensor else argument
         argument = argument if kind is FollowedTensor else own_parameter(argument)
         path = None if integers_vary else recorder.library.path_of(operand_of(argument))
         if path is not None:
             key.append(("weight", path))
+            if kind is not FollowedTensor:
+                recorder.weights[id(given)] = given, key[-1]
         elif argument.is_floating_point() or (argument.dtype is torch.bool and not integers_vary):
             number = recorder.value_of(argument)
             key.append(recorder.outside.specs[-1 - number])

@@ -7,6 +7,7 @@ import random
 from array import array
 from typing import Any
 
+import numpy as np
 import torch
 
 _WORDS = 625
@@ -14,6 +15,9 @@ _WORDS = 625
 
 native: Any = None
 """``native_core``, while it is in use."""
+
+_HEAD = object.__basicsize__
+"""Bytes of an object before what is its own."""
 
 _own: Any = random.getstate.__self__  # type: ignore[attr-defined]
 _read: Any = (ctypes.c_char * (4 * _WORDS)).from_address
@@ -41,6 +45,55 @@ def _memory_is_known() -> bool:
 
 
 _KNOWN = _memory_is_known()
+
+
+class NumpyState:
+    """The state of a generator of NumPy's, read as it lies in memory: ``get_state()`` makes 624 objects of it.
+
+    Parameters
+    ----------
+    generator : numpy.random.RandomState
+    """
+
+    def __init__(self, generator: np.random.RandomState) -> None:
+        self._generator = generator
+        self._bits: Any = None
+        self._of_words: Any = None
+        # What a RandomState has itself: whether a normal number is left of a pair, and which.
+        self._of_own = (ctypes.c_char * (type(generator).__basicsize__ - _HEAD)).from_address(id(generator) + _HEAD)
+
+    def read(self) -> Any:
+        """Equal if no number has been drawn meanwhile."""
+        bits = self._generator._bit_generator
+        if type(bits) is not np.random.MT19937 or not _NUMPY_KNOWN:
+            state: Any = self._generator.get_state()
+            return state[1].tobytes(), *state[2:]
+        if bits is not self._bits:
+            self._bits, self._of_words = bits, (ctypes.c_char * (4 * _WORDS)).from_address(bits.ctypes.state_address)
+        return self._of_words.raw, self._of_own.raw
+
+
+def _numpy_is_known() -> bool:
+    """Whether NumPy's generators lie in memory as they are taken to."""
+    if np.random.RandomState.__basicsize__ <= _HEAD:
+        return False
+    for seed in (1, 2):
+        generator = np.random.RandomState(seed)
+        reader = NumpyState(generator)
+        seen = [reader.read()]
+        for draw in (generator.random_sample, generator.standard_normal, generator.standard_normal):
+            draw()
+            seen += [reader.read(), reader.read()]
+        _, words, place, *_ = generator.get_state()
+        if list(array("I", seen[-1][0])) != [*words, place]:
+            return False
+        if seen[1::2] != seen[2::2] or len(set(seen)) != 4:
+            return False
+    return True
+
+
+_NUMPY_KNOWN = True
+_NUMPY_KNOWN = _numpy_is_known()
 
 
 class Drawn:

@@ -80,6 +80,8 @@ class Recorder:
         Values that are parts of others, by what they are parts of.
     modules : dict of int to tuple
         Modules that were arguments of cells, and what stands for them in keys, by id.
+    weights : dict of int to tuple
+        The same of parameters that were arguments of operators.
     operators : dict
         The library's, for ``native_core``.
     wait, compute : callable
@@ -109,6 +111,7 @@ class Recorder:
     __slots__ = (
         *("adopted", "attributes", "breaks", "compute", "computed", "done", "ends", "finished", "library"),
         *("answers", "asked", "modules", "operators", "ready", "records", "touched", "turns", "wanted"),
+        "weights",
         *(
             "follows",
             "dtype",
@@ -149,6 +152,7 @@ class Recorder:
         self.parameters: dict[int, RecordedParameter | FollowedTensor] = {}
         self.picked: dict[Any, int] = {}
         self.modules: dict[int, tuple[torch.nn.Module, Any]] = {}
+        self.weights: dict[int, tuple[torch.Tensor, Any]] = {}
         self.adopted: list[tuple[LazyTensor, torch.Tensor]] = []
         self.breaks: list[Break] = []
         self.reads = 0
@@ -461,7 +465,7 @@ class Recorder:
         """Everything is computed and nothing will be recorded: hold only what tensors that live on may read."""
         self.finished = True
         self.wait = self.compute = _nothing
-        self.picked, self.modules, self.turns = {}, {}, [(0, 0)]
+        self.picked, self.modules, self.weights, self.turns = {}, {}, {}, [(0, 0)]
         self.forget_parameters()
 
     def forget_parameters(self) -> None:

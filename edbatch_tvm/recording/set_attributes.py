@@ -164,6 +164,7 @@ class SetAttributes:
     def sets(self, keeper: Keeper, copy: torch.nn.Module, name: str, value: Any = None) -> None:
         """An element sets an attribute, or deletes it."""
         self._recorder.modules.clear()
+        self._recorder.weights.clear()
         if name == "training" and value != keeper.original.training:
             self.take_apart(keeper.original, name)
         if isinstance(value, torch.nn.Module | torch.nn.Parameter) and len(self.elements) > 1:

@@ -15,7 +15,7 @@ import torch
 
 from edbatch_tvm.recording.held_objects import Variable, class_variables, code_of, is_of_user, variables_of
 from edbatch_tvm.recording.module_attributes import OWN
-from edbatch_tvm.recording.random_state import Drawn
+from edbatch_tvm.recording.random_state import Drawn, NumpyState
 from edbatch_tvm.recording.standing_classes import original
 from edbatch_tvm.recording.watched_objects import GENERATORS, Watched, drawn_from, in_several, is_state, watched
 
@@ -87,10 +87,11 @@ class _Generator:
     def __init__(self, value: Any) -> None:
         self.value = value
         self.rounds = 0
-        self._before = drawn_from(value)
+        self._read = NumpyState(value).read if type(value) is np.random.RandomState else partial(drawn_from, value)
+        self._before = self._read()
 
     def look(self) -> None:
-        now = drawn_from(self.value)
+        now = self._read()
         if now != self._before:
             self.rounds += 1
             self._before = now

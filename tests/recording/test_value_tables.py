@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from edbatch_tvm.graph import FIRST_EXTERNAL, ZERO, CellSignature, Operand, Signature, ValueSpec
+from edbatch_tvm.recording import random_state
 from edbatch_tvm.recording.computed import Computed, Round
 from edbatch_tvm.recording.outside import Outside
-from edbatch_tvm.recording.random_state import Drawn
+from edbatch_tvm.recording.random_state import Drawn, NumpyState
 from edbatch_tvm.recording.value_tables import Tables, numbered
 
 SIZES = (1, 3, 8)
@@ -116,6 +117,29 @@ def _draw(what: str) -> Any:
     if what == "state":
         return random.setstate(random.Random(5).getstate())
     return random.random() if what == "python" else torch.rand(1)
+
+
+_NUMPY_DRAWS = {
+    "numbers": lambda generator: generator.random_sample(),
+    "normal": lambda generator: generator.standard_normal(),
+    "seed": lambda generator: generator.seed(generator.randint(1000)),
+    "state": lambda generator: generator.set_state(np.random.RandomState(generator.randint(1000)).get_state()),
+    "nothing": lambda generator: generator.get_state(),
+}
+
+
+@pytest.mark.parametrize("by_memory", [True, False])
+@pytest.mark.parametrize("what", list(_NUMPY_DRAWS))
+def test_drawing_from_numpy_is_seen(what: str, by_memory: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert random_state._NUMPY_KNOWN
+    monkeypatch.setattr(random_state, "_NUMPY_KNOWN", by_memory)
+    generator = np.random.RandomState(3)
+    state = NumpyState(generator)
+    for _ in range(4):  # normal numbers come in pairs, of which the second is kept
+        before = state.read()
+        assert state.read() == before
+        _NUMPY_DRAWS[what](generator)
+        assert (state.read() == before) == (what == "nothing")
 
 
 @pytest.mark.parametrize("what", ["python", "torch", "gauss", "state"])

@@ -207,12 +207,14 @@ static int add_list(Call *call, PyObject *list) {
     return outcome;
 }
 
-/* A module that was an argument before. */
-static int add_module(Call *call, PyObject *argument) {
-    PyObject *modules = SLOT(call->recorder, Recorder_modules), *number, *known;
-    if (!PyDict_CheckExact(modules) || !PyDict_GET_SIZE(modules)) return UNUSUAL;
+/* A module that was an argument before, or (in operators) a parameter that was. */
+static int add_known(Call *call, PyObject *argument) {
+    PyObject *all = SLOT(call->recorder, Recorder_modules), *number, *known;
+    if (!call->vary && PyObject_TypeCheck(argument, (PyTypeObject *)Tensor_))
+        all = SLOT(call->recorder, Recorder_weights);
+    if (!PyDict_CheckExact(all) || !PyDict_GET_SIZE(all)) return UNUSUAL;
     if ((number = PyLong_FromVoidPtr(argument)) == NULL) return ERROR;
-    known = PyDict_GetItemWithError(modules, number);
+    known = PyDict_GetItemWithError(all, number);
     Py_DECREF(number);
     if (known == NULL) return PyErr_Occurred() ? ERROR : UNUSUAL;
     if (!PyTuple_CheckExact(known) || PyTuple_GET_SIZE(known) != 2 || PyTuple_GET_ITEM(known, 0) != argument)
@@ -248,7 +250,7 @@ static int add(Call *call, PyObject *argument, int depth) {
         Py_XDECREF(digits);
         return follow_new(call, part);
     }
-    return add_module(call, argument);
+    return add_known(call, argument);
 }
 
 /* Append what a call takes to the lists of the recorder; the number of its first value. */

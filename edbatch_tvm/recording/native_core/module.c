@@ -28,6 +28,8 @@ static PyMethodDef method_of_outside = {"number", outside_number, METH_O,
 static PyMethodDef method_of_driver = {"wait", driver_wait, METH_NOARGS, "Come back when a value is computed."};
 static PyMethodDef method_of_tensor = {"_answer", answered, METH_O, "What a question about all elements is answered."};
 
+static PyMethodDef method_of_parameter = {"__getitem__", parameter_row, METH_O, "Rows of it."};
+
 static int find_slot(PyObject *owner, const char *name, Py_ssize_t *place) {
     PyObject *found = PyObject_GetAttrString(owner, name);
     if (found == NULL) return -1;
@@ -78,10 +80,12 @@ static PyObject *setup(PyObject *module, PyObject *names) {
     PyObject *number = PyDescr_NewMethod((PyTypeObject *)Outside_, &method_of_outside);
     PyObject *wait = PyDescr_NewMethod((PyTypeObject *)Driver_, &method_of_driver);
     PyObject *answer = PyDescr_NewMethod((PyTypeObject *)LazyTensor_, &method_of_tensor);
+    PyObject *row = PyDescr_NewMethod((PyTypeObject *)RecordedParameter_, &method_of_parameter);
     PyObject *made = NULL;
-    if (call && cell && number && wait && answer)
-        made = Py_BuildValue("{sOsOsOsOsO}", "call", call, "cell_call", cell, "number", number, "wait", wait, "answer",
-                             answer);
+    if (call && cell && number && wait && answer && row)
+        made = Py_BuildValue("{sOsOsOsOsOsO}", "call", call, "cell_call", cell, "number", number, "wait", wait,
+                             "answer", answer, "row_of_parameter", row);
+    Py_XDECREF(row);
     Py_XDECREF(wait);
     Py_XDECREF(answer);
     Py_XDECREF(call);

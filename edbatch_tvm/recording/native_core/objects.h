@@ -10,18 +10,18 @@
 /* What setup() is given, by name. */
 #define CLASSES(X) \
     X(LazyTensor) X(Tensor) X(Recorder) X(CellCall) X(Site) X(TensorSpec) X(RowsSpec) X(Storage) X(Outside) \
-    X(Driver) X(RowByRow) X(Table)
+    X(Driver) X(RowByRow) X(Table) X(RecordedParameter)
 #define OBJECTS(X) \
     X(wrapper) X(is_inference) X(resolved) X(rows_of) X(call) X(cell_call) X(number) X(is_neg) X(is_grad_enabled) \
     X(is_any_autocast) X(function_modes) X(dispatch_modes) X(functions_enabled) X(interpreters) X(autocast) \
     X(autocast_dtype) X(autocast_cached) X(included) X(excluded) X(float32) X(float64) X(INTEGER) X(INDEX) X(FEW) \
-    X(Written) X(refusals) X(wait) X(answer) X(argmax) X(argmin) X(torch_function) X(OPERATORS) X(VIEWS) \
+    X(Written) X(refusals) X(wait) X(answer) X(row_of_parameter) X(argmax) X(argmin) X(torch_function) X(OPERATORS) X(VIEWS) \
     X(GEOMETRIES) X(at_index) X(setitem) X(flattened) X(pick) X(ASKED) \
     X(aten_cat) X(spec_of) X(rows_in) X(SPECS)
 #define SLOTS(X) \
     X(Recorder, types) X(Recorder, ends) X(Recorder, operands) X(Recorder, attributes) X(Recorder, recorded) \
     X(Recorder, finished) X(Recorder, outside) X(Recorder, done) X(Recorder, wait) \
-    X(Recorder, asked) X(Recorder, answers) X(Recorder, operators) X(Recorder, picked) X(Recorder, modules) \
+    X(Recorder, asked) X(Recorder, answers) X(Recorder, operators) X(Recorder, picked) X(Recorder, modules) X(Recorder, weights) \
     X(Driver, _hub) X(Driver, _state) X(Driver, _current) X(CellCall, recorder) X(CellCall, site) X(Site, steps) \
     X(Site, integers_vary) X(Site, reads) X(Site, taken_apart) X(TensorSpec, shape) X(TensorSpec, dtype) \
     X(TensorSpec, size) X(TensorSpec, geometry) X(TensorSpec, rest) X(TensorSpec, rows) X(TensorSpec, spare) \
@@ -32,7 +32,7 @@
 #define NAMES(X) \
     X(recorder) X(value) X(spec) X(held) X(geometry) X(of) X(otherwise) X(_written) X(tuple) X(list) X(listed) \
     X(stack) X(constant) X(attribute) X(entered) X(OWN) X(cpu) X(dtype) X(shape) X(requires_grad) X(_tables) X(parent) \
-    X(switch) X(float) X(inplace) X(out) X(training) X(numbers)
+    X(switch) X(float) X(inplace) X(out) X(training) X(numbers) X(_rows) X(_trains) X(_version)
 
 #define DECLARE(name) static PyObject *name##_;
 #define DECLARE_SLOT(owner, name) static Py_ssize_t owner##_##name;

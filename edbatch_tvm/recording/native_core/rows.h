@@ -170,4 +170,23 @@ static int rows_recorded(PyObject *recorder, PyObject *const *arguments, Py_ssiz
     return outcome == ERROR ? refused() : outcome;
 }
 
+/* RecordedParameter.__getitem__(index): a row that was taken before, that nobody holds and that is as it was. */
+static PyObject *parameter_row(PyObject *self, PyObject *index) {
+    PyObject *own = IS(self, RecordedParameter) && PyLong_CheckExact(index) ? own_of(self) : NULL;
+    PyObject *rows = own == NULL ? NULL : PyDict_GetItemWithError(own, str__rows), *known = NULL;
+    if (rows != NULL && PyDict_CheckExact(rows) && PyDict_GetItemWithError(own, str__trains) == Py_False)
+        known = PyDict_GetItemWithError(rows, index);
+    if (known != NULL && PyTuple_CheckExact(known) && PyTuple_GET_SIZE(known) == 2 &&
+        Py_REFCNT(PyTuple_GET_ITEM(known, 0)) == 1) {
+        PyObject *row = Py_NewRef(PyTuple_GET_ITEM(known, 0)), *version = PyObject_GetAttr(row, str__version);
+        int same = version == NULL ? -1 : PyObject_RichCompareBool(version, PyTuple_GET_ITEM(known, 1), Py_EQ);
+        Py_XDECREF(version);
+        if (same == 1) return row;
+        Py_DECREF(row);
+    }
+    if (PyErr_Occurred()) return NULL;
+    PyObject *arguments[] = {self, index};
+    return PyObject_Vectorcall(row_of_parameter_, arguments, 2, NULL);
+}
+
 #endif

@@ -5,10 +5,10 @@
 #include <dlfcn.h>
 #endif
 
-/* The state of PyTorch in this thread: isolation.py, state_addresses.py ---------------------------------------------------------------
+/* The state of PyTorch in this thread: isolation.py ---------------------------------------------------------------
  *
  * PyTorch's Python functions make objects to say what it is, and every recorded call asks. So it is read by the functions
- * of C++ behind them, and dispatch keys where they lie, if state_addresses.py has found them and has seen them say the same.
+ * of C++ behind them, and dispatch keys where they lie, if state_addresses.py has found them and seen them say the same.
  */
 
 /* What state_addresses.py finds, by these places; all without arguments, but for two that take a kind of device. */
