@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch.random import fork_rng
 
-from edbatch_tvm.compiler import compile_model
+from edbatch_tvm.compiler import begin_cells, compile_model
 from edbatch_tvm.compiler.progress import Progress
 from edbatch_tvm.errors import CellError, EdbatchError
 from edbatch_tvm.fork_lock import fork_lock
@@ -361,8 +361,9 @@ class Library:
                     raise
                 except Exception as error:  # of an importer or compiler that does not know the operator
                     raise uncompiled(name, plan, error) from error
-            if isinstance(cell, Cell):
-                self.cells.append(cell)
+                if isinstance(cell, Cell):
+                    self.cells.append(cell)
+                    self._begin(cell)
             site.cells[key] = cell
             return cell
 
@@ -440,6 +441,13 @@ class Library:
         place = {name: number for number, name in enumerate(cells_of(model).names)}
         self._type_ids[[cell.type_id for cell in good]] = [place[cell.name] for cell in good]
         return model, cells.params
+
+    def _begin(self, cell: Cell) -> None:
+        """Begin to compile a cell, while more are recorded."""
+        if self.training:  # cells become others there, and have adjoints
+            return
+        with suppress(Exception):  # whoever compiles it says it
+            begin_cells(*imported_module({cell.name: cell.function}, self._names), **self._options)
 
     def _cannot_be_compiled(self, cell: Cell) -> Exception | None:
         try:
