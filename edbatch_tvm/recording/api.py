@@ -18,6 +18,7 @@ from edbatch_tvm.fork_lock import fork_lock
 from edbatch_tvm.recording.breaks import Break
 from edbatch_tvm.recording.called_functions import CalledFunctions
 from edbatch_tvm.recording.choosing import Observer, chosen_line
+from edbatch_tvm.recording.compiled_cells import same_numbers
 from edbatch_tvm.recording.compiled_or_pytorch import PyTorchReport
 from edbatch_tvm.recording.driver import Driver
 from edbatch_tvm.recording.eager_comparison import EagerComparison
@@ -26,7 +27,7 @@ from edbatch_tvm.recording.exporting import EXPORTING
 from edbatch_tvm.recording.failures import name_element
 from edbatch_tvm.recording.flush import compute_batched, compute_eagerly
 from edbatch_tvm.recording.isolation import state
-from edbatch_tvm.recording.library import Library, same_numbers
+from edbatch_tvm.recording.library import Library
 from edbatch_tvm.recording.minibatch import Function, Known, run_minibatch
 from edbatch_tvm.recording.model_state import (
     ModelParts,
@@ -223,7 +224,7 @@ class AutoBatched(StandIn):
     @property
     def compiled(self) -> Model | None:
         """The compiled model; None before the first call."""
-        return self._library.model
+        return self._library.code.model
 
     @property
     def left_to_pytorch(self) -> dict[str, str]:
@@ -321,7 +322,7 @@ class AutoBatched(StandIn):
 
     def _run(self, functions: list[Any], entry: str) -> list[Any]:
         check_no_transform()
-        if self._library.model is None:
+        if self._library.code.model is None:
             with self._first:  # one thread finds out what the cells are
                 return self._run_now(functions, entry)
         return self._run_now(functions, entry)
@@ -337,7 +338,7 @@ class AutoBatched(StandIn):
         alone = len(records) == len(functions)
         plain = [] if alone else [one for one in functions if type(one) is not Record] if records else functions
         results = self._choose(plain, entry) if self._cells is None else []
-        if self._library.model is None and not self._carried.in_order:
+        if self._library.code.model is None and not self._carried.in_order:
             with Progress():
                 results += self._first_elements(plain[len(results) :], len(results))
         if self._carried.in_order:
@@ -399,7 +400,7 @@ class AutoBatched(StandIn):
         return contents
 
     def _recorded(self, function: Function) -> Content:
-        if self._library.model is None:
+        if self._library.code.model is None:
             with Progress():
                 self._first_elements([function], 0)
         known = self._now
@@ -415,7 +416,7 @@ class AutoBatched(StandIn):
 
     def _check_seen(self) -> None:
         if self._seen is None or not self._seen.holds(self.model):
-            followed = self._library.weights() | self._followed
+            followed = self._library.code.weights() | self._followed
             self._seen = SeenState(self.model, followed - self._touched)
 
     def _choose(self, functions: list[Function], entry: str) -> list[Any]:
@@ -537,7 +538,7 @@ class AutoBatched(StandIn):
             structure, places = _structure(parts), places_of(parts)
         if structure != self._now.structure and structure in self._known:
             self._now = self._known[structure]
-            self._library.refresh()
+            self._library.code.refresh()
         known = self._now
         variable = known.variables.changed()
         if variable:
@@ -548,8 +549,8 @@ class AutoBatched(StandIn):
         if structure != known.structure or variable or not buffers_hold:
             with EXPORTING:
                 self._start(parts)
-        if places != self._places or (not self._library.slower and self._library.weights_changed()):
-            self._library.refresh()
+        if places != self._places or (not self._library.slower and self._library.code.weights_changed()):
+            self._library.code.refresh()
             self._places = places
         for site in self._sites.values():
             for attribute, value in list(site.constants.items()):

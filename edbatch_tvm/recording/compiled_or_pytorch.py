@@ -262,7 +262,7 @@ class Fallback:
 
         self.measurements += 1
         library = graph.library
-        model = library.model
+        model = library.code.model
         assert model is not None
         if not _is_on_cpu(model) or result.graph.num_nodes != len(graph.types):  # else nodes are operators of cells
             self.settled.update(graph.types)

@@ -73,7 +73,7 @@ class Copies(SetAttributes):
                 self._methods.setdefault(id(site.owner), []).append(site)
         self._own = self._elements_own()
         self._shared_state = SharedState(model, functions)
-        if recorder.library.model is None:  # the first elements find out what they change, with or without others
+        if recorder.library.code.model is None:  # the first elements find out what they change, with or without others
             self._shared_state.note()
 
     def _elements_own(self) -> set[int]:

@@ -110,7 +110,7 @@ def compute_eagerly(recorder: Recorder) -> None:
 def graph_of(recorder: Recorder, model: Model) -> tuple[InstanceGraph, np.ndarray, np.ndarray]:
     """The instance graph of what is recorded, the graph's value for each of the recorder's, and the arena of each."""
     signature = model.cells if recorder.library.training else model.signature
-    node_type, ids, arenas = numbered(recorder.types, recorder.library.type_ids, signature)
+    node_type, ids, arenas = numbered(recorder.types, recorder.library.code.type_ids, signature)
     operands = np.array(recorder.operands, np.int64)
     operand_ptr = np.zeros(len(node_type) + 1, np.int32)
     operand_ptr[1:] = recorder.ends
@@ -134,7 +134,7 @@ def _attributes(recorder: Recorder, signature: Signature) -> dict[tuple[int, str
     """The attribute arrays of every type."""
     arrays = {}
     for cell_type, entries in recorder.attributes.items():
-        type_id = int(recorder.library.type_ids[cell_type])
+        type_id = int(recorder.library.code.type_ids[cell_type])
         attributes = signature[type_id].attributes
         for number, attribute in enumerate(attributes):
             column = entries[number :: len(attributes)]

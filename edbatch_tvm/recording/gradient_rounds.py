@@ -160,7 +160,7 @@ class RoundGradients:
         self._externals = externals
         self._reads = reads
         self._pending = _Pending()
-        self._seen = library.packed
+        self._seen = library.code.packed
         found = {id(weight): weight for weight in weights.values()}
         for tensor in (*(one.tensor for one in externals.values()), *(one.parameter for one in reads.ranges)):
             if tensor.requires_grad:
@@ -181,7 +181,7 @@ class RoundGradients:
         if not pending:
             return [None] * len(self.inputs)
         assert result is not None
-        if not result.is_current and self._library.has_again(self._seen):
+        if not result.is_current and self._library.code.has_again(self._seen):
             result.weights_are_back()
         result.external_numbers = self._reads.numbers if self._reads.ranges else None
         gradients = result.backward_of(_cotangents(result, pending), retain=True)

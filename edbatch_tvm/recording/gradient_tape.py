@@ -186,7 +186,7 @@ class GradientTape:
         sources[FIRST_EXTERNAL - values[outside]] = operands[outside]
         externals = self._externals(sources)
         result.detached = joined.detached(self.detached_nodes(graph, first, ids), graph.num_nodes)
-        weights = self.library.trained_weights()
+        weights = self.library.code.trained_weights()
         reads = NumberedReads.of(joined.trained, len(sources))
         given = weights, ids, sources, externals, reads
         gradients = RoundGradients(self.library, self._earlier, result, *given)

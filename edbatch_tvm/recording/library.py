@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch.random import fork_rng
 
-from edbatch_tvm.compiler import begin_cells, compile_model
 from edbatch_tvm.compiler.progress import Progress
 from edbatch_tvm.errors import CellError, EdbatchError
 from edbatch_tvm.fork_lock import fork_lock
-from edbatch_tvm.graph.spec import Signature
 from edbatch_tvm.recording import compiled_or_pytorch, strided_storage
 from edbatch_tvm.recording.arguments import FEW, CallPlan, Key
 from edbatch_tvm.recording.batch_norm import StatisticsChecked
 from edbatch_tvm.recording.called_functions import recording_calls
 from edbatch_tvm.recording.cell_module import CellModule
+from edbatch_tvm.recording.compiled_cells import CompiledCells
 from edbatch_tvm.recording.describe import describe, described
 from edbatch_tvm.recording.empty_results import EmptyResult
 from edbatch_tvm.recording.exporting import EXPORTING
 from edbatch_tvm.recording.failures import uncompiled
-from edbatch_tvm.recording.gradient_check import check_gradients
 from edbatch_tvm.recording.held_objects import ChangesOthers
 from edbatch_tvm.recording.isolation import state, switched_to
 from edbatch_tvm.recording.model_state import dtype_of
@@ -51,19 +49,16 @@ from edbatch_tvm.recording.set_attributes import fetch_all
 from edbatch_tvm.recording.site import CONSTANTS, Site
 from edbatch_tvm.recording.specialise import (
     Cell,
-    check_compiled,
     holds_for_few,
     make_cell,
     takes_rows,
 )
-from edbatch_tvm.recording.specs import FLOATS
 from edbatch_tvm.recording.storages import JOINED, with_whole_values
 from edbatch_tvm.recording.torch_functions import original_functions
 from edbatch_tvm.recording.tried_code import attributes_read, try_function
 from edbatch_tvm.recording.value_tables import Tables
 from edbatch_tvm.runtime import Model
-from edbatch_tvm.training.model import TrainingModel
-from relay_ext.importer import WeightNames, imported_module
+from relay_ext.importer import WeightNames
 
 if TYPE_CHECKING:
     from edbatch_tvm.recording.recorder import Recorder
@@ -74,21 +69,6 @@ MOST_CELLS = 32
 
 _MOST_SHARED_BYTES = 1 << 26
 """Bytes of tensors that records share: what comes later shares others, so that those nobody needs can go."""
-
-
-def same_numbers(one: torch.Tensor, other: torch.Tensor) -> bool:
-    """Whether two tensors hold the same bits."""
-    if one.shape != other.shape or one.dtype is not other.dtype:
-        return False
-    if one.dtype in FLOATS:
-        words = torch.int32 if one.dtype is torch.float32 else torch.int64
-        one, other = one.detach().view(words), other.view(words)
-    return torch.equal(one, other)
-
-
-def cells_of(model: Model) -> Signature:
-    """The cells that recorded graphs are of."""
-    return model.cells if isinstance(model, TrainingModel) else model.signature
 
 
 def _name_of(function: Any) -> str:
@@ -120,6 +100,7 @@ class Library:
 
     Attributes
     ----------
+    code : CompiledCells
     dtype : torch.dtype
         Of the values that cells compute.
     operators : dict
@@ -142,24 +123,19 @@ class Library:
         self.training = training
         self.dtype = dtype_of(model)
         self.tables = Table.of(model) if training else {}
-        self._params: dict[str, Any] = {}
         self._sites = list(sites)
-        self._bad: set[int] = set()
-        self._checked: set[int] = set()
         self._row_counts: dict[tuple[Site, Key], set[int]] = {}
-        self._type_ids = np.empty(0, np.int16)
         self.cells: list[Cell] = []
-        self._options = {name: value for name, value in options.items() if name != "fallback"}
         self.fallback = compiled_or_pytorch.Fallback(options.get("fallback", compiled_or_pytorch.DEFAULT))
         self._names = WeightNames()
         for path, parameter in model.named_parameters():
             self._names.add(path, parameter)
+        chosen = {name: value for name, value in options.items() if name != "fallback"}
+        self.code = CompiledCells(self.cells, self._names, self.tables, training, chosen)
         self._path_of = {id(parameter): path for path, parameter in model.named_parameters()}
         self.operators: dict[tuple[Any, tuple[str, ...]], Site] = {}
         self.given_modules: dict[Any, GivenModule] = {}
         self._steps: dict[Any, Site] = {}
-        self._compiled: tuple[int, Model] | None = None
-        self._seen: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._lock = fork_lock()
         self.state = state()
         self.spare_tables: dict[int, np.ndarray] = {}
@@ -363,7 +339,7 @@ class Library:
                     raise uncompiled(name, plan, error) from error
                 if isinstance(cell, Cell):
                     self.cells.append(cell)
-                    self._begin(cell)
+                    self.code.begin(cell)
             site.cells[key] = cell
             return cell
 
@@ -389,84 +365,20 @@ class Library:
             self._outside_of_records = weakref.ref(outside)
         return outside
 
-    # Compiled ---------------------------------------------------------------------------------------------------
-
-    @property
-    def is_compiled(self) -> bool:
-        """Whether every cell that has been met is compiled."""
-        return self._compiled is not None and self._compiled[0] == len(self.cells)
-
-    @property
-    def model(self) -> Model | None:
-        """The compiled model, as far as there is one."""
-        return None if self._compiled is None else self._compiled[1]
-
-    @property
-    def type_ids(self) -> np.ndarray:
-        """The types of the compiled model by those of cells; -1 where a cell could not be compiled."""
-        return self._type_ids
-
     def compiled(self) -> Model | None:
         """The compiled model of all cells; compiles if there are new ones. None if one of those cannot be compiled."""
         with self._lock:
-            if self._compiled is not None and self.is_compiled:
-                return self._compiled[1]
-            known = 0 if self._compiled is None else self._compiled[0]
-            new = self.cells[known:]
-            with self._outside():
-                try:
-                    model, params = self._compile(new)
-                except Exception:
-                    bad = [(cell, reason) for cell in new if (reason := self._cannot_be_compiled(cell)) is not None]
-                    if not bad:
-                        raise
-                    for cell, reason in bad:
-                        self._refuse(cell, reason)
+            if not self.code.is_current:
+                with self._outside():
+                    refused = self.code.compile()
+                for cell, reason in refused:
+                    self._refuse(cell, reason)
+                if refused:
                     return None
-            self._params = params
-            self._seen = [(weight, weight.detach().clone()) for weight in params.values()]
-            self._compiled = len(self.cells), model
-            return model
-
-    def _compile(self, new: Sequence[Cell]) -> tuple[Model, dict[str, Any]]:
-        good = [cell for cell in self.cells if cell.type_id not in self._bad]
-        cells = imported_module({cell.name: cell.function for cell in good}, self._names)
-        model = compile_model(*cells, training=self.training, **self._options)
-        for cell in new:
-            cell.code.program = None
-            if cell.type_id not in self._bad:
-                self._check(cell, model)
-        self._type_ids = np.full(len(self.cells), -1, np.int16)
-        # By name: a pass that writes a cell anew may put it behind the others.
-        place = {name: number for number, name in enumerate(cells_of(model).names)}
-        self._type_ids[[cell.type_id for cell in good]] = [place[cell.name] for cell in good]
-        return model, cells.params
-
-    def _begin(self, cell: Cell) -> None:
-        """Begin to compile a cell, while more are recorded."""
-        if self.training:  # cells become others there, and have adjoints
-            return
-        with suppress(Exception):  # whoever compiles it says it
-            begin_cells(*imported_module({cell.name: cell.function}, self._names), **self._options)
-
-    def _cannot_be_compiled(self, cell: Cell) -> Exception | None:
-        try:
-            cells = imported_module({cell.name: cell.function}, self._names)
-            self._check(cell, compile_model(*cells, training=self.training, **self._options))
-        except Exception as error:
-            return error
-        return None
-
-    def _check(self, cell: Cell, model: Model) -> None:
-        """Compare a cell of a compiled model with the model's own code, and its adjoint, once."""
-        check_compiled(cell, model)
-        if self.training and cell.type_id not in self._checked:
-            check_gradients(cell, self._names, self.tables)
-            self._checked.add(cell.type_id)
+            return self.code.model
 
     def _refuse(self, cell: Cell, reason: Exception) -> None:
         """Record no more calls of a cell."""
-        self._bad.add(cell.type_id)
         sites = [*self._sites, *self.operators.values(), *self._steps.values()]
         for site in sites:
             for key, known in list(site.cells.items()):
@@ -475,38 +387,7 @@ class Library:
                     site.refused[key] = uncompiled(cell.name, cell.code.plan, reason)
                     site.steps = {}
 
-    def refresh(self) -> None:
-        """Take over weights that have changed."""
-        if self._compiled is not None:
-            self._compiled[1].refresh()
-            self._seen = [(weight, weight.detach().clone()) for weight, _ in self._seen]
-
-    @property
-    def packed(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """The weights of compiled cells, and copies of what was packed of them last."""
-        return self._seen
-
-    def has_again(self, packed: list[tuple[torch.Tensor, torch.Tensor]]) -> bool:
-        """Whether weights are what was packed then; they are packed again if others were meanwhile."""
-        if not all(same_numbers(weight, then) for weight, then in packed):
-            return False
-        if self.weights_changed():
-            self.refresh()
-        return True
-
-    def trained_weights(self) -> dict[str, torch.Tensor]:
-        """The weights of compiled cells that require a gradient, by their names in the compiled model."""
-        return {name: weight for name, weight in self._params.items() if weight.requires_grad}
-
-    def weights(self) -> set[int]:
-        """The ids of the weights of compiled cells: whoever runs these sees their numbers."""
-        return {id(weight) for weight, _ in self._seen}
-
     def used_weights(self) -> set[int]:
         """The ids of the weights of all cells, compiled or not."""
         names = {parameter.name for cell in self.cells for parameter in cell.function.params}
         return {id(weight) for name, weight in self._names.params.items() if name in names}
-
-    def weights_changed(self) -> bool:
-        """Whether a weight is not what was packed, whoever has changed it and how: counters do not see all of it."""
-        return not all(same_numbers(weight, seen) for weight, seen in self._seen)

@@ -131,7 +131,7 @@ def run_minibatch(
             copies.note_unseen(element)
             element.ended = True
 
-    collecting = collections_later() if known.library.is_compiled else nullcontext()
+    collecting = collections_later() if known.library.code.is_current else nullcontext()
     with replaced_functions(), known.functions.replaced(), collecting, grad_mode_noted(recorder):
         try:
             with EXPORTING:

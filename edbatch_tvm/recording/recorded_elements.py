@@ -127,7 +127,7 @@ class Content:
     def graph(self, model: Model) -> InstanceGraph:
         """The graph for a compiled model; what it computes are the tensors of the result."""
         if self._graph is None or self.model is not model:
-            types = self.library.type_ids[self._recorder.types]
+            types = self.library.code.type_ids[self._recorder.types]
             if len(types) and types.min() < 0:
                 raise RecordingError("a record of a cell that cannot be compiled", "a new record", "call it again")
             graph, ids, _ = graph_of(self._recorder, model)

@@ -41,7 +41,7 @@ def run_records(library: Library, contents: Sequence[Content]) -> tuple[list[Any
         return None
     result = model.run(model.prepare_merged(found[0], begin))
     assert isinstance(result, TrainingResult)
-    gradients = RoundGradients(library, None, result, library.trained_weights(), _NONE, _NONE, {}, found[1])
+    gradients = RoundGradients(library, None, result, library.code.trained_weights(), _NONE, _NONE, {}, found[1])
     records.take(result, CompiledRound(0, gradients, None))
     return records.results, result.report
 

@@ -62,7 +62,7 @@ class RoundValues:
         assert engine.rule is not None
         loaded = engine.executor.kernels.loaded  # once: another thread may refresh it
         rule, threads = engine.rule, get_num_threads()
-        found = self.compiled.run(recorded, library.type_ids, places, loaded.types, *rule, True, threads)
+        found = self.compiled.run(recorded, library.code.type_ids, places, loaded.types, *rule, True, threads)
         if found is None:
             return None
         multiplies, facts = found
@@ -153,7 +153,7 @@ def compute_records(recorder: Recorder) -> Report | None:
 
 def _engine_for(library: Library, calls: int) -> Engine | None:
     """The engine for rounds of this many calls; None for rounds that Python computes."""
-    model = library.model if library.is_compiled else None
+    model = library.code.model if library.code.is_current else None
     return None if model is None else engine_for(model, calls, native)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from edbatch_tvm.recording.library import same_numbers
+from edbatch_tvm.recording.compiled_cells import same_numbers
 from edbatch_tvm.recording.module_attributes import OWN
 
 _DEEPEST = 6

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 import edbatch_tvm as eb
 from edbatch_tvm.errors import RecordingError
-from edbatch_tvm.recording import library
+from edbatch_tvm.recording import compiled_cells
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::edbatch_tvm.errors.BreakWarning", "ignore:Converting a tensor with requires_grad"
@@ -502,8 +502,8 @@ def test_adjoints_are_checked_once(monkeypatch: pytest.MonkeyPatch) -> None:
         checked.append(cell.name)
         check(cell, *arguments)
 
-    check = library.check_gradients
-    monkeypatch.setattr(library, "check_gradients", check_gradients)
+    check = compiled_cells.check_gradients
+    monkeypatch.setattr(compiled_cells, "check_gradients", check_gradients)
     model = Net()
     fast = eb.autobatch(model, CELLS)
     # The adjoint of `detaching` is not PyTorch's, so that each cell is compiled by itself to find that out.

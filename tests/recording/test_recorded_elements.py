@@ -15,7 +15,7 @@ from torch.utils import _pytree as pytree
 
 import edbatch_tvm as eb
 from edbatch_tvm.errors import CellError, RecordingError
-from edbatch_tvm.recording import api, library, records_alone
+from edbatch_tvm.recording import api, compiled_cells, records_alone
 from tests.recording.checks import assert_equal
 from tests.recording.models import ChildSumTreeLSTM, ShiftReduceParser, random_trees
 
@@ -416,14 +416,14 @@ class TwoLayers(nn.Module):
 @pytest.mark.parametrize("beside", [False, True])
 @pytest.mark.filterwarnings("ignore::edbatch_tvm.errors.BreakWarning")
 def test_cells_that_cannot_be_compiled(gradients: bool, beside: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    check = library.check_compiled
+    check = compiled_cells.check_compiled
 
     def refused(cell: Any, model: Any) -> None:
         if cell.name == "second":
             raise CellError("a cell that is refused", "another one")
         check(cell, model)
 
-    monkeypatch.setattr(library, "check_compiled", refused)
+    monkeypatch.setattr(compiled_cells, "check_compiled", refused)
     model = TwoLayers()
     fast = eb.autobatch(model, cells=["word", "first", "second"])
     elements = [[1], [3, 4], [2]]
