@@ -396,19 +396,22 @@ class Tile:
             T.buffer_store(result, at.value(line.expression, lane), [lane])
         at.lets[line.variable] = partial(_lane, result)
 
+    def place_of(self, output: ir.Output, position: Any) -> tuple[Any, Any]:
+        """The buffer that an output is stored in, and its row there."""
+        kernel = self.kernel
+        if output.scratch:
+            return kernel.scratch[output.scratch], position
+        row = kernel.output_row[output.slot] + position
+        row = row if output.begin is None else kernel.bind("place", row)
+        return kernel.arenas[kernel.binding.output_arena[output.slot]], row
+
     def store(self, output: ir.Output, at: At, position: Any) -> None:
         """Store an output: the lanes of a chunk, or the one element of a row."""
-        kernel, stage = self.kernel, self.stage
-        if output.scratch:
-            buffer, row = kernel.scratch[output.scratch], position
-        else:
-            buffer = kernel.arenas[kernel.binding.output_arena[output.slot]]
-            row = kernel.output_row[output.slot] + position
-            row = row if output.begin is None else kernel.bind("place", row)
+        buffer, row = self.place_of(output, position)
         if output.narrow:
             T.buffer_store(buffer, at.value(output.expression, tirx.const(0, _INT)), [row, self.matrix_row(at.row)])
             return
-        base = self.matrix_row(at.row) * stage.columns + at.column + (output.begin or 0)
+        base = self.matrix_row(at.row) * self.stage.columns + at.column + (output.begin or 0)
         with self.each_lane() as lane:
             T.buffer_store(buffer, at.value(output.expression, lane), [row, base + lane])
 

@@ -28,6 +28,7 @@ from tvm.script.ir_builder import IRBuilder
 from edbatch_tvm.tvm_compat import builder_tirx as T
 from edbatch_tvm.tvm_compat import tirx
 from schedules.cpu.machine import Machine
+from schedules.cpu.prefetch import prefetch
 
 BLOCK = 128
 """Nodes of a block at most: the panels of a tile then fit into a first-level cache."""
@@ -170,12 +171,6 @@ class _Kernel:
             wide = _bind("wide", fewest + tirx.Cast(_INT, group < larger))
             self._tiles(left, right, wide)
 
-    def _prefetch(self, address: Any) -> None:
-        """Have what lies at an address loaded into the first-level cache: to be read, to stay, data."""
-        settings = (tirx.const(value, _INT) for value in (0, 3, 1))
-        pointer = T.reinterpret("handle", address)
-        T.evaluate(tirx.call_llvm_intrin("void", "llvm.prefetch", pointer, *settings))
-
     def _copy(self, run: Any) -> None:
         """Copy a run of vectors of the nodes of a block, and sum the rows of those for which that is asked."""
         of_left = _bind("runs_of_left", _runs(self.lefts))
@@ -212,7 +207,7 @@ class _Kernel:
         with T.serial(0, self.count) as node:
             later = self.rows[start + tirx.min(node + AHEAD, self.count - 1)] + offset
             for number in range(length):
-                self._prefetch(later + number * self.lanes * self.item)
+                prefetch(T.reinterpret("handle", later + number * self.lanes * self.item))
             read = self.at(self.rows[start + node] + offset)
             for number, panel in enumerate(panels):
                 value = read[self.span(number * self.lanes)]

@@ -11,14 +11,17 @@ it; what a later phase reads, it keeps in a row buffer::
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
+
+import numpy as np
 
 from edbatch_tvm.tvm_compat import builder_tirx as T
 from edbatch_tvm.tvm_compat import tirx
 from schedules import stage as ir
 from schedules.cpu.column_totals import ColumnTotals
+from schedules.cpu.prefetch import LINE, requests_of
 from schedules.cpu.row_arithmetic import with_cheap_arithmetic
 from schedules.cpu.row_phases import Phase, phases_of, read_later
 from schedules.cpu.row_values import write_row_lines
@@ -82,7 +85,8 @@ class WholeRowTile(Tile):
                 here, begin, position = self._at_row(row)
                 write_row_lines(self, phase.scalars, here, begin)
                 if phase.lines or phase.outputs:
-                    self._loop(phase, here, begin, position)
+                    requests = requests_of(self, phases, phase, position)
+                    self._loop(phase, here, begin, position, requests)
         narrow = [output for output in stage.outputs if output.narrow]
         if narrow:
             with T.serial(0, self.rows) as row:
@@ -100,8 +104,10 @@ class WholeRowTile(Tile):
         here.lets.update({variable: partial(_row_value, buffer) for variable, buffer in self.row_values.items()})
         return here, begin, position
 
-    def _loop(self, phase: Phase, before: At, begin: Any, position: Any) -> None:
-        """The loop over columns of one phase for one row.
+    def _loop(
+        self, phase: Phase, before: At, begin: Any, position: Any, requests: Sequence[Callable[[Any], None]]
+    ) -> None:
+        """The loop over columns of one phase for one row, with requests for other rows at the same columns.
 
         Chunks whose columns all count come first, several in a turn where there is a reduction: each has a total of
         its own, so that additions need not wait for one another. The last chunk of other widths follows by itself.
@@ -119,6 +125,9 @@ class WholeRowTile(Tile):
                 chunk = first + number
                 column = self.kernel.bind("column", first_column(self.stage, self.kernel.machine, chunk))
                 places.append(before.moved(chunk, column))
+                if number * self.lanes * np.dtype(self.dtype).itemsize % LINE == 0:
+                    for request in requests:
+                        request(column)
             # Line after line where a reduction over variadic rows serves all chunks, else chunk after chunk.
             for some in [places] if of_rows else [[place] for place in places]:
                 self._chunks(phase, some, totals, places.index(some[0]), begin, position, masked)
