@@ -34,6 +34,7 @@ from edbatch_tvm.recording.model_state import (
     buffers_of,
     check_device,
     check_no_transform,
+    is_uninitialised,
     parts_of,
     places_of,
     structure_of,
@@ -333,6 +334,10 @@ class AutoBatched(StandIn):
         self.reports, self.breaks = [], []
         self._computing = 0.0
         begin = perf_counter()
+        if is_uninitialised(self.model):
+            why = "lazy modules wait for a call that gives their parameters a shape"
+            self.breaks.append(Break(type(self.model).__name__, "the whole model", why))
+            return self._one_by_one([one.function if type(one) is Record else one for one in functions], 0)
         records = [one for one in functions if type(one) is Record]
         contents = self._contents(records) if records else []
         alone = len(records) == len(functions)
@@ -368,6 +373,12 @@ class AutoBatched(StandIn):
 
     def _contents(self, records: list[Record]) -> list[Content]:
         """What records hold, recorded again where the model has changed."""
+        if is_uninitialised(self.model):
+            raise RecordingError(
+                "a record of a model with lazy modules that no call has initialised",
+                "an initialised model",
+                "call the model on an element first",
+            )
         if self._cells is None:
             self._choose([records[0].function], self._entry)
         self._check_seen()

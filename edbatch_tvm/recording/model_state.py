@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
+from torch.nn.parameter import is_lazy
 
 from edbatch_tvm.errors import RecordingError
 
@@ -48,7 +49,7 @@ def structure_of(parts: ModelParts) -> tuple[Any, ...]:
     tensors = (*parts.parameters, *parts.buffers)
     return (
         torch.get_default_dtype(),
-        tuple([(id(one), one.shape, one.dtype, one.device) for one in tensors]),
+        tuple([(id(one), None if is_lazy(one) else one.shape, one.dtype, one.device) for one in tensors]),
         tuple([(id(one), one.training) for one in parts.modules]),
     )
 
@@ -67,12 +68,17 @@ def dtype_of(model: torch.nn.Module) -> torch.dtype:
 
 def places_of(parts: ModelParts) -> list[tuple[int, int]]:
     """Where weights lie, and how often they were changed in place."""
-    return [(one.data_ptr(), _version(one)) for one in parts.parameters]
+    return [(one.data_ptr(), _version(one)) for one in parts.parameters if not is_lazy(one)]
+
+
+def is_uninitialised(model: torch.nn.Module) -> bool:
+    """Whether lazy modules wait for a first call, which gives their parameters and buffers a shape."""
+    return any(map(is_lazy, (*model.parameters(), *model.buffers())))
 
 
 def buffers_of(model: torch.nn.Module) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """The buffers of a model, which are constants of cells, and copies of them."""
-    return [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
+    return [(buffer, buffer.detach().clone()) for buffer in model.buffers() if not is_lazy(buffer)]
 
 
 def _version(tensor: torch.Tensor) -> int:
