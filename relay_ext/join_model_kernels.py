@@ -21,6 +21,7 @@ from relay_ext.share_cells import members_of
 from relay_ext.stage_cells import ORDER, PATH
 from relay_ext.workshare_loops import DIMENSIONS, buffers_of, pointer
 from schedules import abi
+from schedules.cpu.work_sharing import ROW
 
 PROGRAM, RUN_STEPS = "program", "run_steps"
 """Names of the function and of what it calls; a cell of such a name gets another one here."""
@@ -60,12 +61,20 @@ class JoinModelKernels:
                 else:
                     internal(...)
 
-        def program(tasks, first, last, board, steps, index, copies, copy_ptr, types, arena0, ...):
-            if tasks == 1:
-                run_steps(0, 1, ...)
-            else:
-                for task in T.parallel(tasks):
-                    run_steps(task, tasks, ...)
+        def program(tasks, shares, board, steps, index, copies, copy_ptr, types, arena0, ...):
+            for task in T.parallel(tasks):                      # where tasks is 1 without a parallel region
+                if len(shares) == 2:
+                    run_steps(task, tasks, board, shares[0], shares[1], ...)
+                else:
+                    for turn in range(len(shares) - 1):
+                        share = (task + turn) % (len(shares) - 1)
+                        run_steps((task - share) % tasks, 1, its board, shares[share], shares[share + 1], ...)
+
+    ``shares`` has the first step of each share of the schedule, and the end of the last one. No share reads what
+    another one writes (:mod:`edbatch_tvm.runtime.shares`). A single share is run by all threads together. Of several,
+    each thread begins with its own one, for which it waits for nobody, and helps with the others at the end: there it
+    walks along as a thread that owns no grain. So ``board`` has a board for each share, and scratch rows are those of
+    all shares, one after the other.
 
     ``types`` has a row of int64 for each type: the number of the kernels that it runs, and the addresses of what these
     read of the type alone: attributes, and weights as they are, as tables and packed. Equal cells have one number and
@@ -218,10 +227,16 @@ class _Arguments:
             buffers[name] = T.arg(label, T.buffer(extents, dtype, align=align))
         return buffers
 
-    def flat(self, buffers: dict[str, Any]) -> tuple[list[Any], list[Any]]:
-        """Extents that are not constant, and addresses, of all buffers."""
+    def flat(self, buffers: dict[str, Any], shares: Any, share: Any) -> tuple[list[Any], list[Any]]:
+        """Extents that are not constant, and addresses, of all buffers, for one of so many shares."""
         extents = [e for buffer in buffers.values() for e in buffer.shape if isinstance(e, tirx.Var)]
-        return extents, [buffer.data for buffer in buffers.values()]
+        data = []
+        for name, buffer in buffers.items():
+            if name.partition(":")[0] == "scratch":
+                data.append(T.address_of(buffer[tirx.truncdiv(buffer.shape[0], shares) * share, 0]))
+            else:
+                data.append(buffer.data)
+        return extents, data
 
     def of_part(
         self, var: Any, part: tirx.PrimFunc, extents: dict[str, list[Any]], data: dict[str, Any], own: dict[str, Any]
@@ -311,12 +326,29 @@ def _copy(
 def _program(arguments: _Arguments, run_steps: Any, sharing: str, rows: list[list[list[str]]]) -> tirx.PrimFunc:
     with IRBuilder() as builder, T.prim_func():
         T.func_name(PROGRAM)
-        tasks, first, last = (T.arg(name, tirx.Var(name, "int32")) for name in ("tasks", "first", "last"))
+        tasks = T.arg("tasks", tirx.Var("tasks", "int32"))
+        shares = T.arg("shares", T.buffer((tirx.Var("ends", "int32"),), "int32", align=4))
         board = T.arg("board", T.buffer((tirx.Var("words", "int32"),), "int64", align=abi.ALIGNMENT))
         buffers = arguments.declare()
         attributes = {"global_symbol": PROGRAM, "tirx.noalias": True, abi.ARGUMENTS: arguments.texts, ROWS: rows}
         T.func_attr(attributes)
-        extents, data = arguments.flat(buffers)
-        rest = (first, last, board.data, *extents, *data)
-        parallel_region(tasks, board, sharing, lambda task, tasks: run_steps(task, tasks, *rest))
+        number = shares.shape[0] - 1
+        threads = tasks
+
+        def run(task: Any, tasks: Any, share: Any, place: Any) -> None:
+            """Run the steps of one share, of which a board and scratch rows are those at this place."""
+            extents, data = arguments.flat(buffers, number, place)
+            own = T.address_of(board[place * (threads + 1) * ROW])
+            T.evaluate(run_steps(task, tasks, shares[share], shares[share + 1], own, *extents, *data))
+
+        def call(task: Any, tasks: Any) -> None:
+            with T.If(number == 1):
+                with T.Then():
+                    run(task, tasks, 0, 0)
+                with T.Else(), T.serial(0, number) as turn:
+                    share = tirx.Var("share", "int32")
+                    T.Bind(tirx.truncmod(task + turn, number), var=share)
+                    run(tirx.truncmod(task + tasks * number - share, tasks), 1, share, share)
+
+        parallel_region(tasks, board, sharing, call, number)
     return builder.get()

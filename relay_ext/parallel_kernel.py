@@ -57,10 +57,10 @@ def _program(name: str, part: Any, buffers: list[Any], sharing: str) -> tirx.Pri
         extents = [extent for buffer in own for extent in buffer.shape if isinstance(extent, tirx.Var)]
         data = [buffer.data for buffer in own]
 
-        def call(task: Any, tasks: Any) -> Any:
+        def call(task: Any, tasks: Any) -> None:
             launches = T.alloc_buffer((1,), "int32")
             T.buffer_store(launches, 0, [0])
-            return part(task, tasks, board.data, launches.data, *extents, *data)
+            T.evaluate(part(task, tasks, board.data, launches.data, *extents, *data))
 
         parallel_region(tasks, board, sharing, call)
     return builder.get()

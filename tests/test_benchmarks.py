@@ -35,6 +35,12 @@ ROOT = Path(__file__).resolve().parents[1]
             "| childsum-tree | generated |",
             marks=pytest.mark.slow,
         ),
+        pytest.param(
+            "two_threads",
+            "treelstm --hidden 8 --batch-size 4 --seconds 0",
+            "| treelstm | 8 |",
+            marks=pytest.mark.slow,
+        ),
         pytest.param("compile_times", "--parts equal", "500 equal cells", marks=pytest.mark.slow),
         ("operator_speed", "--hidden 8 --rows 16 --children 2 --only softmax attention --repeat 1", "attention over 2"),
         pytest.param(

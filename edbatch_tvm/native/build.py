@@ -63,6 +63,7 @@ LIBRARIES = {
         "tir/arena_placement.py",
         "tir/step_tables.py",
         "tir/batch_pieces.py",
+        "tir/batch_shares.py",
         "tir/layout_comparison.py",
         "tir/node_ordering.py",
         "../memory/steps_table.py",
@@ -162,11 +163,12 @@ def _functions(name: str) -> dict[str, Any]:
     if name == "plan":
         from edbatch_tvm.native.tir.arena_placement import place
         from edbatch_tvm.native.tir.batch_pieces import cut
+        from edbatch_tvm.native.tir.batch_shares import divide
         from edbatch_tvm.native.tir.layout_comparison import any_worse
         from edbatch_tvm.native.tir.node_ordering import order
         from edbatch_tvm.native.tir.step_tables import fill
 
-        return {"place": place, "fill": fill, "order": order, "any_worse": any_worse, "cut": cut}
+        return {"place": place, "fill": fill, "order": order, "any_worse": any_worse, "cut": cut, "divide": divide}
     if name == "levels":
         from edbatch_tvm.native.tir.depth_schedule import depth_schedule, heights
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from edbatch_tvm.batching.schedule import Schedule
 from edbatch_tvm.graph import InstanceGraph, Signature
+from edbatch_tvm.memory import Plan
 from edbatch_tvm.memory.layout import Layout, signature_of
 from edbatch_tvm.memory.plan_tables import Tables
 from edbatch_tvm.native.arguments import as_argument, never_empty
@@ -42,6 +43,7 @@ class NativePlanner:
         self._order = library["order"]
         self._any_worse = library["any_worse"]
         self._cut = library["cut"]
+        self._divide = library["divide"]
 
     def by_batch(self, graph: InstanceGraph, schedule: Schedule) -> Layout:
         """The layout of the plan ``batch``."""
@@ -148,6 +150,50 @@ class NativePlanner:
             total = int(io[0])
             if total <= batches:
                 return steps, None
+            if total <= room:
+                return made[:total], first
+            room = total
+
+    def divide(
+        self,
+        graph: InstanceGraph,
+        plan: Plan,
+        work: np.ndarray,
+        most: np.ndarray,
+        threads: int,
+        largest_percent: int,
+    ) -> tuple[np.ndarray, np.ndarray] | None:
+        """See :func:`edbatch_tvm.runtime.shares.divide`."""
+        batches, columns = plan.steps.shape
+        tables, room = cell_tables(signature_of(graph)), threads * batches + _USUAL_PIECES
+        first, io = np.empty(threads + 1, np.int32), np.empty(1, np.int64)
+        while True:
+            made = np.empty((room, columns), np.int32)
+            io[0] = largest_percent
+            self._divide(
+                threads,
+                work,
+                as_argument(graph.type_count, np.int64),
+                as_argument(graph.node_type, np.int16),
+                as_argument(graph.node_ptr),
+                as_argument(graph.operand_ptr),
+                never_empty(graph.operand_value),
+                graph.stride,
+                as_argument(plan.order),
+                as_argument(plan.schedule.batch_ptr),
+                as_argument(plan.steps),
+                most,
+                tables.cells,
+                tables.operands,
+                np.empty(threads + 1, np.int32),
+                np.empty((batches, threads + 1), np.int32),
+                made,
+                first,
+                io,
+            )
+            total = int(io[0])
+            if not total:
+                return None
             if total <= room:
                 return made[:total], first
             room = total

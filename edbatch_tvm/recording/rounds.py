@@ -19,7 +19,6 @@ from edbatch_tvm.recording.value_tables import present
 from edbatch_tvm.runtime.report import Report
 from edbatch_tvm.runtime.round_engine import Engine, engine_for
 from edbatch_tvm.runtime.round_report import RoundReport
-from edbatch_tvm.runtime.threads import get_num_threads
 
 if TYPE_CHECKING:
     from edbatch_tvm.recording.lazy import LazyTensor
@@ -61,12 +60,12 @@ class RoundValues:
         engine = self.engine
         assert engine.rule is not None
         loaded = engine.executor.kernels.loaded  # once: another thread may refresh it
-        rule, threads = engine.rule, get_num_threads()
-        found = self.compiled.run(recorded, library.code.type_ids, places, loaded.types, *rule, True, threads)
+        rule = engine.rule
+        found = self.compiled.run(recorded, library.code.type_ids, places, loaded.types, *rule, True, engine.threads)
         if found is None:
             return None
-        multiplies, facts = found
-        return facts if multiplies < 0 or engine.execute(self.compiled, multiplies) else None
+        multiplies, shares, facts = found
+        return facts if multiplies < 0 or engine.execute(self.compiled, multiplies, shares) else None
 
     def array(self, arena: int) -> np.ndarray:
         """The rows of an arena."""

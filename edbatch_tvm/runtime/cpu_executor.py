@@ -101,10 +101,11 @@ class CpuExecutor:
         arenas = self._pool.acquire([0 if number in given else need for number, need in enumerate(tables.arena_rows)])
         try:
             self._place_external(external, arenas, given)
+            threads = get_num_threads()  # once: another thread may set it
             with self._lock:
-                scratch = self._take_scratch(tables)
+                scratch = self._take_scratch(tables, threads)
             tensors = [given.get(number, tensor) for number, tensor in enumerate(arenas.tensors)]
-            calls = self.program.run(tables, tensors, scratch)
+            calls = self.program.run(tables, tensors, scratch, threads)
             with self._lock:
                 self._scratch = scratch
         except BaseException:
@@ -123,7 +124,7 @@ class CpuExecutor:
         try:
             self._place_external(graph.external_data, arenas)
             with self._lock:
-                scratch = self._take_scratch(tables)
+                scratch = self._take_scratch(tables, 1)
             yield self.program.parts(tables, arenas.tensors, scratch)
             with self._lock:
                 self._scratch = scratch
@@ -140,13 +141,13 @@ class CpuExecutor:
                 stored = held(rows.reshape(len(rows), size), self.kernels.storage)
                 arenas.views[arena][1 : 1 + len(rows), :size] = stored
 
-    def _take_scratch(self, tables: RunTables) -> dict[str, Any]:
-        """Workspace for the values that pass from stage to stage; a concurrent call gets its own."""
+    def _take_scratch(self, tables: RunTables, shares: int) -> dict[str, Any]:
+        """Workspace for the values that pass from stage to stage, of each share; a concurrent call gets its own."""
         scratch, self._scratch = self._scratch, {}
         for domain, widths in self.kernels.scratch_width.items():
             if not widths:
                 continue
-            rows = tables.largest_batch if domain == "instances" else tables.largest_rows
+            rows = shares * (tables.largest_batch if domain == "instances" else tables.largest_rows)
             for name, width in widths.items():
                 if name not in scratch or scratch[name].shape[0] < rows:
                     scratch[name] = runtime.empty((rows, width), self.kernels.scratch_dtype[name])

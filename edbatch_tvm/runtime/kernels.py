@@ -278,6 +278,11 @@ class KernelSet:
         kept = [key for key in row.addresses if key[0] in ("packed", "weight")]
         return max(self._work.get(row.first, 0), sum(math.prod(self.loaded.tensors[key].shape) for key in kept))
 
+    def packed_bytes(self, cell: str) -> int:
+        """Bytes of the weights that are packed for the kernels of `cell`."""
+        shapes = {key: self._packs[key[1]][1:] for key in self._rows[cell].addresses if key[0] == "packed"}
+        return sum(math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in shapes.values())
+
 
 class _Row(NamedTuple):
     """A row of the table of types: the cell whose kernels the type runs, their number, and what is at each address."""

@@ -27,7 +27,6 @@ from edbatch_tvm.memory import Plan
 from edbatch_tvm.runtime.result import Result
 from edbatch_tvm.runtime.round_engine import Engine, engine_for
 from edbatch_tvm.runtime.round_report import RoundReport, stages_of
-from edbatch_tvm.runtime.threads import get_num_threads
 
 if TYPE_CHECKING:
     from edbatch_tvm.runtime.model import Model
@@ -89,11 +88,11 @@ class OneCall:
         assert engine.rule is not None
         values = native.values(engine.compiled)
         loaded = engine.executor.kernels.loaded  # once: another thread may refresh it
-        found = values.run(rows, self._type_ids, None, loaded.types, *engine.rule, id(self._cells), get_num_threads())
+        found = values.run(rows, self._type_ids, None, loaded.types, *engine.rule, id(self._cells), engine.threads)
         if found is None:
             return None
-        multiplies, facts = found
-        if multiplies >= 0 and not engine.execute(values, multiplies):
+        multiplies, shares, facts = found
+        if multiplies >= 0 and not engine.execute(values, multiplies, shares):
             return None
         return OneCallResult(engine, instances, rows, values, facts, perf_counter() - begin)
 

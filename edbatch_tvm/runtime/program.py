@@ -13,8 +13,9 @@ from edbatch_tvm.memory.steps_table import TYPE
 from edbatch_tvm.runtime.kernels import KernelSet
 from edbatch_tvm.runtime.loaded_weights import LoadedWeights
 from edbatch_tvm.runtime.run_tables import RunTables
+from edbatch_tvm.runtime.shares import divide
 from edbatch_tvm.runtime.split_batches import SplitBatches
-from edbatch_tvm.runtime.threads import get_num_threads, use_threads
+from edbatch_tvm.runtime.threads import use_threads
 from edbatch_tvm.tvm_compat import runtime
 from schedules.cpu.work_sharing import ROW, YIELDS
 
@@ -23,6 +24,10 @@ SINGLE_MULTIPLIES = 2_000_000
 
 MOST_ALONE = 32
 """Most minibatches in a row that run in one thread because the cores were busy with something else."""
+
+MOST_WEIGHT_BYTES = 1 << 19
+"""Weights of a cell up to which a minibatch is divided: half of a second-level cache. In a divided minibatch each
+thread reads all weights of a cell, else those of its own columns."""
 
 Answer = TypeVar("Answer")
 
@@ -47,6 +52,8 @@ class Program:
         How many kernels a batch of each type is.
     split : SplitBatches
         Cuts large batches into pieces.
+    divides : bool
+        Whether each thread may run the batches of its own instances; else all run every batch together.
     """
 
     def __init__(self, signature: Signature, kernels: KernelSet) -> None:
@@ -54,44 +61,65 @@ class Program:
         names = signature.names
         self.kernels_of_type = np.array([len(kernels.by_cell.get(name, ())) for name in names], np.int64)
         self.multiplies = np.array([kernels.multiplies(name) for name in names], np.float64)
+        self._effort = np.maximum(self.multiplies, 1).astype(np.int64)
         several = self.kernels_of_type > 1
         self.split = SplitBatches(signature, [own and not kernels.gathers for own in several.tolist()])
         cells = list(signature)
         self._attributes = [
             (row, column, cells[row].attributes[number].name) for row, column, number in kernels.attributes
         ]
+        most = max((kernels.packed_bytes(name) for name in names), default=0)
+        self.divides = not kernels.gathers and most <= MOST_WEIGHT_BYTES
         self._boards: list[Board] = []
         self._alone = self._next_alone = 0
         self._pace_alone = float("inf")
 
-    def run(self, tables: RunTables, arenas: Sequence[Any], scratch: dict[str, Any]) -> Callable[[], int]:
-        """Run all batches in arenas, tensors or arrays; a function that counts the kernels that ran."""
+    def run(self, tables: RunTables, arenas: Sequence[Any], scratch: dict[str, Any], threads: int) -> Callable[[], int]:
+        """Run all batches in arenas, tensors or arrays; a function that counts the kernels that ran.
+
+        Parameters
+        ----------
+        threads : int
+            The minibatch is divided for so many, for which there are scratch rows.
+        """
         if not len(tables.steps):
             return lambda: 0
-        steps, _ = self.split.steps(tables.steps, get_num_threads())
-        arguments = self._arguments(tables, steps, arenas, scratch)
-        program = self._kernels.program
+        multiplies, program = float(tables.type_count @ self.multiplies), self._kernels.program
+        divided = self._divided(tables, threads) if self.tasks_for(multiplies) > 1 else None
+        if divided is None:
+            steps, _ = self.split.steps(tables.steps, threads)
+            divided = steps, np.array([0, len(steps)], np.int32)
+        arguments = self._arguments(tables, divided[0], arenas, scratch)
 
         def run(tasks: int, board: Board) -> None:
-            program(tasks, 0, len(steps), board.tensor, *arguments.values)
+            program(tasks, divided[1], board.tensor, *arguments.values)
 
-        self.shared(float(tables.type_count @ self.multiplies), run)
-        copies = 0 if tables.copies is None else len(tables.copies)
-        return lambda: self.calls_of(steps[:, TYPE]) + copies
+        self.shared(multiplies, run, len(divided[1]) - 1)
+        return lambda: self._calls(tables, threads)
+
+    def _divided(self, tables: RunTables, threads: int) -> tuple[np.ndarray, np.ndarray] | None:
+        """The steps of a share for each thread; None where all threads run every batch together."""
+        if threads == 1 or tables.planned is None or not self.divides:
+            return None
+        return divide(*tables.planned, self._effort, self.split.most, threads)
+
+    def _calls(self, tables: RunTables, threads: int) -> int:
+        """How many kernels run for a minibatch; one for several shares counts once."""
+        steps, _ = self.split.steps(tables.steps, threads)
+        return self.calls_of(steps[:, TYPE]) + (0 if tables.copies is None else len(tables.copies))
 
     def calls_of(self, types: np.ndarray) -> int:
         """How many kernels batches of these types are."""
         return int(self.kernels_of_type[types].sum())
 
-    def shared(self, multiplies: float, run: Callable[[int, Board], Answer]) -> Answer:
-        """Have `run` call the program with a number of threads, and the board on which they share the work."""
-        threads = use_threads()
-        tasks = self._tasks(multiplies, threads)
-        board = self._take_board(threads)
+    def shared(self, multiplies: float, run: Callable[[int, Board], Answer], shares: int = 1) -> Answer:
+        """Have `run` call the program with a number of threads, and the boards of `shares` where they claim work."""
+        tasks = self._tasks(multiplies)
+        board = self._take_board(tasks, shares)
         begin = perf_counter()
         answer = run(tasks, board)
         if multiplies >= SINGLE_MULTIPLIES:
-            self._learn_from((perf_counter() - begin) / multiplies, tasks, int(board.words[YIELDS]))
+            self._learn_from((perf_counter() - begin) / multiplies, tasks, board.yields(tasks, shares))
         self._boards.append(board)
         return answer
 
@@ -101,11 +129,11 @@ class Program:
         steps, first = self.split.steps(tables.steps, threads)
         arguments = self._arguments(tables, steps, arenas, scratch)
         tasks = threads if float(tables.type_count @ self.multiplies) >= SINGLE_MULTIPLIES else 1
-        board, program = Board(threads), self._kernels.program
+        board, program = Board(threads, 1), self._kernels.program
 
         def run(begin: int, end: int) -> None:
-            pieces = (begin, end) if first is None else (int(first[begin]), int(first[end]))
-            program(tasks, *pieces, board.tensor, *arguments.values)
+            pieces = (begin, end) if first is None else (first[begin], first[end])
+            program(tasks, np.array(pieces, np.int32), board.tensor, *arguments.values)
 
         return run
 
@@ -134,14 +162,17 @@ class Program:
                     arrays.append(array)
         return types, arrays
 
-    def _tasks(self, multiplies: float, threads: int) -> int:
-        """The number of threads to use for this number of multiplications."""
-        if threads == 1 or multiplies < SINGLE_MULTIPLIES:
-            return 1
-        if self._alone:
+    def tasks_for(self, multiplies: float) -> int:
+        """The number of threads that the next minibatch uses, if it has this number of multiplications."""
+        threads = use_threads()
+        return 1 if threads == 1 or multiplies < SINGLE_MULTIPLIES or self._alone else threads
+
+    def _tasks(self, multiplies: float) -> int:
+        """The same, for a minibatch that runs now."""
+        tasks = self.tasks_for(multiplies)
+        if self._alone and multiplies >= SINGLE_MULTIPLIES:
             self._alone -= 1
-            return 1
-        return threads
+        return tasks
 
     def _learn_from(self, pace: float, tasks: int, yields: int) -> None:
         """Let the next minibatches run in one thread if several were slower: each time twice as many.
@@ -166,13 +197,13 @@ class Program:
         else:
             self._next_alone = 0
 
-    def _take_board(self, threads: int) -> Board:
-        """A board for this number of threads; a concurrent call gets its own."""
+    def _take_board(self, tasks: int, shares: int) -> Board:
+        """A board for this number of threads and shares; a concurrent call gets its own."""
         try:
             board = self._boards.pop()
         except IndexError:
-            return Board(threads)
-        return board if board.threads >= threads else Board(threads)
+            return Board(tasks, shares)
+        return board if len(board.words) >= board_words(tasks, shares) else Board(tasks, shares)
 
 
 class _Arguments(NamedTuple):
@@ -183,9 +214,18 @@ class _Arguments(NamedTuple):
 
 
 class Board:
-    """Where threads claim work; see :mod:`schedules.cpu.work_sharing`."""
+    """Where so many threads claim work of so many shares; see :mod:`schedules.cpu.work_sharing`."""
 
-    def __init__(self, threads: int) -> None:
-        self.threads = threads
-        self.tensor = runtime.empty(((1 + threads) * ROW,), "int64")
+    def __init__(self, tasks: int, shares: int) -> None:
+        self.tensor = runtime.empty((board_words(tasks, shares),), "int64")
         self.words = np.from_dlpack(self.tensor)
+
+    def yields(self, tasks: int, shares: int) -> int:
+        """How often a thread of the last call waited for long."""
+        used = self.words[: board_words(tasks, shares)]
+        return int(used[YIELDS :: board_words(tasks, 1)].sum())
+
+
+def board_words(tasks: int, shares: int) -> int:
+    """Words of a board."""
+    return shares * (1 + tasks) * ROW

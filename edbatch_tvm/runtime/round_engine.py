@@ -73,6 +73,7 @@ class Engine:
         kernels, tables, program = executor.kernels, cell_tables(signature), executor.program
         levels, schedule, plan = load_library("levels"), load_library("schedule"), load_library("plan")
         functions = [schedule["schedule"], plan["fill"], levels["depth_schedule"], kernels.program, plan["cut"]]
+        divide = plan["divide"]
         attributes = [
             (_item_bytes(attribute.spec), -1 if attribute.bound is None else attribute.bound)
             for cell in signature
@@ -87,7 +88,7 @@ class Engine:
             width = kernels.scratch_width["rows" if of_rows else "instances"][name]
             inputs.append((-1, of_rows, width, np.dtype(kernels.scratch_dtype[name]).itemsize))
         self.compiled = native.engine(
-            (functions, kernels),
+            (functions, divide, kernels),
             (
                 len(tables.cells),
                 signature.stride,
@@ -109,12 +110,25 @@ class Engine:
             program.split.most,
             program.kernels_of_type,
             float(SINGLE_MULTIPLIES),
-            np.array([*(function.__chandle__() for function in functions), *ffi_addresses()], np.int64),
+            np.array(
+                [
+                    *(function.__chandle__() for function in functions),
+                    divide.__chandle__() if program.divides else 0,
+                    *ffi_addresses(),
+                ],
+                np.int64,
+            ),
         )
 
-    def execute(self, values: Any, multiplies: float) -> bool:
-        """Run a large round that is prepared, on several threads perhaps."""
-        return self.executor.program.shared(multiplies, lambda tasks, board: bool(values.execute(tasks, board.words)))
+    @property
+    def threads(self) -> int:
+        """Threads that the next large round or minibatch runs on."""
+        return self.executor.program.tasks_for(float("inf"))
+
+    def execute(self, values: Any, multiplies: float, shares: int) -> bool:
+        """Run a large round that is prepared, of so many shares, on several threads perhaps."""
+        program = self.executor.program
+        return program.shared(multiplies, lambda tasks, board: bool(values.execute(tasks, board.words)), shares)
 
 
 def _item_bytes(spec: Any) -> int:

@@ -28,6 +28,8 @@ class RunTables:
         Nodes of each type.
     attribute : callable
         Gives an attribute of the nodes of a type, by type and name, in the order of the schedule.
+    planned : (InstanceGraph, Plan) or None
+        What the tables are those of, where that is known; a minibatch is divided by it.
     copies, copy_ptr : int32 array or None
         Rows that are copied before each batch, where not all are read in their places.
     """
@@ -39,6 +41,7 @@ class RunTables:
     largest_rows: int
     type_count: np.ndarray
     attribute: Callable[[int, str], np.ndarray]
+    planned: tuple[InstanceGraph, Plan] | None = None
     copies: np.ndarray | None = None
     copy_ptr: np.ndarray | None = None
 
@@ -58,6 +61,7 @@ def tables_of(graph: InstanceGraph, plan: Plan) -> RunTables:
         plan.largest_rows,
         graph.type_count,
         attribute,
+        (graph, plan),
         plan.copies if isinstance(plan, UnfusedPlan) else None,
         plan.copy_ptr if isinstance(plan, UnfusedPlan) else None,
     )

@@ -102,11 +102,14 @@ def test_arguments(joined: tvm.IRModule) -> None:
     assert [str(text) for text in joined["program"].attrs["edbatch.arguments"]] == ["arena:0"]
 
 
-def run(program: Any, tasks: int, steps: np.ndarray, arena: Any, work: int = 1) -> np.ndarray:
-    """Run all of `steps`; the board afterwards."""
-    board = tvm.runtime.tensor(np.full((1 + tasks) * ROW, -1))
+def run(
+    program: Any, tasks: int, steps: np.ndarray, arena: Any, work: int = 1, ends: tuple[int, ...] = ()
+) -> np.ndarray:
+    """Run all of `steps`, in shares that end there; the board afterwards."""
+    shares = np.array([0, *(ends or (len(steps),))], np.int32)
+    board = tvm.runtime.tensor(np.full((len(shares) - 1) * (1 + tasks) * ROW, -1))
     none = np.zeros((1, 5), np.int32), np.zeros(1, np.int32), np.array([[0], [1]], np.int64)
-    program(tasks, 0, len(steps), board, steps, np.array([work], np.int32), *none, arena)
+    program(tasks, shares, board, steps, np.array([work], np.int32), *none, arena)
     return board.numpy()
 
 
@@ -127,6 +130,45 @@ def test_every_item_once_and_batches_in_order(program: Any, tasks: int, work: in
         for _, n, _, _, source, target in steps:
             start[target : target + n] = start[source : source + n][::-1] + 1
         np.testing.assert_array_equal(arena.numpy(), start)
+
+
+SPAN = 40
+"""Rows of each half of what a share reads and writes."""
+
+
+def share_turns(counts: list[list[int]]) -> tuple[np.ndarray, tuple[int, ...]]:
+    """Steps of shares that read and write rows of their own, and where those of each share end."""
+    steps = []
+    for share, own in enumerate(counts):
+        low, high = 2 * SPAN * share, 2 * SPAN * share + SPAN
+        steps += [(0, n, 0, 0, *((low, high) if number % 2 == 0 else (high, low))) for number, n in enumerate(own)]
+    return np.array(steps, np.int32), tuple(np.cumsum([len(own) for own in counts]).tolist())
+
+
+@pytest.mark.parametrize("tasks", [1, 2, 3, 5])
+@pytest.mark.parametrize("shares", [2, 3, 5])
+@pytest.mark.parametrize("pool", [1, None])
+def test_shares_wait_for_nobody(
+    program: Any, tasks: int, shares: int, pool: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More or fewer threads than shares; a pool of one thread, which runs what others would have begun with."""
+    monkeypatch.setattr(threads, "_wanted", pool)
+    threads.use_threads()
+    rng = np.random.default_rng(shares)
+    counts = [rng.integers(1, SPAN + 1, 30 * (1 + share)).tolist() for share in range(shares)]
+    steps, ends = share_turns(counts)
+    start = rng.uniform(-1, 1, (2 * ROWS, 16)).astype(np.float32)
+    arena = tvm.runtime.tensor(start)
+    for work in (1, 300):
+        board = run(program, tasks, steps, arena, work, ends).reshape(shares, 1 + tasks, ROW)
+        for _, n, _, _, source, target in steps:
+            start[target : target + n] = start[source : source + n][::-1] + 1
+        np.testing.assert_array_equal(arena.numpy(), start)
+        # Every loop is counted on the board of its share alone: there is one end for each share, and no barrier else.
+        assert (board[:, 0, 0] >> 32).tolist() == [len(own) for own in counts]
+        assert (board[:, 0, 0] & 0xFFFFFFFF).tolist() == [own[-1] for own in counts]
+    monkeypatch.undo()
+    threads.use_threads()
 
 
 def test_stores_outside_loops(program: Any) -> None:

@@ -52,6 +52,7 @@ static int merge_instances(Engine *engine, Work *work, PyObject *rows, int64_t s
     if (all.nodes == 0 || all.nodes >= MOST_ENTRIES / (2 * (engine->types + LANES) + LANES) ||
         all.nodes * engine->stride > INT32_MAX || all.edges >= MOST_ENTRIES)
         return UNUSUAL;
+    ROOM(node_ptr, int32_t, PyTuple_GET_SIZE(rows) + 1)
     ROOM(node_type, int16_t, all.nodes)
     ROOM(operand_ptr, int32_t, all.nodes + 1)
     ROOM(operand_value, int32_t, all.edges + 1)
@@ -61,7 +62,7 @@ static int merge_instances(Engine *engine, Work *work, PyObject *rows, int64_t s
     ROOM(waits, int32_t, all.nodes)
     ROOM(type_count, int64_t, engine->types)
     memset(type_count, 0, engine->types * sizeof(int64_t));
-    outside_row[0] = operand_ptr[0] = use_ptr[0] = 0;
+    node_ptr[0] = outside_row[0] = operand_ptr[0] = use_ptr[0] = 0;
     user[0] = -1;
     int32_t node = 0, edge = 0, use = 0;
     for (Py_ssize_t n = 0; n < PyTuple_GET_SIZE(rows); n++) {
@@ -78,6 +79,7 @@ static int merge_instances(Engine *engine, Work *work, PyObject *rows, int64_t s
             operand_value[edge + e] = value[e] < 0 ? value[e] : value[e] + node * engine->stride;
         for (int32_t type = 0; type < engine->types; type++) type_count[type] += FROM(int64_t, TYPE_COUNT)[type];
         node += row[NODES];
+        node_ptr[n + 1] = node;
         edge += row[EDGES];
         use += row[USES];
     }

@@ -12,7 +12,7 @@
  */
 
 enum { AGENDA = 0, FSM = 4, BY_DEPTH = -1, BATCHES = 0, MISSES = 1, FAILED = 2, SCHEDULE_IO = 9 };
-enum { FILLED = 4, LARGEST = 6, MOST_ROWS = 7, FILL_IO = 8, FACTS = 18, STEP_TYPE = 0, STEP_COUNT = 1, OF_SCHEDULE = 5, STAGES = 3, MOST_TYPES = 512 };
+enum { FILLED = 4, LARGEST = 6, MOST_ROWS = 7, FILL_IO = 8, FACTS = 18, STEP_TYPE = 0, STEP_COUNT = 1, SPARE_PIECES = 64, LARGEST_PERCENT = 125, OF_SCHEDULE = 5, STAGES = 3, MOST_TYPES = 512 };
 
 static int64_t nanoseconds(void) {
     struct timespec now;
@@ -100,6 +100,21 @@ static int make_schedule(Engine *engine, Work *work, Rule *rule, int64_t *io) {
     return called(engine, engine->schedule, arguments, add - arguments);
 }
 
+/* The operands of all cells, as an array of three dimensions. */
+static Argument cell_operands(Engine *engine, Matrix *place, int64_t *shape, int64_t *strides) {
+    Argument made = array(place, engine->operands, DL_INT, 32, engine->types, engine->most);
+    shape[0] = engine->types;
+    shape[1] = engine->most;
+    shape[2] = 4;
+    strides[0] = 4 * (int64_t)engine->most;
+    strides[1] = 4;
+    strides[2] = 1;
+    place->tensor.ndim = 3;
+    place->tensor.shape = shape;
+    place->tensor.strides = strides;
+    return made;
+}
+
 /* The plan `batch`: NativePlanner.fill_by_batch(). */
 static int make_plan(Values *self, int32_t edges, int32_t others, int64_t *io) {
     Engine *engine = self->engine;
@@ -129,12 +144,8 @@ static int make_plan(Values *self, int32_t edges, int32_t others, int64_t *io) {
     *add++ = SHORTS(work->batch_type.data, batches);
     *add++ = INTS2(base, batches, engine->stride);
     *add++ = INTS2(engine->cells, types, CELL_COLUMNS);
-    *add++ = array(next++, engine->operands, DL_INT, 32, types, engine->most);
-    Matrix *operands = next - 1; /* of three dimensions */
-    int64_t shape[] = {types, engine->most, 4}, strides[] = {4 * (int64_t)engine->most, 4, 1};
-    operands->tensor.ndim = 3;
-    operands->tensor.shape = shape;
-    operands->tensor.strides = strides;
+    int64_t shape[3], strides[3];
+    *add++ = cell_operands(engine, next++, shape, strides);
     *add++ = INTS(fill_work, 2 * (int64_t)nodes + (6 + engine->most) * (int64_t)types);
     *add++ = INTS2(steps, batches, engine->columns);
     *add++ = INTS(index, (int64_t)edges + nodes + types);
@@ -150,12 +161,18 @@ static int make_plan(Values *self, int32_t edges, int32_t others, int64_t *io) {
 static int cut_batches(Engine *engine, Work *work, int64_t threads) {
     const int32_t *steps = work->steps.data;
     int32_t batches = work->batches, pieces = 0;
+    work->calls = 0;
     for (int32_t b = 0; b < batches; b++) {
-        int64_t most = engine->most_of_piece[steps[b * engine->columns + STEP_TYPE]] * threads;
-        int64_t count = steps[b * engine->columns + STEP_COUNT];
-        pieces += (int32_t)(count <= most ? 1 : (count + most - 1) / most);
+        int32_t type = steps[b * engine->columns + STEP_TYPE];
+        int64_t most = engine->most_of_piece[type] * threads, count = steps[b * engine->columns + STEP_COUNT];
+        int32_t own = (int32_t)(count <= most ? 1 : (count + most - 1) / most);
+        pieces += own;
+        work->calls += own * (int32_t)engine->kernels[type];
     }
-    work->runs = pieces;
+    ROOM(shares, int32_t, 2)
+    shares[0] = 0;
+    shares[1] = work->runs = pieces;
+    work->in_shares = 1;
     if (pieces == batches) return DONE;
     int64_t told;
     Matrix matrix[6], *next = matrix;
@@ -172,8 +189,51 @@ static int cut_batches(Engine *engine, Work *work, int64_t threads) {
     return called(engine, engine->cut, arguments, add - arguments);
 }
 
+/* Divide a minibatch of instances into a share for each thread, where that can be: shares.py. */
+static int divide_instances(Engine *engine, Work *work, int32_t instances, int32_t edges, int32_t threads) {
+    int32_t nodes = work->nodes, batches = work->batches, room = threads * batches + SPARE_PIECES;
+    ROOM(first_node, int32_t, threads + 1)
+    ROOM(split, int32_t, (size_t)batches * (threads + 1))
+    ROOM(shares, int32_t, threads + 1)
+    int64_t told, shape[3], strides[3];
+    for (;; room = (int32_t)told) {
+        ROOM(made, int32_t, (size_t)room * engine->columns)
+        Matrix matrix[18], *next = matrix;
+        Argument arguments[20], *add = arguments;
+        told = LARGEST_PERCENT;
+        *add++ = number(threads);
+        *add++ = LONGS(engine->effort, engine->types);
+        *add++ = LONGS(work->type_count.data, engine->types);
+        *add++ = SHORTS(work->node_type.data, nodes);
+        *add++ = INTS(work->node_ptr.data, instances + 1);
+        *add++ = INTS(work->operand_ptr.data, nodes + 1);
+        *add++ = INTS(work->operand_value.data, edges ? edges : 1);
+        *add++ = number(engine->stride);
+        *add++ = INTS(work->order.data, nodes);
+        *add++ = INTS(work->batch_ptr.data, batches + 1);
+        *add++ = INTS2(work->steps.data, batches, engine->columns);
+        *add++ = LONGS(engine->most_of_piece, engine->types);
+        *add++ = INTS2(engine->cells, engine->types, CELL_COLUMNS);
+        *add++ = cell_operands(engine, next++, shape, strides);
+        *add++ = INTS(first_node, threads + 1);
+        *add++ = INTS2(split, batches, threads + 1);
+        *add++ = INTS2(made, room, engine->columns);
+        *add++ = INTS(shares, threads + 1);
+        *add++ = LONGS(&told, 1);
+        int outcome = called(engine, engine->divide, arguments, add - arguments);
+        if (outcome != DONE) return outcome;
+        if (told <= room) break;
+    }
+    if (!told) return cut_batches(engine, work, threads);
+    work->runs = (int32_t)told;
+    work->in_shares = threads;
+    return DONE;
+}
+
 /* The steps that run. */
-static int32_t *steps_of(Work *work) { return work->runs == work->batches ? work->steps.data : work->made.data; }
+static int32_t *steps_of(Work *work) {
+    return work->in_shares == 1 && work->runs == work->batches ? work->steps.data : work->made.data;
+}
 
 /* Attributes of what is recorded in the order of the schedule; moves the places. */
 static void order_numbers(Engine *engine, Work *work, char *attributes, int64_t *place) {
@@ -226,8 +286,7 @@ static int prepare(Values *self, PyObject *from, const void *loaded, int64_t *io
     Matrix *next = work->matrix;
     Argument *add = work->arguments;
     *add++ = number(1);
-    *add++ = number(0);
-    *add++ = number(work->runs);
+    *add++ = INTS(work->shares.data, work->in_shares + 1);
     *add++ = LONGS(work->board, 32);
     *add++ = INTS2(steps_of(work), work->runs, engine->columns);
     *add++ = INTS(work->index.data, io[FILLED] ? io[FILLED] : 1);
@@ -240,7 +299,7 @@ static int prepare(Values *self, PyObject *from, const void *loaded, int64_t *io
             Arena *arena = self->arenas[input->arena];
             *add++ = array(next++, arena->data, DL_FLOAT, 8 * engine->item, arena->shape[0], arena->shape[1]);
         } else {
-            int64_t rows = io[input->of_rows ? MOST_ROWS : LARGEST];
+            int64_t rows = io[input->of_rows ? MOST_ROWS : LARGEST] * work->in_shares;
             void *data = room_for(&work->stage[n], (rows + 1) * (size_t)input->width * input->bytes, 0);
             if (data == NULL) return ERROR;
             *add++ = array(next++, data, DL_FLOAT, 8 * input->bytes, rows, input->width);
@@ -279,8 +338,7 @@ static PyObject *facts(Engine *engine, Work *work, Py_ssize_t calls, int32_t edg
     int64_t first[FACTS] = {calls, nodes, edges, others, batches, schedule[MISSES]};
     memcpy(first + 6, plan, FILL_IO * sizeof(int64_t));
     for (int n = 0; n < STAGES; n++) first[6 + FILL_IO + n] = stages[n + 1] - stages[n];
-    const int32_t *steps = steps_of(work);
-    for (int32_t n = 0; n < work->runs; n++) first[FACTS - 1] += engine->kernels[steps[n * engine->columns + STEP_TYPE]];
+    first[FACTS - 1] = work->calls;
     const struct { const void *data; size_t bytes; } parts[] = {
         {first, sizeof(first)},
         {work->value_row.data, (size_t)nodes * engine->stride * sizeof(int32_t)},
@@ -343,13 +401,15 @@ static int run_round(Values *self, Recorded *recorded, PyObject *from, Rule *rul
     stages[2] = nanoseconds();
     work->batches = (int32_t)schedule[BATCHES];
     outcome = make_plan(self, edges, others, plan);
-    if (outcome == DONE) outcome = cut_batches(engine, work, threads);
-    if (outcome == DONE) outcome = prepare(self, from, loaded, plan);
-    if (outcome != DONE) return outcome;
-    stages[3] = nanoseconds();
     *multiplies = 0;
     int64_t *type_count = work->type_count.data;
     for (int32_t type = 0; type < engine->types; type++) *multiplies += type_count[type] * engine->multiplies[type];
+    if (outcome == DONE) outcome = cut_batches(engine, work, threads);
+    if (outcome == DONE && instances && engine->divide != NULL && threads > 1 && *multiplies >= engine->alone_below)
+        outcome = divide_instances(engine, work, (int32_t)PyTuple_GET_SIZE(from), edges, (int32_t)threads);
+    if (outcome == DONE) outcome = prepare(self, from, loaded, plan);
+    if (outcome != DONE) return outcome;
+    stages[3] = nanoseconds();
     *told = facts(engine, work, instances ? work->nodes : recorded->calls, edges, others, schedule, plan, stages,
                   !instances);
     if (*told == NULL) return ERROR;
@@ -362,7 +422,7 @@ static int run_round(Values *self, Recorded *recorded, PyObject *from, Rule *rul
 }
 
 /* run(recorder, type_ids, places, types, rule, encoding, key, action, merge, threads): multiplications that are left to
- * execute(), or -1, and what a report says; None if it is a round for Python. In the place of a recorder, a list of
+ * execute(), or -1, in how many shares, and what a report says; None if it is a round for Python. In the place of a recorder, a list of
  * packed calls, and `places` those of tensors from outside; or a tuple of rows of instance graphs, no places, and in the
  * place of `merge` the identity of their signature. See rounds.py and one_call.py. */
 static PyObject *values_run(PyObject *own, PyObject *const *arguments, Py_ssize_t count) {
@@ -413,7 +473,8 @@ static PyObject *values_run(PyObject *own, PyObject *const *arguments, Py_ssize_
     Py_XDECREF(recorded.tables);
     if (outcome == ERROR) return NULL;
     if (outcome == UNUSUAL) Py_RETURN_NONE;
-    return Py_BuildValue("dN", multiplies, told);
+    int shares = self->work == NULL ? 1 : self->work->in_shares;
+    return Py_BuildValue("diN", multiplies, shares, told);
 }
 
 /* execute(tasks, board): run the round that run() has left; whether it could be. */
@@ -425,7 +486,7 @@ static PyObject *values_execute(PyObject *own, PyObject *const *arguments, Py_ss
     if (tasks == -1 && PyErr_Occurred()) return NULL;
     if (PyObject_GetBuffer(arguments[1], &board, PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE) < 0) return NULL;
     self->work->arguments[0] = number(tasks);
-    self->work->arguments[3] = array(&self->work->matrix[0], board.buf, DL_INT, 64, board.len / 8, -1);
+    self->work->arguments[2] = array(&self->work->matrix[1], board.buf, DL_INT, 64, board.len / 8, -1);
     int outcome = execute(self);
     give_back_work(self);
     PyBuffer_Release(&board);

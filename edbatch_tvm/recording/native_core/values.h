@@ -100,12 +100,13 @@ typedef struct {
 typedef struct Work {
     struct Work *next;
     Room cells, ends, operands, integers, node_type, ids, operand_ptr, operand_value, outside_row, external, numbers, numbers_at, table, use_ptr, user,
-        waits, last_user, type_count, schedule_work, order, batch_ptr, batch_type, learning, base, steps, made, piece_of, index,
+        waits, last_user, type_count, schedule_work, order, batch_ptr, batch_type, learning, base, steps, made, piece_of, node_ptr, shares, first_node, split, index,
         value_row, attribute_row, fill_work, types, attributes, counter, arena_rows, stage[MOST_INPUTS];
     _Alignas(ALIGNED) int64_t board[BOARD_WORDS];
     Matrix matrix[7 + MOST_INPUTS];
     Argument arguments[9 + MOST_INPUTS];
-    int32_t given, nodes, batches, runs; /* `runs`: the steps of batches that were cut into pieces, or all batches */
+    int32_t given, nodes, batches;
+    int32_t runs, in_shares, calls; /* the steps of all shares; how many shares; the kernels of all batches */
 } Work;
 
 typedef struct {
@@ -124,8 +125,9 @@ typedef struct {
     Attribute *attributes;
     Address *address;
     Input *input;
+    int64_t *effort; /* of a node of each type: its multiplications, at least one */
     double *multiplies, alone_below;
-    void *schedule, *fill, *depth, *program, *cut;
+    void *schedule, *fill, *depth, *program, *cut, *divide; /* `divide`: NULL where minibatches are not divided */
     int (*call)(void *function, Argument *arguments, int32_t count, Argument *result);
     void (*take_error)(void **error);
     int (*let_go)(void *object);
@@ -148,7 +150,7 @@ static void engine_dealloc(Engine *self) {
     }
     void *parts[] = {self->output_arena, self->cells, self->operands, self->arena_size, self->arena_width,
                      self->attribute_first, self->attributes, self->address, self->input, self->multiplies, self->spare,
-                     self->most_of_piece, self->kernels};
+                     self->most_of_piece, self->kernels, self->effort};
     for (size_t n = 0; n < sizeof(parts) / sizeof(parts[0]); n++) free(parts[n]);
     Py_XDECREF(self->kept);
     PyObject_Free(self);
@@ -209,13 +211,15 @@ static PyObject *engine(PyObject *module, PyObject *arguments) {
         goto failed;
     made->attributes = malloc((count + 1) * sizeof(Attribute));
     made->spare = calloc(made->arenas + 1, sizeof(Arena *));
-    if (made->attributes == NULL || made->spare == NULL) {
+    made->effort = malloc((types + 1) * sizeof(int64_t));
+    if (made->attributes == NULL || made->spare == NULL || made->effort == NULL) {
         PyErr_NoMemory();
         goto failed;
     }
     for (int32_t n = 0; n < count; n++) made->attributes[n] = (Attribute){(int32_t)pairs[2 * n], pairs[2 * n + 1]};
-    if (given != 8 || made->inputs > MOST_INPUTS) {
-        PyErr_SetString(PyExc_ValueError, "addresses of 8 functions, and as many inputs as MOST_INPUTS says");
+    for (int n = 0; n < types; n++) made->effort[n] = made->multiplies[n] < 1 ? 1 : (int64_t)made->multiplies[n];
+    if (given != 9 || made->inputs > MOST_INPUTS) {
+        PyErr_SetString(PyExc_ValueError, "addresses of 9 functions, and as many inputs as MOST_INPUTS says");
         goto failed;
     }
     made->schedule = (void *)places[0];
@@ -223,9 +227,10 @@ static PyObject *engine(PyObject *module, PyObject *arguments) {
     made->depth = (void *)places[2];
     made->program = (void *)places[3];
     made->cut = (void *)places[4];
-    made->call = (int (*)(void *, Argument *, int32_t, Argument *))places[5];
-    made->take_error = (void (*)(void **))places[6];
-    made->let_go = (int (*)(void *))places[7];
+    made->divide = (void *)places[5];
+    made->call = (int (*)(void *, Argument *, int32_t, Argument *))places[6];
+    made->take_error = (void (*)(void **))places[7];
+    made->let_go = (int (*)(void *))places[8];
     free(pairs);
     free(places);
     return (PyObject *)made;
