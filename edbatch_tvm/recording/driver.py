@@ -42,6 +42,26 @@ def isolated(function: Callable[[], Any], own: State) -> Callable[[], Any]:
     return run
 
 
+class Fiber:
+    """Runs functions in a greenlet: one after the other, until one of them waits, and no others then.
+
+    Attributes
+    ----------
+    greenlet : greenlet
+    number : int
+        The function that it runs.
+    ended : bool
+        Whether it has found no more of them.
+    """
+
+    __slots__ = ("ended", "greenlet", "number")
+
+    def __init__(self, greenlet: Any) -> None:
+        self.greenlet = greenlet
+        self.number = 0
+        self.ended = False
+
+
 class Driver:
     """Runs functions as greenlets that advance together.
 
@@ -64,7 +84,7 @@ class Driver:
 
     __slots__ = (
         *("_after_round", "_compute", "_current", "_first", "_greenlet", "_hub", "_state"),
-        *("__weakref__", "before_wait", "fibers", "resumed", "rounds"),
+        *("__weakref__", "before_wait", "resumed", "rounds"),
     )
 
     def __init__(
@@ -83,7 +103,6 @@ class Driver:
         self._hub: Any = None
         self._state = state()
         self.rounds = 0
-        self.fibers: list[Any] = []
 
     def wait(self) -> None:
         """Called by a function that needs a value: come back when it is computed."""
@@ -106,46 +125,66 @@ class Driver:
         Exception
             What the first function to fail raises; it says which function that is. The others are ended.
         """
+        if not functions:
+            return []
         self._hub = self._greenlet.getcurrent()
         self._state = state()
-        fibers = self.fibers = [
-            self._greenlet(isolated(function, self._state), parent=self._hub) for function in functions
-        ]
-        for fiber in fibers:
-            fiber.gr_context = contextvars.copy_context()
-        results: list[Any] = [None] * len(fibers)
-        waiting = list(range(len(fibers)))
+        results: list[Any] = [None] * len(functions)
+        contexts = [contextvars.copy_context() for _ in functions]
+        numbers = iter(range(len(functions)))
+        fibers: list[Fiber] = []
+
+        def work(fiber: Fiber) -> None:
+            # One after the other: many models wait for nothing, and a greenlet for each would take longer.
+            for fiber.number in numbers:
+                self.resumed(fiber.number)
+                function = isolated(functions[fiber.number], self._state)
+                results[fiber.number] = contexts[fiber.number].run(function)
+            fiber.ended = True
+
+        waiting: list[Fiber] = []
         try:
+            while not (fibers and fibers[-1].ended):
+                fiber = Fiber(self._greenlet(work, parent=self._hub))
+                fibers.append(fiber)
+                self._go_on(fiber, fiber)
+                if not fiber.greenlet.dead:
+                    if not waiting:
+                        self.before_wait()
+                    waiting.append(fiber)
+            self._end_round(waiting)
             while waiting:
-                still: list[int] = []
-                for number in waiting:
-                    fiber = fibers[number]
-                    self.resumed(number)
-                    try:
-                        result = fiber.switch()
-                    except CallError:
-                        raise  # of whatever element
-                    except Exception as error:
-                        name_element(error, number + self._first)
-                        raise
-                    if fiber.dead:
-                        results[number] = result
-                    else:
-                        if not still and not self.rounds:
-                            self.before_wait()
-                        still.append(number)
+                still: list[Fiber] = []
+                for fiber in waiting:
+                    self.resumed(fiber.number)
+                    self._go_on(fiber)
+                    if not fiber.greenlet.dead:
+                        still.append(fiber)
                 waiting = still
-                self.rounds += 1
-                self._after_round()
-                if waiting:
-                    self._compute()
+                self._end_round(waiting)
         finally:
             for fiber in fibers:
-                if fiber and not fiber.dead:
+                if not fiber.greenlet.dead:
                     with suppress(Exception, SystemExit):  # of code that catches everything: the first error counts
-                        fiber.throw()
-            self._hub, self.fibers = None, []
+                        fiber.greenlet.throw()
+            self._hub = None
         return results
+
+    def _go_on(self, fiber: Fiber, *begin: Fiber) -> None:
+        """Let a fiber go on until it waits or has ended."""
+        try:
+            fiber.greenlet.switch(*begin)
+        except CallError:
+            raise  # of whatever element
+        except Exception as error:
+            name_element(error, fiber.number + self._first)
+            raise
+
+    def _end_round(self, waiting: list[Fiber]) -> None:
+        self.rounds += 1
+        self._after_round()
+        if waiting:
+            self._compute()
 
     def finish(self) -> None:
         """Let go of what it calls, which may hold the driver in turn."""
