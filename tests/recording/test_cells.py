@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from greenlet import GreenletExit
 from torch import nn
 
 import edbatch_tvm as eb
@@ -220,6 +223,41 @@ def test_the_driver_keeps_order_and_ends_what_is_left() -> None:
     notes = getattr(caught.value, "__notes__", ["in element 1 of the minibatch"])  # Python 3.11 has notes
     assert notes == ["in element 1 of the minibatch"]
     assert sorted(log) == ["compute", "end a", "end bad", "end c"]
+
+
+@pytest.mark.parametrize("leaves", [(), (0,), (1, 4), (0, 1, 2, 3, 4, 5)])
+@pytest.mark.parametrize("waits", [(0, 0, 0, 0, 0, 0), (1, 0, 2, 0, 0, 1), (0, 0, 0, 3, 1, 0), (2, 2, 2, 2, 2, 2)])
+def test_functions_begin_in_order_and_have_contexts_of_their_own(
+    waits: tuple[int, ...], leaves: tuple[int, ...]
+) -> None:
+    """Whether they wait or not, and where some leave by greenlet's own exception."""
+    computed, begun, resumed = [0], [], []
+    driver = Driver(lambda: computed.append(len(begun)))
+    driver.resumed = resumed.append
+    whose = ContextVar("whose", default=-1)
+
+    def task(number: int) -> int:
+        assert whose.get() == 7
+        whose.set(number)
+        begun.append(number)
+        for _ in range(waits[number]):
+            driver.wait()
+            assert whose.get() == number
+        if number in leaves:
+            raise GreenletExit
+        return number
+
+    token = whose.set(7)
+    results = driver.run([partial(task, number) for number in range(6)])
+    assert whose.get() == 7
+    whose.reset(token)
+    assert [one for number, one in enumerate(results) if number not in leaves] == [
+        number for number in range(6) if number not in leaves
+    ]
+    assert begun == list(range(6))
+    assert driver.rounds == max(waits) + 1
+    assert computed == [0] + [6] * max(waits)
+    assert sorted(resumed) == sorted(number for number in range(6) for _ in range(waits[number] + 1))
 
 
 def test_the_first_error_counts_whatever_other_elements_make_of_it() -> None:
