@@ -117,7 +117,7 @@ class Outside:
         # By shape, those of the dtype; by spec, others.
         self._known: dict[torch.Size | TensorSpec, tuple[dict[bytes, int], Any]] = {}
         # The numbers of the rows of tensors, which are often read again: masks.
-        self._lists: dict[tuple[torch.Size, bytes], list[int]] = {}
+        self._lists: dict[tuple[torch.Size | TensorSpec, bytes], list[int]] = {}
         self.seen: Any = None
         self.known_by_size: dict[bytes, dict[bytes, int]] = {}
         self._objects: dict[int, tuple[TensorSpec, Table, int, int]] = {}
@@ -156,32 +156,42 @@ class Outside:
 
         A row keeps the dimension, with an extent of 1.
         """
-        shape = tensor.shape
+        shape, dtype = tensor.shape, tensor.dtype
         count = shape[at]
-        spec = spec_of((*shape[:at], 1, *shape[at + 1 :]), self.dtype)
+        spec = spec_of((*shape[:at], 1, *shape[at + 1 :]), dtype)
         size = self.dtype.itemsize * spec.size
-        reader = _READERS[size * count] if count > 1 and spec.size else None
-        plain = type(tensor) is Tensor and tensor.dtype is self.dtype and tensor.layout is strided and tensor.is_cpu
-        if reader is None or not plain or not _is_plain(tensor) or (tensor.requires_grad and _is_grad_enabled()):
+        reader = _READERS[size] if count > 1 and size else None
+        wanted = tensor.requires_grad and _is_grad_enabled()
+        if reader is None or wanted or type(tensor) not in (Tensor, torch.nn.Parameter):
             return [self.number(part) for part in tensor.split(1, at)] if count else []
-        address = tensor.data_ptr()
-        content = reader(address).raw
-        numbers = self._lists.get((spec.shape, content))
-        if numbers is not None:
-            return numbers.copy()
-        known = self._known.get(spec.shape)
+        own = dtype is self.dtype
+        plain = own and tensor.layout is strided and tensor.is_cpu and _is_plain(tensor)
+        source = tensor if plain else self._converted(tensor, dtype)  # all rows at once
+        try:
+            address = source.data_ptr()
+        except RuntimeError:  # of torch.func
+            address = 0
+        if not address:
+            raise CellError("a tensor without memory")
+        key = spec.shape if own else spec
+        read = _READERS[size * count]
+        content = None if read is None else read(address).raw
+        found = None if content is None else self._lists.get((key, content))
+        if found is not None:
+            return found.copy()
+        known = self._known.get(key)
         if known is None:
-            known = self._knows(spec.shape, _READERS[size])
+            known = self._knows(key, reader)
         found = []
-        for begin in range(0, len(content), size):
-            row = content[begin : begin + size]
+        for begin in range(address, address + size * count, size):
+            row = reader(begin).raw
             number = known[0].get(row)
             if number is None:
-                self._add(spec, address + begin)
+                self._add(spec, begin)
                 number = known[0][row] = -len(self.specs)
             found.append(number)
-        if len(content) <= _MOST_BYTES:
-            self._lists[spec.shape, content] = found.copy()
+        if content is not None:
+            self._lists[key, content] = found.copy()
         return found
 
     def _other(self, tensor: Tensor) -> int:

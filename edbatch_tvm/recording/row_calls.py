@@ -46,7 +46,8 @@ def row_by_row(
     if how.node is not None:
         type_id, places, attribute_places, returned = how.node
         integers = _interleaved([columns[place] for place in attribute_places])
-        return _recorded(recorder, type_id, [columns[place] for place in places], count, integers, returned)
+        values = [_of_all(recorder, columns, leaves, place) for place in places]
+        return _recorded(recorder, type_id, values, count, integers, returned)
 
     width = len(columns)
     # Attributes of the rows that were described, and the columns that they are of.
@@ -94,10 +95,12 @@ def row_by_row(
     returned = _returned(how, leaves, outputs)
     attribute_places = [shown[id(own)][0] if id(own) in shown else -1 for own in attributes]
     with_lists = any(type(column[0]) is list for column in columns)
-    if not with_lists and all(operand <= _MARK for operand in operands) and -1 not in attribute_places:
-        how.node = type_id, [_MARK - operand for operand in operands], attribute_places, returned
+    known = None if with_lists or -1 in attribute_places else _places(recorder, how, leaves, operands)
+    if known is not None:
+        how.node = type_id, known, attribute_places, returned
         if count == 1 and not attributes:
-            _learn_one(recorder, site, arguments, node, [columns[place][0] for place in how.node[1]], returned)
+            of_one = [next(iter(_of_all(recorder, columns, leaves, place))) for place in known]
+            _learn_one(recorder, site, arguments, node, of_one, returned)
     every: list[Any] = []
     for operand in operands:
         if operand > _MARK:
@@ -109,6 +112,30 @@ def row_by_row(
     of_all = zip(attributes, attribute_places, strict=True)
     integers = _interleaved([columns[place] if place >= 0 else [number_of(own)] * count for own, place in of_all])
     return _recorded(recorder, type_id, every, count, integers, returned)
+
+
+def _places(recorder: Recorder, how: RowByRow, leaves: list[Any], operands: list[int]) -> list[int] | None:
+    """Where the operands of a row's node come from, see :attr:`RowByRow.node`; None if that is not seen."""
+    places: list[int] = []
+    number = 0
+    for leaf_number, (leaf, at) in enumerate(zip(leaves, how.by_rows, strict=True)):
+        floats = isinstance(leaf, torch.Tensor) and leaf.dtype is not torch.int64
+        if at is not None:
+            places += [number] if floats else []
+            number += 1
+        elif floats and type(leaf) in (LazyTensor, torch.Tensor):
+            places.append(-1 - leaf_number)
+    if len(places) != len(operands):
+        return None
+    for place, operand in zip(places, operands, strict=True):
+        if operand != (_MARK - place if place >= 0 else recorder.value_of(leaves[-1 - place])):
+            return None
+    return places
+
+
+def _of_all(recorder: Recorder, columns: list[Any], leaves: list[Any], place: int) -> Iterable[int]:
+    """The operands of all rows that come from one place."""
+    return columns[place] if place >= 0 else repeat(recorder.value_of(leaves[-1 - place]))
 
 
 def _interleaved(columns: list[list[Any]]) -> list[Any]:

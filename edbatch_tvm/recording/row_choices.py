@@ -18,7 +18,7 @@ from edbatch_tvm.recording.detached import writable
 from edbatch_tvm.recording.lazy import LazyTensor, geometry_of, lazy_rows, lazy_view, storage_of
 from edbatch_tvm.recording.recorded_parameters import own_parameter
 from edbatch_tvm.recording.specs import spec_of
-from edbatch_tvm.recording.storages import as_written
+from edbatch_tvm.recording.storages import as_written, value_of_row
 from edbatch_tvm.recording.strided_storage import Storage, dense_strides
 
 if TYPE_CHECKING:
@@ -119,6 +119,12 @@ def joined_rows(recorder: Recorder, name: str, tensors: Any, dim: int = 0) -> La
     leading = at if stacked else at + 1
     if leading >= rank:
         return None
+    shape = parts[0].shape
+    if shape[:leading].numel() == 1 and all(one.shape == shape for one in parts):
+        values = [_single(recorder, one) for one in parts]
+        if None not in values:
+            row = spec_of((*shape[:at], *shape[leading:]), parts[0].dtype)
+            return lazy_rows(recorder, values, row, at) if row.size else None  # type: ignore[arg-type]
     known = [grid_of(one) if _is_recorded(recorder, one) else None for one in parts]
     leading = max([leading, *(_least(grid) for grid in known if grid is not None)])
     if leading >= rank or any(one.shape[leading:] != parts[0].shape[leading:] for one in parts):
@@ -134,6 +140,16 @@ def joined_rows(recorder: Recorder, name: str, tensors: Any, dim: int = 0) -> La
     except RuntimeError:  # shapes that do not fit: as PyTorch, which says it better of the tensors themselves
         return None
     return tensor_of_grid(recorder, grid, parts[0].shape[leading:], parts[0].dtype)
+
+
+def _single(recorder: Recorder, tensor: torch.Tensor) -> int | None:
+    """The value that a tensor is all of; None if it is several, a part of one, or unlike values of the minibatch."""
+    if type(tensor) is LazyTensor:
+        if tensor.recorder is not recorder:
+            return None
+        return tensor.value if tensor.held is None else value_of_row(tensor)
+    plain = type(tensor) is torch.Tensor and tensor.dtype is recorder.dtype and tensor.is_cpu and tensor.numel() > 0
+    return recorder.outside.number(tensor) if plain else None
 
 
 def _joined_vectors(recorder: Recorder, parts: list[torch.Tensor]) -> LazyTensor | None:

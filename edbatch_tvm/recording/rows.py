@@ -30,7 +30,8 @@ class RowByRow:
         that it is one tensor.
     node : tuple or None
         The type of the node of a row, the places of its operands and of its attributes among the arguments with rows,
-        and what :attr:`returned` says of one row; where all are rows, once it is known.
+        and what :attr:`returned` says of one row, once it is known. Place ``-1 - n`` is argument n, one value for all
+        rows.
     """
 
     by_rows: tuple[int | None, ...]

@@ -139,6 +139,34 @@ static int add_recorded(Call *call, PyObject *tensor, int top) {
     return outcome;
 }
 
+/* An ordinary tensor whose numbers lie apart, such as an expanded one. It may have rows: each gets a number then, and
+ * else the tensor itself does, see number_operands(). */
+static int add_unnumbered(Call *call, PyObject *tensor, DLTensor *seen) {
+    if (seen->dtype.bits != 32) return UNUSUAL;
+    for (int n = 0; n < seen->ndim; n++)
+        if (seen->shape[n] == 0) return UNUSUAL;
+    PyObject *shape = PyObject_GetAttr(tensor, str_shape);
+    if (shape == NULL) return ERROR;
+    PyObject *spec = PyDict_GetItemWithError(SPECS_, shape);
+    Py_DECREF(shape);
+    if (spec == NULL || !IS(spec, TensorSpec)) return PyErr_Occurred() ? ERROR : UNUSUAL;
+    int outcome = follow(call, spec);
+    return outcome == DONE ? items_add(&call->operands, Py_NewRef(tensor)) : outcome;
+}
+
+/* Give the ordinary tensors among the operands of a call their numbers. */
+static int number_operands(Call *call) {
+    for (Py_ssize_t n = 0; n < call->operands.count; n++) {
+        PyObject *one = call->operands.items[n];
+        if (PyLong_CheckExact(one)) continue;
+        PyObject *number = outside_number(SLOT(call->recorder, Recorder_outside), one);
+        if (number == NULL) return ERROR;
+        call->operands.items[n] = number;
+        Py_DECREF(one);
+    }
+    return DONE;
+}
+
 /* An ordinary tensor: numbers of the dtype of the minibatch are an operand, integers an attribute. */
 static int add_ordinary(Call *call, PyObject *tensor) {
     DLTensor seen;
@@ -146,6 +174,8 @@ static int add_ordinary(Call *call, PyObject *tensor) {
     PyObject *outside = SLOT(call->recorder, Recorder_outside);
     if (!IS(outside, Outside)) return UNUSUAL;
     int outcome = plain_tensor(tensor, &seen, &bytes);
+    if (outcome == UNUSUAL && ordinary_tensor(tensor, &seen) == DONE && seen.ndim > 1 && is_number(outside, &seen))
+        return add_unnumbered(call, tensor, &seen);
     if (outcome != DONE) return outcome;
     if (is_number(outside, &seen)) {
         PyObject *number;
@@ -310,7 +340,9 @@ static int record(PyObject *recorder, PyObject *site, PyObject *const *arguments
                 *result = Py_NewRef(how);
                 outcome = OTHERWISE;
             }
-        } else {
+        } else if (number_operands(&call) != DONE)
+            outcome = refused();
+        else {
             PyObject *returned = PyTuple_GET_ITEM(made, 2);
             Py_ssize_t value = append(&call, PyTuple_GET_ITEM(made, 0), PyTuple_GET_SIZE(PyTuple_GET_ITEM(made, 1)));
             if (value < 0) *result = NULL;

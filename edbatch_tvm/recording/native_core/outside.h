@@ -27,14 +27,21 @@ static int (*tensor_from_object)(void *, DLTensor *);
 
 /* Tensors from outside ------------------------------------------------------------------------------------------ */
 
-/* An ordinary tensor whose numbers lie in memory one after another; `bytes` is how long they are. */
-static int plain_tensor(PyObject *tensor, DLTensor *seen, Py_ssize_t *bytes) {
+/* An ordinary tensor in memory. */
+static int ordinary_tensor(PyObject *tensor, DLTensor *seen) {
     if (tensor_from_object == NULL) return UNUSUAL;
     if (tensor_from_object(tensor, seen) != 0) {
         PyErr_Clear(); /* sparse, on another device, of torch.func, ...: Python's way says what it is */
         return UNUSUAL;
     }
-    if (seen->device.type != DL_CPU || seen->dtype.lanes != 1 || seen->data == NULL || seen->ndim > 16) return UNUSUAL;
+    int known = seen->device.type == DL_CPU && seen->dtype.lanes == 1 && seen->data != NULL && seen->ndim <= 16;
+    return known ? DONE : UNUSUAL;
+}
+
+/* One whose numbers lie in memory one after another; `bytes` is how long they are. */
+static int plain_tensor(PyObject *tensor, DLTensor *seen, Py_ssize_t *bytes) {
+    int outcome = ordinary_tensor(tensor, seen);
+    if (outcome != DONE) return outcome;
     Py_ssize_t count = 1;
     for (int n = seen->ndim - 1; n >= 0; n--) {
         if (seen->strides != NULL && seen->shape[n] != 1 && seen->strides[n] != count) return UNUSUAL;

@@ -45,11 +45,12 @@ static int values_of_rows(PyObject *recorder, PyObject *argument, PyObject *at, 
     } else if (IS(argument, Tensor)) {
         PyObject *outside = SLOT(recorder, Recorder_outside);
         DLTensor seen;
-        Py_ssize_t bytes, place = PyLong_AsSsize_t(at);
+        Py_ssize_t place = PyLong_AsSsize_t(at), elements = 1;
         if (!IS(outside, Outside) || (place == -1 && PyErr_Occurred())) return PyErr_Occurred() ? ERROR : UNUSUAL;
-        outcome = plain_tensor(argument, &seen, &bytes);
+        outcome = ordinary_tensor(argument, &seen);
         if (outcome != DONE) return outcome;
-        if (!is_number(outside, &seen) || place < 0 || place >= seen.ndim) return UNUSUAL;
+        for (int n = 0; n < seen.ndim; n++) elements *= seen.shape[n];
+        if (!elements || !is_number(outside, &seen) || place < 0 || place >= seen.ndim) return UNUSUAL;
         if (seen.shape[place] == 1) single = outside_number(outside, argument);
         else if ((*values = PyObject_CallMethodObjArgs(outside, str_numbers, argument, at, NULL)) != NULL)
             return PyList_CheckExact(*values) ? DONE : UNUSUAL;
@@ -67,15 +68,34 @@ static int values_of_rows(PyObject *recorder, PyObject *argument, PyObject *at, 
     return outcome;
 }
 
-/* Append nodes of one type, of which `columns` are the operands; the number of their first value. */
-static Py_ssize_t append_rows(PyObject *recorder, PyObject *type_id, PyObject **columns, const int *places, int width,
-                              Py_ssize_t count, Py_ssize_t outputs) {
+/* The value of an argument that is one for all rows; a new reference. */
+static int value_of_all(PyObject *recorder, PyObject *argument, PyObject **value) {
+    if (IS(argument, LazyTensor)) {
+        PyObject *held, *spec;
+        int outcome = lazy_parts(argument, recorder, &held, &spec);
+        if (outcome != DONE) return outcome;
+        if (held != Py_None) outcome = UNUSUAL;
+        else if ((*value = PyObject_GenericGetAttr(argument, str_value)) == NULL) outcome = ERROR;
+        Py_DECREF(held);
+        Py_DECREF(spec);
+        return outcome;
+    }
+    if (!IS(argument, Tensor) || !IS(SLOT(recorder, Recorder_outside), Outside)) return UNUSUAL;
+    return (*value = outside_number(SLOT(recorder, Recorder_outside), argument)) == NULL ? ERROR : DONE;
+}
+
+/* Append nodes of one type, whose operands are lists of values or one value for all; the number of their first
+ * value. */
+static Py_ssize_t append_rows(PyObject *recorder, PyObject *type_id, PyObject **given, int width, Py_ssize_t count,
+                              Py_ssize_t outputs) {
     PyObject *types = SLOT(recorder, Recorder_types), *ends = SLOT(recorder, Recorder_ends);
     PyObject *operands = SLOT(recorder, Recorder_operands);
     for (Py_ssize_t n = 0; n < count; n++) {
         if (PyList_Append(types, type_id) < 0) return -1;
-        for (int place = 0; place < width; place++)
-            if (PyList_Append(operands, PyList_GET_ITEM(columns[places[place]], n)) < 0) return -1;
+        for (int k = 0; k < width; k++) {
+            PyObject *one = PyList_CheckExact(given[k]) ? PyList_GET_ITEM(given[k], n) : given[k];
+            if (PyList_Append(operands, one) < 0) return -1;
+        }
         PyObject *end = PyLong_FromSsize_t(PyList_GET_SIZE(operands));
         int failed = end == NULL || PyList_Append(ends, end) < 0;
         Py_XDECREF(end);
@@ -145,7 +165,8 @@ static int rows_recorded(PyObject *recorder, PyObject *const *arguments, Py_ssiz
     int simple = structure == Py_None || structure == (PyObject *)&PyTuple_Type ||
                  structure == (PyObject *)&PyList_Type;
     if (!simple || !PyList_CheckExact(rows) || !PyList_GET_SIZE(rows)) return UNUSUAL;
-    int width = 0, outcome = DONE, places[MOST_COLUMNS];
+    PyObject *given[MOST_COLUMNS], *shared[MOST_COLUMNS];
+    int width = 0, outcome = DONE, sharing = 0;
     for (int n = 0; n < many && outcome == DONE; n++) {
         PyObject *at = PyTuple_GET_ITEM(by_rows, n);
         if (at == Py_None) continue;
@@ -158,15 +179,17 @@ static int rows_recorded(PyObject *recorder, PyObject *const *arguments, Py_ssiz
     if (outcome == DONE && !number) outcome = UNUSUAL;
     for (Py_ssize_t n = 0; n < used && outcome == DONE; n++) {
         Py_ssize_t place = PyLong_AsSsize_t(PyList_GET_ITEM(order, n));
-        if (place < 0 || place >= width) outcome = PyErr_Occurred() ? ERROR : UNUSUAL;
-        places[n] = (int)place;
+        if (place >= width || place < -many || PyErr_Occurred()) outcome = PyErr_Occurred() ? ERROR : UNUSUAL;
+        else if (place >= 0) given[n] = columns[place];
+        else if ((outcome = value_of_all(recorder, leaves[-1 - place], &given[n])) == DONE) shared[sharing++] = given[n];
     }
     if (outcome == DONE) {
-        Py_ssize_t value = append_rows(recorder, type_id, columns, places, (int)used, number, PyList_GET_SIZE(rows));
+        Py_ssize_t value = append_rows(recorder, type_id, given, (int)used, number, PyList_GET_SIZE(rows));
         *result = value < 0 ? NULL : rows_returned(recorder, rows, structure, value, number);
         outcome = *result == NULL ? ERROR : DONE;
     }
     for (int n = 0; n < width; n++) Py_DECREF(columns[n]);
+    for (int n = 0; n < sharing; n++) Py_DECREF(shared[n]);
     return outcome == ERROR ? refused() : outcome;
 }
 
