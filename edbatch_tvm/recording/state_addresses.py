@@ -33,12 +33,17 @@ _SYMBOLS = (
 )
 """PyTorch's libraries and functions in them, in the order of ``state.h``."""
 
+_SEEN = ("2.13",)
+"""Versions of PyTorch whose headers declare them so: symbols do not tell what a function returns."""
+
 _libraries: dict[str, Any] = {}
 
 
 def read_natively(module: Any) -> bool:
-    """Let ``native_core`` read the state of PyTorch where it lies; whether it does: not with other PyTorchs."""
+    """Let ``native_core`` read the state of PyTorch where it lies; whether it does: not with other versions."""
     try:
+        if torch.__version__.rpartition(".")[0] not in _SEEN:
+            raise OSError("another version of PyTorch")
         module.know_state(*_addresses())
         known = _is_the_same(module.torch_state)
     except (AttributeError, OSError, ValueError):

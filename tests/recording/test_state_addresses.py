@@ -79,3 +79,11 @@ def test_what_is_read_has_to_tell_states_apart() -> None:
     blind = SimpleNamespace(know_state=lambda *given: known.append(given), torch_state=lambda: (0,) * 11)
     assert not state_addresses.read_natively(blind)
     assert known[-1] == ((0,) * len(state_addresses._SYMBOLS), 0)
+
+
+def test_other_versions_are_asked_in_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "__version__", "2.99.1")
+    known = []
+    blind = SimpleNamespace(know_state=lambda *given: known.append(given))
+    assert not state_addresses.read_natively(blind)
+    assert known == [((0,) * len(state_addresses._SYMBOLS), 0)]
