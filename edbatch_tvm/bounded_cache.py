@@ -50,14 +50,6 @@ class BoundedCache(Generic[Key, Value]):
                 _, oldest = self._values.popitem(last=False)
                 self._size -= self._size_of(oldest)
 
-    def pop(self, key: Key) -> Value | None:
-        """The value kept under `key`, which is forgotten."""
-        with self._lock:
-            value = self._values.pop(key, None)
-            if value is not None:
-                self._size -= self._size_of(value)
-            return value
-
     def get_or_make(self, key: Key, make: Callable[[], Value]) -> Value:
         """The value kept under `key`, or what `make` returns, kept from now on."""
         found = self.get(key)

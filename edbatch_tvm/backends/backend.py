@@ -125,22 +125,6 @@ class Backend(ABC):
         """
         return None
 
-    def begin_cells(self, nodes: IRModule, signature: Signature, options: CompileOptions) -> None:  # noqa: B027
-        """Begin to compile cells for :meth:`compile_cells` in other threads. Most backends begin nothing.
-
-        Parameters
-        ----------
-        nodes : IRModule
-            The cells that are the nodes of graphs.
-        signature : Signature
-        options : CompileOptions
-
-        Raises
-        ------
-        CellError
-            If a cell cannot be batched.
-        """
-
     @abstractmethod
     def passes(self, signature: Signature, options: CompileOptions) -> list[Pass]:
         """From cells that are the nodes of graphs to what :meth:`build` takes.

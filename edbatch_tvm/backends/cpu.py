@@ -94,23 +94,6 @@ class CpuBackend(Backend):
         self, nodes: IRModule, signature: Signature, options: CompileOptions, progress: Progress | None = None
     ) -> KeptCells | None:
         """See :meth:`Backend.compile_cells`."""
-        compiler = self._compiler(options, progress)
-        if compiler is None:
-            return None
-        cells = run_passes(nodes, module_passes(share=True))
-        try:
-            return compiler.compile(cells, signature)
-        except OSError:
-            return None
-
-    def begin_cells(self, nodes: IRModule, signature: Signature, options: CompileOptions) -> None:
-        """See :meth:`Backend.begin_cells`."""
-        compiler = self._compiler(options)
-        if compiler is not None:
-            compiler.begin(run_passes(nodes, module_passes(share=True)), signature)
-
-    def _compiler(self, options: CompileOptions, progress: Progress | None = None) -> CellCompiler | None:
-        """What compiles cells one by one; None where they are compiled together."""
         choices = self.choices(options)
         if choices is None or not options.fused or passes_are_watched() or not self._links_here():
             return None
@@ -119,7 +102,11 @@ class CpuBackend(Backend):
         def passes(alone: Signature) -> list[Pass]:
             return [*lone_cell_passes(), *kernel_passes(alone, machine, records, options.storage), WorkshareLoops()]
 
-        return CellCompiler(choices, passes, self.target, _pipeline(options), progress)
+        cells = run_passes(nodes, module_passes(share=True))
+        try:
+            return CellCompiler(choices, passes, self.target, _pipeline(options), progress).compile(cells, signature)
+        except OSError:
+            return None
 
     def build(
         self, module: IRModule, signature: Signature, weights: Mapping[str, np.ndarray], options: CompileOptions

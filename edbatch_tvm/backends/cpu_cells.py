@@ -18,7 +18,7 @@ from tvm.target import Target
 
 from edbatch_tvm.backends.backend import Progress
 from edbatch_tvm.backends.compiled_cell import CellNames, CompiledCell, unpacked_cell
-from edbatch_tvm.backends.cpu_kernel_cache import begin_kernels, compiled_code, forget_kernels, kernel_objects
+from edbatch_tvm.backends.cpu_kernel_cache import compiled_code, forget_kernels, kernel_objects
 from edbatch_tvm.bounded_cache import BoundedCache
 from edbatch_tvm.graph.spec import CellSignature, Signature
 from edbatch_tvm.runtime.artifact import SYMBOL, attributes_of, with_symbols
@@ -37,30 +37,11 @@ from schedules.cpu.work_sharing import sharing_ir
 MOST_BYTES = 64 << 20
 """Of compiled cells that a process holds."""
 
-
-@dataclass(frozen=True, eq=False)
-class _Lowered:
-    """A cell after all passes."""
-
-    module: IRModule
-    names: CellNames
-    kernels: Sequence[KernelCode]
-    bounds: list[int | None]
-    constants: list[np.ndarray]
-
-
-MOST_BEGUN = 256
-"""Cells that are lowered, and whose kernels are being compiled."""
-
 _CELLS: BoundedCache[str, CompiledCell] = BoundedCache(MOST_BYTES, lambda cell: cell.size)
-
-
-_BEGUN: BoundedCache[str, _Lowered] = BoundedCache(MOST_BEGUN)
 
 
 def forget_cells() -> None:
     """Compile everything anew from now on."""
-    _BEGUN.clear()
     _CELLS.clear()
     forget_kernels()
 
@@ -114,21 +95,6 @@ class CellCompiler:
         compiled |= made
         return self._joined(cells, signature, {name: compiled[name] for name in functions})
 
-    def begin(self, cells: IRModule, signature: Signature) -> None:
-        """Begin to compile cells that :meth:`compile` will be asked for; the caller goes on meanwhile.
-
-        Raises
-        ------
-        CellError
-            If a cell cannot be batched.
-        """
-        for name in cell_functions(cells):
-            key = self._key(cells, name, True)
-            if _BEGUN.get(key) is None and self._found(cells, name) is None:
-                lowered = self._lowered(cells, signature[name])
-                _BEGUN.put(key, lowered)
-                begin_kernels({kernel.digest: kernel for kernel in lowered.kernels}, self.target, self.pipeline)
-
     def _key(self, cells: IRModule, name: str, names: bool) -> str:
         """What a cell is kept under; `names`: with its names, as it says some."""
         return digest_of({"cell": cell_content(cells, name, names), "choices": dict(self.choices)})
@@ -148,10 +114,7 @@ class CellCompiler:
 
     def _made(self, cells: IRModule, signature: Signature, names: Iterable[str]) -> dict[str, CompiledCell]:
         """The cells that nobody has compiled; all their kernels are compiled at once."""
-        lowered = {}
-        for name in names:
-            begun = _BEGUN.pop(self._key(cells, name, True))
-            lowered[name] = self._lowered(cells, signature[name]) if begun is None else begun
+        lowered = {name: self._lowered(cells, signature[name]) for name in names}
         self._begin("code")
         kernels = {kernel.digest: kernel for one in lowered.values() for kernel in one.kernels}
         objects = dict(zip(kernels, kernel_objects(kernels, self.target, self.pipeline), strict=True))
@@ -198,6 +161,17 @@ class CellCompiler:
     def _begin(self, step: str) -> None:
         if self.progress is not None:
             self.progress(step)
+
+
+@dataclass(frozen=True, eq=False)
+class _Lowered:
+    """A cell after all passes."""
+
+    module: IRModule
+    names: CellNames
+    kernels: Sequence[KernelCode]
+    bounds: list[int | None]
+    constants: list[np.ndarray]
 
 
 def _weights(cells: IRModule, name: str) -> list[str]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import torch
 
-from edbatch_tvm.compiler import begin_cells, compile_model
+from edbatch_tvm.compiler import compile_model
 from edbatch_tvm.graph.spec import Signature
 from edbatch_tvm.recording.gradient_check import check_gradients
 from edbatch_tvm.recording.parameter_tables import Table
@@ -85,13 +84,6 @@ class CompiledCells:
     def is_current(self) -> bool:
         """Whether every cell that has been met is compiled."""
         return self.model is not None and self._compiled == len(self._cells)
-
-    def begin(self, cell: Cell) -> None:
-        """Begin to compile a cell, while more are recorded."""
-        if self._training:  # cells become others there, and have adjoints
-            return
-        with suppress(Exception):  # whoever compiles it says it
-            begin_cells(*imported_module({cell.name: cell.function}, self._names), **self._options)
 
     def compile(self) -> list[tuple[Cell, Exception]]:
         """Compile all cells; those that cannot be compiled, and why. If there are some, the model is what it was."""

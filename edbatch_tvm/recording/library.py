@@ -337,9 +337,8 @@ class Library:
                     raise
                 except Exception as error:  # of an importer or compiler that does not know the operator
                     raise uncompiled(name, plan, error) from error
-                if isinstance(cell, Cell):
-                    self.cells.append(cell)
-                    self.code.begin(cell)
+            if isinstance(cell, Cell):
+                self.cells.append(cell)
             site.cells[key] = cell
             return cell
 
