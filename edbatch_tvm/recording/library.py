@@ -84,6 +84,10 @@ def _ways_to_describe(site: Site) -> list[tuple[bool, bool]]:
 
 _UNTRIED = object()
 
+_UNCHECKED = frozenset({"cudnn", "fbgemm", "miopen", "mkldnn", "mps", "nnpack", "quantized"})
+"""In the names of operators that call a kernel of another library and leave checks of shapes to their callers: tried
+for other numbers of rows, such a kernel reads and writes anywhere."""
+
 
 class Library:
     """Cells by what was called and how, and the compiled model of all of them.
@@ -155,7 +159,12 @@ class Library:
         site = self.operators.get((function, named))
         if site is None:
             name = _name_of(function)
-            site = self.operators.setdefault((function, named), Site(name, function, None, False, named))
+            site = Site(name, function, None, False, named)
+            if not _UNCHECKED.isdisjoint(name.split("_")):
+                site.never = CellError(
+                    f"{name!r} is a kernel of a library beside PyTorch", "an operator of PyTorch's own"
+                )
+            site = self.operators.setdefault((function, named), site)
         return site
 
     def step_site(self, key: Any, make: Callable[[], Site]) -> Site:

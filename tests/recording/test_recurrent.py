@@ -125,7 +125,7 @@ class Packed(nn.Module):
 
 
 @pytest.mark.filterwarnings("ignore::edbatch_tvm.errors.BreakWarning")
-@pytest.mark.parametrize("kind", [pytest.param(nn.LSTM, marks=pytest.mark.slow), nn.GRU])
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
 def test_packed_sequences(kind: Callable[..., nn.RNNBase]) -> None:
     model = Packed(kind, True).eval()
     elements = [[torch.randn(length, WIDTH) for length in lengths] for lengths in ((2, 3, 1), (1,), (2, 2))]
@@ -171,3 +171,14 @@ def test_elements_do_not_wait_for_the_weights_of_others() -> None:
     model.layers[1].weight_ih_l0 = nn.Parameter(-model.layers[1].weight_ih_l0)
     assert_equal(fast(times), [model(one) for one in times])
     assert len(fast.reports) <= max(times) + 1
+
+
+def test_kernels_of_other_libraries_are_not_tried() -> None:
+    """They check no shapes: tried for another number of rows, ``mkldnn_rnn_layer`` wrote beyond its tensors."""
+    fast = eb.autobatch(nn.Linear(2, 2))
+    for name in ("mkldnn_rnn_layer", "mkldnn_linear", "_cudnn_rnn", "miopen_rnn", "fbgemm_linear_fp16_weight"):
+        site = fast._library.operator_site(getattr(torch.ops.aten, name).default, ())
+        assert site.never is not None, name
+    for name in ("mul", "linear", "addmm", "lstm_cell", "softmax"):
+        packet = getattr(torch.ops.aten, name)
+        assert fast._library.operator_site(getattr(packet, packet.overloads()[0]), ()).never is None, name
