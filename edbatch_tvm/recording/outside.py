@@ -59,6 +59,23 @@ def _is_plain(tensor: Tensor) -> bool:
     return tensor.is_contiguous() and not tensor.is_neg()
 
 
+def _address_of(tensor: Tensor) -> int:
+    """Where the numbers of a tensor lie.
+
+    Raises
+    ------
+    CellError
+        If it has no memory, as those of ``torch.func``.
+    """
+    try:
+        address = tensor.data_ptr()
+    except RuntimeError:
+        address = 0
+    if not address:
+        raise CellError("a tensor without memory")
+    return address
+
+
 class Outside:
     """The tensors from outside of one minibatch, numbered -1, -2, ...
 
@@ -167,12 +184,7 @@ class Outside:
         own = dtype is self.dtype
         plain = own and tensor.layout is strided and tensor.is_cpu and _is_plain(tensor)
         source = tensor if plain else self._converted(tensor, dtype)  # all rows at once
-        try:
-            address = source.data_ptr()
-        except RuntimeError:  # of torch.func
-            address = 0
-        if not address:
-            raise CellError("a tensor without memory")
+        address = _address_of(source)
         key = spec.shape if own else spec
         read = _READERS[size * count]
         content = None if read is None else read(address).raw
@@ -262,12 +274,7 @@ class Outside:
         spec = spec_of(tensor.shape, dtype)
         if not spec.size:
             raise NoElements
-        try:
-            address = source.data_ptr()
-        except RuntimeError:  # of torch.func
-            address = 0
-        if not address:
-            raise CellError("a tensor without memory")
+        address = _address_of(source)
         return spec, address, source
 
     def _knows(self, key: torch.Size | TensorSpec, reader: Any) -> tuple[dict[bytes, int], Any]:
