@@ -351,10 +351,13 @@ def _into_pytorch(function: Any, arguments: Any, named: dict[str, Any]) -> Any:
     try:
         if function in recorder.library.not_recorded:
             return _on_computed(recorder, function, arguments, named)
+        drawn = torch.default_generator.get_state()
         with _Plain():
             result = function(*arguments, **named)
     except WritesOrdinary:  # into a tensor that the function has made itself, so it may run again
         recorder.library.not_recorded.add(function)
+        if len(recorder.breaks) + recorder.reads == breaks:  # no other element ran, which could have drawn numbers
+            torch.default_generator.set_state(drawn)  # those that it drew are drawn again
         return _on_computed(recorder, function, arguments, named)
     if len(recorder.breaks) + recorder.reads > breaks:
         recorder.library.breaking.add(function)

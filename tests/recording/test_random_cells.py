@@ -30,7 +30,12 @@ KINDS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "normal_": lambda x: x + x.new_empty(1, 8).normal_(),
     "multinomial": lambda x: x * torch.multinomial(torch.softmax(x.detach(), -1), 1).to(x.dtype),
 }
-QUICK = {("dropout", False, "step"), ("randn", False, "step"), ("dropout", True, "step")}
+QUICK = {
+    ("dropout", False, "step"),
+    ("randn", False, "step"),
+    ("dropout", True, "step"),
+    ("gumbel_softmax", True, "linear"),
+}
 
 
 class Model(nn.Module):
