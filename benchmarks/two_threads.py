@@ -37,7 +37,7 @@ _PAUSE = 0.0005
 
 
 def prepared(name: str, hidden: int, batch_size: int, data_root: Path | None, policy: str) -> Callable[[int], float]:
-    """A function that gives the seconds of one minibatch on so many threads."""
+    """A function that gives the seconds of one minibatch on this number of threads."""
     workload = get_workload(name)
     model = eb.compile(workload.cells(hidden), workload.weights(hidden), policy=policy)
     (instances,) = load_minibatches(workload, model.cells, data_file(name, data_root), batch_size, 1, 0)

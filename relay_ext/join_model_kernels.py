@@ -228,7 +228,7 @@ class _Arguments:
         return buffers
 
     def flat(self, buffers: dict[str, Any], shares: Any, share: Any) -> tuple[list[Any], list[Any]]:
-        """Extents that are not constant, and addresses, of all buffers, for one of so many shares."""
+        """Extents that are not constant, and addresses, of all buffers, for the share number `share` of `shares`."""
         extents = [e for buffer in buffers.values() for e in buffer.shape if isinstance(e, tirx.Var)]
         data = []
         for name, buffer in buffers.items():

@@ -80,7 +80,7 @@ class Program:
         Parameters
         ----------
         threads : int
-            The minibatch is divided for so many, for which there are scratch rows.
+            The minibatch is divided into a share for each; `scratch` has rows for each share.
         """
         if not len(tables.steps):
             return lambda: 0
@@ -214,7 +214,7 @@ class _Arguments(NamedTuple):
 
 
 class Board:
-    """Where so many threads claim work of so many shares; see :mod:`schedules.cpu.work_sharing`."""
+    """Where threads claim work, share by share; see :mod:`schedules.cpu.work_sharing`."""
 
     def __init__(self, tasks: int, shares: int) -> None:
         self.tensor = runtime.empty((board_words(tasks, shares),), "int64")

@@ -126,7 +126,7 @@ class Engine:
         return self.executor.program.tasks_for(float("inf"))
 
     def execute(self, values: Any, multiplies: float, shares: int) -> bool:
-        """Run a large round that is prepared, of so many shares, on several threads perhaps."""
+        """Run a large round that is prepared and divided into `shares`, on several threads perhaps."""
         program = self.executor.program
         return program.shared(multiplies, lambda tasks, board: bool(values.execute(tasks, board.words)), shares)
 
