@@ -25,14 +25,17 @@ class DetachedStorage(Storage):
         The other; one of its own once it has been written into.
     """
 
-    is_detached = True
-
     __slots__ = ("_own", "_recorder", "base")
 
     def __init__(self, recorder: Recorder, base: Storage) -> None:
         self._recorder = recorder
         self._own = False
         self.base = base
+
+    @property
+    def is_detached(self) -> bool:
+        """Whether it still is the memory of another."""
+        return not self._own
 
     # Those of the other, which may change; never the whole of a tensor, so that nobody takes its rows as they are.
     row: Any = property(lambda self: self.base.row)
@@ -50,12 +53,12 @@ class DetachedStorage(Storage):
         assert tape is not None
         found = tape.known_detached.get(value)
         if found is None:
-            if tape.is_constant(value) or recorder.finished:
+            if tape.required.is_constant(value) or recorder.finished:
                 return value
             first = recorder.recorded
             source = lazy_value(recorder, value, spec_of((self.base.row,), recorder.dtype))
             found = recorder.value_of(recorder.operator(_times_one, (source,), {}))
-            tape.detach(first, recorder.recorded)
+            tape.required.detach(first, recorder.recorded)
             tape.known_detached[value] = found
         return found
 

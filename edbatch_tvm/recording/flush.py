@@ -95,7 +95,7 @@ def compute_eagerly(recorder: Recorder) -> None:
                 made += cell.evaluate(given, numbers)
                 if tape is not None:
                     made[first - recorder.done :] = [
-                        one.detach() if tape.is_detached(number) else one
+                        one.detach() if tape.required.is_detached(number) else one
                         for number, one in enumerate(made[first - recorder.done :], first)
                     ]
             except Exception as error:

@@ -43,7 +43,7 @@ def training_recorder() -> Recorder | None:
 def _note(enabled: bool) -> None:
     recorder = _here.recorder
     if recorder is not None and recorder.tape is not None:
-        recorder.tape.switched(enabled, recorder.recorded)
+        recorder.tape.required.switched(enabled, recorder.recorded)
 
 
 def _set_and_note(enabled: bool) -> None:

@@ -17,7 +17,6 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from edbatch_tvm.errors import RecordingError
-from edbatch_tvm.graph import InstanceGraph
 from edbatch_tvm.graph.instance import FIRST_EXTERNAL
 from edbatch_tvm.recording.gradient_rounds import (
     NOBODY,
@@ -31,6 +30,7 @@ from edbatch_tvm.recording.gradient_rounds import (
 )
 from edbatch_tvm.recording.isolation import switched_to
 from edbatch_tvm.recording.reads import NumberedReads
+from edbatch_tvm.recording.required_gradients import RequiredGradients
 from edbatch_tvm.recording.specs import TensorSpec
 
 if TYPE_CHECKING:
@@ -57,6 +57,8 @@ class GradientTape:
         By the recorder's number.
     known_detached : dict of int to int
         What values are detached, by the values that they are of.
+    required : RequiredGradients
+        Says which values require a gradient.
     """
 
     def __init__(self, library: Library) -> None:
@@ -67,9 +69,8 @@ class GradientTape:
         self._rows: dict[tuple[int, int], tuple[int, int]] = {}
         self._whole: dict[int, tuple[Tensor, int, int]] = {}
         self.known_detached: dict[int, int] = {}
-        self._off: list[tuple[int, int]] = []
-        self._off_since: int | None = None
         self.token: Tensor | None = None
+        self.required = RequiredGradients(library, self.externals)
 
     # Tensors from outside ---------------------------------------------------------------------------------------
 
@@ -107,53 +108,6 @@ class GradientTape:
         """The tensor from outside of this number gets the gradient of a row of a parameter, or of all of it."""
         self.externals[number] = External(parameter, row)
 
-    # Where no gradients are recorded ----------------------------------------------------------------------------
-
-    def switched(self, enabled: bool, recorded: int) -> None:
-        """Gradients are recorded from now on or not; `recorded` values are recorded."""
-        if enabled and self._off_since is not None:
-            if recorded > self._off_since:
-                self._off.append((self._off_since, recorded))
-            self._off_since = None
-        elif not enabled and self._off_since is None:
-            self._off_since = recorded
-
-    def detach(self, first: int, end: int) -> None:
-        """Let no gradient pass the values from `first` to `end`."""
-        self._off.append((first, end))
-
-    def is_detached(self, value: int) -> bool:
-        """Whether no gradient passes a value that is recorded."""
-        if self._off_since is not None and value >= self._off_since:
-            return True
-        return any(first <= value < end for first, end in self._off)
-
-    def is_constant(self, value: int) -> bool:
-        """Whether a value is detached, or a tensor from outside that requires no gradient."""
-        return self.is_detached(value) if value >= 0 else value not in self.externals
-
-    def detached_nodes(self, graph: InstanceGraph, first: int, ids: np.ndarray) -> np.ndarray | None:
-        """Which nodes of a graph no gradient passes; None: there are none.
-
-        Parameters
-        ----------
-        graph : InstanceGraph
-        first : int
-            The number of the recorder's first value that the graph computes.
-        ids : int array
-            The value of the graph of each.
-        """
-        count = len(ids)
-        ranges = [*self._off, *([] if self._off_since is None else [(self._off_since, first + count)])]
-        found = np.zeros(count, bool)
-        for begin, end in ranges:
-            found[max(begin - first, 0) : max(end - first, 0)] = True
-        if not found.any():
-            return None
-        nodes = np.zeros(graph.num_nodes, bool)
-        nodes[ids[found] // graph.stride] = True
-        return nodes
-
     # Rounds -----------------------------------------------------------------------------------------------------
 
     def computed(
@@ -185,7 +139,7 @@ class GradientTape:
         outside = values <= FIRST_EXTERNAL
         sources[FIRST_EXTERNAL - values[outside]] = operands[outside]
         externals = self._externals(sources)
-        result.detached = joined.detached(self.detached_nodes(graph, first, ids), graph.num_nodes)
+        result.detached = joined.detached(self.required.detached_nodes(graph, first, ids), graph.num_nodes)
         weights = self.library.code.trained_weights()
         reads = NumberedReads.of(joined.trained, len(sources))
         given = weights, ids, sources, externals, reads
@@ -261,7 +215,7 @@ class GradientTape:
             if value < 0:
                 found[place] = self._external(value, found[place], spec)
                 continue
-            if self.is_detached(value):
+            if value not in self.required:
                 found[place] = found[place].clone()
                 continue
             owner = self._round_of(value)

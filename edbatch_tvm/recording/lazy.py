@@ -130,9 +130,11 @@ class LazyTensor(torch.Tensor):
         tape = self.recorder.tape
         if tape is None or not self.spec.floats:
             return False
+        recorder, required = self.recorder, tape.required
+        required.recorded(recorder.done, recorder.types, recorder.ends, recorder.operands)
         if self.held is None:
-            return not tape.is_constant(self.value)
-        return not getattr(self.held, "is_detached", False) and not all(map(tape.is_constant, self.held.rows))
+            return self.value in required
+        return not getattr(self.held, "is_detached", False) and any(value in required for value in self.held.rows)
 
     @requires_grad.setter
     def requires_grad(self, wanted: bool) -> None:
@@ -147,6 +149,16 @@ class LazyTensor(torch.Tensor):
                 "use detach() to keep gradients out, and tensors made outside the model to get gradients of them",
             )
         return self
+
+    @property
+    def is_leaf(self) -> bool:
+        """Whether it requires no gradient: those that do were made of others."""
+        return not self.requires_grad
+
+    @property
+    def grad_fn(self) -> Any:
+        """Stands for the node of autograd's graph; None if no gradient is required."""
+        return _LaterNode(self) if self.requires_grad else None
 
     def _no_graph(self, *_: Any, **__: Any) -> Any:
         raise RecordingError(
@@ -261,6 +273,16 @@ class LazyTensor(torch.Tensor):
 
     data_ptr = const_data_ptr = untyped_storage = storage = _no_memory
     share_memory_ = pin_memory = resize_ = resize_as_ = set_ = apply_ = map_ = _no_memory
+
+
+class _LaterNode:
+    """Autograd's node of a recorded tensor, which there is once that is computed."""
+
+    def __init__(self, tensor: LazyTensor) -> None:
+        self._tensor = tensor
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tensor.computed().grad_fn, name)
 
 
 def _wrapper_function() -> Any:

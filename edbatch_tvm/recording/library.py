@@ -34,6 +34,7 @@ from edbatch_tvm.recording.over_rows import FEW_COUNTS, OverRows, over_rows
 from edbatch_tvm.recording.parameter_tables import Table
 from edbatch_tvm.recording.reads import ReadKinds
 from edbatch_tvm.recording.recurrent import refuses_unrolling
+from edbatch_tvm.recording.required_gradients import Inputs, inputs_of
 from edbatch_tvm.recording.rows import (
     AGAIN,
     POINTWISE,
@@ -149,6 +150,7 @@ class Library:
         self.slower = ""
         self.told: set[tuple[str, int, str]] = set()
         self.read_kinds = ReadKinds()
+        self._gradient_inputs: dict[Any, list[Inputs]] = {}
 
     def path_of(self, tensor: torch.Tensor) -> str | None:
         """The path of a parameter of the model; None for any other tensor."""
@@ -384,6 +386,15 @@ class Library:
                 if refused:
                     return None
             return self.code.model
+
+    def gradient_inputs(self, cell: Cell) -> list[Inputs]:
+        """What goes into the outputs of a cell, where the parameters of now require a gradient or not."""
+        key = cell.type_id, tuple(one.requires_grad for one in self._names.params.values())
+        with self._lock:
+            if key not in self._gradient_inputs:
+                with self._outside():
+                    self._gradient_inputs[key] = inputs_of(cell)
+            return self._gradient_inputs[key]
 
     def _refuse(self, cell: Cell, reason: Exception) -> None:
         """Record no more calls of a cell."""

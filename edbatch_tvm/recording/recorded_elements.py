@@ -71,6 +71,8 @@ class Content:
         Ids of the parameters whose numbers ``forward`` read outside of cells, and of those that it looked up otherwise.
     specs : list of TensorSpec
         What tensors of the result are; none where nothing has to be computed.
+    constant : list of int
+        Which of them require no gradient, where gradients are recorded.
     values : int64 array
         The values that they are, out of `count`.
     one : TensorSpec or None
@@ -102,6 +104,7 @@ class Content:
         values: list[int] = []
         self.specs: list[TensorSpec] = []
         self._leaves: list[Any] = []
+        self.constant: list[int] = []
         for leaf in leaves:
             if type(leaf) is not LazyTensor:
                 self._leaves.append(_Constant(leaf) if isinstance(leaf, torch.Tensor) else leaf)
@@ -111,6 +114,8 @@ class Content:
                 self._leaves.append(_Constant(leaf.computed()))
                 continue
             self._leaves.append(_Computed(len(values)))
+            if recorder.tape is not None and not leaf.requires_grad:
+                self.constant.append(len(values))
             values.append(value)
             self.specs.append(leaf.spec)
         self.values = np.array(values, np.int64)
@@ -154,7 +159,7 @@ class Content:
         assert graph.signature is not None
         self.value_specs = graph.signature.value_specs
         tape = self._recorder.tape
-        self.detached = None if tape is None else tape.detached_nodes(graph, 0, self._ids)
+        self.detached = None if tape is None else tape.required.detached_nodes(graph, 0, self._ids)
         trained = {} if tape is None else {at: tape.externals.get(number) for at, number in of_external.items()}
         self.trained = reads_of((one.tensor, one.row, spec[at], at) for at, one in trained.items() if one is not None)
         if same_reads(self.trained, self.reads):

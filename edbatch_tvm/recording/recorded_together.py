@@ -127,7 +127,15 @@ class RecordedElements:
 
     def take(self, result: Result | None, computed: CompiledRound | None = None) -> None:
         """Take the results out of a run of the graphs, and others without outputs before; `computed` if it trains."""
-        self._take([] if result is None else _tensors(self._places_by_spec, result, computed))
+        self._take([] if result is None else _tensors(self._places_by_spec, result, computed, self._constant))
+
+    @cached_property
+    def _constant(self) -> set[int]:
+        """The tensors of results, numbered from 0, that require no gradient."""
+        begins = accumulate((len(content.specs) for content in self._contents), initial=0)
+        return {
+            begin + place for begin, content in zip(begins, self._contents, strict=False) for place in content.constant
+        }
 
     @cached_property
     def _one(self) -> TensorSpec | None:
@@ -173,7 +181,7 @@ def _shaped(spec: TensorSpec, table: torch.Tensor) -> torch.Tensor:
 
 
 def _tensors(
-    by_spec: dict[TensorSpec, list[int]], result: Result, computed: CompiledRound | None
+    by_spec: dict[TensorSpec, list[int]], result: Result, computed: CompiledRound | None, constant: set[int]
 ) -> list[tuple[TensorSpec, Sequence[torch.Tensor]]]:
     """The declared outputs of a run, those of each spec: copies."""
     graph = result.graph
@@ -185,7 +193,10 @@ def _tensors(
         arena = int(graph.signature.output_arena[graph.node_type[node], slot])
         shaped = _shaped(spec, torch.from_numpy(result.arena(arena)[result.plan.value_row[values]]))
         if computed is not None and spec.floats:
-            tensors.append((spec, computed.tensors(values, shaped)))
+            made = computed.tensors(values, shaped)
+            if constant:
+                made = [one.detach() if at in constant else one for at, one in zip(places, made, strict=True)]
+            tensors.append((spec, made))
         else:
             tensors.append((spec, shaped.unbind()))
     return tensors

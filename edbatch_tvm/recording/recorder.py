@@ -403,7 +403,7 @@ class Recorder:
     def _differentiable(self, tape: GradientTape, tensor: LazyTensor) -> torch.Tensor:
         """A computed tensor that autograd knows."""
         storage = tensor.held
-        if isinstance(storage, DetachedStorage):
+        if isinstance(storage, DetachedStorage) and storage.is_detached:
             return self.peek(tensor).clone(memory_format=torch.preserve_format)
         if storage is None:
             return tape.tensors([tensor.value], self._flat(tensor.value)[None], tensor.spec)[0]
@@ -453,6 +453,8 @@ class Recorder:
     def finish_round(self, found: Round | RoundValues | np.ndarray) -> None:
         """Everything that was recorded is computed: it is `found`, or lies in these places of the tables."""
         self.computed.finish(found)
+        if self.tape is not None:
+            self.tape.required.recorded(self.done, self.types, self.ends, self.operands)
         self.done = self.recorded
         self.types, self.ends, self.operands = [], [], []
         self.attributes = defaultdict(list)

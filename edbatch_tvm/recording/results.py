@@ -53,7 +53,7 @@ def _collect(
     if kind is LazyTensor:
         if thing.recorder is recorder:
             value = thing.value if thing.held is None else value_of_row(thing)
-            if value is not None and value >= 0:
+            if value is not None and value >= 0 and not _of_mixed_memory(thing, value):
                 by_spec.setdefault(thing.spec, []).append(thing)
                 numbers[id(thing)] = value
     elif kind is list or kind is tuple:
@@ -63,6 +63,12 @@ def _collect(
     elif not pytree.tree_is_leaf(thing):
         for leaf in pytree.tree_leaves(thing):
             _collect(leaf, recorder, by_spec, numbers)
+
+
+def _of_mixed_memory(tensor: LazyTensor, value: int) -> bool:
+    """Whether a tensor requires a gradient for what else lies in its memory."""
+    tape = tensor.recorder.tape
+    return tape is not None and tensor.held is not None and value not in tape.required and tensor.requires_grad
 
 
 def _replaced(thing: Any, tensors: dict[int, torch.Tensor]) -> Any:
