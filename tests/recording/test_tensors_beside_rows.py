@@ -90,6 +90,7 @@ def test_tensors_beside_rows_have_gradients() -> None:
             for one in beside:
                 for _ in range(2):
                     made = made + (rows * one.expand(1, 3, H)).tanh().sum() + (rows * one).sum()
+                    made = made + (rows * (one * 2)).sum() + (rows * (one * 2).detach()).sum()
             return made
 
     plain = Weighted()

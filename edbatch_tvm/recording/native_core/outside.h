@@ -180,6 +180,48 @@ static int known_number(PyObject *outside, PyObject *tensor, DLTensor *read, Py_
     return PyErr_Occurred() ? ERROR : UNUSUAL;
 }
 
+/* Outside.numbers() of the rows along dimension `at` of such a tensor, each by its bytes; a new list. */
+static int known_rows(PyObject *outside, PyObject *tensor, int at, PyObject **values) {
+    DLTensor read;
+    Py_ssize_t bytes;
+    int64_t extents[16];
+    PyObject *by_size = SLOT(outside, Outside_known_by_size);
+    int outcome = plain_tensor(tensor, &read, &bytes);
+    if (outcome != DONE) return outcome;
+    if (!PyDict_CheckExact(by_size) || at >= read.ndim) return UNUSUAL;
+    int enabled = grad_is_on();
+    if (enabled < 0) return ERROR;
+    if (enabled) {
+        PyObject *wanted = PyObject_GetAttr(tensor, str_requires_grad);
+        if (wanted == NULL) return ERROR;
+        Py_DECREF(wanted);
+        if (wanted != Py_False) return UNUSUAL;
+    }
+    for (int n = 0; n < read.ndim; n++) {
+        extents[n] = n == at ? 1 : read.shape[n];
+        if (n < at && extents[n] != 1) return UNUSUAL;
+    }
+    Py_ssize_t count = read.shape[at], row = bytes / count;
+    if (row > MOST_BYTES) return UNUSUAL;
+    PyObject *size = PyBytes_FromStringAndSize((char *)extents, read.ndim * sizeof(int64_t));
+    PyObject *numbers = size == NULL ? NULL : PyDict_GetItemWithError(by_size, size);
+    Py_XDECREF(size);
+    if (numbers == NULL) return PyErr_Occurred() ? ERROR : UNUSUAL; /* the first rows of this shape */
+    PyObject *made = PyList_New(count);
+    const char *data = (char *)read.data + read.byte_offset;
+    for (Py_ssize_t n = 0; n < count && made != NULL; n++) {
+        PyObject *content = PyBytes_FromStringAndSize(data + n * row, row), *number = NULL;
+        if (content != NULL) number = Py_XNewRef(PyDict_GetItemWithError(numbers, content));
+        if (number == NULL && content != NULL && !PyErr_Occurred())
+            outcome = new_number(outside, numbers, content, &number);
+        Py_XDECREF(content);
+        if (number != NULL) PyList_SET_ITEM(made, n, number);
+        else Py_CLEAR(made);
+    }
+    *values = made;
+    return made != NULL ? DONE : PyErr_Occurred() ? ERROR : outcome;
+}
+
 static PyObject *outside_number(PyObject *self, PyObject *tensor) {
     DLTensor seen;
     Py_ssize_t bytes;

@@ -52,6 +52,7 @@ static int values_of_rows(PyObject *recorder, PyObject *argument, PyObject *at, 
         for (int n = 0; n < seen.ndim; n++) elements *= seen.shape[n];
         if (!elements || !is_number(outside, &seen) || place < 0 || place >= seen.ndim) return UNUSUAL;
         if (seen.shape[place] == 1) single = outside_number(outside, argument);
+        else if ((outcome = known_rows(outside, argument, (int)place, values)) != UNUSUAL) return outcome;
         else if ((*values = PyObject_CallMethodObjArgs(outside, str_numbers, argument, at, NULL)) != NULL)
             return PyList_CheckExact(*values) ? DONE : UNUSUAL;
         outcome = single == NULL ? ERROR : UNUSUAL;
