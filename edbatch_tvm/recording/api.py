@@ -536,6 +536,7 @@ class AutoBatched(StandIn):
         library = Library(self.model, self._options, sites.values(), training=trains(parts))
         functions = CalledFunctions([site.target for site in sites.values() if site.owner is None], self.model)
         buffers, variables = buffers_of(self.model), ReadVariables(sites.values())
+        self._carried.in_order = self._carried.in_order or variables.too_many
         known = Known(structure, sites, library, functions, buffers, variables)
         self._now = self._known[structure] = known
         self._places = places_of(parts)

@@ -73,7 +73,8 @@ class Copies(SetAttributes):
                 self._methods.setdefault(id(site.owner), []).append(site)
         self._own = self._elements_own()
         self._shared_state = SharedState(model, functions)
-        if recorder.library.code.model is None:  # the first elements find out what they change, with or without others
+        # The first elements find out what they change, with or without others.
+        if functions and recorder.library.code.model is None:
             self._shared_state.note()
 
     def _elements_own(self) -> set[int]:
@@ -166,8 +167,15 @@ class Copies(SetAttributes):
         for name, value in self._rebinding.links(module):
             own[name] = self._rebinding.rebound(value, lambda one: self._copy(one, element))
 
-    def check(self, rounds: int) -> None:
+    def check(self, rounds: int, variable: str) -> None:
         """Check that what the elements did to what they share is what they would have done one after the other.
+
+        Parameters
+        ----------
+        rounds : int
+            How often something was computed.
+        variable : str
+            A context variable that an element had changed in the end, after it waited; "" if there is none.
 
         Raises
         ------
@@ -176,12 +184,13 @@ class Copies(SetAttributes):
         """
         if rounds < 2:
             return
+        reason = f"elements that wait for values change the context variable {variable!r}" if variable else ""
+        reason = reason or self._shared_state.order_matters()
         if len(self.elements) < 2:
-            self.carried.in_order = self.carried.in_order or self._shared_state.order_matters()
+            self.carried.in_order = self.carried.in_order or reason
             return
         if self._late is not None:
             raise self._late
-        reason = self._shared_state.order_matters()
         if reason:
             self.carried.run_in_order(len(self.elements), reason)
 

@@ -26,6 +26,7 @@ from edbatch_tvm.recording import (
     specs,
     strided_storage,
     torch_functions,
+    watched_objects,
 )
 from edbatch_tvm.recording.arguments import FEW, INTEGER, key_of_tensor
 from edbatch_tvm.recording.cell_call import CellCall
@@ -102,7 +103,7 @@ class Core:
         functions = self._compiled if compiled else _IN_PYTHON
         for owner, name, key in _PLACES:
             setattr(owner, name, functions[key])
-        rounds.native = random_state.native = self._module if compiled else None
+        rounds.native = random_state.native = watched_objects.native = self._module if compiled else None
         if self._module is not None:
             self._module.use_joins(compiled)
         self.in_use = compiled

@@ -9,7 +9,7 @@ from typing import Any
 
 from edbatch_tvm.errors import EnvironmentMismatch
 from edbatch_tvm.recording.failures import CallError, name_element
-from edbatch_tvm.recording.isolation import State, is_now, restore, state, switched_to
+from edbatch_tvm.recording.isolation import OF_PYTORCH, State, is_now, restore, state, switched_to
 
 
 def require_greenlet() -> Any:
@@ -80,11 +80,15 @@ class Driver:
         Called with the number of a function whenever it goes on.
     before_wait : callable
         Called when the first function waits.
+    failed : int or None
+        The first function that has raised an error, in the order of the functions.
+    late_variable : str
+        A context variable that a function had changed in the end, after it waited; "" if there is none.
     """
 
     __slots__ = (
-        *("_after_round", "_compute", "_current", "_first", "_greenlet", "_hub", "_state"),
-        *("__weakref__", "before_wait", "resumed", "rounds"),
+        *("_after_round", "_begun", "_compute", "_current", "_error", "_first", "_greenlet", "_hub", "_left", "_state"),
+        *("__weakref__", "before_wait", "failed", "late_variable", "resumed", "rounds"),
     )
 
     def __init__(
@@ -102,7 +106,12 @@ class Driver:
         self._first = first
         self._hub: Any = None
         self._state = state()
+        self._left = contextvars.copy_context()
         self.rounds = 0
+        self.failed: int | None = None
+        self._error: Exception | None = None
+        self._begun = 0
+        self.late_variable = ""
 
     def wait(self) -> None:
         """Called by a function that needs a value: come back when it is computed."""
@@ -123,14 +132,15 @@ class Driver:
         Raises
         ------
         Exception
-            What the first function to fail raises; it says which function that is. The others are ended.
+            What the first function that fails raises, of all that would; it says which function that is. Those before
+            it have run to their ends, those after it are ended.
         """
         if not functions:
             return []
         self._hub = self._greenlet.getcurrent()
         self._state = state()
         results: list[Any] = [None] * len(functions)
-        contexts = [contextvars.copy_context() for _ in functions]
+        self._left = before = contextvars.copy_context()
         numbers = iter(range(len(functions)))
         fibers: list[Fiber] = []
 
@@ -139,12 +149,12 @@ class Driver:
             for fiber.number in numbers:
                 self.resumed(fiber.number)
                 function = isolated(functions[fiber.number], self._state)
-                results[fiber.number] = contexts[fiber.number].run(function)
+                results[fiber.number] = self._in_context(fiber.number, function)
             fiber.ended = True
 
         waiting: list[Fiber] = []
         try:
-            while not (fibers and fibers[-1].ended):
+            while not (fibers and fibers[-1].ended) and self.failed is None:
                 fiber = Fiber(self._greenlet(work, parent=self._hub))
                 fibers.append(fiber)
                 self._go_on(fiber, fiber)
@@ -156,11 +166,13 @@ class Driver:
             while waiting:
                 still: list[Fiber] = []
                 for fiber in waiting:
+                    if self.failed is not None and fiber.number > self.failed:
+                        continue
                     self.resumed(fiber.number)
                     self._go_on(fiber)
                     if not fiber.greenlet.dead:
                         still.append(fiber)
-                waiting = still
+                waiting = [one for one in still if self.failed is None or one.number < self.failed]
                 self._end_round(waiting)
         finally:
             for fiber in fibers:
@@ -168,17 +180,36 @@ class Driver:
                     with suppress(Exception, SystemExit):  # of code that catches everything: the first error counts
                         fiber.greenlet.throw()
             self._hub = None
+            for variable, value in self._left.items():
+                if before.get(variable, before) is not value:
+                    variable.set(value)
+        if self._error is not None:
+            raise self._error
         return results
 
+    def _in_context(self, number: int, function: Callable[[], Any]) -> Any:
+        """What a function returns; it finds context variables as those before it have left them."""
+        before, rounds = self._left, self.rounds
+        own = before.copy()
+        self._begun = number
+        try:
+            return own.run(function)
+        finally:
+            changed = [one for one, value in own.items() if before.get(one, own) is not value and one not in OF_PYTORCH]
+            if self._begun == number:  # those after it are still to begin
+                self._left = own
+            if changed and self.rounds > rounds:
+                self.late_variable = changed[0].name
+
     def _go_on(self, fiber: Fiber, *begin: Fiber) -> None:
-        """Let a fiber go on until it waits or has ended."""
+        """Let a fiber go on until it waits, has ended or fails: then those before it still run to their ends."""
         try:
             fiber.greenlet.switch(*begin)
         except CallError:
             raise  # of whatever element
         except Exception as error:
             name_element(error, fiber.number + self._first)
-            raise
+            self.failed, self._error = fiber.number, error
 
     def _end_round(self, waiting: list[Fiber]) -> None:
         self.rounds += 1

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import sys
 import sysconfig
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextvars import ContextVar
 from functools import partial
 from types import CellType, CodeType, FrameType, FunctionType, MethodType, ModuleType
 from typing import Any, NamedTuple
@@ -34,6 +36,10 @@ _PACKAGES = tuple(f"{next(iter(one.__path__))}/" for one in (torch, np, _OWN, re
 
 _EMPTY = CellType()
 """A variable of a closure that is not set yet."""
+
+
+_UNSET = object()
+"""What a context variable without a value is said to have."""
 
 
 class ChangesOthers(CellError):
@@ -73,6 +79,8 @@ class Held(NamedTuple):
             value[...] = content
         elif isinstance(value, list | bytearray):
             value[:] = content
+        elif isinstance(value, ContextVar):
+            value.set(content[0])
         elif isinstance(value, deque):
             value.clear()
             value.extend(content)
@@ -92,16 +100,20 @@ def _content(value: Any) -> Any:
             return kind(value)
     if isinstance(value, deque):
         return list(value)
+    if isinstance(value, ContextVar):
+        return [value.get(_UNSET)]
     return dict(value if isinstance(value, dict) else vars(value))
 
 
 def _is_held(value: Any) -> bool:
     """Whether code may change something in a value that a copy of it shows."""
-    if isinstance(value, (*_CONTAINERS, np.ndarray)):
+    if isinstance(value, (*_CONTAINERS, np.ndarray, ContextVar)):
         return True
     if isinstance(value, type | ModuleType | FunctionType | MethodType | torch.nn.Module | torch.Tensor):
         return False
-    return type(getattr(value, "__dict__", None)) is dict and is_of_user(type(value))
+    if type(getattr(value, "__dict__", None)) is not dict:
+        return False
+    return is_of_user(type(value)) or isinstance(value, threading.local)  # all elements run in one thread
 
 
 def _file_of(kind: type) -> str:

@@ -5,6 +5,7 @@ PyTorch keeps all of it for a thread. It is put aside where an element waits, an
 
 from __future__ import annotations
 
+import contextvars
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any, NamedTuple
@@ -125,6 +126,24 @@ def _set_autocast(given: tuple[Any, ...]) -> None:
     torch.set_autocast_enabled("cpu", enabled)
     torch.set_autocast_dtype("cpu", dtype)
     torch.set_autocast_cache_enabled(cached)
+
+
+OF_PYTORCH: set[contextvars.ContextVar[Any]] = set()
+"""Context variables that exports of PyTorch have made."""
+
+
+@contextmanager
+def context_variables_kept() -> Iterator[None]:
+    """A context after which context variables are what they were: exports set some of PyTorch's."""
+    before = contextvars.copy_context()
+    try:
+        yield
+    finally:
+        for variable, value in contextvars.copy_context().items():
+            if variable not in before:
+                OF_PYTORCH.add(variable)
+            elif before[variable] is not value:
+                variable.set(before[variable])
 
 
 @contextmanager

@@ -137,10 +137,16 @@ def run_minibatch(
             with EXPORTING:
                 models = [copies.of(number) for number in range(len(functions))]
             tasks = zip(range(len(functions)), functions, models, strict=True)
-            results = driver.run([partial(run, *task) for task in tasks])
+            try:
+                results = driver.run([partial(run, *task) for task in tasks])
+            except Exception:
+                if driver.failed is not None:
+                    computed()
+                    copies.leave(lambda value: computed_results(value, recorder), driver.failed)
+                raise
             computed()
             copies.note_unseen()
-            copies.check(driver.rounds)
+            copies.check(driver.rounds, driver.late_variable)
             if places_of(parts) != places:
                 _check_weights(model, known.library, carried, places)
         except BaseException as error:

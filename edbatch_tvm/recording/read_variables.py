@@ -10,7 +10,7 @@ import torch
 
 from edbatch_tvm.recording.held_objects import Variable, class_variables, code_of, is_of_user, variables_of
 from edbatch_tvm.recording.site import Site
-from edbatch_tvm.recording.watched_objects import is_state, watched
+from edbatch_tvm.recording.watched_objects import MOST, WatchedObjects, is_state
 
 
 class ReadVariables:
@@ -25,12 +25,21 @@ class ReadVariables:
         found = variables_of(one for site in sites for one in _code_of(site))
         self._variables = [one for one in found if not callable(one.value)]
         self._variables += [one for variable in found for one in _of_class(variable)]
-        self._watched = watched((one.name, one.value) for one in self._variables if is_state(one.value))
+        self._watched = WatchedObjects((one.name, one.value) for one in self._variables if is_state(one.value))
+
+    @property
+    def too_many(self) -> str:
+        """Why changes cannot be seen; "" if they can."""
+        name = self._watched.too_many
+        return name and f"cells read {name}, in which there are more than {MOST:,} objects"
 
     def changed(self) -> str:
         """The name of one that has changed; "" if none has."""
-        changed = [one.name for one in self._variables if one.is_changed]
-        return next(iter(changed or (one.name for one in self._watched if one.is_changed)), "")
+        for one in self._variables:
+            if one.is_changed:
+                return one.name
+        watched = self._watched.changed()
+        return "" if watched is None else watched.name
 
 
 def _code_of(site: Site) -> Iterator[Any]:

@@ -241,10 +241,19 @@ class SetAttributes:
                 return
         _pass_on(keeper.original, keeper, copy, name)
 
-    def leave(self, computed: Callable[[Any], Any]) -> None:
-        """Let the model have the attributes that elements have set, as the last of them has."""
+    def leave(self, computed: Callable[[Any], Any], last: int | None = None) -> None:
+        """Let the model have the attributes that elements have set, as the last of them has.
+
+        Parameters
+        ----------
+        computed : callable
+            Computes what is recorded in a value.
+        last : int, optional
+            The number of the last element that counts, if it is not the last of all.
+        """
         done: set[tuple[int, str]] = set()
-        for element in (self._shared, *reversed(self.elements)):
+        elements = self.elements if last is None else self.elements[: last + 1]
+        for element in (self._shared, *reversed(elements)):
             for place, copy in element.changed.items():
                 if place in done:
                     continue

@@ -17,7 +17,7 @@ from edbatch_tvm.recording.held_objects import Variable, class_variables, code_o
 from edbatch_tvm.recording.module_attributes import OWN
 from edbatch_tvm.recording.random_state import Drawn, NumpyState
 from edbatch_tvm.recording.standing_classes import original
-from edbatch_tvm.recording.watched_objects import GENERATORS, Watched, drawn_from, in_several, is_state, watched
+from edbatch_tvm.recording.watched_objects import GENERATORS, MOST, WatchedObjects, drawn_from, in_several, is_state
 
 
 class SharedState:
@@ -37,7 +37,7 @@ class SharedState:
         held = (value for _, value in _held_by(model))
         self._generators = [_Generator(value) for value in held if isinstance(value, GENERATORS)]
         self._generators.append(_Generator(_of_numpy()))
-        self._watched: list[Watched] | None = None
+        self._watched: WatchedObjects | None = None
         self._variables: list[Variable] = []
 
     def note(self) -> None:
@@ -48,7 +48,7 @@ class SharedState:
         variables = [*variables_of(code_of(self._model)), *_class_variables(self._model)]
         arguments = in_several([one["arguments"] for one in self._functions])
         self._variables = [one for one in variables if not callable(one.value)]
-        self._watched = watched(
+        self._watched = WatchedObjects(
             (
                 *((name, value) for name, value in _held_by(self._model) if id(value) not in own),
                 *((one.name, one.value) for one in variables if is_state(one.value)),
@@ -73,9 +73,13 @@ class SharedState:
 
     def order_matters(self) -> str:
         """What elements did that depends on their order, if they waited for values; "" if nothing did."""
-        for one in (*(self._watched or ()), *self._variables):
-            if one.is_changed:
-                return f"elements that wait for values change {one.name}, a {one.kind} that they share"
+        watched = self._watched or WatchedObjects()
+        if watched.too_many:
+            return f"elements wait for values and share more than {MOST:,} objects, among them {watched.too_many}"
+        variable = next((one for one in self._variables if one.is_changed), None)
+        changed = watched.changed() or variable
+        if changed is not None:
+            return f"elements that wait for values change {changed.name}, a {changed.kind} that they share"
         if self._random.rounds > 1 or any(one.rounds > 1 for one in self._generators):
             return "elements draw random numbers and wait for values in between"
         return ""

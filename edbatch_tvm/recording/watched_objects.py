@@ -7,10 +7,12 @@ classes, to any depth.
 from __future__ import annotations
 
 import random
+import threading
 from array import array
 from collections import deque
-from collections.abc import Iterable, Iterator
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator
+from contextvars import ContextVar
+from functools import lru_cache, partial
 from operator import is_, length_hint
 from types import BuiltinFunctionType, FunctionType, GeneratorType, MethodType, ModuleType
 from typing import Any
@@ -20,14 +22,21 @@ import torch
 
 from edbatch_tvm.recording.held_objects import is_of_user
 
-_MOST = 100_000
-"""Objects that are watched; those beyond are not."""
+MOST = 100_000
+"""Objects that are watched; who shares more is not batched while elements wait."""
+
+_LARGE = 1 << 15
+"""Bytes of memory of which a digest is kept, no copy."""
+
+native: Any = None
+"""``native_core``, while it is in use."""
 
 _OF_STATE = frozenset({"types", "collections", "argparse"})
 """Modules of Python whose objects have what the user gives them."""
 
 _PLAIN = frozenset({int, float, bool, complex, str, bytes, type(None), range, slice, torch.Size, torch.dtype})
 _CODE = type, FunctionType, BuiltinFunctionType, MethodType, ModuleType, partial, torch.nn.Module
+_CONTAINERS = dict, list, tuple, set, deque, torch.Tensor, np.ndarray, bytearray, array, ContextVar
 GENERATORS = random.Random, torch.Generator, np.random.Generator, np.random.RandomState
 
 
@@ -75,77 +84,158 @@ class Watched:
 
 def _content(value: Any) -> tuple[list[Any], Any]:
     """The objects in an object, and what is compared by value."""
-    return _parts(value), _raw(value)
+    kind: Any = type(value)
+    parts, raw = _readers(kind)
+    return parts(value), raw(value)
 
 
-def _parts(value: Any) -> list[Any]:
-    if isinstance(value, dict):
-        return [*value, *value.values()]
-    if isinstance(value, list | tuple | deque):
-        return list(value)
-    if isinstance(value, np.ndarray):
-        return [*value.flat] if value.dtype.hasobject else []
-    if isinstance(value, (torch.Tensor, set, frozenset, bytearray, array, *GENERATORS)):
-        return []
-    if isinstance(value, GeneratorType):
-        return list(value.gi_frame.f_locals.values()) if value.gi_frame is not None else []
+@lru_cache(maxsize=1024)
+def _readers(kind: Any) -> tuple[Callable[[Any], list[Any]], Callable[[Any], Any]]:
+    """What gives the objects in an object of a class, and what gives what is compared by value."""
+    if issubclass(kind, dict):
+        return _items, _nothing
+    if issubclass(kind, list | tuple | deque):
+        return list, _nothing
+    if issubclass(kind, torch.Tensor):
+        return _no_parts, _version
+    if issubclass(kind, np.ndarray):
+        return _objects_of_array, _numbers_of_array
+    if issubclass(kind, set | frozenset):
+        return _no_parts, set
+    if issubclass(kind, bytearray | array):
+        return _no_parts, _bytes
+    if issubclass(kind, GENERATORS):
+        return _no_parts, drawn_from
+    if issubclass(kind, GeneratorType):
+        return _locals, _place
+    if kind is ContextVar:
+        return _of_context, _nothing
+    names = [vars(base).get("__slots__", ()) for base in kind.__mro__]
+    slots = [name for one in names for name in ((one,) if isinstance(one, str) else one)]
+    known = tuple(name for name in slots if name not in ("__dict__", "__weakref__"))
+    return partial(_attributes, known), _progress if issubclass(kind, Iterator) else _nothing
+
+
+def _no_parts(_value: Any) -> list[Any]:
+    return []
+
+
+def _nothing(_value: Any) -> None:
+    return None
+
+
+def _items(value: dict[Any, Any]) -> list[Any]:
+    return [*value, *value.values()]
+
+
+def _attributes(slots: Iterable[str], value: Any) -> list[Any]:
     own = getattr(value, "__dict__", None)
     parts = [*own, *own.values()] if isinstance(own, dict) else []
-    for kind in type(value).__mro__:
-        names = vars(kind).get("__slots__", ())
-        for name in (names,) if isinstance(names, str) else names:
-            parts += [name, getattr(value, name, None)] if name not in ("__dict__", "__weakref__") else []
+    for name in slots:
+        parts += [name, getattr(value, name, None)]
     return parts
 
 
-def _raw(value: Any) -> Any:
-    if isinstance(value, dict | list | tuple | deque):
-        return None
-    if isinstance(value, torch.Tensor):
-        return 0 if value.is_inference() else value._version
-    if isinstance(value, np.ndarray):
-        return None if value.dtype.hasobject else value.tobytes()
-    if isinstance(value, set | frozenset):
-        return set(value)
-    if isinstance(value, bytearray | array):
-        return bytes(value)
-    if isinstance(value, GENERATORS):
-        return drawn_from(value)
-    if isinstance(value, GeneratorType):
-        return value.gi_frame.f_lasti if value.gi_frame is not None else None
-    return (repr(value), length_hint(value, -1)) if isinstance(value, Iterator) else None
+def _of_context(value: ContextVar[Any]) -> list[Any]:
+    return [value.get(None)]
+
+
+def _version(value: torch.Tensor) -> int:
+    return 0 if value.is_inference() else value._version
+
+
+def _objects_of_array(value: np.ndarray) -> list[Any]:
+    return [*value.flat] if value.dtype.hasobject else []
+
+
+def _numbers_of_array(value: np.ndarray) -> Any:
+    return None if value.dtype.hasobject or _is_constant(value) else _in_memory(value)
+
+
+def _bytes(value: Any) -> Any:
+    return _in_memory(np.frombuffer(value, np.uint8))
+
+
+def _locals(value: GeneratorType[Any, Any, Any]) -> list[Any]:
+    return list(value.gi_frame.f_locals.values()) if value.gi_frame is not None else []
+
+
+def _place(value: GeneratorType[Any, Any, Any]) -> int | None:
+    return value.gi_frame.f_lasti if value.gi_frame is not None else None
+
+
+def _progress(value: Any) -> tuple[str, int]:
+    return repr(value), length_hint(value, -1)
+
+
+def _is_constant(value: np.ndarray) -> bool:
+    """Whether nobody can write into an array: it is memory that can only be read, of a file or of bytes."""
+    while not value.flags.writeable:
+        if not isinstance(value.base, np.ndarray):
+            return value.base is not None
+        value = value.base
+    return False
+
+
+def _in_memory(value: np.ndarray) -> Any:
+    """The numbers of an array, or a digest of them."""
+    if value.nbytes < _LARGE or native is None:
+        return value.tobytes()
+    return native.digest(np.asarray(value).ravel(order="K").view(np.uint8))
 
 
 def is_watched(value: Any) -> bool:
     """Whether an object may change, or hold some that do."""
-    kind = type(value)
-    if kind in _PLAIN or isinstance(value, _CODE):
+    kind: Any = type(value)
+    return _is_watched(kind)
+
+
+@lru_cache(maxsize=1024)
+def _is_watched(kind: Any) -> bool:
+    if kind in _PLAIN or issubclass(kind, _CODE):
         return False
-    if kind in (list, dict, tuple) or isinstance(
-        value,
-        (dict, list, tuple, set, deque, torch.Tensor, np.ndarray, bytearray, array, *GENERATORS, Iterator),
-    ):
+    if issubclass(kind, (*_CONTAINERS, *GENERATORS, Iterator)):
         return True
-    return kind.__module__ in _OF_STATE or is_of_user(kind)
+    return kind.__module__ in _OF_STATE or issubclass(kind, threading.local) or is_of_user(kind)
 
 
 def is_state(value: Any) -> bool:
     """Whether the value of a variable is watched: what packages keep in variables are caches."""
-    kinds = (dict, list, tuple, set, bytearray, np.ndarray, torch.Tensor, *GENERATORS)
+    kinds = (dict, list, tuple, set, bytearray, np.ndarray, torch.Tensor, threading.local, ContextVar, *GENERATORS)
     return is_of_user(type(value)) or isinstance(value, kinds)
 
 
-def watched(roots: Iterable[tuple[str, Any]]) -> list[Watched]:
-    """What is watched of named objects, and of those in them."""
-    found: dict[int, Watched] = {}
-    for name, root in roots:
-        waiting = [root] if is_watched(root) else []
-        while waiting and len(found) < _MOST:
-            value = waiting.pop()
-            if id(value) not in found:
-                one = found[id(value)] = Watched(name, type(root).__name__, value)
+class WatchedObjects:
+    """Named objects, and those in them, as they were.
+
+    Parameters
+    ----------
+    roots : iterable of (str, object)
+
+    Attributes
+    ----------
+    too_many : str
+        The name of the object in which there are more than can be watched; "" if there is none.
+    """
+
+    def __init__(self, roots: Iterable[tuple[str, Any]] = ()) -> None:
+        self.too_many = ""
+        self._found: dict[int, Watched] = {}
+        for name, root in roots:
+            waiting = [root] if is_watched(root) else []
+            while waiting:
+                value = waiting.pop()
+                if id(value) in self._found:
+                    continue
+                if len(self._found) == MOST:
+                    self.too_many = name
+                    return
+                one = self._found[id(value)] = Watched(name, type(root).__name__, value)
                 waiting += filter(is_watched, one.parts)
-    return list(found.values())
+
+    def changed(self) -> Watched | None:
+        """One that is not what it was; None if there is none."""
+        return next((one for one in self._found.values() if one.is_changed), None)
 
 
 def in_several(elements: Iterable[Any]) -> list[Any]:
@@ -154,9 +244,9 @@ def in_several(elements: Iterable[Any]) -> list[Any]:
     several: dict[int, Any] = {}
     for number, element in enumerate(elements):
         waiting = [element]
-        while waiting and len(first) < _MOST:
+        while waiting:  # all: they cost little beside what elements do
             value = waiting.pop()
-            kind = type(value)
+            kind: Any = type(value)
             if kind in _PLAIN or not is_watched(value):
                 continue
             known = first.get(id(value))
@@ -168,5 +258,5 @@ def in_several(elements: Iterable[Any]) -> list[Any]:
             if kind is list or kind is tuple:
                 waiting += value
             elif kind is not torch.Tensor:
-                waiting += _parts(value)
+                waiting += _readers(kind)[0](value)
     return list(several.values())

@@ -1,7 +1,7 @@
 /* The hot path of recording: calls of cells (calls.h, rows.h), the tensors they return, rows of states
  * (tensors.h) and views (views.h), functions of PyTorch (functions.h), tensors from outside (outside.h); the state of
  * PyTorch (state.h), waiting for values (waits.h); and rounds, in which everything that is recorded is computed (values.h,
- * rounds.h).
+ * rounds.h); digests of memory (digests.h).
  *
  * Every function does what a Python function does, for what models do often; anything else, it gives to that function
  * before it has changed anything. So Python says what is right and which errors there are, and runs where these
@@ -11,6 +11,7 @@
  * the descriptors, after a check of the exact class (objects.h). Tensors are read through DLPack's exchange interface,
  * the only one of PyTorch's that is C and stable; its state is read where state_addresses.py says, if that has been checked.
  */
+#include "digests.h"
 #include "functions.h"
 #include "joins.h"
 #include "rounds.h"
@@ -105,6 +106,7 @@ static PyMethodDef functions[] = {
     {"returned_of", (PyCFunction)(void (*)(void))returned_of, METH_FASTCALL, "See call_fast_paths.py."},
     {"torch_function", (PyCFunction)(void (*)(void))torch_function, METH_FASTCALL, "See lazy.py."},
     {"drew", (PyCFunction)(void (*)(void))drew, METH_FASTCALL, "Whether random numbers were drawn."},
+    {"digest", digest, METH_O, "A number for what lies in memory."},
     {"join", new_join, METH_VARARGS, "What takes the place of torch.cat() or torch.stack()."},
     {"use_joins", use_joins, METH_O, "Let these be compiled code, or Python."},
     {"engine", engine, METH_VARARGS, "What is known of a compiled model."},
