@@ -351,7 +351,8 @@ class AutoBatched(StandIn):
         elif self._library.slower:
             results += self._one_by_one(plain[len(results) :], len(results))
         recorded: list[Any] = []
-        if contents or not self._library.slower:  # of no elements, too: it lets go of the minibatch before
+        ran_alone = self._library.slower or (self._carried.in_order and functions)
+        if contents or not ran_alone:  # of no elements, too: it lets go of the minibatch before
             later, recorded = self._minibatch(plain[len(results) :], self._compute_batched, len(results), contents)
             results += later
         if functions and not self._warned:
