@@ -63,7 +63,19 @@ class Site:
     """
 
     __slots__ = (
-        *("_signature", "cells", "constants", "integers_vary", "name", "named", "noted", "owner", "reads", "refused"),
+        *(
+            "_defaults",
+            "_places",
+            "cells",
+            "constants",
+            "integers_vary",
+            "name",
+            "named",
+            "noted",
+            "owner",
+            "reads",
+            "refused",
+        ),
         *("dropout", "never", "row_wise", "steps", "taken_apart", "target"),
     )
 
@@ -90,7 +102,9 @@ class Site:
         self.never: CellError | None = None
         self.taken_apart = False
         self.dropout: Dropout | None = None
-        self._signature: inspect.Signature | None = None
+        self._defaults: list[Any] = []
+        # Of calls with arguments by name, by how many are given by place and by these names.
+        self._places: dict[tuple[Any, ...], list[int | inspect.Parameter]] = {}
 
     @property
     def was_called(self) -> bool:
@@ -116,15 +130,29 @@ class Site:
 
     def positional(self, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> tuple[Any, ...]:
         """The arguments of a call in the order of the parameters."""
-        if self._signature is None:
-            target = self.target
-            self._signature = inspect.signature(target.forward if isinstance(target, torch.nn.Module) else target)
-        bound = self._signature.bind(*arguments, **named)
-        bound.apply_defaults()
-        if bound.kwargs:
-            raise CellError(f"{self.name!r} has parameters that are given by name only", "positional parameters")
-        given = list(bound.args)
-        defaults = [one.default for one in self._signature.parameters.values()]
+        every = *arguments, *named.values()
+        key = len(arguments), *named
+        places = self._places.get(key)
+        if places is None:
+            places = self._places[key] = self._places_of(len(arguments), tuple(named))
+        given = [every[place] if isinstance(place, int) else place.default for place in places]
+        defaults = self._defaults
         while len(given) > len(arguments) and len(given) <= len(defaults) and given[-1] is defaults[len(given) - 1]:
             given.pop()  # a call that leaves it out is the same call
         return tuple(given)
+
+    def _places_of(self, count: int, names: tuple[str, ...]) -> list[int | inspect.Parameter]:
+        """For each parameter, the place of its argument among `count` and those by name; itself if it has none."""
+        target = self.target
+        signature = inspect.signature(target.forward if isinstance(target, torch.nn.Module) else target)
+        parameters = list(signature.parameters.values())
+        self._defaults = [one.default for one in parameters]
+        bound = signature.bind(*range(count), **{name: count + place for place, name in enumerate(names)})
+        given = set(bound.arguments)
+        bound.apply_defaults()
+        if bound.kwargs:
+            raise CellError(f"{self.name!r} has parameters that are given by name only", "positional parameters")
+        return [
+            value if place >= len(parameters) or parameters[place].name in given else parameters[place]
+            for place, value in enumerate(bound.args)
+        ]
