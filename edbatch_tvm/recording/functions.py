@@ -19,10 +19,18 @@ from edbatch_tvm.recording.breaks import told
 from edbatch_tvm.recording.dispatch import WritesOrdinary, as_rows, copied, recorder_of
 from edbatch_tvm.recording.indexed_rows import takes, write_at
 from edbatch_tvm.recording.isolation import switched_to
-from edbatch_tvm.recording.lazy import ASKED, FUNCTIONS, INTO_PYTORCH, OPERATORS, LazyTensor, computed_leaf
+from edbatch_tvm.recording.lazy import (
+    ASKED,
+    FUNCTIONS,
+    INTO_PYTORCH,
+    OPERATORS,
+    LazyTensor,
+    computed_leaf,
+)
 from edbatch_tvm.recording.over_rows import with_transposed_rows
 from edbatch_tvm.recording.recorded_parameters import RecordedParameter
 from edbatch_tvm.recording.row_choices import joined_rows
+from edbatch_tvm.recording.shortcuts import ALONG, extreme
 from edbatch_tvm.recording.specs import FLOATS
 from edbatch_tvm.recording.storages import write
 
@@ -104,7 +112,6 @@ _EXTREMA = {
 }
 """Questions about all elements of a tensor that are answered for many tensors at once."""
 
-
 _OPEN_QUESTIONS: dict[Any, Any] = {}
 """What records those of `_OPEN`."""
 
@@ -124,6 +131,8 @@ def _asking(function: Any, arguments: Any, named: dict[str, Any]) -> Any:
             return answer
     given = [one for one in (*arguments, *named.values()) if type(one) is LazyTensor]
     if not all(recorder.is_computed(one) for one in given):
+        if function in ALONG and len(arguments) == 2 and type(arguments[1]) is int and not named:
+            return extreme(recorder, function, first, arguments[1])
         if function.__name__ not in ("argmax", "argmin") and any(one.spec.size != 1 for one in given):
             return _OPEN_QUESTIONS[function](function, arguments, named) if function in ASKED else NotImplemented
         recorder.wait()
@@ -182,12 +191,24 @@ def _writing(function: Any, arguments: Any, named: dict[str, Any]) -> Any:
             if function is torch.Tensor.copy_ and len(arguments) > 1:
                 by_rows = target.dim() > 1 and _is_list(arguments[1])
             adopted = adopt(recorder, target, by_rows, _dimensions(function, arguments))
+            if not adopted and recorder.tape is None and target.numel() and function is not torch.Tensor.__setitem__:
+                return _broken_write(recorder, function, arguments, named)
             if not adopted and recorder.tape is not None:
                 # Autograd has to see an ordinary tensor written into by ordinary ones.
                 arguments, named = pytree.tree_map(computed_leaf, (arguments, named))
                 with switched_to(recorder.library.state._replace(grad=torch.is_grad_enabled())):
                     return function(*arguments, **named)
     return NotImplemented
+
+
+def _broken_write(recorder: Recorder, function: Any, arguments: Any, named: dict[str, Any]) -> Any:
+    """Let a function write computed numbers into an ordinary tensor: a break, without a way through PyTorch."""
+    leaves, structure = pytree.tree_flatten((arguments, named))
+    if not all(leaf.recorder.is_computed(leaf) for leaf in leaves if type(leaf) is LazyTensor):
+        recorder.wait()
+    told(recorder, f"{function.__name__}()", None)
+    arguments, named = pytree.tree_unflatten(map(computed_leaf, leaves), structure)
+    return function(*arguments, **named)
 
 
 def _dimensions(function: Any, arguments: Any) -> int:

@@ -88,8 +88,8 @@ class Outside:
     table, row : list of int
         Where each lies.
     known_by_size : dict of bytes to dict of bytes to int
-        By the extents of the shape, the numbers of small tensors of :attr:`dtype` by their bytes; read by
-        ``native_core``.
+        By the extents of the shape, the numbers of small tensors of :attr:`dtype` by their bytes; by these extents and
+        a 0, those of tensors that are one number, expanded, by the bytes of that number. Read by ``native_core``.
     dtype : torch.dtype
         Of the values of the minibatch.
     bits : int
@@ -188,23 +188,26 @@ class Outside:
         key = spec.shape if own else spec
         read = _READERS[size * count]
         content = None if read is None else read(address).raw
-        found = None if content is None else self._lists.get((key, content))
-        if found is not None:
-            return found.copy()
         known = self._known.get(key)
         if known is None:
             known = self._knows(key, reader)
-        found = []
-        for begin in range(address, address + size * count, size):
-            row = reader(begin).raw
-            number = known[0].get(row)
-            if number is None:
-                self._add(spec, begin)
-                number = known[0][row] = -len(self.specs)
-            found.append(number)
-        if content is not None:
-            self._lists[key, content] = found.copy()
-        return found
+        found = None if content is None else self._lists.get((key, content))
+        if found is None:
+            found = []
+            for begin in range(address, address + size * count, size):
+                row = reader(begin).raw
+                number = known[0].get(row)
+                if number is None:
+                    self._add(spec, begin)
+                    number = known[0][row] = -len(self.specs)
+                found.append(number)
+            if content is not None:
+                self._lists[key, content] = found.copy()
+        if own and not plain and not any(tensor.stride()[at + 1 :]) and not tensor.is_neg():
+            alike = self.known_by_size.setdefault(np.array([*spec.shape, 0], np.int64).tobytes(), {})
+            first = _READERS[self.dtype.itemsize]
+            alike.update((first(address + place * size).raw, number) for place, number in enumerate(found))
+        return found.copy()
 
     def _other(self, tensor: Tensor) -> int:
         """The number of a tensor that is not known, or not by its bytes."""

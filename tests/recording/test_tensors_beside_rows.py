@@ -34,6 +34,8 @@ BESIDE: dict[str, Callable[[int], torch.Tensor]] = {
     "whole rows": lambda n: _numbers(n * H).view(1, n, H),
     "numbers": lambda n: _numbers(n).view(1, n, 1),
     "numbers, expanded": lambda n: _numbers(n).view(1, n, 1).expand(1, n, H),
+    "zeros and ones, expanded": lambda n: (torch.arange(n) % 2).float().view(1, n, 1).expand(1, n, H),
+    "zeros of both signs, expanded": lambda n: (-1.0) ** torch.arange(n).view(1, n, 1).expand(1, n, H) * 0.0,
     "columns, transposed": lambda n: _numbers(n * H).view(1, H, n).transpose(1, 2),
     "part of wider rows": lambda n: _numbers(3 * n * H).view(1, n, 3 * H)[..., 1 : 1 + H],
     "every other row": lambda n: _numbers(2 * n * H).view(1, 2 * n, H)[:, ::2],
@@ -59,7 +61,7 @@ class Beside(nn.Module):
             for _ in range(2):
                 beside = BESIDE[kind](x.shape[1])
                 made += [rows[:, :] * beside, beside * rows[:, -1:] if beside.shape[1] == 1 else rows * beside]
-                if not isinstance(beside, nn.Parameter) and not beside.is_neg() and kind != "numbers, expanded":
+                if not isinstance(beside, nn.Parameter) and not beside.is_neg() and "expanded" not in kind:
                     beside.mul_(3)  # what was read is what it was
         largest = rows.amax(1, keepdim=True)
         made += [rows - largest, (rows - largest).exp() / rows.sum(1, keepdim=True)]

@@ -180,46 +180,61 @@ static int known_number(PyObject *outside, PyObject *tensor, DLTensor *read, Py_
     return PyErr_Occurred() ? ERROR : UNUSUAL;
 }
 
-/* Outside.numbers() of the rows along dimension `at` of such a tensor, each by its bytes; a new list. */
-static int known_rows(PyObject *outside, PyObject *tensor, int at, PyObject **values) {
-    DLTensor read;
-    Py_ssize_t bytes;
-    int64_t extents[16];
+/* Whether a tensor has rows along a dimension, before which others have extent 1, whose numbers lie one after another,
+ * or (`repeats`) are one number each, expanded. */
+static int lies_in_rows(DLTensor *seen, int at, int *repeats) {
+    int64_t elements = 1;
+    int plain = 1, zero = 1;
+    for (int n = 0; n < at; n++)
+        if (seen->shape[n] != 1) return 0;
+    for (int n = seen->ndim - 1; n > at; n--) {
+        int64_t stride = seen->strides == NULL ? elements : seen->strides[n];
+        plain = plain && (seen->shape[n] == 1 || stride == elements);
+        zero = zero && (seen->shape[n] == 1 || stride == 0);
+        elements *= seen->shape[n];
+    }
+    *repeats = !plain && zero;
+    return elements > 0 && (plain || zero);
+}
+
+/* Outside.numbers() of the rows along dimension `at` of an ordinary tensor, each by its bytes; a new list. */
+static int known_rows(PyObject *outside, PyObject *tensor, DLTensor *read, int at, PyObject **values) {
+    int64_t extents[17];
     PyObject *by_size = SLOT(outside, Outside_known_by_size);
-    int outcome = plain_tensor(tensor, &read, &bytes);
-    if (outcome != DONE) return outcome;
-    if (!PyDict_CheckExact(by_size) || at >= read.ndim) return UNUSUAL;
-    int enabled = grad_is_on();
+    int repeats, outcome = UNUSUAL, enabled = grad_is_on();
     if (enabled < 0) return ERROR;
-    if (enabled) {
-        PyObject *wanted = PyObject_GetAttr(tensor, str_requires_grad);
-        if (wanted == NULL) return ERROR;
-        Py_DECREF(wanted);
-        if (wanted != Py_False) return UNUSUAL;
+    if (!PyDict_CheckExact(by_size) || at >= read->ndim || !lies_in_rows(read, at, &repeats)) return UNUSUAL;
+    PyObject *negative = PyObject_CallOneArg(is_neg_, tensor);
+    PyObject *wanted = negative != NULL && enabled ? PyObject_GetAttr(tensor, str_requires_grad) : NULL;
+    Py_XDECREF(negative);
+    Py_XDECREF(wanted);
+    if (PyErr_Occurred()) return ERROR;
+    if (negative != Py_False || (enabled && wanted != Py_False)) return UNUSUAL;
+    Py_ssize_t item = read->dtype.bits / 8, row = item, step, count = read->shape[at];
+    for (int n = 0; n < read->ndim; n++) {
+        extents[n] = n == at ? 1 : read->shape[n];
+        row *= repeats ? 1 : extents[n];
     }
-    for (int n = 0; n < read.ndim; n++) {
-        extents[n] = n == at ? 1 : read.shape[n];
-        if (n < at && extents[n] != 1) return UNUSUAL;
-    }
-    Py_ssize_t count = read.shape[at], row = bytes / count;
+    step = read->strides == NULL ? row : read->strides[at] * item;
+    extents[read->ndim] = 0; /* see Outside.known_by_size */
     if (row > MOST_BYTES) return UNUSUAL;
-    PyObject *size = PyBytes_FromStringAndSize((char *)extents, read.ndim * sizeof(int64_t));
+    PyObject *size = PyBytes_FromStringAndSize((char *)extents, (read->ndim + repeats) * sizeof(int64_t));
     PyObject *numbers = size == NULL ? NULL : PyDict_GetItemWithError(by_size, size);
     Py_XDECREF(size);
     if (numbers == NULL) return PyErr_Occurred() ? ERROR : UNUSUAL; /* the first rows of this shape */
     PyObject *made = PyList_New(count);
-    const char *data = (char *)read.data + read.byte_offset;
+    const char *data = (const char *)read->data + read->byte_offset;
     for (Py_ssize_t n = 0; n < count && made != NULL; n++) {
-        PyObject *content = PyBytes_FromStringAndSize(data + n * row, row), *number = NULL;
+        PyObject *content = PyBytes_FromStringAndSize(data + n * step, row), *number = NULL;
         if (content != NULL) number = Py_XNewRef(PyDict_GetItemWithError(numbers, content));
-        if (number == NULL && content != NULL && !PyErr_Occurred())
+        if (number == NULL && content != NULL && !repeats && !PyErr_Occurred())
             outcome = new_number(outside, numbers, content, &number);
         Py_XDECREF(content);
         if (number != NULL) PyList_SET_ITEM(made, n, number);
         else Py_CLEAR(made);
     }
     *values = made;
-    return made != NULL ? DONE : PyErr_Occurred() ? ERROR : outcome;
+    return made != NULL ? DONE : PyErr_Occurred() ? ERROR : outcome == DONE ? UNUSUAL : outcome;
 }
 
 static PyObject *outside_number(PyObject *self, PyObject *tensor) {

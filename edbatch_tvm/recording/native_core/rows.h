@@ -52,7 +52,7 @@ static int values_of_rows(PyObject *recorder, PyObject *argument, PyObject *at, 
         for (int n = 0; n < seen.ndim; n++) elements *= seen.shape[n];
         if (!elements || !is_number(outside, &seen) || place < 0 || place >= seen.ndim) return UNUSUAL;
         if (seen.shape[place] == 1) single = outside_number(outside, argument);
-        else if ((outcome = known_rows(outside, argument, (int)place, values)) != UNUSUAL) return outcome;
+        else if ((outcome = known_rows(outside, argument, &seen, (int)place, values)) != UNUSUAL) return outcome;
         else if ((*values = PyObject_CallMethodObjArgs(outside, str_numbers, argument, at, NULL)) != NULL)
             return PyList_CheckExact(*values) ? DONE : UNUSUAL;
         outcome = single == NULL ? ERROR : UNUSUAL;
@@ -69,13 +69,27 @@ static int values_of_rows(PyObject *recorder, PyObject *argument, PyObject *at, 
     return outcome;
 }
 
+/* The value that a tensor in a storage is, if it is one; a new reference. */
+static int value_of_view(PyObject *recorder, PyObject *tensor, PyObject *held, PyObject *spec, PyObject **value) {
+    PyObject *geometry = IS(held, Storage) ? part_of(tensor, str_geometry) : NULL, *kind, *values;
+    if (geometry == NULL) return PyErr_Occurred() ? ERROR : UNUSUAL;
+    int outcome = resolve(recorder, held, spec, geometry, &kind, &values);
+    Py_DECREF(geometry);
+    if (outcome != DONE) return outcome;
+    if (!IS(kind, TensorSpec) || !PyList_CheckExact(values) || PyList_GET_SIZE(values) != 1) outcome = UNUSUAL;
+    else *value = Py_NewRef(PyList_GET_ITEM(values, 0));
+    Py_DECREF(kind);
+    Py_DECREF(values);
+    return outcome;
+}
+
 /* The value of an argument that is one for all rows; a new reference. */
 static int value_of_all(PyObject *recorder, PyObject *argument, PyObject **value) {
     if (IS(argument, LazyTensor)) {
         PyObject *held, *spec;
         int outcome = lazy_parts(argument, recorder, &held, &spec);
         if (outcome != DONE) return outcome;
-        if (held != Py_None) outcome = UNUSUAL;
+        if (held != Py_None) outcome = value_of_view(recorder, argument, held, spec, value);
         else if ((*value = PyObject_GenericGetAttr(argument, str_value)) == NULL) outcome = ERROR;
         Py_DECREF(held);
         Py_DECREF(spec);
