@@ -30,6 +30,7 @@ from tvm.ir import (
     make_node,
     save_json,
 )
+from tvm.libinfo import find_libtvm_runtime
 
 # Up to 0.25 relax.TensorStructInfo and relax.TupleStructInfo, in the field struct_info of an expression.
 from tvm.relax import TensorType, TupleType
@@ -115,12 +116,17 @@ def config_thread_pool(mode: int, threads: int) -> None:
     tvm_ffi.get_global_func("runtime.config_threadpool")(mode, threads)
 
 
-def ffi_addresses() -> tuple[int, int, int]:
-    """Addresses of the C functions that call a function, take the error that it raised, and let go of an object."""
-    library = ctypes.CDLL(tvm_ffi.libinfo.find_libtvm_ffi())  # the one that is loaded already
+def ffi_addresses() -> tuple[int, int, int, int]:
+    """Addresses of the C functions that call a function, take the error that it raised, and let go of an object.
+
+    And of the one that has the threads of the pool run a task.
+    """
+    ffi = ctypes.CDLL(tvm_ffi.libinfo.find_libtvm_ffi())  # those that are loaded already
+    pool = ctypes.CDLL(find_libtvm_runtime())
     names = ("TVMFFIFunctionCall", "TVMFFIErrorMoveFromRaised", "TVMFFIObjectDecRef")
-    call, take_error, let_go = (ctypes.cast(library[name], ctypes.c_void_p).value or 0 for name in names)
-    return call, take_error, let_go
+    found = *(ffi[name] for name in names), pool["TVMBackendParallelLaunch"]
+    call, take_error, let_go, launch = (ctypes.cast(function, ctypes.c_void_p).value or 0 for function in found)
+    return call, take_error, let_go, launch
 
 
 _NUMBERS = (1, 2, 3)

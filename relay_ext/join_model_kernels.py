@@ -61,8 +61,8 @@ class JoinModelKernels:
                 else:
                     internal(...)
 
-        def program(tasks, shares, board, steps, index, copies, copy_ptr, types, arena0, ...):
-            for task in T.parallel(tasks):                      # where tasks is 1 without a parallel region
+        def program(tasks, task, shares, board, steps, index, copies, copy_ptr, types, arena0, ...):
+            for task in T.parallel(tasks):                      # where a task is given, that one alone
                 if len(shares) == 2:
                     run_steps(task, tasks, board, shares[0], shares[1], ...)
                 else:
@@ -74,7 +74,7 @@ class JoinModelKernels:
     another one writes (:mod:`edbatch_tvm.runtime.shares`). A single share is run by all threads together. Of several,
     each thread begins with its own one, for which it waits for nobody, and helps with the others at the end: there it
     walks along as a thread that owns no grain. So ``board`` has a board for each share, and scratch rows are those of
-    all shares, one after the other.
+    all shares, one after the other. ``task`` is that of :func:`~relay_ext.parallel_region.parallel_region`.
 
     ``types`` has a row of int64 for each type: the number of the kernels that it runs, and the addresses of what these
     read of the type alone: attributes, and weights as they are, as tables and packed. Equal cells have one number and
@@ -326,7 +326,7 @@ def _copy(
 def _program(arguments: _Arguments, run_steps: Any, sharing: str, rows: list[list[list[str]]]) -> tirx.PrimFunc:
     with IRBuilder() as builder, T.prim_func():
         T.func_name(PROGRAM)
-        tasks = T.arg("tasks", tirx.Var("tasks", "int32"))
+        tasks, task = (T.arg(name, tirx.Var(name, "int32")) for name in ("tasks", "task"))
         shares = T.arg("shares", T.buffer((tirx.Var("ends", "int32"),), "int32", align=4))
         board = T.arg("board", T.buffer((tirx.Var("words", "int32"),), "int64", align=abi.ALIGNMENT))
         buffers = arguments.declare()
@@ -350,5 +350,5 @@ def _program(arguments: _Arguments, run_steps: Any, sharing: str, rows: list[lis
                     T.Bind(tirx.truncmod(task + turn, number), var=share)
                     run(tirx.truncmod(task + tasks * number - share, tasks), 1, share, share)
 
-        parallel_region(tasks, board, sharing, call, number)
+        parallel_region(tasks, board, sharing, call, number, task)
     return builder.get()

@@ -17,6 +17,7 @@ from edbatch_tvm.runtime.shares import divide
 from edbatch_tvm.runtime.split_batches import SplitBatches
 from edbatch_tvm.runtime.threads import use_threads
 from edbatch_tvm.tvm_compat import runtime
+from relay_ext.parallel_region import ALL_TASKS
 from schedules.cpu.work_sharing import ROW, YIELDS
 
 SINGLE_MULTIPLIES = 2_000_000
@@ -92,7 +93,7 @@ class Program:
         arguments = self._arguments(tables, divided[0], arenas, scratch)
 
         def run(tasks: int, board: Board) -> None:
-            program(tasks, divided[1], board.tensor, *arguments.values)
+            program(tasks, ALL_TASKS, divided[1], board.tensor, *arguments.values)
 
         self.shared(multiplies, run, len(divided[1]) - 1)
         return lambda: self._calls(tables, threads)
@@ -133,7 +134,7 @@ class Program:
 
         def run(begin: int, end: int) -> None:
             pieces = (begin, end) if first is None else (first[begin], first[end])
-            program(tasks, np.array(pieces, np.int32), board.tensor, *arguments.values)
+            program(tasks, ALL_TASKS, np.array(pieces, np.int32), board.tensor, *arguments.values)
 
         return run
 

@@ -10,7 +10,7 @@ The board is a vector of int64 in rows of :data:`ROW` words. The first word of r
 of row ``1 + t`` the grains that were taken of those that thread t owns; these words hold the launch in their upper
 half, so nothing has to be reset between launches. The second word of row 0 counts how often a thread gave up waiting
 and offered its core to others, that of row ``1 + t`` is the patience of thread t: it halves when the thread had to help
-out and doubles again when it had not.
+out and doubles again when it had not; one of 0 stays.
 
 ``claim`` returns a grain, or -1 when all items of the launch are finished; what was written in the launch is visible
 then, which makes it the barrier between batches.
@@ -136,7 +136,8 @@ steal:
   br i1 %got.theirs, label %take.theirs, label %steal.next
 take.theirs:
   %halved = lshr i64 %patience, 1
-  %least = call i64 @llvm.umax.i64(i64 %halved, i64 1)
+  %least.of.thread = call i64 @llvm.umin.i64(i64 %patience, i64 1)
+  %least = call i64 @llvm.umax.i64(i64 %halved, i64 %least.of.thread)
   store i64 %least, ptr %patience.place, align 8
   ret i32 %theirs
 steal.next:

@@ -15,6 +15,7 @@ from tvm.script import tirx as T
 from edbatch_tvm.graph import CellSignature, Signature, ValueSpec
 from edbatch_tvm.runtime import threads
 from relay_ext.join_model_kernels import JoinModelKernels
+from relay_ext.parallel_region import ALL_TASKS
 from relay_ext.workshare_loops import WorkshareLoops, operations
 from schedules.cpu.machine import host_target
 from schedules.cpu.tir_pipeline import KERNEL_PIPELINE
@@ -109,7 +110,7 @@ def run(
     shares = np.array([0, *(ends or (len(steps),))], np.int32)
     board = tvm.runtime.tensor(np.full((len(shares) - 1) * (1 + tasks) * ROW, -1))
     none = np.zeros((1, 5), np.int32), np.zeros(1, np.int32), np.array([[0], [1]], np.int64)
-    program(tasks, shares, board, steps, np.array([work], np.int32), *none, arena)
+    program(tasks, ALL_TASKS, shares, board, steps, np.array([work], np.int32), *none, arena)
     return board.numpy()
 
 

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import weakref
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,10 @@ import tvm_ffi
 
 import edbatch_tvm as eb
 from edbatch_tvm.errors import TargetError
+from edbatch_tvm.find_native import find_native
 from edbatch_tvm.models import get_workload
 from edbatch_tvm.models.workload import Workload
-from edbatch_tvm.runtime import program, threads
+from edbatch_tvm.runtime import program, round_engine, threads
 
 HIDDEN = 32
 
@@ -78,6 +80,39 @@ def test_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     assert eb.get_num_threads() == 5
     eb.set_num_threads(4)
     assert eb.get_num_threads() == 4
+
+
+@pytest.mark.skipif(
+    find_native("run minibatches in one call") is None or threads.physical_cores() < 2 or sys.platform != "linux",
+    reason="no native kernels, one core, or a system that says nothing about cores",
+)
+def test_others_leave_the_core_of_the_caller(
+    model: eb.Model, instances: list[eb.InstanceGraph], always_shared: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(round_engine, "SINGLE_MULTIPLIES", 0)
+    monkeypatch.setattr(round_engine, "_ENGINES", weakref.WeakKeyDictionary())
+    wanted = outputs(model.run(model.prepare(instances))).copy()
+    eb.set_num_threads(2)
+    allowed = os.sched_getaffinity(0)
+    found: list[Any] = []
+
+    def call(cores: set[int]) -> None:
+        """From a thread, whose pool is its own: which cores the threads have that this starts."""
+        before = set(os.listdir("/proc/self/task"))
+        os.sched_setaffinity(0, cores)
+        right = all(np.array_equal(outputs(model(instances)), wanted) for _ in range(3))
+        own = [os.sched_getaffinity(int(one)) for one in set(os.listdir("/proc/self/task")) - before]
+        found.append((right, sorted(map(len, own))))
+
+    for cores in (allowed, {min(allowed)}):
+        caller = threading.Thread(target=call, args=(cores,))
+        caller.start()
+        caller.join()
+    (right, others), (right_alone, others_alone) = found
+    assert right
+    assert right_alone
+    assert others == [len(allowed) - 1]
+    assert others_alone == [1]  # as new threads have them: the caller's
 
 
 def test_several_callers_at_once(model: eb.Model, instances: list[eb.InstanceGraph], always_shared: None) -> None:

@@ -1,5 +1,6 @@
 #ifndef EDBATCH_ROUNDS_H
 #define EDBATCH_ROUNDS_H
+#include "cores.h"
 #include "graphs.h"
 #include "instances.h"
 #include "waits.h"
@@ -12,6 +13,8 @@
  */
 
 enum { AGENDA = 0, FSM = 4, BY_DEPTH = -1, BATCHES = 0, MISSES = 1, FAILED = 2, SCHEDULE_IO = 9 };
+enum { ARGUMENT_TASKS, ARGUMENT_TASK, ARGUMENT_BOARD = 3 }; /* of the program */
+enum { ALL_TASKS = -1, CLEAR_BOARD = -2 };                  /* as the task: see relay_ext/parallel_region.py */
 enum { FILLED = 4, LARGEST = 6, MOST_ROWS = 7, FILL_IO = 8, FACTS = 18, STEP_TYPE = 0, STEP_COUNT = 1, SPARE_PIECES = 64, LARGEST_PERCENT = 125, OF_SCHEDULE = 5, STAGES = 3, MOST_TYPES = 512 };
 
 static int64_t nanoseconds(void) {
@@ -286,6 +289,7 @@ static int prepare(Values *self, PyObject *from, const void *loaded, int64_t *io
     Matrix *next = work->matrix;
     Argument *add = work->arguments;
     *add++ = number(1);
+    *add++ = number(ALL_TASKS);
     *add++ = INTS(work->shares.data, work->in_shares + 1);
     *add++ = LONGS(work->board, 32);
     *add++ = INTS2(steps_of(work), work->runs, engine->columns);
@@ -309,13 +313,51 @@ static int prepare(Values *self, PyObject *from, const void *loaded, int64_t *io
     return DONE;
 }
 
-/* Run the round that is prepared, and know its values. */
-static int execute(Values *self) {
+/* Threads of TVM's pool that run the tasks of a program. */
+typedef struct {
+    Engine *engine;
+    Work *work;
+    int64_t tasks;
+    Pool *pool; /* NULL: cores are not for us to choose */
+    _Atomic int failed;
+} Crew;
+
+/* What TVM says of the threads that it calls. */
+struct Group {
+    void *barrier;
+    int32_t threads;
+};
+
+static int run_tasks(int thread, struct Group *group, void *data) {
+    Crew *crew = data;
+    Work *work = crew->work;
+    Argument arguments[9 + MOST_INPUTS];
+    be_known(crew->pool, thread);
+    memcpy(arguments, work->arguments, work->given * sizeof(Argument));
+    for (int64_t task = thread; task < crew->tasks; task += group->threads) {
+        arguments[ARGUMENT_TASK] = number(task);
+        if (called(crew->engine, crew->engine->program, arguments, work->given) != DONE) crew->failed = 1;
+    }
+    return 0;
+}
+
+/* Run the program on `tasks` threads. */
+static int run_program(Engine *engine, Work *work, int64_t tasks) {
+    if (tasks == 1 || !engine->chooses_cores) return called(engine, engine->program, work->arguments, work->given);
+    work->arguments[ARGUMENT_TASK] = number(CLEAR_BOARD);
+    if (called(engine, engine->program, work->arguments, work->given) != DONE) return UNUSUAL;
+    Crew crew = {.engine = engine, .work = work, .tasks = tasks, .pool = clear_core(tasks)};
+    if (engine->launch(run_tasks, &crew, 0)) return UNUSUAL;
+    return crew.failed ? UNUSUAL : DONE;
+}
+
+/* Run the round that is prepared on `tasks` threads, and know its values. */
+static int execute(Values *self, int64_t tasks) {
     Engine *engine = self->engine;
     Work *work = self->work;
     int outcome;
     Py_BEGIN_ALLOW_THREADS
-    outcome = called(engine, engine->program, work->arguments, work->given);
+    outcome = run_program(engine, work, tasks);
     Py_END_ALLOW_THREADS
     if (outcome != DONE) return outcome;
     int32_t *ids = work->ids.data, *value_row = work->value_row.data;
@@ -414,7 +456,7 @@ static int run_round(Values *self, Recorded *recorded, PyObject *from, Rule *rul
                   !instances);
     if (*told == NULL) return ERROR;
     if (*multiplies >= engine->alone_below) return DONE; /* on how many threads, Python says */
-    outcome = execute(self);
+    outcome = execute(self, 1);
     *multiplies = -1;
     if (outcome != DONE) Py_CLEAR(*told);
     give_back_work(self);
@@ -485,9 +527,9 @@ static PyObject *values_execute(PyObject *own, PyObject *const *arguments, Py_ss
     long tasks = PyLong_AsLong(arguments[0]);
     if (tasks == -1 && PyErr_Occurred()) return NULL;
     if (PyObject_GetBuffer(arguments[1], &board, PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE) < 0) return NULL;
-    self->work->arguments[0] = number(tasks);
-    self->work->arguments[2] = array(&self->work->matrix[1], board.buf, DL_INT, 64, board.len / 8, -1);
-    int outcome = execute(self);
+    self->work->arguments[ARGUMENT_TASKS] = number(tasks);
+    self->work->arguments[ARGUMENT_BOARD] = array(&self->work->matrix[1], board.buf, DL_INT, 64, board.len / 8, -1);
+    int outcome = execute(self, tasks);
     give_back_work(self);
     PyBuffer_Release(&board);
     return outcome == ERROR ? NULL : PyBool_FromLong(outcome == DONE);

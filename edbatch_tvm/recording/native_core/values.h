@@ -96,6 +96,8 @@ typedef struct {
     int64_t shape[2], strides[2];
 } Matrix;
 
+struct Group;
+
 /* What rounds work with; two minibatches at a time have one each. */
 typedef struct Work {
     struct Work *next;
@@ -131,6 +133,8 @@ typedef struct {
     int (*call)(void *function, Argument *arguments, int32_t count, Argument *result);
     void (*take_error)(void **error);
     int (*let_go)(void *object);
+    int (*launch)(int (*task)(int, struct Group *, void *), void *data, int32_t tasks); /* of TVM's pool; 0 tasks: all */
+    int chooses_cores; /* whether TVM leaves the cores of its threads alone */
     Arena **spare;
     Work *work;
 } Engine;
@@ -196,6 +200,8 @@ static PyObject *engine(PyObject *module, PyObject *arguments) {
     made->width = width;
     made->item = item;
     made->alone_below = alone_below;
+    const char *binds = getenv("TVM_BIND_THREADS");
+    made->chooses_cores = binds != NULL && !strcmp(binds, "0");
     int64_t *pairs = NULL, *places = NULL;
     int32_t count = 0, given = 0;
     if ((made->output_arena = copied(parts[0], 4, NULL)) == NULL || (made->cells = copied(parts[1], 4, NULL)) == NULL ||
@@ -218,8 +224,8 @@ static PyObject *engine(PyObject *module, PyObject *arguments) {
     }
     for (int32_t n = 0; n < count; n++) made->attributes[n] = (Attribute){(int32_t)pairs[2 * n], pairs[2 * n + 1]};
     for (int n = 0; n < types; n++) made->effort[n] = made->multiplies[n] < 1 ? 1 : (int64_t)made->multiplies[n];
-    if (given != 9 || made->inputs > MOST_INPUTS) {
-        PyErr_SetString(PyExc_ValueError, "addresses of 9 functions, and as many inputs as MOST_INPUTS says");
+    if (given != 10 || made->inputs > MOST_INPUTS) {
+        PyErr_SetString(PyExc_ValueError, "addresses of 10 functions, and as many inputs as MOST_INPUTS says");
         goto failed;
     }
     made->schedule = (void *)places[0];
@@ -231,6 +237,7 @@ static PyObject *engine(PyObject *module, PyObject *arguments) {
     made->call = (int (*)(void *, Argument *, int32_t, Argument *))places[6];
     made->take_error = (void (*)(void **))places[7];
     made->let_go = (int (*)(void *))places[8];
+    made->launch = (int (*)(int (*)(int, struct Group *, void *), void *, int32_t))places[9];
     free(pairs);
     free(places);
     return (PyObject *)made;
