@@ -1,12 +1,14 @@
 """Two threads over one, and whether two cores were free: ``python -m benchmarks.two_threads --data-root DATA``.
 
-In each turn a minibatch runs on one thread, on one thread while another process does the same, and on two threads;
-each several times in a row, of which the shortest counts. Where the one thread is as fast beside the other process as
-alone, there were two cores for two threads at that moment: this is ``kept``, its speed beside over its speed alone,
-which should be 1. The time is that of the kernels and of the Python around them (``execute`` of the report).
+In each turn a minibatch runs on one thread, on one thread while another process does the same, on two threads, and
+beside the other process once more; each several times in a row, of which the shortest counts. The other process sleeps
+meanwhile. Two cores were free for the two threads if, before and after, each of the processes was as fast as one thread
+alone in any turn: who is that fast shares neither a core nor its vector units with anybody. The time is that of the
+kernels and of the Python around them (``execute`` of the report).
 
-``ratio`` is the median, over the turns in which at least 0.95 was kept, of the time on one thread over that on two, and
-``least`` is that of the shortest times of all turns.
+``ratio`` is the median, over the turns in which each process had at least 0.95 of that speed, of the time on one thread
+over that on two, and ``least`` is that of the shortest times of all turns. ``kept`` is the median of the speed of one
+thread beside the other process, over its speed alone.
 """
 
 from __future__ import annotations
@@ -14,26 +16,31 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
-from time import perf_counter, sleep
-from typing import Any
+from time import perf_counter
+from typing import Any, NamedTuple
 
 import edbatch_tvm as eb
 from edbatch_tvm.models import get_workload
 from edbatch_tvm.models.data import load_minibatches
 from edbatch_tvm.peers.compare import data_file
 
-WAIT, RUN, STOP = range(3)
-"""What the other process is told to do."""
-
 KEPT = 0.95
-"""Share of its speed that one thread keeps beside another process, where two cores are free."""
+"""Share of the speed of one thread that each of two processes has, where two cores are free."""
 
 IN_A_ROW = 4
-"""Runs of which the shortest counts; after the first one the second thread is awake."""
+"""Runs of which the shortest counts."""
 
-_PAUSE = 0.0005
+
+class Turn(NamedTuple):
+    """Seconds of one thread alone, of two threads, and of one beside another process: of both, before and after."""
+
+    alone: float
+    two: float
+    beside: tuple[float, ...]
 
 
 def prepared(name: str, hidden: int, batch_size: int, data_root: Path | None, policy: str) -> Callable[[int], float]:
@@ -49,56 +56,53 @@ def prepared(name: str, hidden: int, batch_size: int, data_root: Path | None, po
     return run
 
 
-def _beside(told: Any, arguments: tuple[Any, ...]) -> None:
-    """What the other process does."""
+def _beside(end: Connection, arguments: tuple[Any, ...]) -> None:
+    """What the other process does: a run whenever it is told to."""
     run = prepared(*arguments)
     run(1)
-    told.value = WAIT
-    while told.value != STOP:
-        if told.value == RUN:
-            run(1)
-        else:
-            sleep(_PAUSE)
+    end.send(0.0)
+    while end.recv():
+        end.send(run(1))
 
 
-def measure(seconds: float, *arguments: Any) -> list[tuple[float, float, float]]:
-    """Seconds on one thread, on one beside another process, and on two: a row for each turn."""
+def measure(seconds: float, *arguments: Any) -> list[Turn]:
+    """Turns for about so many seconds."""
     spawn = multiprocessing.get_context("spawn")
-    told = spawn.Value("i", RUN, lock=False)
-    other = spawn.Process(target=_beside, args=(told, arguments), daemon=True)
+    told, end = spawn.Pipe()
+    other = spawn.Process(target=_beside, args=(end, arguments), daemon=True)
     other.start()
+    end.close()  # that of the other process is left: recv() fails once it has ended
     try:
         run = prepared(*arguments)
         run(1)
         run(2)
-        while told.value != WAIT:
-            if not other.is_alive():
-                raise RuntimeError("the other process has ended")
-            sleep(_PAUSE)
-        turns = []
-        end = perf_counter() + seconds
-        while not turns or perf_counter() < end:
-            alone = run(1)
-            told.value = RUN
-            sleep(2 * _PAUSE)
-            beside = run(1)
-            told.value = WAIT
-            sleep(2 * _PAUSE)
-            turns.append((alone, beside, run(2)))
+        told.recv()
+
+        def beside() -> tuple[float, float]:
+            told.send(True)
+            return run(1), told.recv()
+
+        turns: list[Turn] = []
+        last = perf_counter() + seconds
+        while not turns or perf_counter() < last:
+            alone, before, two = run(1), beside(), run(2)
+            turns.append(Turn(alone, two, (*before, *beside())))
         return turns
     finally:
-        told.value = STOP
+        with suppress(OSError):  # where the other process has ended
+            told.send(False)
         other.join(timeout=60)
 
 
-def row_of(name: str, hidden: int, turns: list[tuple[float, float, float]]) -> str:
+def row_of(name: str, hidden: int, turns: list[Turn]) -> str:
     """A row of the table."""
-    alone, beside, two = (1e3 * min(column) for column in zip(*turns, strict=True))
-    kept = [one / other for one, other, _ in turns]
-    free = [one / both for one, other, both in turns if one >= KEPT * other]
+    one = min(turn.alone for turn in turns)
+    two = min(turn.two for turn in turns)
+    free = [turn.alone / turn.two for turn in turns if KEPT * max(turn.alone, *turn.beside) <= one]
+    kept = median(turn.alone / turn.beside[0] for turn in turns)
     ratio = f"{median(free):.2f}" if free else "no turn"
-    columns = (f"{alone:.3f}", f"{beside:.3f}", f"{two:.3f}", f"{median(kept):.2f}", f"{len(free)} of {len(turns)}")
-    return " | ".join((f"| {name}", str(hidden), *columns, ratio, f"{alone / two:.2f} |"))
+    columns = (f"{1e3 * one:.3f}", f"{1e3 * two:.3f}", f"{kept:.2f}", f"{len(free)} of {len(turns)}")
+    return " | ".join((f"| {name}", str(hidden), *columns, ratio, f"{one / two:.2f} |"))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -112,8 +116,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--seconds", type=float, default=10.0, help="of turns for each row (%(default)s)")
     parser.add_argument("--policy", default="agenda")
     given = parser.parse_args(argv)
-    print("| workload | H | one thread, ms | beside | two threads | kept | turns | ratio | least |")
-    print("|---|--:|--:|--:|--:|--:|--:|--:|--:|")
+    print("| workload | H | one thread, ms | two threads | kept | turns | ratio | least |")
+    print("|---|--:|--:|--:|--:|--:|--:|--:|")
     for name in given.workloads:
         for hidden in given.hidden:
             turns = measure(given.seconds, name, hidden, given.batch_size, given.data_root, given.policy)
