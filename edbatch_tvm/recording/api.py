@@ -196,7 +196,7 @@ class AutoBatched(StandIn):
         self._comparison = EagerComparison(self._options.get("fallback") == "auto")
         self._computing = 0.0
         self._restarts = 0
-        self._start(parts_of(self.model))
+        self._start(parts_of(self.model, self._carried.moving))
 
     def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__()
@@ -524,7 +524,7 @@ class AutoBatched(StandIn):
 
     def _parts(self, functions: Sequence[Any]) -> ModelParts:
         """The model, for calls of `functions`: inputs of a model that is frozen may require gradients."""
-        parts = parts_of(self.model)
+        parts = parts_of(self.model, self._carried.moving)
         if not torch.is_grad_enabled() or trains(parts):
             return parts
         arguments = [one.keywords for one in functions if type(one) is partial]
@@ -534,9 +534,9 @@ class AutoBatched(StandIn):
         """Have no compiled cells for the model as it is."""
         structure = _structure(parts)
         sites = find_cells(self.model, self._cells or (), self._entry)
-        library = Library(self.model, self._options, sites.values(), training=trains(parts))
+        library = Library(self.model, self._options, sites.values(), trains(parts), self._carried.moving)
         functions = CalledFunctions([site.target for site in sites.values() if site.owner is None], self.model)
-        buffers, variables = buffers_of(self.model), ReadVariables(sites.values())
+        buffers, variables = buffers_of(parts), ReadVariables(sites.values())
         self._carried.in_order = self._carried.in_order or variables.too_many
         known = Known(structure, sites, library, functions, buffers, variables)
         self._now = self._known[structure] = known
@@ -568,6 +568,8 @@ class AutoBatched(StandIn):
         for site in self._sites.values():
             for attribute, value in list(site.constants.items()):
                 now = attribute.value(site.owner) if site.owner is not None else value
+                if isinstance(value, torch.Tensor):  # a buffer: compared above
+                    continue
                 if now is not value and (type(now) is not type(value) or now != value):
                     site.read(attribute)
 

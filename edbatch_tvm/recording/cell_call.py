@@ -126,3 +126,17 @@ class CellCall:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.site.target, name)
+
+
+class CallAtOnce(CellCall):
+    """The same for the first elements, which may change what the cell reads: a call is computed at once."""
+
+    __slots__ = ()
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        """Record one call, and compute it if that is asked for."""
+        result = CellCall.__call__(self, *arguments, **named)
+        recorder = self.recorder
+        if recorder.at_once and recorder.types and not recorder.finished:
+            recorder.compute()
+        return result

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from edbatch_tvm.recording.cell_call import CellCall
+from edbatch_tvm.recording.cell_call import CallAtOnce, CellCall
 from edbatch_tvm.recording.module import StandIn
 from edbatch_tvm.recording.module_attributes import KEEPER
 from edbatch_tvm.recording.module_copy_classes import CELL, recording, recording_cell
@@ -29,6 +29,38 @@ if TYPE_CHECKING:
 
 def _class_of(module: torch.nn.Module) -> Any:
     return type(module)
+
+
+class _Buffers(dict[str, Any]):
+    """The buffers of a copy: who puts one in here, or takes it out, sets an attribute."""
+
+    def __init__(self, buffers: dict[str, Any], copy: torch.nn.Module) -> None:
+        super().__init__(buffers)
+        self._copy = copy
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        self._sets(name, value)
+        super().__setitem__(name, value)
+
+    def __delitem__(self, name: str) -> None:
+        self._sets(name, None)
+        super().__delitem__(name)
+
+    def update(self, *given: Any, **named: Any) -> None:
+        """See :meth:`dict.update`."""
+        for name, value in dict(*given, **named).items():
+            self[name] = value
+
+    def pop(self, name: str, *default: Any) -> Any:
+        """See :meth:`dict.pop`."""
+        if name in self:
+            self._sets(name, None)
+        return super().pop(name, *default)
+
+    def _sets(self, name: str, value: Any) -> None:
+        keeper = vars(self._copy).get(KEEPER)
+        if keeper is not None:
+            keeper.copies.sets(keeper, self._copy, name, value)
 
 
 class Copies(SetAttributes):
@@ -55,8 +87,9 @@ class Copies(SetAttributes):
         carried: Carried,
         wait: Callable[[], None],
     ) -> None:
+        self._call = CallAtOnce if recorder.first else CellCall
         self.calls: dict[int, CellCall] = {
-            id(site.target): CellCall(recorder, site, site.target, model)
+            id(site.target): self._call(recorder, site, site.target, model)
             for site in sites.values()
             if site.owner is None
         }
@@ -128,7 +161,7 @@ class Copies(SetAttributes):
             name = method.name.rpartition(".")[2]
             found = getattr(type(module), name, None)
             function = vars(copy)[name] if found is None or name in vars(module) else found.__get__(copy)
-            vars(copy)[name] = CellCall(self._recorder, method, function, copy)
+            vars(copy)[name] = self._call(self._recorder, method, function, copy)
         vars(copy)[KEEPER] = Keeper(self, None if holder is self._shared else holder, module, copy)
         return copy
 
@@ -141,14 +174,14 @@ class Copies(SetAttributes):
         if is_recurrent_layer(module):
             vars(copy)[CELL] = RecurrentCall(self._recorder, site, plain)
         else:
-            vars(copy)[CELL] = CellCall(self._recorder, site, plain, plain)
+            vars(copy)[CELL] = self._call(self._recorder, site, plain, plain)
         return copy
 
     def _shallow(self, module: torch.nn.Module, kind: Any, holder: Element) -> Any:
         copy = object.__new__(kind)
         own = vars(module).copy()
         own["_modules"] = own["_modules"].copy()
-        own["_buffers"] = own["_buffers"].copy()
+        own["_buffers"] = _Buffers(own["_buffers"], copy)
         if FLAT_WEIGHTS in own:
             own[FLAT_WEIGHTS] = list(own[FLAT_WEIGHTS])
         if own["_parameters"]:
@@ -227,8 +260,9 @@ class Copies(SetAttributes):
                     name = method.name.rpartition(".")[2]
                     if name in vars(keeper.original):
                         own[name] = vars(keeper.original)[name]
-                    elif type(own.get(name)) is CellCall:
+                    elif isinstance(own.get(name), CellCall):
                         del own[name]
+                own["_buffers"] = dict(own["_buffers"])
                 del own[KEEPER]
             for copy in element.modules.values():
                 vars(copy).pop(CELL, None)

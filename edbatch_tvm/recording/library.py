@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -112,6 +112,8 @@ class Library:
         The sites of tensor functions, by function and names of arguments.
     given_modules : dict
         What stands for modules among arguments, by module and state.
+    moving : set of (int, str)
+        Buffers that ``forward`` changes: the id of a module, and a name.
     slower : str
         Why PyTorch runs the whole model; "" if it does not.
     read_kinds : ReadKinds
@@ -124,8 +126,10 @@ class Library:
         options: Mapping[str, Any],
         sites: Iterable[Site] = (),
         training: bool = False,
+        moving: Set[tuple[int, str]] = frozenset(),
     ) -> None:
         self.training = training
+        self.moving = moving
         self.dtype = dtype_of(model)
         self.tables = Table.of(model) if training else {}
         self._sites = list(sites)
@@ -270,7 +274,12 @@ class Library:
             if attribute in site.reads:
                 continue
             own = attribute.value(site.owner)
-            if is_constant(value) and (own is value or (type(own) is type(value) and own == value)):
+            module, name = attribute.of(site.owner)
+            if name in module._buffers:
+                stays = own is value and (id(module), name) not in self.moving
+            else:
+                stays = is_constant(value) and (own is value or (type(own) is type(value) and own == value))
+            if stays:
                 site.constants[attribute] = value
             else:
                 site.read(attribute)

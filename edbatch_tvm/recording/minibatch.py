@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 
 import torch
 
-from edbatch_tvm.errors import RecordingError
 from edbatch_tvm.recording import functions as _functions  # noqa: F401  (fills a table)
 from edbatch_tvm.recording import losses as _losses  # noqa: F401  (fills a table)
 from edbatch_tvm.recording.adopted import give_back
 from edbatch_tvm.recording.breaks import Break
 from edbatch_tvm.recording.called_functions import CalledFunctions, recording_calls
+from edbatch_tvm.recording.changed_tensors import check_buffers, check_variables, check_weights
 from edbatch_tvm.recording.copies import Copies
 from edbatch_tvm.recording.core import core
 from edbatch_tvm.recording.driver import Driver
@@ -114,6 +114,9 @@ def run_minibatch(
     driver.resumed = recorder.resumed
     recorder.records = recorded if contents else None
     known.library.state = state()
+    # What these change, nobody knows yet.
+    recorder.first = known.library.code.model is None and len(functions) == 1 and not contents
+    recorder.at_once = recorder.first and (bool(known.buffers) or bool(known.variables))
     copies = Copies(model, known.sites, recorder, functions, carried, driver.wait)
     driver.before_wait = copies.before_wait
     copies.first = first
@@ -147,8 +150,10 @@ def run_minibatch(
             computed()
             copies.note_unseen()
             copies.check(driver.rounds, driver.late_variable)
-            if places_of(parts) != places:
-                _check_weights(model, known.library, carried, places)
+            elements = 1 if recorder.first else len(functions)
+            check_buffers(model, known, carried, recorder.first)
+            check_variables(known, carried, elements)
+            check_weights(model, recorder, carried, places, elements)
         except BaseException as error:
             core.minibatch_ended()
             if isinstance(error, CallError):
@@ -166,27 +171,6 @@ def run_minibatch(
     copies.let_go()
     core.minibatch_ended()
     return results, recorded.results, recorder.breaks
-
-
-def _check_weights(model: torch.nn.Module, library: Library, carried: Carried, places: list[tuple[int, int]]) -> None:
-    """Check that elements have written into no weight of a cell, whose calls may have been computed before or after.
-
-    Raises
-    ------
-    RecordingError
-        Naming the weight.
-    """
-    used = library.used_weights()
-    now = parts_of(model)
-    names = {id(one): name for name, one in model.named_parameters()}
-    for one, before, after in zip(now.parameters, places, places_of(now), strict=False):
-        if before != after and id(one) in used:
-            carried.in_order = f"forward writes into {names.get(id(one), 'a weight')}, which cells compute with"
-            raise RecordingError(
-                f"{carried.in_order}: not what they compute with one after the other",
-                "weights that change between calls",
-                "call again: PyTorch will run the elements one after the other",
-            )
 
 
 @contextmanager

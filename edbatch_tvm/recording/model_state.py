@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import Any, NamedTuple
 
 import torch
@@ -22,8 +23,11 @@ class ModelParts(NamedTuple):
     inputs: bool = False
 
 
-def parts_of(model: torch.nn.Module) -> ModelParts:
-    """What ``modules()``, ``parameters()`` and ``buffers()`` give, in one walk: a call asks for all of it."""
+def parts_of(model: torch.nn.Module, moving: Set[tuple[int, str]] = frozenset()) -> ModelParts:
+    """What ``modules()``, ``parameters()`` and ``buffers()`` give, in one walk: a call asks for all of it.
+
+    `moving` buffers, by the id of a module and a name, are left out.
+    """
     modules: dict[int, torch.nn.Module] = {}
     parameters: dict[int, torch.Tensor] = {}
     buffers: dict[int, torch.Tensor] = {}
@@ -36,8 +40,8 @@ def parts_of(model: torch.nn.Module) -> ModelParts:
         for one in module._parameters.values():
             if one is not None:
                 parameters[id(one)] = one
-        for one in module._buffers.values():
-            if one is not None:
+        for name, one in module._buffers.items():
+            if one is not None and (id(module), name) not in moving:
                 buffers[id(one)] = one
         if module._modules:
             waiting += [one for one in reversed(module._modules.values()) if one is not None]
@@ -76,9 +80,9 @@ def is_uninitialised(model: torch.nn.Module) -> bool:
     return any(map(is_lazy, (*model.parameters(), *model.buffers())))
 
 
-def buffers_of(model: torch.nn.Module) -> list[tuple[torch.Tensor, torch.Tensor]]:
+def buffers_of(parts: ModelParts) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """The buffers of a model, which are constants of cells, and copies of them."""
-    return [(buffer, buffer.detach().clone()) for buffer in model.buffers() if not is_lazy(buffer)]
+    return [(buffer, buffer.detach().clone()) for buffer in parts.buffers if not is_lazy(buffer)]
 
 
 def _version(tensor: torch.Tensor) -> int:

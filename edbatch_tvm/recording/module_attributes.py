@@ -112,6 +112,7 @@ class Notes:
         self.root = copied_tree(root, self._kind)
         self._path = {id(module): tuple(path.split(".")) if path else () for path, module in _named(self.root)}
         self._before = {id(module): vars(module).copy() for _, module in _named(self.root)}
+        self._buffers = {id(module): vars(module)["_buffers"].copy() for _, module in _named(self.root)}
         self._held: list[tuple[str, Any, Any]] = []
         self.closed = False
 
@@ -122,9 +123,16 @@ class Notes:
             value = super(made, self).__getattribute__(name)
             if name not in OWN and not notes.closed:
                 value = notes._noted(self, name, value)
+            elif name == "_buffers" and not notes.closed:
+                for one, buffer in value.items():
+                    notes._noted(self, one, buffer)
             return value
 
-        made: Any = standing_for(kind, {"__getattribute__": __getattribute__})
+        def __getattr__(self: Any, name: str) -> Any:
+            value = kind.__getattr__(self, name)  # type: ignore[attr-defined]
+            return value if notes.closed else notes._noted(self, name, value)  # a buffer
+
+        made: Any = standing_for(kind, {"__getattribute__": __getattribute__, "__getattr__": __getattr__})
         return made
 
     def _noted(self, module: Any, name: str, value: Any) -> Any:
@@ -132,8 +140,12 @@ class Notes:
             return value
         path = self._path.get(id(module))
         own = object.__getattribute__(module, "__dict__")
-        if path is None or name in own.get("_parameters", ()) or name in own.get("_buffers", ()):
+        if path is None or name in own.get("_parameters", ()):
             return value
+        if name not in own and name in own.get("_buffers", ()):
+            if value is None or self._buffers.get(id(module), {}).get(name, self) is not value:
+                return value  # the code itself has set it
+            return self._example(self.read.setdefault(Attribute(path, name), value))
         if name not in own:
             held = next((vars(base)[name] for base in type(module).__mro__ if name in vars(base)), None)
             if held is None or callable(held) or isinstance(held, property | classmethod | staticmethod):

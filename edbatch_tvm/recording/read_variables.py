@@ -27,6 +27,9 @@ class ReadVariables:
         self._variables += [one for variable in found for one in _of_class(variable)]
         self._watched = WatchedObjects((one.name, one.value) for one in self._variables if is_state(one.value))
 
+    def __bool__(self) -> bool:
+        return bool(self._variables)
+
     @property
     def too_many(self) -> str:
         """Why changes cannot be seen; "" if they can."""

@@ -6,6 +6,7 @@ A leaf of a tree model says ``weight[word]``, and a minibatch has thousands of l
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from sys import getrefcount
 from typing import TYPE_CHECKING, Any
 
@@ -36,18 +37,20 @@ class RecordedParameter(torch.nn.Parameter):
     parameter: torch.nn.Parameter
     _rows: dict[int, tuple[Tensor, int]]
     _trains: bool
+    _expose: Callable[[], None]
 
     @classmethod
-    def of(cls, parameter: torch.nn.Parameter, trains: bool) -> RecordedParameter:
+    def of(cls, parameter: torch.nn.Parameter, recorder: Recorder) -> RecordedParameter:
         """The `parameter` for one minibatch; gradients pass it on if the model trains."""
         made: RecordedParameter
-        trains = trains and parameter.requires_grad
+        trains = recorder.tape is not None and parameter.requires_grad
         if trains:
             with torch.enable_grad():
                 made = parameter.as_subclass(cls)
         else:
             made = Tensor._make_subclass(cls, parameter.detach(), parameter.requires_grad)
         made.parameter = parameter
+        made._expose = partial(recorder.touch, parameter, True)
         made._trains = trains
         made._rows = {}
         return made
@@ -75,12 +78,36 @@ class RecordedParameter(torch.nn.Parameter):
     def forget_rows(self) -> None:
         """Let the rows go: each is a view that holds the parameter, which no garbage collector sees."""
         self._rows = {}
+        self._expose = _nothing
+
+    # Whoever gets the memory may write into it, which no counter sees ---------------------------------------------
+
+    def detach(self) -> Tensor:
+        """See :meth:`torch.Tensor.detach`."""
+        self._expose()
+        return super().detach()
+
+    def numpy(self, *, force: bool = False) -> Any:
+        """See :meth:`torch.Tensor.numpy`."""
+        self._expose()
+        return super().numpy(force=force)
+
+    def data_ptr(self) -> int:
+        """See :meth:`torch.Tensor.data_ptr`."""
+        self._expose()
+        return super().data_ptr()
+
+    def untyped_storage(self) -> torch.UntypedStorage:
+        """See :meth:`torch.Tensor.untyped_storage`."""
+        self._expose()
+        return super().untyped_storage()
 
     # What is set on it is set on the parameter of the model -------------------------------------------------------
 
     @property
     def data(self) -> Tensor:
         """See :attr:`torch.Tensor.data`."""
+        self._expose()
         return self.parameter.data
 
     @data.setter
@@ -105,6 +132,10 @@ class RecordedParameter(torch.nn.Parameter):
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return self.parameter.__reduce_ex__(protocol)
+
+
+def _nothing() -> None:
+    """Nobody asks any more."""
 
 
 class RecordedParameters(dict[str, Any]):
@@ -140,16 +171,16 @@ class RecordedParameters(dict[str, Any]):
             return made
         plain = type(parameter) is torch.nn.Parameter and parameter.dtype is recorder.dtype and parameter.is_cpu
         if not plain or parameter.layout is not torch.strided:
-            recorder.touched.add(id(parameter))
+            recorder.touch(parameter, exposed=True)
             return parameter
         if recorder.follows and parameter.is_contiguous() and parameter.numel():
             made = FollowedTensor.of(recorder, parameter, parameter, None)
         else:
-            recorder.touched.add(id(parameter))
             # Rows of what has one dimension are numbers, which cells seldom take.
+            recorder.touch(parameter, exposed=parameter.dim() < 2)
             if parameter.dim() < 2:
                 return parameter
-            made = RecordedParameter.of(parameter, recorder.tape is not None)
+            made = RecordedParameter.of(parameter, recorder)
         recorder.parameters[id(parameter)] = made
         return made
 
@@ -166,7 +197,8 @@ class RecordedParameters(dict[str, Any]):
         if self._recorder.follows:
             return self[name]
         own = super().__getitem__(name)
-        self._recorder.touched.add(id(own))
+        if own is not None:
+            self._recorder.touch(own, exposed=True)
         return own
 
 

@@ -41,6 +41,7 @@ from edbatch_tvm.recording.storages import (
 )
 from edbatch_tvm.recording.strided_storage import last_element
 from edbatch_tvm.recording.value_tables import Tables
+from edbatch_tvm.recording.watched_objects import numbers_of
 
 if TYPE_CHECKING:
     from edbatch_tvm.recording.breaks import Break
@@ -76,6 +77,11 @@ class Recorder:
         otherwise than by cells.
     follows : bool
         Whether what is recorded will run again with other numbers in parameters.
+    first, at_once : bool
+        Whether these are first elements, one at a time, and whether each call is to be computed at once: what
+        ``forward`` changes that cells read is not known yet.
+    exposed : dict of int to (Parameter, object)
+        Parameters whose memory ``forward`` may change without being seen, and a digest of each as it was, by id.
     picked : dict
         Values that are parts of others, by what they are parts of.
     modules : dict of int to tuple
@@ -113,6 +119,9 @@ class Recorder:
         *("answers", "asked", "modules", "operators", "ready", "records", "touched", "turns", "wanted"),
         "weights",
         *(
+            "at_once",
+            "exposed",
+            "first",
             "follows",
             "dtype",
             "operands",
@@ -166,6 +175,8 @@ class Recorder:
         self.finished = False
         self.touched: set[int] = set()
         self.follows = False
+        self.first = self.at_once = False
+        self.exposed: dict[int, tuple[Tensor, Any]] = {}
         self.records: RecordedElements | None = None
         self.computed = Computed(self.outside.tables)
         self.turns: list[tuple[int, int]] = [(0, 0)]
@@ -469,6 +480,16 @@ class Recorder:
         self.wait = self.compute = _nothing
         self.picked, self.modules, self.weights, self.turns = {}, {}, {}, [(0, 0)]
         self.forget_parameters()
+
+    def touch(self, parameter: Tensor, exposed: bool = False) -> None:
+        """Note that ``forward`` has looked up a parameter, or gets at its memory."""
+        self.touched.add(id(parameter))
+        if self.first and not self.at_once:
+            self.at_once = True
+            if self.types:
+                self.compute()
+        if exposed and id(parameter) not in self.exposed and not self.follows:
+            self.exposed[id(parameter)] = parameter, numbers_of(parameter)
 
     def forget_parameters(self) -> None:
         """Let go of what ``forward`` has seen of parameters, which would live on for its rows, views of it."""

@@ -41,12 +41,15 @@ class Carried:
     ----------
     names : set of (int, str)
         The id of a module, and an attribute of it.
+    moving : set of (int, str)
+        The buffers that it changes, in whatever way.
     in_order : str
         Why elements cannot run together; "" if they can.
     """
 
     def __init__(self) -> None:
         self.names: set[tuple[int, str]] = set()
+        self.moving: set[tuple[int, str]] = set()
         self.in_order = ""
 
     def run_in_order(self, running: int, reason: str) -> None:
@@ -94,7 +97,7 @@ class Keeper:
     def hide(self, copy: torch.nn.Module, name: str) -> None:
         """Let reading an attribute ask for it."""
         for slot in (*slots_of(copy)[:_HIDDEN], *self.known[:_HIDDEN]):
-            slot.pop(name, None)
+            dict.pop(slot, name, None)
 
     def set_unseen(self, copy: torch.nn.Module) -> Iterator[str]:
         """Attributes of the copy that were set in another way than by ``setattr``, or were set by it."""
@@ -175,6 +178,8 @@ class SetAttributes:
                 self.carried.run_in_order(len(self.elements), f"forward sets {_name_of(keeper, name)}, a {kind}")
         place = id(keeper.original), name
         element = keeper.element
+        if name in keeper.original._buffers:
+            self.carried.moving.add(place)
         (element or self._shared).changed[place] = copy
         if place not in self.carried.names:
             self.carried.names.add(place)

@@ -97,7 +97,7 @@ def _readers(kind: Any) -> tuple[Callable[[Any], list[Any]], Callable[[Any], Any
     if issubclass(kind, list | tuple | deque):
         return list, _nothing
     if issubclass(kind, torch.Tensor):
-        return _no_parts, _version
+        return _no_parts, _numbers
     if issubclass(kind, np.ndarray):
         return _objects_of_array, _numbers_of_array
     if issubclass(kind, set | frozenset):
@@ -140,8 +140,18 @@ def _of_context(value: ContextVar[Any]) -> list[Any]:
     return [value.get(None)]
 
 
-def _version(value: torch.Tensor) -> int:
-    return 0 if value.is_inference() else value._version
+def _numbers(value: torch.Tensor) -> tuple[int, Any]:
+    # Who writes through ``data`` or NumPy changes no version.
+    return 0 if value.is_inference() else value._version, numbers_of(value)
+
+
+def numbers_of(tensor: torch.Tensor) -> Any:
+    """The numbers of a tensor in host memory, or a digest of them; None if it is another."""
+    if tensor.layout is not torch.strided or not tensor.is_cpu or tensor.numel() == 0:
+        return None
+    with torch.no_grad(), torch._C.DisableTorchFunctionSubclass():
+        flat = torch.Tensor.detach(tensor).resolve_conj().resolve_neg().contiguous().view(-1)
+        return _in_memory(flat.view(torch.uint8).numpy())
 
 
 def _objects_of_array(value: np.ndarray) -> list[Any]:
