@@ -15,6 +15,7 @@ import torch
 
 from edbatch_tvm.errors import RecordingError
 from edbatch_tvm.recording.compiled_cells import same_numbers
+from edbatch_tvm.recording.lazy import is_lazy
 from edbatch_tvm.recording.model_state import parts_of, places_of
 from edbatch_tvm.recording.recorder import Recorder
 from edbatch_tvm.recording.set_attributes import Carried
@@ -42,7 +43,8 @@ def check_buffers(model: torch.nn.Module, known: Known, carried: Carried, first:
     RecordingError
         If a cell has read one as a constant.
     """
-    changed = {id(buffer) for buffer, seen in known.buffers if not same_numbers(buffer, seen)}
+    # One that recorded values were written into is a recorded tensor still.
+    changed = {id(one) for one, seen in known.buffers if is_lazy(one) or not same_numbers(one, seen)}
     if not changed:
         return
     names = ""
@@ -82,7 +84,7 @@ def check_variables(known: Known, carried: Carried, elements: int) -> None:
     RecordingError
         Naming the variable.
     """
-    variable = known.variables.changed()
+    variable = "" if carried.in_order else known.variables.changed()
     if variable:
         carried.run_in_order(elements, f"forward changes {variable}, which cells read")
 

@@ -6,6 +6,7 @@ classes, to any depth.
 
 from __future__ import annotations
 
+import ctypes
 import random
 import threading
 from array import array
@@ -150,8 +151,10 @@ def numbers_of(tensor: torch.Tensor) -> Any:
     if tensor.layout is not torch.strided or not tensor.is_cpu or tensor.numel() == 0:
         return None
     with torch.no_grad(), torch._C.DisableTorchFunctionSubclass():
-        flat = torch.Tensor.detach(tensor).resolve_conj().resolve_neg().contiguous().view(-1)
-        return _in_memory(flat.view(torch.uint8).numpy())
+        plain = torch.Tensor.detach(tensor).resolve_conj().resolve_neg().contiguous()
+        # Not by numpy(), after which memory cannot be resized, and what is recorded cannot be written into it.
+        memory = (ctypes.c_char * (plain.numel() * plain.itemsize)).from_address(plain.data_ptr())
+        return memory.raw if len(memory) < _LARGE or native is None else native.digest(memory)
 
 
 def _objects_of_array(value: np.ndarray) -> list[Any]:
