@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from edbatch_tvm.recording.cell_call import CallAtOnce, CellCall
+from edbatch_tvm.recording.encoder_layers import EncoderLayerCall, is_encoder_layer
 from edbatch_tvm.recording.module import StandIn
 from edbatch_tvm.recording.module_attributes import KEEPER
 from edbatch_tvm.recording.module_copy_classes import CELL, recording, recording_cell
@@ -162,6 +163,8 @@ class Copies(SetAttributes):
             found = getattr(type(module), name, None)
             function = vars(copy)[name] if found is None or name in vars(module) else found.__get__(copy)
             vars(copy)[name] = self._call(self._recorder, method, function, copy)
+        if is_encoder_layer(module):
+            vars(copy)["forward"] = EncoderLayerCall(self._recorder, module, copy.forward)
         vars(copy)[KEEPER] = Keeper(self, None if holder is self._shared else holder, module, copy)
         return copy
 

@@ -43,7 +43,7 @@ _FRESH = """
     tanh sigmoid relu gelu silu leaky_relu softmax log_softmax minimum maximum addcmul lerp
     sum mean amax amin matmul mv dot linear __matmul__ __rmatmul__ bmm
     layer_norm bilinear cosine_similarity normalize gru_cell lstm_cell rnn_tanh_cell rnn_relu_cell
-    conv1d conv2d softplus elu hardtanh multi_head_attention_forward where
+    conv1d conv2d softplus elu hardtanh where
     mse_loss l1_loss smooth_l1_loss
 """
 """Functions that return new tensors, whatever their arguments: never one of these, or a view of one."""
@@ -52,7 +52,8 @@ _FLAGS = {"inplace": False, "out": None, "training": False}
 """Options that have to be off."""
 
 
-def _recorded(function: Any) -> Any:
+def recorded(function: Any) -> Any:
+    """What records calls of a function as cells of their own; NotImplemented where they have to run as they are."""
     canonical = getattr(torch.Tensor, function.__name__, None)
 
     def record(function: Any, arguments: Any, named: dict[str, Any]) -> Any:
@@ -76,14 +77,14 @@ def _recorded(function: Any) -> Any:
 
 def _product(function: Any) -> Any:
     """What records a product of two tensors; one of a row and a transposed list of rows is taken row by row."""
-    recorded = _recorded(function)
+    as_cell = recorded(function)
 
     def record(function: Any, arguments: Any, named: dict[str, Any]) -> Any:
         if len(arguments) == 2 and not named and not torch._C._is_any_autocast_enabled():
             product = with_transposed_rows(*arguments)
             if product is not None:
                 return product
-        return recorded(function, arguments, named)
+        return as_cell(function, arguments, named)
 
     return record
 
@@ -314,7 +315,7 @@ def _table() -> None:
                 if name in _PRODUCTS:  # not of native_core, which would join transposed rows
                     FUNCTIONS[function] = _product(function)
                     continue
-                FUNCTIONS[function] = _recorded(function)
+                FUNCTIONS[function] = recorded(function)
                 OPERATORS[function] = getattr(torch.Tensor, function.__name__, None)
     for name in _QUESTIONS.split():
         for owner in (torch.Tensor, torch):
@@ -324,7 +325,7 @@ def _table() -> None:
                 if name in _OPEN:
                     ASKED.add(function)
                     OPERATORS[function] = getattr(torch.Tensor, name)
-                    _OPEN_QUESTIONS[function] = _recorded(function)
+                    _OPEN_QUESTIONS[function] = recorded(function)
     for name in ("cat", "concat", "concatenate"):
         FUNCTIONS[getattr(torch, name)] = _joining("cat")
     FUNCTIONS[torch.stack] = _joining("stack")

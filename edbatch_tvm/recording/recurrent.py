@@ -19,6 +19,7 @@ from torch.nn.utils.rnn import PackedSequence
 from torch.overrides import TorchFunctionMode
 
 from edbatch_tvm.errors import CellError
+from edbatch_tvm.recording.attention import attends_in_sequences
 from edbatch_tvm.recording.followed_parameters import operand_of
 from edbatch_tvm.recording.lazy import FUNCTIONS, LazyTensor, lazy_value
 from edbatch_tvm.recording.recorded_parameters import own_parameter
@@ -150,6 +151,8 @@ class _LayersSeen(TorchFunctionMode):
             steps = _steps_of(args)
             if steps > 1:
                 raise Unrolls(f"{function.__name__} over {steps} steps in a cell")
+        if attends_in_sequences(function, args, kwargs or {}):
+            raise Unrolls("attention over a sequence in a cell")
         return function(*args, **(kwargs or {}))
 
 

@@ -122,6 +122,20 @@ class Site:
                 step = step.setdefault(part, {})
         step[last] = made
 
+    def found(self, key: Key) -> tuple[int, tuple[TensorSpec, ...], Any] | None:
+        """What :meth:`learn` was told of calls of `key`; None if nothing was."""
+        step: Any = self.steps
+        last: Any = None
+        for part in key:
+            if type(part) is tuple and part[0] == FEW:
+                last = part
+                continue
+            step = step.get(part)
+            if step is None:
+                return None
+        found: tuple[int, tuple[TensorSpec, ...], Any] | None = step.get(last)
+        return found
+
     def read(self, attribute: Attribute) -> None:
         """Let an attribute be an argument of every call."""
         self.constants.pop(attribute, None)
