@@ -83,13 +83,16 @@ class Attend(nn.Module):
     Parameters
     ----------
     heads : int
-    weight, bias : Parameter
+    scale : float
+        Of products of a query and a key.
+    weight, bias : Parameter, optional
         Of the projection of what the heads give.
     """
 
-    def __init__(self, heads: int, weight: nn.Parameter, bias: nn.Parameter | None) -> None:
+    def __init__(self, heads: int, scale: float, weight: Any = None, bias: Any = None) -> None:
         super().__init__()
         self.heads = heads
+        self.scale = scale
         self.weight = weight
         self.bias = bias
 
@@ -97,9 +100,12 @@ class Attend(nn.Module):
         """Of the heads, one after another, and projected."""
         width = query.shape[0]
         query = query.view(self.heads, -1)
-        keys, values = rows.view(-1, 2, *query.shape).unbind(1)
-        shares = torch.softmax((keys * query).sum(-1) / sqrt(query.shape[1]), 0)
-        return F.linear((shares.unsqueeze(-1) * values).sum(0).reshape(width), self.weight, self.bias)
+        of_values = rows.shape[1] - width
+        keys = rows.narrow(1, 0, width).view(-1, *query.shape)
+        values = rows.narrow(1, width, of_values).view(-1, self.heads, of_values // self.heads)
+        shares = torch.softmax((keys * query).sum(-1) * self.scale, 0)
+        found = (shares.unsqueeze(-1) * values).sum(0).reshape(-1)
+        return found if self.weight is None else F.linear(found, self.weight, self.bias)
 
 
 # Masks -----------------------------------------------------------------------------------------------------------
@@ -172,7 +178,7 @@ def site_of(recorder: Recorder, name: str, weight: Any, known: Any, make: Callab
 
     def made() -> Site:
         module = make().eval()
-        path = (recorder.library.path_of(weight) or "").rpartition(".")[0]
+        path = ("" if weight is None else recorder.library.path_of(weight) or "").rpartition(".")[0]
         return Site(f"{path}.{name}" if path else name, module, module)
 
     return recorder.library.step_site((_ATTENTION, name, known), made)
@@ -319,7 +325,7 @@ def _row_by_row(recorder: Recorder, call: _Call, query: Any, key: Any, value: An
     queries = projected(recorder, site, columns[:1], [width])
     site = site_of(recorder, "keys", weights[0], known, lambda: KeyAndValue(projection(1), projection(2)))
     rows = projected(recorder, site, columns[1:], [one.shape[-1] for one in (key, value)[: len(columns) - 1]])
-    site = site_of(recorder, "attend", weights[0], known, lambda: Attend(heads, *out))
+    site = site_of(recorder, "attend", weights[0], known, lambda: Attend(heads, 1 / sqrt(width // heads), *out))
     results = attending(recorder, site, queries, rows, keys, (width, 2 * width))
     return tensor_of_grid(recorder, torch.tensor(results).T.reshape(shape), (width,), query.dtype)
 

@@ -6,6 +6,7 @@ would take longer than that alone.
 
 from __future__ import annotations
 
+from math import sqrt
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -75,7 +76,8 @@ class _Rest(nn.Module):
         super().__init__()
         attention = layer.self_attn
         self.query = Projection(attention.in_proj_weight, attention.in_proj_bias, width, 0, True)
-        self.attend = Attend(attention.num_heads, attention.out_proj.weight, attention.out_proj.bias)
+        out = attention.out_proj
+        self.attend = Attend(attention.num_heads, 1 / sqrt(width // attention.num_heads), out.weight, out.bias)
         self.norm1, self.norm2, self.linear1, self.linear2 = layer.norm1, layer.norm2, layer.linear1, layer.linear2
         self.relu = layer.activation is F.relu
         self.norm_first = layer.norm_first

@@ -24,6 +24,7 @@ from edbatch_tvm.recording.followed_parameters import operand_of
 from edbatch_tvm.recording.lazy import FUNCTIONS, LazyTensor, lazy_value
 from edbatch_tvm.recording.recorded_parameters import own_parameter
 from edbatch_tvm.recording.row_choices import tensor_of_grid, values_of_rows
+from edbatch_tvm.recording.scaled_dot_product import scales_in_sequences
 from edbatch_tvm.recording.site import Site
 from edbatch_tvm.recording.specs import TensorSpec, spec_of
 
@@ -151,7 +152,8 @@ class _LayersSeen(TorchFunctionMode):
             steps = _steps_of(args)
             if steps > 1:
                 raise Unrolls(f"{function.__name__} over {steps} steps in a cell")
-        if attends_in_sequences(function, args, kwargs or {}):
+        given = function, args, kwargs or {}
+        if attends_in_sequences(*given) or scales_in_sequences(*given):
             raise Unrolls("attention over a sequence in a cell")
         return function(*args, **(kwargs or {}))
 

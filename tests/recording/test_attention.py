@@ -88,7 +88,7 @@ AS_A_CELL: dict[str, tuple[Callable[[], nn.Module], Callable[[Any, torch.Tensor]
 }
 """What these cells do not have."""
 
-SLOW = set(CASES) - {"encoder layer", "attention"} | set(AS_A_CELL)
+SLOW = set(CASES) - {"attention"} | set(AS_A_CELL)
 
 
 def _model(name: str) -> Sequences:
@@ -136,12 +136,13 @@ def test_sequences_of_all_lengths_share_cells_and_batches() -> None:
     counts = set()
     for lengths in (LENGTHS, (9, 4, 2), (17, 30)):
         fast(words := _words(lengths))
-        fast(words)
+        assert all(map(_equal, fast(words), [model(one) for one in words]))
         counts.add(fast.batches)
     assert counts == {4}  # words, keys and values, the rest of the layer, scores
     assert fast.breaks == []
 
 
+@pytest.mark.slow
 def test_dropout_draws_what_pytorch_draws() -> None:
     model = Sequences(_encoder(dropout=0.5), CASES["encoder layer"][1]).train()
     fast = eb.autobatch(model, cells=["words", "score"])
@@ -155,7 +156,10 @@ def test_dropout_draws_what_pytorch_draws() -> None:
             assert all(map(_equal, fast(words), expected))
 
 
-@pytest.mark.parametrize("change", ["hook", "activation", "subclass", "forward", "norm"])
+@pytest.mark.parametrize(
+    "change",
+    ["hook", *(pytest.param(one, marks=pytest.mark.slow) for one in ("activation", "subclass", "forward", "norm"))],
+)
 def test_a_layer_that_was_changed_runs_as_it_is(change: str) -> None:
     """In training: PyTorch's fast path for inference does not see most of these changes."""
 
