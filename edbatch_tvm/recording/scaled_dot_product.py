@@ -30,12 +30,13 @@ _NAMES = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
 
 def _plain(arguments: Any, named: dict[str, Any]) -> dict[str, Any] | None:
     """The arguments of a call by name, if it is attention of rows with several heads; None if it is more."""
-    given = dict(zip(_NAMES, arguments, strict=False)) | named
-    query, key, value = tensors = [given.get(name) for name in _NAMES[:3]]
+    given: dict[str, Any] = dict(zip(_NAMES, arguments, strict=False)) | named
+    tensors: list[Any] = [given.get(name) for name in _NAMES[:3]]
     if given.get("dropout_p") or given.get("enable_gqa"):
         return None
     if not all(isinstance(one, torch.Tensor) and one.dim() == 4 and one.numel() for one in tensors):
         return None
+    query, key, value = tensors
     fits = key.shape[:2] == query.shape[:2] and key.shape[3] == query.shape[3] and value.shape[:3] == key.shape[:3]
     return given if fits else None
 
@@ -65,7 +66,7 @@ def _record(_function: Any, arguments: Any, named: dict[str, Any]) -> Any:
 
 def _row_by_row(recorder: Recorder, query: Any, key: Any, value: Any, given: dict[str, Any]) -> torch.Tensor:
     sequences, heads, steps, width = query.shape
-    mask = given.get("attn_mask")
+    mask: Any = given.get("attn_mask")
     if type(mask) is torch.Tensor:
         while mask.dim() > 2 and mask.shape[0] == 1:
             mask = mask[0]

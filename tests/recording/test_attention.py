@@ -78,6 +78,41 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Callable[[Any, torch.Tensor], to
     ),
 }
 
+
+class Heads(nn.Module):
+    """Attention as it is often written by hand, with `options` for the function."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__()
+        self.project, self.out = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH)
+        self.options = options
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Of one sequence."""
+        parts = (one.view(1, len(x), HEADS, -1).transpose(1, 2) for one in self.project(x[None]).split(WIDTH, 2))
+        found = F.scaled_dot_product_attention(*parts, **self.options)
+        return self.out(found.transpose(1, 2).reshape(1, len(x), WIDTH))[0]
+
+
+CASES |= {
+    "heads": (lambda: Heads(is_causal=True), lambda m, x: m(x)),
+    "heads of another scale": (lambda: Heads(scale=0.3), lambda m, x: m(x)),
+    "heads of one row each": (
+        Heads,
+        lambda m, x: torch.cat([m(one[None]) for one in x]),
+    ),
+    "masked heads": (
+        nn.Identity,
+        lambda _m, x: (
+            F.scaled_dot_product_attention(
+                *[x.view(1, len(x), HEADS, -1).transpose(1, 2)] * 3, attn_mask=torch.ones(len(x), len(x)).tril().bool()
+            )
+            .transpose(1, 2)
+            .reshape(len(x), WIDTH)
+        ),
+    ),
+}
+
 AS_A_CELL: dict[str, tuple[Callable[[], nn.Module], Callable[[Any, torch.Tensor], torch.Tensor]]] = {
     "weights of the keys": (_attention, lambda m, x: m(x, x, x)[0] + m(x, x, x)[1].sum(1, keepdim=True)),
     "another mask": (
@@ -130,15 +165,23 @@ def test_attention_is_that_of_pytorch(name: str, training: bool) -> None:
                 assert all(_equal(found[key], wanted[key]) for key in wanted)
 
 
-def test_sequences_of_all_lengths_share_cells_and_batches() -> None:
-    model = _model("encoder layer").eval()
+@pytest.mark.parametrize(
+    ("name", "batches"),
+    [
+        ("encoder layer", 4),  # words, keys and values, the rest of the layer, scores
+        # Words, projection, three parts of its rows, keys beside values, attention, two projections.
+        ("heads", 9),
+    ],
+)
+def test_sequences_of_all_lengths_share_cells_and_batches(name: str, batches: int) -> None:
+    model = _model(name).eval()
     fast = eb.autobatch(model, cells=["words", "layer", "score"])
     counts = set()
     for lengths in (LENGTHS, (9, 4, 2), (17, 30)):
         fast(words := _words(lengths))
         assert all(map(_equal, fast(words), [model(one) for one in words]))
         counts.add(fast.batches)
-    assert counts == {4}  # words, keys and values, the rest of the layer, scores
+    assert counts == {batches}
     assert fast.breaks == []
 
 
