@@ -174,7 +174,11 @@ def inputs_of(cell: Cell) -> list[Inputs]:
     with torch.enable_grad():
         own = [_leaf(entry.random(EXAMPLE_ROWS), entry.example) for entry in inputs]
         given = [entry.example if type(entry.example) is int else one for entry, one in zip(inputs, own, strict=True)]
-        outputs = cell.code(*given)
+        try:
+            outputs = cell.code(*given)
+        except RuntimeError:  # of code that has no gradient of one of them
+            every = any(one.requires_grad for one in cell.code.parameters()), frozenset(range(len(inputs)))
+            return [every] * len(cell.outputs)
     places = {id(one): place for place, one in enumerate(own)}
     found = []
     for output in outputs:
