@@ -380,7 +380,9 @@ class Recorder:
     # Values -----------------------------------------------------------------------------------------------------
 
     def is_computed(self, tensor: LazyTensor) -> bool:
-        """Whether every row that a tensor may read is computed."""
+        """Whether every row that a tensor may read is computed, and would be if calls were not computed at once."""
+        if self.at_once:
+            return False
         if tensor.held is None:
             return tensor.value < self.done
         return max(shared(tensor.held).rows, default=-1) < self.done
@@ -476,6 +478,7 @@ class Recorder:
 
     def finish(self) -> None:
         """Everything is computed and nothing will be recorded: hold only what tensors that live on may read."""
+        self.at_once = False
         self.finished = True
         self.wait = self.compute = _nothing
         self.picked, self.modules, self.weights, self.turns = {}, {}, {}, [(0, 0)]

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 from edbatch_tvm.recording.held_objects import is_of_user
+from edbatch_tvm.recording.lazy import LazyTensor
 
 MOST = 100_000
 """Objects that are watched; who shares more is not batched while elements wait."""
@@ -147,8 +148,11 @@ def _numbers(value: torch.Tensor) -> tuple[int, Any]:
 
 
 def numbers_of(tensor: torch.Tensor) -> Any:
-    """The numbers of a tensor in host memory, or a digest of them; None if it is another."""
-    if tensor.layout is not torch.strided or not tensor.is_cpu or tensor.numel() == 0:
+    """The numbers of a tensor in host memory, or a digest of them; None if it is another.
+
+    What is recorded has no memory yet.
+    """
+    if type(tensor) is LazyTensor or tensor.layout is not torch.strided or not tensor.is_cpu or tensor.numel() == 0:
         return None
     with torch.no_grad(), torch._C.DisableTorchFunctionSubclass():
         plain = torch.Tensor.detach(tensor).resolve_conj().resolve_neg().contiguous()

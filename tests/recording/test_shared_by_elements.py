@@ -228,3 +228,32 @@ def test_memory_that_nobody_writes_is_not_read() -> None:
     frozen.flags.writeable = True
     frozen[7] = 1
     assert seen.changed() is not None
+
+
+def test_a_list_of_what_was_computed_keeps_elements_in_order_in_a_first_call() -> None:
+    """The model has a buffer, so that its first elements compute every call at once, and wait for nothing."""
+    torch.manual_seed(0)
+    model = Model()
+    model.register_buffer("scale", torch.ones(1))
+    seen: list[Any] = []
+
+    def use(m: Any, x: Any) -> Any:
+        h = m.cell(x)
+        seen.append(h.sum())
+        if h.tolist()[0] > -100:
+            seen.append(h * m.scale)
+        return h
+
+    model.use = use
+    fast = eb.autobatch(model, cells=["cell"])
+    xs = [torch.randn(H) for _ in range(6)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", BreakWarning)
+        for _ in range(2):
+            expected = [model(x) for x in xs]
+            wanted = list(map(torch.Tensor.sum, seen))
+            seen.clear()
+            results = fast(xs)
+            assert all(map(torch.allclose, results, expected))
+            assert all(torch.allclose(one.sum(), other) for one, other in zip(seen, wanted, strict=True))
+            seen.clear()

@@ -318,7 +318,7 @@ typedef struct {
     Engine *engine;
     Work *work;
     int64_t tasks;
-    Pool *pool; /* NULL: cores are not for us to choose */
+    Cores cores;
     _Atomic int failed;
 } Crew;
 
@@ -332,7 +332,7 @@ static int run_tasks(int thread, struct Group *group, void *data) {
     Crew *crew = data;
     Work *work = crew->work;
     Argument arguments[9 + MOST_INPUTS];
-    be_known(crew->pool, thread);
+    leave_core(&crew->cores);
     memcpy(arguments, work->arguments, work->given * sizeof(Argument));
     for (int64_t task = thread; task < crew->tasks; task += group->threads) {
         arguments[ARGUMENT_TASK] = number(task);
@@ -346,7 +346,7 @@ static int run_program(Engine *engine, Work *work, int64_t tasks) {
     if (tasks == 1 || !engine->chooses_cores) return called(engine, engine->program, work->arguments, work->given);
     work->arguments[ARGUMENT_TASK] = number(CLEAR_BOARD);
     if (called(engine, engine->program, work->arguments, work->given) != DONE) return UNUSUAL;
-    Crew crew = {.engine = engine, .work = work, .tasks = tasks, .pool = clear_core(tasks)};
+    Crew crew = {.engine = engine, .work = work, .tasks = tasks, .cores = cores_beside(tasks)};
     if (engine->launch(run_tasks, &crew, 0)) return UNUSUAL;
     return crew.failed ? UNUSUAL : DONE;
 }
