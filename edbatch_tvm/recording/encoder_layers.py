@@ -156,10 +156,12 @@ class EncoderLayerCall:
 
     def _site(self, name: str, weight: nn.Parameter, width: int, kind: Any) -> Any:
         layer = self.layer
+        norms = [(one.eps, one.normalized_shape) for one in (layer.norm1, layer.norm2)]
+        options = layer.training, layer.norm_first, layer.activation, layer.self_attn.num_heads, *norms
 
         def make() -> nn.Module:
             for one in layer.parameters():
                 own_weight(self.recorder, one)
             return kind(layer, width)
 
-        return site_of(self.recorder, name, weight, (id(layer), layer.training), make)
+        return site_of(self.recorder, name, weight, (*map(id, (layer, *layer.children())), *options), make)

@@ -230,6 +230,60 @@ def test_a_layer_that_was_changed_runs_as_it_is(change: str) -> None:
             assert all(map(_equal, fast(words), [model(one) for one in words]))
 
 
+def _norm_first(layer: Any) -> None:
+    layer.norm_first = True
+
+
+def _eps(layer: Any) -> None:
+    layer.norm1.eps = 0.5
+
+
+def _heads(layer: Any) -> None:
+    layer.self_attn.num_heads, layer.self_attn.head_dim = 4, WIDTH // 4
+
+
+def _gelu(layer: Any) -> None:
+    layer.activation, layer.activation_relu_or_gelu = F.gelu, 2
+
+
+def _weight(layer: Any) -> None:
+    layer.linear1.weight.data = 2 * layer.linear1.weight.data
+
+
+def _other_norm(layer: Any) -> None:
+    layer.norm2 = nn.LayerNorm(WIDTH, bias=False).requires_grad_(False).train(layer.training)
+    layer.norm2.weight.fill_(3)
+
+
+@pytest.mark.slow
+def test_changes_of_a_layer_between_calls_are_followed() -> None:
+    model = _model("encoder layer").eval()
+    fast = eb.autobatch(model, cells=["words", "layer", "score"])
+    words = _words(LENGTHS)
+    before = fast(words)
+    for change in (_norm_first, _eps, _heads, _gelu, _weight, _other_norm):
+        change(model.layer)
+        expected = [model(one) for one in words]
+        assert not all(map(_equal, before, expected))
+        before = fast(words)
+        assert all(map(_equal, before, expected))
+
+
+@pytest.mark.slow
+def test_gradients_of_inputs() -> None:
+    torch.manual_seed(0)
+    model = _encoder().train()
+    fast = eb.autobatch(model)
+    with torch.enable_grad():
+        for _ in range(2):
+            given = [torch.randn(1, length, WIDTH, requires_grad=True) for length in LENGTHS]
+            results, expected = fast(given), [model(one) for one in given]
+            found, wanted = (
+                torch.autograd.grad([one.exp().sum() for one in each], given) for each in (results, expected)
+            )
+            assert all(map(_equal, found, wanted))
+
+
 def test_masks_say_which_keys_are_attended_to() -> None:
     every, causal = [[[0, 1, 2]] * 3], [[[0], [0, 1], [0, 1, 2]]]
     extents = 1, 3, 3
