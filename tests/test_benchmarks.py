@@ -41,6 +41,9 @@ ROOT = Path(__file__).resolve().parents[1]
             "| treelstm | 8 |",
             marks=pytest.mark.slow,
         ),
+        pytest.param(
+            "encoder", "--hidden 8 --layers 1 --longest 5 --count 4 --rounds 1", "first call", marks=pytest.mark.slow
+        ),
         pytest.param("compile_times", "--parts equal", "500 equal cells", marks=pytest.mark.slow),
         ("operator_speed", "--hidden 8 --rows 16 --children 2 --only softmax attention --repeat 1", "attention over 2"),
         pytest.param(
@@ -52,7 +55,7 @@ ROOT = Path(__file__).resolve().parents[1]
     ],
 )
 def test_script(script: str, arguments: str, expected: str, tmp_path: Path) -> None:
-    if script in ("autobatch", "cuda", "operator_speed"):
+    if script in ("autobatch", "cuda", "encoder", "operator_speed"):
         pytest.importorskip("torch")
     given = arguments.format(json=tmp_path / "figures.json").split()
     command = [sys.executable, "-m", f"benchmarks.{script}", *given]
