@@ -121,6 +121,17 @@ def outside_of_transforms() -> AbstractContextManager[Any]:
     return nullcontext() if _interpreters() is None else temporarily_clear_interpreter_stack()
 
 
+def outside_of_saved_tensor_hooks() -> AbstractContextManager[Any]:
+    """A context in which tensors are saved for gradients as they are: the hooks of an element see none."""
+    if torch._C._autograd._top_saved_tensors_default_hooks(True) is None:
+        return nullcontext()
+    return torch.autograd.graph.saved_tensors_hooks(_as_it_is, _as_it_is)
+
+
+def _as_it_is(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor
+
+
 def _set_autocast(given: tuple[Any, ...]) -> None:
     enabled, dtype, cached = given
     torch.set_autocast_enabled("cpu", enabled)

@@ -25,7 +25,7 @@ from edbatch_tvm.recording.empty_results import EmptyResult
 from edbatch_tvm.recording.exporting import EXPORTING
 from edbatch_tvm.recording.failures import uncompiled
 from edbatch_tvm.recording.held_objects import ChangesOthers
-from edbatch_tvm.recording.isolation import context_variables_kept, state, switched_to
+from edbatch_tvm.recording.isolation import context_variables_kept, outside_of_saved_tensor_hooks, state, switched_to
 from edbatch_tvm.recording.model_state import dtype_of
 from edbatch_tvm.recording.module_arguments import GivenModule
 from edbatch_tvm.recording.module_attributes import Attribute, is_constant
@@ -367,8 +367,16 @@ class Library:
         """A context like that of the call: not inside of operators and modes of an element."""
         own = self.state._replace(grad=False) if self.training else self.state
         # What is tried draws none of the user's random numbers.
-        kept = context_variables_kept()
-        with EXPORTING, kept, original_functions(), recording_calls(None), switched_to(own), fork_rng(devices=[]):
+        kept, hooks = context_variables_kept(), outside_of_saved_tensor_hooks()
+        with (
+            EXPORTING,
+            kept,
+            hooks,
+            original_functions(),
+            recording_calls(None),
+            switched_to(own),
+            fork_rng(devices=[]),
+        ):
             yield
 
     def _free_name(self, site: Site) -> str:

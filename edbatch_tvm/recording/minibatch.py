@@ -22,7 +22,7 @@ from edbatch_tvm.recording.driver import Driver
 from edbatch_tvm.recording.exporting import EXPORTING
 from edbatch_tvm.recording.failures import CallError, explain
 from edbatch_tvm.recording.grad_mode import grad_mode_noted
-from edbatch_tvm.recording.isolation import outside_of_transforms, state, switched_to
+from edbatch_tvm.recording.isolation import outside_of_saved_tensor_hooks, outside_of_transforms, state, switched_to
 from edbatch_tvm.recording.library import Library
 from edbatch_tvm.recording.model_state import parts_of, places_of
 from edbatch_tvm.recording.read_variables import ReadVariables
@@ -106,7 +106,8 @@ def run_minibatch(
 
     def computed() -> None:
         # Who asks may have switched gradients off, or be inside of a transform.
-        with recording_calls(None), outside_of_transforms(), switched_to(known.library.state):
+        own, hooks = known.library.state, outside_of_saved_tensor_hooks()
+        with recording_calls(None), outside_of_transforms(), hooks, switched_to(own):
             compute(recorder)
 
     driver = Driver(computed, lambda: copies.after_round(), first)
