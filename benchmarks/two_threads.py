@@ -66,7 +66,7 @@ def _beside(end: Connection, arguments: tuple[Any, ...]) -> None:
 
 
 def measure(seconds: float, *arguments: Any) -> list[Turn]:
-    """Turns for about so many seconds."""
+    """Turns for about `seconds`."""
     spawn = multiprocessing.get_context("spawn")
     told, end = spawn.Pipe()
     other = spawn.Process(target=_beside, args=(end, arguments), daemon=True)

@@ -189,7 +189,7 @@ def projected(
 ) -> list[list[int]]:
     """Record a call of a cell for each row of each sequence, which takes a value of each column."""
     given = tuple(lazy_value(recorder, 0, spec_of((width,), recorder.dtype)) for width in widths)
-    type_id = _cell(recorder, site, given)
+    type_id = cell_of_shapes(recorder, site, given)[0]
     sequences = zip(*columns, strict=True)
     return [[recorder.append(type_id, row, 1) for row in zip(*one, strict=True)] for one in sequences]
 
@@ -223,15 +223,15 @@ def attending(
             type_id = cells.get(count == 1)
             if type_id is None:
                 given = lazy_value(recorder, 0, query), lazy_rows(recorder, [0] * count, row)
-                type_id = cells[count == 1] = _cell(recorder, site, given)
+                type_id = cells[count == 1] = cell_of_shapes(recorder, site, given)[0]
             chosen = own_rows if count == len(own_rows) else [own_rows[place] for place in places]
             made.append(recorder.append(type_id, (value, *chosen), 1))
         results.append(made)
     return results
 
 
-def _cell(recorder: Recorder, site: Site, arguments: tuple[Any, ...]) -> int:
-    """The cell that records a call with such arguments, of which only the shapes count."""
+def cell_of_shapes(recorder: Recorder, site: Site, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """What recording a call with such arguments takes, of which only the shapes count: type, outputs, result."""
     made = site.found(described(recorder, arguments, True)[0])
     if made is None:
         root, recorder.root = recorder.root, site.owner
@@ -241,8 +241,8 @@ def _cell(recorder: Recorder, site: Site, arguments: tuple[Any, ...]) -> int:
             recorder.root = root
         made = found[0].made if isinstance(found, tuple) else (-1, (), None)
     if made[0] < 0:
-        raise CellError("attention that is no cell")
-    return int(made[0])
+        raise CellError(f"calls of {site.name!r} that are no cell")
+    return made
 
 
 class _Call:

@@ -104,9 +104,10 @@ def check_weights(
         Naming the weight.
     """
     now = parts_of(model)
+    later = places_of(now)
     changed = {id(one) for one, digest in recorder.exposed.values() if numbers_of(one) != digest}
-    if places_of(now) != places:
-        of_parameters = zip(now.parameters, places, places_of(now), strict=False)
+    if later != places:
+        of_parameters = zip(now.parameters, places, later, strict=False)
         changed |= {id(one) for one, before, after in of_parameters if before != after}
     changed &= recorder.library.used_weights() if changed else set()
     for name, one in model.named_parameters() if changed else ():

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from edbatch_tvm.recording.recorder import Recorder
+    from edbatch_tvm.recording.site import Site
 
 _PARTS: dict[str, type] = {
     "self_attn": nn.MultiheadAttention,
@@ -147,21 +148,26 @@ class EncoderLayerCall:
         keys = attended(mask, padding, causal, (len(columns), shape[-1], shape[-1]))
         if keys is None:
             raise CellError("a mask that is not about rows alone")
-        width, weight = src.shape[-1], layer.self_attn.in_proj_weight
-        rows = projected(recorder, self._site("keys", weight, width, _Keys), [columns], [width])
-        site = self._site("row", weight, width, _Rest)
-        results = attending(recorder, site, columns, rows, keys, (width, 2 * width))
+        width = src.shape[-1]
+        of_keys, of_rest = self._sites(width)
+        rows = projected(recorder, of_keys, [columns], [width])
+        results = attending(recorder, of_rest, columns, rows, keys, (width, 2 * width))
         made = torch.tensor(results).reshape(shape)
         return tensor_of_grid(recorder, made if by_sequence else made.T, (width,), src.dtype)
 
-    def _site(self, name: str, weight: nn.Parameter, width: int, kind: Any) -> Any:
-        layer = self.layer
+    def _sites(self, width: int) -> tuple[Site, Site]:
+        """Those of the two cells, for what the layer's options are now."""
+        recorder, layer = self.recorder, self.layer
         norms = [(one.eps, one.normalized_shape) for one in (layer.norm1, layer.norm2)]
         options = layer.training, layer.norm_first, layer.activation, layer.self_attn.num_heads, *norms
+        known = *map(id, (layer, *layer.children())), *options
 
-        def make() -> nn.Module:
-            for one in layer.parameters():
-                own_weight(self.recorder, one)
-            return kind(layer, width)
+        def site(name: str, kind: type[nn.Module]) -> Site:
+            def make() -> nn.Module:
+                for one in layer.parameters():
+                    own_weight(recorder, one)
+                return kind(layer, width)
 
-        return site_of(self.recorder, name, weight, (*map(id, (layer, *layer.children())), *options), make)
+            return site_of(recorder, name, layer.self_attn.in_proj_weight, known, make)
+
+        return site("keys", _Keys), site("row", _Rest)

@@ -19,7 +19,7 @@ from torch.nn.utils.rnn import PackedSequence
 from torch.overrides import TorchFunctionMode
 
 from edbatch_tvm.errors import CellError
-from edbatch_tvm.recording.attention import attends_in_sequences
+from edbatch_tvm.recording.attention import attends_in_sequences, cell_of_shapes
 from edbatch_tvm.recording.followed_parameters import operand_of
 from edbatch_tvm.recording.lazy import FUNCTIONS, LazyTensor, lazy_value
 from edbatch_tvm.recording.recorded_parameters import own_parameter
@@ -276,19 +276,7 @@ _Call = Callable[[list[int]], int]
 def _cell(recorder: Recorder, site: Site, widths: Sequence[int]) -> tuple[Any, ...]:
     """What recording a call of a step takes, for arguments of these widths."""
     specs = [spec_of((1, width), recorder.dtype) for width in widths]
-    step = site.steps
-    try:
-        for spec in specs:
-            step = step[spec]
-        return tuple(step[None])
-    except KeyError:
-        root, recorder.root = recorder.root, site.owner
-        try:
-            found = recorder.library.specialise(recorder, site, tuple(_placeholders(recorder, specs)))
-        finally:
-            recorder.root = root
-        assert isinstance(found, tuple)
-        return found[0].made
+    return cell_of_shapes(recorder, site, tuple(_placeholders(recorder, specs)))
 
 
 def _placeholders(recorder: Recorder, specs: Sequence[TensorSpec]) -> Iterator[LazyTensor]:

@@ -29,15 +29,15 @@ def _like(function: Any, arguments: Any, named: dict[str, Any]) -> Any:
 _LIKE = "new_zeros new_ones new_full new_empty zeros_like ones_like full_like empty_like rand_like randn_like"
 
 
-def _expanded_as(_function: Any, arguments: Any, named: dict[str, Any]) -> Any:
+def _expanded_as(function: Any, arguments: Any, named: dict[str, Any]) -> Any:
     """``expand_as`` and ``view_as``: views of the shape of another tensor."""
     if len(arguments) != 2 or named:
         return NotImplemented
     if type(arguments[0]) is torch.Tensor:  # beside a recorded tensor, whose shape is known
-        return _VIEWS_AS[_function](arguments[0], tuple(arguments[1].shape))
+        return _VIEWS_AS[function](arguments[0], tuple(arguments[1].shape))
     if type(arguments[0]) is not LazyTensor:
         return NotImplemented
-    return view(_VIEWS_AS[_function], arguments[0], (tuple(arguments[1].shape),), {})
+    return view(_VIEWS_AS[function], arguments[0], (tuple(arguments[1].shape),), {})
 
 
 _VIEWS_AS = {torch.Tensor.expand_as: torch.Tensor.expand, torch.Tensor.view_as: torch.Tensor.view}
