@@ -12,14 +12,14 @@ from tvm import IRModule
 from tvm.script.ir_builder import IRBuilder
 
 from edbatch_tvm.graph.spec import Signature
+from edbatch_tvm.tvm_compat import PrimType, tirx
 from edbatch_tvm.tvm_compat import builder_tirx as T
-from edbatch_tvm.tvm_compat import tirx
 from relay_ext.add_gather_kernels import ARENA
 from relay_ext.fuse_cells import CELL
 from relay_ext.parallel_region import parallel_region
 from relay_ext.share_cells import members_of
 from relay_ext.stage_cells import ORDER, PATH
-from relay_ext.workshare_loops import DIMENSIONS, buffers_of, pointer
+from relay_ext.workshare_loops import C_ABI, DIMENSIONS, buffers_of, pointer
 from schedules import abi
 from schedules.cpu.work_sharing import ROW
 
@@ -265,7 +265,8 @@ def _run_steps(arguments: _Arguments, kinds: list[_Kind], parts: dict[Any, tirx.
         data = {}
         for number, (name, (_, dtype, _)) in enumerate(arguments.types.items()):
             data[name] = T.arg(f"data{number}", pointer(f"data{number}", dtype))
-        T.func_attr({"tirx.noalias": True})
+        T.func_attr({"tirx.noalias": True, "calling_conv": C_ABI})
+        T.func_ret(PrimType("int32"))
         steps = T.decl_buffer(extents["steps"], "int32", data=data["steps"], align=4)
         types = T.decl_buffer(extents["types"], "int64", data=data["types"], align=8)
         launches = T.alloc_buffer((1,), "int32")
@@ -285,6 +286,7 @@ def _run_steps(arguments: _Arguments, kinds: list[_Kind], parts: dict[Any, tirx.
                 T.Bind(steps[step, abi.TYPE], var=row)
                 T.Bind(tirx.Cast("int32", types[row, 0]), var=kind)
                 _run_kind(kinds, 0, kind, lambda column: types[row, column], step, call)
+        T.add_to_parent(tirx.Return(tirx.const(0, "int32")))
     return builder.get()
 
 

@@ -1,4 +1,4 @@
-"""A program in pieces that compile on their own: the kernels, each with what it calls, and what calls them.
+"""A program in pieces that compile on their own: the kernels, each with what it calls, and what calls them in turn.
 
 A kernel is called by the digest of its code, so that two kernels of one name are one kernel: names of cells, weights
 and variables do not count.
@@ -14,6 +14,7 @@ import tvm
 from tvm import IRModule
 
 from edbatch_tvm.tvm_compat import Call, StringImm, make_node, structural_map, structural_walk, tirx
+from relay_ext.join_model_kernels import RUN_STEPS
 from relay_ext.structure_digest import structure_digest
 from relay_ext.workshare_loops import DIMENSIONS
 
@@ -107,6 +108,24 @@ def without_kernels(module: IRModule, symbols: Mapping[str, str]) -> IRModule:
     )
 
 
+def split_steps(program: IRModule) -> tuple[IRModule, IRModule]:
+    """The function that runs the steps of a schedule, and the one that callers see, which calls it.
+
+    Parameters
+    ----------
+    program : IRModule
+        As :func:`without_kernels` leaves it.
+    """
+    functions = {var.name_hint: function for var, function in program.functions.items()}
+    steps = _code(functions.pop(RUN_STEPS))
+    symbol = f"edbatch_steps_{structure_digest(steps)[:_DIGITS]}"
+    callers = {tvm.ir.GlobalVar(name): _code(one).with_attr("global_symbol", name) for name, one in functions.items()}
+    return (
+        IRModule({tvm.ir.GlobalVar(symbol): steps.with_attr("global_symbol", symbol)}),
+        without_kernels(IRModule(callers), {RUN_STEPS: symbol}),
+    )
+
+
 def _called(name: str, functions: Mapping[str, Any]) -> list[str]:
     """`name` and the functions that it calls, these call, and so on."""
     found = [name]
@@ -119,16 +138,14 @@ def _called(name: str, functions: Mapping[str, Any]) -> list[str]:
 
 def _kernel(functions: Mapping[str, Any], sharing: str) -> KernelCode:
     names = {name: _placeholder(number) for number, name in enumerate(functions)}
-    plain = [
-        tirx.PrimFunc(one.params, one.body, one.ret_type, make_node("ir.DictAttrs", **_code_attributes(one)))
-        for one in functions.values()
-    ]
-    renamed = list(_renamed(plain, names).values())
+    renamed = list(_renamed([_code(one) for one in functions.values()], names).values())
     return KernelCode(structure_digest(renamed)[:_DIGITS], renamed, list(names), sharing)
 
 
-def _code_attributes(function: Any) -> dict[str, Any]:
-    return {name: function.attrs[name] for name in _CODE if name in function.attrs}
+def _code(function: Any) -> tirx.PrimFunc:
+    """`function` with the attributes alone that change its code."""
+    attributes = {name: function.attrs[name] for name in _CODE if name in function.attrs}
+    return tirx.PrimFunc(function.params, function.body, function.ret_type, make_node("ir.DictAttrs", **attributes))
 
 
 def _placeholder(number: int) -> str:

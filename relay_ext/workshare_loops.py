@@ -28,7 +28,7 @@ GRAINS_PER_THREAD = 4
 MOST_GRAIN_OPERATIONS = 64 * GRAIN_OPERATIONS
 """And into more where a grain would have more vector operations: who has none left waits for the grains of others."""
 
-_C_ABI = 1
+C_ABI = 1
 """``CallingConv::kCPackedFunc``: arguments are lowered already, leave them alone."""
 
 _ASSUMED_EXTENT = 4
@@ -118,7 +118,7 @@ class _Sharer:
             for one in (*scalars, *self.extents, *self.data):
                 T.arg(one.name, one)
             # A symbol, so that LLVM does not inline everything into one function that takes it long to compile.
-            T.func_attr(attributes | {"tirx.noalias": True, "calling_conv": _C_ABI})
+            T.func_attr(attributes | {"tirx.noalias": True, "calling_conv": C_ABI})
             # Allocations of unknown size are lowered to calls for a device, and to returns of an error code.
             T.func_ret(PrimType("int32"))
             for buffer, one in zip(self.buffers, self.data, strict=True):

@@ -18,7 +18,7 @@ from tvm.target import Target
 
 from edbatch_tvm.backends.backend import Progress
 from edbatch_tvm.backends.compiled_cell import CellNames, CompiledCell, unpacked_cell
-from edbatch_tvm.backends.cpu_kernel_cache import compiled_code, forget_kernels, kernel_objects
+from edbatch_tvm.backends.cpu_kernel_cache import forget_kernels, kernel_objects, program_objects
 from edbatch_tvm.bounded_cache import BoundedCache
 from edbatch_tvm.graph.spec import CellSignature, Signature
 from edbatch_tvm.runtime.artifact import SYMBOL, attributes_of, with_symbols
@@ -154,9 +154,9 @@ class CellCompiler:
         module = run_passes(IRModule(declared), [JoinModelKernels(signature, sharing_ir(self.target))])
         every = attributes_of(module)
         symbols = {name: str(own.pop(SYMBOL)) for name, own in every.items() if SYMBOL in own}
-        program = compiled_code(without_kernels(module, symbols), self.target, self.pipeline)
+        program = program_objects(without_kernels(module, symbols), self.target, self.pipeline)
         attributes = {name: dict(own) for name, own in with_symbols(every, symbols).items()}
-        return KeptCells(linked([*objects.values(), program]), attributes, bounds, constants)
+        return KeptCells(linked([*objects.values(), *program]), attributes, bounds, constants)
 
     def _begin(self, step: str) -> None:
         if self.progress is not None:

@@ -15,7 +15,8 @@ from tvm.target import Target
 
 from edbatch_tvm.bounded_cache import BoundedCache
 from edbatch_tvm.runtime.compilation_cache import digest_of, passes_are_watched
-from relay_ext.split_program import KernelCode, split_program
+from relay_ext.split_program import KernelCode, split_program, split_steps
+from relay_ext.structure_digest import structure_digest
 from schedules.cpu.link import linked, object_code
 from schedules.cpu.tir_pipeline import compiled
 from schedules.cpu.work_sharing import sharing_ir
@@ -55,7 +56,7 @@ def kernel_library(module: IRModule, target: Target, pipeline: str) -> tuple[byt
     kernels, program = split_program(module, sharing_ir(target))
     of_kernels = kernel_objects({kernel.digest: kernel for kernel in kernels}, target, pipeline)
     symbols = {name: symbol for kernel in kernels for name, symbol in kernel.symbols.items()}
-    return linked([*of_kernels, compiled_code(program, target, pipeline)]), symbols
+    return linked([*of_kernels, *program_objects(program, target, pipeline)]), symbols
 
 
 def kernel_objects(kernels: dict[str, KernelCode], target: Target, pipeline: str) -> list[bytes]:
@@ -101,6 +102,42 @@ def compile_kernel(kernel: KernelCode, target: Target, pipeline: str) -> bytes:
         If there is no room for temporary files.
     """
     return compiled_code(kernel.module(), target, pipeline)
+
+
+def program_objects(program: IRModule, target: Target, pipeline: str) -> list[bytes]:
+    """The object files of the functions that call kernels; programs that differ in names alone share them.
+
+    The entry, which runs once per minibatch, is compiled without optimisation: it is long, since it checks its
+    arguments, and LLVM otherwise takes longer for it than for a kernel.
+
+    Parameters
+    ----------
+    program : IRModule
+        As :func:`~relay_ext.split_program.without_kernels` leaves it.
+
+    Raises
+    ------
+    OSError
+        If there is no room for temporary files.
+    """
+    steps, entry = split_steps(program)
+    return [
+        _compiled_once(steps, target, pipeline),
+        _compiled_once(entry, Target({**target.export(), "opt-level": 0}), pipeline),
+    ]
+
+
+def _compiled_once(module: IRModule, target: Target, pipeline: str) -> bytes:
+    """The object file of `module`, which this process may have compiled before."""
+    if passes_are_watched():
+        return compiled_code(module, target, pipeline)
+    functions = structure_digest(list(module.functions.values()), names=True)
+    key = digest_of({"functions": functions, "target": str(target), "pipeline": pipeline})
+    code = _OBJECTS.get(key)
+    if code is None:
+        code = compiled_code(module, target, pipeline)
+        _OBJECTS.put(key, code)
+    return code
 
 
 def compiled_code(module: IRModule, target: Target, pipeline: str) -> bytes:

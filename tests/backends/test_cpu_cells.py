@@ -180,7 +180,7 @@ def test_one_by_one_is_all_together(name: str) -> None:
     codes = {}
     patch = pytest.MonkeyPatch()
     patch.setattr(cpu_kernel_cache, "compile_kernel", lambda kernel, *_: codes.setdefault(kernel.digest, b"code"))
-    patch.setattr(cpu_cells, "compiled_code", lambda *_: b"")
+    patch.setattr(cpu_cells, "program_objects", lambda *_: [])
     patch.setattr(cpu_cells, "linked", lambda objects: b"".join(objects))
     try:
         apart = lower_cells(mod, given, backend, CompileOptions(), reuse=True)

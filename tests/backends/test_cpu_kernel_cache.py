@@ -113,6 +113,32 @@ def test_one_more_cell_is_one_more_kernel(built: list[KernelCode]) -> None:
     assert len(built) == known + 1
 
 
+def test_the_same_cells_under_other_names_compile_nothing(
+    built: list[KernelCode], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled_code = cpu_kernel_cache.compiled_code
+    targets: list[str] = []
+
+    def counted(module: Any, target: Any, pipeline: str) -> bytes:
+        targets.append(str(target))
+        return compiled_code(module, target, pipeline)
+
+    monkeypatch.setattr(cpu_kernel_cache, "compiled_code", counted)
+    weights = {"table": array(5, H), "W": array(H, H)}
+    check_two(eb.compile(Two, weights), weights)
+    assert len(targets) == len(built) + 2  # the steps and the entry
+    assert [target for target in targets if "opt-level" in target] == targets[-1:]  # the entry alone
+    known = len(targets)
+    others = {tvm.ir.GlobalVar(f"other_{var.name_hint}"): function for var, function in Two.functions.items()}
+    renamed = {var: one.with_attr("global_symbol", var.name_hint) for var, one in others.items()}
+    model = eb.compile(tvm.IRModule(renamed), weights)
+    b = model.builder()
+    instance = b.finish(b.call("other_node", b.call("other_leaf", word=1), b.call("other_leaf", word=4)))
+    table = weights["table"]
+    np.testing.assert_allclose(model([instance])[0], np.tanh((table[1] + table[4]) @ weights["W"]), rtol=1e-5)
+    assert len(targets) == known
+
+
 def test_a_saved_model_with_kernels_of_another(built: list[KernelCode], tmp_path: Path) -> None:
     eb.compile(Two, {"table": array(5, H), "W": array(H, H)})
     three = {"rows": array(5, H), "U": array(H, H), "V": array(H, H)}
