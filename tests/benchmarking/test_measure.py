@@ -29,7 +29,12 @@ def checked(options: RunOptions) -> RunReport:
 
 
 @pytest.mark.parametrize(
-    ("name", "policy"), [("treelstm", "fsm"), ("bilstm-tagger", "fsm"), ("lattice-lstm", "lookahead")]
+    ("name", "policy"),
+    [
+        ("treelstm", "fsm"),
+        pytest.param("bilstm-tagger", "fsm", marks=pytest.mark.slow),
+        ("lattice-lstm", "lookahead"),
+    ],
 )
 def test_generated_instances(name: str, policy: str) -> None:
     report = checked(RunOptions(name, hidden=24, batch_size=16, minibatches=2, policy=policy, check=True))

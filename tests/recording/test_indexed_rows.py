@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 import edbatch_tvm as eb
+from edbatch_tvm.errors import BreakWarning
 from edbatch_tvm.recording import indexed_rows
 from tests.recording.checks import assert_equal
 
@@ -70,11 +72,22 @@ SOURCES: dict[str, Callable[[torch.Tensor], Any]] = {
 }
 
 
+def elements_of(name: str) -> list[tuple[Any, ...]]:
+    return [(torch.randn(B, T, H), INDICES[name], source) for source in SOURCES for _ in range(2)]
+
+
 @pytest.fixture(scope="module")
 def made() -> tuple[Net, eb.AutoBatched]:
+    """A model that has met every index, so that the cells of all are compiled at once."""
     torch.manual_seed(0)
     model = Net()
-    return model, eb.autobatch(model, ["step"])
+    fast = eb.autobatch(model, ["step"])
+    elements = [element for name in INDICES for element in elements_of(name)]
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", BreakWarning)
+        for one, found in zip(elements, fast(elements), strict=True):
+            assert_equal(found, model(*one))
+    return model, fast
 
 
 @pytest.mark.filterwarnings("ignore::edbatch_tvm.errors.BreakWarning")
@@ -84,7 +97,7 @@ def test_indices(made: tuple[Net, eb.AutoBatched], name: str, monkeypatch: pytes
     seen = []
     of_rows = indexed_rows._places
     monkeypatch.setattr(indexed_rows, "_places", lambda *given: seen.append(of_rows(*given)) or seen[-1])
-    elements = [(torch.randn(B, T, H), INDICES[name], source) for source in SOURCES for _ in range(2)]
+    elements = elements_of(name)
     with torch.no_grad():
         for _ in range(2):
             assert_equal(fast(elements), [model(*one) for one in elements])

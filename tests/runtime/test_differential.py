@@ -87,7 +87,7 @@ def case(seed: int, general: bool, dtype: str = "float32") -> Case:
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("general", [False, True], ids=["stage", "general"])
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [0, 1, 3])
 def test_random_models_equal_the_reference(seed: int, general: bool, dtype: str) -> None:
     one = case(seed, general, dtype)
     instances = st.lists(graphs(one.model.signature, max_nodes=10), min_size=1, max_size=4)
@@ -105,6 +105,6 @@ def test_random_models_equal_the_reference(seed: int, general: bool, dtype: str)
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("general", [False, True], ids=["stage", "general"])
-@pytest.mark.parametrize("seed", [4, 5, *range(100, 140)])
+@pytest.mark.parametrize("seed", [2, 4, 5, *range(100, 140)])
 def test_many_random_models_equal_the_reference(seed: int, general: bool, dtype: str) -> None:
     test_random_models_equal_the_reference(seed, general, dtype)
