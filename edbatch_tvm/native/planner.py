@@ -142,11 +142,11 @@ class NativePlanner:
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """See :meth:`~edbatch_tvm.runtime.split_batches.SplitBatches.steps`, of which `most` is an array."""
         batches, columns = steps.shape
-        steps, cells, io = as_argument(steps), cell_tables(signature).cells, np.empty(1, np.int64)
+        steps, tables, io = as_argument(steps), cell_tables(signature), np.empty(1, np.int64)
         first, room = np.empty(batches + 1, np.int32), 2 * batches + _USUAL_PIECES
         while True:
             made = np.empty((room, columns), np.int32)
-            self._cut(threads, steps, most, cells, made, first, io)
+            self._cut(threads, steps, most, tables.cells, tables.operands, made, first, io)
             total = int(io[0])
             if total <= batches:
                 return steps, None

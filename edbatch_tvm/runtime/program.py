@@ -49,6 +49,8 @@ class Program:
     ----------
     multiplies : float64 array
         About how many multiplications a node of each type takes.
+    effort : int64 array
+        The same in whole numbers, at least one: the shares of threads are divided by it.
     kernels_of_type : int64 array
         How many kernels a batch of each type is.
     split : SplitBatches
@@ -62,7 +64,7 @@ class Program:
         names = signature.names
         self.kernels_of_type = np.array([len(kernels.by_cell.get(name, ())) for name in names], np.int64)
         self.multiplies = np.array([kernels.multiplies(name) for name in names], np.float64)
-        self._effort = np.maximum(self.multiplies, 1).astype(np.int64)
+        self.effort = np.maximum(self.multiplies, 1).astype(np.int64)
         several = self.kernels_of_type > 1
         self.split = SplitBatches(signature, [own and not kernels.gathers for own in several.tolist()])
         cells = list(signature)
@@ -102,7 +104,7 @@ class Program:
         """The steps of a share for each thread; None where all threads run every batch together."""
         if threads == 1 or tables.planned is None or not self.divides:
             return None
-        return divide(*tables.planned, self._effort, self.split.most, threads)
+        return divide(*tables.planned, self.effort, self.split.most, threads)
 
     def _calls(self, tables: RunTables, threads: int) -> int:
         """How many kernels run for a minibatch; one for several shares counts once."""

@@ -20,6 +20,7 @@ from edbatch_tvm.native.build import load_library
 from edbatch_tvm.native.cell_tables import cell_tables
 from edbatch_tvm.native.constants import FSM
 from edbatch_tvm.native.kernels import RULES
+from edbatch_tvm.runtime import shares
 from edbatch_tvm.runtime.cpu_executor import CpuExecutor
 from edbatch_tvm.runtime.program import SINGLE_MULTIPLIES
 from edbatch_tvm.tvm_compat import ffi_addresses
@@ -109,7 +110,9 @@ class Engine:
             program.multiplies,
             program.split.most,
             program.kernels_of_type,
+            program.effort,
             float(SINGLE_MULTIPLIES),
+            shares.LARGEST_PERCENT,
             np.array(
                 [
                     *(function.__chandle__() for function in functions),

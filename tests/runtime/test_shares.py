@@ -225,3 +225,17 @@ def test_large_weights_stay_with_columns(monkeypatch: pytest.MonkeyPatch) -> Non
     for most, divides in ((largest, True), (largest - 1, False)):
         monkeypatch.setattr(program, "MOST_WEIGHT_BYTES", most)
         assert program.Program(model.signature, kernels).divides is divides
+
+
+@pytest.mark.parametrize(("percent", "expected"), [(1000, 2), (99, 1)])
+def test_one_call_takes_the_same_bound(percent: int, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The compiled code of a minibatch in one call has no bound of its own."""
+    monkeypatch.setattr(shares, "LARGEST_PERCENT", percent)
+    workload = get_workload("treelstm")
+    model = eb.compile(workload.cells(16), workload.weights(16), policy="agenda", database="none")
+    found = []
+    execute = round_engine.Engine.execute
+    monkeypatch.setattr(round_engine.Engine, "execute", lambda *given: found.append(given[-1]) or execute(*given))
+    threads._wanted = 2
+    model(workload.generate(9, model.cells, seed=3))
+    assert found == [expected]

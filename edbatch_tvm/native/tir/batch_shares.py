@@ -3,8 +3,8 @@
 # ruff: noqa: D103
 # mypy: ignore-errors
 
-from edbatch_tvm.memory.steps_table import BROADCAST, COUNT, FIRST, OUTPUTS, POINTER, TYPE
-from edbatch_tvm.native.cell_tables import OPERANDS, REPEATED, VARIADIC, WIDTH
+from edbatch_tvm.memory.steps_table import TYPE
+from edbatch_tvm.native.tir.batch_pieces import PieceTables, write_pieces
 from edbatch_tvm.native.tir.buffers import argument, size
 from edbatch_tvm.tvm_compat import script_tirx as T
 
@@ -60,6 +60,7 @@ def divide(
     made = T.meta_var(argument(made_, (room, columns)))
     first = T.meta_var(argument(first_, (threads + 1,)))
     io = T.meta_var(argument(io_, (1,), "int64"))
+    p = T.meta_var(PieceTables(steps, made, columns, cells, operands))
 
     # Shares of nearly equal work: of the two ends of the instance in which a share should end, the nearer one.
     total = T.int64(0)
@@ -130,21 +131,5 @@ def divide(
                 u: T.let = steps[b, TYPE]
                 count: T.let = split[b, s + 1] - split[b, s]
                 parts: T.let = T.Cast("int32", T.truncdiv(T.Cast("int64", count) + most[u] - T.int64(1), most[u]))
-                per: T.let = T.truncdiv(count, T.max(parts, 1))
-                larger: T.let = count - per * parts  # this many pieces have one node more than the others
-                for p in range(parts):
-                    begin: T.let = split[b, s] - batch_ptr[b] + p * per + T.min(p, larger)
-                    for c in range(columns):
-                        made[at, c] = steps[b, c]
-                    made[at, COUNT] = per + T.Select(p < larger, 1, 0)
-                    made[at, FIRST] = steps[b, FIRST] + begin
-                    if cells[u, REPEATED] > 0:
-                        made[at, POINTER] = steps[b, POINTER] + begin
-                    for o in range(cells[u, WIDTH]):
-                        made[at, OUTPUTS + o] = steps[b, OUTPUTS + o] + begin
-                    for o in range(cells[u, OPERANDS]):
-                        base: T.let = OUTPUTS + cells[u, WIDTH] + 2 * o
-                        # Rows of variadic operands are counted over all nodes of the type.
-                        if steps[b, base + 1] != BROADCAST and operands[u, o, VARIADIC] == 0:
-                            made[at, base] = steps[b, base] + begin
-                    at += 1
+                write_pieces(p, b, split[b, s] - batch_ptr[b], count, parts, at)
+                at += parts

@@ -15,7 +15,7 @@
 enum { AGENDA = 0, FSM = 4, BY_DEPTH = -1, BATCHES = 0, MISSES = 1, FAILED = 2, SCHEDULE_IO = 9 };
 enum { ARGUMENT_TASKS, ARGUMENT_TASK, ARGUMENT_BOARD = 3 }; /* of the program */
 enum { ALL_TASKS = -1, CLEAR_BOARD = -2 };                  /* as the task: see relay_ext/parallel_region.py */
-enum { FILLED = 4, LARGEST = 6, MOST_ROWS = 7, FILL_IO = 8, FACTS = 18, STEP_TYPE = 0, STEP_COUNT = 1, SPARE_PIECES = 64, LARGEST_PERCENT = 125, OF_SCHEDULE = 5, STAGES = 3, MOST_TYPES = 512 };
+enum { FILLED = 4, LARGEST = 6, MOST_ROWS = 7, FILL_IO = 8, FACTS = 18, STEP_TYPE = 0, STEP_COUNT = 1, SPARE_PIECES = 64, OF_SCHEDULE = 5, STAGES = 3, MOST_TYPES = 512 };
 
 static int64_t nanoseconds(void) {
     struct timespec now;
@@ -177,15 +177,16 @@ static int cut_batches(Engine *engine, Work *work, int64_t threads) {
     shares[1] = work->runs = pieces;
     work->in_shares = 1;
     if (pieces == batches) return DONE;
-    int64_t told;
-    Matrix matrix[6], *next = matrix;
-    Argument arguments[7], *add = arguments;
+    int64_t told, shape[3], strides[3];
+    Matrix matrix[7], *next = matrix;
+    Argument arguments[8], *add = arguments;
     ROOM(made, int32_t, (size_t)pieces * engine->columns)
     ROOM(piece_of, int32_t, batches + 1)
     *add++ = number(threads);
     *add++ = INTS2(work->steps.data, batches, engine->columns);
     *add++ = LONGS(engine->most_of_piece, engine->types);
     *add++ = INTS2(engine->cells, engine->types, CELL_COLUMNS);
+    *add++ = cell_operands(engine, next++, shape, strides);
     *add++ = INTS2(made, pieces, engine->columns);
     *add++ = INTS(piece_of, batches + 1);
     *add++ = LONGS(&told, 1);
@@ -203,7 +204,7 @@ static int divide_instances(Engine *engine, Work *work, int32_t instances, int32
         ROOM(made, int32_t, (size_t)room * engine->columns)
         Matrix matrix[18], *next = matrix;
         Argument arguments[20], *add = arguments;
-        told = LARGEST_PERCENT;
+        told = engine->largest_percent;
         *add++ = number(threads);
         *add++ = LONGS(engine->effort, engine->types);
         *add++ = LONGS(work->type_count.data, engine->types);

@@ -127,7 +127,7 @@ typedef struct {
     Attribute *attributes;
     Address *address;
     Input *input;
-    int64_t *effort; /* of a node of each type: its multiplications, at least one */
+    int64_t *effort, largest_percent; /* for `divide`: see shares.py */
     double *multiplies, alone_below;
     void *schedule, *fill, *depth, *program, *cut, *divide; /* `divide`: NULL where minibatches are not divided */
     int (*call)(void *function, Argument *arguments, int32_t count, Argument *result);
@@ -180,14 +180,16 @@ static void *copied(PyObject *array, size_t item, int32_t *count) {
 }
 
 /* engine(kept, sizes, output_arena, cells, operands, arena_size, arena_width, attribute_first, attributes, addresses,
- *        inputs, multiplies, most_of_piece, kernels, alone_below, functions): see round_engine.py. */
+ *        inputs, multiplies, most_of_piece, kernels, effort, alone_below, largest_percent, functions): see round_engine.py. */
 static PyObject *engine(PyObject *module, PyObject *arguments) {
-    PyObject *kept, *parts[12], *functions;
+    PyObject *kept, *parts[13], *functions;
     int types, stride, most, columns, width, item;
     double alone_below;
-    if (!PyArg_ParseTuple(arguments, "O(iiiiii)OOOOOOOOOOOOdO", &kept, &types, &stride, &most, &columns, &width, &item,
+    long long largest_percent;
+    if (!PyArg_ParseTuple(arguments, "O(iiiiii)OOOOOOOOOOOOOdLO", &kept, &types, &stride, &most, &columns, &width, &item,
                           &parts[0], &parts[1], &parts[2], &parts[3], &parts[4], &parts[5], &parts[6], &parts[7], &parts[8],
-                          &parts[9], &parts[10], &parts[11], &alone_below, &functions))
+                          &parts[9], &parts[10], &parts[11], &parts[12], &alone_below, &largest_percent,
+                          &functions))
         return NULL;
     Engine *made = PyObject_New(Engine, &EngineType);
     if (made == NULL) return NULL;
@@ -200,6 +202,7 @@ static PyObject *engine(PyObject *module, PyObject *arguments) {
     made->width = width;
     made->item = item;
     made->alone_below = alone_below;
+    made->largest_percent = largest_percent;
     const char *binds = getenv("TVM_BIND_THREADS");
     made->chooses_cores = binds != NULL && !strcmp(binds, "0");
     int64_t *pairs = NULL, *places = NULL;
@@ -213,17 +216,16 @@ static PyObject *engine(PyObject *module, PyObject *arguments) {
         (made->input = copied(parts[8], sizeof(Input), &made->inputs)) == NULL ||
         (made->multiplies = copied(parts[9], 8, NULL)) == NULL ||
         (made->most_of_piece = copied(parts[10], 8, NULL)) == NULL ||
-        (made->kernels = copied(parts[11], 8, NULL)) == NULL || (places = copied(functions, 8, &given)) == NULL)
+        (made->kernels = copied(parts[11], 8, NULL)) == NULL || (made->effort = copied(parts[12], 8, NULL)) == NULL ||
+        (places = copied(functions, 8, &given)) == NULL)
         goto failed;
     made->attributes = malloc((count + 1) * sizeof(Attribute));
     made->spare = calloc(made->arenas + 1, sizeof(Arena *));
-    made->effort = malloc((types + 1) * sizeof(int64_t));
-    if (made->attributes == NULL || made->spare == NULL || made->effort == NULL) {
+    if (made->attributes == NULL || made->spare == NULL) {
         PyErr_NoMemory();
         goto failed;
     }
     for (int32_t n = 0; n < count; n++) made->attributes[n] = (Attribute){(int32_t)pairs[2 * n], pairs[2 * n + 1]};
-    for (int n = 0; n < types; n++) made->effort[n] = made->multiplies[n] < 1 ? 1 : (int64_t)made->multiplies[n];
     if (given != 10 || made->inputs > MOST_INPUTS) {
         PyErr_SetString(PyExc_ValueError, "addresses of 10 functions, and as many inputs as MOST_INPUTS says");
         goto failed;
