@@ -12,8 +12,8 @@ from schedules import stage as ir
 from schedules.column_constants import variables_in
 from schedules.cpu.column_totals import ColumnTotals
 from schedules.cpu.stage_config import is_tight
-from schedules.cpu.stage_tile import COMBINE
 from schedules.cpu.stage_tile_values import At
+from schedules.cpu.variadic_reductions import COMBINE
 
 if TYPE_CHECKING:
     from schedules.cpu.whole_row_tile import WholeRowTile

@@ -213,7 +213,9 @@ def default_config(stage: Stage, machine: Machine) -> StageConfig:
         return StageConfig((one,) if kept < ACCUMULATOR_BYTES else several)
     if not any(isinstance(one, Pass) for gate in stage.gates for one in gate.passes):
         # Row after row: the matrices that a lookup copies are long, and a piece of each in turn is new to every cache.
-        return StageConfig((Bucket(None, 1, max(1, min(_ALONE, chunks_of(stage, machine) // 2)), order="rows"),))
+        total = chunks_of(stage, machine)
+        groups = -(-total // _ALONE)
+        return StageConfig((Bucket(None, 1, -(-total // groups), order="rows"),))
     buckets = [Bucket(upto, tile, _chunks_beside(tile, stage, machine)) for upto, tile in _SMALL if tile < rows]
     return StageConfig((*buckets, Bucket(None, rows, chunks)))
 

@@ -14,7 +14,8 @@ from edbatch_tvm.tvm_compat import tirx
 from schedules import stage as ir
 from schedules.cpu.dot_products import dot, moved, weights_from
 from schedules.cpu.stage_config import Bucket, first_column, holds_weights, panels_of
-from schedules.cpu.stage_tile_values import At, is_row
+from schedules.cpu.stage_tile_values import At, is_row, lane_of
+from schedules.cpu.variadic_reductions import reduce_rows, reductions_first
 from schedules.cpu.weight_packing import Sweep
 
 if TYPE_CHECKING:
@@ -24,13 +25,6 @@ _INT = "int32"
 
 _Write = Callable[[list[list[Any]]], None]
 """Writes a contraction that adds to the sums of its gates, a buffer for each gate and chunk."""
-
-COMBINE: dict[ir.Combine, Callable[[Any, Any], Any]] = {
-    "sum": lambda total, value: total + value,
-    "max": tirx.max,
-    "min": tirx.min,
-    "prod": lambda total, value: total * value,
-}
 
 _DOT_COLUMNS = 4
 """Most columns computed at once of a product whose sums run along the lanes."""
@@ -357,12 +351,16 @@ class Tile:
             position, instance = self.position(row), self.instance(row)
             rows, count, begin = self.element_rows(position, instance)
             parts = any(output.begin is not None for output in stage.outputs)
-            for c, column in enumerate(self.columns):
-                if parts:  # many stores at it: TVM fails to share such an expression, see tir_pipeline.py
-                    column = self.kernel.bind("column", column)
-                at = At(self, row, c, column, instance, rows, count)
-                for line in stage.body:
-                    self.compute(line, at, begin)
+            # Many stores at a column: TVM fails to share such an expression, see tir_pipeline.py.
+            columns = [self.kernel.bind("column", column) if parts else column for column in self.columns]
+            places = [At(self, row, c, column, instance, rows, count) for c, column in enumerate(columns)]
+            # Chunks share loops over variadic rows; the rest is done chunk after chunk, which needs few registers.
+            first, rest = reductions_first(stage.body)
+            for line in first:
+                self.compute(line, places, begin)
+            for at in places:
+                for line in rest:
+                    self.compute(line, [at], begin)
                 for output in stage.outputs:
                     self.store(output, at, position)
 
@@ -386,15 +384,16 @@ class Tile:
         """The result of a contraction at one place."""
         return self.results[gate][at.chunk][at.row * self.lanes + lane]
 
-    def compute(self, line: ir.Line, at: At, begin: Any) -> None:
-        """Compute a let or a reduction for one chunk; `begin` is the first variadic row of the instance."""
+    def compute(self, line: ir.Line, places: Sequence[At], begin: Any) -> None:
+        """Compute a let or a reduction for some chunks; `begin` is the first variadic row of the instance."""
         if isinstance(line, ir.Reduction):
-            self.reduce([at], line, begin)
+            reduce_rows(self, places, line, begin)
             return
-        result = T.alloc_buffer((self.lanes,), str(line.variable.ty.dtype), scope="global")
-        with self.each_lane() as lane:
-            T.buffer_store(result, at.value(line.expression, lane), [lane])
-        at.lets[line.variable] = partial(_lane, result)
+        for at in places:
+            result = T.alloc_buffer((self.lanes,), str(line.variable.ty.dtype), scope="global")
+            with self.each_lane() as lane:
+                T.buffer_store(result, at.value(line.expression, lane), [lane])
+            at.lets[line.variable] = partial(lane_of, result)
 
     def place_of(self, output: ir.Output, position: Any) -> tuple[Any, Any]:
         """The buffer that an output is stored in, and its row there."""
@@ -415,30 +414,9 @@ class Tile:
         with self.each_lane() as lane:
             T.buffer_store(buffer, at.value(output.expression, lane), [row, base + lane])
 
-    def reduce(self, places: Sequence[At], line: ir.Reduction, begin: Any) -> None:
-        """A reduction over the variadic rows of one instance, for some chunks; over no rows the identity."""
-        combine = COMBINE[line.combine]
-        results = [T.alloc_buffer((self.lanes,), self.dtype, scope="global") for _ in places]
-        for result in results:
-            with self.each_lane() as lane:
-                T.buffer_store(result, tirx.const(line.identity, self.dtype), [lane])
-        with T.serial(0, places[0].count) as p:
-            rows = places[0].read_row(begin + p)
-            for at, result in zip(places, results, strict=True):
-                at.rows.update(rows)
-                at.variadic_row = begin + p
-                with self.each_lane() as lane:
-                    T.buffer_store(result, combine(result[lane], at.value(line.expression, lane)), [lane])
-        for at, result in zip(places, results, strict=True):
-            at.lets[line.variable] = partial(_lane, result)
-
 
 def _at(buffer: Any, row: Any, offset: Any, position: Any) -> Any:
     return buffer[row, moved(position, offset)]
-
-
-def _lane(buffer: Any, _at: At, lane: Any) -> Any:
-    return buffer[lane]
 
 
 def _reads_instances(stage: ir.Stage) -> bool:

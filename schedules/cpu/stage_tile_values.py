@@ -84,3 +84,8 @@ class At:
 def is_row(source: ir.Source) -> bool:
     """Whether `source` has a row for each variadic row."""
     return isinstance(source, ir.Variadic) or (isinstance(source, ir.Scratch) and source.domain == "rows")
+
+
+def lane_of(buffer: Any, _at: At, lane: Any) -> Any:
+    """The element of `buffer`, which holds a vector, in a lane: a value of :attr:`At.lets`."""
+    return buffer[lane]

@@ -28,6 +28,7 @@ from schedules.cpu.row_values import write_row_lines
 from schedules.cpu.stage_config import first_column
 from schedules.cpu.stage_tile import Tile
 from schedules.cpu.stage_tile_values import At
+from schedules.cpu.variadic_reductions import reduce_rows
 
 _ZERO = tirx.const(0, "int32")
 
@@ -159,13 +160,13 @@ class WholeRowTile(Tile):
         """The lines and outputs of a phase for some chunks, the first of which is `number` of those under way."""
         for line in phase.lines:
             if isinstance(line, ir.Reduction):
-                self.reduce(places, line, begin)
+                reduce_rows(self, places, line, begin)
             for place, at in enumerate(places, number):
                 if isinstance(line, ir.ColumnReduction):
                     totals[line.variable].add(place, at, masked)
                     continue
                 if isinstance(line, ir.Let):
-                    self.compute(line, at, begin)
+                    self.compute(line, [at], begin)
                 if line.variable in self.kept:
                     base = at.row * self.width + at.column
                     with self.each_lane() as lane:

@@ -45,7 +45,7 @@ def test_defaults_fit_and_survive_json(machine: Any, rows: int, columns: int) ->
 
 
 def test_what_shares_no_weights_goes_row_after_row() -> None:
-    for columns, chunks in ((128 * 128, 8), (128, 8), (64, 4), (5, 1)):
+    for columns, chunks in ((128 * 128, 8), (128, 8), (96, 6), (64, 8), (24, 3), (5, 1)):
         assert default_config(stage(columns), AVX2).buckets == (Bucket(None, 1, chunks, order="rows"),)
 
 
