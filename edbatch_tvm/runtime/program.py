@@ -13,7 +13,7 @@ from edbatch_tvm.memory.steps_table import TYPE
 from edbatch_tvm.runtime.kernels import KernelSet
 from edbatch_tvm.runtime.loaded_weights import LoadedWeights
 from edbatch_tvm.runtime.run_tables import RunTables
-from edbatch_tvm.runtime.shares import divide
+from edbatch_tvm.runtime.shares import PIECE_MULTIPLIES, divide
 from edbatch_tvm.runtime.split_batches import SplitBatches
 from edbatch_tvm.runtime.threads import use_threads
 from edbatch_tvm.tvm_compat import runtime
@@ -49,8 +49,9 @@ class Program:
     ----------
     multiplies : float64 array
         About how many multiplications a node of each type takes.
-    effort : int64 array
-        The same in whole numbers, at least one: the shares of threads are divided by it.
+    effort : int64 array of shape [2, types]
+        The same in whole numbers, at least one, and about how many multiplications would take as long as what a piece
+        of a batch takes beside its nodes: the shares of threads are divided by it.
     kernels_of_type : int64 array
         How many kernels a batch of each type is.
     split : SplitBatches
@@ -64,7 +65,8 @@ class Program:
         names = signature.names
         self.kernels_of_type = np.array([len(kernels.by_cell.get(name, ())) for name in names], np.int64)
         self.multiplies = np.array([kernels.multiplies(name) for name in names], np.float64)
-        self.effort = np.maximum(self.multiplies, 1).astype(np.int64)
+        nodes = np.maximum(self.multiplies, 1).astype(np.int64)
+        self.effort = np.stack([nodes, PIECE_MULTIPLIES * self.kernels_of_type])
         several = self.kernels_of_type > 1
         self.split = SplitBatches(signature, [own and not kernels.gathers for own in several.tolist()])
         cells = list(signature)

@@ -17,6 +17,10 @@ from edbatch_tvm.memory import Plan
 LARGEST_PERCENT = 125
 """Work of the largest share, in percent of the mean, up to which a minibatch is divided: the others then help."""
 
+PIECE_MULTIPLIES = 15_000
+"""Multiplications that take as long as what a kernel takes for a piece of a batch beside its nodes, about 0.3 µs: the
+call, weights that come from a cache, tiles that are not full."""
+
 
 def divide(
     graph: InstanceGraph, plan: Plan, work: np.ndarray, most: np.ndarray, threads: int
@@ -28,8 +32,8 @@ def divide(
     graph : InstanceGraph
     plan : Plan
         Of this graph.
-    work : int64 array
-        That of a node of each type, in any unit.
+    work : int64 array of shape [2, types]
+        That of a node of each type, in any unit, and what a piece of a batch takes beside that of its nodes.
     most : int64 array
         Of each type the most nodes of a step.
     threads : int

@@ -52,22 +52,32 @@ def reads(signature: Signature, plan: Plan, steps: np.ndarray) -> list[tuple[tup
     return found
 
 
-def divided(graph: InstanceGraph, plan: Plan, count: int, most: int = ANY, percent: int = 1000) -> Any:
-    """The steps of `count` shares, of types of equal work; where the largest one may have `percent` of the mean."""
+def divided(graph: InstanceGraph, plan: Plan, count: int, most: int = ANY, percent: int = 1000, piece: int = 0) -> Any:
+    """The steps of `count` shares, of which the largest may have `percent` of the mean.
+
+    Nodes of all types have a work of 1, pieces one of `piece` besides.
+    """
     assert graph.signature is not None
     types = len(graph.signature)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shares, "LARGEST_PERCENT", percent)
-        return shares.divide(graph, plan, np.ones(types, np.int64), np.full(types, most, np.int64), count)
+        work = np.repeat(np.array([[1], [piece]]), types, axis=1)
+        return shares.divide(graph, plan, work, np.full(types, most, np.int64), count)
 
 
-@given(minibatches(max_instances=6), st.integers(2, 4), st.sampled_from(["depth", "agenda"]), st.sampled_from([ANY, 2]))
-def test_each_node_once_with_its_own_rows(minibatch: Minibatch, count: int, policy: str, most: int) -> None:
+@given(
+    minibatches(max_instances=6),
+    st.integers(2, 4),
+    st.sampled_from(["depth", "agenda"]),
+    st.sampled_from([ANY, 2]),
+    st.sampled_from([0, 3, 1000]),
+)
+def test_each_node_once_with_its_own_rows(minibatch: Minibatch, count: int, policy: str, most: int, piece: int) -> None:
     graph = merge(minibatch.instances)
     batches, _ = schedule(graph, policy)
     for name in PLANS:
         plan = plan_memory(batches, graph, name)
-        found = divided(graph, plan, count, most)
+        found = divided(graph, plan, count, most, piece=piece)
         if found is None:
             continue
         steps, first = found
@@ -122,6 +132,21 @@ def test_shares_have_nearly_equal_work() -> None:
         steps, first = divided(graph, plan, count)
         sizes = np.add.reduceat(steps[:, COUNT], first[:-1])
         assert sizes.max() - sizes.min() <= 2 * np.diff(graph.node_ptr).max()
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_what_pieces_take_counts(count: int) -> None:
+    """Small trees before large ones: the share of the large ones has more batches, so it gets fewer nodes."""
+    _, instances = trees(64)
+    graph = merge(sorted(instances, key=lambda one: one.num_nodes))
+    plan = plan_memory(schedule(graph, "agenda")[0], graph)
+    piece, apart = 10, []
+    for counted in (0, piece):
+        steps, first = divided(graph, plan, count, piece=counted)
+        work = np.add.reduceat(steps[:, COUNT], first[:-1]) + piece * np.diff(first)
+        apart.append(int(work.max() - work.min()))
+    assert apart[1] < apart[0] / 2
+    assert apart[1] <= 2 * np.diff(graph.node_ptr).max()
 
 
 def test_what_is_not_divided() -> None:

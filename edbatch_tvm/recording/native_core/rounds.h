@@ -196,7 +196,8 @@ static int cut_batches(Engine *engine, Work *work, int64_t threads) {
 /* Divide a minibatch of instances into a share for each thread, where that can be: shares.py. */
 static int divide_instances(Engine *engine, Work *work, int32_t instances, int32_t edges, int32_t threads) {
     int32_t nodes = work->nodes, batches = work->batches, room = threads * batches + SPARE_PIECES;
-    ROOM(first_node, int32_t, threads + 1)
+    ROOM(fixed, int64_t, threads)
+    ROOM(first_node, int32_t, 2 * ((size_t)threads + 1))
     ROOM(split, int32_t, (size_t)batches * (threads + 1))
     ROOM(shares, int32_t, threads + 1)
     int64_t told, shape[3], strides[3];
@@ -206,7 +207,7 @@ static int divide_instances(Engine *engine, Work *work, int32_t instances, int32
         Argument arguments[20], *add = arguments;
         told = engine->largest_percent;
         *add++ = number(threads);
-        *add++ = LONGS(engine->effort, engine->types);
+        *add++ = array(next++, engine->effort, DL_INT, 64, 2, engine->types);
         *add++ = LONGS(work->type_count.data, engine->types);
         *add++ = SHORTS(work->node_type.data, nodes);
         *add++ = INTS(work->node_ptr.data, instances + 1);
@@ -219,7 +220,8 @@ static int divide_instances(Engine *engine, Work *work, int32_t instances, int32
         *add++ = LONGS(engine->most_of_piece, engine->types);
         *add++ = INTS2(engine->cells, engine->types, CELL_COLUMNS);
         *add++ = cell_operands(engine, next++, shape, strides);
-        *add++ = INTS(first_node, threads + 1);
+        *add++ = LONGS(fixed, threads);
+        *add++ = INTS2(first_node, 2, threads + 1);
         *add++ = INTS2(split, batches, threads + 1);
         *add++ = INTS2(made, room, engine->columns);
         *add++ = INTS(shares, threads + 1);

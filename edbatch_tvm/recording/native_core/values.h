@@ -102,7 +102,7 @@ struct Group;
 typedef struct Work {
     struct Work *next;
     Room cells, ends, operands, integers, node_type, ids, operand_ptr, operand_value, outside_row, external, numbers, numbers_at, table, use_ptr, user,
-        waits, last_user, type_count, schedule_work, order, batch_ptr, batch_type, learning, base, steps, made, piece_of, node_ptr, shares, first_node, split, index,
+        waits, last_user, type_count, schedule_work, order, batch_ptr, batch_type, learning, base, steps, made, piece_of, node_ptr, shares, fixed, first_node, split, index,
         value_row, attribute_row, fill_work, types, attributes, counter, arena_rows, stage[MOST_INPUTS];
     _Alignas(ALIGNED) int64_t board[BOARD_WORDS];
     Matrix matrix[7 + MOST_INPUTS];
