@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,22 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 # Every test compiles what it looks at; tests of the kept code name a folder of their own.
 os.environ["EDBATCH_MODEL_CACHE"] = "none"
+
+
+@pytest.fixture(autouse=True)
+def _cores_are_left_alone() -> Iterator[None]:
+    """No test takes cores from this process, and so from all tests after it.
+
+    TVM's pool binds the thread that begins it to one core, unless ``prepare_threads`` was called before.
+    """
+    if not hasattr(os, "sched_getaffinity"):
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    yield
+    after = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, before)
+    assert after == before, "call prepare_threads() before TVM's pool begins"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

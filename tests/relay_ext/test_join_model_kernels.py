@@ -87,6 +87,7 @@ def joined() -> tvm.IRModule:
 
 @pytest.fixture(scope="module")
 def program() -> Any:
+    threads.prepare_threads()
     target = host_target()
     module = JoinModelKernels(CELLS, sharing_ir(target))(WorkshareLoops()(Kernels))
     return tvm.compile(module, target=target, tir_pipeline=KERNEL_PIPELINE)["program"]

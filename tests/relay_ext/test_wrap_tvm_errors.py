@@ -8,21 +8,31 @@ import pytest
 import tvm
 
 import edbatch_tvm as eb
+from edbatch_tvm.backends import cpu_kernel_cache
 from edbatch_tvm.errors import CellError
 from edbatch_tvm.models import get_workload
+from relay_ext.split_program import KernelCode
 
 
 @pytest.mark.parametrize("target", ["llvm", "cuda-emulated"])
 def test_an_error_of_tvm_names_the_cell_and_its_operators(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As of an intrinsic that code generation does not know."""
-    build = tvm.compile
+    build, build_kernel = tvm.compile, cpu_kernel_cache.compile_kernel
+    unknown = tvm.error.InternalError("Traceback\n  a line\nunknown intrinsic tirx.foo")
 
     def failing(module: tvm.IRModule, *arguments: Any, **named: Any) -> Any:
         if "internal" in module.script():
-            raise tvm.error.InternalError("Traceback\n  a line\nunknown intrinsic tirx.foo")
+            raise unknown
         return build(module, *arguments, **named)
 
+    def failing_kernel(kernel: KernelCode, *arguments: Any) -> bytes:
+        """What is compiled for a CPU has no names."""
+        if any("internal" in name for name in kernel.names):
+            raise unknown
+        return build_kernel(kernel, *arguments)
+
     monkeypatch.setattr(tvm, "compile", failing)
+    monkeypatch.setattr(cpu_kernel_cache, "compile_kernel", failing_kernel)
     workload = get_workload("treelstm")
     expected = r"cell 'internal' cannot be compiled \(InternalError: unknown intrinsic tirx.foo\).*relax\.sigmoid"
     with pytest.raises(CellError, match=expected) as caught:
