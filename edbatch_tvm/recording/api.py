@@ -28,7 +28,7 @@ from edbatch_tvm.recording.failures import name_element
 from edbatch_tvm.recording.flush import compute_batched, compute_eagerly
 from edbatch_tvm.recording.isolation import state
 from edbatch_tvm.recording.library import Library
-from edbatch_tvm.recording.minibatch import Function, Known, run_minibatch
+from edbatch_tvm.recording.minibatch import Function, Known, collections_later, run_minibatch
 from edbatch_tvm.recording.model_state import (
     ModelParts,
     buffers_of,
@@ -344,7 +344,7 @@ class AutoBatched(StandIn):
         plain = [] if alone else [one for one in functions if type(one) is not Record] if records else functions
         results = self._choose(plain, entry) if self._cells is None else []
         if self._library.code.model is None and not self._carried.in_order:
-            with Progress():
+            with Progress(), collections_later():
                 results += self._first_elements(plain[len(results) :], len(results))
         if self._carried.in_order:
             results += self._in_order(plain[len(results) :], len(results))
@@ -413,7 +413,7 @@ class AutoBatched(StandIn):
 
     def _recorded(self, function: Function) -> Content:
         if self._library.code.model is None:
-            with Progress():
+            with Progress(), collections_later():
                 self._first_elements([function], 0)
         known = self._now
         known.library.state = state()

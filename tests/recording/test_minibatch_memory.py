@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 import edbatch_tvm as eb
+from edbatch_tvm.recording.compiled_cells import CompiledCells
 from edbatch_tvm.recording.copies import Copies
 from edbatch_tvm.recording.driver import Driver
 from edbatch_tvm.recording.gradient_rounds import CompiledRound, RoundGradients
@@ -199,3 +200,24 @@ def test_nothing_is_left_of_recording_an_element(alive: Callable[[], Counter[typ
         plain.record([0, 1])
     gc.collect()
     assert alive()[RecordedParameter] == before
+
+
+def test_first_calls_collect_no_garbage(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is imported and compiled meanwhile makes millions of objects, which each collection would look at."""
+    enabled: list[bool] = []
+    compiled = CompiledCells.compile
+
+    def noted(cells: CompiledCells) -> Any:
+        enabled.append(gc.isenabled())
+        return compiled(cells)
+
+    monkeypatch.setattr(CompiledCells, "compile", noted)
+    fast = eb.autobatch(Chain().eval(), cells=["step", "join"])
+    with torch.no_grad():
+        with pytest.raises(ValueError, match="no such word"):
+            fast([[6]])
+        assert gc.isenabled()
+        fast([[1, 2], [3]])
+    assert enabled
+    assert not any(enabled)
+    assert gc.isenabled()
