@@ -104,12 +104,18 @@ def _traced(
     from torch._subclasses.fake_tensor import FakeTensorMode
     from torch._subclasses.functional_tensor import FunctionalTensor, FunctionalTensorMode
     from torch.fx.experimental.proxy_tensor import make_fx
-    from torch.fx.experimental.symbolic_shapes import ShapeEnv
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv, SLoc
+
+    class Shapes(ShapeEnv):
+        """Extents without the lines of code that they come from: to find these loads all of ``torch.export``."""
+
+        def _get_stack_summary(self, *_given: Any, **_named: Any) -> Any:
+            return SLoc(None, None), ""
 
     tree = torch.utils._pytree
     state = _State.of(torch, module)
     rows = any(dim is not None for dim in dims)
-    env = ShapeEnv(allow_scalar_outputs=False, allow_dynamic_output_shape_ops=False) if rows else None
+    env = Shapes(allow_scalar_outputs=False, allow_dynamic_output_shape_ops=False) if rows else None
     mode = FakeTensorMode(shape_env=env, allow_non_fake_inputs=False)
     fakes = [mode.from_tensor(one.detach(), static_shapes=True) for one in state.tensors]
     given = [_fake(mode, one, dim, name) for one, dim, name in zip(arguments, dims, names, strict=True)]

@@ -117,6 +117,19 @@ def test_is_the_program_of_export(function: Any, rows: bool, monkeypatch: pytest
                for path in traced.graph_signature.inputs_to_parameters.values())  # fmt: skip
 
 
+def test_does_not_look_for_lines_of_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To find where an extent comes from loads all of ``torch.export``."""
+    shapes_of = pytest.importorskip("torch.fx.experimental.symbolic_shapes")
+
+    def loads_all() -> set[str]:
+        raise AssertionError("torch.export is loaded")
+
+    monkeypatch.setattr(shapes_of, "uninteresting_files", loads_all)
+    code, rows = Code(layers), {0: from_torch.rows_dimension()}
+    inner = from_torch._inside(torch, code)
+    assert traced_program(torch, inner, (torch.randn(3, H), torch.randn(3, H)), ((rows, rows),)) is not None
+
+
 def counted(net: Any, x: Any, h: Any) -> Any:
     net.count = x
     return x + h
