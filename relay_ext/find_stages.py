@@ -52,11 +52,12 @@ def find_stages(
     """
     forms = [(True, True), (True, False), (False, False)] if whole_rows else [(False, False)]
     reasons: list[NotReadable] = []
-    for rows, values in forms:
-        found = _attempt(partial(_form, function, variadic, is_operand, dtypes, rows, values))
-        if not isinstance(found, NotReadable):
-            return found
-        reasons.append(found)
+    for unrolled in (False, True):
+        for rows, values in forms:
+            found = _attempt(partial(_form, function, variadic, is_operand, dtypes, rows, values, unrolled))
+            if not isinstance(found, NotReadable):
+                return found
+            reasons.append(found)
     raise reasons[min(1, len(reasons) - 1)]
 
 

@@ -26,6 +26,7 @@ from relay_ext.tir_expressions import (
     static_extents,
     substitute,
 )
+from relay_ext.unroll_reductions import unroll_reductions
 from schedules import stage as ir
 
 STAGE_DTYPES = ("float32", "float64")
@@ -76,6 +77,7 @@ class StageInputs:
         dtypes: tuple[str, ...] = STAGE_DTYPES,
         whole_rows: bool = True,
         row_values: bool = True,
+        unrolled: bool = False,
     ) -> None:
         self.dtypes = dtypes
         self.whole_rows = whole_rows
@@ -95,6 +97,8 @@ class StageInputs:
                 raise NotReadable(f"operand {param.name!r} is {param.dtype}, not {' or '.join(dtypes)}")
         self.row_count = next((p.shape[0] for p in inputs if isinstance(self.operands.get(p), ir.Variadic)), None)
         self.definitions = join_partial_sums(read_blocks(function)) if whole_rows else read_blocks(function)
+        if unrolled:
+            self.definitions = unroll_reductions(self.definitions, self._factors)
         self.scratch: dict[Any, str] = {}
         self.levels: dict[Any, int] = {}
         self.contractions: dict[Any, Contraction] = {}

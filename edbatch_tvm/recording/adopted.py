@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import sys
 import weakref
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from edbatch_tvm.recording.lazy import LazyTensor, geometry_of, lazy_view
-from edbatch_tvm.recording.strided_storage import Storage, dense_strides, elements
+from edbatch_tvm.recording.lazy import LazyTensor, geometry_of, lazy_value
+from edbatch_tvm.recording.specs import RowsSpec, rows_of, spec_of
+from edbatch_tvm.recording.strided_storage import Storage, elements
 
 if TYPE_CHECKING:
     from edbatch_tvm.recording.recorder import Recorder
@@ -39,26 +41,40 @@ def adopt(recorder: Recorder, tensor: torch.Tensor, by_rows: bool, leading: int 
     """
     if tensor.dtype is not recorder.dtype or not _is_alone(tensor):
         return False
-    size = tuple(tensor.shape)
+    shape, dtype = tensor.shape, tensor.dtype
+    count, row, rows = _division(shape, dtype, by_rows, leading)
+    values = recorder.outside.parts(tensor, count, row)
+    made = lazy_value(recorder, 0, spec_of(shape, dtype))
+    made.geometry = whole = made.spec.geometry
+    of_list = (True, whole, rows) if type(rows) is RowsSpec else (rows,)
+    made.held = Storage(values, row.numel(), *of_list)
+    try:
+        torch.utils.swap_tensors(tensor, made)
+    except RuntimeError:
+        return False
+    lazy: LazyTensor = tensor
+    recorder.adopted.append((lazy, made))
+    return True
+
+
+@lru_cache(1 << 12)
+def _division(
+    size: torch.Size, dtype: torch.dtype, by_rows: bool, leading: int
+) -> tuple[int, torch.Size, RowsSpec | bool]:
+    """How a tensor is divided into rows: how many, their shape, and the spec of such a list, if they are one.
+
+    Rows along several dimensions are a list without a spec: True. A tensor that is no list is one row: False.
+    """
     at = next((dim for dim, extent in enumerate(size[:-1]) if extent != 1), 0)
     last = max(at + 1, min(leading, len(size) - 1))  # a row is no single number, if there are several dimensions
     count = elements(size[:last])
     if count > _MOST_ROWS:
         last, count = at + 1, elements(size[: at + 1])
-    listed = by_rows and len(size) > 0 and 1 <= count <= _MOST_ROWS
-    made = lazy_view(recorder, Storage([], 1), (size, dense_strides(size), 0), tensor.dtype)
-    try:
-        torch.utils.swap_tensors(tensor, made)
-    except RuntimeError:
-        return False
-    real: torch.Tensor = made
-    lazy: LazyTensor = tensor
-    content = real.clone()  # no view of it: it could not become what it was
-    rows = list(content.reshape(count, *size[last:]).unbind()) if listed else [content]
-    values = [recorder.value_of(row) for row in rows]
-    lazy.held = Storage(values, real.numel() // len(rows), listed)
-    recorder.adopted.append((lazy, real))
-    return True
+    if not (by_rows and len(size) > 0 and 1 <= count <= _MOST_ROWS):
+        return 1, size, False
+    if last != at + 1:
+        return count, size[last:], True
+    return count, size[last:], rows_of(spec_of((*size[:at], *size[at + 1 :]), dtype), at)
 
 
 def _is_alone(tensor: torch.Tensor) -> bool:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, int64, tensor
 
 from edbatch_tvm.recording.arguments import FEW, INTEGER, key_of_tensor, number_of
-from edbatch_tvm.recording.lazy import LazyTensor, wrapper
+from edbatch_tvm.recording.lazy import LazyTensor, lazy_rows, wrapper
+from edbatch_tvm.recording.specs import RowsSpec
 
 if TYPE_CHECKING:
     from edbatch_tvm.recording.recorder import Recorder
@@ -144,6 +145,7 @@ def _made(source: str, name: str, **names: Any) -> Any:
         "LazyTensor": LazyTensor,
         "int64": int64,
         "key_of_tensor": key_of_tensor,
+        "lazy_rows": lazy_rows,
         "number_of": number_of,
         "wrapper": wrapper,
         **names,
@@ -151,6 +153,10 @@ def _made(source: str, name: str, **names: Any) -> Any:
     exec(compile(source, f"<{name} of a recorded call>", "exec"), known)
     return known[name]
 
+
+_ROW = """
+    made{n} = lazy_rows(recorder, [value + {n}], spec{n}.row, spec{n}.at)
+"""
 
 _OUTPUT = """
     made{n} = wrapper(LazyTensor, shape{n}, None, None, None, dtype{n})
@@ -160,20 +166,25 @@ _OUTPUT = """
 """
 
 
-def returned_of(outputs: Sequence[TensorSpec], structure: Any) -> Callable[[Recorder, int], Any]:
+def returned_of(outputs: Sequence[TensorSpec | RowsSpec], structure: Any) -> Callable[[Recorder, int], Any]:
     """What makes the tensors of a call, and out of them what it returns; given the number of the first value.
 
     Parameters
     ----------
-    outputs : sequence of TensorSpec
+    outputs : sequence of TensorSpec or RowsSpec
+        Rows are a list of one.
     structure : type or callable or None
         ``tuple`` or ``list`` of the tensors; a function of the list; None for one tensor by itself.
     """
     parts = ["\ndef returned(recorder, value):"]
     names: dict[str, Any] = {"structure": structure}
     for number, spec in enumerate(outputs):
+        names[f"spec{number}"] = spec
+        if isinstance(spec, RowsSpec):
+            parts.append(_ROW.format(n=number))
+            continue
         parts.append(_OUTPUT.format(n=number))
-        names |= {f"shape{number}": spec.shape, f"dtype{number}": spec.dtype, f"spec{number}": spec}
+        names |= {f"shape{number}": spec.shape, f"dtype{number}": spec.dtype}
     made = "".join(f"made{number}, " for number in range(len(outputs)))
     forms = {None: "made0", tuple: f"({made})", list: f"[{made}]"}
     parts.append(f"\n    return {forms.get(structure, f'structure([{made}])')}\n")

@@ -199,6 +199,8 @@ def _writing(function: Any, arguments: Any, named: dict[str, Any]) -> Any:
                 arguments, named = pytree.tree_map(computed_leaf, (arguments, named))
                 with switched_to(recorder.library.state._replace(grad=torch.is_grad_enabled())):
                     return function(*arguments, **named)
+            if adopted:  # now it is recorded
+                return LazyTensor.__torch_function__(function, (), arguments, named)
     return NotImplemented
 
 

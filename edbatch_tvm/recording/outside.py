@@ -193,14 +193,7 @@ class Outside:
             known = self._knows(key, reader)
         found = None if content is None else self._lists.get((key, content))
         if found is None:
-            found = []
-            for begin in range(address, address + size * count, size):
-                row = reader(begin).raw
-                number = known[0].get(row)
-                if number is None:
-                    self._add(spec, begin)
-                    number = known[0][row] = -len(self.specs)
-                found.append(number)
+            found = self._rows_at(address, count, size, spec, known[0], reader)
             if content is not None:
                 self._lists[key, content] = found.copy()
         if own and not plain and not any(tensor.stride()[at + 1 :]) and not tensor.is_neg():
@@ -208,6 +201,35 @@ class Outside:
             first = _READERS[self.dtype.itemsize]
             alike.update((first(address + place * size).raw, number) for place, number in enumerate(found))
         return found.copy()
+
+    def parts(self, tensor: Tensor, count: int, shape: torch.Size) -> list[int]:
+        """The numbers of `count` tensors of `shape` that lie one after the other in the memory of a tensor.
+
+        The tensor is contiguous and of the dtype of the minibatch.
+        """
+        spec = spec_of(shape, self.dtype)
+        size = self.dtype.itemsize * spec.size
+        reader = _READERS[size]
+        if reader is None:
+            return [self.number(part) for part in tensor.detach().view(count, *shape)]
+        known = self._known.get(shape)
+        if known is None:
+            known = self._knows(shape, reader)
+        return self._rows_at(_address_of(tensor), count, size, spec, known[0], reader)
+
+    def _rows_at(
+        self, address: int, count: int, size: int, spec: TensorSpec, known: dict[bytes, int], reader: Any
+    ) -> list[int]:
+        """The numbers of tensors of `spec` that lie one after the other, each `size` bytes."""
+        found = []
+        for begin in range(address, address + size * count, size):
+            row = reader(begin).raw
+            number = known.get(row)
+            if number is None:
+                self._add(spec, begin)
+                number = known[row] = -len(self.specs)
+            found.append(number)
+        return found
 
     def _other(self, tensor: Tensor) -> int:
         """The number of a tensor that is not known, or not by its bytes."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from edbatch_tvm.recording.arguments import FEW, number_of
+from edbatch_tvm.recording.call_fast_paths import returned_of
 from edbatch_tvm.recording.describe import described
 from edbatch_tvm.recording.empty_results import EmptyResult
 from edbatch_tvm.recording.lazy import LazyTensor, lazy_rows, lazy_value
@@ -158,11 +160,9 @@ def _learn_one(
     key, operands, attributes = described(recorder, arguments, site.integers_vary)
     if operands == values and not attributes:
         rows, structure = returned
-
-        def of_one(recorder: Recorder, value: int) -> Any:
-            return _stacked(recorder, [[value + place] for place in range(len(rows))], rows, structure)
-
-        site.learn(key, (node[0], node[1], of_one))
+        nested = isinstance(structure, pytree.TreeSpec)
+        form = partial(pytree.tree_unflatten, treespec=structure) if nested else structure
+        site.learn(key, (node[0], node[1], returned_of(rows, form)))
 
 
 def _recorded(

@@ -50,6 +50,15 @@ def _writes_rows(m: Any, h: Any) -> Any:
     return made
 
 
+def _writes_one_more_row(m: Any, h: Any) -> Any:
+    made = torch.zeros(3, H, dtype=h.dtype)
+    made[1] = h[0]
+    with torch.no_grad():
+        made[0] = h[0] * 2
+    made[2] = h[-1]
+    return made
+
+
 def _packs(m: Any, h: Any) -> Any:
     padded = pad_sequence([h, h[:1]])
     packed = pack_padded_sequence(padded, [len(h), 1])
@@ -60,6 +69,7 @@ USES: dict[str, Callable[[Any, Any], Any]] = {
     "value read under no_grad": _reads_without_gradients,
     "written under no_grad": _keeps_a_copy,
     "rows written under no_grad": _writes_rows,
+    "one of several rows written under no_grad": _writes_one_more_row,
     "pad_sequence": lambda m, h: pad_sequence([h, h[:1]], batch_first=True),
     "packed sequences": _packs,
     "block_diag": lambda m, h: torch.block_diag(h, h[:1]),

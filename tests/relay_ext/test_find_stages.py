@@ -93,7 +93,7 @@ def test_reasons() -> None:
     @I.ir_module
     class Softmax:
         @R.function
-        def cell(x: R.Tensor((H, 3), "float32")):
+        def cell(x: R.Tensor((9, 3), "float32")):
             with R.dataflow():
                 y = R.nn.softmax(x, axis=0)
                 R.output(y)
@@ -102,7 +102,7 @@ def test_reasons() -> None:
     @I.ir_module
     class SumOfProducts:
         @R.function
-        def cell(M: R.Tensor((H, H), "float32"), N: R.Tensor((H, H), "float32")):
+        def cell(M: R.Tensor((9, H), "float32"), N: R.Tensor((9, H), "float32")):
             with R.dataflow():
                 y = R.sum(R.multiply(M, N), axis=0)
                 R.output(y)
@@ -120,6 +120,28 @@ def test_reasons() -> None:
     assert reason(Softmax) == "elements are read at j * T.int64(3) + i"
     assert reason(SumOfProducts) == "elements are read at j * T.int64(8) + i"
     assert reason(Joined) == "an expression depends on T.int64(8) <= i"
+
+
+def test_reductions_over_a_few_rows_are_lines_of_a_stage(golden: Golden) -> None:
+    @I.ir_module
+    class Cells:
+        @R.function
+        def sums(M: R.Tensor((3, H), "float32"), N: R.Tensor((3, H), "float32")):
+            with R.dataflow():
+                y = R.sum(R.multiply(M, N), axis=0)
+                R.output(y)
+            return y
+
+        @R.function
+        def largest(M: R.Tensor((3, H), "float32"), N: R.Tensor((2, H), "float32")):
+            with R.dataflow():
+                y = R.max(R.concat((M, R.tanh(N)), axis=0), axis=0)
+                R.output(y)
+            return y
+
+    golden(
+        "stages/few_rows.txt", "\n".join(line for cell in ("sums", "largest") for line in stages_or_reason(Cells, cell))
+    )
 
 
 def test_products_over_variadic_rows_and_of_matrices(golden: Golden) -> None:

@@ -232,6 +232,10 @@ static int rows_written(PyObject *tensor, PyObject *index, PyObject *source) {
     RowPlaces places = {.at = places.own, .count = 0};
     PyObject *key = NULL, *size = NULL, *values = NULL;
     int outcome = listed_parts(tensor, &parts);
+    if (outcome == DONE && SLOT(parts.recorder, Recorder_tape) != Py_None) { /* else a gradient passes, see as_written() */
+        int enabled = grad_is_on();
+        outcome = enabled < 0 ? ERROR : enabled ? DONE : UNUSUAL;
+    }
     if (outcome != DONE) goto done;
     if ((key = index_key(index)) != NULL) outcome = places_of_view(&parts, key, &size, &places);
     else if (PyErr_Occurred()) outcome = ERROR;

@@ -22,6 +22,7 @@
     X(Recorder, types) X(Recorder, ends) X(Recorder, operands) X(Recorder, attributes) X(Recorder, recorded) \
     X(Recorder, finished) X(Recorder, outside) X(Recorder, done) X(Recorder, wait) \
     X(Recorder, asked) X(Recorder, answers) X(Recorder, operators) X(Recorder, picked) X(Recorder, modules) X(Recorder, weights) \
+    X(Recorder, tape) \
     X(Driver, _hub) X(Driver, _state) X(Driver, _current) X(CellCall, recorder) X(CellCall, site) X(Site, steps) \
     X(Site, integers_vary) X(Site, reads) X(Site, taken_apart) X(TensorSpec, shape) X(TensorSpec, dtype) \
     X(TensorSpec, size) X(TensorSpec, geometry) X(TensorSpec, rest) X(TensorSpec, rows) X(TensorSpec, spare) \

@@ -342,13 +342,25 @@ typedef struct {
 } Returned;
 static PyTypeObject ReturnedType;
 
+/* The tensor of an output: a value, or the only row of a list. */
+static PyObject *output_made(PyObject *recorder, Py_ssize_t value, PyObject *spec) {
+    if (IS(spec, TensorSpec)) return value_tensor(recorder, value, spec);
+    PyObject *rows = PyList_New(1), *number = rows == NULL ? NULL : PyLong_FromSsize_t(value);
+    if (number == NULL) {
+        Py_XDECREF(rows);
+        return NULL;
+    }
+    PyList_SET_ITEM(rows, 0, number);
+    return rows_tensor_of(recorder, rows, spec); /* takes the list */
+}
+
 static PyObject *returned_made(Returned *self, PyObject *recorder, Py_ssize_t value) {
     Py_ssize_t count = PyTuple_GET_SIZE(self->specs);
-    if (self->structure == Py_None) return value_tensor(recorder, value, PyTuple_GET_ITEM(self->specs, 0));
+    if (self->structure == Py_None) return output_made(recorder, value, PyTuple_GET_ITEM(self->specs, 0));
     int is_tuple = self->structure == (PyObject *)&PyTuple_Type;
     PyObject *all = is_tuple ? PyTuple_New(count) : PyList_New(count);
     for (Py_ssize_t n = 0; n < count && all != NULL; n++) {
-        PyObject *made = value_tensor(recorder, value + n, PyTuple_GET_ITEM(self->specs, n));
+        PyObject *made = output_made(recorder, value + n, PyTuple_GET_ITEM(self->specs, n));
         if (made == NULL) Py_CLEAR(all);
         else if (is_tuple) PyTuple_SET_ITEM(all, n, made);
         else PyList_SET_ITEM(all, n, made);
@@ -372,9 +384,9 @@ static PyObject *returned_of(PyObject *module, PyObject *const *arguments, Py_ss
     PyObject *specs = PySequence_Tuple(arguments[0]);
     if (specs == NULL) return NULL;
     for (Py_ssize_t n = 0; n < PyTuple_GET_SIZE(specs); n++)
-        if (!IS(PyTuple_GET_ITEM(specs, n), TensorSpec)) {
+        if (!IS(PyTuple_GET_ITEM(specs, n), TensorSpec) && !IS(PyTuple_GET_ITEM(specs, n), RowsSpec)) {
             Py_DECREF(specs);
-            return PyErr_Format(PyExc_TypeError, "outputs are TensorSpecs");
+            return PyErr_Format(PyExc_TypeError, "outputs are TensorSpecs or RowsSpecs");
         }
     if (arguments[1] == Py_None && PyTuple_GET_SIZE(specs) != 1) {
         Py_DECREF(specs);
