@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils import _pytree as pytree
 
+from edbatch_tvm.recording import strided_storage
 from edbatch_tvm.recording.arguments import FEW, number_of
 from edbatch_tvm.recording.call_fast_paths import returned_of
 from edbatch_tvm.recording.describe import described
 from edbatch_tvm.recording.empty_results import EmptyResult
-from edbatch_tvm.recording.lazy import LazyTensor, lazy_rows, lazy_value
+from edbatch_tvm.recording.lazy import LazyTensor, geometry_of, lazy_rows, lazy_value
 from edbatch_tvm.recording.recorded_parameters import own_parameter
 from edbatch_tvm.recording.row_choices import grid_of, joined_rows
 from edbatch_tvm.recording.rows import AGAIN, POINTWISE, RowByRow, leaves_of, with_leaves
@@ -45,7 +46,8 @@ def row_by_row(
             return _as_one_node(recorder, site, arguments)  # of the same shapes, but another kind
     if not count:
         return _of_no_rows(recorder, site, arguments, how)
-    if how.node is not None:
+    of_lists = [_length(column[0]) for column in columns]
+    if how.node is not None and how.lists == of_lists:
         type_id, places, attribute_places, returned = how.node
         integers = _interleaved([columns[place] for place in attribute_places])
         values = [_of_all(recorder, columns, leaves, place) for place in places]
@@ -80,8 +82,7 @@ def row_by_row(
         return tuple(with_leaves(arguments, iter(given), lists))
 
     # A row that is a list of lists itself is a call of its own, perhaps with another number of operands.
-    lists_of_lists = any(type(column[0]) is LazyTensor for column in columns)
-    made = None if lists_of_lists else _known(recorder, site, one(None))
+    made = None if -1 in of_lists else _known(recorder, site, one(None))
     if made is None:
         first = recorder.call(site, one(0), caller)
         if first is AGAIN:
@@ -96,34 +97,32 @@ def row_by_row(
     type_id, outputs, _ = node
     returned = _returned(how, leaves, outputs)
     attribute_places = [shown[id(own)][0] if id(own) in shown else -1 for own in attributes]
-    with_lists = any(type(column[0]) is list for column in columns)
-    known = None if with_lists or -1 in attribute_places else _places(recorder, how, leaves, operands)
+    known = None if -1 in attribute_places else _places(recorder, how, leaves, operands, of_lists)
     if known is not None:
-        how.node = type_id, known, attribute_places, returned
-        if count == 1 and not attributes:
+        how.node, how.lists = (type_id, known, attribute_places, returned), of_lists
+        if count == 1 and not attributes and not any(of_lists):
             of_one = [next(iter(_of_all(recorder, columns, leaves, place))) for place in known]
             _learn_one(recorder, site, arguments, node, of_one, returned)
-    every: list[Any] = []
-    for operand in operands:
-        if operand > _MARK:
-            every.append(repeat(operand, count))
-            continue
-        place, number = divmod(_MARK - operand, width)
-        column = columns[number]
-        every.append([values[place] for values in column] if type(column[0]) is list else column)
+    every = [
+        repeat(operand, count) if operand > _MARK else _of_all(recorder, columns, leaves, _MARK - operand)
+        for operand in operands
+    ]
     of_all = zip(attributes, attribute_places, strict=True)
     integers = _interleaved([columns[place] if place >= 0 else [number_of(own)] * count for own, place in of_all])
     return _recorded(recorder, type_id, every, count, integers, returned)
 
 
-def _places(recorder: Recorder, how: RowByRow, leaves: list[Any], operands: list[int]) -> list[int] | None:
+def _places(
+    recorder: Recorder, how: RowByRow, leaves: list[Any], operands: list[int], of_lists: list[int]
+) -> list[int] | None:
     """Where the operands of a row's node come from, see :attr:`RowByRow.node`; None if that is not seen."""
     places: list[int] = []
     number = 0
     for leaf_number, (leaf, at) in enumerate(zip(leaves, how.by_rows, strict=True)):
         floats = isinstance(leaf, torch.Tensor) and leaf.dtype is not torch.int64
         if at is not None:
-            places += [number] if floats else []
+            several = range(number, number + max(1, of_lists[number]) * len(of_lists), len(of_lists))
+            places += several if floats else []
             number += 1
         elif floats and type(leaf) in (LazyTensor, torch.Tensor):
             places.append(-1 - leaf_number)
@@ -137,7 +136,16 @@ def _places(recorder: Recorder, how: RowByRow, leaves: list[Any], operands: list
 
 def _of_all(recorder: Recorder, columns: list[Any], leaves: list[Any], place: int) -> Iterable[int]:
     """The operands of all rows that come from one place."""
-    return columns[place] if place >= 0 else repeat(recorder.value_of(leaves[-1 - place]))
+    if place < 0:
+        return repeat(recorder.value_of(leaves[-1 - place]))
+    number, column = divmod(place, len(columns))
+    found: list[Any] = columns[column]
+    return [values[number] for values in found] if type(found[0]) is list else found
+
+
+def _length(row: Any) -> int:
+    """How many values a row is, if it is a list of them; else 0, and -1 if it is a list of lists."""
+    return len(row) if type(row) is list else -1 if type(row) is LazyTensor else 0
 
 
 def _interleaved(columns: list[list[Any]]) -> list[Any]:
@@ -275,8 +283,13 @@ def _row_spec(tensor: Any, at: int) -> TensorSpec:
 def _lists_of_rows(tensor: LazyTensor, at: int) -> list[list[int]] | None:
     """The values of each row, where a row is a list of several values along the next dimension; else None."""
     shape = tensor.shape
-    if len(shape) < at + 3 or shape[at + 1] < 2:
+    held, (size, stride, offset) = tensor.held, geometry_of(tensor)
+    if held is None or len(shape) < at + 3 or shape[at + 1] < 2:
         return None
+    count, width = shape[at : at + 2]
+    every = held.listed and len(held.rows) == count * width and not offset
+    if every and held.row * count * width == tensor.spec.size and strided_storage.is_dense(size, stride):
+        return [held.rows[first : first + width] for first in range(0, count * width, width)]
     grid = grid_of(tensor)
     if grid is None or grid.dim() != at + 2:
         return None

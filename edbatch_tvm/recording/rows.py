@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -31,12 +31,15 @@ class RowByRow:
     node : tuple or None
         The type of the node of a row, the places of its operands and of its attributes among the arguments with rows,
         and what :attr:`returned` says of one row, once it is known. Place ``-1 - n`` is argument n, one value for all
-        rows.
+        rows; place ``m * width + n`` is the m-th value of a row of the n-th of `width` arguments whose rows are lists.
+    lists : list of int
+        For each argument with rows, how many values a row of it had when `node` became known; 0 if that was no list.
     """
 
     by_rows: tuple[int | None, ...]
     returned: Any
     node: tuple[int, list[int], list[int], tuple[list[RowsSpec], Any]] | None = None
+    lists: list[int] = field(default_factory=list)
 
 
 class Again:

@@ -139,3 +139,35 @@ def test_places_that_are_not_there_are_pytorchs_error(index: torch.Tensor) -> No
     fast = eb.autobatch(Model(beyond), cells=["cell"])
     with pytest.raises(IndexError, match="out of bounds"):
         fast([torch.randn(3, H)])
+
+
+class Messages(nn.Module):
+    """Nodes that read several others each: rows that are lists, of a number that varies from step to step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.update = nn.Embedding(9, H), nn.Linear(2 * H, H)
+
+    def step(self, x: torch.Tensor, others: torch.Tensor, shared: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(self.update(torch.cat([x, (others * x.unsqueeze(1)).sum(1)], 1)) + shared)
+
+    def forward(self, words: list[int], width: int) -> torch.Tensor:
+        padding = torch.zeros(H)
+        shared = self.words(torch.tensor(words[:1]))
+        states = [self.words.weight[0]]
+        for count in range(1, len(words)):
+            read = [(states[-n::-1] + [padding] * width)[:width] for n in range(1, count + 1)]
+            others = torch.cat([one for row in read for one in row]).view(-1, width, H)
+            states += list(self.step(self.words(torch.tensor(words[:count])), others, shared))
+        return torch.stack(states)
+
+
+def test_rows_that_are_lists_are_calls_of_one_cell() -> None:
+    torch.manual_seed(0)
+    model = Messages()
+    fast = eb.autobatch(model, cells=["step", "words"])
+    elements = [([1, 2, 3], 4), ([4, 5, 6, 7, 8], 4), ([1], 4), ([3, 4], 4), ([2, 2, 2, 1], 4), ([5, 6, 7], 3)]
+    for _ in range(2):
+        assert_equal(fast(elements), [model(*one) for one in elements])
+    assert not fast.breaks
+    assert len({name for name in fast.compiled.signature.names if name.startswith("step")}) <= 4
