@@ -91,6 +91,8 @@ def doubled(model: torch.nn.Module, elements: list[Any]) -> tuple[torch.nn.Modul
 def measure(case: Case, rounds: int, cpu: bool = False, fallback: str = "never") -> Figures:
     """Run a case: the reference, the first call, then eager, batched and by hand in turn.
 
+    PyTorch has one thread or two, whichever is faster, for eager calls as for batched ones.
+
     Parameters
     ----------
     case : Case
@@ -122,19 +124,20 @@ def measure(case: Case, rounds: int, cpu: bool = False, fallback: str = "never")
         for _ in range(_CALLS_TO_SETTLE if fallback == "auto" else 0):
             fast.map(given)
         figures.left = fast.left_to_pytorch
-        times: list[tuple[float, ...]] = []
+        by_threads: list[list[tuple[float, float]]] = [[] for _ in ((1,) if cpu else (1, 2))]
+        by_hand: list[float] = []
         for _ in range(rounds):
-            eager = []
-            for threads in (1,) if cpu else (1, 2):
+            for threads, times in enumerate(by_threads, 1):
                 torch.set_num_threads(threads)
-                eager.append(seconds(lambda: [model(*element) for element in elements], clock))
+                eager = seconds(lambda: [model(*element) for element in elements], clock)
+                times.append((eager, seconds(lambda: fast.map(given), clock)))
             torch.set_num_threads(1)
-            batched = seconds(lambda: fast.map(given), clock)
-            by_hand = seconds(case.by_hand, clock) if case.by_hand is not None else 0.0
-            times.append((batched, by_hand, *eager))
-    if times:
-        figures.batched, by_hand, *both = (statistics.median(column) for column in zip(*times, strict=True))
-        figures.eager, figures.by_hand = min(both), by_hand or None
+            if case.by_hand is not None:
+                by_hand.append(seconds(case.by_hand, clock))
+    if rounds:
+        medians = [[statistics.median(column) for column in zip(*times, strict=True)] for times in by_threads]
+        figures.eager, figures.batched = (min(column) for column in zip(*medians, strict=True))
+        figures.by_hand = statistics.median(by_hand) if by_hand else None
     return figures
 
 

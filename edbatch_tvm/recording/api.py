@@ -16,34 +16,21 @@ from edbatch_tvm.compiler.progress import Progress
 from edbatch_tvm.errors import BreakWarning, RecordingError
 from edbatch_tvm.fork_lock import fork_lock
 from edbatch_tvm.recording.breaks import Break
-from edbatch_tvm.recording.called_functions import CalledFunctions
 from edbatch_tvm.recording.choosing import Observer, chosen_line
-from edbatch_tvm.recording.compiled_cells import same_numbers
 from edbatch_tvm.recording.compiled_or_pytorch import PyTorchReport
+from edbatch_tvm.recording.compiled_states import CompiledStates
 from edbatch_tvm.recording.driver import Driver
 from edbatch_tvm.recording.eager_comparison import EagerComparison
-from edbatch_tvm.recording.elements import minibatch_of, require_gradients, takes_several
-from edbatch_tvm.recording.exporting import EXPORTING
+from edbatch_tvm.recording.elements import minibatch_of, takes_several
 from edbatch_tvm.recording.failures import name_element
 from edbatch_tvm.recording.flush import compute_batched, compute_eagerly
 from edbatch_tvm.recording.isolation import state
 from edbatch_tvm.recording.library import Library
-from edbatch_tvm.recording.minibatch import Function, Known, collections_later, run_minibatch
-from edbatch_tvm.recording.model_state import (
-    ModelParts,
-    buffers_of,
-    check_device,
-    check_no_transform,
-    is_uninitialised,
-    parts_of,
-    places_of,
-    structure_of,
-    trains,
-)
+from edbatch_tvm.recording.minibatch import Function, collections_later, run_minibatch
+from edbatch_tvm.recording.model_state import check_no_transform, is_uninitialised
 from edbatch_tvm.recording.module import StandIn
-from edbatch_tvm.recording.named_cells import check_entry, find_cells, listed, warn_of_uncalled
+from edbatch_tvm.recording.named_cells import check_entry, listed, warn_of_uncalled
 from edbatch_tvm.recording.options import check_options
-from edbatch_tvm.recording.read_variables import ReadVariables
 from edbatch_tvm.recording.recorded_elements import Content, Record, record_content
 from edbatch_tvm.recording.recorder import Recorder
 from edbatch_tvm.recording.records_alone import run_records
@@ -56,17 +43,11 @@ _log = logging.getLogger(__name__)
 
 _OF_THE_PROCESS = frozenset(
     {
-        *("reports", "breaks", "_lock", "_first", "_carried", "_known", "_now", "_warned", "_told", "_places"),
-        *("_touched", "_followed", "_seen", "_comparison", "_computing", "_restarts"),
+        *("reports", "breaks", "_lock", "_first", "_states", "_warned", "_told"),
+        *("_touched", "_followed", "_seen", "_comparison", "_computing"),
     }
 )
 """Attributes that are made anew for copies."""
-
-_MOST_KNOWN = 4
-"""States of the model, such as training and evaluation mode, whose compiled cells are kept."""
-
-_MOST_RESTARTS = 3
-"""How often cells are compiled anew since a variable that they read has changed."""
 
 _FIRST_ELEMENTS = 4
 """Elements that run by the model's own code, at most, to find out what its cells are."""
@@ -152,10 +133,7 @@ class AutoBatched(StandIn):
     _options: dict[str, Any]
     _lock: Any
     _first: Any
-    _carried: Carried
-    _now: Known
-    _known: dict[Any, Known]
-    _places: list[tuple[int, int]]
+    _states: CompiledStates
     _warned: bool
     _told: bool
     _touched: set[int]
@@ -163,7 +141,6 @@ class AutoBatched(StandIn):
     _seen: SeenState | None
     _comparison: EagerComparison
     _computing: float
-    _restarts: int
 
     def __init__(
         self,
@@ -189,14 +166,11 @@ class AutoBatched(StandIn):
         """Begin as one that has never been called."""
         self.reports, self.breaks = [], []
         self._lock, self._first = fork_lock(), fork_lock()
-        self._carried = Carried()
         self._touched, self._followed, self._seen = set(), set(), None
-        self._known = {}
         self._warned = self._told = False
         self._comparison = EagerComparison(self._options.get("fallback") == "auto")
         self._computing = 0.0
-        self._restarts = 0
-        self._start(parts_of(self.model, self._carried.moving))
+        self._states = CompiledStates(self.model, self._entry, self._options, self._cells)
 
     def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__()
@@ -211,11 +185,15 @@ class AutoBatched(StandIn):
 
     @property
     def _sites(self) -> dict[str, Site]:
-        return self._now.sites
+        return self._states.now.sites
 
     @property
     def _library(self) -> Library:
-        return self._now.library
+        return self._states.now.library
+
+    @property
+    def _carried(self) -> Carried:
+        return self._states.carried
 
     @property
     def cells(self) -> list[str]:
@@ -298,7 +276,7 @@ class AutoBatched(StandIn):
         one = Record(self, element, _function_of(element, self._entry, several, shared))
         with self._first:
             with self._lock:
-                self._take_over_changes()
+                self._states.take_over_changes()
             self._contents([one])
         return one
 
@@ -330,7 +308,7 @@ class AutoBatched(StandIn):
 
     def _run_now(self, functions: list[Any], entry: str) -> list[Any]:
         with self._lock:
-            self._take_over_changes(functions)
+            self._states.take_over_changes(functions)
         self.reports, self.breaks = [], []
         self._computing = 0.0
         begin = perf_counter()
@@ -415,7 +393,7 @@ class AutoBatched(StandIn):
         if self._library.code.model is None:
             with Progress(), collections_later():
                 self._first_elements([function], 0)
-        known = self._now
+        known = self._states.now
         known.library.state = state()
         content = record_content(known.library, known.functions, self.model, known.sites, function)
         if not (content.touched <= self._touched and content.followed <= self._followed):
@@ -445,7 +423,7 @@ class AutoBatched(StandIn):
         if results:
             self._cells = observer.cells()
             print(chosen_line(self.model, self._cells, len(results)), file=sys.stderr)
-            self._start(self._parts(functions))
+            self._states.start(self._states.parts(functions), self._cells)
             self._warned = True
         return results
 
@@ -494,7 +472,7 @@ class AutoBatched(StandIn):
         first: int,
         contents: Sequence[Content] = (),
     ) -> tuple[list[Any], list[Any]]:
-        now = self._now
+        now = self._states.now
         if contents and not functions and now.library.training:
             alone = run_records(now.library, contents)
             if alone is not None:
@@ -520,63 +498,7 @@ class AutoBatched(StandIn):
         """
         self._carried.in_order = ""
         with self._lock:
-            self._take_over_changes()
-
-    def _parts(self, functions: Sequence[Any]) -> ModelParts:
-        """The model, for calls of `functions`: inputs of a model that is frozen may require gradients."""
-        parts = parts_of(self.model, self._carried.moving)
-        if not torch.is_grad_enabled() or trains(parts):
-            return parts
-        arguments = [one.keywords for one in functions if type(one) is partial]
-        return parts._replace(inputs=require_gradients(arguments))
-
-    def _start(self, parts: ModelParts) -> None:
-        """Have no compiled cells for the model as it is."""
-        structure = _structure(parts)
-        sites = find_cells(self.model, self._cells or (), self._entry)
-        library = Library(self.model, self._options, sites.values(), trains(parts), self._carried.moving)
-        functions = CalledFunctions([site.target for site in sites.values() if site.owner is None], self.model)
-        buffers, variables = buffers_of(parts), ReadVariables(sites.values())
-        self._carried.in_order = self._carried.in_order or variables.too_many
-        known = Known(structure, sites, library, functions, buffers, variables)
-        self._now = self._known[structure] = known
-        self._places = places_of(parts)
-        while len(self._known) > _MOST_KNOWN:
-            del self._known[next(iter(self._known))]
-
-    def _take_over_changes(self, functions: Sequence[Any] = ()) -> None:
-        with EXPORTING:
-            parts = self._parts(functions)
-            check_device(self.model, parts)
-            structure, places = _structure(parts), places_of(parts)
-        if structure != self._now.structure and structure in self._known:
-            self._now = self._known[structure]
-            self._library.code.refresh()
-        known = self._now
-        variable = known.variables.changed()
-        if variable:
-            self._restarts += 1
-            if self._restarts > _MOST_RESTARTS:
-                self._carried.in_order = f"cells read {variable}, which changes between calls"
-        buffers_hold = all(same_numbers(buffer, seen) for buffer, seen in known.buffers)
-        if structure != known.structure or variable or not buffers_hold:
-            with EXPORTING:
-                self._start(parts)
-        if places != self._places or (not self._library.slower and self._library.code.weights_changed()):
-            self._library.code.refresh()
-            self._places = places
-        for site in self._sites.values():
-            for attribute, value in list(site.constants.items()):
-                now = attribute.value(site.owner) if site.owner is not None else value
-                if isinstance(value, torch.Tensor):  # a buffer: compared above
-                    continue
-                if now is not value and (type(now) is not type(value) or now != value):
-                    site.read(attribute)
-
-
-def _structure(parts: ModelParts) -> Any:
-    """What cells are compiled for: the model in this mode, and whether gradients are recorded."""
-    return structure_of(parts), trains(parts)
+            self._states.take_over_changes()
 
 
 def _function_of(element: Any, entry: str, several: bool, named: dict[str, Any]) -> Function:
