@@ -144,10 +144,10 @@ def test_cells_share_the_memory_of_weights_they_read_as_they_lie() -> None:
     class Bias(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.b = nn.Parameter(torch.randn(2, H))
+            self.b = nn.Parameter(torch.randn(9, H))
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return torch.softmax(x + self.b, 1).sum(0)  # no stage, so weights are not packed
+            return torch.softmax(x + self.b, 1).sum(0)  # of many rows: no stage, so weights are not packed
 
     module = Bias()
     model = eb.compile(*eb.cells_from_torch({"cell": module}, {"cell": (torch.randn(H),)}))

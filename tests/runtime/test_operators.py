@@ -281,7 +281,6 @@ def test_operator(name: str, model: eb.Model, weights: dict[str, np.ndarray]) ->
 GENERAL = {
     "half_concat": "an expression depends on T.int64(5) <= j",
     "lookup_column": "a table is indexed by j, not by an attribute",
-    "lookup_pair": "an attribute is read at a position that is no constant",
     "matrix_rows_joined": "an expression depends on T.int64(16) <= i",
 }
 """Cells outside the stage form, with the reason; all others have to be made of stages."""

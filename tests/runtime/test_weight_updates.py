@@ -17,7 +17,7 @@ import edbatch_tvm as eb
 from edbatch_tvm.errors import WeightError
 from edbatch_tvm.runtime import Model
 
-H = 5
+H = 9
 CONSTANT = np.linspace(-1, 1, H, dtype=np.float32)
 
 
