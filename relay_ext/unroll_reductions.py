@@ -12,16 +12,10 @@ from typing import Any
 from edbatch_tvm.tvm_compat import tirx
 from relay_ext.block_reader import Compute, Definition, Reduce, is_one
 from relay_ext.tir_expressions import depends_on, outer_loads, substitute
+from schedules.cpu.variadic_reductions import COMBINE
 
 MOST = 8
 """Elements of a reduction that is unrolled, at most: each is a line of a stage, and the products that it reads too."""
-
-_COMBINED: dict[str, Callable[[Any, Any], Any]] = {
-    "sum": lambda a, b: a + b,
-    "prod": lambda a, b: a * b,
-    "max": lambda a, b: tirx.Max(a, b),
-    "min": lambda a, b: tirx.Min(a, b),
-}
 
 
 def unroll_reductions(definitions: dict[Any, Definition], factors: Callable[[Any], list[Any]]) -> dict[Any, Definition]:
@@ -48,7 +42,7 @@ def unroll_reductions(definitions: dict[Any, Definition], factors: Callable[[Any
         parts = _parts(buffer, definition, factors) if isinstance(definition, Reduce) else []
         if not parts or not isinstance(definition, Reduce):
             continue
-        combined = _COMBINED[definition.combine]
+        combined = COMBINE[definition.combine]
         total = parts[0]
         for number, part in enumerate(parts[1:], 2):
             total = combined(total, part)
