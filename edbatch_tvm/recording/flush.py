@@ -79,7 +79,7 @@ def compute_eagerly(recorder: Recorder) -> None:
     def value(number: int) -> torch.Tensor:
         if number >= recorder.done:
             return made[number - recorder.done]
-        flat = recorder.outside.flat(number) if number < 0 else recorder.computed.tensor(number)
+        flat = recorder.flat(number)
         if tape is None:
             return flat
         return tape.tensors([number], flat[None], spec_of(flat.shape, flat.dtype))[0]

@@ -419,8 +419,8 @@ class Recorder:
         if isinstance(storage, DetachedStorage) and storage.is_detached:
             return self.peek(tensor).clone(memory_format=torch.preserve_format)
         if storage is None:
-            return tape.tensors([tensor.value], self._flat(tensor.value)[None], tensor.spec)[0]
-        rows = torch.stack([self._flat(value) for value in storage.rows])
+            return tape.tensors([tensor.value], self.flat(tensor.value)[None], tensor.spec)[0]
+        rows = torch.stack([self.flat(value) for value in storage.rows])
         parts = tape.tensors(storage.rows, rows, spec_of((storage.row,), self.dtype))
         with switched_to(self.library.state):
             size, stride, offset = geometry_of(tensor)
@@ -436,7 +436,7 @@ class Recorder:
             ready = self.ready.get(tensor.value)
             if ready is not None and ready[0] is spec:
                 return ready[1]
-            flat = self._flat(tensor.value)
+            flat = self.flat(tensor.value)
             return spec.decoded(flat if len(spec.shape) == 1 else flat.reshape(spec.shape))
         storage = shared(storage)
         size, stride, offset = geometry_of(tensor)
@@ -446,22 +446,24 @@ class Recorder:
         first, offset = divmod(offset, storage.row)
         rows = storage.rows[first : first + (offset + last_element(size, stride)) // storage.row + 1]
         if len(rows) == 1:
-            flat = self._flat(rows[0])
+            flat = self.flat(rows[0])
         else:
             flat = torch.empty(len(rows), storage.row, dtype=self.dtype)
             values = np.array(rows, np.int64)
             for number in np.flatnonzero(values < 0).tolist():
-                flat[number] = self._flat(rows[number])
+                flat[number] = self.flat(rows[number])
             later = np.flatnonzero(values >= 0)
             for places, found in self.computed.rows_of(values[later]):
                 flat[torch.from_numpy(later[places])] = torch.from_numpy(found)
             flat = flat.reshape(-1)
         return spec.decoded(flat.as_strided(size, stride, flat.storage_offset() + offset))
 
-    def _flat(self, value: int) -> torch.Tensor:
+    def flat(self, value: int) -> torch.Tensor:
+        """The numbers of a value that is computed or from outside, flat; memory of a table, perhaps."""
         if value < 0:
             return self.outside.flat(value)
-        return self.computed.tensor(value)
+        found = self.computed.tensor(value)
+        return found if found.dtype is self.dtype else found.to(self.dtype)  # the backend "numpy" has float64
 
     def finish_round(self, found: Round | RoundValues | np.ndarray) -> None:
         """Everything that was recorded is computed: it is `found`, or lies in these places of the tables."""
