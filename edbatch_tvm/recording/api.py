@@ -322,8 +322,7 @@ class AutoBatched(StandIn):
         plain = [] if alone else [one for one in functions if type(one) is not Record] if records else functions
         results = self._choose(plain, entry) if self._cells is None else []
         if self._library.code.model is None and not self._carried.in_order:
-            with Progress(), collections_later():
-                results += self._first_elements(plain[len(results) :], len(results))
+            results += self._first_elements(plain[len(results) :], len(results))
         if self._carried.in_order:
             results += self._in_order(plain[len(results) :], len(results))
         elif self._library.slower:
@@ -391,8 +390,7 @@ class AutoBatched(StandIn):
 
     def _recorded(self, function: Function) -> Content:
         if self._library.code.model is None:
-            with Progress(), collections_later():
-                self._first_elements([function], 0)
+            self._first_elements([function], 0)
         known = self._states.now
         known.library.state = state()
         content = record_content(known.library, known.functions, self.model, known.sites, function)
@@ -430,15 +428,16 @@ class AutoBatched(StandIn):
     def _first_elements(self, functions: list[Function], first: int) -> list[Any]:
         """Run elements by the model's own code until one of them brings no new cell."""
         results: list[Any] = []
-        for number, function in enumerate(functions[:_FIRST_ELEMENTS]):
-            known = len(self._library.cells)
-            results += self._minibatch([function], compute_eagerly, number + first)[0]
-            if self._carried.in_order:
-                return results
-            if known and len(self._library.cells) == known:
-                break
-        if self._library.cells:
-            self._library.compiled()
+        with Progress(), collections_later():
+            for number, function in enumerate(functions[:_FIRST_ELEMENTS]):
+                known = len(self._library.cells)
+                results += self._minibatch([function], compute_eagerly, number + first)[0]
+                if self._carried.in_order:
+                    return results
+                if known and len(self._library.cells) == known:
+                    break
+            if self._library.cells:
+                self._library.compiled()
         return results
 
     def _in_order(self, functions: list[Function], first: int) -> list[Any]:

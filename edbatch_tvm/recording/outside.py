@@ -188,12 +188,9 @@ class Outside:
         key = spec.shape if own else spec
         read = _READERS[size * count]
         content = None if read is None else read(address).raw
-        known = self._known.get(key)
-        if known is None:
-            known = self._knows(key, reader)
         found = None if content is None else self._lists.get((key, content))
         if found is None:
-            found = self._rows_at(address, count, size, spec, known[0], reader)
+            found = self._rows_at(address, count, spec, reader)
             if content is not None:
                 self._lists[key, content] = found.copy()
         if own and not plain and not any(tensor.stride()[at + 1 :]) and not tensor.is_neg():
@@ -208,19 +205,16 @@ class Outside:
         The tensor is contiguous and of the dtype of the minibatch.
         """
         spec = spec_of(shape, self.dtype)
-        size = self.dtype.itemsize * spec.size
-        reader = _READERS[size]
+        reader = _READERS[self.dtype.itemsize * spec.size]
         if reader is None:
             return [self.number(part) for part in tensor.detach().view(count, *shape)]
-        known = self._known.get(shape)
-        if known is None:
-            known = self._knows(shape, reader)
-        return self._rows_at(_address_of(tensor), count, size, spec, known[0], reader)
+        return self._rows_at(_address_of(tensor), count, spec, reader)
 
-    def _rows_at(
-        self, address: int, count: int, size: int, spec: TensorSpec, known: dict[bytes, int], reader: Any
-    ) -> list[int]:
-        """The numbers of tensors of `spec` that lie one after the other, each `size` bytes."""
+    def _rows_at(self, address: int, count: int, spec: TensorSpec, reader: Any) -> list[int]:
+        """The numbers of tensors of `spec` that lie one after the other; `reader` reads one."""
+        size = self.dtype.itemsize * spec.size
+        key = spec.shape if spec.dtype is self.dtype else spec
+        known = (self._known.get(key) or self._knows(key, reader))[0]
         found = []
         for begin in range(address, address + size * count, size):
             row = reader(begin).raw
