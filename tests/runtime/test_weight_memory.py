@@ -10,7 +10,7 @@ import pytest
 import edbatch_tvm as eb
 from edbatch_tvm.errors import WeightError
 from schedules.abi import ALIGNMENT
-from tests.runtime.test_weight_updates import Cells, close, made, run
+from tests.runtime.test_weight_updates import Cells, H, close, made, run
 
 
 def addresses(model: Any) -> set[int]:
@@ -74,7 +74,7 @@ def test_rows_of_tables(target: str, form: str) -> None:
     rng = np.random.default_rng(0)
     for step in range(12):
         changed = rng.permutation(7)[: int(rng.integers(0, 7))]
-        current["table"][changed] = rng.uniform(-1, 1, (len(changed), 5))
+        current["table"][changed] = rng.uniform(-1, 1, (len(changed), H))
         current["W"] = made(step)["W"]
         own = {name: convert(one) for name, one in current.items()}
         if step == 5:
@@ -84,7 +84,7 @@ def test_rows_of_tables(target: str, form: str) -> None:
         close(model, current)
         if target == "llvm":
             table = np.from_dlpack(model.executor.kernels.loaded.tensors["table", "table"])
-            np.testing.assert_array_equal(table[:, :5], current["table"])
+            np.testing.assert_array_equal(table[:, :H], current["table"])
 
 
 def test_rows_that_are_said_to_stay_are_not_read() -> None:
