@@ -26,7 +26,7 @@ _DIGITS = 32
 
 @dataclass(frozen=True, eq=False)
 class KernelCode:
-    """One kernel: the function that the program calls, its loops, and the function that packs its weights.
+    """A kernel, which is the function that the program calls and its loops, or a function that packs weights.
 
     Attributes
     ----------
@@ -38,12 +38,17 @@ class KernelCode:
         What the functions were called.
     sharing : str
         LLVM IR of the other functions that they call; see :class:`~relay_ext.join_model_kernels.JoinModelKernels`.
+        Functions that pack call none.
+    packs : bool
+        Whether it packs weights. Such code is copies without end, which LLVM unrolls, so it takes as long to compile
+        as the kernel if it is optimised as that is, and is no faster then.
     """
 
     digest: str
     functions: list[tirx.PrimFunc]
     names: list[str]
     sharing: str
+    packs: bool
 
     @property
     def symbols(self) -> dict[str, str]:
@@ -53,10 +58,11 @@ class KernelCode:
     def module(self) -> IRModule:
         """The kernel under the names of :attr:`symbols`."""
         names = {_placeholder(number): self._symbol(number) for number in range(len(self.functions))}
+        if self.packs:
+            return _with_symbols(_renamed(self.functions, names))
         kernel, *others = self.functions
         sharing = tirx.AttrStmt(tirx.const(0, "int32"), "pragma_import_llvm", StringImm(self.sharing), kernel.body)
-        functions = _renamed([kernel.with_body(sharing), *others], names)
-        return IRModule({var: one.with_attr("global_symbol", var.name_hint) for var, one in functions.items()})
+        return _with_symbols(_renamed([kernel.with_body(sharing), *others], names))
 
     def _symbol(self, number: int) -> str:
         return f"edbatch_{self.digest}_{number}"
@@ -82,8 +88,10 @@ def kernels_of(module: IRModule, sharing: str) -> list[KernelCode]:
     kernels = []
     for name, function in functions.items():
         if function.attrs is not None and DIMENSIONS in function.attrs:
-            names = [*_called(name, functions), *(one for one in (f"{name}_pack",) if one in functions)]
-            kernels.append(_kernel({one: functions[one] for one in names}, sharing))
+            kernels.append(_kernel({one: functions[one] for one in _called(name, functions)}, sharing))
+            pack = functions.get(f"{name}_pack")
+            if pack is not None:
+                kernels.append(_kernel({f"{name}_pack": pack}, "", packs=True))
     return kernels
 
 
@@ -136,16 +144,20 @@ def _called(name: str, functions: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def _kernel(functions: Mapping[str, Any], sharing: str) -> KernelCode:
+def _kernel(functions: Mapping[str, Any], sharing: str, packs: bool = False) -> KernelCode:
     names = {name: _placeholder(number) for number, name in enumerate(functions)}
     renamed = list(_renamed([_code(one) for one in functions.values()], names).values())
-    return KernelCode(structure_digest(renamed)[:_DIGITS], renamed, list(names), sharing)
+    return KernelCode(structure_digest(renamed)[:_DIGITS], renamed, list(names), sharing, packs)
 
 
 def _code(function: Any) -> tirx.PrimFunc:
     """`function` with the attributes alone that change its code."""
     attributes = {name: function.attrs[name] for name in _CODE if name in function.attrs}
     return tirx.PrimFunc(function.params, function.body, function.ret_type, make_node("ir.DictAttrs", **attributes))
+
+
+def _with_symbols(functions: Mapping[Any, Any]) -> IRModule:
+    return IRModule({var: one.with_attr("global_symbol", var.name_hint) for var, one in functions.items()})
 
 
 def _placeholder(number: int) -> str:

@@ -18,7 +18,7 @@ from tvm.target import Target
 
 from edbatch_tvm.backends.backend import Progress
 from edbatch_tvm.backends.compiled_cell import CellNames, CompiledCell, unpacked_cell
-from edbatch_tvm.backends.cpu_kernel_cache import forget_kernels, kernel_objects, program_objects
+from edbatch_tvm.backends.cpu_kernel_cache import KernelCompilation, forget_kernels, program_objects
 from edbatch_tvm.bounded_cache import BoundedCache
 from edbatch_tvm.graph.spec import CellSignature, Signature
 from edbatch_tvm.runtime.artifact import SYMBOL, attributes_of, with_symbols
@@ -113,11 +113,14 @@ class CellCompiler:
         return None
 
     def _made(self, cells: IRModule, signature: Signature, names: Iterable[str]) -> dict[str, CompiledCell]:
-        """The cells that nobody has compiled; all their kernels are compiled at once."""
-        lowered = {name: self._lowered(cells, signature[name]) for name in names}
-        self._begin("code")
-        kernels = {kernel.digest: kernel for one in lowered.values() for kernel in one.kernels}
-        objects = dict(zip(kernels, kernel_objects(kernels, self.target, self.pipeline), strict=True))
+        """The cells that nobody has compiled; kernels of one are compiled while the next is lowered."""
+        lowered = {}
+        with KernelCompilation(self.target, self.pipeline) as compilation:
+            for name in names:
+                lowered[name] = self._lowered(cells, signature[name])
+                compilation.begin(lowered[name].kernels)
+            self._begin("code")
+            objects = compilation.objects()
         made = {}
         for name, one in lowered.items():
             own = {kernel.digest: objects[kernel.digest] for kernel in one.kernels}

@@ -6,8 +6,8 @@ A kernel is known by the digest of its code, so cells that differ may share kern
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import tvm
 from tvm import IRModule
@@ -54,43 +54,79 @@ def kernel_library(module: IRModule, target: Target, pipeline: str) -> tuple[byt
         If it cannot be linked here, or there is no room for temporary files.
     """
     kernels, program = split_program(module, sharing_ir(target))
-    of_kernels = kernel_objects({kernel.digest: kernel for kernel in kernels}, target, pipeline)
+    with KernelCompilation(target, pipeline) as compilation:
+        compilation.begin(kernels)
+        of_kernels = compilation.objects().values()
     symbols = {name: symbol for kernel in kernels for name, symbol in kernel.symbols.items()}
     return linked([*of_kernels, *program_objects(program, target, pipeline)]), symbols
 
 
-def kernel_objects(kernels: dict[str, KernelCode], target: Target, pipeline: str) -> list[bytes]:
-    """The object files of kernels, which are given by their digests.
+class KernelCompilation:
+    """Kernels that other threads compile while this one lowers more: LLVM runs outside of Python's lock.
 
-    Raises
-    ------
-    OSError
-        If there is no room for temporary files.
+    Leaving the context waits for what runs and drops what has not begun.
+
+    Parameters
+    ----------
+    target : Target
+    pipeline : str
+        What TVM lowers functions with.
     """
-    if passes_are_watched():
-        return [compile_kernel(kernel, target, pipeline) for kernel in kernels.values()]
-    keys = [digest_of({"kernel": one, "target": str(target), "pipeline": pipeline}) for one in kernels]
-    objects = {key: _OBJECTS.get(key) for key in keys}
-    missing = [(key, one) for key, one in zip(keys, kernels.values(), strict=True) if objects[key] is None]
-    for (key, _), code in zip(missing, _compile_all([one for _, one in missing], target, pipeline), strict=True):
-        objects[key] = code
-        _OBJECTS.put(key, code)
-    return [code for code in objects.values() if code is not None]
 
+    def __init__(self, target: Target, pipeline: str) -> None:
+        self._target, self._pipeline = target, pipeline
+        self._context = tvm.transform.PassContext.current()
+        self._found: dict[str, bytes | Future[bytes]] = {}
+        cores = os.cpu_count() or 1
+        apart = cores > 1 and not passes_are_watched()
+        self._pool = ThreadPoolExecutor(cores, "edbatch-compile") if apart else None
 
-def _compile_all(kernels: Sequence[KernelCode], target: Target, pipeline: str) -> list[bytes]:
-    """Compile kernels on all cores: LLVM runs outside of Python's lock."""
-    workers = min(len(kernels), os.cpu_count() or 1)
-    if workers < 2:
-        return [compile_kernel(kernel, target, pipeline) for kernel in kernels]
-    context = tvm.transform.PassContext.current()
+    def __enter__(self) -> KernelCompilation:
+        return self
 
-    def compile_one(kernel: KernelCode) -> bytes:
-        with context:  # each thread has a context of its own
-            return compile_kernel(kernel, target, pipeline)
+    def __exit__(self, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
 
-    with ThreadPoolExecutor(workers, "edbatch-compile") as pool:
-        return list(pool.map(compile_one, kernels))
+    def begin(self, kernels: Iterable[KernelCode]) -> None:
+        """Compile `kernels`, but those that are compiled already.
+
+        Raises
+        ------
+        OSError
+            If this thread compiles and there is no room for temporary files.
+        """
+        for kernel in kernels:
+            if kernel.digest in self._found:
+                continue
+            code = None if passes_are_watched() else _OBJECTS.get(self._key(kernel.digest))
+            if code is not None:
+                self._found[kernel.digest] = code
+            elif self._pool is None:
+                self._found[kernel.digest] = self._compiled(kernel)
+            else:
+                self._found[kernel.digest] = self._pool.submit(self._compiled, kernel)
+
+    def objects(self) -> dict[str, bytes]:
+        """The object files of all kernels so far, by digest; waits for them.
+
+        Raises
+        ------
+        OSError
+            If there is no room for temporary files.
+        """
+        done = {digest: one.result() if isinstance(one, Future) else one for digest, one in self._found.items()}
+        if not passes_are_watched():
+            for digest, code in done.items():
+                _OBJECTS.put(self._key(digest), code)
+        return done
+
+    def _key(self, digest: str) -> str:
+        return digest_of({"kernel": digest, "target": str(self._target), "pipeline": self._pipeline})
+
+    def _compiled(self, kernel: KernelCode) -> bytes:
+        with self._context:  # each thread has a context of its own
+            return compile_kernel(kernel, self._target, self._pipeline)
 
 
 def compile_kernel(kernel: KernelCode, target: Target, pipeline: str) -> bytes:
@@ -101,6 +137,8 @@ def compile_kernel(kernel: KernelCode, target: Target, pipeline: str) -> bytes:
     OSError
         If there is no room for temporary files.
     """
+    if kernel.packs:
+        target = Target({**target.export(), "opt-level": 1})
     return compiled_code(kernel.module(), target, pipeline)
 
 
