@@ -9,7 +9,8 @@ these layers makes them so.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,10 +24,10 @@ from edbatch_tvm.recording.attention import attends_in_sequences, cell_of_shapes
 from edbatch_tvm.recording.followed_parameters import operand_of
 from edbatch_tvm.recording.lazy import FUNCTIONS, LazyTensor, lazy_value
 from edbatch_tvm.recording.recorded_parameters import own_parameter
-from edbatch_tvm.recording.row_choices import tensor_of_grid, values_of_rows
+from edbatch_tvm.recording.row_choices import listed_values, tensor_of_values
 from edbatch_tvm.recording.scaled_dot_product import scales_in_sequences
 from edbatch_tvm.recording.site import Site
-from edbatch_tvm.recording.specs import TensorSpec, spec_of
+from edbatch_tvm.recording.specs import spec_of
 
 if TYPE_CHECKING:
     from edbatch_tvm.recording.recorder import Recorder
@@ -72,10 +73,10 @@ class RecurrentCall:
         if not isinstance(argument, torch.Tensor) or type(argument) is LazyTensor or argument.dim() < 2:
             return argument
         try:
-            values = values_of_rows(self.recorder, argument)
+            values = listed_values(self.recorder, argument)
         except CellError:
             return argument
-        return tensor_of_grid(self.recorder, values, argument.shape[-1:], argument.dtype)
+        return tensor_of_values(self.recorder, values, argument.shape[:-1], argument.shape[-1:], argument.dtype)
 
 
 class Step(nn.Module):
@@ -191,8 +192,9 @@ def _record(function: Any, arguments: Any, named: Any) -> Any:
         if any(recorder.library.path_of(one) is None for one in weights):
             raise CellError("weights of a recurrent layer that are no parameters of the model")
         finals: list[list[list[int]]] = [[] for _ in states]
-        first = [values_of_rows(recorder, one).tolist() for one in states]
-        inputs = sequences.split(values_of_rows(recorder, data).reshape(-1).tolist())
+        first = [listed_values(recorder, one) for one in states]  # of layers and directions, one after the other
+        count = states[0].shape[1]
+        inputs = sequences.split(listed_values(recorder, data))
         width = data.shape[-1]
         widths = [one.shape[-1] for one in states]
         for layer in range(layers):
@@ -201,7 +203,7 @@ def _record(function: Any, arguments: Any, named: Any) -> Any:
                 number = layer * directions + direction
                 own = weights[number * each : (number + 1) * each]
                 call = _cell(recorder, _site(recorder, _STEPS[function], own, biased), (width, *widths))
-                begin = [one[number] for one in first]
+                begin = [one[number * count : (number + 1) * count] for one in first]
                 outputs, ends = _run(recorder, call, inputs, begin, direction == 1)
                 made.append(outputs)
                 for column, end in zip(finals, ends, strict=True):
@@ -210,9 +212,9 @@ def _record(function: Any, arguments: Any, named: Any) -> Any:
             width = widths[0] * directions
     except CellError:
         return NotImplemented
-    output = tensor_of_grid(recorder, sequences.joined(inputs), (width,), data.dtype)
+    output = tensor_of_values(recorder, sequences.joined(inputs), data.shape[:-1], (width,), data.dtype)
     ends = [
-        tensor_of_grid(recorder, torch.tensor(column), (size,), data.dtype)
+        tensor_of_values(recorder, [*chain(*column)], (len(column), count), (size,), data.dtype)
         for column, size in zip(finals, widths, strict=True)
     ]
     return (output, *ends)
@@ -232,10 +234,9 @@ class _Together:
             return [values[begin : begin + second] for begin in range(0, first * second, second)]
         return [values[begin::second] for begin in range(second)]
 
-    def joined(self, sequences: list[list[int]]) -> torch.Tensor:
-        """The same, back in one tensor."""
-        made = torch.tensor(sequences)
-        return made if self.batch_first else made.T
+    def joined(self, sequences: list[list[int]]) -> list[int]:
+        """The same, back in the order of the tensor."""
+        return [*chain(*(sequences if self.batch_first else zip(*sequences, strict=True)))]
 
 
 class _Packed:
@@ -253,9 +254,9 @@ class _Packed:
                 sequence.append(next(rest))
         return sequences
 
-    def joined(self, sequences: list[list[int]]) -> torch.Tensor:
-        """The same, back in one tensor."""
-        return torch.tensor([one[step] for step, count in enumerate(self.counts) for one in sequences[:count]])
+    def joined(self, sequences: list[list[int]]) -> list[int]:
+        """The same, back in the order of the tensor."""
+        return [one[step] for step, count in enumerate(self.counts) for one in sequences[:count]]
 
 
 def _site(recorder: Recorder, kind: type[Step], weights: list[nn.Parameter], biased: bool) -> Site:
@@ -275,12 +276,9 @@ _Call = Callable[[list[int]], int]
 
 def _cell(recorder: Recorder, site: Site, widths: Sequence[int]) -> tuple[Any, ...]:
     """What recording a call of a step takes, for arguments of these widths."""
-    specs = [spec_of((1, width), recorder.dtype) for width in widths]
-    return cell_of_shapes(recorder, site, tuple(_placeholders(recorder, specs)))
-
-
-def _placeholders(recorder: Recorder, specs: Sequence[TensorSpec]) -> Iterator[LazyTensor]:
-    return (lazy_value(recorder, 0, spec) for spec in specs)
+    specs = tuple([spec_of((1, width), recorder.dtype) for width in widths])
+    made = site.found(specs)
+    return made or cell_of_shapes(recorder, site, tuple([lazy_value(recorder, 0, spec) for spec in specs]))
 
 
 def _run(

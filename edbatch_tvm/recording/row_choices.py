@@ -8,6 +8,7 @@ grid.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,7 +20,7 @@ from edbatch_tvm.recording.lazy import LazyTensor, geometry_of, lazy_rows, lazy_
 from edbatch_tvm.recording.recorded_parameters import own_parameter
 from edbatch_tvm.recording.specs import spec_of
 from edbatch_tvm.recording.storages import as_written, value_of_row
-from edbatch_tvm.recording.strided_storage import Storage, dense_strides
+from edbatch_tvm.recording.strided_storage import Storage, dense_strides, is_dense
 
 if TYPE_CHECKING:
     from edbatch_tvm.recording.recorder import Recorder
@@ -45,11 +46,18 @@ def grid_of(tensor: LazyTensor) -> torch.Tensor | None:
 
 def tensor_of_grid(recorder: Recorder, grid: torch.Tensor, row: Sequence[int], dtype: torch.dtype) -> LazyTensor:
     """The tensor whose rows, of shape `row`, are the values of `grid`."""
-    size = (*grid.shape, *row)
-    at = grid.dim() - 1
-    if at >= 0 and grid.shape[:at].numel() == 1:
-        return lazy_rows(recorder, grid.reshape(-1).tolist(), spec_of((*grid.shape[:at], *row), dtype), at)
-    storage = Storage(grid.reshape(-1).tolist(), strided_storage.elements(row), True)
+    return tensor_of_values(recorder, grid.reshape(-1).tolist(), grid.shape, row, dtype)
+
+
+def tensor_of_values(
+    recorder: Recorder, values: list[int], leading: Sequence[int], row: Sequence[int], dtype: torch.dtype
+) -> LazyTensor:
+    """The tensor of leading dimensions `leading` whose rows, of shape `row`, are `values`; the list becomes its own."""
+    at = len(leading) - 1
+    if at >= 0 and prod(leading[:at]) == 1:
+        return lazy_rows(recorder, values, spec_of((*leading[:at], *row), dtype), at)
+    size = (*leading, *row)
+    storage = Storage(values, strided_storage.elements(row), True)
     return lazy_view(recorder, storage, (size, dense_strides(size), 0), dtype)
 
 
@@ -286,6 +294,27 @@ _MOVES: dict[str, Any] = {
     "gather": _gathered,
     "repeat": _repeated,
 }
+
+
+def listed_values(recorder: Recorder, tensor: torch.Tensor) -> list[int]:
+    """What :func:`values_of_rows` has, row after row.
+
+    Raises
+    ------
+    CellError
+        As there.
+    """
+    if type(tensor) is LazyTensor and tensor.recorder is recorder:
+        storage, width = tensor.held, tensor.spec.shape[-1]
+        if storage is None:
+            if width and tensor.spec.size == width:
+                return [tensor.value]
+        elif storage.listed and storage.row == width:
+            size, stride, offset = geometry_of(tensor)
+            if not offset and is_dense(size, stride) and tensor.spec.size == width * len(storage.rows):
+                return [*storage.rows]
+    values: list[int] = values_of_rows(recorder, tensor).reshape(-1).tolist()
+    return values
 
 
 def values_of_rows(recorder: Recorder, tensor: torch.Tensor) -> torch.Tensor:
