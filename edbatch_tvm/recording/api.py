@@ -382,7 +382,8 @@ class AutoBatched(StandIn):
             if contents[0].state is not self._seen:
                 # A parameter that was looked up for the first time makes those before it stale.
                 return self._contents(records)
-        if self._library.cells and self._library.compiled() is None:
+        refusals = library.code.refusals
+        if library.cells and library.compiled() is None and library.code.refusals > refusals:
             # A cell cannot be compiled, so none of its calls is recorded any more.
             self._seen = None
             return self._contents(records)

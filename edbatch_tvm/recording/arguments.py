@@ -12,6 +12,7 @@ structure around them and the constants among them; calls of one key are calls o
 * ``("weight", path)`` for a parameter of the model; ``("numbers", dtype, shape, ...)`` for integers that stay;
 * ``("few", n)`` at the end, for n rows that are none or one;
 * ``("tuple", n)``, ``("list", n)`` and ``("dict", names)`` before the parts of a structure;
+* ``("object", GivenObject)`` for an object of the user's, by its contents;
 * ``("constant", type, value)`` and ``("slice", start, stop, step)`` for anything else.
 """
 
@@ -24,6 +25,7 @@ from typing import Any
 import torch
 
 from edbatch_tvm.errors import CellError
+from edbatch_tvm.recording.given_objects import GivenObject, is_object
 from edbatch_tvm.recording.row_list import row_list
 from edbatch_tvm.recording.specs import GridSpec, RowsSpec, TensorSpec, rows_of, spec_of
 
@@ -74,10 +76,14 @@ def key_of_constant(thing: Any) -> tuple[Any, ...]:
     Raises
     ------
     CellError
-        If it cannot be told from others: it has no hash.
+        If it cannot be told from others: it has no hash, or its contents cannot be compared.
     """
     if type(thing) is slice:
         return ("slice", thing.start, thing.stop, thing.step)
+    if is_object(thing) or type(thing) is set:
+        return ("object", GivenObject(thing))
+    if isinstance(thing, Iterator):
+        raise CellError(f"an argument of a cell is a {type(thing).__name__}", "what it gives")
     try:
         hash(thing)
     except TypeError:
@@ -258,6 +264,8 @@ class CallPlan:
             return torch.tensor(numbers, dtype=dtype).reshape(shape)
         if kind == "float":
             return float(details[0])
+        if kind == "object":
+            return details[0].copy()
         return slice(*details) if kind == "slice" else details[1]
 
     def _input(self, spec: TensorSpec, rows: bool = False, example: Any = None, at: int = 0) -> _Taken:

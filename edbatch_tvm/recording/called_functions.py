@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from edbatch_tvm.fork_lock import fork_lock
+from edbatch_tvm.recording.held_objects import STANDS_FOR
 from edbatch_tvm.recording.rebinding import content_of
 
 _CALLS: ContextVar[Mapping[int, Callable[..., Any]] | None] = ContextVar("_CALLS", default=None)
@@ -98,6 +99,7 @@ def _redirected(function: Callable[..., Any]) -> Callable[..., Any]:
         found = None if calls is None else calls.get(id(function))
         return function(*arguments, **named) if found is None else found(*arguments, **named)
 
+    setattr(call, STANDS_FOR, function)
     return call
 
 

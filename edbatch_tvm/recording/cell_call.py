@@ -14,7 +14,8 @@ from edbatch_tvm.recording.dropout import Dropout
 from edbatch_tvm.recording.empty_results import NoElements
 from edbatch_tvm.recording.held_objects import ChangesOthers
 from edbatch_tvm.recording.masked_code import MaskedCode
-from edbatch_tvm.recording.module_attributes import Written
+from edbatch_tvm.recording.module_attributes import Attribute, Written
+from edbatch_tvm.recording.rebinding import Rebinding
 from edbatch_tvm.recording.recurrent import Unrolls
 from edbatch_tvm.recording.rows import Again
 from relay_ext.from_torch import RandomCellError
@@ -112,7 +113,7 @@ class CellCall:
         site, recorder = self.site, self.recorder
         while True:
             reads = site.reads
-            given = (*arguments, *[one.value(self.root) for one in reads]) if reads else arguments
+            given = (*arguments, *[_argument(one, self.root) for one in reads]) if reads else arguments
             result = recorder.call(site, given, self)
             if type(result) is not Again:
                 return self._written(result) if type(result) is Written else result
@@ -126,6 +127,20 @@ class CellCall:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.site.target, name)
+
+
+def _argument(attribute: Attribute, root: torch.nn.Module) -> Any:
+    """An attribute of an element's copy of a module, as an argument of a cell.
+
+    Raises
+    ------
+    CellError
+        If it is a function that holds the copy.
+    """
+    value = attribute.value(root)
+    if callable(value) and Rebinding({}).holds(value):
+        raise CellError(f"the code calls {str(attribute)!r}, which forward sets and which holds a module", "functions")
+    return value
 
 
 class CallAtOnce(CellCall):

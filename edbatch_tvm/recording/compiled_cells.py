@@ -81,6 +81,11 @@ class CompiledCells:
         self._checked: set[int] = set()
 
     @property
+    def refusals(self) -> int:
+        """Number of cells that cannot be compiled."""
+        return len(self._refused)
+
+    @property
     def is_current(self) -> bool:
         """Whether every cell that has been met is compiled."""
         return self.model is not None and self._compiled == len(self._cells)
@@ -88,6 +93,8 @@ class CompiledCells:
     def compile(self) -> list[tuple[Cell, Exception]]:
         """Compile all cells; those that cannot be compiled, and why. If there are some, the model is what it was."""
         new = self._cells[self._compiled :]
+        if all(cell.type_id in self._refused for cell in self._cells):
+            return []
         try:
             model, params = self._compile(new)
         except Exception:

@@ -33,6 +33,9 @@ _MOST_KNOWN = 4
 _MOST_RESTARTS = 3
 """How often cells are compiled anew since a variable that they read has changed."""
 
+_MOST_NEW_CODE = 10
+"""The same where functions or hooks that they call have: those are put on and taken off."""
+
 
 class CompiledStates:
     """The states of a model that calls have met.
@@ -77,7 +80,9 @@ class CompiledStates:
         self._cells = cells
         structure = _structure(parts)
         sites = find_cells(self.model, cells or (), self._entry)
-        library = Library(self.model, self._options, sites.values(), trains(parts), self.carried.moving)
+        library = Library(
+            self.model, self._options, sites.values(), trains(parts), self.carried.moving, self.carried.names
+        )
         functions = CalledFunctions([site.target for site in sites.values() if site.owner is None], self.model)
         buffers, variables = buffers_of(parts), ReadVariables(sites.values())
         self.carried.in_order = self.carried.in_order or variables.too_many
@@ -97,12 +102,13 @@ class CompiledStates:
             self.now.library.code.refresh()
         known = self.now
         variable = known.variables.changed()
-        if variable:
+        code = next((changed for site in known.sites.values() if (changed := site.code.changed())), "")
+        if variable or code:
             self._restarts += 1
-            if self._restarts > _MOST_RESTARTS:
-                self.carried.in_order = f"cells read {variable}, which changes between calls"
+            if self._restarts > (_MOST_RESTARTS if variable else _MOST_NEW_CODE):
+                self.carried.in_order = f"cells read {variable or code}, which changes between calls"
         buffers_hold = all(same_numbers(buffer, seen) for buffer, seen in known.buffers)
-        if structure != known.structure or variable or not buffers_hold:
+        if structure != known.structure or variable or code or not buffers_hold:
             with EXPORTING:
                 self.start(parts, self._cells)
         library = self.now.library

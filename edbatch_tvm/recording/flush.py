@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 def compute_batched(recorder: Recorder) -> Result | None:
     """Compute everything that is recorded as batches; None if nothing is."""
     records = recorder.records
-    if not recorder.types and records is None:
+    if not recorder.types and (records is None or not records.computed):
+        recorder.records = None
+        if records is not None:
+            records.take(None)
         return None
     model = recorder.library.compiled()
     if model is None:  # a cell cannot be compiled: no more calls of it are recorded

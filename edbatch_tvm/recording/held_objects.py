@@ -22,6 +22,7 @@ import torch
 import relay_ext
 import schedules
 from edbatch_tvm.errors import CellError
+from edbatch_tvm.recording.random_state import GENERATORS, put_back, same_state, state_of
 
 _CONTAINERS = list, dict, set, deque, bytearray
 _MOST_SCANNED = 1000
@@ -40,6 +41,16 @@ _EMPTY = CellType()
 
 _UNSET = object()
 """What a context variable without a value is said to have."""
+
+
+STANDS_FOR = "_edbatch_stands_for"
+"""Name of the attribute by which a function that is in the place of another knows that one."""
+
+
+def own_function(value: Any) -> Any:
+    """The user's function, also while another is in its place; anything else itself."""
+    function = value.__func__ if isinstance(value, staticmethod) else value
+    return getattr(function, STANDS_FOR, function)
 
 
 class ChangesOthers(CellError):
@@ -62,6 +73,8 @@ class Held(NamedTuple):
     def is_changed(self) -> bool:
         """Whether something else is in it."""
         now, before = _content(self.value), self.content
+        if isinstance(self.value, GENERATORS):
+            return not same_state(now, before)
         if isinstance(before, int):
             return bool(now != before)
         if isinstance(before, np.ndarray):
@@ -75,7 +88,9 @@ class Held(NamedTuple):
     def put_back(self) -> None:
         """Let it have what it had."""
         value, content = self.value, self.content
-        if isinstance(value, np.ndarray):
+        if isinstance(value, GENERATORS):
+            put_back(value, content)
+        elif isinstance(value, np.ndarray):
             value[...] = content
         elif isinstance(value, list | bytearray):
             value[:] = content
@@ -93,6 +108,8 @@ class Held(NamedTuple):
 def _content(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
         return 0 if value.is_inference() else value._version
+    if isinstance(value, GENERATORS):
+        return state_of(value)
     if isinstance(value, np.ndarray):
         return value.copy()
     for kind in (list, set, bytearray):
@@ -107,7 +124,7 @@ def _content(value: Any) -> Any:
 
 def _is_held(value: Any) -> bool:
     """Whether code may change something in a value that a copy of it shows."""
-    if isinstance(value, (*_CONTAINERS, np.ndarray, ContextVar)):
+    if isinstance(value, (*_CONTAINERS, *GENERATORS, np.ndarray, ContextVar)):
         return True
     if isinstance(value, type | ModuleType | FunctionType | MethodType | torch.nn.Module | torch.Tensor):
         return False
@@ -146,8 +163,9 @@ class Variable(NamedTuple):
 
     @property
     def is_changed(self) -> bool:
-        """Whether it is another object now; functions are replaced while elements run."""
-        return self.read() is not self.value and not callable(self.value)
+        """Whether it is another object now, but for functions that are in the place of others while elements run."""
+        now = self.read()
+        return now is not self.value and own_function(now) is not own_function(self.value)
 
 
 def class_variables(kind: type) -> Iterator[Variable]:
@@ -177,7 +195,7 @@ def variables_of(code: Iterable[Any]) -> list[Variable]:
             continue
         seen.add(id(function))
         variables = function.__globals__
-        names = {name for code in _codes(function.__code__) for name in code.co_names} & variables.keys()
+        names = {name for code in codes_of(function.__code__) for name in code.co_names} & variables.keys()
         new = {(id(variables), name): Variable(name, partial(variables.get, name), variables[name]) for name in names}
         for name, cell in _closure_of(function):
             new[id(cell), name] = Variable(name, partial(getattr, cell, "cell_contents", None), cell.cell_contents)
@@ -196,11 +214,12 @@ def _closure_of(function: FunctionType) -> list[tuple[str, CellType]]:
     return [(name, cell) for name, cell in cells if cell != _EMPTY]
 
 
-def _codes(code: CodeType) -> Iterator[CodeType]:
+def codes_of(code: CodeType) -> Iterator[CodeType]:
+    """Code, and that of functions in it."""
     yield code
     for one in code.co_consts:
         if isinstance(one, CodeType):
-            yield from _codes(one)
+            yield from codes_of(one)
 
 
 def hooks_of(root: torch.nn.Module | None) -> list[Callable[..., Any]]:
@@ -253,7 +272,11 @@ class ObjectsKept:
         if id(value) in self._held or not _is_held(value):
             return
         held = self._held[id(value)] = Held.of(name, value)
-        if level < _LEVELS and not isinstance(value, np.ndarray | bytearray) and len(held.content) <= _MOST_SCANNED:
+        if (
+            level < _LEVELS
+            and not isinstance(value, (*GENERATORS, np.ndarray, bytearray))
+            and len(held.content) <= _MOST_SCANNED
+        ):
             for one in list(held.content.values() if isinstance(held.content, dict) else held.content):
                 self._hold(name, one, level + 1)
 

@@ -32,6 +32,7 @@ from edbatch_tvm.recording.module_attributes import Attribute, is_constant
 from edbatch_tvm.recording.outside import Outside
 from edbatch_tvm.recording.over_rows import FEW_COUNTS, OverRows, over_rows
 from edbatch_tvm.recording.parameter_tables import Table
+from edbatch_tvm.recording.random_state import DrawsNumbers
 from edbatch_tvm.recording.reads import ReadKinds
 from edbatch_tvm.recording.recurrent import refuses_unrolling
 from edbatch_tvm.recording.required_gradients import Inputs, inputs_of
@@ -127,9 +128,11 @@ class Library:
         sites: Iterable[Site] = (),
         training: bool = False,
         moving: Set[tuple[int, str]] = frozenset(),
+        set_names: Set[tuple[int, str]] = frozenset(),
     ) -> None:
         self.training = training
         self.moving = moving
+        self.set_names = set_names
         self.dtype = dtype_of(model)
         self.tables = Table.of(model) if training else {}
         self._sites = list(sites)
@@ -197,7 +200,7 @@ class Library:
             listed = site.owner is not None or site in self._sites
             if listed and self._reads_more(recorder, site, arguments):
                 return AGAIN
-        except ChangesOthers as error:
+        except (ChangesOthers, DrawsNumbers) as error:
             site.never = error
             raise
         how = self._row_by_row(recorder, site, arguments)
@@ -264,12 +267,19 @@ class Library:
         plan = CallPlan.of(key, attributes, self._names.params, self.dtype)
         code = CellModule(site.target, site.owner, plan, site.named, site.reads)
         read: dict[Attribute, Any] = {}
+        called: set[Attribute] = set()
         with self._lock, self._outside(), refuses_unrolling(), StatisticsChecked():
             if site.owner is None:
                 try_function(site.name, code)
             else:
-                read = attributes_read(site.name, code, recorder.root)
+                read, called = attributes_read(site.name, code, recorder.root)
         site.noted.add(key)
+        for attribute in called:
+            module, name = attribute.of(site.owner)
+            if name:
+                site.code.note_function(module, name)
+            else:
+                site.code.note_call(module)
         for attribute, value in read.items():
             if attribute in site.reads:
                 continue
@@ -277,6 +287,8 @@ class Library:
             module, name = attribute.of(site.owner)
             if name in module._buffers:
                 stays = own is value and (id(module), name) not in self.moving
+            elif callable(value) and is_constant(value):  # that of a copy is another one
+                stays, value = (id(module), name) not in self.set_names, own
             else:
                 stays = is_constant(value) and (own is value or (type(own) is type(value) and own == value))
             if stays:

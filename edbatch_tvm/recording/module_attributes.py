@@ -6,6 +6,7 @@ while elements run are checked once a minibatch; others are arguments of every c
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -13,6 +14,8 @@ from typing import Any, NamedTuple
 import torch
 
 from edbatch_tvm.errors import CellError
+from edbatch_tvm.recording.given_objects import content_of_object, copy_of_object, is_object
+from edbatch_tvm.recording.random_state import GENERATORS
 from edbatch_tvm.recording.standing_classes import standing_for
 
 
@@ -30,16 +33,27 @@ class Attribute(NamedTuple):
         return module, self.name
 
     def value(self, root: torch.nn.Module) -> Any:
-        """What it is; None if it is not there."""
+        """What it is; :data:`ABSENT` if it is not there."""
         module, name = self.of(root)
-        return vars(module)[name] if name in vars(module) else getattr(module, name, None)
+        return vars(module)[name] if name in vars(module) else getattr(module, name, ABSENT)
 
     def __str__(self) -> str:
         return ".".join((*self.path, self.name))
 
 
+class _Absent:
+    def __repr__(self) -> str:
+        return "ABSENT"
+
+
+ABSENT = _Absent()
+"""What an attribute is that is not there: code may ask for it (``hasattr``), and find it another time."""
+
 OWN = frozenset(vars(torch.nn.Module())) | {"__dict__", "__class__"}
 """What every module has."""
+
+LOOK_UP = frozenset({"torch", "edbatch_tvm", "relay_ext", "functools"})
+"""Packages that read ``__dict__`` to look up one attribute."""
 
 KEEPER = "_edbatch_keeper"
 """Name of the attribute by which a copy of a module knows whose it is."""
@@ -51,8 +65,8 @@ def is_constant(value: Any) -> bool:
     """Whether an attribute that holds `value` may be checked once a minibatch: it cannot change by itself."""
     if isinstance(value, tuple):
         return all(map(is_constant, value))
-    plain = (int, float, bool, str, bytes, type(None), torch.dtype, torch.device, torch.Size, slice)
-    return type(value) in plain or isinstance(value, type) or callable(value)
+    plain = (int, float, bool, str, bytes, type(None), _Absent, torch.dtype, torch.device, torch.Size, slice)
+    return type(value) in plain or isinstance(value, type) or (callable(value) and not is_object(value))
 
 
 def copied_tree(
@@ -103,17 +117,21 @@ class Notes:
     ----------
     read : dict of Attribute to object
         In the order of the first reading.
+    called : set of Attribute
+        Functions that modules or classes of the user's have; without a name, modules that were called.
     """
 
     def __init__(self, root: torch.nn.Module, example: Callable[[Any], Any]) -> None:
         self.closed = True
         self.read: dict[Attribute, Any] = {}
+        self.called: set[Attribute] = set()
         self._example = example
         self.root = copied_tree(root, self._kind)
         self._path = {id(module): tuple(path.split(".")) if path else () for path, module in _named(self.root)}
         self._before = {id(module): vars(module).copy() for _, module in _named(self.root)}
         self._buffers = {id(module): vars(module)["_buffers"].copy() for _, module in _named(self.root)}
         self._held: list[tuple[str, Any, Any]] = []
+        self._copies: dict[Attribute, Any] = {}
         self.closed = False
 
     def _kind(self, kind: type) -> type:
@@ -126,10 +144,21 @@ class Notes:
             elif name == "_buffers" and not notes.closed:
                 for one, buffer in value.items():
                     notes._noted(self, one, buffer)
+            elif name == "_forward_hooks" and not notes.closed:
+                notes.called.add(Attribute(notes._path.get(id(self), ()), ""))
+            elif name == "__dict__" and not notes.closed:
+                package = sys._getframe(1).f_globals.get("__name__", "").partition(".")[0]
+                if package not in LOOK_UP:  # what of it is read, and what is missing there, nobody knows
+                    raise CellError("the code reads all attributes of a module: vars(), __dict__", "those it names")
             return value
 
         def __getattr__(self: Any, name: str) -> Any:
-            value = kind.__getattr__(self, name)  # type: ignore[attr-defined]
+            try:
+                value = kind.__getattr__(self, name)  # type: ignore[attr-defined]
+            except AttributeError:
+                if not notes.closed:
+                    notes._missed(self, name)
+                raise
             return value if notes.closed else notes._noted(self, name, value)  # a buffer
 
         made: Any = standing_for(kind, {"__getattribute__": __getattribute__, "__getattr__": __getattr__})
@@ -147,19 +176,37 @@ class Notes:
                 return value  # the code itself has set it
             return self._example(self.read.setdefault(Attribute(path, name), value))
         if name not in own:
-            held = next((vars(base)[name] for base in type(module).__mro__ if name in vars(base)), None)
+            base = next((base for base in type(module).__mro__ if name in vars(base)), None)
+            held = None if base is None else vars(base)[name]
             if held is None or callable(held) or isinstance(held, property | classmethod | staticmethod):
+                if base is not None and not base.__module__.startswith("torch."):
+                    self.called.add(Attribute(path, name))
                 return value
         elif self._before.get(id(module), {}).get(name, self) is not value:
             return value  # the code itself has set it
-        if callable(value) and not isinstance(value, torch.Tensor):
-            return value
+        if isinstance(value, GENERATORS):
+            raise CellError(
+                f"the code reads the generator of random numbers {name!r}", "numbers that are drawn outside"
+            )
         attribute = Attribute(path, name)
+        if callable(value):
+            self.called.add(attribute)
         if attribute not in self.read:
             self.read[attribute] = value
             if type(value) in CONTAINERS:
                 self._held.append((str(attribute), value, _content(value)))
-        return self._example(value)
+            elif is_object(value):
+                content = content_of_object(value)
+                self._copies[attribute] = copy_of_object(value)
+                self._held.append((str(attribute), self._copies[attribute], content))
+        return self._copies[attribute] if attribute in self._copies else self._example(value)
+
+    def _missed(self, module: Any, name: str) -> None:
+        """Note that an attribute is not there."""
+        path = self._path.get(id(module))
+        there = name in self._before.get(id(module), ()) or any(name in vars(base) for base in type(module).__mro__)
+        if path is not None and not there and not name.startswith("__"):
+            self.read.setdefault(Attribute(path, name), ABSENT)
 
     def check(self) -> None:
         """Check that no list or dict that was read has been changed.
@@ -179,6 +226,8 @@ def _named(root: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module]]:
 
 
 def _content(value: Any) -> Any:
+    if is_object(value):
+        return content_of_object(value)
     items = value.items() if isinstance(value, dict) else value
     return [tuple(map(id, item)) if isinstance(value, dict) else id(item) for item in items]
 
@@ -213,7 +262,11 @@ def call_with_attributes(
     copy = copied_tree(root)
     for attribute, value in given.items():
         holder, own_name = attribute.of(copy)
-        vars(holder)[own_name] = value
+        if value is not ABSENT:
+            vars(holder)[own_name] = value
+            continue
+        vars(holder).pop(own_name, None)
+        vars(holder)["_buffers"] = {name: one for name, one in holder._buffers.items() if name != own_name}
     before = {path: vars(module).copy() for path, module in copy.named_modules()}
     contents = {name: _content(value) for name, value in given.items() if type(value) in CONTAINERS}
     result = call(copy)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from functools import cache
 from typing import Any
 
 import torch
 
 from edbatch_tvm.recording.followed_parameters import FollowedTensor
-from edbatch_tvm.recording.module_attributes import KEEPER
+from edbatch_tvm.recording.held_objects import codes_of, is_of_user
+from edbatch_tvm.recording.module_attributes import KEEPER, LOOK_UP
 from edbatch_tvm.recording.recorded_parameters import RecordedParameter
 from edbatch_tvm.recording.standing_classes import original, standing_for
 
@@ -52,11 +54,39 @@ def recording(kind: type) -> Any:
         return inherited(self, name)
 
     methods: dict[str, Any] = {"__setattr__": __setattr__, "__delattr__": __delattr__, "__getattr__": __getattr__}
+    if _reads_all(kind):
+        methods["__dict__"] = property(_all_attributes, _set_all_attributes)
     asks = getattr(torch.nn.RNNBase, _ASKS, None)
     if asks is not None and getattr(kind, _ASKS, None) is asks:
         methods[_ASKS] = _weights_have_changed
     made: Any = standing_for(kind, methods)
     return made
+
+
+def _reads_all(kind: type) -> bool:
+    """Whether code of a class may read attributes of a module by ``vars()`` or ``__dict__``, where none is hidden."""
+    functions = (value for base in kind.__mro__ if is_of_user(base) for value in vars(base).values())
+    code = [getattr(one, "__code__", None) for one in functions]
+    return any(not _ALL.isdisjoint(inner.co_names) for one in code if one is not None for inner in codes_of(one))
+
+
+_ALL = frozenset({"vars", "__dict__"})
+_own_attributes: Any = vars(torch.nn.Module)["__dict__"]
+
+
+def _all_attributes(self: Any) -> Any:
+    own = _own_attributes.__get__(self)
+    keeper = own.get(KEEPER)
+    package = sys._getframe(1).f_globals.get("__name__", "").partition(".")[0]
+    if keeper is not None and package not in LOOK_UP:
+        for place, name in list(keeper.copies.carried.names):
+            if place == id(keeper.original) and name not in own:
+                keeper.copies.fetch(keeper, self, name)
+    return own
+
+
+def _set_all_attributes(self: Any, own: dict[str, Any]) -> None:
+    _own_attributes.__set__(self, own)
 
 
 _ASKS = "_weights_have_changed"

@@ -5,10 +5,14 @@ from __future__ import annotations
 import ctypes
 import random
 from array import array
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
+
+from edbatch_tvm.errors import CellError
 
 _WORDS = 625
 """Words of a Mersenne twister: where it is, and its state."""
@@ -94,6 +98,68 @@ def _numpy_is_known() -> bool:
 
 _NUMPY_KNOWN = True
 _NUMPY_KNOWN = _numpy_is_known()
+
+
+GENERATORS = random.Random, torch.Generator, np.random.Generator, np.random.RandomState
+
+
+def state_of(generator: Any) -> Any:
+    """The state of a generator of random numbers, for :func:`put_back`."""
+    if isinstance(generator, random.Random):
+        return generator.getstate()
+    if isinstance(generator, torch.Generator):
+        return generator.get_state()
+    return generator.get_state() if isinstance(generator, np.random.RandomState) else generator.bit_generator.state
+
+
+def put_back(generator: Any, state: Any) -> None:
+    """Let a generator give the numbers again that it gave in a state."""
+    if isinstance(generator, random.Random):
+        generator.setstate(state)
+    elif isinstance(generator, torch.Generator | np.random.RandomState):
+        generator.set_state(state)
+    else:
+        generator.bit_generator.state = state
+
+
+def same_state(one: Any, other: Any) -> bool:
+    """Whether two states of a generator are equal."""
+    if isinstance(one, tuple):
+        return all(map(np.array_equal, one, other))
+    return torch.equal(one, other) if isinstance(one, torch.Tensor) else repr(one) == repr(other)
+
+
+class DrawsNumbers(CellError):
+    """Code that draws numbers of Python's or NumPy's."""
+
+
+@contextmanager
+def python_numbers_kept(name: str) -> Iterator[None]:
+    """A context in which code draws no numbers of Python's or NumPy's; what it has drawn is drawn again later.
+
+    Parameters
+    ----------
+    name : str
+        Of the cell.
+
+    Raises
+    ------
+    DrawsNumbers
+        At the end, if it has drawn some.
+    """
+    states = [(generator, state_of(generator)) for generator in (_own, np.random.mtrand._rand)]
+    try:
+        yield
+    finally:
+        drawn = [(one, state) for one, state in states if not same_state(state_of(one), state)]
+        for generator, state in drawn:
+            put_back(generator, state)
+    if drawn:
+        raise DrawsNumbers(
+            f"cell {name!r} draws random numbers of {'Python' if drawn[0][0] is _own else 'NumPy'}",
+            "a cell that is the same for every call",
+            "draw them outside of the cell, and pass them",
+        )
 
 
 class Drawn:

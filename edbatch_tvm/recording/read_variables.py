@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 from types import FunctionType
 from typing import Any
 
 import torch
 
-from edbatch_tvm.recording.held_objects import Variable, class_variables, code_of, is_of_user, variables_of
+from edbatch_tvm.recording.held_objects import Variable, class_variables, code_of, codes_of, is_of_user, variables_of
 from edbatch_tvm.recording.site import Site
 from edbatch_tvm.recording.watched_objects import MOST, WatchedObjects, is_state
 
@@ -22,9 +23,11 @@ class ReadVariables:
     """
 
     def __init__(self, sites: Iterable[Site]) -> None:
+        sites = list(sites)
         found = variables_of(one for site in sites for one in _code_of(site))
-        self._variables = [one for one in found if not callable(one.value)]
+        self._variables = list(found)
         self._variables += [one for variable in found for one in _of_class(variable)]
+        self._variables += [one for site in sites for one in _of_modules_class(site)]
         self._watched = WatchedObjects((one.name, one.value) for one in self._variables if is_state(one.value))
 
     def __bool__(self) -> bool:
@@ -61,6 +64,33 @@ def _code_of(site: Site) -> Iterator[Any]:
         if site.owner is not None:
             owner = site.owner
             waiting += [one for one in (getattr(owner, name, None) for name in names) if callable(one)]
+
+
+def _of_modules_class(site: Site) -> Iterator[Variable]:
+    """The variables of the classes of a cell's modules that its code reads by the class: ``type(self).scale``.
+
+    What it reads by the module (``self.scale``) is an attribute of that.
+    """
+    names: set[str] = set()
+    for one in _code_of(site):
+        code = getattr(getattr(one, "__func__", one), "__code__", None)
+        names |= (
+            set() if code is None else {name for inner in codes_of(code) for name in inner.co_names + inner.co_freevars}
+        )
+    kinds = {base for one in site.owner.modules() for base in type(one).__mro__} if site.owner is not None else set()
+    by_class = {"type", "__class__", *(kind.__name__ for kind in kinds)}
+    if by_class.isdisjoint(names):
+        return
+    for kind in filter(is_of_user, kinds):
+        for name in names:
+            value = _of_kind(kind, name)
+            if not callable(value) and not hasattr(value, "__get__"):
+                yield Variable(f"{kind.__name__}.{name}", partial(_of_kind, kind, name), value)
+
+
+def _of_kind(kind: type, name: str) -> Any:
+    """What a class or one above it has under a name; None if nothing."""
+    return next((vars(base)[name] for base in kind.__mro__ if name in vars(base)), None)
 
 
 def _of_class(variable: Variable) -> Iterator[Variable]:

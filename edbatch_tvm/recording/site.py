@@ -10,6 +10,7 @@ import torch
 
 from edbatch_tvm.errors import CellError
 from edbatch_tvm.recording.arguments import FEW, Key
+from edbatch_tvm.recording.cell_code import CellCode
 from edbatch_tvm.recording.empty_results import EmptyResult
 from edbatch_tvm.recording.module_attributes import Attribute
 from edbatch_tvm.recording.specialise import Cell
@@ -49,6 +50,8 @@ class Site:
         Kinds of calls whose attributes are known.
     reads : tuple of Attribute
         Attributes that are arguments, after the others.
+    code : CellCode
+        What the code calls.
     constants : dict of Attribute to object
         Attributes that stay what they are while elements run.
     row_wise : dict of key to object
@@ -67,6 +70,7 @@ class Site:
             "_defaults",
             "_places",
             "cells",
+            "code",
             "constants",
             "integers_vary",
             "name",
@@ -99,6 +103,9 @@ class Site:
         self.noted: set[Key] = set()
         self.reads: tuple[Attribute, ...] = ()
         self.constants: dict[Attribute, Any] = {}
+        self.code = CellCode()
+        if owner is not None and not isinstance(target, torch.nn.Module):
+            self.code.note_function(owner, name.rpartition(".")[2])
         self.never: CellError | None = None
         self.taken_apart = False
         self.dropout: Dropout | None = None
@@ -138,6 +145,8 @@ class Site:
 
     def read(self, attribute: Attribute) -> None:
         """Let an attribute be an argument of every call."""
+        if self.owner is not None:
+            self.code.leave_out(*attribute.of(self.owner))
         self.constants.pop(attribute, None)
         self.reads = (*self.reads, attribute)
         self.steps, self.cells, self.row_wise, self.refused, self.noted = {}, {}, {}, {}, set()

@@ -7,21 +7,26 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch.utils import _pytree as pytree
 
 from edbatch_tvm.errors import CellError, EdbatchError
 from edbatch_tvm.recording.arguments import EXAMPLE_ROWS
 from edbatch_tvm.recording.cell_module import CellModule, bound_to
 from edbatch_tvm.recording.failures import shapes_of
+from edbatch_tvm.recording.given_objects import unchanged
 from edbatch_tvm.recording.held_objects import ObjectsKept, hooks_of
 from edbatch_tvm.recording.kept_tensors import MemoryKept, TensorsKept
 from edbatch_tvm.recording.lazy import LazyTensor
 from edbatch_tvm.recording.module_attributes import Attribute, Notes
+from edbatch_tvm.recording.random_state import python_numbers_kept
 from edbatch_tvm.recording.specialise import as_given
 from relay_ext.from_torch import first_line
 
 
-def attributes_read(name: str, code: CellModule, root: torch.nn.Module) -> dict[Attribute, Any]:
+def attributes_read(name: str, code: CellModule, root: torch.nn.Module) -> tuple[dict[Attribute, Any], set[Attribute]]:
     """The attributes that the code reads below `root`, what an element has of `code.owner`, and what they are.
+
+    The second result are functions that it finds there, and modules that it calls, without a name.
 
     Raises
     ------
@@ -43,7 +48,7 @@ def attributes_read(name: str, code: CellModule, root: torch.nn.Module) -> dict[
             raise CellError(f"cell {name!r} fails on {shapes_of(code.plan)} ({first_line(error)})") from error
     notes.closed = True
     notes.check()
-    return notes.read
+    return notes.read, notes.called
 
 
 def try_function(name: str, code: CellModule) -> None:
@@ -69,8 +74,15 @@ def try_function(name: str, code: CellModule) -> None:
 def _trying(name: str, code: CellModule, arguments: Any, root: torch.nn.Module | None) -> Iterator[None]:
     """A context in which code that is tried changes nothing but what it makes, or is an error."""
     kept = TensorsKept(name, arguments, root)
-    with ObjectsKept(name, [code.function, *hooks_of(root)]), kept, MemoryKept(name, kept):
+    check = unchanged(name, pytree.tree_leaves(arguments))
+    with (
+        python_numbers_kept(name),
+        ObjectsKept(name, [code.function, *hooks_of(root)]),
+        kept,
+        MemoryKept(name, kept),
+    ):
         yield
+    check()
 
 
 def _example_of(value: Any) -> Any:

@@ -23,6 +23,7 @@ import torch
 
 from edbatch_tvm.recording.held_objects import is_of_user
 from edbatch_tvm.recording.lazy import LazyTensor
+from edbatch_tvm.recording.random_state import GENERATORS
 
 MOST = 100_000
 """Objects that are watched; who shares more is not batched while elements wait."""
@@ -39,7 +40,6 @@ _OF_STATE = frozenset({"types", "collections", "argparse"})
 _PLAIN = frozenset({int, float, bool, complex, str, bytes, type(None), range, slice, torch.Size, torch.dtype})
 _CODE = type, FunctionType, BuiltinFunctionType, MethodType, ModuleType, partial, torch.nn.Module
 _CONTAINERS = dict, list, tuple, set, deque, torch.Tensor, np.ndarray, bytearray, array, ContextVar
-GENERATORS = random.Random, torch.Generator, np.random.Generator, np.random.RandomState
 
 
 def drawn_from(generator: Any) -> Any:
@@ -219,7 +219,7 @@ def _is_watched(kind: Any) -> bool:
 def is_state(value: Any) -> bool:
     """Whether the value of a variable is watched: what packages keep in variables are caches."""
     kinds = (dict, list, tuple, set, bytearray, np.ndarray, torch.Tensor, threading.local, ContextVar, *GENERATORS)
-    return is_of_user(type(value)) or isinstance(value, kinds)
+    return type(value).__module__ in _OF_STATE or is_of_user(type(value)) or isinstance(value, kinds)
 
 
 class WatchedObjects:

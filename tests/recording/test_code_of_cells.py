@@ -1,0 +1,346 @@
+"""What the code of a cell finds besides its arguments: attributes that are not there, functions, hooks, objects."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import random
+import types
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+import edbatch_tvm as eb
+from edbatch_tvm.errors import BreakWarning, CellError
+from edbatch_tvm.recording import compiled_cells
+
+pytestmark = pytest.mark.filterwarnings("ignore::edbatch_tvm.errors.BreakWarning")
+
+ELEMENTS = [torch.linspace(-1, 1, 4 * rows).reshape(rows, 4) for rows in (2, 3, 1)]
+
+
+class Settings:
+    """An object of the user's, with one in it."""
+
+    def __init__(self, scale: float) -> None:
+        self.scale = scale
+        self.inner = [scale]
+
+
+class Scaled(Settings):
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.scale
+
+
+ACTIVATION: Any = torch.tanh
+NAMESPACE = types.SimpleNamespace(scale=1.0)
+SCALED = Scaled(1.0)
+NUMBERS = random.Random(0)
+
+
+def helper(x: torch.Tensor) -> torch.Tensor:
+    return x * 2
+
+
+class Model(torch.nn.Module):
+    scale = 1.0
+
+    def __init__(self, step: Callable[..., Any], run: Callable[..., Any]) -> None:
+        super().__init__()
+        self.lin = torch.nn.Linear(4, 4)
+        self.tanh = torch.nn.Tanh()
+        self.activation: Any = torch.tanh
+        self.settings, self.scaled, self.arguments = Settings(1.0), Scaled(1.0), argparse.Namespace(scale=1.0)
+        self.seen = {1}
+        self.numbers = random.Random(0)
+        self.of_numpy = np.random.default_rng(0)
+        object.__setattr__(self, "code", (step, run))
+
+    def step(self, *given: Any) -> torch.Tensor:
+        result: torch.Tensor = self.code[0](self, *given)
+        return result
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.code[1](self, x)
+
+    def double(self, x: Any) -> Any:  # type: ignore[override]
+        return x * 2
+
+
+def compared(model: Model, change: Callable[[Model], Any] = lambda m: None, seed: int = 0) -> list[str]:
+    """Check calls before and after a change of the model against the model's own; what breaks."""
+
+    def calls(run: Callable[[], Any]) -> Any:
+        torch.manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed)  # noqa: NPY002
+        return [run(), run()]
+
+    own = copy.deepcopy(model)
+    fast = eb.autobatch(model, cells=["step"], target="numpy")
+    breaks: list[str] = []
+    for changes in (False, True):
+        if changes:
+            change(own)
+        wanted = calls(lambda: [own(x) for x in ELEMENTS])
+        if changes:
+            change(model)
+        found = calls(lambda: fast(ELEMENTS))
+        torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+        breaks += [one.operation for one in fast.breaks]
+    return breaks
+
+
+# Attributes that are not there ----------------------------------------------------------------------------------------
+
+
+def _caught(model: Any) -> Any:
+    try:
+        return model.memory
+    except AttributeError:
+        return 0
+
+
+READ = {
+    "hasattr": lambda m: m.memory if hasattr(m, "memory") else 0,
+    "getattr": lambda m: getattr(m, "memory", 0),
+    "an exception": _caught,
+    "vars": lambda m: vars(m).get("memory", 0),
+    "__dict__": lambda m: m.__dict__.get("memory", 0),
+    "of a submodule": lambda m: getattr(m.lin, "memory", 0),
+}
+
+
+def _set_and_deleted(model: Any, x: torch.Tensor) -> Any:
+    first = model.step(x[:1])
+    model.memory = model.lin.memory = first
+    last = model.step(x[-1:])
+    del model.memory, model.lin.memory
+    return first, last
+
+
+@pytest.mark.parametrize("read", READ)
+def test_attributes_are_there_or_not(read: str) -> None:
+    breaks = compared(Model(lambda m, x: m.lin(x) + READ[read](m), _set_and_deleted))
+    assert bool(breaks) == (read in ("vars", "__dict__"))
+
+
+@pytest.mark.parametrize("read", READ)
+def test_attributes_come_between_calls(read: str) -> None:
+    def put(model: Any) -> None:
+        model.memory = model.lin.memory = 3.0
+
+    compared(Model(lambda m, x: m.lin(x) + READ[read](m), lambda m, x: m.step(x[:1])), put)
+
+
+def test_elements_see_all_attributes_of_those_before() -> None:
+    class Reading(Model):
+        def forward(self, x: torch.Tensor) -> Any:
+            found = self.step(x[:1]) + (vars(self)["memory"] if "memory" in self.__dict__ else 0)
+            self.memory = found
+            return found
+
+    compared(Reading(lambda m, x: m.lin(x), lambda m, x: x))
+
+
+# Functions, hooks and objects that change -----------------------------------------------------------------------------
+
+
+def _set(place: Any, name: str, value: Any) -> None:
+    setattr(place, name, value)
+
+
+BETWEEN: dict[str, tuple[Callable[..., Any], Callable[[Any], Any]]] = {
+    "a function": (lambda m, x: m.activation(m.lin(x)), lambda m: _set(m, "activation", torch.relu)),
+    "a partial function": (
+        lambda m, x: m.activation(m.lin(x)),
+        lambda m: _set(m, "activation", partial(F.leaky_relu, negative_slope=0.5)),
+    ),
+    "a method": (lambda m, x: m.double(m.lin(x)), lambda m: _set(m, "double", lambda x: x * 5)),
+    "the cell": (lambda m, x: m.lin(x), lambda m: _set(m, "step", lambda x: m.lin(x) * 5)),
+    "forward of a part": (lambda m, x: m.tanh(m.lin(x)), lambda m: _set(m.tanh, "forward", lambda x: x * 5)),
+    "a hook": (lambda m, x: m.lin(x), lambda m: m.lin.register_forward_hook(lambda one, given, found: found * 3)),
+    "a hook before": (
+        lambda m, x: m.lin(x),
+        lambda m: m.lin.register_forward_pre_hook(lambda one, given: given[0] * 3),
+    ),
+    "an object": (lambda m, x: m.lin(x) * m.settings.scale, lambda m: _set(m.settings, "scale", 5.0)),
+    "a list in an object": (
+        lambda m, x: m.lin(x) * m.settings.inner[0],
+        lambda m: m.settings.inner.__setitem__(0, 5.0),
+    ),
+    "a namespace": (lambda m, x: m.lin(x) * m.arguments.scale, lambda m: _set(m.arguments, "scale", 5.0)),
+    "an object that is called": (lambda m, x: m.scaled(m.lin(x)), lambda m: _set(m.scaled, "scale", 5.0)),
+    "a set": (lambda m, x: m.lin(x) * len(m.seen), lambda m: m.seen.add(2)),
+}
+
+
+@pytest.mark.parametrize("name", BETWEEN)
+def test_what_cells_find_may_change_between_calls(name: str) -> None:
+    step, change = BETWEEN[name]
+    assert not compared(Model(step, lambda m, x: m.step(x[:1]) + m.step(x[-1:])), change)
+
+
+@pytest.mark.parametrize("name", ["method", "static", "property", "by type", "by its name"])
+def test_classes_may_change_between_calls(name: str) -> None:
+    class Own(Model):
+        factor = 1.0
+
+        def double(self, x: Any) -> Any:  # type: ignore[override]
+            return x * 2
+
+        @staticmethod
+        def twice(x: Any) -> Any:
+            return x * 2
+
+        @property
+        def two(self) -> float:
+            return 2.0
+
+    changes: dict[str, tuple[Callable[..., Any], str, Any]] = {
+        "method": (lambda m, x: m.double(m.lin(x)), "double", lambda m, x: x * 5),
+        "static": (lambda m, x: m.twice(m.lin(x)), "twice", staticmethod(lambda x: x * 5)),
+        "property": (lambda m, x: m.lin(x) * m.two, "two", property(lambda m: 5.0)),
+        "by type": (lambda m, x: m.lin(x) * type(m).factor, "factor", 5.0),
+        "by its name": (lambda m, x: m.lin(x) * Own.factor, "factor", 5.0),
+    }
+    step, attribute, value = changes[name]
+    Own.step = step  # type: ignore[method-assign]
+    model = Own(lambda m, x: x, lambda m, x: m.step(x[:1]))
+    fast = eb.autobatch(model, cells=["step"], target="numpy")
+    for _ in range(2):
+        torch.testing.assert_close(fast(ELEMENTS), [model(x) for x in ELEMENTS], rtol=1e-5, atol=1e-5)
+        setattr(Own, attribute, value)
+
+
+def test_variables_that_are_functions_or_namespaces_may_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Own(Model):
+        def step(self, x: Any) -> Any:  # type: ignore[override]
+            return helper(ACTIVATION(SCALED(self.lin(x)))) * NAMESPACE.scale
+
+    model = Own(lambda m, x: x, lambda m, x: m.step(x[:1]))
+    fast = eb.autobatch(model, cells=["step"], target="numpy")
+    changes: list[tuple[Any, str, Any]] = [
+        (None, "", None),
+        (NAMESPACE, "scale", 3.0),
+        (SCALED, "scale", 3.0),
+        (None, "ACTIVATION", torch.relu),
+        (None, "helper", lambda x: x * 7),
+    ]
+    for place, name, value in changes:
+        if place is not None:
+            monkeypatch.setattr(place, name, value)
+        elif name:
+            monkeypatch.setitem(globals(), name, value)
+        torch.testing.assert_close(fast(ELEMENTS), [model(x) for x in ELEMENTS], rtol=1e-5, atol=1e-5)
+
+
+def _sets(name: str, value: Callable[[int], Any]) -> Callable[..., Any]:
+    def run(model: Any, x: torch.Tensor) -> Any:
+        _set(model, name, value(len(x)))
+        return model.step(x[:1])
+
+    return run
+
+
+def _changes_settings(model: Any, x: torch.Tensor) -> Any:
+    model.settings.scale = float(len(x))
+    return model.step(x[:1]) + model.step(x[-1:])
+
+
+WITHIN: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
+    "a function": (
+        lambda m, x: m.activation(m.lin(x)),
+        _sets("activation", lambda rows: (torch.tanh, torch.relu)[rows % 2]),
+    ),
+    "a function made anew": (lambda m, x: m.activation(m.lin(x)), _sets("activation", lambda rows: lambda x: x * rows)),
+    "a method": (lambda m, x: m.use(m.lin(x)), lambda m, x: (_set(m, "use", m.double), m.step(x[:1]))[1]),
+    "an object": (lambda m, x: m.lin(x) * m.settings.scale, _changes_settings),
+    "a new object": (lambda m, x: m.lin(x) * m.settings.scale, _sets("settings", lambda rows: Settings(float(rows)))),
+    "an argument": (
+        lambda m, x, settings: m.lin(x) * settings.scale,
+        lambda m, x: m.step(x[:1], Settings(float(len(x)))),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WITHIN)
+def test_elements_may_change_what_cells_find(name: str) -> None:
+    compared(Model(*WITHIN[name]))
+
+
+def _counts(model: Any, x: torch.Tensor) -> torch.Tensor:
+    model.settings.scale += 1
+    result: torch.Tensor = model.lin(x) * model.settings.scale
+    return result
+
+
+def test_cells_that_change_an_object_are_left_to_pytorch() -> None:
+    assert compared(Model(_counts, lambda m, x: m.step(x[:1])))
+
+
+DRAWING: dict[str, Callable[..., Any]] = {
+    "Python's": lambda m, x: m.lin(x) * random.random(),
+    "NumPy's": lambda m, x: m.lin(x) * float(np.random.rand()),  # noqa: NPY002
+    "a generator of the model's": lambda m, x: m.lin(x) * m.numbers.random(),
+    "NumPy's generator": lambda m, x: m.lin(x) * float(m.of_numpy.random()),
+    "a branch": lambda m, x: m.lin(x) if random.random() < 0.5 else x,
+}
+
+
+@pytest.mark.parametrize("name", DRAWING)
+def test_cells_draw_the_numbers_of_python_and_numpy(name: str) -> None:
+    assert compared(Model(DRAWING[name], lambda m, x: m.step(x[:1]) + m.step(x[-1:])))
+
+
+def test_cells_draw_from_generators_outside_of_the_model() -> None:
+    class Own(Model):
+        def step(self, x: Any) -> Any:  # type: ignore[override]
+            return self.lin(x) * NUMBERS.random()
+
+    model = Own(lambda m, x: x, lambda m, x: m.step(x[:1]))
+    NUMBERS.seed(0)
+    wanted = [model(x) for x in ELEMENTS]
+    NUMBERS.seed(0)
+    with pytest.warns(BreakWarning, match="NUMBERS"):
+        found = eb.autobatch(model, cells=["step"], target="numpy")(ELEMENTS)
+    torch.testing.assert_close(found, wanted)
+
+
+# Cells that cannot be compiled ----------------------------------------------------------------------------------------
+
+
+def test_models_none_of_whose_cells_can_be_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_given: Any) -> None:
+        raise CellError("a cell that cannot be compiled")
+
+    model = Model(lambda m, x: m.lin(x), lambda m, x: m.step(x[:1]))
+    fast = eb.autobatch(model, cells=["step"], target="numpy")
+    wanted = [model(x) for x in ELEMENTS]
+    with monkeypatch.context() as patched:
+        patched.setattr(compiled_cells, "check_compiled", fails)
+        torch.testing.assert_close(fast(ELEMENTS), wanted)
+    for _ in range(2):
+        torch.testing.assert_close(fast(ELEMENTS), wanted)
+        torch.testing.assert_close(fast([fast.record(x) for x in ELEMENTS]), wanted)
+
+
+RETURNED: dict[str, Callable[..., Any]] = {
+    "indices": lambda m, x: m.lin(x).argmax(),
+    "nothing": lambda m, x: None,
+    "a number": lambda m, x: len(x),
+}
+
+
+@pytest.mark.parametrize("name", RETURNED)
+def test_records_of_models_that_record_nothing(name: str) -> None:
+    model = Model(RETURNED[name], lambda m, x: m.step(x))
+    fast = eb.autobatch(model, cells=["step"], target="numpy")
+    records = [fast.record(x) for x in ELEMENTS]
+    for _ in range(2):
+        assert fast([*records, *ELEMENTS]) == [model(x) for x in ELEMENTS] * 2
