@@ -40,14 +40,19 @@ def training_recorder() -> Recorder | None:
     return _here.recorder
 
 
-def _note(enabled: bool) -> None:
+def _note(enabled: bool, before: bool) -> None:
+    """Note that gradients are recorded or not from now on, and were or were not `before`."""
     recorder = _here.recorder
-    if recorder is not None and recorder.tape is not None:
-        recorder.tape.required.switched(enabled, recorder.recorded)
+    if recorder is None or recorder.tape is None:
+        return
+    required = recorder.tape.required
+    # Else PyTorch's own code has switched it off meanwhile, and will switch it back: it calls a hook.
+    if required.is_on == before:
+        required.switched(enabled, recorder.recorded)
 
 
 def _set_and_note(enabled: bool) -> None:
-    _note(enabled)
+    _note(enabled, torch.is_grad_enabled())
     _set_grad_enabled(enabled)
 
 
@@ -58,13 +63,15 @@ class _NotedInference:
         self._context = _InferenceMode(mode)
 
     def __enter__(self) -> Any:
+        before = torch.is_grad_enabled()
         found = self._context.__enter__()
-        _note(torch.is_grad_enabled())
+        _note(torch.is_grad_enabled(), before)
         return found
 
     def __exit__(self, *error: Any) -> Any:
+        before = torch.is_grad_enabled()
         result = self._context.__exit__(*error)
-        _note(torch.is_grad_enabled())
+        _note(torch.is_grad_enabled(), before)
         return result
 
 

@@ -82,6 +82,11 @@ class RequiredGradients:
 
     # Where no gradients are recorded ----------------------------------------------------------------------------
 
+    @property
+    def is_on(self) -> bool:
+        """Whether gradients are recorded, as far as that was said."""
+        return self._off_since is None
+
     def switched(self, enabled: bool, recorded: int) -> None:
         """Gradients are recorded from now on or not; `recorded` values are recorded."""
         if enabled and self._off_since is not None:

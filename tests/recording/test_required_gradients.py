@@ -85,6 +85,17 @@ def _without_a_derivative(m: Any, x: Any) -> Any:
     return mask, torch.zeros_like(h), h.sign(), h.round(), mask * 2, mask * h
 
 
+def _kept_by_hooks(m: Any, x: Any) -> Any:
+    def kept(one: Any) -> Any:
+        with torch.no_grad():  # PyTorch, which calls this, has switched gradients off by itself
+            return one * 1
+
+    with torch.autograd.graph.saved_tensors_hooks(kept, lambda one: one):
+        own = (m.cell.bias * m.cell.bias).sum()
+        h = m.cell(x)
+    return h, h * own, m.frozen(h), m.frozen(x)
+
+
 USES: dict[str, Callable[[Any, Any], Any]] = {
     "of a detached tensor": _of_detached,
     "under no_grad": _without_gradients,
@@ -94,6 +105,7 @@ USES: dict[str, Callable[[Any, Any], Any]] = {
     "written into": _written,
     "masks and steps": _without_a_derivative,
     "frozen weights": lambda m, x: (m.frozen(x), m.frozen(x) * 2, m.cell(m.frozen(x) * 2)),
+    "hooks of saved tensors": _kept_by_hooks,
     "a chain of operations": lambda m, x: [m.frozen(x), *_chain(m.frozen(x)), *_chain(m.cell(x))],
 }
 
