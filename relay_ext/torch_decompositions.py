@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from relay_ext.exact_torch_decompositions import own_decompositions
+from relay_ext.torch_elementwise import elementwise_decompositions
 
 DECOMPOSED = (
     # Scales and positions that differ from the ratio of the sizes.
@@ -20,9 +21,6 @@ DECOMPOSED = (
     "select_scatter.default",
     "col2im.default",
     "var.dim",
-    "copysign.Tensor",
-    "copysign.Scalar",
-    "hypot.default",
 )
 """Operators by name, as in ``torch.ops.aten``."""
 
@@ -40,4 +38,5 @@ def decompositions() -> Any:
     table = torch.export.default_decompositions()
     table.update(get_decompositions(wanted))
     table.update(own_decompositions())
+    table.update(elementwise_decompositions())
     return table

@@ -28,6 +28,8 @@ GRID = torch.tensor(
 ).reshape(1, 2, 4, 2)
 SAMPLED = (EDGES[None, None], GRID)
 WIDE = (torch.arange(64.0).sin().reshape(2, 32), torch.arange(64.0).cos().reshape(2, 32))
+SPECIAL = torch.tensor([0.0, -0.0, NAN, INF, -INF, 1.0, -1.0, 3.5, -2.5, 3e38, -1e-30])
+PAIRS = SPECIAL.repeat(len(SPECIAL), 1)
 SMALL = torch.tensor([3.2e-7, -1e-10, 1e-4, -0.003, 0.3])
 
 CASES: dict[str, tuple[Callable[..., Any], tuple[torch.Tensor, ...]]] = {
@@ -129,6 +131,11 @@ CASES: dict[str, tuple[Callable[..., Any], tuple[torch.Tensor, ...]]] = {
     "trilinear": (lambda x: nn.functional.interpolate(x[None, None], scale_factor=1.6, mode="trilinear"), (PLAIN,)),
     "mean beside a variance": (lambda x: torch.var_mean(x, 1), (EDGES,)),
     "group_norm of infinities": (lambda x: torch.ops.aten.native_group_norm(x, None, None, 3, 1, 4, 1, 0.1), (EDGES,)),
+    "the greater, NaN left out": (lambda x, y: (torch.fmax(x, y), torch.fmin(x, y)), (PAIRS, PAIRS.T)),
+    "powers of two": (
+        lambda x, y: (torch.exp2(x), torch.ldexp(y, x.clamp(-20, 20).round()), torch.logaddexp2(x, y)),
+        (PAIRS, PAIRS.T),
+    ),
     "selu": (nn.functional.selu, (X,)),
     "celu": (lambda x: nn.functional.celu(x, 0.5), (X,)),
     "expm1 of small numbers": (lambda x: torch.expm1(x) * 1e10, (SMALL,)),
