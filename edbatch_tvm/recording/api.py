@@ -37,6 +37,7 @@ from edbatch_tvm.recording.records_alone import run_records
 from edbatch_tvm.recording.seen_state import SeenState
 from edbatch_tvm.recording.set_attributes import Carried
 from edbatch_tvm.recording.site import Site
+from edbatch_tvm.recording.uncompiled import original, uncompiled
 from edbatch_tvm.runtime import Model, Report
 
 _log = logging.getLogger(__name__)
@@ -153,6 +154,7 @@ class AutoBatched(StandIn):
             raise RecordingError(f"a model that is a {type(model).__name__}", "a torch.nn.Module")
         if isinstance(model, torch.jit.ScriptModule):
             raise RecordingError("a scripted model", "the module that it was made of, whose code is Python")
+        model = original(model)
         super().__init__(model)
         check_entry(model, entry)
         check_options(options)
@@ -247,6 +249,7 @@ class AutoBatched(StandIn):
         results: list[Any] = self._call(self._entry, list(elements), shared)
         return results
 
+    @uncompiled
     def record(self, element: Any, **shared: Any) -> Record:
         """Record an element once, to be used in its place: ``fast([record, element])``.
 
@@ -287,6 +290,7 @@ class AutoBatched(StandIn):
 
         return method
 
+    @uncompiled
     def _call(self, entry: str, elements: Any, shared: dict[str, Any]) -> Any:
         several = takes_several(getattr(self.model, entry), shared)
         minibatch = minibatch_of(elements)

@@ -26,6 +26,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from edbatch_tvm.recording.module_attributes import CONTAINERS, OWN
+from edbatch_tvm.recording.uncompiled import path_as_written
 
 _MOST_KINDS = 4
 """Kinds of arguments of one cell."""
@@ -89,7 +90,7 @@ class Observer:
     """
 
     def __init__(self, model: torch.nn.Module, entry: str) -> None:
-        self._paths = {id(module): path for path, module in reversed(list(model.named_modules()))}
+        self._paths = {id(module): path_as_written(path) for path, module in reversed(list(model.named_modules()))}
         self._modules = {id(module): module for module in model.modules()}
         self._names = _methods_of(model)
         self._root = (id(model), entry)

@@ -23,6 +23,7 @@ from edbatch_tvm.recording.recurrent import RecurrentCall, is_recurrent_layer
 from edbatch_tvm.recording.set_attributes import FLAT_WEIGHTS, Carried, Element, Keeper, SetAttributes, hide, slots_of
 from edbatch_tvm.recording.shared_state import SharedState
 from edbatch_tvm.recording.site import Site
+from edbatch_tvm.recording.uncompiled import IN_PLACE, original
 
 if TYPE_CHECKING:
     from edbatch_tvm.recording.recorder import Recorder
@@ -145,6 +146,7 @@ class Copies(SetAttributes):
 
     def _copy(self, module: torch.nn.Module, element: Element, plain: bool = False) -> Any:
         """The copy of a module that an element sees; `plain` for a cell as it is, not what stands for it."""
+        module = original(module)
         holder = element if id(module) in self._own else self._shared
         site = None if plain else self._cells.get(id(module))
         if site is not None:
@@ -202,6 +204,7 @@ class Copies(SetAttributes):
                 below[name] = self._copy(one, element)
         for name, value in self._rebinding.links(module):
             own[name] = self._rebinding.rebound(value, lambda one: self._copy(one, element))
+        own.pop(IN_PLACE, None)
 
     def check(self, rounds: int, variable: str) -> None:
         """Check that what the elements did to what they share is what they would have done one after the other.

@@ -17,6 +17,7 @@ from edbatch_tvm.errors import CellError
 from edbatch_tvm.recording.given_objects import content_of_object, copy_of_object, is_object
 from edbatch_tvm.recording.random_state import GENERATORS
 from edbatch_tvm.recording.standing_classes import standing_for
+from edbatch_tvm.recording.uncompiled import IN_PLACE, original
 
 
 class Attribute(NamedTuple):
@@ -27,9 +28,9 @@ class Attribute(NamedTuple):
 
     def of(self, root: torch.nn.Module) -> tuple[torch.nn.Module, str]:
         """The module that has it, and its name."""
-        module = root
+        module = original(root)
         for part in self.path:
-            module = module._modules[part]
+            module = original(module._modules[part])
         return module, self.name
 
     def value(self, root: torch.nn.Module) -> Any:
@@ -76,6 +77,7 @@ def copied_tree(
 ) -> torch.nn.Module:
     """A copy of a module and of those in it, with the same parameters, buffers and other attributes."""
     copies = {} if copies is None else copies
+    module = original(module)
     if id(module) in copies:
         return copies[id(module)]
     if isinstance(module, torch.jit.ScriptModule):
@@ -83,7 +85,8 @@ def copied_tree(
     copy: Any = object.__new__(kind(type(module)) if kind is not None else type(module))
     copies[id(module)] = copy
     own = vars(module).copy()
-    own.pop(KEEPER, None)
+    for name in (KEEPER, IN_PLACE):
+        own.pop(name, None)
     copy.__dict__ = own
     own["_modules"] = {
         name: one if one is None else copied_tree(one, kind, copies) for name, one in vars(module)["_modules"].items()

@@ -14,6 +14,7 @@ from edbatch_tvm.errors import CellWarning, RecordingError
 from edbatch_tvm.recording.library import Library
 from edbatch_tvm.recording.site import Site
 from edbatch_tvm.recording.source_locations import users_place
+from edbatch_tvm.recording.uncompiled import original, original_method, path_as_written
 
 
 def listed(cells: Any) -> list[Any]:
@@ -75,6 +76,7 @@ def _name_of(model: torch.nn.Module, cell: Any) -> str | None:
     if isinstance(owner, torch.nn.Module):
         for path, module in model.named_modules():
             if module is owner:
+                path = path_as_written(path)
                 return path if owner is cell else f"{path}.{cell.__name__}" if path else cell.__name__
         raise RecordingError(f"a cell that is of no submodule of {type(model).__name__}: {_shown(cell)}", "one of it")
     if isinstance(cell, FunctionType):
@@ -101,6 +103,7 @@ def _site(model: torch.nn.Module, name: str) -> Site:
         if isinstance(model, torch.nn.DataParallel) and not name.startswith("module."):
             return _site(model, f"module.{name}")
         raise _unknown(model, name) from None
+    owner, target = original(owner), original_method(original(target))
     if isinstance(target, torch.nn.Module):
         return Site(name, target, target)
     if last == "forward" and path:
