@@ -12,6 +12,9 @@ from typing import Any
 MOST_BYTES = 1 << 20
 """A tensor that is no parameter is compared by value up to this size, and by identity beyond it."""
 
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+"""Attributes of a module that hold code which runs when it is called, or differentiated."""
+
 
 def module_structure(torch: Any, *things: Any) -> Hashable:
     """Equal for modules (and what goes with them) that compute the same function of their parameters.
@@ -82,10 +85,16 @@ class _Reader:
         return Alone(thing)
 
     def _module(self, module: Any) -> Hashable:
-        """A module by its attributes; one with hooks, which are code of its own, is equal to itself alone."""
-        if any(value for name, value in vars(module).items() if "_hooks" in name):
-            return Alone(module)
-        return type(module), *((name, self.key(value)) for name, value in vars(module).items() if "_hooks" not in name)
+        """A module by its attributes and hooks; hooks of its state do not change what it computes."""
+        own = vars(module)
+        called = [(name, own[name].items()) for name in HOOKS if own.get(name)]
+        hooks = tuple((name, *(self._hook(own, *one) for one in held)) for name, held in called)
+        return type(module), hooks, *((name, self.key(value)) for name, value in own.items() if "_hooks" not in name)
+
+    def _hook(self, own: dict[str, Any], number: int, hook: Any) -> Hashable:
+        """A hook and how it is called, which a module keeps in further attributes."""
+        told = [name for name, held in own.items() if "_hooks_" in name and held and number in held]
+        return self.key(hook), *told
 
     def _tensor(self, tensor: Any) -> Hashable:
         torch = self.torch

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from edbatch_tvm.recording.held_objects import own_function
+from relay_ext.module_structure import HOOKS
 
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _HOOKS_OF_ALL = [
     value
     for name, value in vars(torch.nn.modules.module).items()
@@ -33,7 +33,7 @@ class CellCode:
     def note_call(self, module: torch.nn.Module) -> None:
         """Note that a module is called, and with it its hooks."""
         self.note_function(module, "forward")
-        self._hold(vars(module)[name] for name in _HOOKS)
+        self._hold(vars(module)[name] for name in HOOKS)
 
     def _hold(self, hooks: Iterable[dict[Any, Any]]) -> None:
         for one in hooks:

@@ -63,6 +63,8 @@ class _Reader:
         """Read `thing`; of modules, what code that uses these `names` may find in them."""
         if isinstance(thing, Alone):
             thing = thing.thing
+            if isinstance(thing, torch.Tensor):  # its numbers are not read
+                raise _Unreadable
         if type(thing) in _PLAIN:
             self._write(type(thing).__name__, repr(thing))
         elif type(thing) in (float, complex):

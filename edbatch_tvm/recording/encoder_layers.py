@@ -26,6 +26,7 @@ from edbatch_tvm.recording.attention import (
 )
 from edbatch_tvm.recording.lazy import LazyTensor
 from edbatch_tvm.recording.row_choices import tensor_of_grid, values_of_rows
+from relay_ext.module_structure import HOOKS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,8 +41,6 @@ _PARTS: dict[str, type] = {
     **dict.fromkeys(("dropout", "dropout1", "dropout2"), nn.Dropout),
 }
 
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-
 
 def is_encoder_layer(module: nn.Module) -> bool:
     """Whether a module is ``nn.TransformerEncoderLayer`` with nothing about it changed."""
@@ -51,7 +50,7 @@ def is_encoder_layer(module: nn.Module) -> bool:
     return (
         parts.keys() - {"activation"} == _PARTS.keys()
         and all(type(parts[name]) is kind for name, kind in _PARTS.items())
-        and all(not getattr(one, name) for one in module.modules() for name in _HOOKS)
+        and all(not getattr(one, name) for one in module.modules() for name in HOOKS)
         and module.activation_relu_or_gelu == {F.relu: 1, F.gelu: 2}.get(module.activation)  # PyTorch asks either
         and type(module.self_attn.out_proj) is nn.modules.linear.NonDynamicallyQuantizableLinear
     )

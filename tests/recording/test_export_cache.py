@@ -107,6 +107,41 @@ def test_what_changes_the_digest(what: str) -> None:
     assert digest(namespace(SOURCE.replace(before, after))) not in (usual, None)
 
 
+def doubled(_module: Any, *given: Any) -> Any:
+    return given[-1] * 2
+
+
+def halved(_module: Any, *given: Any) -> Any:
+    return given[-1] / 2
+
+
+@pytest.mark.parametrize("kind", ["forward_hook", "forward_pre_hook", "full_backward_hook", "full_backward_pre_hook"])
+def test_hooks_count_as_code(kind: str) -> None:
+    made = namespace()
+
+    def hooked(*hooks: Any, **how: Any) -> str | None:
+        return digest(made, change=lambda net: [getattr(net, f"register_{kind}")(one, **how) for one in hooks])
+
+    assert hooked(doubled) == hooked(doubled)
+    some = [hooked(), hooked(doubled), hooked(halved), hooked(doubled, halved), hooked(halved, doubled)]
+    if kind.startswith("forward"):
+        some.append(hooked(doubled, with_kwargs=True))
+    assert None not in some
+    assert len(set(some)) == len(some)
+
+
+def test_hooks_of_the_state_do_not_count() -> None:
+    made = namespace()
+    assert digest(made, change=lambda net: net.register_state_dict_pre_hook(lambda *_: None)) == digest(made)
+
+
+def test_a_large_tensor_has_no_digest() -> None:
+    for fill in (1.0, 2.0):
+        assert (
+            digest(namespace(), change=lambda net, fill=fill: setattr(net, "big", torch.full((1 << 19,), fill))) is None
+        )
+
+
 def test_code_of_another_module_counts_where_it_is_used() -> None:
     usual = digest(namespace())
     assert digest(namespace(helpers=HELPERS.replace("x.sin()", "x.cos()"))) not in (usual, None)
