@@ -21,12 +21,27 @@ from relay_ext.importer import WeightNames, imported_module
 
 def same_numbers(one: torch.Tensor, other: torch.Tensor) -> bool:
     """Whether two tensors hold the same bits."""
-    if one.shape != other.shape or one.dtype is not other.dtype:
+    if one.shape != other.shape or one.dtype is not other.dtype or one.layout is not other.layout:
         return False
+    if one.layout is not torch.strided:
+        pairs = zip(_strided_parts(one.detach()), _strided_parts(other.detach()), strict=True)
+        return all(same_numbers(*pair) for pair in pairs)
     if one.dtype in FLOATS:
         words = torch.int32 if one.dtype is torch.float32 else torch.int64
         one, other = one.detach().view(words), other.view(words)
     return torch.equal(one, other)
+
+
+def _strided_parts(tensor: torch.Tensor) -> list[torch.Tensor]:
+    """The tensors that one of another layout consists of."""
+    layout = tensor.layout
+    if layout is torch.sparse_coo:
+        return [tensor._indices(), tensor._values()]
+    if layout in (torch.sparse_csr, torch.sparse_bsr):
+        return [tensor.crow_indices(), tensor.col_indices(), tensor.values()]
+    if layout in (torch.sparse_csc, torch.sparse_bsc):
+        return [tensor.ccol_indices(), tensor.row_indices(), tensor.values()]
+    return [tensor.to_dense()]
 
 
 def cells_of(model: Model) -> Signature:

@@ -331,7 +331,13 @@ class Outside:
         return table, row
 
     def _converted(self, tensor: Tensor, dtype: torch.dtype) -> Tensor:
-        if dtype not in (self.dtype, *CODED) or not tensor.is_cpu or tensor.layout is not torch.strided:
+        if tensor.layout is not torch.strided:
+            raise CellError(
+                f"an argument of a cell is a tensor of layout {tensor.layout}",
+                "tensors whose elements lie in memory one by one",
+                "a buffer that is the same for all elements may have any layout; else convert it with .to_dense()",
+            )
+        if dtype not in (self.dtype, *CODED) or not tensor.is_cpu:
             raise CellError(
                 f"an argument of a cell is a tensor of shape {list(tensor.shape)} of {dtype} on {tensor.device}",
                 f"{self.dtype} on cpu, as the model's parameters (or integers, as attributes)",
