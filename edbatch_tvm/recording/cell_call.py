@@ -14,8 +14,7 @@ from edbatch_tvm.recording.dropout import Dropout
 from edbatch_tvm.recording.empty_results import NoElements
 from edbatch_tvm.recording.held_objects import ChangesOthers
 from edbatch_tvm.recording.masked_code import MaskedCode
-from edbatch_tvm.recording.module_attributes import Attribute, Written
-from edbatch_tvm.recording.rebinding import Rebinding
+from edbatch_tvm.recording.module_attributes import REBINDING, Attribute, StandsForCell, Written
 from edbatch_tvm.recording.recurrent import Unrolls
 from edbatch_tvm.recording.rows import Again
 from relay_ext.from_torch import RandomCellError
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 _is_any_autocast_enabled = torch._C._is_any_autocast_enabled
 
 
-class CellCall:
+class CellCall(StandsForCell):
     """Stands for a submodule or method of the model while instances run: calling it records.
 
     Attributes
@@ -39,7 +38,7 @@ class CellCall:
         The instance's copy of the module that it belongs to.
     """
 
-    __slots__ = ("plain", "recorder", "root", "site")
+    __slots__ = ("recorder", "root", "site")
 
     def __init__(self, recorder: Recorder, site: Site, plain: Callable[..., Any], root: torch.nn.Module) -> None:
         self.recorder = recorder
@@ -138,7 +137,7 @@ def _argument(attribute: Attribute, root: torch.nn.Module) -> Any:
         If it is a function that holds the copy.
     """
     value = attribute.value(root)
-    if callable(value) and Rebinding({}).holds(value):
+    if callable(value) and REBINDING.holds(value):
         raise CellError(f"the code calls {str(attribute)!r}, which forward sets and which holds a module", "functions")
     return value
 

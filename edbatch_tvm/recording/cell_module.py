@@ -11,7 +11,7 @@ from torch.utils import _pytree as pytree
 
 from edbatch_tvm.recording.arguments import CallPlan
 from edbatch_tvm.recording.masked_code import MaskedCode
-from edbatch_tvm.recording.module_attributes import Attribute, call_with_attributes
+from edbatch_tvm.recording.module_attributes import REBINDING, Attribute, call_with_attributes
 from relay_ext.module_structure import module_structure
 
 
@@ -105,7 +105,15 @@ def bound_to(function: Callable[..., Any], owner: torch.nn.Module) -> Callable[[
         return lambda copy: copy
     if getattr(function, "__self__", None) is owner:
         return lambda copy: function.__func__.__get__(copy)  # type: ignore[attr-defined]
-    return lambda copy: function
+    if not REBINDING.holds(function):
+        return lambda copy: function
+    paths = {id(module): path for path, module in owner.named_modules()}
+
+    def of_copy(copy: torch.nn.Module) -> Any:
+        """The function with the copy in the place of its owner, and so with parts of it."""
+        return REBINDING.rebound(function, lambda one: copy.get_submodule(paths[id(one)]) if id(one) in paths else one)
+
+    return of_copy
 
 
 def _kind_of(example: Any) -> Any:

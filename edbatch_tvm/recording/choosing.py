@@ -25,7 +25,8 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
-from edbatch_tvm.recording.module_attributes import CONTAINERS, OWN
+from edbatch_tvm.recording.module_attributes import CONTAINERS
+from edbatch_tvm.recording.rebinding import OWN
 from edbatch_tvm.recording.uncompiled import path_as_written
 
 _MOST_KINDS = 4

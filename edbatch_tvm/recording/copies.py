@@ -15,8 +15,8 @@ import torch
 from edbatch_tvm.recording.cell_call import CallAtOnce, CellCall
 from edbatch_tvm.recording.encoder_layers import EncoderLayerCall, is_encoder_layer
 from edbatch_tvm.recording.module import StandIn
-from edbatch_tvm.recording.module_attributes import KEEPER
-from edbatch_tvm.recording.module_copy_classes import CELL, recording, recording_cell
+from edbatch_tvm.recording.module_attributes import CELL, KEEPER
+from edbatch_tvm.recording.module_copy_classes import recording, recording_cell
 from edbatch_tvm.recording.rebinding import Rebinding
 from edbatch_tvm.recording.recorded_parameters import RecordedParameters
 from edbatch_tvm.recording.recurrent import RecurrentCall, is_recurrent_layer

@@ -255,10 +255,11 @@ class LazyTensor(torch.Tensor):
         return torch.empty(0).__dlpack_device__()
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        return self.waited_for().clone().__reduce_ex__(protocol)
+        return self.computed().__reduce_ex__(protocol)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        return memo.setdefault(id(self), self.clone())
+        copy = self.computed().__deepcopy__(memo) if self.requires_grad else self.clone()  # an error of PyTorch's own
+        return memo.setdefault(id(self), copy)
 
     def __repr__(self, **_: Any) -> str:
         done = self.recorder.is_computed(self)

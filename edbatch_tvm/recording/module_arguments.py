@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from edbatch_tvm.errors import CellError
-from edbatch_tvm.recording.module_attributes import KEEPER
-from edbatch_tvm.recording.module_copy_classes import CELL
+from edbatch_tvm.recording.module_attributes import CELL, KEEPER
 from relay_ext.module_structure import module_structure
 
 if TYPE_CHECKING:

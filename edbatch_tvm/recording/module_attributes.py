@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import MethodType
 from typing import Any, NamedTuple
 
 import torch
@@ -16,8 +17,24 @@ import torch
 from edbatch_tvm.errors import CellError
 from edbatch_tvm.recording.given_objects import content_of_object, copy_of_object, is_object
 from edbatch_tvm.recording.random_state import GENERATORS
+from edbatch_tvm.recording.rebinding import OWN, Rebinding
+from edbatch_tvm.recording.standing_classes import original as original_class
 from edbatch_tvm.recording.standing_classes import standing_for
 from edbatch_tvm.recording.uncompiled import IN_PLACE, original
+
+
+class StandsForCell:
+    """The class of what stands for a cell on the copies of a model that elements have: calling it records.
+
+    Attributes
+    ----------
+    plain : callable
+        What it stands for.
+    """
+
+    __slots__ = ("plain",)
+
+    plain: Callable[..., Any]
 
 
 class Attribute(NamedTuple):
@@ -50,14 +67,17 @@ class _Absent:
 ABSENT = _Absent()
 """What an attribute is that is not there: code may ask for it (``hasattr``), and find it another time."""
 
-OWN = frozenset(vars(torch.nn.Module())) | {"__dict__", "__class__"}
-"""What every module has."""
-
 LOOK_UP = frozenset({"torch", "edbatch_tvm", "relay_ext", "functools"})
 """Packages that read ``__dict__`` to look up one attribute."""
 
+CELL = "_edbatch_cell"
+"""Name of the attribute of a copy that has what stands for its cell."""
+
 KEEPER = "_edbatch_keeper"
 """Name of the attribute by which a copy of a module knows whose it is."""
+
+REBINDING = Rebinding({})
+"""Finds modules in functions, lists and dicts."""
 
 CONTAINERS = (list, dict, set, deque)
 
@@ -92,25 +112,9 @@ def copied_tree(
         name: one if one is None else copied_tree(one, kind, copies) for name, one in vars(module)["_modules"].items()
     }
     for name, value in own.items():
-        if name not in OWN and type(value) in (list, tuple, dict):
-            own[name] = _with_copies(value, kind, copies)
-        elif isinstance(value, torch.nn.Module):
-            own[name] = copied_tree(value, kind, copies)
+        if name not in OWN:
+            own[name] = REBINDING.rebound(value, lambda module: copied_tree(module, kind, copies))
     return copy
-
-
-def _with_copies(value: Any, kind: Any, copies: dict[int, torch.nn.Module]) -> Any:
-    """A list, tuple or dict with copies of the modules in it; itself if there are none."""
-    items = value.values() if type(value) is dict else value
-    if not any(isinstance(item, torch.nn.Module) for item in items):
-        return value
-
-    def copied(item: Any) -> Any:
-        return copied_tree(item, kind, copies) if isinstance(item, torch.nn.Module) else item
-
-    if type(value) is dict:
-        return {name: copied(item) for name, item in value.items()}
-    return type(value)(map(copied, value))
 
 
 class Notes:
@@ -129,7 +133,10 @@ class Notes:
         self.read: dict[Attribute, Any] = {}
         self.called: set[Attribute] = set()
         self._example = example
-        self.root = copied_tree(root, self._kind)
+        copies: dict[int, torch.nn.Module] = {}
+        self.root = copied_tree(root, self._kind, copies)
+        for _, module in _named(self.root):
+            _calls_itself(module, copies)
         self._path = {id(module): tuple(path.split(".")) if path else () for path, module in _named(self.root)}
         self._before = {id(module): vars(module).copy() for _, module in _named(self.root)}
         self._buffers = {id(module): vars(module)["_buffers"].copy() for _, module in _named(self.root)}
@@ -222,6 +229,21 @@ class Notes:
         for name, value, content in self._held:
             if _content(value) != content:
                 raise CellError(f"the code changes the {type(value).__name__} {name!r}", "code that makes new ones")
+
+
+def _calls_itself(module: torch.nn.Module, copies: Mapping[int, torch.nn.Module]) -> None:
+    """Let a copy of an element's copy have code of its own in the place of what records calls of it."""
+    own, kind = vars(module), original_class(type(module))
+    for name, value in list(own.items()):
+        if not isinstance(value, StandsForCell):
+            continue
+        if name == CELL:
+            own["forward"] = own.get("forward", MethodType(kind.forward, module))  # type: ignore[attr-defined]
+            own[name] = MethodType(kind.__call__, module)
+        elif hasattr(kind, name):
+            del own[name]
+        else:
+            own[name] = REBINDING.rebound(value.plain, lambda one: copies.get(id(one), one))
 
 
 def _named(root: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module]]:

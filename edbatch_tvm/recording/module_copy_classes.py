@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copyreg
 import sys
 from functools import cache
 from typing import Any
@@ -10,12 +11,9 @@ import torch
 
 from edbatch_tvm.recording.followed_parameters import FollowedTensor
 from edbatch_tvm.recording.held_objects import codes_of, is_of_user
-from edbatch_tvm.recording.module_attributes import KEEPER, LOOK_UP
-from edbatch_tvm.recording.recorded_parameters import RecordedParameter
+from edbatch_tvm.recording.module_attributes import CELL, KEEPER, LOOK_UP
+from edbatch_tvm.recording.recorded_parameters import RecordedParameter, RecordedParameters
 from edbatch_tvm.recording.standing_classes import original, standing_for
-
-CELL = "_edbatch_cell"
-"""Name of the attribute of a copy that has what stands for its cell."""
 
 
 @cache
@@ -54,6 +52,7 @@ def recording(kind: type) -> Any:
         return inherited(self, name)
 
     methods: dict[str, Any] = {"__setattr__": __setattr__, "__delattr__": __delattr__, "__getattr__": __getattr__}
+    methods["__reduce_ex__"] = _reduced
     if _reads_all(kind):
         methods["__dict__"] = property(_all_attributes, _set_all_attributes)
     asks = getattr(torch.nn.RNNBase, _ASKS, None)
@@ -75,14 +74,37 @@ _own_attributes: Any = vars(torch.nn.Module)["__dict__"]
 
 
 def _all_attributes(self: Any) -> Any:
-    own = _own_attributes.__get__(self)
-    keeper = own.get(KEEPER)
     package = sys._getframe(1).f_globals.get("__name__", "").partition(".")[0]
-    if keeper is not None and package not in LOOK_UP:
-        for place, name in list(keeper.copies.carried.names):
-            if place == id(keeper.original) and name not in own:
-                keeper.copies.fetch(keeper, self, name)
+    return _own_attributes.__get__(self) if package in LOOK_UP else _none_hidden(self)
+
+
+def _none_hidden(module: Any) -> dict[str, Any]:
+    """The attributes of a copy, those included that elements before have set."""
+    own: dict[str, Any] = _own_attributes.__get__(module)
+    keeper: Any = own.get(KEEPER)
+    for place, name in list(keeper.copies.carried.names) if keeper is not None else ():
+        if place == id(keeper.original) and name not in own:
+            keeper.copies.fetch(keeper, module, name)
     return own
+
+
+def _reduced(self: Any, protocol: Any) -> Any:
+    """What makes a copy of a copy, or a pickled one: a module of the model's own class that knows of no recording."""
+    own = _none_hidden(self).copy()
+    keeper = own.pop(KEEPER, None)
+    own.pop(CELL, None)
+    for name, value in list(own.items()):
+        if callable(value) and type(value).__module__.startswith("edbatch_tvm.recording"):  # it stands for a cell
+            inherited = name not in vars(keeper.original) if keeper is not None else True
+            own.pop(name) if inherited else own.update({name: vars(keeper.original)[name]})
+    own["_buffers"], own["_modules"] = dict(own["_buffers"]), own["_modules"].copy()
+    parameters = own["_parameters"]
+    own["_parameters"] = parameters.exposed() if isinstance(parameters, RecordedParameters) else parameters
+    plain: Any = object.__new__(original(type(self)))
+    _own_attributes.__set__(plain, own)
+    found = plain.__reduce_ex__(protocol)
+    # What pickles a module compares its class with that which is made, but for makers that it does not know.
+    return (object.__new__, *found[1:]) if found[0] is copyreg.__newobj__ else found  # type: ignore[attr-defined]
 
 
 def _set_all_attributes(self: Any, own: dict[str, Any]) -> None:

@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 
-from edbatch_tvm.recording.module_attributes import OWN
+OWN = frozenset(vars(torch.nn.Module())) | {"__dict__", "__class__"}
+"""What every module has."""
 
 _CONTAINERS = (list, tuple, dict)
 _HOLDING = (*_CONTAINERS, MethodType, FunctionType, partial)

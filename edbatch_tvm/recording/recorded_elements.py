@@ -109,7 +109,7 @@ class Content:
             if type(leaf) is not LazyTensor:
                 self._leaves.append(_Constant(leaf) if isinstance(leaf, torch.Tensor) else leaf)
                 continue
-            value = recorder.value_of(leaf)
+            value = recorder.value_of(leaf) if leaf.numel() else -1
             if value < 0:
                 self._leaves.append(_Constant(leaf.computed()))
                 continue

@@ -154,6 +154,13 @@ class RecordedParameters(dict[str, Any]):
         self._recorder = recorder
         self._set_other = set_other
 
+    def exposed(self) -> dict[str, Any]:
+        """The model's own parameters, for somebody who may do anything with them."""
+        for parameter in super().values():
+            if parameter is not None:
+                self._recorder.touch(parameter, exposed=True)
+        return dict(super().items())
+
     def __setitem__(self, name: str, value: Any) -> None:
         value = value.parameter if type(value) is RecordedParameter else value
         if name not in self or super().__getitem__(name) is not value:

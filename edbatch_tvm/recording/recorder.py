@@ -454,7 +454,7 @@ class Recorder:
                 flat[number] = self.flat(rows[number])
             later = np.flatnonzero(values >= 0)
             for places, found in self.computed.rows_of(values[later]):
-                flat[torch.from_numpy(later[places])] = torch.from_numpy(found)
+                flat[torch.from_numpy(later[places])] = torch.from_numpy(found).to(flat.dtype)
             flat = flat.reshape(-1)
         return spec.decoded(flat.as_strided(size, stride, flat.storage_offset() + offset))
 

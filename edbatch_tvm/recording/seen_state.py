@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from edbatch_tvm.recording.compiled_cells import same_numbers
-from edbatch_tvm.recording.module_attributes import OWN
+from edbatch_tvm.recording.rebinding import OWN
 
 _DEEPEST = 6
 """Objects in objects that are looked into."""

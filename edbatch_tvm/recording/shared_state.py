@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from edbatch_tvm.recording.held_objects import Variable, class_variables, code_of, is_of_user, variables_of
-from edbatch_tvm.recording.module_attributes import OWN
 from edbatch_tvm.recording.random_state import GENERATORS, Drawn, NumpyState
+from edbatch_tvm.recording.rebinding import OWN
 from edbatch_tvm.recording.standing_classes import original
 from edbatch_tvm.recording.watched_objects import MOST, WatchedObjects, drawn_from, in_several, is_state
 

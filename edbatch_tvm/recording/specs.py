@@ -54,9 +54,9 @@ class TensorSpec:
         return f"{list(self.shape)}" if self.dtype is torch.float32 else f"{list(self.shape)} of {self.dtype}"
 
     def decoded(self, values: torch.Tensor) -> torch.Tensor:
-        """Values of the graph as this dtype."""
+        """Values of the graph as this dtype; the backend "numpy" has float64."""
         if self.floats:
-            return values
+            return values if values.dtype is self.dtype else values.to(self.dtype)
         return values != 0 if self.dtype is torch.bool else values.to(self.dtype)
 
 

@@ -148,6 +148,60 @@ def test_elements_see_all_attributes_of_those_before() -> None:
     compared(Reading(lambda m, x: m.lin(x), lambda m, x: x))
 
 
+# Cells in cells -----------------------------------------------------------------------------------------------------
+
+
+class Nested(torch.nn.Module):
+    """Its methods and its function are cells, also those that are called by others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lin, self.key = torch.nn.Linear(4, 4), torch.nn.Linear(4, 4)
+        self.temperature = 1.0
+        self.scaled = lambda x: self.lin(x) / self.temperature
+        self.use: Callable[..., Any] = lambda m, x: x
+
+    def inner(self, x: Any) -> Any:
+        return self.scaled(x) / self.temperature
+
+    def outer(self, x: Any) -> Any:
+        return torch.tanh(self.inner(x))
+
+    def reads(self, x: Any) -> Any:
+        return self.lin(x) + self.memory
+
+    def around(self, x: Any) -> Any:
+        return torch.tanh(self.reads(x))
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.use(self, x)
+
+
+def _with_memory(model: Any, x: torch.Tensor) -> Any:
+    model.memory = model.key(x[:1])
+    return model.around(x[:1]), model.reads(x[:1])
+
+
+NESTED: dict[str, Callable[..., Any]] = {
+    "by the outer one": lambda m, x: m.outer(x),
+    "both": lambda m, x: (m.outer(x[:1]), m.inner(x[:1])),
+    "a function": lambda m, x: (m.outer(x[:1]), m.scaled(x[:1])),
+    "a memory": _with_memory,
+}
+
+
+@pytest.mark.parametrize("cells", [["outer", "around", "inner", "reads", "scaled", "lin"], ["lin", "scaled", "inner"]])
+@pytest.mark.parametrize("name", NESTED)
+def test_cells_read_what_cells_in_them_read(name: str, cells: list[str]) -> None:
+    model = Nested()
+    model.use = NESTED[name]
+    fast = eb.autobatch(model, cells=cells, target="numpy")
+    for temperature in (1.0, 5.0, 2.0):
+        model.temperature = temperature
+        torch.testing.assert_close(fast(ELEMENTS), [model(x) for x in ELEMENTS], rtol=1e-5, atol=1e-5)
+        assert not fast.breaks
+
+
 # Functions, hooks and objects that change -----------------------------------------------------------------------------
 
 
@@ -344,3 +398,22 @@ def test_records_of_models_that_record_nothing(name: str) -> None:
     records = [fast.record(x) for x in ELEMENTS]
     for _ in range(2):
         assert fast([*records, *ELEMENTS]) == [model(x) for x in ELEMENTS] * 2
+
+
+class Rest(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = torch.nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        rows = torch.stack([self.cell(row) for row in x])
+        return rows[1:], rows[0], rows
+
+
+@pytest.mark.parametrize("target", ["numpy", "llvm"])
+def test_results_without_rows_and_their_records(target: str) -> None:
+    model = Rest()
+    fast = eb.autobatch(model, cells=["cell"], target=target)
+    wanted = [model(x) for x in ELEMENTS]
+    torch.testing.assert_close(fast(ELEMENTS), wanted, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(fast([fast.record(x) for x in ELEMENTS]), wanted, rtol=1e-5, atol=1e-5)
