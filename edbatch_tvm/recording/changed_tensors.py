@@ -19,7 +19,7 @@ from edbatch_tvm.recording.lazy import is_lazy
 from edbatch_tvm.recording.model_state import parts_of, places_of
 from edbatch_tvm.recording.recorder import Recorder
 from edbatch_tvm.recording.set_attributes import Carried
-from edbatch_tvm.recording.site import Site
+from edbatch_tvm.recording.site import Site, code_sites
 from edbatch_tvm.recording.watched_objects import numbers_of
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def check_buffers(model: torch.nn.Module, known: Known, carried: Carried, first:
 def _become_arguments(sites: Mapping[str, Site], module: torch.nn.Module, name: str) -> bool:
     """Let a buffer be an argument of the cells that read it; whether there are any."""
     found = False
-    for site in sites.values():
+    for site in code_sites(sites.values()):
         for attribute in list(site.constants):
             if site.owner is not None and attribute.name == name and attribute.of(site.owner)[0] is module:
                 site.read(attribute)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -26,6 +27,7 @@ from edbatch_tvm.recording.model_state import (
 from edbatch_tvm.recording.named_cells import find_cells
 from edbatch_tvm.recording.read_variables import ReadVariables
 from edbatch_tvm.recording.set_attributes import Carried
+from edbatch_tvm.recording.site import code_sites
 
 _MOST_KNOWN = 4
 """States whose compiled cells are kept."""
@@ -52,8 +54,6 @@ class CompiledStates:
 
     Attributes
     ----------
-    now : Known
-        What is compiled for the state that the model is in.
     carried : Carried
         What calls of the model set.
     """
@@ -61,11 +61,22 @@ class CompiledStates:
     def __init__(self, model: torch.nn.Module, entry: str, options: dict[str, Any], cells: list[Any] | None) -> None:
         self.model = model
         self.carried = Carried()
+        self._here = threading.local()
         self._entry = entry
         self._options = options
         self._known: dict[Any, Known] = {}
         self._restarts = 0
         self.start(parts_of(model, self.carried.moving), cells)
+
+    @property
+    def now(self) -> Known:
+        """What is compiled for the state that the model is in, for this thread: others may record gradients or not."""
+        known: Known = getattr(self._here, "now", self._latest)
+        return known
+
+    @now.setter
+    def now(self, known: Known) -> None:
+        self._here.now = self._latest = known
 
     def parts(self, functions: Sequence[Any]) -> ModelParts:
         """The model, for calls of `functions`: inputs of a model that is frozen may require gradients."""
@@ -97,12 +108,12 @@ class CompiledStates:
             parts = self.parts(functions)
             check_device(self.model, parts)
             structure, places = _structure(parts), places_of(parts)
-        if structure != self.now.structure and structure in self._known:
-            self.now = self._known[structure]
-            self.now.library.code.refresh()
-        known = self.now
+        known = self._known.get(structure, self.now)
+        if known is not self.now:
+            self.now = known
+            known.library.code.refresh()
         variable = known.variables.changed()
-        code = next((changed for site in known.sites.values() if (changed := site.code.changed())), "")
+        code = next((changed for site in code_sites(known.sites.values()) if (changed := site.code.changed())), "")
         if variable or code:
             self._restarts += 1
             if self._restarts > (_MOST_RESTARTS if variable else _MOST_NEW_CODE):
@@ -119,7 +130,7 @@ class CompiledStates:
 
     def _take_over_constants(self) -> None:
         """Let attributes that cells read as constants, and that have changed, be read anew."""
-        for site in self.now.sites.values():
+        for site in code_sites(self.now.sites.values()):
             for attribute, value in list(site.constants.items()):
                 now = attribute.value(site.owner) if site.owner is not None else value
                 if isinstance(value, torch.Tensor):  # a buffer: compared before

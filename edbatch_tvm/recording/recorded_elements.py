@@ -109,7 +109,10 @@ class Content:
             if type(leaf) is not LazyTensor:
                 self._leaves.append(_Constant(leaf) if isinstance(leaf, torch.Tensor) else leaf)
                 continue
-            value = recorder.value_of(leaf) if leaf.numel() else -1
+            if not leaf.numel():
+                self._leaves.append(_Constant(torch.empty(leaf.shape, dtype=leaf.dtype)))
+                continue
+            value = recorder.value_of(leaf)
             if value < 0:
                 self._leaves.append(_Constant(leaf.computed()))
                 continue

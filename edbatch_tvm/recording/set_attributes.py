@@ -20,7 +20,7 @@ from edbatch_tvm.recording.module_attributes import KEEPER
 from edbatch_tvm.recording.module_copy_classes import look_up_first
 from edbatch_tvm.recording.rebinding import Rebinding
 from edbatch_tvm.recording.recorded_parameters import own_parameter
-from edbatch_tvm.recording.site import Site
+from edbatch_tvm.recording.site import Site, code_sites
 from edbatch_tvm.recording.source_locations import users_place
 from edbatch_tvm.recording.standing_classes import original
 
@@ -191,7 +191,7 @@ class SetAttributes:
                     self._set_late(keeper, name)
                 elif place[0] in later.modules:
                     hide(later.modules[place[0]], name)
-        for site in self._sites.values():
+        for site in code_sites(self._sites.values()):
             for attribute in list(site.constants):
                 if site.owner is not None and attribute.name == name:
                     module, _ = attribute.of(site.owner)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,6 +18,14 @@ from edbatch_tvm.recording.specs import TensorSpec
 
 if TYPE_CHECKING:
     from edbatch_tvm.recording.dropout import Dropout
+
+
+def code_sites(sites: Iterable[Site]) -> Iterator[Site]:
+    """Sites, and after each that of its code with masks as arguments, if the code drops elements."""
+    for site in sites:
+        yield site
+        if site.dropout is not None:
+            yield site.dropout.site
 
 
 class Constants:

@@ -334,6 +334,45 @@ def _counts(model: Any, x: torch.Tensor) -> torch.Tensor:
     return result
 
 
+class Dropping(torch.nn.Module):
+    """A cell that drops elements."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lin, self.drop = torch.nn.Linear(4, 4), torch.nn.Dropout(0.5)
+        self.temperature, self.sets = 1.0, False
+        self.register_buffer("bias", torch.ones(4))
+
+    def step(self, x: Any) -> Any:
+        return self.drop(self.lin(x)) / self.temperature + self.bias
+
+    def forward(self, x: torch.Tensor) -> Any:
+        if self.sets:
+            self.temperature = float(len(x))
+            self.bias = self.bias * 2
+        return self.step(x[:1])
+
+
+def test_cells_with_dropout_see_changes_too() -> None:
+    model, own = Dropping(), Dropping()
+    own.load_state_dict(model.state_dict())
+    fast = eb.autobatch(model, cells=["step"], target="numpy")
+    changes: list[Callable[[Any], Any]] = [
+        lambda m: None,
+        lambda m: _set(m, "temperature", 5.0),
+        lambda m: m.lin.register_forward_hook(lambda one, given, found: found * 3),
+        lambda m: _set(m, "sets", True),
+        lambda m: None,
+    ]
+    for change in changes:
+        for each in (model, own):
+            change(each)
+        torch.manual_seed(1)
+        wanted = [own(x) for x in ELEMENTS]
+        torch.manual_seed(1)
+        torch.testing.assert_close(fast(ELEMENTS), wanted, rtol=1e-5, atol=1e-5)
+
+
 def test_cells_that_change_an_object_are_left_to_pytorch() -> None:
     assert compared(Model(_counts, lambda m, x: m.step(x[:1])))
 

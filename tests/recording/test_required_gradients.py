@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from torch import nn
 
 import edbatch_tvm as eb
+from edbatch_tvm.recording import api
 from tests.recording.checks import assert_equal
 
 H = 4
@@ -168,3 +170,27 @@ def test_a_parameter_that_is_frozen_later(made: tuple[Any, Model]) -> None:
         assert [_asked(one) for one in fast([x])[0][0]] == [_asked(one) for one in eager(x)[0]]
     for model in (fast, eager):
         model.frozen.requires_grad_(False)
+
+
+def test_threads_record_gradients_or_not_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    fast = eb.autobatch(nn.Sequential(nn.Linear(H, H), nn.Linear(H, H)), cells=["0", "1"])
+    xs = [torch.randn(H) for _ in range(3)]
+    found: list[Any] = []
+
+    def without() -> None:
+        with torch.no_grad():
+            found.extend(fast(xs))
+
+    def meanwhile(_model: Any) -> bool:
+        monkeypatch.undo()
+        other = threading.Thread(target=without)
+        other.start()
+        other.join()
+        return False
+
+    without()
+    fast(xs)
+    monkeypatch.setattr(api, "is_uninitialised", meanwhile)  # asked once the call knows what is compiled for it
+    assert all(one.requires_grad for one in fast(xs))
+    assert len(found) == 6
+    assert not any(one.requires_grad for one in found)
