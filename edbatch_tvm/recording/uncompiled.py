@@ -23,9 +23,15 @@ IN_PLACE = "_compiled_call_impl"
 """Where a module has what ``module.compile()`` made of its calls."""
 
 
+def _of_compiler(name: str) -> Any:
+    """What PyTorch's compiler calls `name`; None as long as it is not imported, or another thread imports it."""
+    return getattr(sys.modules.get(_COMPILER), name, None)
+
+
 def original(module: Any) -> Any:
     """The module that ``torch.compile`` was given; any other as it is."""
-    while _COMPILER in sys.modules and isinstance(module, sys.modules[_COMPILER].OptimizedModule):
+    kind = _of_compiler("OptimizedModule")
+    while kind is not None and isinstance(module, kind):
         module = module._orig_mod
     return module
 
@@ -47,10 +53,11 @@ def uncompiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(function)
     def call(*arguments: Any, **named: Any) -> Any:
-        if _COMPILER not in sys.modules:
+        disable = _of_compiler("disable")
+        if disable is None:
             return function(*arguments, **named)
         if not disabled:
-            disabled.append(sys.modules[_COMPILER].disable(_in_python(function)))
+            disabled.append(disable(_in_python(function)))
         return disabled[0](*arguments, **named)
 
     return call
