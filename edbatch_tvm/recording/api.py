@@ -37,6 +37,7 @@ from edbatch_tvm.recording.records_alone import run_records
 from edbatch_tvm.recording.seen_state import SeenState
 from edbatch_tvm.recording.set_attributes import Carried
 from edbatch_tvm.recording.site import Site
+from edbatch_tvm.recording.source_locations import users_place
 from edbatch_tvm.recording.uncompiled import original, uncompiled
 from edbatch_tvm.runtime import Model, Report
 
@@ -451,10 +452,10 @@ class AutoBatched(StandIn):
         self.breaks.append(Break(name, "the whole model", self._carried.in_order))
         if not self._told:
             self._told = True
-            warnings.warn(
+            warnings.warn_explicit(
                 f"{name} is not batched, PyTorch runs its elements one after the other: {self._carried.in_order}",
                 BreakWarning,
-                stacklevel=5,
+                *users_place(),
             )
         return self._one_by_one(functions, first)
 

@@ -194,8 +194,9 @@ def test_what_elements_share_and_change_while_they_wait(made: tuple[Model, eb.Au
     model.log["of"] = [0]
     wanted = [model(x) for x in elements]
     model.log["of"] = [0]
-    with pytest.warns(BreakWarning, match="one after the other"):
+    with pytest.warns(BreakWarning, match="one after the other") as warned:
         found = fast(elements)  # from now on PyTorch runs them in order
+    assert warned[0].filename == __file__  # where the user has called it
     assert_equal(found, wanted)
     assert len(fast.breaks) == 1
     fast.refresh()
