@@ -103,9 +103,9 @@ class KernelCompilation:
             if code is not None:
                 self._found[kernel.digest] = code
             elif self._pool is None:
-                self._found[kernel.digest] = self._compiled(kernel)
+                self._found[kernel.digest] = compile_kernel(kernel, self._target, self._pipeline)
             else:
-                self._found[kernel.digest] = self._pool.submit(self._compiled, kernel)
+                self._found[kernel.digest] = self._pool.submit(self._compiled_apart, kernel)
 
     def objects(self) -> dict[str, bytes]:
         """The object files of all kernels so far, by digest; waits for them.
@@ -124,8 +124,8 @@ class KernelCompilation:
     def _key(self, digest: str) -> str:
         return digest_of({"kernel": digest, "target": str(self._target), "pipeline": self._pipeline})
 
-    def _compiled(self, kernel: KernelCode) -> bytes:
-        with self._context:  # each thread has a context of its own
+    def _compiled_apart(self, kernel: KernelCode) -> bytes:
+        with self._context:  # each thread has a context of its own; entered twice, it would forget what it has seen
             return compile_kernel(kernel, self._target, self._pipeline)
 
 
