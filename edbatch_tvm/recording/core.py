@@ -158,7 +158,8 @@ def _functions(module: Any) -> dict[str, Any]:
         "rows_of": rows_of,
         "spec_of": spec_of,
         "torch_function": _IN_PYTHON["torch_function"].__func__,
-        "wrapper": lazy.wrapper,
+        "wrapper": lazy.make_wrapper,
+        "guard": lazy.guard,
         **isolation.STATE_FUNCTIONS,
         **{name: _IN_PYTHON[name] for name in ("answer", "call", "cell_call", "number", "row_of_parameter", "wait")},
     }

@@ -62,6 +62,10 @@ class _Kind(NamedTuple):
     pointwise: bool
 
 
+_RETYPED = frozenset({"view_as_complex", "view_as_real", "_conj", "_neg_view"})
+"""Views whose elements are others than those of what they are views of."""
+
+
 @cache
 def _kind_of(operator: Any) -> _Kind:
     """What the schema of an operator says."""
@@ -76,7 +80,7 @@ def _kind_of(operator: Any) -> _Kind:
     tags = operator.tags
     return _Kind(
         name,
-        (returns_alias and not written) or name == "_unsafe_view",
+        (returns_alias and not written and name not in _RETYPED) or name == "_unsafe_view",
         written,
         _functional(operator, name) if written else None,
         torch.Tag.nondeterministic_seeded in tags,
@@ -89,7 +93,11 @@ def _functional(operator: Any, name: str) -> Any:
     overload = operator._overloadname
     if name.endswith("_"):
         packet = getattr(aten, name[:-1], None)
-        found = getattr(packet, overload, None) if packet is not None else None
+        wanted = [str(argument.type) for argument in operator._schema.arguments]
+        names = packet.overloads() if packet is not None else []
+        alike = [one for one in names if [str(own.type) for own in getattr(packet, one)._schema.arguments] == wanted]
+        # Most often it has the same name; that of pow_.Scalar has another, and pow.Scalar is something else.
+        found = getattr(packet, overload if overload in alike else alike[0]) if alike else None
     elif overload.endswith("out"):
         packet = operator.overloadpacket
         names = [one for one in packet.overloads() if "out" not in one.split("_")]

@@ -351,6 +351,10 @@ def _table() -> None:
 _table()
 
 
+_RETYPING = frozenset({torch.view_as_complex, torch.view_as_real})
+"""What returns views of other numbers, which autograd would take for views of what is recorded."""
+
+
 def _into_pytorch(function: Any, arguments: Any, named: dict[str, Any]) -> Any:
     """Call a function that is not recorded as it is: PyTorch takes it apart.
 
@@ -373,7 +377,7 @@ def _into_pytorch(function: Any, arguments: Any, named: dict[str, Any]) -> Any:
             recorder.wait()
     breaks = len(recorder.breaks) + recorder.reads
     try:
-        if function in recorder.library.not_recorded:
+        if function in _RETYPING or function in recorder.library.not_recorded:
             return _on_computed(recorder, function, arguments, named)
         drawn = torch.default_generator.get_state()
         with _Plain():

@@ -384,4 +384,14 @@ def is_tensor(thing: Any) -> bool:
     return isinstance(thing, torch.Tensor) and thing.dtype.is_floating_point
 
 
-wrapper = _wrapper_function()
+make_wrapper = _wrapper_function()
+
+guard: Callable[[Any], None] = getattr(torch._C, "_set_throw_on_mutable_data_ptr", lambda tensor: None)
+"""Lets C++ code that asks a tensor for its memory raise an error, in place of reading at address 0."""
+
+
+def wrapper(*arguments: Any) -> Any:
+    """A new tensor without memory, of a class, a size, strides, an offset, None and a dtype."""
+    made = make_wrapper(*arguments)
+    guard(made)
+    return made

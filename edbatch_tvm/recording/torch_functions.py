@@ -108,6 +108,9 @@ _JOINING = (("cat", "cat"), ("concat", "cat"), ("concatenate", "cat"), ("stack",
 """Functions that join tensors, and what they are recorded as."""
 
 
+_EXPORTERS = ((torch._C, "_to_dlpack"), (torch, "to_dlpack"), (torch.utils.dlpack, "to_dlpack"))
+
+
 def _replacements() -> list[tuple[Any, str, Any, Any]]:
     joining = [(name, _joining(getattr(torch, name), getattr(torch, function))) for name, function in _JOINING]
     made = [(torch, name, getattr(torch, name), function) for name, function in joining]
@@ -115,6 +118,9 @@ def _replacements() -> list[tuple[Any, str, Any, Any]]:
     made.append((torch.Tensor, "data", None, data))
     made.append((torch.autograd.Function, "apply", _apply, _apply_computed))
     made += [(torch._C, name, getattr(torch._C, name), function) for name, function in NOTING.items()]
+    # It asks no tensor whether it has memory.
+    exported = _reading(torch._C._to_dlpack)
+    made += [(one, name, torch._C._to_dlpack, exported) for one, name in _EXPORTERS if hasattr(one, name)]
     scripts: Any = (torch._C.ScriptFunction, torch._C.ScriptMethod)
     # A scripted function asks as little; a scripted module does.
     return [*made, *((one, "__call__", vars(one)["__call__"], _reading(one.__call__)) for one in scripts)]

@@ -77,3 +77,22 @@ def test_copies_of_tensors_with_a_history_are_errors_as_in_pytorch() -> None:
         for run in (model, eb.autobatch(model, cells=["lin"])):
             with pytest.raises(RuntimeError, match="graph leaves"):
                 run(ELEMENTS[0])
+
+
+_exported: Callable[[torch.Tensor], Any] = torch.utils.dlpack.to_dlpack  # not what takes its place meanwhile
+
+
+def test_memory_of_recorded_tensors_is_exported_once_computed() -> None:
+    model = Model()
+    model.use = lambda m, x: torch.from_dlpack(torch.utils.dlpack.to_dlpack(m.lin(x))) * 2
+    fast = eb.autobatch(model, cells=["lin"])
+    for _ in range(2):
+        torch.testing.assert_close(fast(ELEMENTS), [model(x) for x in ELEMENTS], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("code", [_exported, torch._C._to_dlpack_versioned])
+def test_code_that_takes_memory_unasked_is_an_error(code: Callable[[torch.Tensor], Any]) -> None:
+    model = Model()
+    model.use = lambda m, x: code(m.lin(x)) and x
+    with pytest.raises(RuntimeError, match="data pointer"):
+        eb.autobatch(model, cells=["lin"])(ELEMENTS)

@@ -12,7 +12,7 @@
     X(LazyTensor) X(Tensor) X(Recorder) X(CellCall) X(Site) X(TensorSpec) X(RowsSpec) X(Storage) X(Outside) \
     X(Driver) X(RowByRow) X(Table) X(RecordedParameter)
 #define OBJECTS(X) \
-    X(wrapper) X(is_inference) X(resolved) X(rows_of) X(call) X(cell_call) X(number) X(is_neg) X(is_grad_enabled) \
+    X(wrapper) X(guard) X(is_inference) X(resolved) X(rows_of) X(call) X(cell_call) X(number) X(is_neg) X(is_grad_enabled) \
     X(is_any_autocast) X(function_modes) X(dispatch_modes) X(functions_enabled) X(interpreters) X(autocast) \
     X(autocast_dtype) X(autocast_cached) X(included) X(excluded) X(float32) X(float64) X(INTEGER) X(INDEX) X(FEW) \
     X(Written) X(refusals) X(wait) X(answer) X(row_of_parameter) X(argmax) X(argmin) X(torch_function) X(OPERATORS) X(VIEWS) \

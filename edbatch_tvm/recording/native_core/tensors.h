@@ -135,12 +135,19 @@ static PyObject *entered(PyObject *module, PyObject *thing) {
     Py_RETURN_NONE;
 }
 
+/* Let C++ code that asks for the memory of a new tensor raise an error: it has none. */
+static int guarded(PyObject *made) {
+    PyObject *done = PyObject_CallOneArg(guard_, made);
+    Py_XDECREF(done);
+    return done == NULL ? -1 : 0;
+}
+
 static PyObject *made_tensor(PyObject *recorder, PyObject *spec) {
     PyObject *arguments[] = {LazyTensor_, SLOT(spec, TensorSpec_shape), Py_None, Py_None, Py_None,
                              SLOT(spec, TensorSpec_dtype)};
     PyObject *made = PyObject_Vectorcall(wrapper_, arguments, 6, NULL);
     if (made == NULL) return NULL;
-    if (set_part(made, str_recorder, recorder) < 0 || set_part(made, str_spec, spec) < 0)
+    if (guarded(made) < 0 || set_part(made, str_recorder, recorder) < 0 || set_part(made, str_spec, spec) < 0)
         Py_CLEAR(made);
     return made;
 }
@@ -170,7 +177,7 @@ static PyObject *made_view(PyObject *recorder, PyObject *spec, PyObject *geometr
     PyObject *arguments[] = {LazyTensor_, PyTuple_GET_ITEM(geometry, 0), PyTuple_GET_ITEM(geometry, 1),
                              PyTuple_GET_ITEM(geometry, 2), Py_None, SLOT(spec, TensorSpec_dtype)};
     PyObject *made = PyObject_Vectorcall(wrapper_, arguments, 6, NULL);
-    if (made != NULL && (set_part(made, str_recorder, recorder) < 0 ||
+    if (made != NULL && (guarded(made) < 0 || set_part(made, str_recorder, recorder) < 0 ||
                          set_part(made, str_spec, spec) < 0))
         Py_CLEAR(made);
     return made;
