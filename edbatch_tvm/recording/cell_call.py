@@ -99,7 +99,7 @@ class CellCall(StandsForCell):
         """Record a call of code that drops elements."""
         given = self.site.positional(arguments, named) if named else arguments
         try:
-            masks = dropout.masks(self.recorder, given)
+            masks = dropout.masks(self.recorder, given, self.root)
         except CellError as error:
             return self._refused(error, arguments, named)
 

@@ -349,6 +349,7 @@ class Dropping(torch.nn.Module):
     def forward(self, x: torch.Tensor) -> Any:
         if self.sets:
             self.temperature = float(len(x))
+            self.drop.p = 1 / (1 + len(x))
             self.bias = self.bias * 2
         return self.step(x[:1])
 
@@ -360,6 +361,7 @@ def test_cells_with_dropout_see_changes_too() -> None:
     changes: list[Callable[[Any], Any]] = [
         lambda m: None,
         lambda m: _set(m, "temperature", 5.0),
+        lambda m: _set(m.drop, "p", 0.9),
         lambda m: m.lin.register_forward_hook(lambda one, given, found: found * 3),
         lambda m: _set(m, "sets", True),
         lambda m: None,
