@@ -12,6 +12,8 @@ import numpy as np
 import torch
 
 from edbatch_tvm.recording.compiled_cells import same_numbers
+from edbatch_tvm.recording.given_objects import is_object
+from edbatch_tvm.recording.held_objects import own_function
 from edbatch_tvm.recording.rebinding import OWN
 
 _DEEPEST = 6
@@ -82,8 +84,8 @@ class SeenState:
                 if kind.__module__.startswith("torch."):
                     continue
                 for name, value in vars(kind).items():
-                    if not name.startswith("__") and not callable(value) and not hasattr(value, "__get__"):
-                        yield (path, kind, name), value
+                    if not name.startswith("__"):
+                        yield (path, kind, name), own_function(value)
 
 
 class _Objects:
@@ -199,7 +201,7 @@ def _is_container(value: Any) -> bool:
 
 
 def _is_object(value: Any) -> bool:
-    if isinstance(value, torch.nn.Module | type) or callable(value):
+    if isinstance(value, torch.nn.Module | type) or (callable(value) and not is_object(value)):
         return False
     return isinstance(getattr(value, "__dict__", None), dict)
 

@@ -407,6 +407,35 @@ def test_cells_draw_from_generators_outside_of_the_model() -> None:
     torch.testing.assert_close(found, wanted)
 
 
+# Records ----------------------------------------------------------------------------------------------------------
+
+
+RECORDED: dict[str, Callable[[Any, type], Any]] = {
+    "nothing": lambda m, kind: None,
+    "an object that is called": lambda m, kind: _set(m.scaled, "scale", 5.0),
+    "a method": lambda m, kind: setattr(kind, "double", lambda m, x: x * 5),
+    "forward": lambda m, kind: setattr(kind, "forward", lambda m, x: m.step(x[-1:]) * 2),
+    "a function": lambda m, kind: _set(m, "activation", torch.relu),
+}
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_records_see_functions_and_objects_that_change(name: str) -> None:
+    class Own(Model):
+        def step(self, x: Any) -> Any:  # type: ignore[override]
+            return self.lin(x)
+
+        def forward(self, x: torch.Tensor) -> Any:
+            return self.activation(self.double(self.scaled(self.step(x[:1]))))
+
+    model = Own(lambda m, x: x, lambda m, x: x)
+    fast = eb.autobatch(model, cells=["step"], target="numpy")
+    records = [fast.record(x) for x in ELEMENTS]
+    for change in (RECORDED["nothing"], RECORDED[name]):
+        change(model, Own)
+        torch.testing.assert_close(fast(records), [model(x) for x in ELEMENTS], rtol=1e-5, atol=1e-5)
+
+
 # Cells that cannot be compiled ----------------------------------------------------------------------------------------
 
 
