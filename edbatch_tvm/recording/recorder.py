@@ -21,7 +21,7 @@ from edbatch_tvm.recording.detached import DetachedStorage, shared
 from edbatch_tvm.recording.empty_results import EmptyResult, NoElements
 from edbatch_tvm.recording.followed_parameters import FollowedTensor
 from edbatch_tvm.recording.gradient_tape import GradientTape
-from edbatch_tvm.recording.isolation import switched_to
+from edbatch_tvm.recording.isolation import outside_of_transforms, switched_to
 from edbatch_tvm.recording.lazy import LazyTensor, geometry_of, lazy_rows
 from edbatch_tvm.recording.outside import Outside
 from edbatch_tvm.recording.over_rows import OverRows
@@ -494,7 +494,8 @@ class Recorder:
             if self.types:
                 self.compute()
         if exposed and id(parameter) not in self.exposed and not self.follows:
-            self.exposed[id(parameter)] = parameter, numbers_of(parameter)
+            with outside_of_transforms():
+                self.exposed[id(parameter)] = parameter, numbers_of(parameter)
 
     def forget_parameters(self) -> None:
         """Let go of what ``forward`` has seen of parameters, which would live on for its rows, views of it."""

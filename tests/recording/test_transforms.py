@@ -224,3 +224,19 @@ def test_batch_norm_without_statistics(in_cell: bool) -> None:
                 if other is not None:
                     # A bias before the norm changes nothing: its gradient is rounding.
                     assert (one - other).abs().max() <= 1e-4, name
+
+
+@pytest.mark.parametrize("reads", [lambda w: w.detach(), lambda w: w.data], ids=["detach", "data"])
+def test_transforms_in_a_model_see_memory_of_parameters(reads: Any) -> None:
+    class Model(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.cell = torch.nn.Linear(4, 4)
+
+        def forward(self, x: torch.Tensor) -> Any:
+            return torch.func.jacrev(lambda z: torch.tanh(z @ reads(self.cell.weight)))(x) + self.cell(x)
+
+    model = Model()
+    xs = [torch.linspace(-1, 1, 4) * scale for scale in (1, 2, 3)]
+    found = eb.autobatch(model, cells=["cell"], target="numpy")(xs)
+    torch.testing.assert_close(found, [model(x) for x in xs], rtol=1e-5, atol=1e-5)
