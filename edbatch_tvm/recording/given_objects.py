@@ -10,8 +10,8 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterator
 from enum import Enum
 from functools import lru_cache, partial
-from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
-from typing import Any
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType, SimpleNamespace
+from typing import Any, Generic
 
 import numpy as np
 import torch
@@ -27,6 +27,9 @@ _MOST_NUMBERS = 1024
 
 _OF_PYTHON = frozenset({"types", "argparse"})
 """Modules of Python whose objects have what the user gives them."""
+
+_MADE_IN_PYTHON = 1 << 9
+"""Flag of classes that a ``class`` statement makes."""
 
 _VALUES = int, float, complex, str, bytes, frozenset
 _CODE = type, FunctionType, BuiltinFunctionType, MethodType, ModuleType, partial, torch._ops.OpOverload
@@ -44,6 +47,13 @@ def is_object(value: Any) -> bool:
 @lru_cache(maxsize=1024)
 def _is_object(kind: Any) -> bool:
     return not issubclass(kind, _OTHER) and (kind.__module__ in _OF_PYTHON or is_of_user(kind))
+
+
+@lru_cache(maxsize=1024)
+def _is_of_python(kind: Any) -> bool:
+    """Whether objects of a class have nothing but attributes: nothing that a base in compiled code keeps."""
+    made_by_code = (base for base in kind.__mro__ if not base.__flags__ & _MADE_IN_PYTHON)
+    return all(base in (object, SimpleNamespace, Generic) for base in made_by_code)
 
 
 class GivenObject:
@@ -79,7 +89,7 @@ def content_of_object(value: Any) -> Hashable:
 
     def content(part: Any, above: tuple[int, ...]) -> Hashable:
         left[0] -= 1
-        kind = type(part)
+        kind: Any = type(part)
         if left[0] < 0 or id(part) in above:
             raise _refused(value, f"more than {MOST_PARTS} parts" if left[0] < 0 else "itself")
         if isinstance(part, float | complex):
@@ -102,7 +112,7 @@ def content_of_object(value: Any) -> Hashable:
                 return kind, part.dtype, part.shape, repr(part.tolist())
         elif kind is np.ndarray and not part.dtype.hasobject and part.size <= _MOST_NUMBERS:
             return kind, part.dtype.str, part.shape, part.tobytes()
-        elif is_object(part):
+        elif is_object(part) and _is_of_python(kind):
             return kind, tuple([(name, content(item, inside)) for name, item in _attributes(part)])
         raise _refused(value, f"a {kind.__name__}")
 
@@ -124,7 +134,7 @@ def copy_of_object(value: Any) -> Any:
         return value.copy()
     if not is_object(value):
         return value
-    made = object.__new__(kind)
+    made = SimpleNamespace.__new__(kind) if issubclass(kind, SimpleNamespace) else object.__new__(kind)
     for name, item in _attributes(value):
         object.__setattr__(made, name, copy_of_object(item))
     return made

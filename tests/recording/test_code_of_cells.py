@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import datetime
 import random
 import types
 from collections.abc import Callable
@@ -32,6 +33,17 @@ class Settings:
         self.inner = [scale]
 
 
+class Slots:
+    __slots__ = ("scale",)
+
+    def __init__(self, scale: float) -> None:
+        self.scale = scale
+
+
+class Day(datetime.date):
+    """An object that has more than its attributes."""
+
+
 class Scaled(Settings):
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         return x * self.scale
@@ -57,6 +69,8 @@ class Model(torch.nn.Module):
         self.activation: Any = torch.tanh
         self.settings, self.scaled, self.arguments = Settings(1.0), Scaled(1.0), argparse.Namespace(scale=1.0)
         self.seen = {1}
+        self.namespaces, self.slots = [types.SimpleNamespace(scale=1.0)], Slots(1.0)
+        self.day = Day(2026, 12, 1)
         self.numbers = random.Random(0)
         self.of_numpy = np.random.default_rng(0)
         object.__setattr__(self, "code", (step, run))
@@ -230,6 +244,11 @@ BETWEEN: dict[str, tuple[Callable[..., Any], Callable[[Any], Any]]] = {
     ),
     "a namespace": (lambda m, x: m.lin(x) * m.arguments.scale, lambda m: _set(m.arguments, "scale", 5.0)),
     "an object that is called": (lambda m, x: m.scaled(m.lin(x)), lambda m: _set(m.scaled, "scale", 5.0)),
+    "a namespace in a list": (
+        lambda m, x: m.lin(x) * m.namespaces[0].scale,
+        lambda m: _set(m.namespaces[0], "scale", 5.0),
+    ),
+    "slots": (lambda m, x: m.lin(x) * m.slots.scale, lambda m: _set(m.slots, "scale", 5.0)),
     "a set": (lambda m, x: m.lin(x) * len(m.seen), lambda m: m.seen.add(2)),
 }
 
@@ -326,6 +345,11 @@ WITHIN: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
 @pytest.mark.parametrize("name", WITHIN)
 def test_elements_may_change_what_cells_find(name: str) -> None:
     compared(Model(*WITHIN[name]))
+
+
+def test_objects_that_have_more_than_attributes_are_left_to_pytorch() -> None:
+    model = Model(lambda m, x: m.lin(x) * m.day.day, lambda m, x: m.step(x[:1]))
+    assert compared(model, lambda m: _set(m, "day", Day(2026, 12, 2)))
 
 
 def _counts(model: Any, x: torch.Tensor) -> torch.Tensor:
