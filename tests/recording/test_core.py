@@ -68,6 +68,9 @@ def arguments(leaves: list[Any]) -> list[tuple[Any, ...]]:
         torch.cat([a.reshape(1, H), b.reshape(1, H)]),
         (a, (b, ones)),
         [a, b, c],
+        [],
+        [torch.stack([a, b, c])[1], b],
+        [torch.cat([b.reshape(1, H), c.reshape(1, H)])[1]],
         [(a, b), (b, c)],
         [a, ones],
         (torch.stack([a, b]), torch.stack([b, c])),
@@ -131,6 +134,31 @@ def test_both_ways_record_the_same(made: tuple[Model, eb.AutoBatched]) -> None:
     finally:
         core.use(True)
     assert compiled[-2] > 90
+
+
+def test_lists_are_read_by_compiled_code(made: tuple[Model, eb.AutoBatched]) -> None:
+    model, fast = made
+    in_python: list[Any] = []
+
+    def calls(leaf: Any, node: Any) -> Iterator[Any]:
+        a, b = leaf(0), leaf(2)
+
+        def watch(frame: Any, event: str, _argument: Any) -> None:
+            code = frame.f_code
+            if event == "call" and code.co_name == "call" and code.co_filename.endswith("recorder.py"):
+                in_python.append(frame.f_locals["arguments"])
+
+        lists: list[Any] = [[], [a, b], [torch.stack([a, b])[1], b], [torch.cat([a.reshape(1, H), b.reshape(1, H)])[1]]]
+        for rest in lists:
+            sys.setprofile(watch)
+            result = node(a, rest)
+            sys.setprofile(None)
+            yield result
+
+    recorded(fast, model, calls)
+    in_python.clear()  # what was met for the first time
+    recorded(fast, model, calls)
+    assert not in_python
 
 
 def test_results_are_those_of_pytorch(made: tuple[Model, eb.AutoBatched]) -> None:

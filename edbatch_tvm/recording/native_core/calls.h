@@ -216,16 +216,44 @@ static int add_ordinary(Call *call, PyObject *tensor) {
     return items_add(&call->attributes, elements == 1 ? PyNumber_Long(tensor) : Py_NewRef(tensor));
 }
 
-/* A list of recorded tensors of one spec: any number of them is one cell. */
+/* The values of recorded tensors of one spec, those in a storage among them; a new list. */
+static int values_of_list(PyObject *list, PyObject *recorder, PyObject *spec, PyObject **found) {
+    Py_ssize_t count = PyList_GET_SIZE(list);
+    PyObject *values = PyList_New(count);
+    int outcome = values == NULL ? ERROR : DONE;
+    for (Py_ssize_t n = 0; n < count && outcome == DONE; n++) {
+        if (n >= PyList_GET_SIZE(list)) { /* somebody has made it shorter */
+            outcome = UNUSUAL;
+            break;
+        }
+        PyObject *tensor = Py_NewRef(PyList_GET_ITEM(list, n)), *held, *own, *value;
+        outcome = IS(tensor, LazyTensor) ? lazy_parts(tensor, recorder, &held, &own) : UNUSUAL;
+        if (outcome == DONE) {
+            if (own != spec) outcome = UNUSUAL;
+            else if (held != Py_None) outcome = value_of_view(recorder, tensor, held, own, &value);
+            else if ((value = part_of(tensor, str_value)) == NULL) outcome = ERROR;
+            if (outcome == DONE) PyList_SET_ITEM(values, n, value);
+            Py_DECREF(held);
+            Py_DECREF(own);
+        }
+        Py_DECREF(tensor);
+    }
+    if (outcome == DONE) *found = values;
+    else Py_XDECREF(values);
+    return outcome;
+}
+
+/* A list of recorded tensors of one spec: any number of them is one cell. An empty list is a constant. */
 static int add_list(Call *call, PyObject *list) {
     Py_ssize_t count = PyList_GET_SIZE(list);
-    if (!count || (call->rows != -1 && call->rows != count)) return UNUSUAL;
+    if (!count) return follow_structure(call, str_list, 0);
+    if (call->rows != -1 && call->rows != count) return UNUSUAL;
     if (!IS(PyList_GET_ITEM(list, 0), LazyTensor)) return UNUSUAL;
     PyObject *spec = part_of(PyList_GET_ITEM(list, 0), str_spec), *values;
     if (spec == NULL) return ERROR;
     int outcome = UNUSUAL;
     if (IS(spec, TensorSpec) && is_float(SLOT(spec, TensorSpec_dtype)) && SLOT(spec, TensorSpec_rows) != Py_None)
-        outcome = values_alike(((PyListObject *)list)->ob_item, count, call->recorder, spec, &values);
+        outcome = values_of_list(list, call->recorder, spec, &values);
     if (outcome == DONE) {
         outcome = follow(call, listed_one);
         if (outcome == DONE) outcome = follow(call, SLOT(spec, TensorSpec_rows));

@@ -69,14 +69,15 @@ static int values_of_rows(PyObject *recorder, PyObject *argument, PyObject *at, 
     return outcome;
 }
 
-/* The value that a tensor in a storage is, if it is one; a new reference. */
+/* The value that a tensor in a storage is, by itself or as the only row; a new reference. */
 static int value_of_view(PyObject *recorder, PyObject *tensor, PyObject *held, PyObject *spec, PyObject **value) {
     PyObject *geometry = IS(held, Storage) ? part_of(tensor, str_geometry) : NULL, *kind, *values;
     if (geometry == NULL) return PyErr_Occurred() ? ERROR : UNUSUAL;
     int outcome = resolve(recorder, held, spec, geometry, &kind, &values);
     Py_DECREF(geometry);
     if (outcome != DONE) return outcome;
-    if (!IS(kind, TensorSpec) || !PyList_CheckExact(values) || PyList_GET_SIZE(values) != 1) outcome = UNUSUAL;
+    int known = IS(kind, TensorSpec) || IS(kind, RowsSpec);
+    if (!known || !PyList_CheckExact(values) || PyList_GET_SIZE(values) != 1) outcome = UNUSUAL;
     else *value = Py_NewRef(PyList_GET_ITEM(values, 0));
     Py_DECREF(kind);
     Py_DECREF(values);
