@@ -69,14 +69,14 @@ def _code_of(site: Site) -> Iterator[Any]:
 def _of_modules_class(site: Site) -> Iterator[Variable]:
     """The variables of the classes of a cell's modules that its code reads by the class: ``type(self).scale``.
 
-    What it reads by the module (``self.scale``) is an attribute of that.
+    What it reads by the module (``self.scale``) is an attribute of that. Cells make no modules, so ``__init__``, which
+    has its class in a closure, does not count.
     """
     names: set[str] = set()
     for one in _code_of(site):
         code = getattr(getattr(one, "__func__", one), "__code__", None)
-        names |= (
-            set() if code is None else {name for inner in codes_of(code) for name in inner.co_names + inner.co_freevars}
-        )
+        if code is not None and code.co_name != "__init__":
+            names |= {name for inner in codes_of(code) for name in inner.co_names + inner.co_freevars}
     kinds = {base for one in site.owner.modules() for base in type(one).__mro__} if site.owner is not None else set()
     by_class = {"type", "__class__", *(kind.__name__ for kind in kinds)}
     if by_class.isdisjoint(names):
