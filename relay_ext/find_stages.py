@@ -20,6 +20,7 @@ from relay_ext.output_parts import parts_of
 from relay_ext.stage_epilogue import Group, StageTracer, Target
 from relay_ext.stage_inputs import STAGE_DTYPES, StageInputs
 from relay_ext.tir_expressions import buffers_read, depends_on
+from relay_ext.unroll_reductions import EVERY, SHORT
 from schedules import stage as ir
 
 Found = TypeVar("Found")
@@ -52,7 +53,7 @@ def find_stages(
     """
     forms = [(True, True), (True, False), (False, False)] if whole_rows else [(False, False)]
     reasons: list[NotReadable] = []
-    for unrolled in (False, True):
+    for unrolled in ((), EVERY if whole_rows else SHORT):
         for rows, values in forms:
             found = _attempt(partial(_form, function, variadic, is_operand, dtypes, rows, values, unrolled))
             if not isinstance(found, NotReadable):

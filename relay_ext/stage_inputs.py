@@ -77,7 +77,7 @@ class StageInputs:
         dtypes: tuple[str, ...] = STAGE_DTYPES,
         whole_rows: bool = True,
         row_values: bool = True,
-        unrolled: bool = False,
+        unrolled: tuple[str, ...] = (),
     ) -> None:
         self.dtypes = dtypes
         self.whole_rows = whole_rows
@@ -98,7 +98,7 @@ class StageInputs:
         self.row_count = next((p.shape[0] for p in inputs if isinstance(self.operands.get(p), ir.Variadic)), None)
         self.definitions = join_partial_sums(read_blocks(function)) if whole_rows else read_blocks(function)
         if unrolled:
-            self.definitions = unroll_reductions(self.definitions, self._factors)
+            self.definitions = unroll_reductions(self.definitions, self._factors, unrolled)
         self.scratch: dict[Any, str] = {}
         self.levels: dict[Any, int] = {}
         self.contractions: dict[Any, Contraction] = {}

@@ -18,7 +18,16 @@ MOST = 8
 """Elements of a reduction that is unrolled, at most: each is a line of a stage, and the products that it reads too."""
 
 
-def unroll_reductions(definitions: dict[Any, Definition], factors: Callable[[Any], list[Any]]) -> dict[Any, Definition]:
+EVERY = ("sum", "prod", "max", "min")
+"""Kinds of reductions that are unrolled on a CPU."""
+
+SHORT = ("sum", "prod")
+"""The same on a GPU, whose kernels have the lines of a maximum inside of each other: twice as much code for each."""
+
+
+def unroll_reductions(
+    definitions: dict[Any, Definition], factors: Callable[[Any], list[Any]], kinds: tuple[str, ...] = EVERY
+) -> dict[Any, Definition]:
     """`definitions`, with every reduction over a short axis that is not the last one as an expression.
 
     Before::
@@ -35,12 +44,16 @@ def unroll_reductions(definitions: dict[Any, Definition], factors: Callable[[Any
     factors : callable
         The factors of what a sum adds up. A sum of products that reads one of them for several elements of its result
         is a contraction, and stays.
+    kinds : tuple of str
+        Which reductions.
     """
     unrolled: dict[Any, Definition] = {}
     for buffer, definition in definitions.items():
         unrolled[buffer] = definition
-        parts = _parts(buffer, definition, factors) if isinstance(definition, Reduce) else []
-        if not parts or not isinstance(definition, Reduce):
+        if not isinstance(definition, Reduce) or definition.combine not in kinds:
+            continue
+        parts = _parts(buffer, definition, factors)
+        if not parts:
             continue
         combined = COMBINE[definition.combine]
         total = parts[0]

@@ -80,3 +80,22 @@ def test_reductions_over_lists(counts: tuple[int, ...], target: str) -> None:
             expected = wanted.detach().numpy()
             largest = np.abs(expected[np.isfinite(expected)]).max(initial=1.0)
             np.testing.assert_allclose(one, expected, rtol=0, atol=1e-5 * largest)
+
+
+class Extremes(nn.Module):
+    """Values and places of the extremes of rows: eight maxima in each other were code without end on GPUs."""
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        (largest, first), (least, last) = x.max(0), x.min(0)
+        return largest, first.float(), least, last.float()
+
+
+@pytest.mark.parametrize("target", ["llvm", "cuda-emulated"])
+def test_extremes_of_rows(target: str) -> None:
+    x = torch.randn(MOST, H).round(decimals=1)
+    x[2, 3], x[4, 3], x[5, 4] = float("nan"), float("inf"), -float("inf")
+    model = eb.compile(*eb.cells_from_torch({"extremes": Extremes()}, {"extremes": (x,)}), target=target)
+    b = model.builder()
+    (found,) = model([b.finish(list(b.call("extremes", x.numpy())))])
+    for one, wanted in zip(found, Extremes()(x), strict=True):
+        np.testing.assert_array_equal(one, wanted.numpy())
