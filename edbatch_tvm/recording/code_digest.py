@@ -12,13 +12,14 @@ import builtins
 import hashlib
 import sys
 import types
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
+from edbatch_tvm.recording.held_objects import codes_of
 from edbatch_tvm.recording.specs import RowsSpec, TensorSpec
 from relay_ext.module_structure import Alone, module_structure
 
@@ -144,8 +145,8 @@ class _Reader:
 
     def _function(self, function: types.FunctionType) -> None:
         self._write("function")
-        names = frozenset(name for code in _codes(function.__code__) for name in code.co_names)
-        for code in _codes(function.__code__):
+        names = frozenset(name for code in codes_of(function.__code__) for name in code.co_names)
+        for code in codes_of(function.__code__):
             self._write(*(getattr(code, part) for part in (*_CODE, *_NAMES)))
             self.read(tuple(one for one in code.co_consts if not isinstance(one, types.CodeType)), names)
         self.read((function.__defaults__, function.__kwdefaults__), names)
@@ -175,14 +176,6 @@ def _of_item(item: Any, names: frozenset[str]) -> str:
     reader = _Reader()
     reader.read(item, names)
     return reader.digest.hexdigest()
-
-
-def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
-    """The code and that of the functions in it."""
-    yield code
-    for one in code.co_consts:
-        if isinstance(one, types.CodeType):
-            yield from _codes(one)
 
 
 def _library_name(thing: Any) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from edbatch_tvm.errors import CellError
-from edbatch_tvm.recording.held_objects import is_of_user
+from edbatch_tvm.recording.held_objects import is_of_user, slots_of_class
 
 MOST_PARTS = 1000
 """Numbers, names and other things in an object that may be an argument of a cell."""
@@ -161,16 +161,9 @@ def _attributes(value: Any) -> Iterator[tuple[str, Any]]:
     """The attributes of an object, in its dictionary and in slots."""
     yield from getattr(value, "__dict__", {}).items()
     kind: Any = type(value)
-    for name in _slots(kind):
+    for name in slots_of_class(kind):
         if hasattr(value, name):
             yield name, getattr(value, name)
-
-
-@lru_cache(maxsize=1024)
-def _slots(kind: Any) -> tuple[str, ...]:
-    found = [vars(base).get("__slots__", ()) for base in kind.__mro__]
-    names = [name for one in found for name in ((one,) if isinstance(one, str) else one)]
-    return tuple(name for name in names if name not in ("__dict__", "__weakref__"))
 
 
 def _refused(value: Any, what: str) -> CellError:

@@ -12,7 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
-from functools import partial
+from functools import lru_cache, partial
 from types import CellType, CodeType, FrameType, FunctionType, MethodType, ModuleType
 from typing import Any, NamedTuple
 
@@ -220,6 +220,14 @@ def codes_of(code: CodeType) -> Iterator[CodeType]:
     for one in code.co_consts:
         if isinstance(one, CodeType):
             yield from codes_of(one)
+
+
+@lru_cache(maxsize=1024)
+def slots_of_class(kind: Any) -> tuple[str, ...]:
+    """The names under which objects of a class have attributes outside of a dictionary."""
+    found = [vars(base).get("__slots__", ()) for base in kind.__mro__]
+    names = [name for one in found for name in ((one,) if isinstance(one, str) else one)]
+    return tuple(name for name in names if name not in ("__dict__", "__weakref__"))
 
 
 def hooks_of(root: torch.nn.Module | None) -> list[Callable[..., Any]]:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from edbatch_tvm.recording.held_objects import is_of_user
+from edbatch_tvm.recording.held_objects import is_of_user, slots_of_class
 from edbatch_tvm.recording.lazy import LazyTensor
 from edbatch_tvm.recording.random_state import GENERATORS
 
@@ -112,10 +112,7 @@ def _readers(kind: Any) -> tuple[Callable[[Any], list[Any]], Callable[[Any], Any
         return _locals, _place
     if kind is ContextVar:
         return _of_context, _nothing
-    names = [vars(base).get("__slots__", ()) for base in kind.__mro__]
-    slots = [name for one in names for name in ((one,) if isinstance(one, str) else one)]
-    known = tuple(name for name in slots if name not in ("__dict__", "__weakref__"))
-    return partial(_attributes, known), _progress if issubclass(kind, Iterator) else _nothing
+    return partial(_attributes, slots_of_class(kind)), _progress if issubclass(kind, Iterator) else _nothing
 
 
 def _no_parts(_value: Any) -> list[Any]:
