@@ -91,7 +91,7 @@ def shapes_of(plan: CallPlan) -> str:
     return f"tensors of shape {', '.join(shapes)}" if shapes else "no tensors"
 
 
-def uncompiled(name: str, plan: CallPlan, error: Exception) -> CellError:
+def does_not_compile(name: str, plan: CallPlan, error: Exception) -> CellError:
     """Why calls of one kind are no cell; the compiler's own words are the cause of the error, not its text."""
     if isinstance(error, EdbatchError):
         return CellError(f"cell {name!r} on {shapes_of(plan)} is not compiled: {error.given}")

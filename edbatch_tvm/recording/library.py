@@ -23,7 +23,7 @@ from edbatch_tvm.recording.compiled_cells import CompiledCells
 from edbatch_tvm.recording.describe import describe, described
 from edbatch_tvm.recording.empty_results import EmptyResult
 from edbatch_tvm.recording.exporting import EXPORTING
-from edbatch_tvm.recording.failures import uncompiled
+from edbatch_tvm.recording.failures import does_not_compile
 from edbatch_tvm.recording.held_objects import ChangesOthers
 from edbatch_tvm.recording.isolation import context_variables_kept, outside_of_saved_tensor_hooks, state, switched_to
 from edbatch_tvm.recording.model_state import dtype_of
@@ -368,7 +368,7 @@ class Library:
                 except EdbatchError:
                     raise
                 except Exception as error:  # of an importer or compiler that does not know the operator
-                    raise uncompiled(name, plan, error) from error
+                    raise does_not_compile(name, plan, error) from error
             if isinstance(cell, Cell):
                 self.cells.append(cell)
             site.cells[key] = cell
@@ -433,7 +433,7 @@ class Library:
             for key, known in list(site.cells.items()):
                 if known is cell:
                     del site.cells[key]
-                    site.refused[key] = uncompiled(cell.name, cell.code.plan, reason)
+                    site.refused[key] = does_not_compile(cell.name, cell.code.plan, reason)
                     site.steps = {}
 
     def used_weights(self) -> set[int]:
