@@ -278,7 +278,9 @@ def _cell(recorder: Recorder, site: Site, widths: Sequence[int]) -> tuple[Any, .
     """What recording a call of a step takes, for arguments of these widths."""
     specs = tuple([spec_of((1, width), recorder.dtype) for width in widths])
     made = site.found(specs)
-    return made or cell_of_shapes(recorder, site, tuple([lazy_value(recorder, 0, spec) for spec in specs]))
+    if made is None or made[0] < 0:  # met first, or no cell
+        made = cell_of_shapes(recorder, site, tuple([lazy_value(recorder, 0, spec) for spec in specs]))
+    return made
 
 
 def _run(
