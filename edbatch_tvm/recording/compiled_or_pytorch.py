@@ -138,6 +138,7 @@ class Fallback:
         list of Report or PyTorchReport
             One for each part.
         """
+        recorder.settle()
         if not recorder.types:
             report = compute_records(recorder)
             return _reports(compute_batched(recorder)) if report is None else [report]

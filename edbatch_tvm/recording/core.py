@@ -32,6 +32,7 @@ from edbatch_tvm.recording import (
 from edbatch_tvm.recording.arguments import FEW, INTEGER, key_of_tensor
 from edbatch_tvm.recording.cell_call import CellCall
 from edbatch_tvm.recording.empty_results import NoElements
+from edbatch_tvm.recording.fused_rows import RowOperation, fused_node
 from edbatch_tvm.recording.module_attributes import Written
 from edbatch_tvm.recording.outside import Outside
 from edbatch_tvm.recording.recorded_parameters import RecordedParameter
@@ -53,6 +54,7 @@ _SOURCES = Path(__file__).with_name("native_core")
 _PLACES: tuple[tuple[Any, str, str], ...] = (
     (CellCall, "__call__", "cell_call"),
     (Recorder, "call", "call"),
+    (Recorder, "settle", "settle"),
     (Outside, "number", "number"),
     (torch_functions, "rows_of_values", "rows_of_values"),
     (specialise, "returned_of", "returned_of"),
@@ -126,6 +128,7 @@ def _functions(module: Any) -> dict[str, Any]:
         "RecordedParameter": RecordedParameter,
         "Recorder": Recorder,
         "RowByRow": RowByRow,
+        "RowOperation": RowOperation,
         "RowsSpec": RowsSpec,
         "Site": Site,
         "Storage": Storage,
@@ -145,6 +148,7 @@ def _functions(module: Any) -> dict[str, Any]:
         "argmin": torch.argmin,
         "aten_cat": torch.ops.aten.cat.default,
         "at_index": recorded_views.at_index,
+        "fused_node": fused_node,
         "flattened": strided_storage.flattened,
         "float32": torch.float32,
         "float64": torch.float64,

@@ -43,8 +43,8 @@ class DetachedStorage(Storage):
     whole: Any = property(lambda self: None)
     spec: Any = property(lambda self: None)
 
-    @property
-    def rows(self) -> list[int]:  # type: ignore[override]
+    @property  # type: ignore[misc]
+    def rows(self) -> list[int]:
         """The detached values."""
         return self.base.rows if self._own else [self._detached(value) for value in self.base.rows]
 

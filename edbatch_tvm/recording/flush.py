@@ -74,6 +74,7 @@ def _saved(result: Result, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def compute_eagerly(recorder: Recorder) -> None:
     """Compute everything that is recorded by the model's own code, node after node."""
+    recorder.settle()
     cells = recorder.library.cells
     made: list[torch.Tensor] = []
     tape = recorder.tape

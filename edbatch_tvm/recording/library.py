@@ -24,6 +24,7 @@ from edbatch_tvm.recording.describe import describe, described
 from edbatch_tvm.recording.empty_results import EmptyResult
 from edbatch_tvm.recording.exporting import EXPORTING
 from edbatch_tvm.recording.failures import does_not_compile
+from edbatch_tvm.recording.fused_rows import operation_of
 from edbatch_tvm.recording.held_objects import ChangesOthers
 from edbatch_tvm.recording.isolation import context_variables_kept, outside_of_saved_tensor_hooks, state, switched_to
 from edbatch_tvm.recording.model_state import dtype_of
@@ -119,6 +120,9 @@ class Library:
         Why PyTorch runs the whole model; "" if it does not.
     read_kinds : ReadKinds
         What records read of parameters.
+    fused : dict
+        For operators on rows that are recorded together: their node, or None if there is none; see
+        :mod:`edbatch_tvm.recording.fused_rows`.
     """
 
     def __init__(
@@ -136,6 +140,7 @@ class Library:
         self.dtype = dtype_of(model)
         self.tables = Table.of(model) if training else {}
         self._sites = list(sites)
+        self.fused: dict[Any, Any] = {}
         self._row_counts: dict[tuple[Site, Key], set[int]] = {}
         self.cells: list[Cell] = []
         self.fallback = compiled_or_pytorch.Fallback(options.get("fallback", compiled_or_pytorch.DEFAULT))
@@ -332,6 +337,13 @@ class Library:
                 return None
         else:
             how = RowByRow(tuple(None if row is None else row.at for row in rows), found)
+            if found is POINTWISE and not self.training:
+                kind = tuple(key)
+                if kind not in site.operations:
+                    site.operations[kind] = operation_of(site, arguments, leaves, rows, self.dtype)
+                operation = how.operation = site.operations[kind]
+                if operation is not None and operation.known is not None:
+                    how.node, how.lists, how.order = operation.known.node, operation.known.lists, operation.known.order
         site.learn(described(recorder, arguments, site.integers_vary)[0], (-1, (), how))
         return how
 
@@ -434,7 +446,8 @@ class Library:
                 if known is cell:
                     del site.cells[key]
                     site.refused[key] = does_not_compile(cell.name, cell.code.plan, reason)
-                    site.steps = {}
+                    site.steps, site.operations = {}, {}
+        self.fused.clear()
 
     def used_weights(self) -> set[int]:
         """The ids of the weights of all cells, compiled or not."""

@@ -96,6 +96,7 @@ class Content:
 
     def __init__(self, recorder: Recorder, result: Any) -> None:
         self.state: SeenState | None = None
+        recorder.settle()
         self.touched = recorder.touched
         self.followed = {key for key, one in recorder.parameters.items() if type(one) is FollowedTensor} - self.touched
         self.library = recorder.library

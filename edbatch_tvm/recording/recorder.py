@@ -88,7 +88,7 @@ class Recorder:
         Modules that were arguments of cells, and what stands for them in keys, by id.
     weights : dict of int to tuple
         The same of parameters that were arguments of operators.
-    operators : dict
+    operators, fused : dict
         The library's, for ``native_core``.
     wait, compute : callable
         Have everything computed that is recorded: where other elements may go on meanwhile, and where they may not.
@@ -123,6 +123,7 @@ class Recorder:
             "exposed",
             "first",
             "follows",
+            "fused",
             "dtype",
             "operands",
             "outside",
@@ -148,6 +149,7 @@ class Recorder:
         self.library = library
         self.dtype = library.dtype
         self.operators = library.operators
+        self.fused = library.fused
         self.wait = wait
         self.compute = compute or wait
         self.recorded = 0
@@ -183,6 +185,7 @@ class Recorder:
 
     def resumed(self, element: int) -> None:
         """An element goes on."""
+        self.settle()  # what the one before it has called
         self.turns.append((len(self.types), element))
 
     def element_of(self, node: int) -> int:
@@ -190,6 +193,9 @@ class Recorder:
         return next(element for begin, element in reversed(self.turns) if begin <= node)
 
     # Recording --------------------------------------------------------------------------------------------------
+
+    def settle(self) -> None:
+        """Record what was to be recorded later: nothing, where Python records."""
 
     def call(self, site: Site, arguments: tuple[Any, ...], caller: CellCall | None = None) -> Any:
         """Record one call of a cell.
@@ -296,6 +302,8 @@ class Recorder:
             found = self.library.specialise(self, site, arguments)
         finally:
             self.root = root
+        if isinstance(found, RowByRow) and found.order is not None:  # known from calls with other numbers of rows
+            return self.call(site, arguments, caller)
         if isinstance(found, RowByRow | OverRows | EmptyResult):
             return self.otherwise(site, arguments, found, caller)
         return self._of_cell(*found) if isinstance(found, tuple) else found

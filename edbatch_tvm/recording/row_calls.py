@@ -15,10 +15,11 @@ from edbatch_tvm.recording.arguments import FEW, number_of
 from edbatch_tvm.recording.call_fast_paths import returned_of
 from edbatch_tvm.recording.describe import described
 from edbatch_tvm.recording.empty_results import EmptyResult
+from edbatch_tvm.recording.fused_rows import order_of
 from edbatch_tvm.recording.lazy import LazyTensor, geometry_of, lazy_rows, lazy_value
 from edbatch_tvm.recording.recorded_parameters import own_parameter
 from edbatch_tvm.recording.row_choices import grid_of, joined_rows
-from edbatch_tvm.recording.rows import AGAIN, POINTWISE, RowByRow, leaves_of, with_leaves
+from edbatch_tvm.recording.rows import AGAIN, POINTWISE, RowByRow, leaves_of, row_spec, with_leaves
 from edbatch_tvm.recording.specs import GridSpec, RowsSpec, TensorSpec, rows_of, spec_of
 from edbatch_tvm.recording.storages import resolved
 
@@ -77,7 +78,7 @@ def row_by_row(
                 given.append(value)
             else:
                 value = _MARK - number if place is None else value
-                given.append(lazy_value(recorder, value, _row_spec(leaf, at)))
+                given.append(lazy_value(recorder, value, row_spec(leaf, at)))
             number += 1
         return tuple(with_leaves(arguments, iter(given), lists))
 
@@ -100,6 +101,9 @@ def row_by_row(
     known = None if -1 in attribute_places else _places(recorder, how, leaves, operands, of_lists)
     if known is not None:
         how.node, how.lists = (type_id, known, attribute_places, returned), of_lists
+        if how.operation is not None and not any(of_lists) and not attributes and len(outputs) == 1:
+            how.order = order_of(leaves, how.by_rows, known) if returned[1] is None else None
+            how.operation.known = how if how.order is not None else None
         if count == 1 and not attributes and not any(of_lists):
             of_one = [next(iter(_of_all(recorder, columns, leaves, place))) for place in known]
             _learn_one(recorder, site, arguments, node, of_one, returned)
@@ -272,12 +276,6 @@ def _of_no_rows(recorder: Recorder, site: Site, arguments: tuple[Any, ...], how:
     result = site.target(*given[:plain], **dict(zip(site.named, given[plain:], strict=True)))
     at = list(result.shape).index(0)
     return lazy_rows(recorder, [], _without(spec_of(result.shape, result.dtype), at), at)
-
-
-def _row_spec(tensor: Any, at: int) -> TensorSpec:
-    """That of a row of a tensor, which has an extent of 1 in the dimension of the rows."""
-    shape = tensor.shape
-    return spec_of((*shape[:at], 1, *shape[at + 1 :]), tensor.dtype)
 
 
 def _lists_of_rows(tensor: LazyTensor, at: int) -> list[list[int]] | None:

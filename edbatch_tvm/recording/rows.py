@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from edbatch_tvm.recording.lazy import LazyTensor
-from edbatch_tvm.recording.specs import FLOATS, GridSpec, RowsSpec, rows_of, spec_of
+from edbatch_tvm.recording.specs import FLOATS, GridSpec, RowsSpec, TensorSpec, rows_of, spec_of
 from edbatch_tvm.recording.storages import resolved
 
 if TYPE_CHECKING:
+    from edbatch_tvm.recording.fused_rows import RowOperation
     from edbatch_tvm.recording.recorder import Recorder
 
 
@@ -34,12 +35,18 @@ class RowByRow:
         rows; place ``m * width + n`` is the m-th value of a row of the n-th of `width` arguments whose rows are lists.
     lists : list of int
         For each argument with rows, how many values a row of it had when `node` became known; 0 if that was no list.
+    operation : RowOperation or None
+        What calls are that may be recorded later, together with others.
+    order : tuple of int or None
+        Which of the tensors among the arguments of such a call each operand of `node` is, once that is known.
     """
 
     by_rows: tuple[int | None, ...]
     returned: Any
     node: tuple[int, list[int], list[int], tuple[list[RowsSpec], Any]] | None = None
     lists: list[int] = field(default_factory=list)
+    operation: RowOperation | None = None
+    order: tuple[int, ...] | None = None
 
 
 class Again:
@@ -50,6 +57,12 @@ AGAIN = Again()
 
 POINTWISE = "pointwise"
 """Stands for what an operator returns that works element by element: it is that of a row."""
+
+
+def row_spec(tensor: Any, at: int) -> TensorSpec:
+    """That of a row of a tensor, which has an extent of 1 in the dimension of the rows."""
+    shape = tensor.shape
+    return spec_of((*shape[:at], 1, *shape[at + 1 :]), tensor.dtype)
 
 
 def leaves_of(arguments: tuple[Any, ...], lists: bool) -> list[Any]:

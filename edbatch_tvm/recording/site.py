@@ -18,6 +18,7 @@ from edbatch_tvm.recording.specs import TensorSpec
 
 if TYPE_CHECKING:
     from edbatch_tvm.recording.dropout import Dropout
+    from edbatch_tvm.recording.fused_rows import RowOperation
 
 
 def code_sites(sites: Iterable[Site]) -> Iterator[Site]:
@@ -64,6 +65,8 @@ class Site:
         Attributes that stay what they are while elements run.
     row_wise : dict of key to object
         For kinds of calls with rows, what a call of one row returns; None where rows are not treated alike.
+    operations : dict of key to RowOperation or None
+        For those of operators that work element by element, what calls are that may be recorded later.
     dropout : Dropout or None
         The masks that calls take, if the code drops elements.
     never : CellError or None
@@ -88,7 +91,7 @@ class Site:
             "reads",
             "refused",
         ),
-        *("dropout", "never", "row_wise", "steps", "taken_apart", "target"),
+        *("dropout", "never", "operations", "row_wise", "steps", "taken_apart", "target"),
     )
 
     def __init__(
@@ -108,6 +111,7 @@ class Site:
         self.steps: dict[Any, Any] = {}
         self.refused: dict[Key, CellError] = {}
         self.row_wise: dict[Key, Any] = {}
+        self.operations: dict[Key, RowOperation | None] = {}
         self.noted: set[Key] = set()
         self.reads: tuple[Attribute, ...] = ()
         self.constants: dict[Attribute, Any] = {}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache, lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -36,7 +36,7 @@ class Storage:
     spec : RowsSpec or None
     """
 
-    __slots__ = ("listed", "row", "rows", "spec", "whole")
+    __slots__ = ("_rows", "listed", "row", "spec", "whole")
 
     def __init__(
         self,
@@ -46,11 +46,22 @@ class Storage:
         whole: Geometry | None = None,
         spec: RowsSpec | None = None,
     ) -> None:
-        self.rows = rows
+        self._rows: Any = rows
         self.row = row
         self.listed = listed
         self.whole = whole
         self.spec = spec
+
+    @property
+    def rows(self) -> list[int]:
+        """The values that lie in it; recorded now, where an operator was to be recorded later."""
+        if type(self._rows) is not list:
+            self._rows = self._rows.recorded()
+        return self._rows
+
+    @rows.setter
+    def rows(self, rows: list[int]) -> None:
+        self._rows = rows
 
     def join(self, value: int) -> None:
         """Let all rows be one, which is `value`."""

@@ -97,6 +97,7 @@ def made() -> eb.AutoBatched:
 def _recorded(fast: eb.AutoBatched, code: Any) -> Any:
     """What code records, and what it returns."""
     own = Recorder(fast._library, lambda: None)
+    own.at_once = True  # Python records no operators together, see test_fused_rows.py
     fast._library.told.clear()
     model = fast.model
     leaf = CellCall(own, fast._sites["leaf"], model.leaf, model)

@@ -12,7 +12,7 @@ typedef struct {
 
 typedef struct {
     PyObject *recorder, *step; /* how far the steps of the site have been followed */
-    int vary;
+    int vary, later, left_out; /* whether rows may be recorded later, and whether some were left out of the operands */
     Py_ssize_t rows;
     Items operands, attributes;
 } Call;
@@ -77,6 +77,14 @@ static int follow_structure(Call *call, PyObject *name, Py_ssize_t size) {
     return follow_new(call, part);
 }
 
+/* Rows that are recorded later, if a call takes them row by row. */
+static int leave_out(Call *call, PyObject *spec, Deferred *rows) {
+    if (call->rows != -1 && call->rows != rows->count) return UNUSUAL;
+    call->rows = rows->count;
+    call->left_out = 1;
+    return follow(call, spec);
+}
+
 /* Rows: variadic at the top of a call, if all arguments of rows have as many; else stacked inside the cell. */
 static int add_rows(Call *call, PyObject *spec, PyObject *values, int top) {
     if (!PyList_CheckExact(values)) return UNUSUAL;
@@ -119,9 +127,15 @@ static int add_recorded(Call *call, PyObject *tensor, int top) {
     else {
         PyObject *geometry = part_of(tensor, str_geometry);
         if (geometry == NULL) outcome = ERROR;
-        else if (geometry == SLOT(held, Storage_whole) && geometry != Py_None)
-            outcome = add_rows(call, SLOT(held, Storage_spec), SLOT(held, Storage_rows), top);
-        else {
+        else if (geometry == SLOT(held, Storage_whole) && geometry != Py_None) {
+            PyObject *rows = SLOT(held, Storage__rows);
+            if (call->later && top && is_deferred(rows))
+                outcome = leave_out(call, SLOT(held, Storage_spec), (Deferred *)rows);
+            else if ((rows = rows_in_storage(held)) == NULL)
+                outcome = ERROR;
+            else
+                outcome = add_rows(call, SLOT(held, Storage_spec), rows, top);
+        } else {
             PyObject *kind, *values;
             outcome = resolve(call->recorder, held, spec, geometry, &kind, &values);
             if (outcome == UNUSUAL) outcome = resolved_by_python(call->recorder, tensor, &kind, &values);
@@ -339,22 +353,35 @@ static Py_ssize_t append(Call *call, PyObject *type_id, Py_ssize_t outputs) {
     return value;
 }
 
-/* Whether a recorder keeps its calls as append() takes them to be. */
-static int lists_of_recorder(PyObject *recorder) {
-    return PyList_CheckExact(SLOT(recorder, Recorder_types)) && PyList_CheckExact(SLOT(recorder, Recorder_ends)) &&
-           PyList_CheckExact(SLOT(recorder, Recorder_operands)) && PyLong_CheckExact(SLOT(recorder, Recorder_recorded));
+static void call_end(Call *call) {
+    items_end(&call->operands);
+    items_end(&call->attributes);
+    Py_DECREF(call->step);
+}
+
+/* Follow the steps of a site for these arguments, and gather what a node of this call reads. */
+static int describe_call(Call *call, PyObject *recorder, PyObject *site, PyObject *const *arguments, Py_ssize_t count,
+                         int later) {
+    *call = (Call){.recorder = recorder, .step = Py_NewRef(SLOT(site, Site_steps)), .rows = -1, .later = later};
+    call->vary = SLOT(site, Site_integers_vary) == Py_True;
+    items_begin(&call->operands);
+    items_begin(&call->attributes);
+    int outcome = DONE;
+    for (Py_ssize_t n = 0; n < count && outcome == DONE; n++) outcome = add(call, arguments[n], 0);
+    return outcome == DONE ? follow(call, call->rows == 0 || call->rows == 1 ? few[call->rows] : Py_None) : outcome;
 }
 
 /* Record a call, or find what Recorder.otherwise() records it by. */
 static int record(PyObject *recorder, PyObject *site, PyObject *const *arguments, Py_ssize_t count, PyObject **result) {
     if (!IS(recorder, Recorder) || !IS(site, Site) || !lists_of_recorder(recorder)) return UNUSUAL;
-    Call call = {.recorder = recorder, .step = Py_NewRef(SLOT(site, Site_steps)), .rows = -1};
-    call.vary = SLOT(site, Site_integers_vary) == Py_True;
-    items_begin(&call.operands);
-    items_begin(&call.attributes);
-    int outcome = DONE;
-    for (Py_ssize_t n = 0; n < count && outcome == DONE; n++) outcome = add(&call, arguments[n], 0);
-    if (outcome == DONE) outcome = follow(&call, call.rows == 0 || call.rows == 1 ? few[call.rows] : Py_None);
+    Call call;
+    int outcome = describe_call(&call, recorder, site, arguments, count, 1);
+    if (outcome == DONE && call.left_out &&
+        !(PyTuple_CheckExact(call.step) && PyTuple_GET_SIZE(call.step) == 3 &&
+          IS(PyTuple_GET_ITEM(call.step, 2), RowByRow))) {
+        call_end(&call);
+        outcome = describe_call(&call, recorder, site, arguments, count, 0);
+    }
     if (outcome == ERROR) outcome = refused();
     if (outcome == DONE) {
         PyObject *made = call.step; /* type, outputs, what makes the result; a negative type for calls of other kinds */
@@ -379,9 +406,7 @@ static int record(PyObject *recorder, PyObject *site, PyObject *const *arguments
             outcome = *result == NULL ? ERROR : DONE;
         }
     }
-    items_end(&call.operands);
-    items_end(&call.attributes);
-    Py_DECREF(call.step);
+    call_end(&call);
     return outcome;
 }
 
@@ -421,9 +446,7 @@ static int pick_recorded(PyObject *recorder, PyObject *value, PyObject *row, PyO
             outcome = *found == NULL ? ERROR : DONE;
         }
     }
-    items_end(&call.operands);
-    items_end(&call.attributes);
-    Py_DECREF(call.step);
+    call_end(&call);
     Py_DECREF(spec);
     return outcome;
 }

@@ -40,9 +40,11 @@ static int listed_parts(PyObject *tensor, Parts *parts) {
     int outcome = lazy_parts(tensor, parts->recorder, &parts->held, &parts->spec);
     if (outcome != DONE) return outcome;
     if (!IS(parts->held, Storage) || !IS(parts->spec, TensorSpec) || !is_float(SLOT(parts->spec, TensorSpec_dtype)) ||
-        SLOT(parts->held, Storage_listed) != Py_True || !PyList_CheckExact(SLOT(parts->held, Storage_rows)) ||
-        !PyLong_CheckExact(SLOT(parts->held, Storage_row)) || SLOT(parts->spec, TensorSpec_size) == zero)
+        SLOT(parts->held, Storage_listed) != Py_True || !PyLong_CheckExact(SLOT(parts->held, Storage_row)) ||
+        SLOT(parts->spec, TensorSpec_size) == zero)
         return UNUSUAL;
+    PyObject *rows = rows_in_storage(parts->held); /* they are a list from now on */
+    if (rows == NULL || !PyList_CheckExact(rows)) return rows == NULL ? ERROR : UNUSUAL;
     if ((parts->geometry = part_of(tensor, str_geometry)) == NULL) return ERROR;
     if (!is_geometry(parts->geometry)) return UNUSUAL;
     int autocast = autocast_is_on();
@@ -69,7 +71,7 @@ static int leading_of_grid(PyObject *geometry, Py_ssize_t row) {
 /* Which rows of its storage integers and vectors of integers choose; at least one of them is a vector. */
 static int places_at(Parts *parts, PyObject *const *indices, Py_ssize_t many, RowPlaces *places) {
     Py_ssize_t row = PyLong_AsSsize_t(SLOT(parts->held, Storage_row)), count = -1;
-    Py_ssize_t all = PyList_GET_SIZE(SLOT(parts->held, Storage_rows));
+    Py_ssize_t all = PyList_GET_SIZE(SLOT(parts->held, Storage__rows));
     DLTensor seen[8];
     if (many < 1 || many > 8 || leading_of_grid(parts->geometry, row) != many) return UNUSUAL;
     for (Py_ssize_t n = 0; n < many; n++) {
@@ -130,7 +132,7 @@ static int rows_chosen(PyObject *tensor, PyObject *index, PyObject **result) {
             (values = PyList_New(places.count)) != NULL) {
             for (Py_ssize_t n = 0; n < places.count; n++)
                 PyList_SET_ITEM(values, n,
-                                Py_NewRef(PyList_GET_ITEM(SLOT(parts.held, Storage_rows), places.at[n])));
+                                Py_NewRef(PyList_GET_ITEM(SLOT(parts.held, Storage__rows), places.at[n])));
             *result = rows_tensor(parts.recorder, values, row); /* takes the list */
             outcome = *result == NULL ? ERROR : DONE;
         }
@@ -150,7 +152,7 @@ static int places_of_view(Parts *parts, PyObject *key, PyObject **size, RowPlace
     Py_XDECREF(rest);
     Py_XDECREF(of_view);
     if (!is_geometry(geometry)) return PyErr_Occurred() ? ERROR : UNUSUAL;
-    Py_ssize_t all = PyList_GET_SIZE(SLOT(parts->held, Storage_rows));
+    Py_ssize_t all = PyList_GET_SIZE(SLOT(parts->held, Storage__rows));
     Py_ssize_t row = PyLong_AsSsize_t(SLOT(parts->held, Storage_row)), first, step = 0, count = 1;
     PyObject *given[] = {geometry, SLOT(parts->held, Storage_row), SLOT(parts->spec, TensorSpec_dtype)};
     PyObject *along = PyObject_Vectorcall(rows_in_, given, 3, NULL);
@@ -202,8 +204,8 @@ static int values_written(Parts *target, PyObject *source, PyObject *shape, Py_s
         if ((geometry = part_of(source, str_geometry)) == NULL) outcome = ERROR;
         else if (geometry != Py_None && geometry == SLOT(held, Storage_whole)) {
             kind = Py_NewRef(SLOT(held, Storage_spec));
-            found = Py_NewRef(SLOT(held, Storage_rows));
-            outcome = DONE;
+            found = Py_XNewRef(rows_in_storage(held));
+            outcome = found == NULL ? ERROR : DONE;
         } else
             outcome = resolve(target->recorder, held, spec, geometry, &kind, &found);
     }
@@ -253,7 +255,7 @@ static int rows_written(PyObject *tensor, PyObject *index, PyObject *source) {
     }
     if (outcome == DONE) outcome = values_written(&parts, source, size, places.count, &values);
     for (Py_ssize_t n = 0; n < places.count && outcome == DONE; n++)
-        if (PyList_SetItem(SLOT(parts.held, Storage_rows), places.at[n], Py_NewRef(PyList_GET_ITEM(values, n))) < 0)
+        if (PyList_SetItem(SLOT(parts.held, Storage__rows), places.at[n], Py_NewRef(PyList_GET_ITEM(values, n))) < 0)
             outcome = ERROR;
 done:
     Py_XDECREF(key);

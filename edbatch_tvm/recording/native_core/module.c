@@ -1,4 +1,4 @@
-/* The hot path of recording: calls of cells (calls.h, rows.h), the tensors they return, rows of states
+/* The hot path of recording: calls of cells (calls.h, rows.h, deferred.h), the tensors they return, rows of states
  * (tensors.h) and views (views.h), functions of PyTorch (functions.h), tensors from outside (outside.h); the state of
  * PyTorch (state.h), waiting for values (waits.h); and rounds, in which everything that is recorded is computed (values.h,
  * rounds.h); digests of memory (digests.h).
@@ -26,6 +26,7 @@ static PyMethodDef method_of_cell = {"__call__", (PyCFunction)(void (*)(void))ce
 static PyMethodDef method_of_outside = {"number", outside_number, METH_O,
                                         "The number of a tensor with what is in it now."};
 
+static PyMethodDef method_of_settling = {"settle", recorder_settle, METH_NOARGS, "Record what is to be recorded later."};
 static PyMethodDef method_of_driver = {"wait", driver_wait, METH_NOARGS, "Come back when a value is computed."};
 static PyMethodDef method_of_tensor = {"_answer", answered, METH_O, "What a question about all elements is answered."};
 
@@ -82,10 +83,12 @@ static PyObject *setup(PyObject *module, PyObject *names) {
     PyObject *wait = PyDescr_NewMethod((PyTypeObject *)Driver_, &method_of_driver);
     PyObject *answer = PyDescr_NewMethod((PyTypeObject *)LazyTensor_, &method_of_tensor);
     PyObject *row = PyDescr_NewMethod((PyTypeObject *)RecordedParameter_, &method_of_parameter);
+    PyObject *settle = PyDescr_NewMethod((PyTypeObject *)Recorder_, &method_of_settling);
     PyObject *made = NULL;
-    if (call && cell && number && wait && answer && row)
-        made = Py_BuildValue("{sOsOsOsOsOsO}", "call", call, "cell_call", cell, "number", number, "wait", wait,
-                             "answer", answer, "row_of_parameter", row);
+    if (call && cell && number && wait && answer && row && settle)
+        made = Py_BuildValue("{sOsOsOsOsOsOsO}", "call", call, "cell_call", cell, "number", number, "wait", wait,
+                             "answer", answer, "row_of_parameter", row, "settle", settle);
+    Py_XDECREF(settle);
     Py_XDECREF(row);
     Py_XDECREF(wait);
     Py_XDECREF(answer);
@@ -121,7 +124,7 @@ static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, .m_name = "edbatc
 PyMODINIT_FUNC PyInit_edbatch_recording_core(void) {
     if (PyType_Ready(&ReturnedType) < 0 || PyType_Ready(&SpareType) < 0 || PyType_Ready(&SeenType) < 0 ||
         PyType_Ready(&ArenaType) < 0 || PyType_Ready(&EngineType) < 0 || PyType_Ready(&ValuesType) < 0 ||
-        PyType_Ready(&JoinType) < 0)
+        PyType_Ready(&JoinType) < 0 || PyType_Ready(&DeferredType) < 0)
         return NULL;
     PyObject *module = PyModule_Create(&definition);
     if (module != NULL && PyModule_AddIntMacro(module, MOST_INPUTS) < 0) Py_CLEAR(module);

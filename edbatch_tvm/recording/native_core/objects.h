@@ -10,23 +10,24 @@
 /* What setup() is given, by name. */
 #define CLASSES(X) \
     X(LazyTensor) X(Tensor) X(Recorder) X(CellCall) X(Site) X(TensorSpec) X(RowsSpec) X(Storage) X(Outside) \
-    X(Driver) X(RowByRow) X(Table) X(RecordedParameter)
+    X(Driver) X(RowByRow) X(RowOperation) X(Table) X(RecordedParameter)
 #define OBJECTS(X) \
     X(wrapper) X(guard) X(is_inference) X(resolved) X(rows_of) X(call) X(cell_call) X(number) X(is_neg) X(is_grad_enabled) \
     X(is_any_autocast) X(function_modes) X(dispatch_modes) X(functions_enabled) X(interpreters) X(autocast) \
     X(autocast_dtype) X(autocast_cached) X(included) X(excluded) X(float32) X(float64) X(INTEGER) X(INDEX) X(FEW) \
     X(Written) X(refusals) X(wait) X(answer) X(row_of_parameter) X(argmax) X(argmin) X(torch_function) X(OPERATORS) X(VIEWS) \
     X(GEOMETRIES) X(at_index) X(setitem) X(flattened) X(pick) X(ASKED) \
-    X(aten_cat) X(spec_of) X(rows_in) X(SPECS)
+    X(aten_cat) X(spec_of) X(rows_in) X(SPECS) X(fused_node)
 #define SLOTS(X) \
     X(Recorder, types) X(Recorder, ends) X(Recorder, operands) X(Recorder, attributes) X(Recorder, recorded) \
     X(Recorder, finished) X(Recorder, outside) X(Recorder, done) X(Recorder, wait) \
     X(Recorder, asked) X(Recorder, answers) X(Recorder, operators) X(Recorder, picked) X(Recorder, modules) X(Recorder, weights) \
-    X(Recorder, tape) \
+    X(Recorder, tape) X(Recorder, fused) X(Recorder, at_once) \
     X(Driver, _hub) X(Driver, _state) X(Driver, _current) X(CellCall, recorder) X(CellCall, site) X(Site, steps) \
     X(Site, integers_vary) X(Site, reads) X(Site, taken_apart) X(TensorSpec, shape) X(TensorSpec, dtype) \
     X(TensorSpec, size) X(TensorSpec, geometry) X(TensorSpec, rest) X(TensorSpec, rows) X(TensorSpec, spare) \
-    X(RowsSpec, stacked) X(RowsSpec, row) X(RowsSpec, at) X(RowByRow, by_rows) X(RowByRow, node) X(Storage, rows) \
+    X(RowsSpec, stacked) X(RowsSpec, row) X(RowsSpec, at) X(RowByRow, by_rows) X(RowByRow, node) X(RowByRow, operation) X(RowByRow, order) \
+    X(RowOperation, specs) X(Storage, _rows) \
     X(Storage, row) X(Storage, listed) X(Storage, whole) X(Storage, spec) \
     X(Outside, specs) X(Outside, bits) X(Outside, known_by_size) X(Outside, seen) X(Outside, table) X(Outside, row) \
     X(Outside, tables) X(Table, address) X(Table, bytes) X(Table, capacity) X(Table, count)

@@ -1,14 +1,12 @@
 #ifndef EDBATCH_ROWS_H
 #define EDBATCH_ROWS_H
-#include "outside.h"
-#include "views.h"
+#include "deferred.h"
 
 /* Calls of cells that treat rows alike: row_by_row() in row_calls.py ---------------------------------------------- */
 
-enum { MOST_COLUMNS = 16, MOST_LEAVES = 32 };
-
-/* The values of the rows of an argument along a dimension; a new list. */
-static int values_of_rows(PyObject *recorder, PyObject *argument, PyObject *at, PyObject **values) {
+/* The values of the rows of an argument along a dimension; a new list, or that of a storage. If `later`, rows that are
+ * still to be recorded may stay so. */
+static int values_of_rows(PyObject *recorder, PyObject *argument, PyObject *at, int later, PyObject **values) {
     PyObject *shape, *single = NULL;
     int outcome;
     if (IS(argument, LazyTensor)) {
@@ -25,10 +23,14 @@ static int values_of_rows(PyObject *recorder, PyObject *argument, PyObject *at, 
                 if (one) single = part_of(argument, str_value);
                 if (one && single == NULL) outcome = ERROR;
             } else if (IS(held, Storage) && geometry == SLOT(held, Storage_whole) && geometry != Py_None &&
-                       IS(SLOT(held, Storage_spec), RowsSpec) && PyList_CheckExact(SLOT(held, Storage_rows)) &&
+                       IS(SLOT(held, Storage_spec), RowsSpec) &&
                        PyObject_RichCompareBool(SLOT(SLOT(held, Storage_spec), RowsSpec_at), at, Py_EQ) == 1) {
-                *values = Py_NewRef(SLOT(held, Storage_rows));
-                outcome = DONE;
+                PyObject *rows = later ? SLOT(held, Storage__rows) : rows_in_storage(held);
+                if (rows == NULL) outcome = ERROR;
+                else if (PyList_CheckExact(rows) || (later && is_deferred(rows))) {
+                    *values = Py_NewRef(rows);
+                    outcome = DONE;
+                }
             } else if ((outcome = resolve(recorder, held, spec, geometry, &kind, values)) == DONE) {
                 int rows = IS(kind, RowsSpec) &&
                            PyObject_RichCompareBool(SLOT(kind, RowsSpec_at), at, Py_EQ) == 1;
@@ -100,30 +102,6 @@ static int value_of_all(PyObject *recorder, PyObject *argument, PyObject **value
     return (*value = outside_number(SLOT(recorder, Recorder_outside), argument)) == NULL ? ERROR : DONE;
 }
 
-/* Append nodes of one type, whose operands are lists of values or one value for all; the number of their first
- * value. */
-static Py_ssize_t append_rows(PyObject *recorder, PyObject *type_id, PyObject **given, int width, Py_ssize_t count,
-                              Py_ssize_t outputs) {
-    PyObject *types = SLOT(recorder, Recorder_types), *ends = SLOT(recorder, Recorder_ends);
-    PyObject *operands = SLOT(recorder, Recorder_operands);
-    for (Py_ssize_t n = 0; n < count; n++) {
-        if (PyList_Append(types, type_id) < 0) return -1;
-        for (int k = 0; k < width; k++) {
-            PyObject *one = PyList_CheckExact(given[k]) ? PyList_GET_ITEM(given[k], n) : given[k];
-            if (PyList_Append(operands, one) < 0) return -1;
-        }
-        PyObject *end = PyLong_FromSsize_t(PyList_GET_SIZE(operands));
-        int failed = end == NULL || PyList_Append(ends, end) < 0;
-        Py_XDECREF(end);
-        if (failed) return -1;
-    }
-    Py_ssize_t value = PyLong_AsSsize_t(SLOT(recorder, Recorder_recorded));
-    PyObject *next = PyLong_FromSsize_t(value + outputs * count);
-    if (next == NULL) return -1;
-    set_slot(recorder, Recorder_recorded, next);
-    return value;
-}
-
 /* What nodes for `count` rows return: tensors of rows, in order, by themselves or in a tuple or list. */
 static PyObject *rows_returned(PyObject *recorder, PyObject *rows, PyObject *structure, Py_ssize_t value,
                                Py_ssize_t count) {
@@ -163,6 +141,38 @@ static int leaves_of(PyObject *const *arguments, Py_ssize_t count, int lists, Py
     return found;
 }
 
+/* Record a call later, and return the tensor of its rows: see deferred.h. */
+static int rows_deferred(PyObject *recorder, PyObject **arguments, int many, PyObject *how, PyObject **result) {
+    PyObject *by_rows = SLOT(how, RowByRow_by_rows), *specs = SLOT(SLOT(how, RowByRow_operation), RowOperation_specs);
+    PyObject *rows = PyTuple_GET_ITEM(PyTuple_GET_ITEM(SLOT(how, RowByRow_node), 3), 0), *leaves[MOST_COLUMNS];
+    Py_ssize_t number = -1;
+    int width = 0, outcome = DONE;
+    for (int n = 0; n < many && outcome == DONE; n++) {
+        PyObject *at = PyTuple_GET_ITEM(by_rows, n), *found = NULL;
+        if (at == Py_None && !IS(arguments[n], LazyTensor) && !IS(arguments[n], Tensor)) continue; /* a constant */
+        if (width == MOST_COLUMNS) outcome = UNUSUAL;
+        else if (at == Py_None) outcome = value_of_all(recorder, arguments[n], &found);
+        else if ((outcome = values_of_rows(recorder, arguments[n], at, 1, &found)) == DONE) {
+            Py_ssize_t count = is_deferred(found) ? ((Deferred *)found)->count : PyList_GET_SIZE(found);
+            if (number != -1 && count != number) outcome = UNUSUAL;
+            number = count;
+            if (PyList_CheckExact(found) && Py_REFCNT(found) > 1) /* of a storage, which may be written into */
+                Py_SETREF(found, PyList_GetSlice(found, 0, count));
+            if (found == NULL) outcome = ERROR;
+        }
+        if (found != NULL) leaves[width++] = found;
+    }
+    if (outcome == DONE && (number < 2 || width != PyTuple_GET_SIZE(specs))) outcome = UNUSUAL;
+    if (outcome != DONE) {
+        for (int n = 0; n < width; n++) Py_DECREF(leaves[n]);
+        return outcome;
+    }
+    Deferred *made = new_deferred(recorder, how, leaves, width, number); /* takes the leaves */
+    if (made == NULL) return ERROR;
+    *result = many_rows_tensor(recorder, (PyObject *)made, number, PyList_GET_ITEM(rows, 0));
+    return *result == NULL ? ERROR : DONE;
+}
+
 /* Record a call as one node a row, where `how`, a RowByRow, knows the node. */
 static int rows_recorded(PyObject *recorder, PyObject *const *arguments, Py_ssize_t count, int lists, PyObject *how,
                          PyObject **result) {
@@ -183,10 +193,15 @@ static int rows_recorded(PyObject *recorder, PyObject *const *arguments, Py_ssiz
     if (!simple || !PyList_CheckExact(rows) || !PyList_GET_SIZE(rows)) return UNUSUAL;
     PyObject *given[MOST_COLUMNS], *shared[MOST_COLUMNS];
     int width = 0, outcome = DONE, sharing = 0;
+    if (may_defer(recorder, how)) {
+        outcome = rows_deferred(recorder, leaves, many, how, result);
+        if (outcome != UNUSUAL) return outcome == ERROR ? refused() : outcome;
+        outcome = DONE;
+    }
     for (int n = 0; n < many && outcome == DONE; n++) {
         PyObject *at = PyTuple_GET_ITEM(by_rows, n);
         if (at == Py_None) continue;
-        outcome = width == MOST_COLUMNS ? UNUSUAL : values_of_rows(recorder, leaves[n], at, &columns[width]);
+        outcome = width == MOST_COLUMNS ? UNUSUAL : values_of_rows(recorder, leaves[n], at, 0, &columns[width]);
         if (outcome == DONE) width++;
     }
     Py_ssize_t number = width ? PyList_GET_SIZE(columns[0]) : 0, used = PyList_GET_SIZE(order);

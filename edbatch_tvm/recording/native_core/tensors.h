@@ -237,9 +237,9 @@ static PyObject *value_tensor(PyObject *recorder, Py_ssize_t value, PyObject *sp
     return made;
 }
 
-/* lazy_rows() in lazy.py, given the spec of the rows; takes the list. */
-static PyObject *rows_tensor_of(PyObject *recorder, PyObject *values, PyObject *rows) {
-    PyObject *made = NULL, *spec = NULL, *held = NULL, *count = PyLong_FromSsize_t(PyList_GET_SIZE(values)), *row;
+/* lazy_rows() in lazy.py, given the spec of the rows; takes the list, or what `many` rows are recorded from later. */
+static PyObject *many_rows_tensor(PyObject *recorder, PyObject *values, Py_ssize_t many, PyObject *rows) {
+    PyObject *made = NULL, *spec = NULL, *held = NULL, *count = PyLong_FromSsize_t(many), *row;
     if (count == NULL) goto done;
     row = IS(rows, RowsSpec) ? SLOT(rows, RowsSpec_row) : Py_None;
     if (!IS(row, TensorSpec) || !PyDict_CheckExact(SLOT(rows, RowsSpec_stacked))) {
@@ -253,7 +253,7 @@ static PyObject *rows_tensor_of(PyObject *recorder, PyObject *values, PyObject *
     if (spec == NULL || !IS(spec, TensorSpec)) goto done;
     held = PyType_GenericAlloc((PyTypeObject *)Storage_, 0);
     if (held == NULL) goto done;
-    set_slot(held, Storage_rows, Py_NewRef(values));
+    set_slot(held, Storage__rows, Py_NewRef(values));
     set_slot(held, Storage_row, Py_NewRef(SLOT(row, TensorSpec_size)));
     set_slot(held, Storage_listed, Py_NewRef(Py_True));
     set_slot(held, Storage_whole, Py_NewRef(SLOT(spec, TensorSpec_geometry)));
@@ -268,6 +268,10 @@ done:
     Py_XDECREF(spec);
     Py_XDECREF(held);
     return made;
+}
+
+static PyObject *rows_tensor_of(PyObject *recorder, PyObject *values, PyObject *rows) {
+    return many_rows_tensor(recorder, values, PyList_GET_SIZE(values), rows);
 }
 
 /* The same of rows of this spec, stacked along the first dimension. */

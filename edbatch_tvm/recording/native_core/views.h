@@ -28,6 +28,9 @@ static int is_geometry(PyObject *geometry) {
            PyTuple_GET_SIZE(size) == PyTuple_GET_SIZE(stride);
 }
 
+/* The list of the rows of a storage, borrowed; recorded now if they were still to be: in deferred.h. */
+static PyObject *rows_in_storage(PyObject *held);
+
 /* The value that is this part of another, recorded: in calls.h. */
 static int pick_recorded(PyObject *recorder, PyObject *value, PyObject *row, PyObject *part, PyObject *dtype,
                          PyObject **found);
@@ -66,7 +69,8 @@ static int resolve(PyObject *recorder, PyObject *held, PyObject *spec, PyObject 
     if (!IS(held, Storage) || !IS(spec, TensorSpec) || !is_float(SLOT(spec, TensorSpec_dtype)) ||
         !is_geometry(geometry))
         return UNUSUAL;
-    PyObject *rows = SLOT(held, Storage_rows), *row = SLOT(held, Storage_row);
+    PyObject *rows = rows_in_storage(held), *row = SLOT(held, Storage_row);
+    if (rows == NULL) return ERROR;
     if (!PyList_CheckExact(rows) || !PyLong_CheckExact(row) || SLOT(spec, TensorSpec_size) == zero) return UNUSUAL;
     if (SLOT(held, Storage_listed) != Py_True) {
         if (PyList_GET_SIZE(rows) != 1) return UNUSUAL;
@@ -161,7 +165,7 @@ static PyObject *own_storage(PyObject *tensor, PyObject *held, PyObject *spec) {
     if (made == NULL || rows == NULL || value == NULL) goto failed;
     PyList_SET_ITEM(rows, 0, value);
     value = NULL;
-    set_slot(made, Storage_rows, rows);
+    set_slot(made, Storage__rows, rows);
     rows = NULL;
     set_slot(made, Storage_row, Py_NewRef(SLOT(spec, TensorSpec_size)));
     set_slot(made, Storage_listed, Py_NewRef(Py_False));
