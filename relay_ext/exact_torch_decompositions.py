@@ -25,6 +25,8 @@ def own_decompositions() -> dict[Any, Any]:
         aten._native_batch_norm_legit_functional.default: _batch_norm_with_running,
         aten._cdist_forward.default: _distances,
         aten.one_hot.default: _one_hot,
+        aten.var.default: _variance,
+        aten.var.dim: _variance_of_dims,
         aten._trilinear.default: _trilinear,
         aten.multilabel_margin_loss_forward.default: _multilabel_margin_loss,
         aten.grid_sampler_2d.default: grid_sample,
@@ -50,6 +52,17 @@ def own_functions(torch: Any) -> Iterator[None]:
     finally:
         for name, function in plain.items():
             setattr(torch._C._nn, name, function)
+
+
+def _variance(x: Any, unbiased: bool = True) -> Any:
+    return _variance_of_dims(x, None, unbiased)
+
+
+def _variance_of_dims(x: Any, dim: Any, unbiased: bool = True, keepdim: bool = False) -> Any:
+    """As the operator that is told the degrees of freedom, which the importer knows."""
+    import torch
+
+    return torch.ops.aten.var.correction(x, dim, correction=int(unbiased), keepdim=keepdim)
 
 
 def _one_hot(index: Any, num_classes: int = -1) -> Any:

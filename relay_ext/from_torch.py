@@ -16,6 +16,7 @@ from tvm import relax
 from edbatch_tvm.errors import CellError, EnvironmentMismatch
 from relay_ext.core_program import failures_unprinted, in_core_operators
 from relay_ext.exact_torch_decompositions import own_functions
+from relay_ext.few_rows import differs_for_few
 from relay_ext.importer import ImportedCells, ImportedProgram, WeightNames, cell_with_weights, imported_module
 from relay_ext.module_structure import module_structure
 from relay_ext.torch_conversions import CONVERSIONS
@@ -57,7 +58,8 @@ def cells_from_torch(
     ------
     CellError
         Naming the cell and what in it cannot be exported or imported: an operator, a branch on a value, random numbers,
-        floating-point numbers that are neither float32 nor float64.
+        floating-point numbers that are neither float32 nor float64; or if it does something else for no variadic row,
+        or for one, than for several.
     EnvironmentMismatch
         If torch is not installed.
 
@@ -105,6 +107,8 @@ def import_cell(
     structure = module_structure(torch, module, specs, tuple(variadic))
     if structure not in names.programs:
         program = export_program(name, module, tuple(arguments), shapes)
+        if shapes is not None:
+            _check_few_rows(torch, name, module, program, tuple(arguments), shapes)
         names.programs[structure] = import_program(name, program)
     return cell_of_program(name, module, names.programs[structure], names)
 
@@ -169,7 +173,7 @@ def export_program(name: str, module: Any, arguments: tuple[Any, ...], shapes: A
     """
     torch = require_torch()
     tree = torch.utils._pytree
-    given = tree.tree_map(lambda leaf: torch.tensor(leaf) if type(leaf) is int else leaf, arguments)
+    given = _as_tensors(torch, arguments)
     # Export takes one tensor given twice for one input.
     given = tree.tree_map(lambda leaf: leaf.detach().clone() if isinstance(leaf, torch.Tensor) else leaf, given)
     try:
@@ -183,6 +187,30 @@ def export_program(name: str, module: Any, arguments: tuple[Any, ...], shapes: A
         ) from error
     _check_deterministic(name, program)
     return program
+
+
+def _check_few_rows(
+    torch: Any, name: str, module: Any, program: Any, arguments: tuple[Any, ...], shapes: tuple[Any, ...]
+) -> None:
+    def traced(few: tuple[Any, ...]) -> Any:
+        try:
+            return export_program(name, module, few)
+        except CellError:
+            return None
+
+    with _quiet(), _symbolic_tensors(torch), _own_attributes(module):
+        count = differs_for_few(torch, module, program, _as_tensors(torch, arguments), shapes, traced)
+    if count is not None:
+        raise CellError(
+            f"cell {name!r} does something else for {'one row' if count else 'no rows'} than for several",
+            "the same operators for any number of rows",
+            "make it a cell of its own, and choose between the two where instances are built",
+        )
+
+
+def _as_tensors(torch: Any, arguments: tuple[Any, ...]) -> Any:
+    """Arguments with tensors in the place of integers."""
+    return torch.utils._pytree.tree_map(lambda leaf: torch.tensor(leaf) if type(leaf) is int else leaf, arguments)
 
 
 def _exported(torch: Any, module: Any, given: tuple[Any, ...], shapes: Any) -> Any:

@@ -198,7 +198,32 @@ def _any(node: Any, importer: Any) -> relax.Var:
     axes = [dim] if isinstance(dim, int) else list(dim) if dim else None
     number = emit(relax.op.astype(source, "int32"))
     found = number if source.ty.ndim == 0 else emit(relax.op.max(number, axes, keep))
-    return emit(relax.op.astype(found, "bool"))
+    # Over no variadic rows the maximum is the least integer, and nothing is true.
+    return emit(relax.op.greater(found, relax.const(0, "int32")))
+
+
+def _squeeze(node: Any, importer: Any) -> relax.Expr:
+    """``x.squeeze(dims)``: of the dimensions of 1 alone; TVM's own conversion takes a symbolic one for such."""
+    source = importer.env[node.args[0]]
+    dims = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", range(source.ty.ndim))
+    axes = {dim % source.ty.ndim for dim in ([dims] if isinstance(dims, int) else dims) if source.ty.ndim}
+    ones = sorted(axis for axis in axes if _is_one(source.ty.shape.values[axis]))
+    return importer.block_builder.emit(relax.op.squeeze(source, ones)) if ones else source
+
+
+def _slice(node: Any, importer: Any) -> relax.Expr:
+    """``x[:, begin:end]``; TVM takes no dimension counted from the end beside symbolic ones."""
+    if len(node.args) > 1 and node.args[1] < 0:
+        node.update_arg(1, node.args[1] + importer.env[node.args[0]].ty.ndim)
+    return importer._slice(node)
+
+
+def _reshape(node: Any, importer: Any) -> relax.Expr:
+    """``x.view(shape)``; TVM's own conversion compares symbolic extents as if they were numbers."""
+    source, shape = importer.env[node.args[0]], list(importer.retrieve_args(node)[1])
+    if all(isinstance(extent, int | tirx.IntImm) for extent in [*shape, *source.ty.shape.values]):
+        return importer._reshape(node)
+    return importer._emit_torch_reshape(source, shape)
 
 
 def _average_pool(node: Any, importer: Any) -> relax.Var:
@@ -299,6 +324,12 @@ CONVERSIONS: dict[str, Any] = {
     "any.default": _any,
     "any.dim": _any,
     "any.dims": _any,
+    "squeeze.default": _squeeze,
+    "squeeze.dim": _squeeze,
+    "squeeze.dims": _squeeze,
+    "slice.Tensor": _slice,
+    "view.default": _reshape,
+    "reshape.default": _reshape,
     "avg_pool2d.default": _average_pool,
     "avg_pool3d.default": _average_pool,
     "max_pool2d_with_indices.default": _largest_of_window("_max_pool2d_with_indices"),

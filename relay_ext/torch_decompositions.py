@@ -20,7 +20,6 @@ DECOMPOSED = (
     "heaviside.default",
     "select_scatter.default",
     "col2im.default",
-    "var.dim",
 )
 """Operators by name, as in ``torch.ops.aten``."""
 
