@@ -302,8 +302,6 @@ class Recorder:
             found = self.library.specialise(self, site, arguments)
         finally:
             self.root = root
-        if isinstance(found, RowByRow) and found.order is not None:  # known from calls with other numbers of rows
-            return self.call(site, arguments, caller)
         if isinstance(found, RowByRow | OverRows | EmptyResult):
             return self.otherwise(site, arguments, found, caller)
         return self._of_cell(*found) if isinstance(found, tuple) else found
