@@ -15,6 +15,7 @@ from edbatch_tvm.errors import CellError, RecordingError
 from edbatch_tvm.recording import lazy
 from edbatch_tvm.recording.breaks import told
 from edbatch_tvm.recording.detached import detached
+from edbatch_tvm.recording.empty_gradients import no_elements, rows_of_arguments
 from edbatch_tvm.recording.lazy import LazyTensor, geometry_of, lazy_rows, lazy_value, lazy_view, storage_of
 from edbatch_tvm.recording.recorded_views import geometries, view
 from edbatch_tvm.recording.row_choices import chosen_rows, grid_of, joined_rows, tensor_of_grid, written_rows
@@ -262,10 +263,10 @@ def _recorded(recorder: Recorder, operator: Any, kind: _Kind, arguments: Any, na
         if rows is None:
             rows = joined_rows(recorder, kind.name, *arguments, **named)
         if rows is not None:
-            return rows
+            return rows_of_arguments(recorder, rows, arguments)
     rows = chosen_rows(recorder, kind.name, operator, arguments, named)
     if rows is not None:
-        return rows
+        return rows_of_arguments(recorder, rows, arguments)
     named = {name: value for name, value in named.items() if value is not None}
     if kind.name == "_to_copy":
         named = {name: value for name, value in named.items() if name == "dtype"}
@@ -279,7 +280,7 @@ def _recorded(recorder: Recorder, operator: Any, kind: _Kind, arguments: Any, na
 def copied(recorder: Recorder, source: LazyTensor) -> torch.Tensor:
     """A tensor of the same values in a storage of its own."""
     if source.spec.size == 0 and not (source.held is not None and source.held.listed and is_list_of_none(source.shape)):
-        return torch.empty(source.shape, dtype=source.dtype)
+        return no_elements(recorder, source)
     if source.held is not None and rows_along(geometry_of(source), source.held.row)[1] is None:
         grid = grid_of(source)
         if grid is not None:

@@ -17,6 +17,7 @@ from edbatch_tvm.recording import lazy
 from edbatch_tvm.recording.adopted import adopt
 from edbatch_tvm.recording.breaks import told
 from edbatch_tvm.recording.dispatch import WritesOrdinary, as_rows, copied, recorder_of
+from edbatch_tvm.recording.empty_gradients import rows_of_arguments
 from edbatch_tvm.recording.indexed_rows import takes, write_at
 from edbatch_tvm.recording.isolation import switched_to
 from edbatch_tvm.recording.lazy import (
@@ -168,7 +169,7 @@ def _joining(name: str) -> Any:
                 rows = recorder.operator(torch.ops.aten.cat.default, (list(tensors), dim), {})
         except CellError:
             return NotImplemented
-        return NotImplemented if rows is None else rows
+        return NotImplemented if rows is None else rows_of_arguments(recorder, rows, tensors)
 
     return record
 

@@ -364,3 +364,18 @@ class _Values(torch.autograd.Function):
             reached = len(given) == len(gradients) or [one is not None for one in gradients]
             ctx.round.add(ctx.values if reached is True else ctx.values[reached], rows)
         return None, None, None, torch.zeros(())
+
+
+class Linked(torch.autograd.Function):
+    """A tensor whose numbers do not depend on others that went into it."""
+
+    @staticmethod
+    def forward(ctx: Any, made: Tensor, *sources: Tensor) -> Tensor:
+        """A copy of `made`."""
+        ctx.like = [(one.shape, one.dtype) for one in sources]
+        return made.clone(memory_format=torch.preserve_format)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        """The gradient of `made`, and zeros."""
+        return gradient, *(torch.zeros(shape, dtype=dtype) for shape, dtype in ctx.like)

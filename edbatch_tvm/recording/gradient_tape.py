@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.nn import Parameter
 
@@ -25,15 +26,17 @@ from edbatch_tvm.recording.gradient_rounds import (
     EagerRound,
     EarlierRounds,
     External,
+    Linked,
     RoundGradients,
     Row,
 )
 from edbatch_tvm.recording.isolation import switched_to
 from edbatch_tvm.recording.reads import NumberedReads
 from edbatch_tvm.recording.required_gradients import RequiredGradients
-from edbatch_tvm.recording.specs import TensorSpec
+from edbatch_tvm.recording.specs import TensorSpec, spec_of
 
 if TYPE_CHECKING:
+    from edbatch_tvm.recording.lazy import Source
     from edbatch_tvm.recording.library import Library
     from edbatch_tvm.recording.outside import Outside
     from edbatch_tvm.recording.recorded_together import JoinedContents
@@ -231,7 +234,25 @@ class GradientTape:
                     shaped = rows[places].reshape(len(places), *spec.shape)
                     for place, tensor in zip(places, own.tensors(numbers, shaped), strict=True):
                         found[place] = tensor
+            if self.required.of_none:
+                for place, value in enumerate(values):
+                    sources = self.required.of_none.get(value, ())
+                    if value in self.required and (sources or not found[place].requires_grad):
+                        found[place] = self.linked(found[place], sources or [torch.zeros((), requires_grad=True)])
         return found
+
+    def linked(self, tensor: Tensor, sources: Sequence[Source]) -> Tensor:
+        """A computed tensor that requires a gradient because of what went into it without being in it."""
+        with switched_to(self.library.state):
+            made: Tensor = Linked.apply(tensor, *(self._of_source(one, tensor.dtype) for one in sources))
+        return made
+
+    def _of_source(self, source: Source, dtype: torch.dtype) -> Tensor:
+        """A source as autograd knows it; its numbers do not matter."""
+        if isinstance(source, Tensor):
+            return source
+        value, size = source
+        return self.tensors([value], torch.zeros(1, size, dtype=dtype), spec_of((size,), dtype))[0]
 
     def _external(self, number: int, numbers: Tensor, spec: TensorSpec) -> Tensor:
         external = self.externals.get(number)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 _OPERATORS = torch._ops.__file__
 _modes = torch._C._len_torch_function_stack
 
+
+Source: TypeAlias = tuple[int, int] | torch.Tensor
+"""What went into a tensor: a recorded value and its size, or an ordinary tensor."""
 
 FUNCTIONS: dict[Any, Callable[..., Any]] = {}
 """Functions of PyTorch that are recorded as Python calls them, and what records each."""
@@ -134,7 +137,10 @@ class LazyTensor(torch.Tensor):
         required.recorded(recorder.done, recorder.types, recorder.ends, recorder.operands)
         if self.held is None:
             return self.value in required
-        return not getattr(self.held, "is_detached", False) and any(value in required for value in self.held.rows)
+        held = self.held
+        return not getattr(held, "is_detached", False) and (
+            bool(held.sources) or any(value in required for value in held.rows)
+        )
 
     @requires_grad.setter
     def requires_grad(self, wanted: bool) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +36,7 @@ from edbatch_tvm.recording.parameter_tables import Table
 from edbatch_tvm.recording.random_state import DrawsNumbers
 from edbatch_tvm.recording.reads import ReadKinds
 from edbatch_tvm.recording.recurrent import refuses_unrolling
-from edbatch_tvm.recording.required_gradients import Inputs, inputs_of
+from edbatch_tvm.recording.required_gradients import Inputs, inputs_of, parameters_of
 from edbatch_tvm.recording.rows import (
     AGAIN,
     POINTWISE,
@@ -163,6 +163,7 @@ class Library:
         self.told: set[tuple[str, int, str]] = set()
         self.read_kinds = ReadKinds()
         self._gradient_inputs: dict[Any, list[Inputs]] = {}
+        self._parameters_used: dict[Any, list[list[torch.Tensor]]] = {}
 
     def path_of(self, tensor: torch.Tensor) -> str | None:
         """The path of a parameter of the model; None for any other tensor."""
@@ -437,6 +438,17 @@ class Library:
                 with self._outside():
                     self._gradient_inputs[key] = inputs_of(cell)
             return self._gradient_inputs[key]
+
+    def parameters_used(self, site: Site, key: Key, attributes: Sequence[Any]) -> list[list[torch.Tensor]]:
+        """The parameters that require a gradient now and go into each leaf of what calls of a kind return."""
+        known = site, key, tuple(one.requires_grad for one in self._names.params.values())
+        with self._lock:
+            if known not in self._parameters_used:
+                plan = CallPlan.of(key, attributes, self._names.params, self.dtype)
+                code = CellModule(site.target, site.owner, plan, site.named, site.reads)
+                with self._outside():
+                    self._parameters_used[known] = parameters_of(code)
+            return self._parameters_used[known]
 
     def _refuse(self, cell: Cell, reason: Exception) -> None:
         """Record no more calls of a cell."""

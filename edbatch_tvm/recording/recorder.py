@@ -18,6 +18,12 @@ from edbatch_tvm.recording.arguments import FEW, INTEGER, key_of_tensor, number_
 from edbatch_tvm.recording.computed import Computed, Round
 from edbatch_tvm.recording.describe import describe, describe_list
 from edbatch_tvm.recording.detached import DetachedStorage, shared
+from edbatch_tvm.recording.empty_gradients import (
+    as_called,
+    is_noted,
+    note,
+    sources_in,
+)
 from edbatch_tvm.recording.empty_results import EmptyResult, NoElements
 from edbatch_tvm.recording.followed_parameters import FollowedTensor
 from edbatch_tvm.recording.gradient_tape import GradientTape
@@ -324,7 +330,7 @@ class Recorder:
         One call a row; none where the result has no elements; a cell for these constants and numbers of rows.
         """
         if isinstance(how, EmptyResult):
-            return how.returned([])
+            return as_called(self, site, arguments, how.returned([]))
         if isinstance(how, RowByRow):
             return row_by_row(self, site, arguments, how, caller)
         if isinstance(how, OverRows):
@@ -334,7 +340,9 @@ class Recorder:
         found = self.library.cell_of_constants(self, site, arguments)
         if found is None:
             return self._met_first(site, arguments, caller)
-        return found[0].returned([]) if isinstance(found[0], EmptyResult) else self._of_cell(*found)
+        if isinstance(found[0], EmptyResult):
+            return self.otherwise(site, arguments, found[0], caller)
+        return self._of_cell(*found)
 
     # Memory -----------------------------------------------------------------------------------------------------
 
@@ -379,9 +387,13 @@ class Recorder:
         CellError
             If it cannot be one.
         """
+        site = self.library.operator_site(function, tuple(named))
         if named:
-            return self.call(self.library.operator_site(function, tuple(named)), (*arguments, *named.values()))
-        return self.call(self.library.operator_site(function, ()), arguments)
+            arguments = *arguments, *named.values()
+        result = self.call(site, arguments)
+        if self.tape is not None and is_noted(self):
+            note(self, arguments, result)
+        return result
 
     # Values -----------------------------------------------------------------------------------------------------
 
@@ -413,7 +425,7 @@ class Recorder:
 
     def read(self, tensor: LazyTensor) -> torch.Tensor:
         """The value of a recorded tensor; whatever is recorded is computed first, for all instances in flight."""
-        if self.tape is not None and tensor.spec.floats and tensor.spec.size:
+        if self.tape is not None and tensor.spec.floats:
             if not self.is_computed(tensor):
                 self.compute()
             return self._differentiable(self.tape, tensor)
@@ -424,6 +436,9 @@ class Recorder:
         storage = tensor.held
         if isinstance(storage, DetachedStorage) and storage.is_detached:
             return self.peek(tensor).clone(memory_format=torch.preserve_format)
+        if not tensor.spec.size:
+            made = self.peek(tensor).clone(memory_format=torch.preserve_format)
+            return made if storage is None else tape.linked(made, sources_in(storage))
         if storage is None:
             return tape.tensors([tensor.value], self.flat(tensor.value)[None], tensor.spec)[0]
         rows = torch.stack([self.flat(value) for value in storage.rows])

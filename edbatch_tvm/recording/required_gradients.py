@@ -8,17 +8,20 @@ autograd makes of the model's own code, once for each cell that is asked about.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch.utils import _pytree as pytree
 
 from edbatch_tvm.graph import InstanceGraph
 from edbatch_tvm.recording.arguments import EXAMPLE_ROWS
 
 if TYPE_CHECKING:
+    from edbatch_tvm.recording.cell_module import CellModule
+    from edbatch_tvm.recording.lazy import Source
     from edbatch_tvm.recording.library import Library
     from edbatch_tvm.recording.specialise import Cell
 
@@ -69,6 +72,11 @@ class RequiredGradients:
     library : Library
     externals : container of int
         The numbers of the tensors from outside that require a gradient.
+
+    Attributes
+    ----------
+    of_none : dict of int to sequence of Source
+        Values that were made of tensors without elements, and what went into these.
     """
 
     def __init__(self, library: Library, externals: Container[int]) -> None:
@@ -79,6 +87,7 @@ class RequiredGradients:
         self._cells: dict[int, list[Inputs]] = {}
         self._off: list[tuple[int, int]] = []
         self._off_since: int | None = None
+        self.of_none: dict[int, Sequence[Source]] = {}
 
     # Where no gradients are recorded ----------------------------------------------------------------------------
 
@@ -140,6 +149,12 @@ class RequiredGradients:
         if not self._calls or self._calls[-1].types is not types:
             self._calls.append(_Calls(self._library, first, types, ends, operands))
 
+    def made_of_none(self, values: Iterable[int], sources: Sequence[Source]) -> None:
+        """Values require a gradient because tensors without elements do, which no call has as operands."""
+        for value in values:
+            self._found[value] = True
+            self.of_none[value] = sources
+
     def __contains__(self, value: int) -> bool:
         """Whether a value requires a gradient."""
         waiting = [value]
@@ -176,20 +191,38 @@ class RequiredGradients:
 def inputs_of(cell: Cell) -> list[Inputs]:
     """What goes into the outputs of a cell, as autograd sees the model's own code with the parameters of now."""
     inputs = cell.code.plan.inputs
-    with torch.enable_grad():
-        own = [_leaf(entry.random(EXAMPLE_ROWS), entry.example) for entry in inputs]
-        given = [entry.example if type(entry.example) is int else one for entry, one in zip(inputs, own, strict=True)]
-        try:
-            outputs = cell.code(*given)
-        except RuntimeError:  # of code that has no gradient of one of them
-            every = any(one.requires_grad for one in cell.code.parameters()), frozenset(range(len(inputs)))
-            return [every] * len(cell.outputs)
+    own, outputs = _tried(cell.code, lambda flat: cell.code(*flat))
+    if outputs is None:
+        every = any(one.requires_grad for one in cell.code.parameters()), frozenset(range(len(inputs)))
+        return [every] * len(cell.outputs)
     places = {id(one): place for place, one in enumerate(own)}
     found = []
     for output in outputs:
         leaves = set(map(id, _leaves_of(output))) if output.requires_grad else set[int]()
         found.append((bool(leaves - places.keys()), frozenset(places[one] for one in leaves & places.keys())))
     return found
+
+
+def parameters_of(code: CellModule) -> list[list[torch.Tensor]]:
+    """The parameters that require a gradient and go into each leaf of what code returns, as autograd sees it."""
+    own, leaves = _tried(code, lambda flat: pytree.tree_leaves(code.result(flat)))
+    if leaves is None:
+        return []
+    places = set(map(id, own))
+    reached = [_leaves_of(one) if getattr(one, "requires_grad", False) else () for one in leaves]
+    return [list({id(leaf): leaf for leaf in one if id(leaf) not in places}.values()) for one in reached]
+
+
+def _tried(code: CellModule, call: Callable[[list[Any]], Any]) -> tuple[list[torch.Tensor], Any]:
+    """Inputs of code that require a gradient, and what it makes of them; None if it has no gradient of one."""
+    inputs = code.plan.inputs
+    with torch.enable_grad():
+        own = [_leaf(entry.random(EXAMPLE_ROWS), entry.example) for entry in inputs]
+        given = [entry.example if type(entry.example) is int else one for entry, one in zip(inputs, own, strict=True)]
+        try:
+            return own, call(given)
+        except RuntimeError:
+            return own, None
 
 
 def _leaf(value: torch.Tensor, example: Any) -> torch.Tensor:

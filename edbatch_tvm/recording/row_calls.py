@@ -14,6 +14,7 @@ from edbatch_tvm.recording import strided_storage
 from edbatch_tvm.recording.arguments import FEW, number_of
 from edbatch_tvm.recording.call_fast_paths import returned_of
 from edbatch_tvm.recording.describe import described
+from edbatch_tvm.recording.empty_gradients import as_called
 from edbatch_tvm.recording.empty_results import EmptyResult
 from edbatch_tvm.recording.fused_rows import order_of
 from edbatch_tvm.recording.lazy import LazyTensor, geometry_of, lazy_rows, lazy_value
@@ -46,7 +47,7 @@ def row_by_row(
         if len(column) != count:
             return _as_one_node(recorder, site, arguments)  # of the same shapes, but another kind
     if not count:
-        return _of_no_rows(recorder, site, arguments, how)
+        return as_called(recorder, site, arguments, _of_no_rows(recorder, site, arguments, how))
     of_lists = [_length(column[0]) for column in columns]
     if how.node is not None and how.lists == of_lists:
         type_id, places, attribute_places, returned = how.node
@@ -219,7 +220,7 @@ def _returned(how: RowByRow, leaves: list[Any], outputs: Sequence[TensorSpec]) -
 def _as_one_node(recorder: Recorder, site: Site, arguments: tuple[Any, ...]) -> Any:
     found = recorder.library.as_one_node(recorder, site, arguments)
     if isinstance(found, EmptyResult):
-        return found.returned([])
+        return recorder.otherwise(site, arguments, found, None)
     cell, operands, attributes = found
     type_id, outputs, returned = cell.made
     numbers = list(map(number_of, attributes))

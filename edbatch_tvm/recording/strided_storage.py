@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 if TYPE_CHECKING:
+    from edbatch_tvm.recording.lazy import Source
     from edbatch_tvm.recording.specs import RowsSpec
 
 Geometry = tuple[tuple[int, ...], tuple[int, ...], int]
@@ -34,9 +35,13 @@ class Storage:
     whole : Geometry or None
         That of the tensor which the rows were made for, as long as it is a list of rows of `spec`.
     spec : RowsSpec or None
+    sources : sequence of Source
+        What went into it although it has none of it, see :mod:`~edbatch_tvm.recording.empty_gradients`.
     """
 
     __slots__ = ("_rows", "listed", "row", "spec", "whole")
+
+    sources: Sequence[Source] = ()
 
     def __init__(
         self,

@@ -98,6 +98,40 @@ def _kept_by_hooks(m: Any, x: Any) -> Any:
     return h, h * own, m.frozen(h), m.frozen(x)
 
 
+def _calls_of_no_rows(m: Any, x: Any) -> Any:
+    none = torch.zeros(0, H, dtype=x.dtype)
+    p, q = m.pair(none, none)
+    cells = m.cell(none), m.frozen(none), m.cell(none) * 2, p, q, m.cell(torch.zeros(3, 0, H, dtype=x.dtype))
+    return *cells, m.cell(none).sum(), m.frozen(none).sum(), torch.cat([m.cell(none), m.cell(none)])
+
+
+def _no_elements_of_values(m: Any, x: Any) -> Any:
+    h, f = m.cell(x), m.frozen(x)
+    parts = h[:0], h.narrow(0, 1, 0), h.split([0, H])[0], h[:0].reshape(0, 3), h.detach()[:0], f[:0], h[:0].detach()
+    return *parts, *(one * 2 for one in parts), *(one.sum() for one in parts), h[:0].clone(), h[torch.tensor([]).long()]
+
+
+def _no_rows_of_lists(m: Any, x: Any) -> Any:
+    for h in (m.cell(torch.stack([x, x * 2])), m.frozen(torch.stack([x, x * 2]))):
+        none = h[:0]
+        made = none, none.tanh(), none.sum(0), none.mean(0), none @ m.cell.weight, none + m.cell.bias, none + h[0]
+        chosen = h[h[:, 0] > 1e9], h[torch.tensor([]).long()], torch.stack([none, none]), torch.cat([none, none])
+        yield from (*made, *chosen, torch.cat([none, h]), h.detach()[:0] * 2, m.frozen(none), m.cell(none).sum(0) * 3)
+
+
+def _no_rows_without_gradients(m: Any, x: Any) -> Any:
+    h = m.cell(torch.stack([x, x]))
+    with torch.no_grad():
+        made = h[:0] * 2, m.cell(h[:0]), h[:0].sum(), h[:0].clone(), torch.cat([h[:0], h[:0]])
+    return *made, *(one * 2 for one in made)
+
+
+def _no_rows_after_a_read(m: Any, x: Any) -> Any:
+    h = m.cell(torch.stack([x, x]))[:0]
+    total = h.sum() if m.cell(x).sum() < 1e9 else None
+    return h, total, h * 2, m.frozen(h).sum()
+
+
 USES: dict[str, Callable[[Any, Any], Any]] = {
     "of a detached tensor": _of_detached,
     "under no_grad": _without_gradients,
@@ -108,6 +142,11 @@ USES: dict[str, Callable[[Any, Any], Any]] = {
     "masks and steps": _without_a_derivative,
     "frozen weights": lambda m, x: (m.frozen(x), m.frozen(x) * 2, m.cell(m.frozen(x) * 2)),
     "hooks of saved tensors": _kept_by_hooks,
+    "calls of no rows": _calls_of_no_rows,
+    "no elements of values": _no_elements_of_values,
+    "no rows of lists": lambda m, x: list(_no_rows_of_lists(m, x)),
+    "no rows without gradients": _no_rows_without_gradients,
+    "no rows after a read": _no_rows_after_a_read,
     "a chain of operations": lambda m, x: [m.frozen(x), *_chain(m.frozen(x)), *_chain(m.cell(x))],
 }
 

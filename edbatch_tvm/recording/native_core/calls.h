@@ -395,7 +395,9 @@ static int record(PyObject *recorder, PyObject *site, PyObject *const *arguments
                 *result = Py_NewRef(how);
                 outcome = OTHERWISE;
             }
-        } else if (number_operands(&call) != DONE)
+        } else if (call.rows == 0 && SLOT(site, Site_owner) == Py_None && SLOT(recorder, Recorder_tape) != Py_None)
+            outcome = UNUSUAL; /* Recorder.operator() sees what requires a gradient */
+        else if (number_operands(&call) != DONE)
             outcome = refused();
         else {
             PyObject *returned = PyTuple_GET_ITEM(made, 2);

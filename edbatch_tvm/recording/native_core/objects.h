@@ -24,7 +24,7 @@
     X(Recorder, asked) X(Recorder, answers) X(Recorder, operators) X(Recorder, picked) X(Recorder, modules) X(Recorder, weights) \
     X(Recorder, tape) X(Recorder, fused) X(Recorder, at_once) \
     X(Driver, _hub) X(Driver, _state) X(Driver, _current) X(CellCall, recorder) X(CellCall, site) X(Site, steps) \
-    X(Site, integers_vary) X(Site, reads) X(Site, taken_apart) X(TensorSpec, shape) X(TensorSpec, dtype) \
+    X(Site, integers_vary) X(Site, owner) X(Site, reads) X(Site, taken_apart) X(TensorSpec, shape) X(TensorSpec, dtype) \
     X(TensorSpec, size) X(TensorSpec, geometry) X(TensorSpec, rest) X(TensorSpec, rows) X(TensorSpec, spare) \
     X(RowsSpec, stacked) X(RowsSpec, row) X(RowsSpec, at) X(RowByRow, by_rows) X(RowByRow, node) X(RowByRow, operation) X(RowByRow, order) \
     X(RowOperation, specs) X(Storage, _rows) \
