@@ -186,7 +186,11 @@ def _reshaped(operator: Any, tensor: LazyTensor, arguments: Any, named: dict[str
 # Writes ---------------------------------------------------------------------------------------------------------
 
 
-class WritesOrdinary(RecordingError):
+class TakesComputed(RecordingError):
+    """A function has to run on computed tensors, so that autograd sees what it does."""
+
+
+class WritesOrdinary(TakesComputed):
     """PyTorch's own code writes recorded tensors into an ordinary one: autograd would see only a part of it."""
 
 
@@ -393,6 +397,8 @@ def _with_gradient(recorder: Recorder, result: Any, given: list[Any]) -> Any:
     """
     if not isinstance(result, torch.Tensor) or not result.requires_grad:
         return result
+    if result.is_nested or result.layout is not torch.strided:
+        raise TakesComputed("a sparse or nested tensor of a recorded one, by code of PyTorch", "a tensor of one kind")
     if result.dtype is recorder.dtype and result.numel():
         return lazy_value(recorder, recorder.outside.number(result), spec_of(result.shape, result.dtype))
     if any(isinstance(one, torch.Tensor) and _requires_grad.__get__(one) for one in given):

@@ -16,7 +16,7 @@ from edbatch_tvm.errors import CellError
 from edbatch_tvm.recording import lazy
 from edbatch_tvm.recording.adopted import adopt
 from edbatch_tvm.recording.breaks import told
-from edbatch_tvm.recording.dispatch import WritesOrdinary, as_rows, copied, recorder_of
+from edbatch_tvm.recording.dispatch import TakesComputed, as_rows, copied, recorder_of
 from edbatch_tvm.recording.empty_gradients import rows_of_arguments
 from edbatch_tvm.recording.indexed_rows import takes, write_at
 from edbatch_tvm.recording.isolation import switched_to
@@ -352,8 +352,16 @@ def _table() -> None:
 _table()
 
 
-_RETYPING = frozenset({torch.view_as_complex, torch.view_as_real})
-"""What returns views of other numbers, which autograd would take for views of what is recorded."""
+_NESTED = ("_nested_view_from_jagged", "_nested_view_from_buffer")
+_RETYPING = frozenset(
+    {torch.view_as_complex, torch.view_as_real, *(getattr(torch, one) for one in _NESTED if hasattr(torch, one))}
+)
+"""What returns views of other numbers or in another layout, which autograd would take for views of what is recorded."""
+
+
+def _is_retyped(function: Any, arguments: Any, named: dict[str, Any]) -> bool:
+    """Whether a function is ``tensor.view(dtype)``."""
+    return function is torch.Tensor.view and any(isinstance(one, torch.dtype) for one in (*arguments, *named.values()))
 
 
 def _into_pytorch(function: Any, arguments: Any, named: dict[str, Any]) -> Any:
@@ -378,12 +386,16 @@ def _into_pytorch(function: Any, arguments: Any, named: dict[str, Any]) -> Any:
             recorder.wait()
     breaks = len(recorder.breaks) + recorder.reads
     try:
-        if function in _RETYPING or function in recorder.library.not_recorded:
+        if (
+            function in _RETYPING
+            or _is_retyped(function, arguments, named)
+            or function in recorder.library.not_recorded
+        ):
             return _on_computed(recorder, function, arguments, named)
         drawn = torch.default_generator.get_state()
         with _Plain():
             result = function(*arguments, **named)
-    except WritesOrdinary:  # into a tensor that the function has made itself, so it may run again
+    except TakesComputed:  # what the function has written into it has made itself, so it may run again
         recorder.library.not_recorded.add(function)
         if len(recorder.breaks) + recorder.reads == breaks:  # no other element ran, which could have drawn numbers
             torch.default_generator.set_state(drawn)  # those that it drew are drawn again

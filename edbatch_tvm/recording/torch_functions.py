@@ -1,8 +1,8 @@
 """What of ``torch`` is replaced while elements run.
 
 ``torch.cat`` and ``torch.stack`` join the states of children, thousands of times a minibatch, and torch takes long to
-ask every tensor of a list whether it has a say. ``tensor.data = other`` does not ask at all. Where gradients are
-recorded, it is noted when elements switch that off and on.
+ask every tensor of a list whether it has a say. ``tensor.data = other`` and ``Parameter(other)`` do not ask at all.
+Where gradients are recorded, it is noted when elements switch that off and on.
 
 Whoever uses them with anything else, in whatever thread, gets what the original does.
 """
@@ -104,6 +104,20 @@ def _set_data(tensor: torch.Tensor, other: Any) -> None:
     _data.__set__(tensor, other.computed() if type(other) is LazyTensor else other)
 
 
+_new_parameter: Any = vars(torch.nn.Parameter)["__new__"]
+
+
+@staticmethod  # type: ignore[misc]
+@wraps(_new_parameter.__func__)
+def _parameter_of(cls: Any, data: Any = None, *arguments: Any, **named: Any) -> Any:
+    """A parameter with the numbers of a tensor, which has to have some: a recorded one is computed."""
+    if type(data) is LazyTensor:
+        if not data.recorder.finished:
+            told(data.recorder, "Parameter()", None)
+        data = data.waited_for().clone()
+    return _new_parameter.__func__(cls, data, *arguments, **named)
+
+
 _JOINING = (("cat", "cat"), ("concat", "cat"), ("concatenate", "cat"), ("stack", "stack"))
 """Functions that join tensors, and what they are recorded as."""
 
@@ -116,6 +130,7 @@ def _replacements() -> list[tuple[Any, str, Any, Any]]:
     made = [(torch, name, getattr(torch, name), function) for name, function in joining]
     data: Any = property(_data.__get__, _set_data, _data.__delete__ if hasattr(_data, "__delete__") else None)
     made.append((torch.Tensor, "data", None, data))
+    made.append((torch.nn.Parameter, "__new__", _new_parameter, _parameter_of))
     made.append((torch.autograd.Function, "apply", _apply, _apply_computed))
     made += [(torch._C, name, getattr(torch._C, name), function) for name, function in NOTING.items()]
     # It asks no tensor whether it has memory.
