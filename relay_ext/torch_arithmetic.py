@@ -138,10 +138,14 @@ def _divide(node: Any, importer: Any) -> relax.Var:
 
 
 def _expm1(importer: Any, x: Any) -> Any:
-    """``exp(x) - 1`` without its cancellation: ``tanh(x / 2) * (exp(x) + 1)``."""
+    """``exp(x) - 1``; near 0, where that cancels, ``tanh(x / 2) * (exp(x) + 1)``."""
     emit, op, dtype = importer.block_builder.emit, relax.op, str(x.ty.dtype)
-    half = emit(op.tanh(emit(op.multiply(x, relax.const(0.5, dtype)))))
-    return emit(op.multiply(half, emit(op.add(emit(op.exp(x)), relax.const(1, dtype)))))
+    zero, one = relax.const(0, dtype), relax.const(1, dtype)
+    small = emit(op.less(emit(op.abs(x)), one))
+    near = emit(op.where(small, x, zero))  # so that no gradient is 0 * inf
+    half = emit(op.tanh(emit(op.multiply(near, relax.const(0.5, dtype)))))
+    product = emit(op.multiply(half, emit(op.add(emit(op.exp(near)), one))))
+    return emit(op.where(small, product, emit(op.subtract(emit(op.exp(x)), one))))
 
 
 def _elu(node: Any, importer: Any) -> relax.Var:
@@ -152,10 +156,12 @@ def _elu(node: Any, importer: Any) -> relax.Var:
     names = ("alpha", "scale", "input_scale")
     alpha, scale, inner = (node.kwargs.get(name, value) for name, value in zip(names, given, strict=True))
     zero, *factors = (relax.const(value, str(x.ty.dtype)) for value in (0, scale, inner, alpha * scale))
-    power = _expm1(importer, emit(op.multiply(x, factors[1])) if inner != 1 else x)
+    is_negative = emit(op.less_equal(x, zero))
+    below = emit(op.where(is_negative, x, zero))
+    power = _expm1(importer, emit(op.multiply(below, factors[1])) if inner != 1 else below)
     negative = emit(op.multiply(power, factors[2]))
     positive = emit(op.multiply(x, factors[0])) if scale != 1 else x
-    return emit(op.where(emit(op.less_equal(x, zero)), negative, positive))
+    return emit(op.where(is_negative, negative, positive))
 
 
 def _celu(node: Any, importer: Any) -> relax.Var:
@@ -164,22 +170,26 @@ def _celu(node: Any, importer: Any) -> relax.Var:
     x = importer.env[node.args[0]]
     alpha = node.args[1] if len(node.args) > 1 else node.kwargs.get("alpha", 1.0)
     zero, factor = relax.const(0, str(x.ty.dtype)), relax.const(alpha, str(x.ty.dtype))
-    negative = emit(op.multiply(_expm1(importer, emit(op.divide(x, factor))), factor))
-    return emit(op.where(emit(op.less_equal(x, zero)), negative, x))
+    is_negative = emit(op.less_equal(x, zero))
+    below = emit(op.where(is_negative, x, zero))
+    negative = emit(op.multiply(_expm1(importer, emit(op.divide(below, factor))), factor))
+    return emit(op.where(is_negative, negative, x))
 
 
 def _log1p(node: Any, importer: Any) -> relax.Var:
-    """``log(1 + x)``, corrected by what is lost in the sum."""
+    """``log(1 + x)``, corrected by what is lost in the sum; no gradient is 0 / 0."""
     emit, op = importer.block_builder.emit, relax.op
     (x,) = _tensors(importer, node.args[0])
     if not str(x.ty.dtype).startswith("float"):
         x = emit(op.astype(x, "float32"))
-    one, large = relax.const(1, str(x.ty.dtype)), relax.const(2.0**25, str(x.ty.dtype))
+    zero, one, large = (relax.const(value, str(x.ty.dtype)) for value in (0, 1, 2.0**25))
     total = emit(op.add(x, one))
-    plain = emit(op.log(total))
-    corrected = emit(op.multiply(plain, emit(op.divide(x, emit(op.subtract(total, one))))))
-    near = emit(op.where(emit(op.equal(total, one)), x, corrected))
-    return emit(op.where(emit(op.greater(x, large)), plain, near))
+    small = emit(op.logical_and(emit(op.greater(total, zero)), emit(op.less(x, large))))
+    divisor = emit(op.where(small, total, one))
+    lost = emit(op.subtract(x, emit(op.subtract(total, one))))
+    rest = emit(op.where(small, emit(op.divide(lost, divisor)), zero))
+    # -0 stays what it is.
+    return emit(op.where(emit(op.equal(x, zero)), x, emit(op.add(emit(op.log(total)), rest))))
 
 
 ARITHMETIC: dict[str, Any] = {

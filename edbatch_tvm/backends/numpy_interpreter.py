@@ -47,6 +47,9 @@ _BINARY: dict[str, Callable[..., Any]] = {
     "GE": operator.ge,
     "And": np.logical_and,
     "Or": np.logical_or,
+    "BitwiseAnd": operator.and_,
+    "BitwiseOr": operator.or_,
+    "BitwiseXor": operator.xor,
 }
 
 _CALLS: dict[str, Callable[..., Any]] = {
@@ -64,6 +67,10 @@ _CALLS: dict[str, Callable[..., Any]] = {
     "fabs": np.abs,
     "floor": np.floor,
     "ceil": np.ceil,
+    "trunc": np.trunc,
+    "isnan": np.isnan,
+    "isinf": np.isinf,
+    "isfinite": np.isfinite,
 }
 
 
