@@ -8,6 +8,7 @@ each operation what its tensors are, None for values and else the operation that
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -59,6 +60,16 @@ class RowOperation:
     arguments: tuple[tuple[str, Any], ...]
     specs: tuple[TensorSpec, ...]
     known: RowByRow | None = None
+    _followed: bool = False
+
+    @contextmanager
+    def followed(self) -> Iterator[bool]:
+        """While a call is recorded that has just become known; whether that is not going on already."""
+        first, self._followed = not self._followed, True
+        try:
+            yield first
+        finally:
+            self._followed = not first
 
 
 def operation_of(

@@ -308,6 +308,11 @@ class Recorder:
             found = self.library.specialise(self, site, arguments)
         finally:
             self.root = root
+        if isinstance(found, RowByRow) and found.order is not None:  # known from calls with other numbers of rows
+            assert found.operation is not None
+            with found.operation.followed() as first:
+                if first:
+                    return self.call(site, arguments, caller)
         if isinstance(found, RowByRow | OverRows | EmptyResult):
             return self.otherwise(site, arguments, found, caller)
         return self._of_cell(*found) if isinstance(found, tuple) else found
