@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -25,6 +26,11 @@ def own_decompositions() -> dict[Any, Any]:
         aten._native_batch_norm_legit_functional.default: _batch_norm_with_running,
         aten._cdist_forward.default: _distances,
         aten.one_hot.default: _one_hot,
+        aten.linalg_vector_norm.default: _vector_norm,
+        aten.std.default: _deviation,
+        aten.std.dim: _deviation_of_dims,
+        aten.std.correction: _corrected_deviation,
+        aten.std_mean.correction: _deviation_and_mean,
         aten.var.default: _variance,
         aten.var.dim: _variance_of_dims,
         aten._trilinear.default: _trilinear,
@@ -52,6 +58,48 @@ def own_functions(torch: Any) -> Iterator[None]:
     finally:
         for name, function in plain.items():
             setattr(torch._C._nn, name, function)
+
+
+def _root(total: Any, root: Callable[[Any], Any]) -> Any:
+    """A root whose gradient at 0 passes nothing on, as PyTorch's of norms and deviations; that of the root is NaN."""
+    import torch
+
+    zero = total == 0
+    return torch.where(zero, total, root(torch.where(zero, 1.0, total)))
+
+
+def _vector_norm(x: Any, ord: float = 2, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Any:
+    import torch
+
+    extents = list(x.shape) if not dim else [x.shape[one] for one in ([dim] if isinstance(dim, int) else dim)]
+    if ord <= 1 or math.isinf(ord) or all(extent == 1 for extent in extents) or not x.is_floating_point():
+        return torch._refs.linalg.vector_norm(x, ord, dim, keepdim, dtype=dtype)
+    x = x if dtype is None else x.to(dtype)
+    powers = torch.pow(x if ord % 2 == 0 else torch.abs(x), ord)
+    total = torch.sum(powers, dim=dim or None, keepdim=keepdim)
+    return _root(total, lambda total: torch.pow(total, 1.0 / ord))
+
+
+def _deviation(x: Any, unbiased: bool = True) -> Any:
+    return _corrected_deviation(x, correction=int(unbiased))
+
+
+def _deviation_of_dims(x: Any, dim: Any, unbiased: bool = True, keepdim: bool = False) -> Any:
+    return _corrected_deviation(x, dim, correction=int(unbiased), keepdim=keepdim)
+
+
+def _corrected_deviation(x: Any, dim: Any = None, *, correction: Any = None, keepdim: bool = False) -> Any:
+    import torch
+
+    return _root(torch.var(x, dim, correction=1 if correction is None else correction, keepdim=keepdim), torch.sqrt)
+
+
+def _deviation_and_mean(x: Any, dim: Any = None, *, correction: Any = None, keepdim: bool = False) -> tuple[Any, Any]:
+    import torch
+
+    correction = 1 if correction is None else correction
+    variance, mean = torch.var_mean(x, dim, correction=correction, keepdim=keepdim)
+    return _root(variance, torch.sqrt), mean
 
 
 def _variance(x: Any, unbiased: bool = True) -> Any:
@@ -267,7 +315,7 @@ def _distances(x: Any, y: Any, p: float, mode: int | None) -> Any:
     if p == 1:
         return apart.sum(-1)
     if p == 2:
-        return (apart * apart).sum(-1).sqrt()
+        return _root((apart * apart).sum(-1), torch.sqrt)
     if p == float("inf"):
         return torch.where(apart.isnan(), 0, apart).amax(-1)  # PyTorch skips NaN here alone
     return (apart**p).sum(-1) ** (1 / p)
