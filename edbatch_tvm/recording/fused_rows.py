@@ -131,7 +131,7 @@ def fused_node(recorder: Recorder, key: Key) -> tuple[int, tuple[int, ...]] | No
         They are recorded one by one: no cell computes them together, or there are too many such cells.
     """
     library = recorder.library
-    made = _made(recorder, key) if sum(one is not None for one in library.fused.values()) < _MOST else None
+    made = _made(recorder, key) if sum(type(one) is tuple for one in library.fused.values()) < _MOST else None
     library.fused[key] = made
     return made
 

@@ -121,8 +121,8 @@ class Library:
     read_kinds : ReadKinds
         What records read of parameters.
     fused : dict
-        For operators on rows that are recorded together: their node, or None if there is none; see
-        :mod:`edbatch_tvm.recording.fused_rows`.
+        For operators on rows that are recorded together: their node, None if there is none, or how often they
+        were met so far; see :mod:`edbatch_tvm.recording.fused_rows`.
     """
 
     def __init__(

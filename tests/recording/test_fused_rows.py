@@ -60,7 +60,7 @@ def compared(
 
 
 def fused_of(fast: eb.AutoBatched) -> int:
-    return sum(made is not None for made in fast._library.fused.values())
+    return sum(type(made) is tuple for made in fast._library.fused.values())
 
 
 def nodes_of(fast: eb.AutoBatched, counts: tuple[int, ...] = (2, 5, 3)) -> float:

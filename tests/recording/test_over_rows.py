@@ -69,7 +69,7 @@ def _masked(rows: Any, query: Any) -> Any:
 
 def _cells(fast: eb.AutoBatched) -> int:
     assert fast.compiled is not None
-    fused = sum(made is not None for made in fast._library.fused.values())  # of operators that came together since
+    fused = sum(type(made) is tuple for made in fast._library.fused.values())  # of operators that came together since
     return len(fast.compiled.signature.names) - fused
 
 

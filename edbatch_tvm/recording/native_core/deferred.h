@@ -15,7 +15,7 @@
  * computed (settle()), so that nodes belong to the element that made them.
  */
 
-enum { MOST_COLUMNS = 16, MOST_LEAVES = 32, MOST_FUSED = 12, LATELY = 16, LATELY_IN_ELEMENT = 256 };
+enum { MOST_COLUMNS = 16, MOST_LEAVES = 32, MOST_FUSED = 12, SEEN = 6, LATELY = 16, LATELY_IN_ELEMENT = 256 };
 
 typedef struct Deferred {
     PyObject_HEAD
@@ -182,11 +182,16 @@ static PyObject *fused_node(PyObject *recorder, Fused *all) {
     if (key == NULL) return NULL;
     for (int n = 0; n < all->length; n++) PyTuple_SET_ITEM(key, n, Py_NewRef(all->program[n]));
     if (!PyDict_CheckExact(known)) found = Py_NewRef(Py_None);
-    else if ((found = PyDict_GetItemWithError(known, key)) != NULL) Py_INCREF(found);
-    else if (!PyErr_Occurred()) {
-        PyObject *arguments[] = {recorder, key};
-        found = PyObject_Vectorcall(fused_node_, arguments, 2, NULL);
-    }
+    else if (((found = PyDict_GetItemWithError(known, key)) == NULL && !PyErr_Occurred()) ||
+             (found != NULL && PyLong_CheckExact(found))) {
+        /* Where some of the operators are new, others come together that seldom do. */
+        Py_ssize_t times = found == NULL ? 1 : PyLong_AsSsize_t(found) + 1;
+        PyObject *arguments[] = {recorder, key}, *met = times < SEEN ? PyLong_FromSsize_t(times) : NULL;
+        if (times >= SEEN) found = PyObject_Vectorcall(fused_node_, arguments, 2, NULL);
+        else found = met != NULL && PyDict_SetItem(known, key, met) == 0 ? Py_NewRef(Py_None) : NULL;
+        Py_XDECREF(met);
+    } else
+        Py_XINCREF(found);
     Py_DECREF(key);
     return found;
 }
