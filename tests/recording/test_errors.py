@@ -149,7 +149,6 @@ class Faults(nn.Module):
             float(h.sum())
             self.made = h  # late
         calls: dict[str, Any] = {
-            "view": lambda: h.view(torch.int32),  # view
             "memory": lambda: h.data_ptr(),  # memory
             "gradient": lambda: h * torch.ones(4, requires_grad=True),  # gradient
             "shape": lambda: h + torch.ones(3),
@@ -176,7 +175,6 @@ _INTERNALS = re.compile(r"TVM|relax|TIR|aten|\bnode\b|arena|graph|LazyTensor|imp
     ("what", "message"),
     [
         ("index", r"'word' is called with index 11; expected 0 to 9: its table has 10 rows \(hint: check the ids"),
-        ("view", r"view\(dtype\) of a recorded tensor of shape \[4\]; .*hint: use .to\(dtype\)"),
         ("memory", r"the memory of a tensor of shape \[4\] that is recorded; .*hint: use tensor.clone\(\).numpy\(\)"),
         ("gradient", r"a tensor of shape \[4\] requires a gradient, .*hint: with torch.no_grad\(\)"),
         ("late", r"forward sets Faults.made for the first time while other elements run; .*hint: call again"),

@@ -200,6 +200,7 @@ static PyObject *fused_node(PyObject *recorder, Fused *all) {
 static void let_go(Py_ssize_t lately) {
     Py_ssize_t first = young.count > lately ? young.count - lately : 0;
     for (Py_ssize_t n = young.count; n-- > first;) {
+        if (n >= young.count) continue; /* what is freed may run code that changes them */
         PyObject *tensor = young.items[n];
         if (Py_REFCNT(tensor) != 1 || !IS(tensor, LazyTensor)) continue;
         PyObject *own = own_of(tensor), *held = own == NULL ? NULL : PyDict_GetItem(own, str_held);
