@@ -93,9 +93,9 @@ def compile_model(
         On a GPU: one launch for a whole schedule, or one for every stage of every batch.
     dtype : {"float32", "float64", "tfloat32", "bfloat16", "float16"}
         Cells are computed in the dtypes that they are written in. ``"float64"``, on a CPU, takes cells written in
-        float32 as cells of float64: values and weights are float64, and float32 weights are widened. The last three,
-        on a GPU: what the products of stages are computed in, on tensor cores; they are summed, and values are kept,
-        in float32.
+        float32 as cells of float64: values and weights are float64; float32 weights, and constants in the cells, are
+        widened. The last three, on a GPU: what the products of stages are computed in, on tensor cores; they are
+        summed, and values are kept, in float32.
     fast_math : bool
         False on a CPU: exp, sigmoid and tanh of the C library, one number at a time, instead of forms that vectorise.
         ``docs/numerics.md`` has the errors of both.

@@ -13,6 +13,7 @@ import tvm
 
 from edbatch_tvm.tvm_compat import finalize_device_passes, finalize_host_passes, s_tir, tirx
 from schedules.cpu.fast_math import FastMath
+from schedules.cpu.nested_functions import NestedFunctionsFirst
 from schedules.float_semantics import FloatSemantics
 
 KERNEL_PIPELINE = "edbatch_kernel"
@@ -44,6 +45,7 @@ def kernel_pipeline(fast_math: bool = True, sharing: bool = True) -> tvm.transfo
     """The passes from plain loops to host functions, in the order of TVM's default pipeline."""
     return tvm.transform.Sequential(
         [
+            NestedFunctionsFirst(),
             *([FastMath()] if fast_math else []),
             FloatSemantics(),
             tirx.transform.FlattenBuffer(),
