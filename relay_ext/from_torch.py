@@ -19,6 +19,7 @@ from relay_ext.exact_torch_decompositions import own_functions
 from relay_ext.few_rows import differs_for_few
 from relay_ext.importer import ImportedCells, ImportedProgram, WeightNames, cell_with_weights, imported_module
 from relay_ext.module_structure import module_structure
+from relay_ext.row_counts import counts_as_tensors
 from relay_ext.torch_conversions import CONVERSIONS
 from relay_ext.torch_indexing import CONSTANT, INPUT
 from relay_ext.torch_products import narrowing_call
@@ -179,6 +180,7 @@ def export_program(name: str, module: Any, arguments: tuple[Any, ...], shapes: A
     try:
         with torch.no_grad(), _quiet(), own_functions(torch), _own_attributes(module):
             program = _exported(torch, module, given, shapes)
+            counts_as_tensors(torch, program)
     except Exception as error:
         raise CellError(
             f"cell {name!r} cannot be exported ({first_line(error)})",
