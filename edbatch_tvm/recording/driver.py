@@ -10,6 +10,7 @@ from typing import Any
 from edbatch_tvm.errors import EnvironmentMismatch
 from edbatch_tvm.recording.failures import CallError, name_element
 from edbatch_tvm.recording.isolation import OF_PYTORCH, State, is_now, restore, state, switched_to
+from edbatch_tvm.recording.warning_handlers import warning_handlers
 
 
 def require_greenlet() -> Any:
@@ -52,14 +53,17 @@ class Fiber:
         The function that it runs.
     ended : bool
         Whether it has found no more of them.
+    handler : int or None
+        Where it waits, the handler of warnings there.
     """
 
-    __slots__ = ("ended", "greenlet", "number")
+    __slots__ = ("ended", "greenlet", "handler", "number")
 
     def __init__(self, greenlet: Any) -> None:
         self.greenlet = greenlet
         self.number = 0
         self.ended = False
+        self.handler: int | None = None
 
 
 class Driver:
@@ -88,7 +92,7 @@ class Driver:
 
     __slots__ = (
         *("_after_round", "_begun", "_compute", "_current", "_error", "_first", "_greenlet", "_hub", "_left", "_state"),
-        *("__weakref__", "before_wait", "failed", "late_variable", "resumed", "rounds"),
+        *("__weakref__", "_handlers", "before_wait", "failed", "late_variable", "resumed", "rounds"),
     )
 
     def __init__(
@@ -104,7 +108,8 @@ class Driver:
         self.resumed: Callable[[int], None] = lambda number: None
         self.before_wait: Callable[[], None] = lambda: None
         self._first = first
-        self._hub: Any = None
+        self._hub: Any = None  # without it nothing waits: what is asked for is computed at once
+        self._handlers = warning_handlers()
         self._state = state()
         self._left = contextvars.copy_context()
         self.rounds = 0
@@ -137,7 +142,8 @@ class Driver:
         """
         if not functions:
             return []
-        self._hub = self._greenlet.getcurrent()
+        hub = self._greenlet.getcurrent()
+        self._hub = None if self._handlers is None else hub
         self._state = state()
         results: list[Any] = [None] * len(functions)
         self._left = before = contextvars.copy_context()
@@ -155,7 +161,7 @@ class Driver:
         waiting: list[Fiber] = []
         try:
             while not (fibers and fibers[-1].ended) and self.failed is None:
-                fiber = Fiber(self._greenlet(work, parent=self._hub))
+                fiber = Fiber(self._greenlet(work, parent=hub))
                 fibers.append(fiber)
                 self._go_on(fiber, fiber)
                 if not fiber.greenlet.dead:
@@ -178,7 +184,7 @@ class Driver:
             for fiber in fibers:
                 if not fiber.greenlet.dead:
                     with suppress(Exception, SystemExit):  # of code that catches everything: the first error counts
-                        fiber.greenlet.throw()
+                        self._switch(fiber, fiber.greenlet.throw)
             self._hub = None
             for variable, value in self._left.items():
                 if before.get(variable, before) is not value:
@@ -204,12 +210,27 @@ class Driver:
     def _go_on(self, fiber: Fiber, *begin: Fiber) -> None:
         """Let a fiber go on until it waits, has ended or fails: then those before it still run to their ends."""
         try:
-            fiber.greenlet.switch(*begin)
+            self._switch(fiber, fiber.greenlet.switch, *begin)
         except CallError:
             raise  # of whatever element
         except Exception as error:
             name_element(error, fiber.number + self._first)
             self.failed, self._error = fiber.number, error
+
+    def _switch(self, fiber: Fiber, to: Callable[..., Any], *begin: Fiber) -> None:
+        """Go to a fiber until it comes back, each with its own handler of warnings."""
+        if self._handlers is None:
+            to(*begin)
+            return
+        current, become = self._handlers
+        own = current()
+        if not begin:
+            become(fiber.handler)
+        try:
+            to(*begin)
+        finally:
+            fiber.handler = current()
+            become(own)
 
     def _end_round(self, waiting: list[Fiber]) -> None:
         self.rounds += 1
