@@ -89,7 +89,7 @@ class _Counts:
         self._node = node
         values = [one.meta.get("val") for one in (node, *node.all_input_nodes)]
         floats = [one for one in values if isinstance(one, torch.Tensor) and one.is_floating_point()]
-        self._fake = floats[0].fake_mode if floats else None
+        self._fake: Any = floats[0].fake_mode if floats else None
         self.dtype = floats[0].dtype if floats else None
 
     def operator(self, name: str) -> Any:
