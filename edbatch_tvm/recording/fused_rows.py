@@ -18,7 +18,7 @@ import torch
 
 from edbatch_tvm.errors import CellError
 from edbatch_tvm.recording.lazy import LazyTensor, lazy_value
-from edbatch_tvm.recording.rows import RowByRow, row_spec
+from edbatch_tvm.recording.rows import STAND_IN, RowByRow, row_spec
 from edbatch_tvm.recording.specs import RowsSpec, TensorSpec, spec_of
 
 if TYPE_CHECKING:
@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 
 _MOST = 32
 """Cells for operators together that a model may have: each is compiled."""
-
-_MARK = -(1 << 60)
-"""Numbers from here on stand for values, while a cell is made."""
 
 _CONSTANT, _TENSOR, _OPERAND, _RESULT = "constant", "tensor", "operand", "result"
 
@@ -145,12 +142,12 @@ def _made(recorder: Recorder, key: Key) -> tuple[int, tuple[int, ...]] | None:
     site = library.operator_site(function, ())
     site.name = "_".join(library.operator_site(target, named).name for target, named, _ in steps[:3])
     site.name += "_and_more" if len(steps) > 3 else ""
-    given = tuple(lazy_value(recorder, _MARK - place, spec) for place, spec in enumerate(specs))
+    given = tuple(lazy_value(recorder, STAND_IN - place, spec) for place, spec in enumerate(specs))
     try:
         cell, operands, attributes = library.as_one_node(recorder, site, given)  # type: ignore[misc]
     except (CellError, TypeError):  # TypeError: a result without elements is no node
         return None
-    order = tuple(_MARK - operand for operand in operands)
+    order = tuple(STAND_IN - operand for operand in operands)
     if attributes or len(cell.outputs) != 1 or sorted(order) != list(range(len(specs))):
         return None
     return cell.type_id, order

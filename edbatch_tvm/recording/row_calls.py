@@ -20,7 +20,7 @@ from edbatch_tvm.recording.fused_rows import order_of
 from edbatch_tvm.recording.lazy import LazyTensor, geometry_of, lazy_rows, lazy_value
 from edbatch_tvm.recording.recorded_parameters import own_parameter
 from edbatch_tvm.recording.row_choices import grid_of, joined_rows
-from edbatch_tvm.recording.rows import AGAIN, POINTWISE, RowByRow, leaves_of, row_spec, with_leaves
+from edbatch_tvm.recording.rows import AGAIN, POINTWISE, STAND_IN, RowByRow, leaves_of, row_spec, with_leaves
 from edbatch_tvm.recording.specs import GridSpec, RowsSpec, TensorSpec, rows_of, spec_of
 from edbatch_tvm.recording.storages import resolved
 
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
     from edbatch_tvm.recording.cell_call import CellCall
     from edbatch_tvm.recording.recorder import Recorder
     from edbatch_tvm.recording.site import Site
-
-_MARK = -(1 << 60)
-"""Numbers from here on stand for the values of rows in the description of a call of one row."""
 
 
 def row_by_row(
@@ -68,7 +65,7 @@ def row_by_row(
                 continue
             value = columns[number][place or 0]
             if type(value) is list:
-                of_list = [_MARK - number - width * n for n in range(len(value))] if place is None else list(value)
+                of_list = [STAND_IN - number - width * n for n in range(len(value))] if place is None else list(value)
                 given.append(_list_of_row(recorder, leaf, at, of_list))
                 number += 1
                 continue
@@ -78,7 +75,7 @@ def row_by_row(
                 shown[id(value)] = number, value
                 given.append(value)
             else:
-                value = _MARK - number if place is None else value
+                value = STAND_IN - number if place is None else value
                 given.append(lazy_value(recorder, value, row_spec(leaf, at)))
             number += 1
         return tuple(with_leaves(arguments, iter(given), lists))
@@ -109,7 +106,7 @@ def row_by_row(
             of_one = [next(iter(_of_all(recorder, columns, leaves, place))) for place in known]
             _learn_one(recorder, site, arguments, node, of_one, returned)
     every = [
-        repeat(operand, count) if operand > _MARK else _of_all(recorder, columns, leaves, _MARK - operand)
+        repeat(operand, count) if operand > STAND_IN else _of_all(recorder, columns, leaves, STAND_IN - operand)
         for operand in operands
     ]
     of_all = zip(attributes, attribute_places, strict=True)
@@ -134,7 +131,7 @@ def _places(
     if len(places) != len(operands):
         return None
     for place, operand in zip(places, operands, strict=True):
-        if operand != (_MARK - place if place >= 0 else recorder.value_of(leaves[-1 - place])):
+        if operand != (STAND_IN - place if place >= 0 else recorder.value_of(leaves[-1 - place])):
             return None
     return places
 

@@ -55,6 +55,9 @@ class Again:
 
 AGAIN = Again()
 
+STAND_IN = -(1 << 60)
+"""Numbers from here on down stand for values in the description of a call or a cell."""
+
 POINTWISE = "pointwise"
 """Stands for what an operator returns that works element by element: it is that of a row."""
 
