@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import builtins
 import inspect
-import logging
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from functools import cache, partial, wraps
 from typing import Any
 
@@ -16,6 +13,7 @@ from tvm import relax
 from edbatch_tvm.errors import CellError, EnvironmentMismatch
 from relay_ext.core_program import failures_unprinted, in_core_operators
 from relay_ext.exact_torch_decompositions import own_functions
+from relay_ext.export_contexts import own_attributes, quiet, symbolic_len, symbolic_tensors
 from relay_ext.few_rows import differs_for_few
 from relay_ext.importer import ImportedCells, ImportedProgram, WeightNames, cell_with_weights, imported_module
 from relay_ext.module_structure import module_structure
@@ -178,7 +176,7 @@ def export_program(name: str, module: Any, arguments: tuple[Any, ...], shapes: A
     # Export takes one tensor given twice for one input.
     given = tree.tree_map(lambda leaf: leaf.detach().clone() if isinstance(leaf, torch.Tensor) else leaf, given)
     try:
-        with torch.no_grad(), _quiet(), own_functions(torch), _own_attributes(module):
+        with torch.no_grad(), quiet(), own_functions(torch), own_attributes(module):
             program = _exported(torch, module, given, shapes)
             counts_as_tensors(torch, program)
     except Exception as error:
@@ -188,6 +186,7 @@ def export_program(name: str, module: Any, arguments: tuple[Any, ...], shapes: A
             "leave branches on values, loops over data and .item() to the code that calls the cell",
         ) from error
     _check_deterministic(name, program)
+    _check_reads_of_rows(torch, name, program)
     return program
 
 
@@ -200,7 +199,7 @@ def _check_few_rows(
         except CellError:
             return None
 
-    with _quiet(), _symbolic_tensors(torch), _own_attributes(module):
+    with quiet(), symbolic_tensors(torch), own_attributes(module):
         count = differs_for_few(torch, module, program, _as_tensors(torch, arguments), shapes, traced)
     if count is not None:
         raise CellError(
@@ -218,7 +217,7 @@ def _as_tensors(torch: Any, arguments: tuple[Any, ...]) -> Any:
 def _exported(torch: Any, module: Any, given: tuple[Any, ...], shapes: Any) -> Any:
     """The program of `module`: traced in one pass, or by ``torch.export`` where that is not possible."""
     outer = _inside(torch, module)
-    with _symbolic_tensors(torch), _symbolic_len(torch) if shapes is not None else nullcontext():
+    with symbolic_tensors(torch), symbolic_len(torch) if shapes is not None else nullcontext():
         program = traced_program(torch, outer, given, shapes)
         if program is not None:
             return program
@@ -289,79 +288,16 @@ def _check_deterministic(name: str, program: Any) -> None:
             )
 
 
-@contextmanager
-def _own_attributes(module: Any) -> Iterator[None]:
-    """Let modules keep their lists and dicts: ``torch.export`` leaves equal ones in their place."""
-    held = [(vars(one), vars(one).copy()) for one in module.modules()]
-    try:
-        yield
-    finally:
-        for attributes, before in held:
-            attributes.update((name, value) for name, value in before.items() if type(value) in (list, dict, tuple))
-
-
-@contextmanager
-def _symbolic_len(torch: Any) -> Iterator[None]:
-    """Let ``len(rows)`` be the symbol that ``rows.shape[0]`` is.
-
-    Python makes an int of whatever ``__len__`` returns, which would be the number of rows of the example for good.
-    """
-    plain = builtins.len
-
-    def symbolic(thing: Any) -> Any:
-        # What stands for a list of any length has a shape too.
-        shape = getattr(thing, "shape", None) if isinstance(thing, torch.Tensor | list) else None
-        return shape[0] if shape else plain(thing)
-
-    builtins.len = symbolic
-    try:
-        yield
-    finally:
-        builtins.len = plain
-
-
-@contextmanager
-def _symbolic_tensors(torch: Any) -> Iterator[None]:
-    """Let ``torch.tensor(word)`` be `word` where that is a tensor already, as integers are while a cell is exported."""
-
-    class SymbolicTensors(torch.overrides.TorchFunctionMode):
-        def __torch_function__(self, function: Any, _: Any, arguments: Any = (), named: Any = None) -> Any:
-            if function in (torch.tensor, torch.as_tensor) and arguments:
-                tensor = _stacked(torch, arguments[0])
-                if tensor is not None:
-                    dtype = (named or {}).get("dtype")
-                    return tensor if dtype is None else tensor.to(dtype)
-            return function(*arguments, **(named or {}))
-
-    with SymbolicTensors():
-        yield
-
-
-def _stacked(torch: Any, data: Any) -> Any:
-    """Nested lists of numbers and tensors as one tensor; None if there is no tensor among them."""
-    if isinstance(data, torch.Tensor):
-        return data
-    if not isinstance(data, list | tuple):
-        return None
-    items = [_stacked(torch, item) for item in data]
-    if all(item is None for item in items):
-        return None
-    return torch.stack(
-        [torch.full((), given) if item is None else item for item, given in zip(items, data, strict=True)]
-    )
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the warnings that export and import raise about themselves, and the log of an attempt that failed."""
-    level = logging.root.manager.disable
-    logging.disable(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(level)
+def _check_reads_of_rows(torch: Any, name: str, program: Any) -> None:
+    """Refuse ``rows[0]``: whether variadic rows have one is not known before they are given."""
+    for node in program.graph.find_nodes(op="call_function", target=torch.ops.aten.select.int):
+        source, axis = node.args[0].meta["val"], node.args[1]
+        if isinstance(source.shape[axis], torch.SymInt):
+            raise CellError(
+                f"cell {name!r} reads row {node.args[2]} of variadic rows",
+                "reductions over rows and operators on all of them",
+                "give that row as an operand of its own",
+            )
 
 
 def first_line(error: BaseException) -> str:
@@ -385,7 +321,7 @@ def import_program(name: str, program: Any) -> ImportedProgram:
 
     _mark(program)
     try:
-        with _quiet():
+        with quiet():
             imported = from_exported_program(
                 program,
                 keep_params_as_input=True,

@@ -97,3 +97,11 @@ def test_what_stays_an_error() -> None:
             {"cell": (torch.randn(3, H),)},
             {"cell": ["rows"]},
         )
+
+
+@pytest.mark.parametrize("place", [0, -1])
+def test_a_row_by_its_number(place: int) -> None:
+    with pytest.raises(CellError, match=f"reads row {place} of variadic rows; .* as an operand of its own"):
+        eb.cells_from_torch(
+            {"cell": Rows(lambda rows: rows[place] + rows.sum(0))}, {"cell": (torch.randn(3, H),)}, {"cell": ["rows"]}
+        )
