@@ -10,6 +10,7 @@ from typing import Any
 from edbatch_tvm.errors import EnvironmentMismatch
 from edbatch_tvm.recording.failures import CallError, name_element
 from edbatch_tvm.recording.isolation import OF_PYTORCH, State, is_now, restore, state, switched_to
+from edbatch_tvm.recording.process_settings import process_settings
 from edbatch_tvm.recording.warning_handlers import warning_handlers
 
 
@@ -92,7 +93,7 @@ class Driver:
 
     __slots__ = (
         *("_after_round", "_begun", "_compute", "_current", "_error", "_first", "_greenlet", "_hub", "_left", "_state"),
-        *("__weakref__", "_handlers", "before_wait", "failed", "late_variable", "resumed", "rounds"),
+        *("__weakref__", "_handlers", "_settings", "before_wait", "failed", "late_variable", "resumed", "rounds"),
     )
 
     def __init__(
@@ -110,6 +111,7 @@ class Driver:
         self._first = first
         self._hub: Any = None  # without it nothing waits: what is asked for is computed at once
         self._handlers = warning_handlers()
+        self._settings = process_settings()
         self._state = state()
         self._left = contextvars.copy_context()
         self.rounds = 0
@@ -145,6 +147,7 @@ class Driver:
         hub = self._greenlet.getcurrent()
         self._hub = None if self._handlers is None else hub
         self._state = state()
+        self._settings = process_settings()
         results: list[Any] = [None] * len(functions)
         self._left = before = contextvars.copy_context()
         numbers = iter(range(len(functions)))
@@ -211,6 +214,10 @@ class Driver:
         """Let a fiber go on until it waits, has ended or fails: then those before it still run to their ends."""
         try:
             self._switch(fiber, fiber.greenlet.switch, *begin)
+            # It waits inside a block with other settings, which others would not find as they would without it.
+            while not fiber.greenlet.dead and process_settings() != self._settings:
+                self._compute()
+                self._switch(fiber, fiber.greenlet.switch)
         except CallError:
             raise  # of whatever element
         except Exception as error:

@@ -1,0 +1,42 @@
+"""Settings of PyTorch and Python that the whole process has, and that code changes for a while: ``with`` blocks do.
+
+Elements that wait inside such blocks would leave them in another order than they entered them, and the last one would
+set again what the first one had set.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from typing import Any
+
+import torch
+from torch.autograd import forward_ad
+
+_C: Any = torch._C
+
+_FUNCTIONS = (
+    torch.get_default_dtype,
+    torch.is_anomaly_enabled,
+    torch.is_anomaly_check_nan_enabled,
+    torch.get_num_threads,
+    _C._is_multithreading_enabled,
+    _C._is_view_replay_enabled,
+    _C._is_fwd_grad_enabled,
+    _C._get_deterministic_algorithms,
+    _C._get_deterministic_algorithms_warn_only,
+    _C._get_deterministic_fill_uninitialized_memory,
+    _C._get_float32_matmul_precision,
+    _C._get_warnAlways,
+    _C._get_mkldnn_enabled,
+    _C._get_flash_sdp_enabled,
+    _C._get_mem_efficient_sdp_enabled,
+    _C._get_math_sdp_enabled,
+)
+
+
+def process_settings() -> tuple[Any, ...]:
+    """What they are now; equal if none differs."""
+    # Of an object that is put in the place of another, which one it is.
+    objects = id(warnings.filters), id(warnings.showwarning), id(sys.stdout), id(sys.stderr)
+    return *objects, forward_ad._current_level, *[function() for function in _FUNCTIONS]
