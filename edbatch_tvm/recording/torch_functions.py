@@ -2,7 +2,8 @@
 
 ``torch.cat`` and ``torch.stack`` join the states of children, thousands of times a minibatch, and torch takes long to
 ask every tensor of a list whether it has a say. ``tensor.data = other`` and ``Parameter(other)`` do not ask at all.
-Where gradients are recorded, it is noted when elements switch that off and on.
+Where gradients are recorded, it is noted when elements switch that off and on, and nothing is checkpointed: the second
+run of a checkpointed function would save more tensors than the first one, of which most is recorded.
 
 Whoever uses them with anything else, in whatever thread, gets what the original does.
 """
@@ -10,11 +11,12 @@ Whoever uses them with anything else, in whatever thread, gets what the original
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import wraps
 from typing import Any
 
 import torch
+import torch.utils.checkpoint
 from torch.jit import _builtins
 from torch.utils import _pytree as pytree
 
@@ -118,6 +120,14 @@ def _parameter_of(cls: Any, data: Any = None, *arguments: Any, **named: Any) -> 
     return _new_parameter.__func__(cls, data, *arguments, **named)
 
 
+_checkpoint_hook: Any = getattr(torch.utils.checkpoint, "_checkpoint_hook", None)
+
+
+def _no_checkpoint(*arguments: Any, **named: Any) -> AbstractContextManager[Any]:
+    """A context in which a checkpointed function runs: tensors are saved as they are, if its calls are recorded."""
+    return _checkpoint_hook(*arguments, **named) if training_recorder() is None else nullcontext()
+
+
 _JOINING = (("cat", "cat"), ("concat", "cat"), ("concatenate", "cat"), ("stack", "stack"))
 """Functions that join tensors, and what they are recorded as."""
 
@@ -132,6 +142,8 @@ def _replacements() -> list[tuple[Any, str, Any, Any]]:
     made.append((torch.Tensor, "data", None, data))
     made.append((torch.nn.Parameter, "__new__", _new_parameter, _parameter_of))
     made.append((torch.autograd.Function, "apply", _apply, _apply_computed))
+    if _checkpoint_hook is not None:
+        made.append((torch.utils.checkpoint, "_checkpoint_hook", _checkpoint_hook, _no_checkpoint))
     made += [(torch._C, name, getattr(torch._C, name), function) for name, function in NOTING.items()]
     # It asks no tensor whether it has memory.
     exported = _reading(torch._C._to_dlpack)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_sequence
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
 import edbatch_tvm as eb
 from tests.recording.checks import assert_equal
@@ -65,6 +66,25 @@ def _packs(m: Any, h: Any) -> Any:
     return pad_packed_sequence(packed._replace(data=packed.data * 2))[0]
 
 
+def _sums(m: Any, h: Any) -> Any:
+    """Some of it is recorded, some computed by PyTorch."""
+    return torch.logcumsumexp(torch.tanh(m.out(h * m.cell.bias)), -1)
+
+
+def _checkpoints_twice(m: Any, h: Any) -> Any:
+    return checkpoint(lambda q: checkpoint(partial(_sums, m), q, use_reentrant=False) * q, h, use_reentrant=False)
+
+
+def _checkpoints_some(m: Any, h: Any) -> Any:
+    contexts = partial(create_selective_checkpoint_contexts, [torch.ops.aten.mul.Tensor])
+    return checkpoint(partial(_sums, m), h, use_reentrant=False, context_fn=contexts)
+
+
+def _packs_what_is_saved(m: Any, h: Any) -> Any:
+    with torch.autograd.graph.saved_tensors_hooks(lambda saved: saved * 2, lambda packed: packed / 2):
+        return _sums(m, h)
+
+
 USES: dict[str, Callable[[Any, Any], Any]] = {
     "value read under no_grad": _reads_without_gradients,
     "written under no_grad": _keeps_a_copy,
@@ -74,6 +94,10 @@ USES: dict[str, Callable[[Any, Any], Any]] = {
     "packed sequences": _packs,
     "block_diag": lambda m, h: torch.block_diag(h, h[:1]),
     "checkpoint": lambda m, h: checkpoint(m.out, h, use_reentrant=False),
+    "checkpoint of more than is recorded": lambda m, h: checkpoint(partial(_sums, m), h, use_reentrant=False),
+    "checkpoint in a checkpoint": _checkpoints_twice,
+    "checkpoint of some operators": _checkpoints_some,
+    "hooks of saved tensors": _packs_what_is_saved,
     "reentrant checkpoint": lambda m, h: checkpoint(m.out, h, use_reentrant=True),
     "vmap": lambda m, h: torch.vmap(lambda x: x * 2 + h[0])(torch.ones(3, H, dtype=h.dtype)),
 }
