@@ -7,7 +7,9 @@ PyTorch runs it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +24,8 @@ from edbatch_tvm.runtime import Model
 from edbatch_tvm.training import TrainingResult
 from edbatch_tvm.training.gradients import Gradients
 from relay_ext.importer import WeightNames, imported_module
+
+_MODULES: Any = torch.nn.modules.module
 
 _TOLERANCE = 1e-3
 """Largest difference, relative to the largest gradient of its kind: both may compute in float32."""
@@ -87,6 +91,29 @@ def _compare(
             )
 
 
+@contextmanager
+def _no_backward_hooks(cell: Cell) -> Iterator[None]:
+    """A context in which a module that has hooks of its backward pass is an error when it is called."""
+    of_all = (*_MODULES._global_backward_hooks.values(), *_MODULES._global_backward_pre_hooks.values())
+
+    def refuse(module: torch.nn.Module, _: Any) -> None:
+        if of_all or module._backward_hooks or module._backward_pre_hooks:
+            raise CellError(
+                f"cell {cell.name!r} calls a {type(module).__name__} with hooks of its backward pass",
+                "modules without register_full_backward_hook and register_full_backward_pre_hook",
+                "leave these to code outside the cell",
+            )
+
+    if not of_all and not any(one._backward_hooks or one._backward_pre_hooks for one in cell.code.modules()):
+        yield
+        return
+    handle = _MODULES.register_module_forward_pre_hook(refuse)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
 def _by_autograd(
     cell: Cell, flat: Sequence[torch.Tensor], weights: list[torch.Tensor], cotangents: Sequence[torch.Tensor]
 ) -> list[torch.Tensor]:
@@ -96,7 +123,8 @@ def _by_autograd(
         own = [value.clone().requires_grad_(entry.example is None) for entry, value in zip(inputs, flat, strict=True)]
         wanted = [value for entry, value in zip(inputs, own, strict=True) if entry.example is None] + weights
         given = [entry.example if type(entry.example) is int else one for entry, one in zip(inputs, own, strict=True)]
-        outputs = cell.code(*given)
+        with _no_backward_hooks(cell):
+            outputs = cell.code(*given)
         pairs = [(one, other) for one, other in zip(outputs, cotangents, strict=True) if one.requires_grad]
         if not pairs:
             return [torch.zeros_like(one) for one in wanted]

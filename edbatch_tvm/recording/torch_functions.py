@@ -128,6 +128,24 @@ def _no_checkpoint(*arguments: Any, **named: Any) -> AbstractContextManager[Any]
     return _checkpoint_hook(*arguments, **named) if training_recorder() is None else nullcontext()
 
 
+def _registering(original: Callable[..., Any]) -> Callable[..., Any]:
+    """`original`, after which elements run in order: hooks see and change gradients of what is called from then on."""
+
+    @wraps(original)
+    def register(*arguments: Any, **named: Any) -> Any:
+        recorder = training_recorder()
+        if recorder is not None:
+            recorder.run_in_order("forward registers hooks of backward passes")
+            recorder.compute()
+            recorder.finished = True  # what this element calls from now on is not recorded, either
+        return original(*arguments, **named)
+
+    return register
+
+
+_BACKWARD_HOOKS = ("register_full_backward_hook", "register_full_backward_pre_hook", "register_backward_hook")
+
+
 _JOINING = (("cat", "cat"), ("concat", "cat"), ("concatenate", "cat"), ("stack", "stack"))
 """Functions that join tensors, and what they are recorded as."""
 
@@ -144,6 +162,8 @@ def _replacements() -> list[tuple[Any, str, Any, Any]]:
     made.append((torch.autograd.Function, "apply", _apply, _apply_computed))
     if _checkpoint_hook is not None:
         made.append((torch.utils.checkpoint, "_checkpoint_hook", _checkpoint_hook, _no_checkpoint))
+    registering = ((name, getattr(torch.nn.Module, name)) for name in _BACKWARD_HOOKS)
+    made += [(torch.nn.Module, name, original, _registering(original)) for name, original in registering]
     made += [(torch._C, name, getattr(torch._C, name), function) for name, function in NOTING.items()]
     # It asks no tensor whether it has memory.
     exported = _reading(torch._C._to_dlpack)
