@@ -17,8 +17,9 @@ _InferenceMode: Any = torch._C._InferenceMode
 
 
 class _Here(threading.local):
-    """The recorder that records in this thread."""
+    """The recorder that records in this thread, and the same if gradients are recorded."""
 
+    running: Recorder | None = None
     recorder: Recorder | None = None
 
 
@@ -28,11 +29,17 @@ _here = _Here()
 @contextmanager
 def grad_mode_noted(recorder: Recorder) -> Iterator[None]:
     """A context in which the tape of a recorder knows where no gradients are recorded."""
-    before, _here.recorder = _here.recorder, recorder if recorder.tape is not None else None
+    before = _here.running, _here.recorder
+    _here.running, _here.recorder = recorder, recorder if recorder.tape is not None else None
     try:
         yield
     finally:
-        _here.recorder = before
+        _here.running, _here.recorder = before
+
+
+def running_recorder() -> Recorder | None:
+    """The recorder that records in this thread."""
+    return _here.running
 
 
 def training_recorder() -> Recorder | None:

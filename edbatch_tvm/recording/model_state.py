@@ -6,6 +6,7 @@ from collections.abc import Set
 from typing import Any, NamedTuple
 
 import torch
+from torch.autograd import forward_ad
 from torch.nn.parameter import is_lazy
 
 from edbatch_tvm.errors import RecordingError
@@ -95,7 +96,7 @@ def trains(parts: ModelParts) -> bool:
 
 
 def check_no_transform() -> None:
-    """Check that no transform of ``torch.func`` is active where a batched model is called.
+    """Check that no transform of ``torch.func`` is active where a batched model is called, nor forward-mode gradients.
 
     Raises
     ------
@@ -106,6 +107,12 @@ def check_no_transform() -> None:
             "a batched model inside of a transform of torch.func (grad, vmap, jvp, ...)",
             "a call outside of them",
             "use backward() or torch.autograd.grad for gradients, and a list of elements in place of vmap",
+        )
+    if forward_ad._current_level >= 0:
+        raise RecordingError(
+            "a batched model inside of forward_ad.dual_level()",
+            "a call outside of it",
+            "use backward() or torch.autograd.grad for gradients, or the model itself",
         )
 
 

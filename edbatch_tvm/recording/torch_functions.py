@@ -17,13 +17,14 @@ from typing import Any
 
 import torch
 import torch.utils.checkpoint
+from torch._functorch import predispatch
 from torch.jit import _builtins
 from torch.utils import _pytree as pytree
 
 from edbatch_tvm.fork_lock import fork_lock
 from edbatch_tvm.recording.breaks import told
 from edbatch_tvm.recording.followed_parameters import FollowedTensor
-from edbatch_tvm.recording.grad_mode import NOTING, training_recorder
+from edbatch_tvm.recording.grad_mode import NOTING, running_recorder, training_recorder
 from edbatch_tvm.recording.lazy import FUNCTIONS, LazyTensor, computed_leaf, rows_of_values
 
 _FIRST_DIM = {"dim": 0}
@@ -128,19 +129,19 @@ def _no_checkpoint(*arguments: Any, **named: Any) -> AbstractContextManager[Any]
     return _checkpoint_hook(*arguments, **named) if training_recorder() is None else nullcontext()
 
 
-def _registering(original: Callable[..., Any]) -> Callable[..., Any]:
-    """`original`, after which elements run in order: hooks see and change gradients of what is called from then on."""
+def _in_order(original: Callable[..., Any], reason: str, recorder_here: Callable[[], Any]) -> Callable[..., Any]:
+    """`original`, after which nothing more of an element is recorded, and elements run in order."""
 
     @wraps(original)
-    def register(*arguments: Any, **named: Any) -> Any:
-        recorder = training_recorder()
-        if recorder is not None:
-            recorder.run_in_order("forward registers hooks of backward passes")
+    def call(*arguments: Any, **named: Any) -> Any:
+        recorder = recorder_here()
+        if recorder is not None and not recorder.finished:
+            recorder.run_in_order(reason)
             recorder.compute()
-            recorder.finished = True  # what this element calls from now on is not recorded, either
+            recorder.finished = True
         return original(*arguments, **named)
 
-    return register
+    return call
 
 
 _BACKWARD_HOOKS = ("register_full_backward_hook", "register_full_backward_pre_hook", "register_backward_hook")
@@ -162,8 +163,13 @@ def _replacements() -> list[tuple[Any, str, Any, Any]]:
     made.append((torch.autograd.Function, "apply", _apply, _apply_computed))
     if _checkpoint_hook is not None:
         made.append((torch.utils.checkpoint, "_checkpoint_hook", _checkpoint_hook, _no_checkpoint))
-    registering = ((name, getattr(torch.nn.Module, name)) for name in _BACKWARD_HOOKS)
-    made += [(torch.nn.Module, name, original, _registering(original)) for name, original in registering]
+    reason = "forward registers hooks of backward passes"  # they see and change gradients of what is called later
+    for name, registers in ((name, getattr(torch.nn.Module, name)) for name in _BACKWARD_HOOKS):
+        made.append((torch.nn.Module, name, registers, _in_order(registers, reason, training_recorder)))
+    make_dual: Any = getattr(predispatch, "_make_dual", None)
+    if make_dual is not None:  # derivatives go along with numbers, which records have not
+        reason = "forward makes dual tensors of forward-mode gradients"
+        made.append((predispatch, "_make_dual", make_dual, _in_order(make_dual, reason, running_recorder)))
     made += [(torch._C, name, getattr(torch._C, name), function) for name, function in NOTING.items()]
     # It asks no tensor whether it has memory.
     exported = _reading(torch._C._to_dlpack)

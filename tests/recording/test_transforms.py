@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.autograd import forward_ad
 
 import edbatch_tvm as eb
 from edbatch_tvm.errors import RecordingError
@@ -148,6 +149,42 @@ def test_transforms_are_one_error(chain: Chain, fast: Any, name: str) -> None:
     with pytest.raises(RecordingError, match=r"inside of a transform of torch\.func .*; expected a call outside"):
         TRANSFORMS[name](fast, dict(chain.named_parameters()))
     assert len(fast(ELEMENTS)) == len(ELEMENTS)
+
+
+def test_forward_mode_gradients_are_one_error(fast: Any) -> None:
+    with forward_ad.dual_level(), pytest.raises(RecordingError, match=r"inside of forward_ad.dual_level\(\)"):
+        fast(ELEMENTS)
+    assert len(fast(ELEMENTS)) == len(ELEMENTS)
+
+
+class Tangents(Chain):
+    """Takes a derivative in forward mode, of what is recorded or of a tensor of its own."""
+
+    of_recorded = True
+
+    def forward(self, words: tuple[int, ...]) -> torch.Tensor:
+        h = super().forward(words)
+        with forward_ad.dual_level():
+            given = h.detach() if self.of_recorded else torch.ones(h.shape)
+            dual = forward_ad.make_dual(given, torch.full(h.shape, 0.5))
+            tangent = forward_ad.unpack_dual(self.cell(dual, dual)).tangent
+        return self.cell(h, tangent.detach())
+
+
+@pytest.mark.parametrize("of_recorded", [True, False])
+@pytest.mark.parametrize("grad", [True, False])
+@pytest.mark.filterwarnings("ignore::edbatch_tvm.errors.BreakWarning")
+def test_forward_mode_gradients_inside_of_a_model(grad: bool, of_recorded: bool) -> None:
+    torch.manual_seed(2)
+    model = Tangents()
+    model.of_recorded = of_recorded
+    run = eb.autobatch(model, ["word", "cell"])
+    with torch.set_grad_enabled(grad):
+        for _ in range(2):
+            found, wanted = run(ELEMENTS), [model(words) for words in ELEMENTS]
+            torch.testing.assert_close(found, wanted)
+            if grad:
+                assert_gradients_equal(of_losses(model, found), of_losses(model, wanted))
 
 
 class Mapped(Chain):
