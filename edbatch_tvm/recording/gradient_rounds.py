@@ -326,6 +326,19 @@ def _require_first_order() -> None:
         )
 
 
+def _numbers(rows: Tensor) -> np.ndarray:
+    try:
+        return rows.numpy()
+    except RuntimeError:
+        if not torch._C._functorch.is_legacy_batchedtensor(rows):
+            raise
+        raise RecordingError(
+            "many gradients at once (is_grads_batched=True, vectorize=True) through a batched model",
+            "one gradient for each result",
+            "ask for them one after the other, with retain_graph=True",
+        ) from None
+
+
 class _Round(torch.autograd.Function):
     """A round; what it returns stands for it."""
 
@@ -360,7 +373,7 @@ class _Values(torch.autograd.Function):
         if given:
             if set(map(_layout, given)) != {torch.strided}:
                 given = [one.to_dense() for one in given]
-            rows = torch.stack(given).reshape(len(given), -1).numpy()
+            rows = _numbers(torch.stack(given).reshape(len(given), -1))
             reached = len(given) == len(gradients) or [one is not None for one in gradients]
             ctx.round.add(ctx.values if reached is True else ctx.values[reached], rows)
         return None, None, None, torch.zeros(())

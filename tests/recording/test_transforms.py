@@ -277,3 +277,9 @@ def test_transforms_in_a_model_see_memory_of_parameters(reads: Any) -> None:
     xs = [torch.linspace(-1, 1, 4) * scale for scale in (1, 2, 3)]
     found = eb.autobatch(model, cells=["cell"], target="numpy")(xs)
     torch.testing.assert_close(found, [model(x) for x in xs], rtol=1e-5, atol=1e-5)
+
+
+def test_many_gradients_at_once_are_one_error(chain: Chain, fast: Any) -> None:
+    x = fast(ELEMENTS)[0]
+    with pytest.raises(RecordingError, match=r"is_grads_batched=True.*; expected one gradient"):
+        torch.autograd.grad(x, list(chain.parameters()), torch.eye(len(x)), is_grads_batched=True)
