@@ -35,8 +35,12 @@ _FUNCTIONS = (
 )
 
 
+def torch_settings() -> tuple[Any, ...]:
+    """What those of PyTorch are now; equal if none differs."""
+    return forward_ad._current_level, *[function() for function in _FUNCTIONS]
+
+
 def process_settings() -> tuple[Any, ...]:
-    """What they are now; equal if none differs."""
+    """What they all are now. Other threads may change those of Python in between, and set them back."""
     # Of an object that is put in the place of another, which one it is.
-    objects = id(warnings.filters), id(warnings.showwarning), id(sys.stdout), id(sys.stderr)
-    return *objects, forward_ad._current_level, *[function() for function in _FUNCTIONS]
+    return id(warnings.filters), id(warnings.showwarning), id(sys.stdout), id(sys.stderr), *torch_settings()

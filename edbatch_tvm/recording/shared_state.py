@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from edbatch_tvm.recording.held_objects import Variable, class_variables, code_of, is_of_user, variables_of
-from edbatch_tvm.recording.process_settings import process_settings
+from edbatch_tvm.recording.process_settings import torch_settings
 from edbatch_tvm.recording.random_state import GENERATORS, Drawn, NumpyState
 from edbatch_tvm.recording.rebinding import OWN
 from edbatch_tvm.recording.standing_classes import original
@@ -46,7 +46,7 @@ class SharedState:
         """Note what there is now, to be compared at the end."""
         if self._watched is not None:
             return
-        self._settings = process_settings()
+        self._settings = torch_settings()
         own = {id(one.value) for one in self._generators}
         variables = [*variables_of(code_of(self._model)), *_class_variables(self._model)]
         arguments = in_several([one["arguments"] for one in self._functions])
@@ -83,8 +83,8 @@ class SharedState:
         changed = watched.changed() or variable
         if changed is not None:
             return f"elements that wait for values change {changed.name}, a {changed.kind} that they share"
-        if self._settings and process_settings() != self._settings:
-            return "elements that wait for values change settings of PyTorch or Python that they share"
+        if self._settings and torch_settings() != self._settings:
+            return "elements that wait for values change settings of PyTorch that they share"
         if self._random.rounds > 1 or any(one.rounds > 1 for one in self._generators):
             return "elements draw random numbers and wait for values in between"
         return ""

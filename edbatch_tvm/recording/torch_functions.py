@@ -1,4 +1,4 @@
-"""What of ``torch`` is replaced while elements run.
+"""What of ``torch`` is replaced, while elements run but for functions that register hooks of backward passes.
 
 ``torch.cat`` and ``torch.stack`` join the states of children, thousands of times a minibatch, and torch takes long to
 ask every tensor of a list whether it has a say. ``tensor.data = other`` and ``Parameter(other)`` do not ask at all.
@@ -144,9 +144,6 @@ def _in_order(original: Callable[..., Any], reason: str, recorder_here: Callable
     return call
 
 
-_BACKWARD_HOOKS = ("register_full_backward_hook", "register_full_backward_pre_hook", "register_backward_hook")
-
-
 _JOINING = (("cat", "cat"), ("concat", "cat"), ("concatenate", "cat"), ("stack", "stack"))
 """Functions that join tensors, and what they are recorded as."""
 
@@ -163,9 +160,6 @@ def _replacements() -> list[tuple[Any, str, Any, Any]]:
     made.append((torch.autograd.Function, "apply", _apply, _apply_computed))
     if _checkpoint_hook is not None:
         made.append((torch.utils.checkpoint, "_checkpoint_hook", _checkpoint_hook, _no_checkpoint))
-    reason = "forward registers hooks of backward passes"  # they see and change gradients of what is called later
-    for name, registers in ((name, getattr(torch.nn.Module, name)) for name in _BACKWARD_HOOKS):
-        made.append((torch.nn.Module, name, registers, _in_order(registers, reason, training_recorder)))
     make_dual: Any = getattr(predispatch, "_make_dual", None)
     if make_dual is not None:  # derivatives go along with numbers, which records have not
         reason = "forward makes dual tensors of forward-mode gradients"
@@ -178,6 +172,11 @@ def _replacements() -> list[tuple[Any, str, Any, Any]]:
     # A scripted function asks as little; a scripted module does.
     return [*made, *((one, "__call__", vars(one)["__call__"], _reading(one.__call__)) for one in scripts)]
 
+
+# For good: Python looks up anew what all classes of modules have where an attribute of theirs changes.
+for _name in ("register_full_backward_hook", "register_full_backward_pre_hook", "register_backward_hook"):
+    _reason = "forward registers hooks of backward passes"  # they see and change gradients of what is called later
+    setattr(torch.nn.Module, _name, _in_order(getattr(torch.nn.Module, _name), _reason, training_recorder))
 
 _REPLACEMENTS = _replacements()
 """What they are attributes of, their names, the originals, and what takes their place; None where there was nothing."""
