@@ -13,25 +13,28 @@ from typing import Any
 import torch
 from torch.autograd import forward_ad
 
-_C: Any = torch._C
+_NAMES = (
+    "_is_multithreading_enabled",
+    "_is_view_replay_enabled",
+    "_is_fwd_grad_enabled",
+    "_get_deterministic_algorithms",
+    "_get_deterministic_algorithms_warn_only",
+    "_get_deterministic_fill_uninitialized_memory",
+    "_get_float32_matmul_precision",
+    "_get_warnAlways",
+    "_get_mkldnn_enabled",
+    "_get_flash_sdp_enabled",
+    "_get_mem_efficient_sdp_enabled",
+    "_get_math_sdp_enabled",
+)
 
 _FUNCTIONS = (
     torch.get_default_dtype,
     torch.is_anomaly_enabled,
     torch.is_anomaly_check_nan_enabled,
     torch.get_num_threads,
-    _C._is_multithreading_enabled,
-    _C._is_view_replay_enabled,
-    _C._is_fwd_grad_enabled,
-    _C._get_deterministic_algorithms,
-    _C._get_deterministic_algorithms_warn_only,
-    _C._get_deterministic_fill_uninitialized_memory,
-    _C._get_float32_matmul_precision,
-    _C._get_warnAlways,
-    _C._get_mkldnn_enabled,
-    _C._get_flash_sdp_enabled,
-    _C._get_mem_efficient_sdp_enabled,
-    _C._get_math_sdp_enabled,
+    # Those that this version of PyTorch has.
+    *(getattr(torch._C, name) for name in _NAMES if hasattr(torch._C, name)),
 )
 
 

@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 import torch.utils.checkpoint
-from torch._functorch import predispatch
 from torch.jit import _builtins
 from torch.utils import _pytree as pytree
 
@@ -151,6 +150,15 @@ _JOINING = (("cat", "cat"), ("concat", "cat"), ("concatenate", "cat"), ("stack",
 _EXPORTERS = ((torch._C, "_to_dlpack"), (torch, "to_dlpack"), (torch.utils.dlpack, "to_dlpack"))
 
 
+def _predispatch() -> Any:
+    """What has the functions of forward-mode gradients, by way of which ``forward_ad`` calls those of C++."""
+    try:
+        from torch._functorch import predispatch
+    except ImportError:
+        return torch._VF
+    return predispatch
+
+
 def _replacements() -> list[tuple[Any, str, Any, Any]]:
     joining = [(name, _joining(getattr(torch, name), getattr(torch, function))) for name, function in _JOINING]
     made = [(torch, name, getattr(torch, name), function) for name, function in joining]
@@ -160,10 +168,12 @@ def _replacements() -> list[tuple[Any, str, Any, Any]]:
     made.append((torch.autograd.Function, "apply", _apply, _apply_computed))
     if _checkpoint_hook is not None:
         made.append((torch.utils.checkpoint, "_checkpoint_hook", _checkpoint_hook, _no_checkpoint))
+    predispatch = _predispatch()
     make_dual: Any = getattr(predispatch, "_make_dual", None)
     if make_dual is not None:  # derivatives go along with numbers, which records have not
         reason = "forward makes dual tensors of forward-mode gradients"
-        made.append((predispatch, "_make_dual", make_dual, _in_order(make_dual, reason, running_recorder)))
+        there = vars(predispatch).get("_make_dual")
+        made.append((predispatch, "_make_dual", there, _in_order(make_dual, reason, running_recorder)))
     made += [(torch._C, name, getattr(torch._C, name), function) for name, function in NOTING.items()]
     # It asks no tensor whether it has memory.
     exported = _reading(torch._C._to_dlpack)
