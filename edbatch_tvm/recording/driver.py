@@ -111,7 +111,7 @@ class Driver:
         self._first = first
         self._hub: Any = None  # without it nothing waits: what is asked for is computed at once
         self._handlers = warning_handlers()
-        self._settings = process_settings()
+        self._settings: tuple[Any, ...] = ()
         self._state = state()
         self._left = contextvars.copy_context()
         self.rounds = 0

@@ -37,30 +37,55 @@ def with_loads_first(body: Any) -> Any:
         store = loop.body
         if loop.kind != tirx.ForKind.VECTORIZED or not isinstance(store, tirx.BufferStore) or _has_condition(store):
             return loop
-        made: list[tuple[Any, Any]] = []
+        loads = ValuesFirst("loaded", loop)
 
         def load(one: Any) -> Any:
-            if one.source in local:
-                return one
-            for buffer, known in made:
-                if structural_equal(known, one):
-                    return buffer[loop.loop_var]
-            buffer = tirx.decl_buffer((loop.extent,), str(one.ty.dtype), "loaded", scope="global")
-            made.append((buffer, one))
-            return buffer[loop.loop_var]
+            return one if one.source in local else loads.element(one)
 
         def argument(call: Any) -> Any:
             return structural_map(call, (TensorLoad, load)) if called(call) in FUNCTIONS else call
 
-        value = structural_map(store.value, (Call, argument))
-        if not made:
-            return loop
-        stores = [tirx.BufferStore(buffer, one, [loop.loop_var]) for buffer, one in made]
-        inner = tirx.SeqStmt([*stores, tirx.BufferStore(store.buffer, value, store.indices)])
-        whole = tirx.For(loop.loop_var, loop.min, loop.extent, loop.kind, inner)
-        return tirx.SeqStmt([*(tirx.AllocBuffer(buffer) for buffer, _ in made), whole])
+        return loads.before(store, structural_map(store.value, (Call, argument)))
 
     return structural_map(body, (tirx.For, loaded))
+
+
+class ValuesFirst:
+    """Values that go to local buffers before a store reads them there.
+
+    Parameters
+    ----------
+    name : str
+        Of the buffers.
+    loop : For or None
+        The vectorized loop that the store is all of, if there is one: each buffer has an element for each turn.
+    """
+
+    def __init__(self, name: str, loop: Any = None) -> None:
+        self._name = name
+        self._loop = loop
+        self._extent = 1 if loop is None else loop.extent
+        self._index = tirx.const(0, "int32") if loop is None else loop.loop_var
+        self._stores: list[Any] = []
+
+    def element(self, value: Any) -> Any:
+        """What reads `value` from its buffer: the one that it has already, if it is among them."""
+        for known in self._stores:
+            if structural_equal(known.value, value):
+                return known.buffer[self._index]
+        buffer = tirx.decl_buffer((self._extent,), str(value.ty.dtype), self._name, scope="global")
+        self._stores.append(tirx.BufferStore(buffer, value, [self._index]))
+        return buffer[self._index]
+
+    def before(self, store: Any, value: Any) -> Any:
+        """The store, or its loop, with `value` in place of its own, behind the buffers; as it is if there are none."""
+        if not self._stores:
+            return store if self._loop is None else self._loop
+        statements = [*self._stores, tirx.BufferStore(store.buffer, value, store.indices)]
+        loop = self._loop
+        if loop is not None:
+            statements = [tirx.For(loop.loop_var, loop.min, loop.extent, loop.kind, tirx.SeqStmt(statements))]
+        return tirx.SeqStmt([*(tirx.AllocBuffer(one.buffer) for one in self._stores), *statements])
 
 
 def called(value: Any) -> str:

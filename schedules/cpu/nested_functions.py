@@ -13,8 +13,8 @@ from typing import Any
 import tvm
 from tvm import IRModule
 
-from edbatch_tvm.tvm_compat import Call, structural_equal, structural_map, structural_walk, tirx
-from schedules.cpu.loads_first import FUNCTIONS, called
+from edbatch_tvm.tvm_compat import Call, structural_map, structural_walk, tirx
+from schedules.cpu.loads_first import FUNCTIONS, ValuesFirst, called
 
 _NODES = (tirx.Max, tirx.Min, Call)
 
@@ -56,45 +56,28 @@ def _with_inner_first(body: Any) -> Any:
             structural_walk(loop.body, (tirx.BufferStore, vectorized.add))
 
     def single(store: Any) -> Any:
-        if store in vectorized:
-            return store
-        made, store = _parts(store, (1,), tirx.const(0, "int32"))
-        return _in_sequence([*(tirx.AllocBuffer(one.buffer) for one in made), *made, store])
+        return store if store in vectorized else _with_parts_first(store)
 
     def loop_of(loop: Any) -> Any:
-        store = loop.body
-        if loop.kind != tirx.ForKind.VECTORIZED or not isinstance(store, tirx.BufferStore):
+        if loop.kind != tirx.ForKind.VECTORIZED or not isinstance(loop.body, tirx.BufferStore):
             return loop
-        made, store = _parts(store, (loop.extent,), loop.loop_var)
-        loop = tirx.For(loop.loop_var, loop.min, loop.extent, loop.kind, _in_sequence([*made, store])) if made else loop
-        return _in_sequence([*(tirx.AllocBuffer(one.buffer) for one in made), loop])
+        return _with_parts_first(loop.body, loop)
 
     structural_walk(body, (tirx.For, note))
     return structural_map(structural_map(body, (tirx.BufferStore, single)), (tirx.For, loop_of))
 
 
-def _parts(store: Any, shape: tuple[Any, ...], index: Any) -> tuple[list[Any], Any]:
-    """Stores of what functions in the value of `store` are computed of, in order, and what then is left of it."""
-    made: list[Any] = []
+def _with_parts_first(store: Any, loop: Any = None) -> Any:
+    """The store, or the loop that has nothing else, behind stores of what its functions are computed of."""
+    parts = ValuesFirst("inner", loop)
     guarded = _guarded(store.value)
-
-    def stored(value: Any) -> Any:
-        if not _has_function(value):
-            return value
-        for known in made:
-            if structural_equal(known.value, value):
-                return known.buffer[index]
-        buffer = tirx.decl_buffer(shape, str(value.ty.dtype), "inner", scope="global")
-        made.append(tirx.BufferStore(buffer, value, [index]))
-        return buffer[index]
 
     def function(node: Any) -> Any:
         if node in guarded or not _is_function(node):
             return node
-        return _with_operands(node, [stored(one) for one in _operands(node)])
+        return _with_operands(node, [parts.element(one) if _has_function(one) else one for one in _operands(node)])
 
-    value = structural_map(store.value, (_NODES, function))
-    return made, tirx.BufferStore(store.buffer, value, store.indices) if made else store
+    return parts.before(store, structural_map(store.value, (_NODES, function)))
 
 
 def _guarded(value: Any) -> set[Any]:
@@ -134,7 +117,3 @@ def _with_operands(node: Any, operands: list[Any]) -> Any:
     if all(one.same_as(known) for one, known in zip(operands, _operands(node), strict=True)):
         return node
     return Call(node.op, operands, ret_ty=node.ty) if isinstance(node, Call) else type(node)(*operands)
-
-
-def _in_sequence(statements: list[Any]) -> Any:
-    return statements[0] if len(statements) == 1 else tirx.SeqStmt(statements)
